@@ -1,0 +1,6 @@
+"""`python -m driverwatch`: the command line."""
+
+from driverwatch.cli import main
+
+if __name__ == "__main__":
+    main()

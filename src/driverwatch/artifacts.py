@@ -1,0 +1,189 @@
+"""Where things lie and how they are written: whole or not at all, with a manifest beside them."""
+
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from driverwatch.errors import InputError
+
+PACKAGES = ("tensorflow", "keras", "albumentations", "opencv-python-headless", "numpy", "h5py")
+
+
+@dataclass(frozen=True)
+class Places:
+    """Every path of one dataset, relative to the repository's root."""
+
+    dataset: str
+    root: Path = Path()
+
+    @property
+    def build(self) -> Path:
+        return self.root / "build" / self.dataset
+
+    @property
+    def folds(self) -> Path:
+        return self.root / "folds" / f"{self.dataset}.csv"
+
+    @property
+    def runs(self) -> Path:
+        return self.build / "runs"
+
+    @property
+    def submissions(self) -> Path:
+        return self.root / "submissions" / self.dataset
+
+    def pack(self, size: str) -> Path:
+        return self.build / "pack" / size
+
+    def run(self, run: str) -> Path:
+        return self.runs / run
+
+    def fold(self, run: str, fold: int) -> Path:
+        return self.runs / run / f"fold{fold}"
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success flush it to disk and rename it over `path`.
+
+    After a kill, a full disk or an exception `path` is what it was before. An `OSError` becomes one sentence.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+        os.close(handle)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); free space or make the folder writable.") from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        _flush(temporary)
+        temporary.chmod(0o644)
+        temporary.replace(path)
+        _flush(path.parent)
+    except OSError as error:
+        raise InputError(f"{path}: not written ({error}); what was there before is unchanged. Free space and run again.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sweep_partials(folder: Path) -> None:
+    """Remove temporary files that a killed writer left in `folder`; call it under that folder's lock."""
+    for partial in folder.glob(".*.partial"):
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold `folder` for one writer; a second one is refused at once. The lock ends with the process, however it ends."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror}); make the folder writable.") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{folder}: another command is writing here; wait for it to end, then run again.") from None
+        sweep_partials(folder)
+        yield
+
+
+def write_text(path: Path, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a manifest; anything but a JSON object is refused."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: expected a JSON manifest, got {error}; remove it and run the step again.") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected a JSON object, got {type(content).__name__}; remove it and run the step again.")
+    return content
+
+
+def digest_of(content: object) -> str:
+    """SHA-256 (hex) of a JSON-able value, the same on every machine."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def digest_of_file(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def differences(before: object, after: object, key: str = "") -> list[str]:
+    """Say where two JSON-able values differ, one `dotted.key: before -> after` each."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        keys = [*before, *(k for k in after if k not in before)]
+        return [d for k in keys for d in differences(before.get(k), after.get(k), f"{key}.{k}" if key else str(k))]
+    if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        return [d for i, pair in enumerate(zip(before, after, strict=True)) for d in differences(*pair, f"{key}.{i}")]
+    return [] if before == after else [f"{key}: {_short(before)} -> {_short(after)}"]
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return f"{text[1:13]}…" if isinstance(value, str) and len(value) == 64 else text
+
+
+def require_space(folder: Path, needed: int) -> None:
+    """Refuse before writing when `folder`'s disk has fewer than `needed` bytes (and a tenth) free."""
+    existing = next(p for p in [folder.absolute(), *folder.absolute().parents] if p.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed * 1.1:
+        raise InputError(f"{folder}: needs {needed / 1e9:.1f} GB and a tenth, but only {free / 1e9:.1f} GB are free; "
+                         "free space or choose a smaller pack size.")
+
+
+@cache
+def provenance() -> dict[str, Any]:
+    """What made an artefact: package versions, Python, machine type and the commit (with `+` if the tree was changed)."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {"commit": _commit(), "python": platform.python_version(), "machine": platform.machine(),
+            "cores": os.cpu_count(), "versions": versions}
+
+
+def _commit() -> str | None:
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", "src", "configs", "folds", "requirements")
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

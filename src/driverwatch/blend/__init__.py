@@ -1,0 +1,1 @@
+"""Averages of predictions and their scores."""

@@ -1,0 +1,51 @@
+"""Out-of-fold scores as tables: per run and view set, per fold, driver and class."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from driverwatch.metrics import accuracy, log_loss, log_losses
+
+
+def summary(rows: dict[str, np.ndarray], labels: np.ndarray, groups: np.ndarray) -> pd.DataFrame:
+    """One line per entry of `rows` (name: probabilities (N, C)): log loss, standard error over drivers, accuracy.
+
+    The standard error is that of the mean over drivers, weighted by their images (a ratio estimate): frames of one driver
+    are not independent, so counting frames would flatter.
+
+    Args:
+        groups: (N,), each row's driver.
+    """
+    lines = [{"model": name, "log loss": log_loss(p, labels), "± (drivers)": standard_error(log_losses(p, labels), groups),
+              "right": accuracy(p, labels), "images": len(labels)} for name, p in rows.items()]
+    return pd.DataFrame(lines)
+
+
+def standard_error(losses: np.ndarray, groups: np.ndarray) -> float:
+    """Cluster-robust standard error of the mean of `losses` (N,) over `groups` (N,); NaN for a single group."""
+    names, index = np.unique(groups, return_inverse=True)
+    residuals = np.bincount(index, losses - losses.mean())
+    count = len(names)
+    return float(np.sqrt(count / (count - 1) * (residuals**2).sum()) / len(losses)) if count > 1 else float("nan")
+
+
+def by(rows: dict[str, np.ndarray], labels: np.ndarray, keys: np.ndarray, title: str, order: Iterable[object]) -> pd.DataFrame:
+    """Log loss of each entry of `rows` within each value of `keys`, in `order`, with the number of images."""
+    lines = []
+    for key in order:
+        chosen = keys == key
+        if chosen.any():
+            losses = {name: log_loss(p[chosen], labels[chosen]) for name, p in rows.items()}
+            lines.append({title: str(key), "images": int(chosen.sum()), **losses})
+    return pd.DataFrame(lines)
+
+
+def text(table: pd.DataFrame, title: str) -> str:
+    """A table as aligned text: losses to four places, shares in percent."""
+    shown = table.copy()
+    for column in shown.columns:
+        if pd.api.types.is_float_dtype(shown[column]):
+            form = "{:.1%}" if column == "right" else "{:.4f}"
+            shown[column] = [form.format(value) for value in shown[column]]
+    return f"{title}\n{shown.to_string(index=False)}\n"

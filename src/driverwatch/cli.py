@@ -1,0 +1,150 @@
+"""The command line: one verb per artefact; a verb's rooms are imported only when it is called."""
+
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from driverwatch.errors import InputError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+                  help="From driver-camera photos to a Kaggle submission. `make help` lists the same steps as make targets.")
+
+Dataset = Annotated[str, typer.Option(help="names configs/datasets/<name>.yaml")]
+Data = Annotated[Path | None, typer.Option(help="where the data set's files lie on this machine")]
+Weights = Annotated[Path | None, typer.Option(help="folder of local ImageNet weights")]
+Overrides = Annotated[str, typer.Option("--set", help='changed settings, like "train.epochs=3"')]
+Force = Annotated[bool, typer.Option(help="replace what is there")]
+Fold = Annotated[int | None, typer.Option(help="one fold alone")]
+Models = Annotated[str, typer.Option(help="runs, separated by spaces; default: every finished one")]
+
+
+def _context(dataset: str, data: Path | None) -> Any:
+    from driverwatch.steps.context import open_context
+
+    return open_context(dataset, data)
+
+
+@app.command()
+def sample(dataset: Dataset = "drawn", data: Data = None, drivers: int = 24, test_drivers: int = 8, clips: int = 2,
+           frames: int = 4, size: str = "120x160", seed: int = 0, force: Force = False) -> None:
+    """Draw a competition in Kaggle's layout."""
+    from driverwatch.data.sample import SampleOptions
+    from driverwatch.steps.prepare import draw
+
+    draw(_context(dataset, data), SampleOptions(drivers, test_drivers, clips, frames, size, seed), force)
+
+
+@app.command()
+def subset(source: Annotated[Path, typer.Option(help="the full download")], dataset: Dataset = "statefarm_mini", data: Data = None) -> None:
+    """Pick a data set's training photos out of a larger download."""
+    from driverwatch.steps.prepare import pick_subset
+
+    pick_subset(_context(dataset, data), source)
+
+
+@app.command()
+def folds(dataset: Dataset = "statefarm", data: Data = None, force: Force = False) -> None:
+    """Write the driver folds, or check those there."""
+    from driverwatch.steps.prepare import make_folds
+
+    make_folds(_context(dataset, data), force)
+
+
+@app.command()
+def pack(dataset: Dataset = "statefarm", data: Data = None, size: str | None = None, model: str | None = None,
+         overrides: Overrides = "", force: Force = False) -> None:
+    """Pack the photos into HDF5."""
+    from driverwatch.steps.prepare import make_packs
+
+    make_packs(_context(dataset, data), size, model, overrides, force)
+
+
+@app.command()
+def train(model: str, dataset: Dataset = "statefarm", data: Data = None, run: str | None = None, overrides: Overrides = "",
+          weights: Weights = None, fold: Fold = None, force: Force = False) -> None:
+    """Train every fold of a run that is not finished, and predict."""
+    from driverwatch.steps.train import train as step
+
+    step(_context(dataset, data), model, run, overrides, weights, fold, force)
+
+
+@app.command(hidden=True)
+def train_fold(run: Annotated[str, typer.Option()], fold: Annotated[int, typer.Option()], views: Annotated[str, typer.Option()],
+               batch_size: Annotated[int, typer.Option()], workers: Annotated[int, typer.Option()], dataset: Dataset = "statefarm",
+               weights: Weights = None) -> None:
+    """One fold, in this process; `train` calls it."""
+    from driverwatch.steps.submit import views_of
+    from driverwatch.steps.train import train_one_fold
+
+    train_one_fold(_context(dataset, None), run, fold, weights, views_of(views) or "ten_crop", batch_size, workers)
+
+
+@app.command()
+def predict(run: str, dataset: Dataset = "statefarm", views: str = "ten_crop", fold: Fold = None, batch_size: int = 64) -> None:
+    """Predict with a trained run under other views."""
+    from driverwatch.steps.submit import views_of
+    from driverwatch.steps.train import predict as step
+
+    step(_context(dataset, None), run, views_of(views) or "ten_crop", fold, batch_size)
+
+
+@app.command()
+def ensemble(models: Models = "", name: str = "ensemble", dataset: Dataset = "statefarm", data: Data = None,
+             views: str | None = None, fold: Fold = None) -> None:
+    """Average runs into a checked submission."""
+    from driverwatch.steps.submit import make_ensemble, views_of
+
+    make_ensemble(_context(dataset, data), models.split(), name, views_of(views), fold)
+
+
+@app.command()
+def submissions(models: Models = "", dataset: Dataset = "statefarm", data: Data = None) -> None:
+    """Write every run's view sets and fold models as submissions."""
+    from driverwatch.steps.submit import make_submissions
+
+    make_submissions(_context(dataset, data), models.split())
+
+
+@app.command()
+def check(file: Path, dataset: Dataset = "statefarm", data: Data = None) -> None:
+    """Check a submission file."""
+    from driverwatch.steps.submit import check_submission
+
+    check_submission(_context(dataset, data), file)
+
+
+@app.command()
+def score(models: Models = "", dataset: Dataset = "statefarm", data: Data = None) -> None:
+    """Print out-of-fold scores per run, view set, fold, driver and class."""
+    from driverwatch.steps.submit import print_scores
+
+    print_scores(_context(dataset, data), models.split())
+
+
+@app.command()
+def backbones() -> None:
+    """Print the backbone table."""
+    from driverwatch.backbones import BACKBONES
+
+    for name, row in BACKBONES.items():
+        typer.echo(f"{name:16} {row.native:4} px  {row.constructor:45} {' '.join(row.freeze_points)}")
+
+
+def main() -> None:
+    """Run a verb; bad input is one sentence on stderr and exit status 2 (`DEBUG=1` in the environment shows the traceback)."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    try:
+        app()
+    except InputError as error:
+        if os.environ.get("DEBUG"):
+            traceback.print_exc()
+        print(f"driverwatch: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("driverwatch: interrupted; the same command goes on", file=sys.stderr)
+        sys.exit(130)

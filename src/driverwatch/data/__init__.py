@@ -1,0 +1,1 @@
+"""Tables, drawn competitions, driver folds and packed images."""

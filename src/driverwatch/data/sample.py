@@ -1,0 +1,5 @@
+"""x"""
+from dataclasses import dataclass
+@dataclass
+class SampleOptions:
+    drivers: int = 1

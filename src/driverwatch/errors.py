@@ -1,0 +1,16 @@
+"""The one exception a user is meant to read."""
+
+
+class InputError(Exception):
+    """Input that the line cannot go on with.
+
+    Its text is one sentence (or one sentence and a list): where, what was expected, what was got, the way out.
+    The command line prints it without a traceback and exits with status 2.
+    """
+
+
+def listed(problems: list[str], first: int = 8) -> str:
+    """Join problems into an indented list that names the first offenders and counts the rest."""
+    shown = "".join(f"\n  - {problem}" for problem in problems[:first])
+    rest = len(problems) - first
+    return shown + (f"\n  - and {rest} more" if rest > 0 else "")

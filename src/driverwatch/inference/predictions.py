@@ -1,0 +1,77 @@
+"""Predictions on disk: probabilities that know which image, folds, settings and weights they belong to."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from driverwatch.artifacts import replacing
+from driverwatch.errors import InputError
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """`names` (N,) unique, `probabilities` float32 (N, C), finite, non-negative, rows sum to 1; `origin` names its makers' digests.
+
+    Raises:
+        InputError: when built from anything else.
+    """
+
+    names: np.ndarray
+    probabilities: np.ndarray
+    origin: dict[str, str] = field(default_factory=dict)
+    where: str = "predictions"
+
+    def __post_init__(self) -> None:
+        rows = self.probabilities
+        if rows.ndim != 2 or len(rows) != len(self.names):
+            raise InputError(f"{self.where}: {len(self.names)} names for probabilities of shape {rows.shape}; predict again")
+        if len(set(self.names)) != len(self.names):
+            raise InputError(f"{self.where}: an image is named twice; predict again")
+        if not np.isfinite(rows).all() or (rows < 0).any():
+            raise InputError(f"{self.where}: probabilities must be finite and not negative; predict again")
+        if len(rows) and (worst := float(np.abs(rows.sum(axis=1, dtype=np.float64) - 1).max())) > 1e-4:
+            raise InputError(f"{self.where}: rows must sum to 1, one is {worst:.2g} off; predict again")
+
+    def aligned_to(self, names: list[str]) -> np.ndarray:
+        """Probabilities in the order of `names`, float32 (len(names), C).
+
+        Raises:
+            InputError: an asked name is not there, or images are there that nobody asked for.
+        """
+        position = {name: i for i, name in enumerate(self.names)}
+        missing = [name for name in names if name not in position]
+        extra = len(position) - (len(names) - len(missing))
+        if missing or extra:
+            raise InputError(f"{self.where}: {len(missing)} images missing ({', '.join(missing[:3])}), {extra} not asked for; "
+                             "predict again with today's pack")
+        return self.probabilities[[position[name] for name in names]]
+
+
+def write(predictions: Predictions, path: Path) -> None:
+    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+        file.create_dataset("names", data=np.array(list(predictions.names), dtype=object), dtype=h5py.string_dtype(),
+                            shape=(len(predictions.names),))
+        file.create_dataset("probabilities", data=predictions.probabilities.astype(np.float32))
+        file.attrs["origin"] = json.dumps(predictions.origin)
+
+
+def read(path: Path, origin: dict[str, str]) -> Predictions:
+    """Read a file and compare what it says of its origin with what is expected (the keys given in `origin`).
+
+    Raises:
+        InputError: no such file, not a whole one, or one of another origin.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such predictions; run make predict with the views you want")
+    try:
+        with h5py.File(path, "r") as file:
+            found = json.loads(file.attrs["origin"])
+            names, probabilities = file["names"].asstr()[...], file["probabilities"][...]
+    except (OSError, KeyError, ValueError) as error:
+        raise InputError(f"{path}: not a whole prediction file ({error}); predict again") from error
+    if other := [key for key, value in origin.items() if found.get(key) != value]:
+        raise InputError(f"{path}: made from other {', '.join(other)} than today's; run make predict again")
+    return Predictions(names, probabilities, found, str(path))

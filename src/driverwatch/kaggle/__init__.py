@@ -1,0 +1,1 @@
+"""What goes up to Kaggle."""

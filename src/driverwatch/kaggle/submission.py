@@ -1,0 +1,63 @@
+"""The file that goes up: written in the sample submission's order, read back, and checked as Kaggle would."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from driverwatch.artifacts import write_text
+from driverwatch.data.competition import read_csv
+from driverwatch.errors import InputError
+
+CLIP = 1e-5  # a confident mistake costs at most ln(1e5) = 11.5 instead of Kaggle's 34.5
+TOLERANCE = 1e-5
+
+
+def clipped(probabilities: np.ndarray) -> np.ndarray:
+    """Limit to [1e-5, 1] and divide each row by its sum: float64 (N, C)."""
+    rows = np.clip(probabilities.astype(np.float64), CLIP, 1.0)
+    return rows / rows.sum(axis=1, keepdims=True)
+
+
+def write(probabilities: np.ndarray, names: list[str], header: list[str], path: Path) -> None:
+    """Write `header` (`img,c0,..`), one line per name, then read the file back and check it.
+
+    Args:
+        probabilities: float (N, C), rows in the order of `names`.
+    """
+    frame = pd.DataFrame(clipped(probabilities), columns=header[1:])
+    frame.insert(0, header[0], names)
+    text = io.StringIO()
+    frame.to_csv(text, index=False, float_format="%.7f", lineterminator="\n")
+    write_text(path, text.getvalue())
+    check(path, names, header)
+
+
+def check(path: Path, names: list[str], header: list[str]) -> None:
+    """Refuse what Kaggle would refuse or silently rescale.
+
+    Raises:
+        InputError: another header, images missing, repeated or unknown, values that are no probabilities, rows that do
+            not sum to 1.
+    """
+    frame = read_csv(path, header)
+    if list(frame.columns) != header:
+        raise InputError(f"{path}: expected the header {','.join(header)}, got {','.join(frame.columns)}")
+    found = list(frame[header[0]])
+    missing, unknown = set(names) - set(found), set(found) - set(names)
+    if len(found) != len(set(found)) or missing or unknown:
+        raise InputError(f"{path}: expected the sample submission's {len(names)} images once each, got {len(found)} rows, "
+                         f"{len(missing)} missing ({', '.join(sorted(missing)[:3])}), {len(unknown)} unknown "
+                         f"({', '.join(sorted(unknown)[:3])}), {len(found) - len(set(found))} repeated; write it again")
+    try:
+        values = frame[header[1:]].to_numpy(dtype=np.float64)
+    except ValueError as error:
+        raise InputError(f"{path}: expected numbers in every cell, got {error}; write it again") from error
+    wrong = ~(np.isfinite(values) & (values >= 0) & (values <= 1)).all(axis=1)
+    if wrong.any():
+        raise InputError(f"{path}: line {int(np.argmax(wrong)) + 2}: expected probabilities from 0 to 1; write it again")
+    off = np.abs(values.sum(axis=1) - 1)
+    if len(off) and off.max() > TOLERANCE:
+        raise InputError(f"{path}: line {int(np.argmax(off)) + 2}: expected a row that sums to 1, got "
+                         f"{values[np.argmax(off)].sum():.6f}; write it again")

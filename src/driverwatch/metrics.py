@@ -1,0 +1,33 @@
+"""Log loss and its company, as the competition defines them."""
+
+import numpy as np
+
+CLIP = 1e-15  # the competition's own limit
+
+
+def log_losses(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Multi-class log loss of each row, in nats.
+
+    As on Kaggle, each row is divided by its sum, then limited to [1e-15, 1 - 1e-15].
+
+    Args:
+        probabilities: float (N, C), non-negative, rows with a positive sum.
+        labels: int (N,), 0..C-1.
+
+    Returns:
+        float64 (N,).
+    """
+    rows = np.asarray(probabilities, dtype=np.float64)
+    rows = rows / rows.sum(axis=1, keepdims=True)
+    chosen = rows[np.arange(len(rows)), labels]
+    return -np.log(np.clip(chosen, CLIP, 1 - CLIP))
+
+
+def log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Mean of `log_losses`."""
+    return float(log_losses(probabilities, labels).mean())
+
+
+def accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Share of rows whose largest probability is the label's."""
+    return float((np.argmax(probabilities, axis=1) == labels).mean())

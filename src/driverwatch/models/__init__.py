@@ -1,0 +1,1 @@
+"""The networks: trunks, weights, and the classifier around them."""

@@ -1,0 +1,271 @@
+"""Typed settings: every default once, every mistake one readable line.
+
+A model's, dataset's or ensemble's settings are one small YAML that says only what differs; its file name is its name.
+"""
+
+import difflib
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from driverwatch.backbones import BACKBONES
+from driverwatch.errors import InputError, listed
+
+ViewSet = Literal["centre", "five_crop", "ten_crop"]
+VIEW_SETS: tuple[ViewSet, ...] = ("centre", "five_crop", "ten_crop")  # each holds the one before it
+
+
+class Strict(BaseModel):
+    """Unknown keys and loosely typed values are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def _size(text: object) -> object:
+    if not isinstance(text, str) or not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", text):
+        raise ValueError("must be <height>x<width> in pixels, like 224x298")
+    return text
+
+
+def _known(names: list[str], kind: str, name: str) -> str:
+    if name not in names:
+        raise ValueError(f"must be a {kind} ({', '.join(names)}){nearest(name, names)}")
+    return name
+
+
+Size = Annotated[str, BeforeValidator(_size)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Rate = Annotated[float, Field(gt=0, le=10)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+
+
+def pixels(size: str) -> tuple[int, int]:
+    """`"224x298"` -> `(224, 298)`: height, width."""
+    height, width = size.split("x")
+    return int(height), int(width)
+
+
+class InputSettings(Strict):
+    """Field of view: photos are resized whole to `pack`, networks see `size` cut from it, at one scale everywhere."""
+
+    pack: Size  # a pack of the photos' own shape keeps it; any other squashes the whole frame
+    size: Size  # what the network takes; equal to `pack` means the whole frame
+    crop: Literal["random", "centre"] = "random"  # in training: the HDF5 guides' random patch, or the centre view
+
+
+class AugmentSettings(Strict):
+    policy: Name | None = None  # a file in configs/policies
+    mirror: Literal["none", "keep", "swap"] = "none"  # half the images; labels kept, or c1/c3-like pairs swapped
+
+
+class HeadSettings(Strict):
+    dropout: Share = 0.2  # before the new softmax
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0  # L2 on the new softmax' kernel
+
+
+class Stage(Strict):
+    """One stretch of training; what it leaves out comes from `train`."""
+
+    freeze_until: str | Annotated[int, Field(ge=0)] | None = None  # layer or block, that many layers, `head`, or null
+    epochs: Annotated[int, Field(ge=1)] | None = None
+    learning_rate: Rate | None = None
+    normalization: Literal["frozen", "train"] | None = None  # default: frozen if pretrained, else train
+
+
+class TrainSettings(Strict):
+    epochs: Annotated[int, Field(ge=1)] = 4  # of each stage that does not say its own
+    learning_rate: Rate = 0.001  # the guides' SGD rate, a tenth of training from scratch
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    momentum: Share = 0.9  # SGD, with Nesterov's correction
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0  # decoupled, on kernels, in every optimizer
+    schedule: Literal["constant", "cosine"] = "cosine"  # within each stage, down to 0
+    warmup: Share = 0.0  # share of a stage's steps with a rising rate
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    label_smoothing: Share = 0.0
+    class_weights: Literal["none", "balanced"] = "none"
+    select: Literal["last", "best"] = "last"  # best: the epoch that scores best on the held-out drivers ("selected on")
+    seed: Annotated[int, Field(ge=0)] = 0
+    workers: Annotated[int, Field(ge=0)] = 0  # augmentation threads, 0: one per core; never changes a result
+    stages: Annotated[list[Stage], Field(min_length=1)] = [Stage()]
+
+
+class PredictSettings(Strict):
+    views: ViewSet = "ten_crop"  # the smaller view sets are part of it and are written too
+    batch_size: Annotated[int, Field(ge=1)] = 20  # crops in one forward pass; few suit a CPU, hundreds a GPU
+
+
+class ModelSettings(Strict):
+    """`configs/models/<name>.yaml`."""
+
+    backbone: Annotated[str, AfterValidator(lambda name: _known(list(BACKBONES), "backbone", name))]
+    weights: Literal["imagenet", "none"] = "imagenet"
+    cut: str | None = None  # last layer kept of the backbone; null: all of it
+    mean: Literal["weights", "dataset"] = "weights"  # what is subtracted: the weights' own mean, or this data set's
+    input: InputSettings
+    head: HeadSettings = HeadSettings()
+    augment: AugmentSettings = AugmentSettings()
+    train: TrainSettings = TrainSettings()
+    predict: PredictSettings = PredictSettings()
+
+    @model_validator(mode="after")
+    def _fits(self) -> "ModelSettings":
+        smallest = BACKBONES[self.backbone].smallest
+        size, pack = pixels(self.input.size), pixels(self.input.pack)
+        if min(size) < smallest:
+            raise ValueError(f"input.size must be at least {smallest} px on each side for {self.backbone}")
+        if size[0] > pack[0] or size[1] > pack[1]:
+            raise ValueError("input.size must fit into input.pack")
+        if self.weights == "none" and self.train.stages[0].freeze_until is not None:
+            raise ValueError("train.stages.0.freeze_until must be null with weights: none (random layers would stay random)")
+        return self
+
+
+class Columns(Strict):
+    image: str = "img"
+    label: str = "classname"
+    driver: str = "subject"  # the group that folds keep together
+
+
+class DatasetSettings(Strict):
+    """`configs/datasets/<name>.yaml`."""
+
+    title: str
+    slug: str | None = None  # on Kaggle
+    data: str  # folder that DATA= overrides
+    table: str = "driver_imgs_list.csv"
+    columns: Columns = Columns()
+    train_images: str = "imgs/train/{label}/{image}"
+    test_images: str = "imgs/test/{image}"
+    sample_submission: str = "sample_submission.csv"
+    truth: str | None = None  # the test images' labels, where they are known (drawn competitions)
+    classes: Annotated[dict[str, str], Field(min_length=2)]  # name: meaning, in the submission's column order
+    mirrored_pairs: list[Annotated[list[str], Field(min_length=2, max_length=2)]] = []
+    folds: Annotated[int, Field(ge=2)] = 5
+    subset: str | None = None  # CSV of the training photos that `make subset` picks out of a larger download
+
+    @model_validator(mode="after")
+    def _pairs_are_classes(self) -> "DatasetSettings":
+        named = [name for pair in self.mirrored_pairs for name in pair]
+        if unknown := sorted(set(named) - set(self.classes)):
+            raise ValueError(f"mirrored_pairs must name classes, got {', '.join(unknown)}")
+        if len(set(named)) < len(named):
+            raise ValueError("mirrored_pairs must name each class at most once")
+        return self
+
+    def swap(self) -> list[int]:
+        """Column order after mirroring: `swap()[i]` is the class that class `i` becomes in a mirror."""
+        names = list(self.classes)
+        partner = {a: b for pair in self.mirrored_pairs for a, b in (pair, pair[::-1])}
+        return [names.index(partner.get(name, name)) for name in names]
+
+
+class EnsembleSettings(Strict):
+    """`configs/ensembles/<name>.yaml`."""
+
+    runs: Annotated[list[Name], Field(min_length=1)]
+    views: Literal["auto", "centre", "five_crop", "ten_crop"] = "auto"  # auto: ten_crop where training mirrored, else five_crop
+
+
+S = TypeVar("S", bound=Strict)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 made safer: `1e-3` is a number and a key given twice is an error."""
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789."))
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    keys = [loader.construct_object(key) for key, _ in node.value]
+    if twice := {key for key in keys if keys.count(key) > 1}:
+        raise yaml.constructor.ConstructorError(None, None, f"key given twice: {', '.join(map(str, twice))}", node.start_mark)
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def nearest(name: str, names: list[str]) -> str:
+    """`; did you mean X?`, or nothing when no name is near."""
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def load(kind: type[S], folder: Path, name: str, overrides: str = "") -> S:
+    """Read `<folder>/<name>.yaml` and `key.path=value` overrides (space-separated) into typed settings.
+
+    Raises:
+        InputError: no such file, unreadable YAML, or settings that do not fit, one line per mistake.
+    """
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        names = sorted(p.stem for p in folder.glob("*.yaml"))
+        raise InputError(f"{path}: no such settings; expected one of {', '.join(names) or '(none there)'}{nearest(name, names)}")
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: expected YAML, got {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected settings as key: value lines, got {type(content).__name__}")
+    for override in overrides.split():
+        _override(content, override)
+    return parse(kind, content, f"{path}" + (f" with SET=\"{overrides}\"" if overrides.strip() else ""))
+
+
+def _override(content: dict[str, Any], override: str) -> None:
+    """Put one `a.b.0.c=value` into nested settings; the value is read as YAML."""
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise InputError(f'SET="{override}": expected key=value, like SET="train.epochs=3 augment.policy=light"')
+    *parents, last = key.split(".")
+    place: Any = content
+    for part in parents:
+        place = place[_index(place, part, key)] if isinstance(place, list) else place.setdefault(part, {})
+        if not isinstance(place, dict | list):
+            raise InputError(f"SET {key}: {part} holds a value, not further keys")
+    parsed = yaml.load(value, _Loader)
+    place[_index(place, last, key) if isinstance(place, list) else last] = parsed
+
+
+def _index(place: list[Any], part: str, key: str) -> int:
+    if not part.isdigit() or int(part) >= len(place):
+        raise InputError(f"SET {key}: expected a number from 0 to {len(place) - 1} in place of {part}")
+    return int(part)
+
+
+def parse(kind: type[S], content: dict[str, Any], where: str) -> S:
+    """Typed settings from plain data, or one sentence per mistake."""
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        raise InputError(f"{where}: {_sentences(kind, error)}") from None
+
+
+def _sentences(kind: type[Strict], error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors():
+        location = [str(part) for part in problem["loc"]]
+        dotted = ".".join(location) or kind.__name__
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            keys = _keys(kind, location[:-1])
+            message = f"unknown key; expected one of {', '.join(keys)}{nearest(location[-1], keys)}"
+        elif problem["type"] == "missing":
+            message = "is missing"
+        elif not isinstance(problem["input"], dict | Strict):
+            message += f", got {problem['input']!r}"
+        lines.append(f"{dotted}: {message[0].lower()}{message[1:]}")
+    return lines[0] if len(lines) == 1 else listed(lines)
+
+
+def _keys(kind: type[BaseModel], location: list[str]) -> list[str]:
+    """Keys that the settings at a dotted place know."""
+    for part in location:
+        if part in kind.model_fields:
+            inner = [kind.model_fields[part].annotation, *getattr(kind.model_fields[part].annotation, "__args__", ())]
+            kind = next((a for a in inner if isinstance(a, type) and issubclass(a, BaseModel)), kind)
+    return list(kind.model_fields)

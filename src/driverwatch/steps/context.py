@@ -1,0 +1,56 @@
+"""What every step begins with: a data set's settings and places, its folds and packs opened and checked together."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from driverwatch.artifacts import Places
+from driverwatch.data import folds as fold_tables
+from driverwatch.data import pack as packs
+from driverwatch.data.competition import ImageTable
+from driverwatch.data.folds import FoldTable
+from driverwatch.data.pack import Pack
+from driverwatch.errors import InputError
+from driverwatch.settings import DatasetSettings, load
+
+CONFIGS = Path("configs")
+
+
+@dataclass(frozen=True)
+class Context:
+    """A data set by name, and where its files lie on this machine."""
+
+    dataset: str
+    settings: DatasetSettings
+    places: Places
+    data: Path
+
+    def pack(self, size: str, kind: str, folds: str) -> Pack:
+        return packs.read(self.places.pack(size), kind, folds, size)
+
+
+def open_context(dataset: str, data: Path | None) -> Context:
+    settings = load(DatasetSettings, CONFIGS / "datasets", dataset)
+    return Context(dataset, settings, Places(dataset), data or Path(settings.data))
+
+
+def table_of(pack: Pack, classes: tuple[str, ...]) -> ImageTable:
+    """The image table that a pack repeats, so that later steps need no photos."""
+    frame = pd.DataFrame({"image": pack.names, "driver": pack.drivers, "label": pack.labels, "path": ""})
+    return ImageTable(frame, classes)
+
+
+def open_packs(context: Context, size: str) -> tuple[FoldTable, dict[str, Pack]]:
+    """Folds and both packs of a size, each re-checked against the others.
+
+    Raises:
+        InputError: anything missing, damaged, or made from something else.
+    """
+    path = context.places.folds
+    if not path.is_file():
+        raise InputError(f"{path}: no fold file; run make folds DATASET={context.dataset} first")
+    made_under = packs.folds_of(context.places.pack(size), "train", size)
+    pack = context.pack(size, "train", made_under)
+    folds = fold_tables.read(path, table_of(pack, tuple(context.settings.classes)))
+    return folds, {kind: context.pack(size, kind, folds.digest) for kind in ("train", "test")}

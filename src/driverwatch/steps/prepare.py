@@ -1,0 +1,53 @@
+"""From photos to packs: draw or pick a competition, fold it by driver, pack it."""
+
+from pathlib import Path
+
+from driverwatch.data import competition, folds, pack
+from driverwatch.errors import InputError
+from driverwatch.settings import ModelSettings, load
+from driverwatch.steps.context import CONFIGS, Context
+from driverwatch.terminal import say
+
+
+def draw(context: Context, options: "object", force: bool) -> None:
+    from driverwatch.data import sample
+
+    assert isinstance(options, sample.SampleOptions)
+    sample.write(options, context.settings, context.data, force)
+
+
+def pick_subset(context: Context, source: Path) -> None:
+    from driverwatch.data import subset
+
+    subset.pick(context.settings, source, context.data)
+    say(f"next: make folds DATASET={context.dataset}")
+
+
+def make_folds(context: Context, force: bool) -> None:
+    """Write the fold file, or hold the one there against the data."""
+    table = competition.read_train(context.settings, context.data)
+    path = context.places.folds
+    if path.is_file() and not force:
+        found = folds.read(path, table)
+        return say(f"{path}: fits the data ({found.count} folds, {len(found.frame)} drivers, digest {found.digest[:12]})")
+    made = folds.make(table, context.settings.folds)
+    folds.write(made, path)
+    sums = made.frame.drop(columns="driver").groupby("fold").sum()
+    sums.insert(0, "drivers", made.frame.groupby("fold").size())
+    return say(f"{path}: {made.count} folds of {len(made.frame)} drivers, digest {made.digest[:12]}\n{sums.to_string()}")
+
+
+def make_packs(context: Context, size: str | None, model: str | None, overrides: str, force: bool) -> None:
+    """Pack training and test images at `size`, or at the size that `model` asks for."""
+    if size is None:
+        if model is None:
+            raise InputError("pack: expected SIZE=<height>x<width> or MODEL=<name>")
+        size = load(ModelSettings, CONFIGS / "models", model, overrides).input.pack
+    folder = context.places.pack(size)
+    if not context.data.is_dir() and all((folder / f"{kind}.json").is_file() for kind in ("train", "test")) and not force:
+        return say(f"{folder}: kept; {context.data} is not here to compare it with")
+    train = competition.read_train(context.settings, context.data)
+    test = competition.read_test(context.settings, context.data)
+    digest = folds.read(context.places.folds, train).digest
+    pack.write(train, context.data, folder, "train", size, digest, force)
+    return pack.write(test, context.data, folder, "test", size, digest, force)

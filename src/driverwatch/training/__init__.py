@@ -1,0 +1,1 @@
+"""Batches, stages and one fold's training."""

@@ -1,0 +1,1 @@
+"""Arrays in, arrays out: augmentation and test-time views."""

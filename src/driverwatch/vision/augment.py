@@ -1,0 +1,94 @@
+"""Augmentation: `(image, seed) -> image` by named policies, the one module that touches albumentations.
+
+A policy is a YAML list in `configs/policies/`, one albumentations transform with its keywords each. Mirroring is not among
+them: left and right are classes here, so `augment.mirror` says how labels follow.
+"""
+
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it calls home on import otherwise
+
+import albumentations as A
+import cv2
+import numpy as np
+import yaml
+
+from driverwatch.errors import InputError
+from driverwatch.settings import AugmentSettings, InputSettings, nearest, pixels
+
+MIRRORING = {"HorizontalFlip", "Flip", "Transpose", "D4", "RandomRotate90", "SquareSymmetry"}
+
+
+def read_policy(folder: Path, name: str | None) -> list[dict[str, dict[str, Any]]]:
+    """Read a policy as plain data, so that it can be recorded and compared; None is the empty policy."""
+    if name is None:
+        return []
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        names = sorted(p.stem for p in folder.glob("*.yaml"))
+        raise InputError(f"augment.policy: {path} does not exist; expected one of {', '.join(names)}{nearest(name, names)}")
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(content, list) or not all(isinstance(t, dict) and len(t) == 1 for t in content):
+        raise InputError(f"{path}: expected a list of one transform each, like `- Affine: {{rotate: [-5, 5], p: 0.5}}`")
+    transforms = [{name: keywords or {} for name, keywords in t.items()} for t in content]
+    with warnings.catch_warnings():  # the library only warns about a wrong keyword
+        warnings.simplefilter("error", UserWarning)
+        build(transforms, str(path))
+    return transforms
+
+
+def build(transforms: list[dict[str, dict[str, Any]]], where: str = "policy") -> A.Compose:
+    """Make an albumentations pipeline. Build one per thread: a pipeline carries its random state."""
+    made = []
+    for name, keywords in ((n, k) for transform in transforms for n, k in transform.items()):
+        kind = getattr(A, name, None)
+        if not (isinstance(kind, type) and issubclass(kind, A.BasicTransform)):
+            names = [n for n in dir(A) if isinstance(getattr(A, n), type)]
+            raise InputError(f"{where}: {name} is no albumentations transform{nearest(name, names)}")
+        if name in MIRRORING:
+            raise InputError(f"{where}: {name} mirrors without moving left/right labels; use augment.mirror: keep or swap")
+        try:
+            made.append(kind(**keywords))
+        except (UserWarning, TypeError, ValueError) as error:
+            raise InputError(f"{where}: {name}: {' '.join(str(error).split())}") from error
+    return A.Compose(made)
+
+
+class Augmenter:
+    """Cut, mirror and change one training image; a pure function of image and seed. One per thread."""
+
+    def __init__(self, transforms: list[dict[str, dict[str, Any]]], augment: AugmentSettings, field: InputSettings):
+        self.pipeline = build(transforms) if transforms else None
+        self.mirror = augment.mirror
+        self.crop = field.crop
+        self.size = pixels(field.size)
+
+    def __call__(self, image: np.ndarray, seed: tuple[int, ...]) -> tuple[np.ndarray, bool]:
+        """Augment one image.
+
+        Args:
+            image: uint8 RGB (H, W, 3), at least the input size.
+            seed: for example (run seed, epoch, row); the same seed gives the same result.
+
+        Returns:
+            uint8 (h, w, 3) and whether it was mirrored.
+        """
+        random = np.random.default_rng(seed)
+        if self.pipeline is not None:
+            self.pipeline.set_random_seed(int(random.integers(2**32)))
+            image = self.pipeline(image=image)["image"]
+        patch = self._patch(image, random)
+        mirrored = self.mirror != "none" and bool(random.random() < 0.5)
+        return (cv2.flip(patch, 1) if mirrored else patch), mirrored
+
+    def _patch(self, image: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        """The random patch of the HDF5 guides (227 out of 256 there), or the centre."""
+        height, width = self.size
+        spare_y, spare_x = image.shape[0] - height, image.shape[1] - width
+        y, x = spare_y // 2, spare_x // 2
+        if self.crop == "random":
+            y, x = int(random.integers(spare_y + 1)), int(random.integers(spare_x + 1))
+        return image[y:y + height, x:x + width]
