@@ -65,7 +65,9 @@ def replacing(path: Path) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
         os.close(handle)
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); free space or make the folder writable.") from error
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror}); free space or make the folder writable."
+        ) from error
     temporary = Path(name)
     try:
         yield temporary
@@ -74,7 +76,9 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
         _flush(path.parent)
     except OSError as error:
-        raise InputError(f"{path}: not written ({error}); what was there before is unchanged. Free space and run again.") from error
+        raise InputError(
+            f"{path}: not written ({error}); what was there before is unchanged. Free space and run again."
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -105,7 +109,9 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InputError(f"{folder}: another command is writing here; wait for it to end, then run again.") from None
+            raise InputError(
+                f"{folder}: another command is writing here; wait for it to end, then run again."
+            ) from None
         sweep_partials(folder)
         yield
 
@@ -126,7 +132,9 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{path}: expected a JSON manifest, got {error}; remove it and run the step again.") from error
     if not isinstance(content, dict):
-        raise InputError(f"{path}: expected a JSON object, got {type(content).__name__}; remove it and run the step again.")
+        raise InputError(
+            f"{path}: expected a JSON object, got {type(content).__name__}; remove it and run the step again."
+        )
     return content
 
 
@@ -161,8 +169,10 @@ def require_space(folder: Path, needed: int) -> None:
     existing = next(p for p in [folder.absolute(), *folder.absolute().parents] if p.exists())
     free = shutil.disk_usage(existing).free
     if free < needed * 1.1:
-        raise InputError(f"{folder}: needs {needed / 1e9:.1f} GB and a tenth, but only {free / 1e9:.1f} GB are free; "
-                         "free space or choose a smaller pack size.")
+        raise InputError(
+            f"{folder}: needs {needed / 1e9:.1f} GB and a tenth, but only {free / 1e9:.1f} GB are free; "
+            "free space or choose a smaller pack size."
+        )
 
 
 @cache
@@ -174,8 +184,13 @@ def provenance() -> dict[str, Any]:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    return {"commit": _commit(), "python": platform.python_version(), "machine": platform.machine(),
-            "cores": os.cpu_count(), "versions": versions}
+    return {
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "versions": versions,
+    }
 
 
 def _commit() -> str | None:

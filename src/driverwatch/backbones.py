@@ -19,7 +19,9 @@ class Scaling:
 
 TF = Scaling("rgb", (127.5,) * 3, (127.5,) * 3)  # keras.applications mode "tf": [-1, 1]
 CAFFE = Scaling("bgr", (103.939, 116.779, 123.68), (1.0,) * 3)  # mode "caffe": BGR minus ImageNet's mean
-TORCH = Scaling("rgb", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))  # mode "torch": ImageNet's mean and deviation
+TORCH = Scaling(
+    "rgb", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+)  # mode "torch": ImageNet's mean and deviation
 RAW = Scaling("rgb", (0.0,) * 3, (1.0,) * 3)  # networks that scale in their own first layers
 SQUEEZENET = Scaling("bgr", (104.0, 117.0, 123.0), (1.0,) * 3)  # the Caffe release of SqueezeNet v1.0
 
@@ -46,34 +48,88 @@ def _vgg_blocks() -> tuple[str, ...]:
 
 
 BACKBONES: dict[str, Backbone] = {
-    "inception_v3": Backbone("keras.applications.InceptionV3", TF, 299, 75, _mixed(10),
-                             ("inception_v3_imagenet_to_mixed8.weights.h5",
-                              "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5")),
-    "mobilenet": Backbone("keras.applications.MobileNet", TF, 224, 32,
-                          tuple(f"conv_pw_{i}_relu" for i in range(1, 14)),
-                          ("mobilenet_imagenet_to_conv_dw_13.weights.h5", "mobilenet_1_0_224_tf_no_top.h5")),
-    "mobilenet_v2": Backbone("keras.applications.MobileNetV2", TF, 224, 32,
-                             ("expanded_conv_project_BN", *(f"block_{i}_project_BN" for i in (1, 3, 6, 10, 13, 16))),
-                             ("mobilenet_v2_imagenet_notop.weights.h5",
-                              "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5")),
-    "squeezenet": Backbone("driverwatch.models.squeezenet.squeezenet", SQUEEZENET, 227, 47,
-                           tuple(f"fire{i}_concat" for i in range(2, 10)),
-                           ("squeezenet_v1.0_imagenet.npz",), downloads=False),
-    "vgg16": Backbone("keras.applications.VGG16", CAFFE, 224, 32, _vgg_blocks(),
-                      ("vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",)),
-    "vgg19": Backbone("keras.applications.VGG19", CAFFE, 224, 32, _vgg_blocks(),
-                      ("vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5",)),
-    "resnet50": Backbone("keras.applications.ResNet50", CAFFE, 224, 32,
-                         ("conv2_block3_out", "conv3_block4_out", "conv4_block6_out", "conv5_block3_out"),
-                         ("resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",)),
-    "xception": Backbone("keras.applications.Xception", TF, 299, 71,
-                         ("block4_sepconv2_bn", "block8_sepconv3_bn", "block13_sepconv2_bn", "block14_sepconv2_act"),
-                         ("xception_weights_tf_dim_ordering_tf_kernels_notop.h5",)),
-    "efficientnet_b0": Backbone("keras.applications.EfficientNetB0", RAW, 224, 32,
-                                ("block2b_add", "block3b_add", "block4c_add", "block6d_add", "top_activation"),
-                                ("efficientnetb0_notop.h5",)),
-    "tiny": Backbone("driverwatch.models.tiny.tiny", TF, 96, 32, ("stage1", "stage2", "stage3", "stage4"),
-                     downloads=False),
-    "tiny_separable": Backbone("driverwatch.models.tiny.tiny_separable", TF, 96, 32,
-                               ("stage1", "stage2", "stage3", "stage4"), downloads=False),
+    "inception_v3": Backbone(
+        "keras.applications.InceptionV3",
+        TF,
+        299,
+        75,
+        _mixed(10),
+        ("inception_v3_imagenet_to_mixed8.weights.h5", "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5"),
+    ),
+    "mobilenet": Backbone(
+        "keras.applications.MobileNet",
+        TF,
+        224,
+        32,
+        tuple(f"conv_pw_{i}_relu" for i in range(1, 14)),
+        ("mobilenet_imagenet_to_conv_dw_13.weights.h5", "mobilenet_1_0_224_tf_no_top.h5"),
+    ),
+    "mobilenet_v2": Backbone(
+        "keras.applications.MobileNetV2",
+        TF,
+        224,
+        32,
+        ("expanded_conv_project_BN", *(f"block_{i}_project_BN" for i in (1, 3, 6, 10, 13, 16))),
+        ("mobilenet_v2_imagenet_notop.weights.h5", "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"),
+    ),
+    "squeezenet": Backbone(
+        "driverwatch.models.squeezenet.squeezenet",
+        SQUEEZENET,
+        227,
+        47,
+        tuple(f"fire{i}_concat" for i in range(2, 10)),
+        ("squeezenet_v1.0_imagenet.npz",),
+        downloads=False,
+    ),
+    "vgg16": Backbone(
+        "keras.applications.VGG16",
+        CAFFE,
+        224,
+        32,
+        _vgg_blocks(),
+        ("vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",),
+    ),
+    "vgg19": Backbone(
+        "keras.applications.VGG19",
+        CAFFE,
+        224,
+        32,
+        _vgg_blocks(),
+        ("vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5",),
+    ),
+    "resnet50": Backbone(
+        "keras.applications.ResNet50",
+        CAFFE,
+        224,
+        32,
+        ("conv2_block3_out", "conv3_block4_out", "conv4_block6_out", "conv5_block3_out"),
+        ("resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",),
+    ),
+    "xception": Backbone(
+        "keras.applications.Xception",
+        TF,
+        299,
+        71,
+        ("block4_sepconv2_bn", "block8_sepconv3_bn", "block13_sepconv2_bn", "block14_sepconv2_act"),
+        ("xception_weights_tf_dim_ordering_tf_kernels_notop.h5",),
+    ),
+    "efficientnet_b0": Backbone(
+        "keras.applications.EfficientNetB0",
+        RAW,
+        224,
+        32,
+        ("block2b_add", "block3b_add", "block4c_add", "block6d_add", "top_activation"),
+        ("efficientnetb0_notop.h5",),
+    ),
+    "tiny": Backbone(
+        "driverwatch.models.tiny.tiny", TF, 96, 32, tuple(f"stage{i}_relu" for i in range(1, 5)), downloads=False
+    ),
+    "tiny_separable": Backbone(
+        "driverwatch.models.tiny.tiny_separable",
+        TF,
+        96,
+        32,
+        tuple(f"stage{i}_relu" for i in range(1, 6)),
+        downloads=False,
+    ),
 }

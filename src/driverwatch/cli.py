@@ -10,8 +10,12 @@ import typer
 
 from driverwatch.errors import InputError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
-                  help="From driver-camera photos to a Kaggle submission. `make help` lists the same steps as make targets.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="From driver-camera photos to a Kaggle submission. `make help` lists the same steps as make targets.",
+)
 
 Dataset = Annotated[str, typer.Option(help="names configs/datasets/<name>.yaml")]
 Data = Annotated[Path | None, typer.Option(help="where the data set's files lie on this machine")]
@@ -29,8 +33,17 @@ def _context(dataset: str, data: Path | None) -> Any:
 
 
 @app.command()
-def sample(dataset: Dataset = "drawn", data: Data = None, drivers: int = 24, test_drivers: int = 8, clips: int = 2,
-           frames: int = 4, size: str = "120x160", seed: int = 0, force: Force = False) -> None:
+def sample(
+    dataset: Dataset = "drawn",
+    data: Data = None,
+    drivers: int = 36,
+    test_drivers: int = 8,
+    clips: int = 1,
+    frames: int = 4,
+    size: str = "120x160",
+    seed: int = 0,
+    force: Force = False,
+) -> None:
     """Draw a competition in Kaggle's layout."""
     from driverwatch.data.sample import SampleOptions
     from driverwatch.steps.prepare import draw
@@ -39,7 +52,11 @@ def sample(dataset: Dataset = "drawn", data: Data = None, drivers: int = 24, tes
 
 
 @app.command()
-def subset(source: Annotated[Path, typer.Option(help="the full download")], dataset: Dataset = "statefarm_mini", data: Data = None) -> None:
+def subset(
+    source: Annotated[Path, typer.Option(help="the full download")],
+    dataset: Dataset = "statefarm_mini",
+    data: Data = None,
+) -> None:
     """Pick a data set's training photos out of a larger download."""
     from driverwatch.steps.prepare import pick_subset
 
@@ -55,8 +72,14 @@ def folds(dataset: Dataset = "statefarm", data: Data = None, force: Force = Fals
 
 
 @app.command()
-def pack(dataset: Dataset = "statefarm", data: Data = None, size: str | None = None, model: str | None = None,
-         overrides: Overrides = "", force: Force = False) -> None:
+def pack(
+    dataset: Dataset = "statefarm",
+    data: Data = None,
+    size: str | None = None,
+    model: str | None = None,
+    overrides: Overrides = "",
+    force: Force = False,
+) -> None:
     """Pack the photos into HDF5."""
     from driverwatch.steps.prepare import make_packs
 
@@ -64,8 +87,16 @@ def pack(dataset: Dataset = "statefarm", data: Data = None, size: str | None = N
 
 
 @app.command()
-def train(model: str, dataset: Dataset = "statefarm", data: Data = None, run: str | None = None, overrides: Overrides = "",
-          weights: Weights = None, fold: Fold = None, force: Force = False) -> None:
+def train(
+    model: str,
+    dataset: Dataset = "statefarm",
+    data: Data = None,
+    run: str | None = None,
+    overrides: Overrides = "",
+    weights: Weights = None,
+    fold: Fold = None,
+    force: Force = False,
+) -> None:
     """Train every fold of a run that is not finished, and predict."""
     from driverwatch.steps.train import train as step
 
@@ -73,9 +104,15 @@ def train(model: str, dataset: Dataset = "statefarm", data: Data = None, run: st
 
 
 @app.command(hidden=True)
-def train_fold(run: Annotated[str, typer.Option()], fold: Annotated[int, typer.Option()], views: Annotated[str, typer.Option()],
-               batch_size: Annotated[int, typer.Option()], workers: Annotated[int, typer.Option()], dataset: Dataset = "statefarm",
-               weights: Weights = None) -> None:
+def train_fold(
+    run: Annotated[str, typer.Option()],
+    fold: Annotated[int, typer.Option()],
+    views: Annotated[str, typer.Option()],
+    batch_size: Annotated[int, typer.Option()],
+    workers: Annotated[int, typer.Option()],
+    dataset: Dataset = "statefarm",
+    weights: Weights = None,
+) -> None:
     """One fold, in this process; `train` calls it."""
     from driverwatch.steps.submit import views_of
     from driverwatch.steps.train import train_one_fold
@@ -84,7 +121,9 @@ def train_fold(run: Annotated[str, typer.Option()], fold: Annotated[int, typer.O
 
 
 @app.command()
-def predict(run: str, dataset: Dataset = "statefarm", views: str = "ten_crop", fold: Fold = None, batch_size: int = 64) -> None:
+def predict(
+    run: str, dataset: Dataset = "statefarm", views: str = "ten_crop", fold: Fold = None, batch_size: int = 64
+) -> None:
     """Predict with a trained run under other views."""
     from driverwatch.steps.submit import views_of
     from driverwatch.steps.train import predict as step
@@ -93,8 +132,14 @@ def predict(run: str, dataset: Dataset = "statefarm", views: str = "ten_crop", f
 
 
 @app.command()
-def ensemble(models: Models = "", name: str = "ensemble", dataset: Dataset = "statefarm", data: Data = None,
-             views: str | None = None, fold: Fold = None) -> None:
+def ensemble(
+    models: Models = "",
+    name: str = "ensemble",
+    dataset: Dataset = "statefarm",
+    data: Data = None,
+    views: str | None = None,
+    fold: Fold = None,
+) -> None:
     """Average runs into a checked submission."""
     from driverwatch.steps.submit import make_ensemble, views_of
 

@@ -62,6 +62,7 @@ class AugmentSettings(Strict):
 
 
 class HeadSettings(Strict):
+    pooling: Literal["average", "flatten"] = "average"  # flatten keeps where things are, and needs the input size fixed
     dropout: Share = 0.2  # before the new softmax
     weight_decay: Annotated[float, Field(ge=0)] = 0.0  # L2 on the new softmax' kernel
 
@@ -119,7 +120,9 @@ class ModelSettings(Strict):
         if size[0] > pack[0] or size[1] > pack[1]:
             raise ValueError("input.size must fit into input.pack")
         if self.weights == "none" and self.train.stages[0].freeze_until is not None:
-            raise ValueError("train.stages.0.freeze_until must be null with weights: none (random layers would stay random)")
+            raise ValueError(
+                "train.stages.0.freeze_until must be null with weights: none (random layers would stay random)"
+            )
         return self
 
 
@@ -166,7 +169,9 @@ class EnsembleSettings(Strict):
     """`configs/ensembles/<name>.yaml`."""
 
     runs: Annotated[list[Name], Field(min_length=1)]
-    views: Literal["auto", "centre", "five_crop", "ten_crop"] = "auto"  # auto: ten_crop where training mirrored, else five_crop
+    views: Literal["auto", "centre", "five_crop", "ten_crop"] = (
+        "auto"  # auto: ten_crop where training mirrored, else five_crop
+    )
 
 
 S = TypeVar("S", bound=Strict)
@@ -176,13 +181,17 @@ class _Loader(yaml.SafeLoader):
     """YAML 1.1 made safer: `1e-3` is a number and a key given twice is an error."""
 
 
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789."))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
+)
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     keys = [loader.construct_object(key) for key, _ in node.value]
     if twice := {key for key in keys if keys.count(key) > 1}:
-        raise yaml.constructor.ConstructorError(None, None, f"key given twice: {', '.join(map(str, twice))}", node.start_mark)
+        raise yaml.constructor.ConstructorError(
+            None, None, f"key given twice: {', '.join(map(str, twice))}", node.start_mark
+        )
     return loader.construct_mapping(node, deep=True)
 
 
@@ -204,7 +213,9 @@ def load(kind: type[S], folder: Path, name: str, overrides: str = "") -> S:
     path = folder / f"{name}.yaml"
     if not path.is_file():
         names = sorted(p.stem for p in folder.glob("*.yaml"))
-        raise InputError(f"{path}: no such settings; expected one of {', '.join(names) or '(none there)'}{nearest(name, names)}")
+        raise InputError(
+            f"{path}: no such settings; expected one of {', '.join(names) or '(none there)'}{nearest(name, names)}"
+        )
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _Loader) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -213,7 +224,7 @@ def load(kind: type[S], folder: Path, name: str, overrides: str = "") -> S:
         raise InputError(f"{path}: expected settings as key: value lines, got {type(content).__name__}")
     for override in overrides.split():
         _override(content, override)
-    return parse(kind, content, f"{path}" + (f" with SET=\"{overrides}\"" if overrides.strip() else ""))
+    return parse(kind, content, f"{path}" + (f' with SET="{overrides}"' if overrides.strip() else ""))
 
 
 def _override(content: dict[str, Any], override: str) -> None:

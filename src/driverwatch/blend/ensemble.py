@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from driverwatch.artifacts import read_json
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
 from driverwatch.errors import InputError
@@ -36,35 +37,46 @@ def out_of_fold(member: Member, pack: Pack, folds: FoldTable) -> np.ndarray:
     found = np.full((len(pack.names), len(run.classes)), np.nan, np.float32)
     for fold in range(folds.count):
         _, held_out = folds.rows(pack.drivers, fold)
-        made = predictions.read(prediction_path(run.fold(fold), "held_out", member.views), origin(run, fold, member.views))
+        made = predictions.read(
+            prediction_path(run.fold(fold), "held_out", member.views), origin(run, fold, member.views)
+        )
         found[held_out] = made.aligned_to(list(pack.names[held_out]))
     return found
 
 
 def on_test(member: Member, names: list[str], folds: list[int]) -> np.ndarray:
     """Mean over `folds` of the test images' probabilities, float64 (len(names), C), in the order of `names`."""
-    made = [predictions.read(prediction_path(member.run.fold(fold), "test", member.views), origin(member.run, fold, member.views))
-            for fold in folds]
-    return np.mean([p.aligned_to(names) for p in made], axis=0, dtype=np.float64)
+    made = [
+        predictions.read(
+            prediction_path(member.run.fold(fold), "test", member.views), origin(member.run, fold, member.views)
+        )
+        for fold in folds
+    ]
+    return np.stack([p.aligned_to(names) for p in made]).mean(axis=0, dtype=np.float64)
 
 
 def origin(run: Run, fold: int, views: ViewSet) -> dict[str, str]:
     """What a fold's prediction file must say of its origin: the run's digests and the weights the fold ended with."""
-    from driverwatch.artifacts import read_json
-
     manifest = run.fold(fold) / "manifest.json"
     if not manifest.is_file():
-        raise InputError(f"{run.folder}: fold {fold} is not finished; run make train MODEL=... RUN={run.name} again, it goes on")
+        raise InputError(
+            f"{run.folder}: fold {fold} is not finished; run make train MODEL=... RUN={run.name} again, it goes on"
+        )
     return {**run.origin, "weights": read_json(manifest)["weights"], "views": views}
 
 
 def mean(parts: list[np.ndarray]) -> np.ndarray:
     """Arithmetic mean of equally shaped probabilities, rows divided by their sum: float64 (N, C)."""
-    average = np.mean(parts, axis=0, dtype=np.float64)
+    average = np.stack(parts).mean(axis=0, dtype=np.float64)
     return average / average.sum(axis=1, keepdims=True)
 
 
 def views_there(run: Run, folds: int) -> list[ViewSet]:
     """View sets that every fold of a finished run has predicted, smallest first."""
-    return [views for views in VIEW_SETS
-            if all(prediction_path(run.fold(f), kind, views).is_file() for f in range(folds) for kind in ("held_out", "test"))]
+    return [
+        views
+        for views in VIEW_SETS
+        if all(
+            prediction_path(run.fold(f), kind, views).is_file() for f in range(folds) for kind in ("held_out", "test")
+        )
+    ]

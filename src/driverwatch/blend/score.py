@@ -17,8 +17,16 @@ def summary(rows: dict[str, np.ndarray], labels: np.ndarray, groups: np.ndarray)
     Args:
         groups: (N,), each row's driver.
     """
-    lines = [{"model": name, "log loss": log_loss(p, labels), "± (drivers)": standard_error(log_losses(p, labels), groups),
-              "right": accuracy(p, labels), "images": len(labels)} for name, p in rows.items()]
+    lines = [
+        {
+            "model": name,
+            "log loss": log_loss(p, labels),
+            "± (drivers)": standard_error(log_losses(p, labels), groups),
+            "right": accuracy(p, labels),
+            "images": len(labels),
+        }
+        for name, p in rows.items()
+    ]
     return pd.DataFrame(lines)
 
 
@@ -30,7 +38,9 @@ def standard_error(losses: np.ndarray, groups: np.ndarray) -> float:
     return float(np.sqrt(count / (count - 1) * (residuals**2).sum()) / len(losses)) if count > 1 else float("nan")
 
 
-def by(rows: dict[str, np.ndarray], labels: np.ndarray, keys: np.ndarray, title: str, order: Iterable[object]) -> pd.DataFrame:
+def by(
+    rows: dict[str, np.ndarray], labels: np.ndarray, keys: np.ndarray, title: str, order: Iterable[object]
+) -> pd.DataFrame:
     """Log loss of each entry of `rows` within each value of `keys`, in `order`, with the number of images."""
     lines = []
     for key in order:

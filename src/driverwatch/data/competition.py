@@ -37,15 +37,19 @@ def read_csv(path: Path, expected: list[str]) -> pd.DataFrame:
     try:
         frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file; DATA=<folder> must name the unpacked competition "
-                         "(make sample draws one)") from None
+        raise InputError(
+            f"{path}: no such file; DATA=<folder> must name the unpacked competition (make sample draws one)"
+        ) from None
     except (ValueError, OSError) as error:  # pandas' parser and decoding errors are ValueErrors
         raise InputError(f"{path}: expected a UTF-8 CSV with columns {', '.join(expected)}, got {error}") from error
     if missing := [column for column in expected if column not in frame]:
         raise InputError(f"{path}: missing column {', '.join(missing)}; got {', '.join(map(str, frame.columns))}")
     for column in expected:
-        if (blank := frame[column].str.strip() == "").any():
-            raise InputError(f"{path}: {blank.sum()} blank values in column {column}, first in line {blank.idxmax() + 2}")
+        blank = (frame[column].str.strip() == "").to_numpy()
+        if blank.any():
+            raise InputError(
+                f"{path}: {blank.sum()} blank values in column {column}, first in line {blank.argmax() + 2}"
+            )
     return frame
 
 
@@ -60,19 +64,31 @@ def read_train(settings: DatasetSettings, data: Path) -> ImageTable:
     raw = read_csv(table, [columns.driver, columns.label, columns.image])
     classes = tuple(settings.classes)
     unknown = sorted(set(raw[columns.label]) - set(classes))
-    problems = [f"unknown class {name} ({(raw[columns.label] == name).sum()} rows); expected {', '.join(classes)}"
-                for name in unknown]
+    problems = [
+        f"unknown class {name} ({(raw[columns.label] == name).sum()} rows); expected {', '.join(classes)}"
+        for name in unknown
+    ]
     problems += _name_problems(raw[columns.image])
-    paths = [settings.train_images.format(label=label, image=image)
-             for label, image in zip(raw[columns.label], raw[columns.image], strict=True)]
+    paths = [
+        settings.train_images.format(label=label, image=image)
+        for label, image in zip(raw[columns.label], raw[columns.image], strict=True)
+    ]
     folders = {str(Path(settings.train_images.format(label=label, image="x")).parent) for label in classes}
     problems += _file_problems(data, paths, folders)
     if problems:
-        raise InputError(f"{table} and {data}: {len(problems)} problems; mend the folder or the table:{listed(problems)}")
+        raise InputError(
+            f"{table} and {data}: {len(problems)} problems; mend the folder or the table:{listed(problems)}"
+        )
     if raw.empty:
         raise InputError(f"{table}: expected labelled images, got none")
-    frame = pd.DataFrame({"image": raw[columns.image], "driver": raw[columns.driver],
-                          "label": raw[columns.label].map(classes.index).astype("int64"), "path": paths})
+    frame = pd.DataFrame(
+        {
+            "image": raw[columns.image],
+            "driver": raw[columns.driver],
+            "label": raw[columns.label].map(classes.index).astype("int64"),
+            "path": paths,
+        }
+    )
     return ImageTable(frame.sort_values("image", ignore_index=True), classes)
 
 
@@ -98,8 +114,10 @@ def read_test(settings: DatasetSettings, data: Path) -> ImageTable:
     paths = [settings.test_images.format(image=name) for name in names]
     folder = str(Path(settings.test_images.format(image="x")).parent)
     if problems := _file_problems(data, paths, {folder}):
-        raise InputError(f"{data / settings.sample_submission} and {data / folder}: {len(problems)} problems; "
-                         f"fetch the data again:{listed(problems)}")
+        raise InputError(
+            f"{data / settings.sample_submission} and {data / folder}: {len(problems)} problems; "
+            f"fetch the data again:{listed(problems)}"
+        )
     frame = pd.DataFrame({"image": names, "driver": [""] * len(names), "label": [-1] * len(names), "path": paths})
     return ImageTable(frame.astype({"label": "int64"}), tuple(settings.classes))
 
@@ -111,7 +129,9 @@ def read_truth(settings: DatasetSettings, data: Path) -> dict[str, int] | None:
     raw = read_csv(data / settings.truth, [settings.columns.image, settings.columns.label])
     classes = list(settings.classes)
     if unknown := sorted(set(raw[settings.columns.label]) - set(classes)):
-        raise InputError(f"{data / settings.truth}: unknown classes {', '.join(unknown)}; expected {', '.join(classes)}")
+        raise InputError(
+            f"{data / settings.truth}: unknown classes {', '.join(unknown)}; expected {', '.join(classes)}"
+        )
     labels = map(classes.index, raw[settings.columns.label])
     return dict(zip(raw[settings.columns.image], labels, strict=True))
 
@@ -119,15 +139,21 @@ def read_truth(settings: DatasetSettings, data: Path) -> dict[str, int] | None:
 def _name_problems(names: "pd.Series[str]") -> list[str]:
     repeated = sorted(names[names.duplicated()].unique())
     unsafe = sorted({name for name in names if not re.fullmatch(r"[^/\\\0]+", name) or name in (".", "..")})
-    return [f"repeated name {name}" for name in repeated] + [f"name is not a plain file name: {name!r}" for name in unsafe]
+    return [f"repeated name {name}" for name in repeated] + [
+        f"name is not a plain file name: {name!r}" for name in unsafe
+    ]
 
 
 def _file_problems(data: Path, paths: Iterable[str], folders: set[str]) -> list[str]:
     """Files that the table names and the folders lack, and images that the folders hold and the table does not name."""
     named = set(paths)
-    present = {f"{folder}/{file.name}" for folder in folders if (data / folder).is_dir()
-               for file in (data / folder).iterdir()
-               if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")}
+    present = {
+        f"{folder}/{file.name}"
+        for folder in folders
+        if (data / folder).is_dir()
+        for file in (data / folder).iterdir()
+        if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
+    }
     missing = [f"missing file {path}" for path in sorted(named - present)]
     extra = [f"extra file {path} (in no table)" for path in sorted(present - named)]
     return missing + extra

@@ -39,7 +39,9 @@ class FoldTable:
         """
         known = self.of_driver
         if strangers := sorted(set(drivers) - set(known)):
-            raise InputError(f"folds: no fold holds driver {', '.join(strangers[:5])}; make folds FORCE=1 for this data")
+            raise InputError(
+                f"folds: no fold holds driver {', '.join(strangers[:5])}; make folds FORCE=1 for this data"
+            )
         if not 0 <= fold < self.count:
             raise InputError(f"FOLD={fold}: expected 0 to {self.count - 1}")
         held_out = np.array([known[driver] == fold for driver in drivers])
@@ -95,7 +97,9 @@ def _exchanges(assigned: np.ndarray, folds: int) -> list[dict[int, int]]:
     drivers = range(len(assigned))
     sizes = np.bincount(assigned, minlength=folds)
     moves = [{d: f} for d in drivers for f in range(folds) if f != assigned[d] and sizes[assigned[d]] > 1]
-    swaps = [{a: int(assigned[b]), b: int(assigned[a])} for a in drivers for b in range(a) if assigned[a] != assigned[b]]
+    swaps = [
+        {a: int(assigned[b]), b: int(assigned[a])} for a in drivers for b in range(a) if assigned[a] != assigned[b]
+    ]
     return moves + swaps
 
 
@@ -103,7 +107,9 @@ def make(table: ImageTable, folds: int) -> FoldTable:
     """Assign every driver of `table` to one of `folds` folds."""
     counts = class_counts(table)
     if len(counts) < folds:
-        raise InputError(f"folds: {folds} folds need at least as many drivers, got {len(counts)}; lower `folds` in the dataset's YAML")
+        raise InputError(
+            f"folds: {folds} folds need at least as many drivers, got {len(counts)}; lower `folds` in the dataset's YAML"
+        )
     frame = counts.reset_index(names="driver")
     frame.insert(1, "fold", assign(counts.to_numpy(), folds))
     frame.insert(2, "images", counts.sum(axis=1).to_numpy())
@@ -133,12 +139,16 @@ def read(path: Path, table: ImageTable) -> FoldTable:
     if (twice := frame["driver"].duplicated()).any():
         raise InputError(f"{path}: driver {frame['driver'][twice].iloc[0]} is listed twice; restore the file")
     if sorted(frame["fold"].unique()) != list(range(frame["fold"].nunique())) or frame["fold"].nunique() < 2:
-        raise InputError(f"{path}: folds must be numbered 0 to K-1 with K at least 2, got {sorted(frame['fold'].unique())}")
+        raise InputError(
+            f"{path}: folds must be numbered 0 to K-1 with K at least 2, got {sorted(frame['fold'].unique())}"
+        )
     counts = class_counts(table)
     found = frame.set_index("driver")[list(table.classes)].sort_index()
     if problems := _mismatches(found, counts):
-        raise InputError(f"{path}: does not fit the data: {len(problems)} drivers differ; check DATA=, or make folds "
-                         f"FORCE=1 (runs on the old folds then no longer count):{listed(problems)}")
+        raise InputError(
+            f"{path}: does not fit the data: {len(problems)} drivers differ; check DATA=, or make folds "
+            f"FORCE=1 (runs on the old folds then no longer count):{listed(problems)}"
+        )
     return FoldTable(frame.sort_values("driver", ignore_index=True))
 
 
@@ -146,6 +156,9 @@ def _mismatches(found: pd.DataFrame, counts: pd.DataFrame) -> list[str]:
     missing = [f"{driver}: in the data, in no fold" for driver in counts.index.difference(found.index)]
     extra = [f"{driver}: in a fold, not in the data" for driver in found.index.difference(counts.index)]
     both = counts.index.intersection(found.index)
-    differ = [f"{driver}: counts per class {list(found.loc[driver])}, data has {list(counts.loc[driver])}"
-              for driver in both if list(found.loc[driver]) != list(counts.loc[driver])]
+    differ = [
+        f"{driver}: counts per class {list(found.loc[driver])}, data has {list(counts.loc[driver])}"
+        for driver in both
+        if list(found.loc[driver]) != list(counts.loc[driver])
+    ]
     return missing + extra + differ

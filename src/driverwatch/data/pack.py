@@ -99,21 +99,27 @@ def write(table: ImageTable, data: Path, folder: Path, kind: str, size: str, fol
     with locked(folder):
         signature = _signature(table, data, size)
         if path.is_file() and manifest.is_file() and not force:
-            made = read_json(manifest)
-            if made.get("signature") == signature:
-                if made.get("folds") != folds:
-                    write_json(manifest, {**made, "folds": folds})
-                return say(f"{path}: up to date ({len(table)} images)")
-            raise InputError(f"{path}: packed from other files than {data} now holds; pack again with FORCE=1, "
-                             "or use another DATASET")
+            _keep(path, manifest, signature, folds, data)
+            return
+        start = time.monotonic()
         height, width = pixels(size)
         require_space(folder, len(table) * height * width * 3)
         with replacing(path) as temporary:
-            start = time.monotonic()
             facts = _fill(temporary, table, data, (height, width), f"pack {kind} {size}")
-        write_json(manifest, {"signature": signature, "folds": folds, **facts, "images": len(table), "size": size,
-                              "bytes": path.stat().st_size,
-                              "seconds": round(time.monotonic() - start, 1), **provenance()})
+        facts |= {"signature": signature, "folds": folds, "images": len(table), "size": size}
+        write_json(manifest, {**facts, "seconds": round(time.monotonic() - start, 1), **provenance()})
+
+
+def _keep(path: Path, manifest: Path, signature: str, folds: str, data: Path) -> None:
+    """Find that a pack is of the same sources, and renew the digest of the folds it is used under."""
+    made = read_json(manifest)
+    if made.get("signature") != signature:
+        raise InputError(
+            f"{path}: packed from other files than {data} now holds; pack again with FORCE=1, or use another DATASET"
+        )
+    if made.get("folds") != folds:
+        write_json(manifest, {**made, "folds": folds})
+    say(f"{path}: up to date ({made['images']} images)")
 
 
 def _signature(table: ImageTable, data: Path, size: str) -> str:
@@ -139,11 +145,13 @@ def _fill(temporary: Path, table: ImageTable, data: Path, size: tuple[int, int],
                 digest.update(image.digest.encode())
             if not problems:
                 block = np.stack([image.pixels for image in decoded if image.pixels is not None])
-                images[start:start + len(block)] = block
+                images[start : start + len(block)] = block
                 total += _sums(block)
         if problems:
-            raise InputError(f"{data}: {len(problems)} of {count} images are broken; mend or remove them (and their table "
-                             f"rows):{listed(problems)}")
+            raise InputError(
+                f"{data}: {len(problems)} of {count} images are broken; mend or remove them (and their table "
+                f"rows):{listed(problems)}"
+            )
         for column, values in (("names", frame["image"]), ("drivers", frame["driver"])):
             file.create_dataset(column, data=np.array(values.to_list(), dtype=object), dtype=strings, shape=(count,))
         file.create_dataset("labels", data=frame["label"].to_numpy(np.int64))
@@ -162,7 +170,7 @@ def _decoded(paths: "Any", data: Path, size: tuple[int, int], label: str) -> Ite
         queue: list[Any] = []
         for start in track(starts, len(files), label, step=CHUNK):
             while len(queue) < 2 and (ahead := start + CHUNK * len(queue)) < len(files):
-                queue.append([pool.submit(decode, file, size) for file in files[ahead:ahead + CHUNK]])
+                queue.append([pool.submit(decode, file, size) for file in files[ahead : ahead + CHUNK]])
             yield start, [future.result() for future in queue.pop(0)]
 
 
@@ -208,12 +216,21 @@ def _opened(file: h5py.File, path: Path, made: dict[str, Any], size: tuple[int, 
     offset, bytes_there = images.id.get_offset(), path.stat().st_size
     count = images.shape[0]
     if images.dtype != np.uint8 or images.shape[1:] != (*size, 3) or images.chunks is not None:
-        raise InputError(f"{path}: expected contiguous uint8 images {size} x 3, got {images.dtype} {images.shape[1:]}; "
-                         "pack again with FORCE=1")
+        raise InputError(
+            f"{path}: expected contiguous uint8 images {size} x 3, got {images.dtype} {images.shape[1:]}; "
+            "pack again with FORCE=1"
+        )
     if count and (offset is None or offset + images.size > bytes_there):
         raise InputError(f"{path}: cut short ({bytes_there} bytes); pack again with FORCE=1")
     if file.attrs["digest"] != made.get("digest"):
         raise InputError(f"{path}: is not the pack that {path.stem}.json describes; pack again with FORCE=1")
-    return Pack(ImageBlock(str(path), offset or 0, images.shape), file["names"].asstr()[...], file["labels"][...],
-                file["drivers"].asstr()[...], tuple(file.attrs["mean"]), tuple(file.attrs["std"]),
-                file.attrs["digest"], made["folds"])
+    return Pack(
+        ImageBlock(str(path), offset or 0, images.shape),
+        file["names"].asstr()[...],
+        file["labels"][...],
+        file["drivers"].asstr()[...],
+        tuple(file.attrs["mean"]),
+        tuple(file.attrs["std"]),
+        file.attrs["digest"],
+        made["folds"],
+    )

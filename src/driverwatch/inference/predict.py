@@ -23,14 +23,22 @@ class OnViews(keras.Model):
 
     def call(self, images: Any) -> Any:
         height, width = self.size
-        crops = [images[:, v.top:v.top + height, v.left:v.left + width] for v in self.views]
+        crops = [images[:, v.top : v.top + height, v.left : v.left + width] for v in self.views]
         crops = [ops.flip(crop, axis=2) if v.mirrored else crop for crop, v in zip(crops, self.views, strict=True)]
         rows = self.classifier(ops.concatenate(crops, axis=0), training=False)
         return ops.transpose(ops.reshape(rows, (len(self.views), -1, rows.shape[-1])), (1, 0, 2))
 
 
-def predict_views(classifier: Classifier, block: ImageBlock, rows: np.ndarray, views: ViewSet, size: tuple[int, int],
-                  swap: list[int] | None, crops_at_once: int, label: str = "") -> dict[ViewSet, np.ndarray]:
+def predict_views(
+    classifier: Classifier,
+    block: ImageBlock,
+    rows: np.ndarray,
+    views: ViewSet,
+    size: tuple[int, int],
+    swap: list[int] | None,
+    crops_at_once: int,
+    label: str = "",
+) -> dict[ViewSet, np.ndarray]:
     """Predict `rows` of a pack under `views` and every smaller view set that it holds.
 
     Args:
@@ -46,11 +54,15 @@ def predict_views(classifier: Classifier, block: ImageBlock, rows: np.ndarray, v
     model.compile()
     batch = max(1, crops_at_once // len(unique))
     per_view = [np.asarray(model.predict_on_batch(images)) for images in _batches(block, rows, batch, label)]
-    found = np.concatenate(per_view)[:len(rows)] if per_view else np.zeros((0, len(unique), classifier.top.units), np.float32)
+    found = (
+        np.concatenate(per_view)[: len(rows)]
+        if per_view
+        else np.zeros((0, len(unique), classifier.top.units), np.float32)
+    )
     if swap is not None:
         mirrored = [i for i, view in enumerate(unique) if view.mirrored]
         found[:, mirrored] = found[:, mirrored][..., swap]
-    sets = VIEW_SETS[:VIEW_SETS.index(views) + 1]
+    sets = VIEW_SETS[: VIEW_SETS.index(views) + 1]
     return {name: _mean(found, unique, view_set(name, block.shape[1:3], size)) for name in sets}
 
 
@@ -64,5 +76,5 @@ def _batches(block: ImageBlock, rows: np.ndarray, batch: int, label: str) -> Ite
     images = block.open()
     starts = range(0, len(rows), batch)
     for start in track(starts, len(rows), label, step=batch) if label else starts:
-        chosen = rows[start:start + batch]
+        chosen = rows[start : start + batch]
         yield images[np.concatenate([chosen, np.repeat(chosen[:1], batch - len(chosen))])]

@@ -27,7 +27,9 @@ class Predictions:
     def __post_init__(self) -> None:
         rows = self.probabilities
         if rows.ndim != 2 or len(rows) != len(self.names):
-            raise InputError(f"{self.where}: {len(self.names)} names for probabilities of shape {rows.shape}; predict again")
+            raise InputError(
+                f"{self.where}: {len(self.names)} names for probabilities of shape {rows.shape}; predict again"
+            )
         if len(set(self.names)) != len(self.names):
             raise InputError(f"{self.where}: an image is named twice; predict again")
         if not np.isfinite(rows).all() or (rows < 0).any():
@@ -45,15 +47,21 @@ class Predictions:
         missing = [name for name in names if name not in position]
         extra = len(position) - (len(names) - len(missing))
         if missing or extra:
-            raise InputError(f"{self.where}: {len(missing)} images missing ({', '.join(missing[:3])}), {extra} not asked for; "
-                             "predict again with today's pack")
+            raise InputError(
+                f"{self.where}: {len(missing)} images missing ({', '.join(missing[:3])}), {extra} not asked for; "
+                "predict again with today's pack"
+            )
         return self.probabilities[[position[name] for name in names]]
 
 
 def write(predictions: Predictions, path: Path) -> None:
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
-        file.create_dataset("names", data=np.array(list(predictions.names), dtype=object), dtype=h5py.string_dtype(),
-                            shape=(len(predictions.names),))
+        file.create_dataset(
+            "names",
+            data=np.array(list(predictions.names), dtype=object),
+            dtype=h5py.string_dtype(),
+            shape=(len(predictions.names),),
+        )
         file.create_dataset("probabilities", data=predictions.probabilities.astype(np.float32))
         file.attrs["origin"] = json.dumps(predictions.origin)
 

@@ -47,17 +47,23 @@ def check(path: Path, names: list[str], header: list[str]) -> None:
     found = list(frame[header[0]])
     missing, unknown = set(names) - set(found), set(found) - set(names)
     if len(found) != len(set(found)) or missing or unknown:
-        raise InputError(f"{path}: expected the sample submission's {len(names)} images once each, got {len(found)} rows, "
-                         f"{len(missing)} missing ({', '.join(sorted(missing)[:3])}), {len(unknown)} unknown "
-                         f"({', '.join(sorted(unknown)[:3])}), {len(found) - len(set(found))} repeated; write it again")
+        raise InputError(
+            f"{path}: expected the sample submission's {len(names)} images once each, got {len(found)} rows, "
+            f"{len(missing)} missing ({', '.join(sorted(missing)[:3])}), {len(unknown)} unknown "
+            f"({', '.join(sorted(unknown)[:3])}), {len(found) - len(set(found))} repeated; write it again"
+        )
     try:
         values = frame[header[1:]].to_numpy(dtype=np.float64)
     except ValueError as error:
         raise InputError(f"{path}: expected numbers in every cell, got {error}; write it again") from error
     wrong = ~(np.isfinite(values) & (values >= 0) & (values <= 1)).all(axis=1)
     if wrong.any():
-        raise InputError(f"{path}: line {int(np.argmax(wrong)) + 2}: expected probabilities from 0 to 1; write it again")
+        raise InputError(
+            f"{path}: line {int(np.argmax(wrong)) + 2}: expected probabilities from 0 to 1; write it again"
+        )
     off = np.abs(values.sum(axis=1) - 1)
     if len(off) and off.max() > TOLERANCE:
-        raise InputError(f"{path}: line {int(np.argmax(off)) + 2}: expected a row that sums to 1, got "
-                         f"{values[np.argmax(off)].sum():.6f}; write it again")
+        raise InputError(
+            f"{path}: line {int(np.argmax(off)) + 2}: expected a row that sums to 1, got "
+            f"{values[np.argmax(off)].sum():.6f}; write it again"
+        )

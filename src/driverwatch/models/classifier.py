@@ -12,10 +12,9 @@ from driverwatch.backbones import BACKBONES
 from driverwatch.errors import InputError
 from driverwatch.models.scaling import ChannelScaling
 from driverwatch.models.weights import build_trunk
-from driverwatch.settings import ModelSettings, nearest, pixels
+from driverwatch.settings import HeadSettings, ModelSettings, nearest, pixels
 
 
-@keras.saving.register_keras_serializable(package="driverwatch")
 class Classifier(keras.Model):
     """uint8 or float RGB (B, h, w, 3) in 0-255 -> float32 (B, C) probabilities, rows sum to 1.
 
@@ -24,13 +23,16 @@ class Classifier(keras.Model):
     `trunk(x, training=False)`.
     """
 
-    def __init__(self, scaling: ChannelScaling, trunk: keras.Model, classes: int, dropout: float, weight_decay: float) -> None:
+    def __init__(self, scaling: ChannelScaling, trunk: keras.Model, classes: int, head: HeadSettings) -> None:
         super().__init__(name="classifier")
         self.scaling, self.trunk = scaling, trunk
-        self.pool = keras.layers.GlobalAveragePooling2D(name="pool")
-        self.dropout = keras.layers.Dropout(dropout, name="dropout")
-        penalty = keras.regularizers.L2(weight_decay) if weight_decay else None
-        self.top = keras.layers.Dense(classes, activation="softmax", kernel_regularizer=penalty, dtype="float32", name="top")
+        average = head.pooling == "average"
+        self.pool = keras.layers.GlobalAveragePooling2D(name="pool") if average else keras.layers.Flatten(name="pool")
+        self.dropout = keras.layers.Dropout(head.dropout, name="dropout")
+        penalty = keras.regularizers.L2(head.weight_decay) if head.weight_decay else None
+        self.top = keras.layers.Dense(
+            classes, activation="softmax", kernel_regularizer=penalty, dtype="float32", name="top"
+        )
         self.train_statistics = False
 
     def call(self, images: Any, training: bool = False) -> Any:
@@ -38,7 +40,9 @@ class Classifier(keras.Model):
         return self.top(self.dropout(self.pool(features), training=training))
 
 
-def build(settings: ModelSettings, classes: int, mean: tuple[float, ...], weights: Path | None, load: bool = True) -> Classifier:
+def build(
+    settings: ModelSettings, classes: int, mean: tuple[float, ...], weights: Path | None, load: bool = True
+) -> Classifier:
     """Build a model's classifier.
 
     Args:
@@ -50,7 +54,7 @@ def build(settings: ModelSettings, classes: int, mean: tuple[float, ...], weight
     keras.backend.clear_session()  # automatic layer names begin anew, so that `freeze_until` finds the same layers
     trunk = build_trunk(settings, weights, load)
     scaling = ChannelScaling.of(BACKBONES[settings.backbone].scaling, mean if settings.mean == "dataset" else None)
-    classifier = Classifier(scaling, trunk, classes, settings.head.dropout, settings.head.weight_decay)
+    classifier = Classifier(scaling, trunk, classes, settings.head)
     classifier(np.zeros((1, *pixels(settings.input.size), 3), np.uint8))
     return classifier
 
@@ -84,7 +88,9 @@ def _count(layers: list[Any], until: str | int | None) -> int:
             raise InputError(f"freeze_until: {until}: the trunk has {len(layers)} layers")
         return until
     names = [layer.name for layer in layers]
-    found = [i for i, name in enumerate(names) if name == until] or [i for i, name in enumerate(names) if name.startswith(f"{until}_")]
+    found = [i for i, name in enumerate(names) if name == until] or [
+        i for i, name in enumerate(names) if name.startswith(f"{until}_")
+    ]
     if not found:
         raise InputError(f"freeze_until: {until} is no layer or block of this trunk{nearest(until, names)}")
     return found[-1] + 1
@@ -112,8 +118,10 @@ def load_state(path: Path, groups: dict[str, list[Any]]) -> dict[str, str]:
             for group, variables in groups.items():
                 shapes = [file[group][key].shape for key in sorted(file[group])]
                 if shapes != [tuple(v.shape) for v in variables]:
-                    raise InputError(f"{path}: holds {len(shapes)} arrays of other shapes than the {len(variables)} in "
-                                     f"{group}; it is another network's")
+                    raise InputError(
+                        f"{path}: holds {len(shapes)} arrays of other shapes than the {len(variables)} in "
+                        f"{group}; it is another network's"
+                    )
                 for variable, key in zip(variables, sorted(file[group]), strict=True):
                     variable.assign(file[group][key][...])
             return dict(file.attrs)

@@ -31,7 +31,9 @@ class ChannelScaling(keras.layers.Layer):
         images = ops.cast(images, self.compute_dtype)
         if self.order == "bgr":
             images = ops.flip(images, axis=-1)
-        return (images - ops.convert_to_tensor(self.mean, self.compute_dtype)) / ops.convert_to_tensor(self.std, self.compute_dtype)
+        return (images - ops.convert_to_tensor(self.mean, self.compute_dtype)) / ops.convert_to_tensor(
+            self.std, self.compute_dtype
+        )
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return input_shape

@@ -8,7 +8,9 @@ FIRES = {2: (16, 64), 3: (16, 64), 4: (32, 128), 5: (32, 128), 6: (48, 192), 7: 
 POOL_AFTER = ("conv1", 4, 8)
 
 
-def squeezenet(weights: None = None, include_top: bool = False, input_shape: tuple[int, int, int] = (227, 227, 3)) -> Model:
+def squeezenet(
+    weights: None = None, include_top: bool = False, input_shape: tuple[int, int, int] = (227, 227, 3)
+) -> Model:
     """Build the trunk up to `fire9_concat`: (B, H, W, 3) -> (B, h, w, 512), input already scaled.
 
     conv1 is 7x7/2 'valid'; pools are 3x3/2 and round up, as in the Caffe release (at 227 px up and down agree).
@@ -33,8 +35,10 @@ def _fire(x: Any, index: int, squeeze: int, expand: int) -> Any:
     """Fire module: a 1x1 squeeze, then 1x1 and 3x3 expands side by side."""
     name = f"fire{index}"
     x = layers.Conv2D(squeeze, 1, activation="relu", name=f"{name}_squeeze1x1")(x)
-    sides = [layers.Conv2D(expand, 1, activation="relu", name=f"{name}_expand1x1")(x),
-             layers.Conv2D(expand, 3, padding="same", activation="relu", name=f"{name}_expand3x3")(x)]
+    sides = [
+        layers.Conv2D(expand, 1, activation="relu", name=f"{name}_expand1x1")(x),
+        layers.Conv2D(expand, 3, padding="same", activation="relu", name=f"{name}_expand3x3")(x),
+    ]
     return layers.Concatenate(name=f"{name}_concat")(sides)
 
 

@@ -4,31 +4,38 @@ from typing import Any
 
 from keras import Model, layers
 
-WIDTHS = (16, 32, 64, 96)
+Shape = tuple[int, int, int]
 
 
-def tiny(weights: None = None, include_top: bool = False, input_shape: tuple[int, int, int] = (96, 128, 3)) -> Model:
-    """Four stages of 3x3 convolution, normalisation, ReLU and a 2x2 max-pool: (B, H, W, 3) -> (B, H/16, W/16, 96)."""
-    inputs = layers.Input(input_shape)
+def tiny(weights: None = None, include_top: bool = False, input_shape: Shape = (84, 112, 3)) -> Model:
+    """Four 3x3 convolutions (the first 5x5), three of them halving: (B, H, W, 3) -> (B, H/16, W/16, 64), input scaled.
+
+    Raises:
+        ValueError: `weights` or `include_top` given; there are none.
+    """
+    inputs = _inputs(weights, include_top, input_shape)
     x = inputs
-    for i, width in enumerate(WIDTHS, start=1):
-        x = _normalized(layers.Conv2D(width, 3, padding="same", use_bias=False, name=f"stage{i}_conv")(x), f"stage{i}")
-        x = layers.MaxPooling2D(2, name=f"stage{i}")(x)
-    return Model(inputs, x, name="tiny")
+    for i, (width, kernel, strides) in enumerate([(16, 5, 2), (32, 3, 2), (64, 3, 2), (64, 3, 1)], start=1):
+        x = layers.Conv2D(width, kernel, strides=strides, padding="same", use_bias=False, name=f"stage{i}_conv")(x)
+        x = _normalized(x, f"stage{i}")
+    return Model(inputs, layers.AveragePooling2D(2, name="pool4")(x), name="tiny")
 
 
-def tiny_separable(weights: None = None, include_top: bool = False, input_shape: tuple[int, int, int] = (96, 128, 3)) -> Model:
-    """A strided convolution, then depthwise-separable stages that halve the size: (B, H, W, 3) -> (B, H/16, W/16, 192)."""
-    inputs = layers.Input(input_shape)
-    x = _normalized(layers.Conv2D(WIDTHS[0], 3, strides=2, padding="same", use_bias=False, name="stage1_conv")(inputs), "stage1")
-    x = layers.Activation("linear", name="stage1")(x)
-    for i, width in enumerate(WIDTHS[1:], start=2):
-        for part, strides in (("a", 2), ("b", 1)):
-            name = f"stage{i}{part}"
-            x = layers.SeparableConv2D(2 * width, 3, strides=strides, padding="same", use_bias=False, name=f"{name}_conv")(x)
-            x = _normalized(x, name)
-        x = layers.Activation("linear", name=f"stage{i}")(x)
-    return Model(inputs, x, name="tiny_separable")
+def tiny_separable(weights: None = None, include_top: bool = False, input_shape: Shape = (84, 112, 3)) -> Model:
+    """A 5x5 convolution, then four depthwise-separable ones: (B, H, W, 3) -> (B, H/16, W/16, 128). Raises as `tiny`."""
+    inputs = _inputs(weights, include_top, input_shape)
+    x = layers.Conv2D(16, 5, strides=2, padding="same", use_bias=False, name="stage1_conv")(inputs)
+    x = _normalized(x, "stage1")
+    for i, (width, strides) in enumerate([(48, 2), (96, 1), (96, 2), (128, 1)], start=2):
+        x = layers.SeparableConv2D(width, 3, strides=strides, padding="same", use_bias=False, name=f"stage{i}_conv")(x)
+        x = _normalized(x, f"stage{i}")
+    return Model(inputs, layers.AveragePooling2D(2, name="pool5")(x), name="tiny_separable")
+
+
+def _inputs(weights: None, include_top: bool, input_shape: Shape) -> Any:
+    if weights is not None or include_top:
+        raise ValueError("the tiny networks have no weights and no top: weights must be None and include_top False")
+    return layers.Input(input_shape)
 
 
 def _normalized(x: Any, name: str) -> Any:

@@ -26,8 +26,10 @@ def find(settings: ModelSettings, folder: Path | None) -> Path | None:
             return found
     if not row.downloads:
         expected = " or ".join(row.weight_files) or "none exist"
-        raise InputError(f"{settings.backbone}: no ImageNet weights to download; put {expected} into a folder and pass "
-                         "WEIGHTS=<folder>, or train from scratch with SET=\"weights=none\"")
+        raise InputError(
+            f"{settings.backbone}: no ImageNet weights to download; put {expected} into a folder and pass "
+            'WEIGHTS=<folder>, or train from scratch with SET="weights=none"'
+        )
     return None
 
 
@@ -62,7 +64,7 @@ def build_trunk(settings: ModelSettings, path: Path | None, load: bool = True) -
         _fill(trunk, path)
     cut = _cut(trunk, settings.cut, settings.backbone)
     if load and settings.weights == "imagenet":
-        _refuse_empty(trunk, cut, path or Path(row.constructor))
+        _refuse_empty(trunk, cut, settings.backbone, path or Path(row.constructor))
     return cut
 
 
@@ -71,9 +73,11 @@ def _downloaded(constructor: Any, arguments: dict[str, Any], settings: ModelSett
         return constructor(weights="imagenet", **arguments)
     except Exception as error:  # Keras wraps every network failure in a bare Exception
         names = " or ".join(BACKBONES[settings.backbone].weight_files)
-        raise InputError(f"{settings.backbone}: ImageNet weights could not be downloaded ({' '.join(str(error).split())[:160]}); "
-                         f"put {names} into a folder and pass WEIGHTS=<folder>, or train from scratch with "
-                         "SET=\"weights=none train.stages.0.freeze_until=null\"") from error
+        raise InputError(
+            f"{settings.backbone}: ImageNet weights could not be downloaded ({' '.join(str(error).split())[:160]}); "
+            f"put {names} into a folder and pass WEIGHTS=<folder>, or train from scratch with "
+            'SET="weights=none train.stages.0.freeze_until=null"'
+        ) from error
 
 
 def _fill(trunk: Any, path: Path) -> None:
@@ -85,8 +89,10 @@ def _fill(trunk: Any, path: Path) -> None:
             _compare_shapes(trunk, path)
         trunk.load_weights(str(path))
     except (ValueError, OSError, KeyError) as error:
-        raise InputError(f"{path}: expected weights of {trunk.name}, got another file ({' '.join(str(error).split())[:200]}); "
-                         "check WEIGHTS= and the model's backbone") from error
+        raise InputError(
+            f"{path}: expected weights of {trunk.name}, got another file ({' '.join(str(error).split())[:200]}); "
+            "check WEIGHTS= and the model's backbone"
+        ) from error
 
 
 def _npz(path: Path) -> dict[str, np.ndarray]:
@@ -102,8 +108,10 @@ def _compare_shapes(trunk: Any, path: Path) -> None:
     expected = Counter(tuple(weight.shape) for weight in trunk.weights)
     if Counter(found) != expected:
         missing, extra = expected - Counter(found), Counter(found) - expected
-        raise ValueError(f"{len(found)} arrays for {len(trunk.weights)} weights; lacks shapes {list(missing)[:3]}, "
-                         f"has shapes {list(extra)[:3]}")
+        raise ValueError(
+            f"{len(found)} arrays for {len(trunk.weights)} weights; lacks shapes {list(missing)[:3]}, "
+            f"has shapes {list(extra)[:3]}"
+        )
 
 
 def _assign(trunk: Any, arrays: dict[str, np.ndarray], path: Path) -> None:
@@ -146,27 +154,37 @@ def _cut(trunk: Any, cut: str | None, backbone: str) -> Any:
     if cut not in legal:
         named = [layer.name for layer in trunk.layers]
         reason = "lies inside a branch or beside a shortcut" if cut in named else "is no layer of it"
-        raise InputError(f"cut: {cut} {reason}; {backbone} can be cut at {', '.join(_points(backbone, legal))} "
-                         f"and other single-tensor layers{nearest(cut, legal)}")
+        raise InputError(
+            f"cut: {cut} {reason}; {backbone} can be cut at {', '.join(_points(backbone, legal))} "
+            f"and other single-tensor layers{nearest(cut, legal)}"
+        )
     import keras
 
-    return keras.Model(trunk.inputs, trunk.get_layer(cut).output, name=trunk.name)
+    return keras.Model(trunk.input, trunk.get_layer(cut).output, name=trunk.name)
 
 
 def _points(backbone: str, legal: list[str]) -> list[str]:
     return [point for point in BACKBONES[backbone].freeze_points if point in legal] or legal[-8:]
 
 
-def _refuse_empty(trunk: Any, cut: Any, source: Path) -> None:
+def _refuse_empty(trunk: Any, cut: Any, backbone: str, source: Path) -> None:
     """Refuse layers whose kernels are all zero: the file did not hold them, and training would never wake them."""
+    names = [layer.name for layer in trunk.layers]
     kept = {layer.name for layer in cut.layers}
-    empty = [layer.name for layer in trunk.layers
-             if any(len(w.shape) > 1 and not np.any(w.numpy() if hasattr(w, "numpy") else np.asarray(w)) for w in layer.weights)]
+    empty = [layer.name for layer in trunk.layers if any(_is_zero(w) for w in layer.weights if len(w.shape) > 1)]
     if not (blocked := [name for name in empty if name in kept]):
         return
-    order = [layer.name for layer in trunk.layers]
-    first = min(order.index(name) for name in blocked)
-    legal = [name for name in single_tensor_layers(trunk) if order.index(name) < first]
-    points = [name for name in legal if name in BACKBONES[trunk.name].freeze_points] if trunk.name in BACKBONES else []
-    raise InputError(f"{source}: holds nothing for {len(blocked)} layers that this model keeps ({', '.join(blocked[:3])}, ...); "
-                     f"cut earlier: cut: {(points or legal)[-1]} (or {', '.join((points + legal[-3:])[-6:])})")
+    first = names.index(blocked[0])
+    legal = [name for name in single_tensor_layers(trunk) if names.index(name) < first]
+    points = [name for name in legal if name in BACKBONES[backbone].freeze_points]
+    others = list(dict.fromkeys([*points[-3:], *legal[-1:]]))
+    raise InputError(
+        f"{source}: holds nothing for {len(blocked)} layers that this model keeps ({', '.join(blocked[:3])}, ...); "
+        f"cut earlier, for example cut: {' or cut: '.join(reversed(others))}"
+    )
+
+
+def _is_zero(weight: Any) -> bool:
+    import keras
+
+    return not np.any(keras.ops.convert_to_numpy(weight))

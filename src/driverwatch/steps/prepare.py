@@ -29,12 +29,16 @@ def make_folds(context: Context, force: bool) -> None:
     path = context.places.folds
     if path.is_file() and not force:
         found = folds.read(path, table)
-        return say(f"{path}: fits the data ({found.count} folds, {len(found.frame)} drivers, digest {found.digest[:12]})")
+        return say(
+            f"{path}: fits the data ({found.count} folds, {len(found.frame)} drivers, digest {found.digest[:12]})"
+        )
     made = folds.make(table, context.settings.folds)
     folds.write(made, path)
     sums = made.frame.drop(columns="driver").groupby("fold").sum()
     sums.insert(0, "drivers", made.frame.groupby("fold").size())
-    return say(f"{path}: {made.count} folds of {len(made.frame)} drivers, digest {made.digest[:12]}\n{sums.to_string()}")
+    return say(
+        f"{path}: {made.count} folds of {len(made.frame)} drivers, digest {made.digest[:12]}\n{sums.to_string()}"
+    )
 
 
 def make_packs(context: Context, size: str | None, model: str | None, overrides: str, force: bool) -> None:
@@ -44,7 +48,11 @@ def make_packs(context: Context, size: str | None, model: str | None, overrides:
             raise InputError("pack: expected SIZE=<height>x<width> or MODEL=<name>")
         size = load(ModelSettings, CONFIGS / "models", model, overrides).input.pack
     folder = context.places.pack(size)
-    if not context.data.is_dir() and all((folder / f"{kind}.json").is_file() for kind in ("train", "test")) and not force:
+    if (
+        not context.data.is_dir()
+        and all((folder / f"{kind}.json").is_file() for kind in ("train", "test"))
+        and not force
+    ):
         return say(f"{folder}: kept; {context.data} is not here to compare it with")
     train = competition.read_train(context.settings, context.data)
     test = competition.read_test(context.settings, context.data)

@@ -27,7 +27,9 @@ def finished_runs(context: Context, names: list[str]) -> tuple[list[runs.Run], F
     Raises:
         InputError: none there, one not finished, or runs on other folds or other images.
     """
-    folders = [context.places.run(name) for name in names] or [p.parent for p in sorted(context.places.runs.glob("*/run.json"))]
+    folders = [context.places.run(name) for name in names] or [
+        p.parent for p in sorted(context.places.runs.glob("*/run.json"))
+    ]
     found = [runs.load(folder) for folder in folders]
     if not found:
         raise InputError(f"{context.places.runs}: no run yet; run make train MODEL=... DATASET={context.dataset} first")
@@ -35,12 +37,11 @@ def finished_runs(context: Context, names: list[str]) -> tuple[list[runs.Run], F
     folds = opened[0][0]
     done = [all(run.finished(k) for k in range(folds.count)) for run in found]
     if names and not all(done):
-        raise InputError(f"{found[done.index(False)].folder}: not every fold is finished; run make train again, it goes on")
+        raise InputError(
+            f"{found[done.index(False)].folder}: not every fold is finished; run make train again, it goes on"
+        )
     for run, (_, packs) in zip(found, opened, strict=True):
-        if run.folds != folds.digest:
-            raise InputError(f"{run.folder}: was trained on other folds than {context.places.folds}; train it anew or leave it out with MODELS=")
-        if run.packs != {kind: pack.digest for kind, pack in packs.items()}:
-            raise InputError(f"{run.folder}: was trained on another pack than today's; train it anew or leave it out with MODELS=")
+        _refuse_strangers(context, run, folds, packs)
         if list(packs["train"].names) != list(opened[0][1]["train"].names):
             raise InputError(f"{run.folder}: its pack holds other images than {found[0].folder}'s")
     if not any(done):
@@ -51,23 +52,40 @@ def finished_runs(context: Context, names: list[str]) -> tuple[list[runs.Run], F
     return kept, folds, opened[0][1]["train"]
 
 
+def _refuse_strangers(context: Context, run: runs.Run, folds: FoldTable, packs: dict[str, Pack]) -> None:
+    way_out = "train it anew, or leave it out with MODELS="
+    if run.folds != folds.digest:
+        raise InputError(f"{run.folder}: was trained on other folds than {context.places.folds}; {way_out}")
+    if run.packs != {kind: pack.digest for kind, pack in packs.items()}:
+        raise InputError(f"{run.folder}: was trained on another pack than today's; {way_out}")
+
+
 def make_ensemble(context: Context, names: list[str], name: str, views: ViewSet | None, fold: int | None) -> None:
     """Average runs into a submission (folds, then runs), check it, and record its out-of-fold loss beside it."""
     start = time.monotonic()
     members, folds, pack = _members(context, names, name, views)
     sample = competition.read_sample_submission(context.settings, context.data)
     if not sample:
-        raise InputError(f"{context.data / context.settings.sample_submission}: names no test image, so there is nothing to submit")
+        raise InputError(
+            f"{context.data / context.settings.sample_submission}: names no test image, so there is nothing to submit"
+        )
     numbers = list(range(folds.count)) if fold is None else [fold]
     test = blending.mean([blending.on_test(member, sample, numbers) for member in members])
     path = context.places.submissions / f"{name}.csv"
     submission.write(test, sample, [context.settings.columns.image, *context.settings.classes], path)
-    facts = {"runs": {m.run.name: m.views for m in members}, "folds": folds.digest, "fold_models": numbers,
-             "submission": digest_of_file(path), "images": len(sample)}
+    facts = {
+        "runs": {m.run.name: m.views for m in members},
+        "folds": folds.digest,
+        "fold_models": numbers,
+        "submission": digest_of_file(path),
+        "images": len(sample),
+    }
     if fold is None:
         held_out = blending.mean([blending.out_of_fold(member, pack, folds) for member in members])
-        facts |= {"out_of_fold_log_loss": round(log_loss(submission.clipped(held_out), pack.labels), 4),
-                  "out_of_fold_right": round(accuracy(held_out, pack.labels), 4)}
+        facts |= {
+            "out_of_fold_log_loss": round(log_loss(submission.clipped(held_out), pack.labels), 4),
+            "out_of_fold_right": round(accuracy(held_out, pack.labels), 4),
+        }
     facts["seconds"] = round(time.monotonic() - start, 1)
     write_json(path.with_suffix(".json"), {**facts, **provenance()})
     said = ", ".join(f"{m.run.name} ({m.views})" for m in members)
@@ -75,7 +93,9 @@ def make_ensemble(context: Context, names: list[str], name: str, views: ViewSet 
     say(f"{path}: {len(sample)} images, mean of {said}; {loss}checked")
 
 
-def _members(context: Context, names: list[str], name: str, views: ViewSet | None) -> tuple[list[Member], FoldTable, Pack]:
+def _members(
+    context: Context, names: list[str], name: str, views: ViewSet | None
+) -> tuple[list[Member], FoldTable, Pack]:
     recipe = CONFIGS / "ensembles" / f"{name}.yaml"
     if not names and recipe.is_file():
         settings = load(EnsembleSettings, recipe.parent, name)
@@ -107,13 +127,21 @@ def check_submission(context: Context, path: Path) -> None:
 def print_scores(context: Context, names: list[str]) -> None:
     """Out-of-fold tables for every run and view set and for the mean of all; the drawn competition's truth where known."""
     found, folds, pack = finished_runs(context, names)
-    rows = {f"{run.name} {views}": blending.out_of_fold(Member(run, views), pack, folds)
-            for run in found for views in blending.views_there(run, folds.count)}
+    rows = {
+        f"{run.name} {views}": blending.out_of_fold(Member(run, views), pack, folds)
+        for run in found
+        for views in blending.views_there(run, folds.count)
+    }
     honest = [f"{run.name} {blending.honest_views(run)}" for run in found]
     if len(found) > 1 and all(name in rows for name in honest):
         rows[f"mean of {len(found)}"] = blending.mean([rows[name] for name in honest])
     chosen = {name: p for name, p in rows.items() if name in honest or name.startswith("mean of")} or rows
-    say(scores.text(scores.summary(rows, pack.labels, pack.drivers), f"Out of fold: {context.dataset}, {folds.count} driver folds"))
+    say(
+        scores.text(
+            scores.summary(rows, pack.labels, pack.drivers),
+            f"Out of fold: {context.dataset}, {folds.count} driver folds",
+        )
+    )
     fold_of = np.array([folds.of_driver[driver] for driver in pack.drivers])
     labels = np.array(context.settings.classes and list(context.settings.classes))[pack.labels]
     for keys, title in ((fold_of, "fold"), (pack.drivers, "driver"), (labels, "class")):

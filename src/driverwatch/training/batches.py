@@ -19,8 +19,16 @@ class TrainingBatches(keras.utils.PyDataset):
     Made anew for each epoch with the epoch's number, because PyDataset may start its workers before an epoch begins.
     """
 
-    def __init__(self, block: ImageBlock, rows: np.ndarray, labels: np.ndarray, settings: ModelSettings,
-                 policy: list[dict[str, dict[str, Any]]], swap: list[int], epoch: int) -> None:
+    def __init__(
+        self,
+        block: ImageBlock,
+        rows: np.ndarray,
+        labels: np.ndarray,
+        settings: ModelSettings,
+        policy: list[dict[str, dict[str, Any]]],
+        swap: list[int],
+        epoch: int,
+    ) -> None:
         """`labels` int (N,) belong to all of the block; `rows` are those to train on; `swap` moves labels of mirrored images."""
         cv2.setNumThreads(1)
         cores = os.cpu_count() or 1
@@ -40,10 +48,12 @@ class TrainingBatches(keras.utils.PyDataset):
         if not hasattr(self._thread, "augment"):  # one pipeline per thread: it carries random state
             self._thread.augment = Augmenter(self.policy, self.settings.augment, self.settings.input)
         size = self.settings.train.batch_size
-        rows = self.order[step * size:(step + 1) * size]
+        rows = self.order[step * size : (step + 1) * size]
         made = [self._thread.augment(self.images[row], (self.seed, self.epoch, int(row))) for row in rows]
-        labels = [self.swap[self.labels[row]] if mirrored else self.labels[row]
-                  for row, (_, mirrored) in zip(rows, made, strict=True)]
+        labels = [
+            self.swap[self.labels[row]] if mirrored else self.labels[row]
+            for row, (_, mirrored) in zip(rows, made, strict=True)
+        ]
         targets = np.eye(self.classes, dtype=np.float32)[labels]
         return np.stack([image for image, _ in made]), targets, self.weights[labels]
 

@@ -19,6 +19,7 @@ from driverwatch.inference import predictions
 from driverwatch.inference.paths import prediction_path
 from driverwatch.inference.predict import predict_views
 from driverwatch.metrics import accuracy, log_loss
+from driverwatch.models.backend import deterministic
 from driverwatch.models.classifier import Classifier, build, load_state, write_state
 from driverwatch.settings import PredictSettings, ViewSet, pixels
 from driverwatch.terminal import say
@@ -44,11 +45,13 @@ class Rows:
     held_out: np.ndarray
 
 
-def train_fold(run: Run, number: int, packs: dict[str, Pack], rows: Rows, weights: Path | None, predict: PredictSettings) -> None:
+def train_fold(
+    run: Run, number: int, packs: dict[str, Pack], rows: Rows, weights: Path | None, predict: PredictSettings
+) -> None:
     """Train fold `number` (or go on from its last epoch), then predict its held-out drivers and the test images.
 
-    Writes under `run.fold(number)`: `bundle.h5` (removed at the end), `weights.h5`, `history.csv`, `tensorboard/`, predictions per view
-    set, and last `manifest.json`, whose presence means finished. The caller holds the run's lock.
+    Writes under `run.fold(number)`: `bundle.h5` (removed at the end), `weights.h5`, `history.csv`, `tensorboard/`,
+    predictions per view set, and last `manifest.json`, whose presence means finished. The caller holds the run's lock.
     """
     start = time.monotonic()
     folder = run.fold(number)
@@ -61,23 +64,32 @@ def train_fold(run: Run, number: int, packs: dict[str, Pack], rows: Rows, weight
             load_state(folder / "best.h5", {"model": classifier.weights})
         write_state(folder / "weights.h5", {"model": classifier.weights}, run.origin)
         losses = write_predictions(classifier, run, number, packs, rows.held_out, predict.views, predict.batch_size)
-        seconds = sum(epoch["seconds"] for epoch in progress.history)
-        write_json(folder / "manifest.json", {
-            "run": run.name, "fold": number, "settings": run.settings.model_dump(), **run.origin, "pretrained": run.weights,
-            "weights": digest_of_file(folder / "weights.h5"), "selected_on": "held-out drivers" if run.settings.train.select == "best" else None,
-            "log_loss": losses, "training_seconds": round(seconds, 1), "seconds": round(time.monotonic() - start, 1),
-            "backend": keras.backend.backend(), **provenance()})
+        write_json(
+            folder / "manifest.json", _manifest(run, number, progress, losses, predict, time.monotonic() - start)
+        )
         for spent in ("bundle.h5", "best.h5"):
             (folder / spent).unlink(missing_ok=True)
 
 
-def deterministic(seed: int) -> None:
-    """Seed every library and ask for deterministic kernels where the backend must be asked (TensorFlow)."""
-    keras.utils.set_random_seed(seed)
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        tf.config.experimental.enable_op_determinism()
+def _manifest(
+    run: Run, number: int, progress: Progress, losses: dict[str, float], predict: PredictSettings, seconds: float
+) -> dict[str, Any]:
+    """What the fold was made of and what came of it."""
+    return {
+        "run": run.name,
+        "fold": number,
+        "settings": {**run.settings.model_dump(), "predict": predict.model_dump()},
+        **run.origin,
+        "pretrained": run.weights,
+        "weights": digest_of_file(run.fold(number) / "weights.h5"),
+        "selected_on": "held-out drivers" if run.settings.train.select == "best" else None,
+        "log_loss": losses,
+        "step_seconds": round(progress.history[-1]["step_seconds"], 4),
+        "training_seconds": round(sum(epoch["seconds"] for epoch in progress.history), 1),
+        "seconds": round(seconds, 1),
+        "backend": keras.backend.backend(),
+        **provenance(),
+    }
 
 
 def _stages(classifier: Classifier, run: Run, number: int, pack: Pack, rows: Rows) -> Progress:
@@ -108,28 +120,47 @@ def _peek(bundle: Path) -> dict[str, str]:
     return load_state(bundle, {})
 
 
-def _epoch(classifier: Classifier, run: Run, number: int, pack: Pack, rows: Rows, stage: StagePlan, progress: Progress) -> None:
+def _epoch(
+    classifier: Classifier, run: Run, number: int, pack: Pack, rows: Rows, stage: StagePlan, progress: Progress
+) -> None:
     """Train one epoch, score the held-out drivers (centre view), keep everything in one bundle."""
     train, start = run.settings.train, time.monotonic()
     reseed(classifier, (train.seed, progress.epoch))
-    batches = TrainingBatches(pack.images, rows.training, pack.labels, run.settings, run.policy, run.swap, progress.epoch)
+    batches = TrainingBatches(
+        pack.images, rows.training, pack.labels, run.settings, run.policy, run.swap, progress.epoch
+    )
     fitted = classifier.fit(batches, epochs=1, shuffle=False, verbose=1 if sys.stdout.isatty() else 0).history
     trained = time.monotonic() - start
-    found = predict_views(classifier, pack.images, rows.held_out, "centre", pixels(run.settings.input.size), None, 64)["centre"]
+    found = predict_views(classifier, pack.images, rows.held_out, "centre", pixels(run.settings.input.size), None, 64)[
+        "centre"
+    ]
     labels = pack.labels[rows.held_out]
-    progress.history.append({
-        "epoch": progress.epoch + 1, "stage": stage.number, "loss": fitted["loss"][-1], "accuracy": fitted["accuracy"][-1],
-        "held_out_loss": log_loss(found, labels), "held_out_accuracy": accuracy(found, labels),
-        "step_seconds": trained / len(batches), "seconds": time.monotonic() - start})
+    progress.history.append(
+        {
+            "epoch": progress.epoch + 1,
+            "stage": stage.number,
+            "loss": fitted["loss"][-1],
+            "accuracy": fitted["accuracy"][-1],
+            "held_out_loss": log_loss(found, labels),
+            "held_out_accuracy": accuracy(found, labels),
+            "step_seconds": trained / len(batches),
+            "seconds": time.monotonic() - start,
+        }
+    )
     progress.epoch += 1
     folder, kept = run.fold(number), progress.history[-1]
     if train.select == "best" and kept["held_out_loss"] < progress.best:
         progress.best = kept["held_out_loss"]
         write_state(folder / "best.h5", {"model": classifier.weights}, run.origin)
-    write_state(folder / "bundle.h5", {"model": classifier.weights, "optimizer": classifier.optimizer.variables},
-                {"progress": json.dumps(progress.__dict__)})
-    say(f"{run.name} fold {number}, epoch {progress.epoch} ({stage.name}): loss {kept['loss']:.3f}, held-out drivers "
-        f"{kept['held_out_loss']:.3f} ({kept['held_out_accuracy']:.1%} right), {kept['seconds']:.0f} s")
+    write_state(
+        folder / "bundle.h5",
+        {"model": classifier.weights, "optimizer": classifier.optimizer.variables},
+        {"progress": json.dumps(progress.__dict__)},
+    )
+    say(
+        f"{run.name} fold {number}, epoch {progress.epoch} ({stage.name}): loss {kept['loss']:.3f}, held-out drivers "
+        f"{kept['held_out_loss']:.3f} ({kept['held_out_accuracy']:.1%} right), {kept['seconds']:.0f} s"
+    )
 
 
 def reseed(classifier: Classifier, seed: tuple[int, ...]) -> None:
@@ -141,22 +172,41 @@ def reseed(classifier: Classifier, seed: tuple[int, ...]) -> None:
             generator.state.assign(state)
 
 
-def write_predictions(classifier: Classifier, run: Run, number: int, packs: dict[str, Pack], held_out: np.ndarray,
-                      views: ViewSet, batch_size: int) -> dict[str, float]:
+def write_predictions(
+    classifier: Classifier,
+    run: Run,
+    number: int,
+    packs: dict[str, Pack],
+    held_out: np.ndarray,
+    views: ViewSet,
+    batch_size: int,
+) -> dict[str, float]:
     """Predict the held-out drivers and the test images of a fold; return the held-out log loss by view set."""
     weights = digest_of_file(run.fold(number) / "weights.h5")
     swap = run.swap if run.settings.augment.mirror == "swap" else None
     losses: dict[str, float] = {}
-    for kind, pack, rows in (("held_out", packs["train"], held_out), ("test", packs["test"], np.arange(len(packs["test"].names)))):
-        by_set = predict_views(classifier, pack.images, rows, views, pixels(run.settings.input.size), swap, batch_size,
-                               f"{run.name} fold {number}: {views} of {kind.replace('_', '-')} images")
+    for kind, pack, rows in (
+        ("held_out", packs["train"], held_out),
+        ("test", packs["test"], np.arange(len(packs["test"].names))),
+    ):
+        by_set = predict_views(
+            classifier,
+            pack.images,
+            rows,
+            views,
+            pixels(run.settings.input.size),
+            swap,
+            batch_size,
+            f"{run.name} fold {number}: {views} of {kind.replace('_', '-')} images",
+        )
         for name, probabilities in by_set.items():
-            made = predictions.Predictions(pack.names[rows], probabilities, {**run.origin, "weights": weights, "views": name})
+            made = predictions.Predictions(
+                pack.names[rows], probabilities, {**run.origin, "weights": weights, "views": name}
+            )
             predictions.write(made, prediction_path(run.fold(number), kind, name))
             if kind == "held_out":
                 losses[name] = log_loss(probabilities, pack.labels[rows])
     return losses
-
 
 
 class Log:
@@ -173,7 +223,7 @@ class Log:
 
     def write(self, history: list[dict[str, Any]]) -> None:
         """Bring both up to date with `history`."""
-        for row in history[self.written:]:
+        for row in history[self.written :]:
             for name in row.keys() - {"epoch", "stage"}:
                 self.writer.add_scalar(name, row[name], row["epoch"])
         self.writer.flush()

@@ -39,12 +39,24 @@ class Run:
         return (self.fold(number) / "manifest.json").is_file()
 
 
-def identity(settings: ModelSettings, dataset: DatasetSettings, policy: list[Any], folds: str, packs: dict[str, str],
-             weights: dict[str, str] | None) -> dict[str, Any]:
+def identity(
+    settings: ModelSettings,
+    dataset: DatasetSettings,
+    policy: list[Any],
+    folds: str,
+    packs: dict[str, str],
+    weights: dict[str, str] | None,
+) -> dict[str, Any]:
     """All that decides a run's result, as plain data; what only decides its speed (`workers`, `predict`) is left out."""
-    content = settings.model_dump(exclude={"predict": True, "train": {"workers"}})
-    return {"settings": content, "policy": policy, "classes": list(dataset.classes), "swap": dataset.swap(),
-            "folds": folds, "packs": packs, "weights": weights}
+    return {
+        "settings": _decisive(settings),
+        "policy": policy,
+        "classes": list(dataset.classes),
+        "swap": dataset.swap(),
+        "folds": folds,
+        "packs": packs,
+        "weights": weights,
+    }
 
 
 def begin(folder: Path, wanted: dict[str, Any], force: bool) -> None:
@@ -57,14 +69,25 @@ def begin(folder: Path, wanted: dict[str, Any], force: bool) -> None:
     path = folder / "run.json"
     if not path.is_file():
         return write_json(path, wanted)
-    if not (changes := differences(read_json(path), wanted)):
+    if not (changes := differences(_as_today(read_json(path), path), wanted)):
         return None
     if not force:
-        raise InputError(f"{folder}: this run was begun with other settings or data; give the new one a name with RUN=, "
-                         f"or FORCE=1 to train it anew (old -> new):{listed(changes, 20)}")
+        raise InputError(
+            f"{folder}: this run was begun with other settings or data; give the new one a name with RUN=, "
+            f"or FORCE=1 to train it anew (old -> new):{listed(changes, 20)}"
+        )
     for fold in folder.glob("fold*"):
         shutil.rmtree(fold)
     return write_json(path, wanted)
+
+
+def _as_today(made: dict[str, Any], path: Path) -> dict[str, Any]:
+    """A stored identity with settings that were added since at their defaults."""
+    return {**made, "settings": _decisive(parse(ModelSettings, made.get("settings", {}), str(path)))}
+
+
+def _decisive(settings: ModelSettings) -> dict[str, Any]:
+    return settings.model_dump(exclude={"predict": True, "train": {"workers"}})
 
 
 def load(folder: Path) -> Run:
@@ -76,13 +99,25 @@ def load(folder: Path) -> Run:
     path = folder / "run.json"
     if not path.is_file():
         there = sorted(p.parent.name for p in folder.parent.glob("*/run.json"))
-        raise InputError(f"{folder}: no such run; there are: {', '.join(there) or 'none, run make train MODEL=... first'}")
+        raise InputError(
+            f"{folder}: no such run; there are: {', '.join(there) or 'none, run make train MODEL=... first'}"
+        )
     made = read_json(path)
     try:
-        return Run(folder, parse(ModelSettings, made["settings"], str(path)), tuple(made["classes"]), made["swap"],
-                   made["policy"], made["folds"], made["packs"], made["weights"])
+        return Run(
+            folder,
+            parse(ModelSettings, made["settings"], str(path)),
+            tuple(made["classes"]),
+            made["swap"],
+            made["policy"],
+            made["folds"],
+            made["packs"],
+            made["weights"],
+        )
     except KeyError as error:
-        raise InputError(f"{path}: lacks {error}; it was written by another version, train anew with FORCE=1") from error
+        raise InputError(
+            f"{path}: lacks {error}; it was written by another version, train anew with FORCE=1"
+        ) from error
 
 
 def with_settings(run: Run, settings: ModelSettings) -> Run:

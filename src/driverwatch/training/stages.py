@@ -32,8 +32,16 @@ def plan(settings: ModelSettings) -> list[StagePlan]:
     for number, stage in enumerate(train.stages):
         normalization = stage.normalization or ("train" if settings.weights == "none" else "frozen")
         first = plans[-1].first_epoch + plans[-1].epochs if plans else 0
-        plans.append(StagePlan(number, stage.freeze_until, first, stage.epochs or train.epochs,
-                               stage.learning_rate or train.learning_rate, normalization == "train"))
+        plans.append(
+            StagePlan(
+                number,
+                stage.freeze_until,
+                first,
+                stage.epochs or train.epochs,
+                stage.learning_rate or train.learning_rate,
+                normalization == "train",
+            )
+        )
     return plans
 
 
@@ -46,18 +54,24 @@ def prepare(classifier: Classifier, stage: StagePlan, train: TrainSettings, step
     optimizer.build(classifier.trainable_variables)
 
 
-def schedule(train: TrainSettings, rate: float, steps: int) -> "float | keras.optimizers.schedules.LearningRateSchedule":
+def schedule(
+    train: TrainSettings, rate: float, steps: int
+) -> "float | keras.optimizers.schedules.LearningRateSchedule":
     """The rate over `steps` steps: constant, or cosine down to 0 (Loshchilov & Hutter 2017), with a linear rise before."""
     rise = round(train.warmup * steps)
     floor = 0.0 if train.schedule == "cosine" else 1.0
     if train.schedule == "constant" and not rise:
         return rate
     if rise:
-        return keras.optimizers.schedules.CosineDecay(0.0, steps - rise, alpha=floor, warmup_target=rate, warmup_steps=rise)
+        return keras.optimizers.schedules.CosineDecay(
+            0.0, steps - rise, alpha=floor, warmup_target=rate, warmup_steps=rise
+        )
     return keras.optimizers.schedules.CosineDecay(rate, steps, alpha=floor)
 
 
-def make_optimizer(train: TrainSettings, rate: "float | keras.optimizers.schedules.LearningRateSchedule") -> keras.optimizers.Optimizer:
+def make_optimizer(
+    train: TrainSettings, rate: "float | keras.optimizers.schedules.LearningRateSchedule"
+) -> keras.optimizers.Optimizer:
     """SGD with Nesterov momentum (the fine-tuning guide's), Adam or AdamW; weight decay never touches biases and normalisation."""
     decay = train.weight_decay or None
     if train.optimizer == "sgd":

@@ -29,7 +29,9 @@ def read_policy(folder: Path, name: str | None) -> list[dict[str, dict[str, Any]
     path = folder / f"{name}.yaml"
     if not path.is_file():
         names = sorted(p.stem for p in folder.glob("*.yaml"))
-        raise InputError(f"augment.policy: {path} does not exist; expected one of {', '.join(names)}{nearest(name, names)}")
+        raise InputError(
+            f"augment.policy: {path} does not exist; expected one of {', '.join(names)}{nearest(name, names)}"
+        )
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     if not isinstance(content, list) or not all(isinstance(t, dict) and len(t) == 1 for t in content):
         raise InputError(f"{path}: expected a list of one transform each, like `- Affine: {{rotate: [-5, 5], p: 0.5}}`")
@@ -49,7 +51,9 @@ def build(transforms: list[dict[str, dict[str, Any]]], where: str = "policy") ->
             names = [n for n in dir(A) if isinstance(getattr(A, n), type)]
             raise InputError(f"{where}: {name} is no albumentations transform{nearest(name, names)}")
         if name in MIRRORING:
-            raise InputError(f"{where}: {name} mirrors without moving left/right labels; use augment.mirror: keep or swap")
+            raise InputError(
+                f"{where}: {name} mirrors without moving left/right labels; use augment.mirror: keep or swap"
+            )
         try:
             made.append(kind(**keywords))
         except (UserWarning, TypeError, ValueError) as error:
@@ -91,4 +95,4 @@ class Augmenter:
         y, x = spare_y // 2, spare_x // 2
         if self.crop == "random":
             y, x = int(random.integers(spare_y + 1)), int(random.integers(spare_x + 1))
-        return image[y:y + height, x:x + width]
+        return image[y : y + height, x : x + width]

@@ -28,12 +28,16 @@ def view_set(name: ViewSet, image: tuple[int, int], size: tuple[int, int]) -> li
     corners = [View(top, left, False) for top in (0, bottom) for left in (0, right)]
     if name == "centre":
         return centre
-    return centre + corners if name == "five_crop" else [v._replace(mirrored=m) for m in (False, True) for v in centre + corners]
+    return (
+        centre + corners
+        if name == "five_crop"
+        else [v._replace(mirrored=m) for m in (False, True) for v in centre + corners]
+    )
 
 
 def cut(images: np.ndarray, view: View, size: tuple[int, int]) -> np.ndarray:
     """(B, H, W, 3) -> (B, h, w, 3), a view of the same memory."""
-    crop = images[:, view.top:view.top + size[0], view.left:view.left + size[1]]
+    crop = images[:, view.top : view.top + size[0], view.left : view.left + size[1]]
     return crop[:, :, ::-1] if view.mirrored else crop
 
 

@@ -1,0 +1,126 @@
+# From driver-camera photos to a Kaggle submission. `make help` lists the targets; `make demo` runs the whole line on drawn photos.
+# GNU make 3.81 and up. Each target asks one verb of the command line, which skips what is done and refuses what does not fit.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+PYTHON3     ?= python3
+ACCELERATOR ?= cpu
+DATASET     ?= statefarm
+
+VENV   := .venv
+PYTHON := $(VENV)/bin/python
+DW      = PYTHONPATH=src $(PYTHON) -m driverwatch
+
+# options that are given to a verb only when the variable is set
+option   = $(if $($(2)),--$(1) "$($(2))")
+flag     = $(if $(filter 1 yes true,$($(2))),--$(1))
+DATA_OPT = --dataset "$(DATASET)" $(call option,data,DATA)
+
+RUNTIME := $(VENV)/.runtime-$(ACCELERATOR)
+DEV     := $(VENV)/.dev
+DEMO    := $(MAKE) --no-print-directory DATASET=drawn DATA=
+
+.PHONY: help setup demo sample subset folds pack train predict ensemble submissions check score backbones test lint clean
+
+help: ## this list
+	@echo 'make <target> [VARIABLE=value ...]'; echo
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1|\2/' | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
+	@echo; echo 'variables'
+	@grep -hE '^#: ' $(MAKEFILE_LIST) | sed 's/^#: /  /'
+
+#: DATASET=statefarm      names configs/datasets/<name>.yaml, its fold file, build and submissions folders
+#: DATA=<folder>          where the data set's files lie (default: in its YAML)
+#: MODEL=<name>           names configs/models/<name>.yaml
+#: RUN=<name>             names what came of it (default: the model's name)
+#: SET="train.epochs=3"   changes settings, several separated by spaces
+#: WEIGHTS=<folder>       local ImageNet weights (default: Keras downloads them)
+#: FOLD=2                 one fold alone
+#: VIEWS=ten_crop         centre, five_crop or ten_crop
+#: MODELS="a b"           runs to average or score (default: every finished one)
+#: NAME=ensemble          names the submission
+#: SIZE=180x240           pack size, height x width (default: the model's)
+#: DRIVERS TEST_DRIVERS CLIPS FRAMES SEED   what make sample draws
+#: FORCE=1                replace what is there
+#: ACCELERATOR=cuda       install TensorFlow for an NVIDIA GPU
+#: DEBUG=1                show tracebacks
+
+EXPECTED_MODEL  = one of: $(basename $(notdir $(wildcard configs/models/*.yaml)))
+EXPECTED_SOURCE = the folder of the full download
+EXPECTED_FILE   = a submission CSV
+
+need-%:
+	$(if $($*),,$(error make $(MAKECMDGOALS) needs $*=..., $(EXPECTED_$*)))@:
+
+setup: $(RUNTIME) ## build .venv from the pinned requirements
+
+$(RUNTIME): requirements/$(ACCELERATOR).txt
+	test -x $(PYTHON) || $(PYTHON3) -m venv $(VENV)
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --requirement requirements/$(ACCELERATOR).txt
+	touch $@
+
+$(DEV): requirements/dev.txt $(RUNTIME)
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --requirement requirements/dev.txt
+	touch $@
+
+demo: setup ## the whole line on drawn photos: no download, no GPU, minutes
+	$(DEMO) sample
+	$(DEMO) train MODEL=tiny
+	$(DEMO) train MODEL=tiny_separable
+	$(DEMO) ensemble NAME=demo MODELS="tiny tiny_separable"
+	$(DEMO) check FILE=submissions/drawn/demo.csv
+	$(DEMO) score MODELS="tiny tiny_separable"
+
+sample: setup ## draw a competition (DATASET=drawn)
+	$(DW) sample --dataset "$(if $(filter command line environment,$(origin DATASET)),$(DATASET),drawn)" $(call option,data,DATA) \
+	  $(call option,drivers,DRIVERS) $(call option,test-drivers,TEST_DRIVERS) $(call option,clips,CLIPS) \
+	  $(call option,frames,FRAMES) $(call option,size,SIZE) $(call option,seed,SEED) $(call flag,force,FORCE)
+
+subset: need-SOURCE setup ## pick a data set's training photos out of a full download: SOURCE=<folder> DATASET=statefarm_mini
+	$(DW) subset $(DATA_OPT) --source "$(SOURCE)"
+
+folds: setup ## write folds/<dataset>.csv by driver, or check the one there
+	$(DW) folds $(DATA_OPT) $(call flag,force,FORCE)
+
+folds/$(DATASET).csv: | setup
+	$(DW) folds $(DATA_OPT)
+
+pack: setup | folds/$(DATASET).csv ## pack the photos into HDF5, at SIZE or as MODEL asks
+	$(DW) pack $(DATA_OPT) $(call option,size,SIZE) $(call option,model,MODEL) $(call option,set,SET) $(call flag,force,FORCE)
+
+train: need-MODEL setup | folds/$(DATASET).csv ## train every fold of MODEL that is not finished, and predict
+	$(DW) pack $(DATA_OPT) --model "$(MODEL)" $(call option,set,SET)
+	$(DW) train "$(MODEL)" $(DATA_OPT) $(call option,run,RUN) $(call option,set,SET) $(call option,weights,WEIGHTS) \
+	  $(call option,fold,FOLD) $(call flag,force,FORCE)
+
+predict: setup ## predict with the trained RUN (default: MODEL's) under VIEWS
+	$(if $(or $(RUN),$(MODEL)),,$(error make predict needs RUN=<name> or MODEL=<name>))
+	$(DW) predict "$(or $(RUN),$(MODEL))" --dataset "$(DATASET)" $(call option,views,VIEWS) $(call option,fold,FOLD)
+
+ensemble: setup ## average MODELS into submissions/<dataset>/NAME.csv
+	$(DW) ensemble $(DATA_OPT) $(call option,models,MODELS) $(call option,name,NAME) $(call option,views,VIEWS) $(call option,fold,FOLD)
+
+submissions: setup ## write each run's view sets and fold models as submissions
+	$(DW) submissions $(DATA_OPT) $(call option,models,MODELS)
+
+check: need-FILE setup ## check FILE=<submission.csv> as Kaggle would
+	$(DW) check "$(FILE)" $(DATA_OPT)
+
+score: setup ## out-of-fold log loss per model, fold, driver and class
+	$(DW) score $(DATA_OPT) $(call option,models,MODELS)
+
+backbones: setup ## the backbone table
+	$(DW) backbones
+
+test: $(DEV) ## the tests
+	$(PYTHON) -m pytest
+
+lint: $(DEV) ## ruff and mypy
+	$(PYTHON) -m ruff check src tests
+	$(PYTHON) -m ruff format --check --quiet src tests
+	$(PYTHON) -m mypy
+
+clean: ## remove build/ (packs, runs); folds and submissions stay
+	rm -rf build

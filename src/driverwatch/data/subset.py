@@ -1,0 +1,58 @@
+"""Pick a committed list of training photos out of a larger download, so that others can repeat a result."""
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+
+from driverwatch.artifacts import locked, require_space
+from driverwatch.data.competition import read_csv
+from driverwatch.errors import InputError, listed
+from driverwatch.settings import DatasetSettings
+from driverwatch.terminal import say, track
+
+
+def pick(settings: DatasetSettings, source: Path, data: Path) -> None:
+    """Copy the listed photos and their table rows from `source` (a full download, same layout) to `data`, whole or not at all.
+
+    The new data set has no test images: its sample submission is a header alone.
+
+    Raises:
+        InputError: no list, something in the way, or photos that the download lacks or labels otherwise (all listed).
+    """
+    if settings.subset is None:
+        raise InputError("subset: this dataset's YAML names no list (subset: <csv>); use DATASET=statefarm_mini")
+    columns = [settings.columns.driver, settings.columns.label, settings.columns.image]
+    wanted, full = (
+        read_csv(Path(settings.subset), columns)[columns],
+        read_csv(source / settings.table, columns)[columns],
+    )
+    known, asked = ({tuple(row) for row in frame.itertuples(index=False)} for frame in (full, wanted))
+    missing = sorted(" ".join(row) for row in asked - known)
+    paths = [
+        settings.train_images.format(label=label, image=image) for _, label, image in wanted.itertuples(index=False)
+    ]
+    missing += [f"file {path}" for path in paths if not (source / path).is_file()]
+    if missing:
+        raise InputError(
+            f"{source}: lacks {len(missing)} of the listed photos; is it the whole download?{listed(missing)}"
+        )
+    if data.exists():
+        raise InputError(f"{data}: is there already; remove it, or name another DATA= folder")
+    with locked(data.parent):
+        require_space(data.parent, sum((source / path).stat().st_size for path in paths))
+        partial = data.with_name(f".{data.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        _copy(paths, source, partial)
+        wanted.to_csv(partial / settings.table, index=False, lineterminator="\n")
+        (partial / settings.test_images.format(image="x")).parent.mkdir(parents=True)
+        header = pd.DataFrame(columns=[settings.columns.image, *settings.classes])
+        header.to_csv(partial / settings.sample_submission, index=False, lineterminator="\n")
+        partial.rename(data)
+    say(f"{data}: {len(wanted)} photos of {wanted[columns[0]].nunique()} drivers")
+
+
+def _copy(paths: list[str], source: Path, target: Path) -> None:
+    for path in track(paths, len(paths), "copy"):
+        (target / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / path, target / path)

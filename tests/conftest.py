@@ -1,0 +1,64 @@
+"""Shared fixtures: a small drawn competition, and a project folder around it."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from driverwatch.data import sample
+from driverwatch.settings import DatasetSettings, load
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared"
+
+MINI = sample.SampleOptions(drivers=6, test_drivers=2, clips=1, frames=2, size="48x64", seed=3)
+
+
+@pytest.fixture(scope="session")
+def drawn_settings() -> DatasetSettings:
+    return load(DatasetSettings, ROOT / "configs" / "datasets", "drawn")
+
+
+@pytest.fixture(scope="session")
+def _drawn(tmp_path_factory: pytest.TempPathFactory, drawn_settings: DatasetSettings) -> Path:
+    data = tmp_path_factory.mktemp("drawn") / "data"
+    sample.write(MINI, drawn_settings, data)
+    return data
+
+
+@pytest.fixture
+def data(_drawn: Path, tmp_path: Path) -> Path:
+    """A drawn competition of one's own: 120 labelled images of 6 drivers, 40 test images of 2 others."""
+    return Path(shutil.copytree(_drawn, tmp_path / "data"))
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty project folder with the real configs, as working directory."""
+    folder = tmp_path / "project"
+    shutil.copytree(ROOT / "configs", folder / "configs")
+    (folder / "folds").mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))  # for the processes that tests start
+
+
+Verb = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def verb(project: Path) -> Verb:
+    """Run a verb of the command line in the project folder."""
+
+    def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "driverwatch", *map(str, arguments)]
+        return subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+
+    return run

@@ -1,0 +1,71 @@
+"""Artefacts are written whole or not at all."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from driverwatch.artifacts import differences, digest_of, locked, read_json, replacing, require_space, write_json
+from driverwatch.errors import InputError
+
+
+def test_an_interrupted_write_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("before")
+    with pytest.raises(RuntimeError), replacing(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"not written.*unchanged"), replacing(tmp_path / "a") as temporary:
+        temporary.write_text("x")
+        raise OSError(28, "No space left on device")
+    assert not (tmp_path / "a").exists()
+
+
+def test_the_lock_refuses_a_second_writer_and_ends_with_its_process(tmp_path: Path) -> None:
+    code = f"from driverwatch.artifacts import locked\nfrom pathlib import Path\nwith locked(Path({str(tmp_path)!r})): pass"
+    with locked(tmp_path):
+        second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert "another command is writing here" in second.stderr
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_killed_writer_leaves_no_litter(tmp_path: Path) -> None:
+    (tmp_path / ".weights.h5.x.partial").write_text("half")
+    with locked(tmp_path):
+        assert not list(tmp_path.glob("*.partial"))
+        assert not (tmp_path / ".weights.h5.x.partial").exists()
+
+
+def test_differences_are_shown_by_dotted_key() -> None:
+    before = {"train": {"epochs": 4, "stages": [{"a": 1}]}, "weights": None}
+    after = {"train": {"epochs": 3, "stages": [{"a": 2}]}, "weights": {"file": "x"}}
+    assert differences(before, after) == [
+        "train.epochs: 4 -> 3", "train.stages.0.a: 1 -> 2", 'weights: null -> {"file": "x"}'
+    ]  # fmt: skip
+    assert differences(before, json.loads(json.dumps(before))) == []
+
+
+def test_json_round_trip_and_refusal(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"ä": [1, None]})
+    assert read_json(tmp_path / "a.json") == {"ä": [1, None]}
+    for broken in ("[1]", "{", ""):
+        (tmp_path / "b.json").write_text(broken)
+        with pytest.raises(InputError, match=r"b\.json: expected a JSON"):
+            read_json(tmp_path / "b.json")
+
+
+def test_digest_ignores_key_order() -> None:
+    assert digest_of({"a": 1, "b": 2}) == digest_of({"b": 2, "a": 1}) != digest_of({"a": 2, "b": 1})
+
+
+def test_space_is_asked_first(tmp_path: Path) -> None:
+    require_space(tmp_path / "not" / "there" / "yet", 1)
+    with pytest.raises(InputError, match="GB are free"):
+        require_space(tmp_path, 10**18)

@@ -1,0 +1,104 @@
+"""Driver folds: disjoint, balanced, the same everywhere, and re-checked."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import ROOT
+from hypothesis import given
+from hypothesis import strategies as st
+
+from driverwatch.data import competition, folds
+from driverwatch.data.competition import ImageTable
+from driverwatch.data.folds import FoldTable, assign
+from driverwatch.errors import InputError
+from driverwatch.settings import DatasetSettings
+
+
+@pytest.fixture
+def table(data: Path, drawn_settings: DatasetSettings) -> ImageTable:
+    return competition.read_train(drawn_settings, data)
+
+
+def test_written_folds_come_back(table: ImageTable, tmp_path: Path) -> None:
+    made = folds.make(table, 3)
+    folds.write(made, tmp_path / "f.csv")
+    found = folds.read(tmp_path / "f.csv", table)
+    assert found.digest == made.digest
+    assert (tmp_path / "f.csv").read_text().startswith("driver,fold,images,c0,c1,c2,c3,c4,c5,c6,c7,c8,c9\np000,")
+
+
+def test_each_driver_is_held_out_once(table: ImageTable) -> None:
+    made = folds.make(table, 3)
+    drivers = table.frame["driver"].to_numpy()
+    held = []
+    for fold in range(3):
+        training, held_out = made.rows(drivers, fold)
+        assert set(drivers[training]).isdisjoint(drivers[held_out])
+        assert sorted([*training, *held_out]) == list(range(len(drivers)))
+        held += list(held_out)
+    assert sorted(held) == list(range(len(drivers)))
+
+
+def test_the_assignment_is_pinned() -> None:
+    """The same on every machine and with every library version: integers only, ties by lowest number."""
+    counts = np.random.default_rng(7).integers(0, 40, (11, 4))
+    assert assign(counts, 3) == [2, 2, 1, 0, 0, 1, 0, 0, 1, 2, 1]
+
+
+@given(st.integers(2, 5), st.integers(0, 2**32 - 1), st.integers(0, 6))
+def test_every_fold_gets_drivers_even_when_there_are_few(count: int, seed: int, more: int) -> None:
+    counts = np.random.default_rng(seed).integers(1, 30, (count + more, 3))
+    assigned = np.array(assign(counts, count))
+    assert set(assigned) == set(range(count))
+
+
+def test_the_committed_folds_balance_the_real_drivers() -> None:
+    frame = pd.read_csv(ROOT / "folds" / "statefarm_mini.csv", dtype={"driver": str})
+    per_fold = frame.drop(columns="driver").groupby("fold").sum()
+    assert len(frame) == 19
+    assert per_fold["images"].sum() == 3539
+    assert per_fold["images"].max() / per_fold["images"].min() < 1.06
+    assert FoldTable(frame).digest[:12] == "1633004e51ef"
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (
+            lambda t: t.replace("p003,", "p033,"),
+            r"(?s)2 drivers differ.*p003: in the data, in no fold.*p033: in a fold",
+        ),
+        (lambda t: t.replace(",2,2,2", ",2,2,3", 1), "counts per class"),
+        (lambda t: t + t.splitlines()[1] + "\n", "listed twice"),
+        (lambda t: t.replace(",2,20,", ",5,20,"), "numbered 0 to K-1"),
+        (lambda t: t.replace(",20,", ",many,", 1), "expected whole numbers"),
+        (lambda t: t.replace("driver,", "subject,"), "missing column driver"),
+    ],
+)
+def test_edited_fold_files_are_refused(
+    table: ImageTable, tmp_path: Path, edit: Callable[[str], str], said: str
+) -> None:
+    path = tmp_path / "f.csv"
+    folds.write(folds.make(table, 3), path)
+    path.write_text(edit(path.read_text()))
+    with pytest.raises(InputError, match=said):
+        folds.read(path, table)
+
+
+def test_moving_a_driver_changes_the_digest(table: ImageTable) -> None:
+    made = folds.make(table, 3)
+    moved = made.frame.assign(fold=np.roll(made.frame["fold"], 1))
+    assert FoldTable(moved).digest != made.digest
+
+
+def test_strangers_and_wrong_numbers(table: ImageTable) -> None:
+    made = folds.make(table, 3)
+    with pytest.raises(InputError, match="no fold holds driver p999"):
+        made.rows(np.array(["p000", "p999"]), 0)
+    with pytest.raises(InputError, match="expected 0 to 2"):
+        made.rows(np.array(["p000"]), 3)
+    with pytest.raises(InputError, match="7 folds need at least as many drivers, got 6"):
+        folds.make(table, 7)

@@ -1,0 +1,140 @@
+"""The whole line through the command line, as the make targets call it, on a small drawn competition."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import ROOT, Verb
+
+pytestmark = pytest.mark.line
+
+SMALL = "input.pack=40x52 input.size=36x48 train.epochs=1 train.batch_size=16"
+
+
+@pytest.fixture
+def drawn(verb: Verb, project: Path, data: Path) -> list[str]:
+    """Options that name the drawn competition, with two folds to save time."""
+    settings = project / "configs" / "datasets" / "drawn.yaml"
+    settings.write_text(settings.read_text().replace("folds: 3", "folds: 2"))
+    options = ["--dataset", "drawn", "--data", str(data)]
+    for step in (["folds"], ["pack", "--model", "tiny", "--set", SMALL]):
+        made = verb(*step, *options)
+        assert made.returncode == 0, made.stderr
+    return options
+
+
+def test_from_photos_to_submission(verb: Verb, project: Path, drawn: list[str]) -> None:
+    def ran(*arguments: str) -> str:
+        made = verb(*arguments, *drawn)
+        assert made.returncode == 0, made.stderr
+        return made.stdout
+
+    assert "2 of 2 folds finished" in ran("train", "tiny", "--set", SMALL)
+    again = ran("train", "tiny", "--set", SMALL)
+    assert "epoch" not in again
+    assert "2 of 2 folds finished" in again
+    assert "checked" in ran("ensemble", "--name", "first")
+    ran("submissions")
+    names = {p.stem for p in (project / "submissions" / "drawn").glob("*.csv")}
+    assert names == {"first", *(f"tiny-{v}" for v in ("centre", "five_crop", "ten_crop")), "tiny-fold0", "tiny-fold1"}
+    first = pd.read_csv(project / "submissions" / "drawn" / "first.csv")
+    sample = pd.read_csv(Path(drawn[-1]) / "sample_submission.csv")
+    assert list(first["img"]) == list(sample["img"])
+    ten = pd.read_csv(project / "submissions" / "drawn" / "tiny-ten_crop.csv")
+    assert first.equals(ten)  # tiny trains with mirrored images, so ten crops are its honest views
+    folds = [pd.read_csv(project / "submissions" / "drawn" / f"tiny-fold{k}.csv") for k in range(2)]
+    both = (folds[0].drop(columns="img") + folds[1].drop(columns="img")) / 2
+    assert (both - ten.drop(columns="img")).abs().to_numpy().max() < 1e-4
+    manifest = json.loads((project / "submissions" / "drawn" / "first.json").read_text())
+    scores = ran("score")
+    assert f"{manifest['out_of_fold_log_loss']:.3f}" in scores
+    assert "Unseen test drivers" in scores
+    assert "ready to go up" in ran("check", "submissions/drawn/first.csv")
+
+    refused = verb("train", "tiny", *drawn, "--set", SMALL.replace("epochs=1", "epochs=2"))
+    assert refused.returncode == 2
+    assert "settings.train.epochs: 1 -> 2" in refused.stderr
+    assert "RUN=" in refused.stderr
+    ran("train", "tiny", "--set", SMALL.replace("epochs=1", "epochs=2"), "--fold", "1", "--run", "longer")
+    assert "left out, not finished: longer" in ran("score")
+    unfinished = verb("ensemble", *drawn, "--models", "longer")
+    assert unfinished.returncode == 2
+    assert "not every fold is finished" in unfinished.stderr
+
+    shutil.rmtree(drawn[-1])  # packs repeat all that training and prediction need
+    assert (
+        "held-out log loss centre"
+        in verb("predict", "tiny", "--dataset", "drawn", "--views", "centre", "--fold", "0").stdout
+    )
+    assert "kept" in verb("pack", *drawn, "--model", "tiny", "--set", SMALL).stdout
+
+    table = project / "folds" / "drawn.csv"
+    edited = pd.read_csv(table)
+    edited["fold"] = 1 - edited["fold"]
+    edited.to_csv(table, index=False)
+    moved = verb("score", *drawn)
+    assert moved.returncode == 2
+    assert "packed under other folds" in moved.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["train", "tinny"], "expected one of .*; did you mean tiny"),
+        (["train", "tiny"], "no fold file; run make folds"),
+        (["predict", "tiny"], "no such run"),
+        (["ensemble"], "no run yet"),
+        (["ensemble", "--models", "a"], "no such run"),
+        (["predict", "tiny", "--views", "ten"], "expected one of centre, five_crop, ten_crop"),
+        (["folds", "--dataset", "stategarm"], "did you mean statefarm"),
+        (["folds"], "DATA=<folder>"),
+        (["pack"], "expected SIZE="),
+        (["sample", "--drivers", "0"], "DRIVERS must be at least 1"),
+        (["subset", "--dataset", "drawn", "--source", "x"], "names no list"),
+    ],
+)
+def test_wrong_input_is_one_sentence_and_status_2(verb: Verb, arguments: list[str], said: str) -> None:
+    options = [] if "--dataset" in arguments else ["--dataset", "drawn"]
+    made = verb(*arguments, *options)
+    assert made.returncode == 2
+    assert "Traceback" not in made.stderr
+    assert pd.Series([made.stderr]).str.contains(said).all(), made.stderr
+
+
+def test_help_needs_no_keras_and_no_pandas(verb: Verb, project: Path) -> None:
+    for heavy in ("keras", "tensorflow", "pandas", "albumentations", "cv2"):
+        (project / heavy).mkdir()
+        (project / heavy / "__init__.py").write_text("raise ImportError")
+    for arguments in (["--help"], ["train", "--help"], ["backbones"]):
+        assert verb(*arguments).returncode == 0
+
+
+def test_subset_picks_the_listed_photos(verb: Verb, project: Path, data: Path, tmp_path: Path) -> None:
+    full = pd.read_csv(data / "driver_imgs_list.csv", dtype=str)
+    wanted = full[full["subject"].isin(["p001", "p004"])]
+    wanted.to_csv(project / "configs" / "datasets" / "statefarm_mini_images.csv", index=False)
+    made = verb("subset", "--source", data, "--data", tmp_path / "picked")
+    assert made.returncode == 0, made.stderr
+    assert len(list((tmp_path / "picked").rglob("*.jpg"))) == len(wanted) == 40
+    again = verb("subset", "--source", data, "--data", tmp_path / "picked")
+    assert again.returncode == 2
+    options = ["--dataset", "statefarm_mini", "--data", tmp_path / "picked"]
+    settings = project / "configs" / "datasets" / "statefarm_mini.yaml"
+    settings.write_text(settings.read_text().replace("folds: 5", "folds: 2"))
+    for step in (["folds", "--force"], ["pack", "--size", "24x32"]):  # no test image is no obstacle
+        made = verb(*step, *options)
+        assert made.returncode == 0, made.stderr
+    (
+        data / full["img"].map(lambda i: f"imgs/train/{full.set_index('img').loc[i, 'classname']}/{i}")[wanted.index[0]]
+    ).unlink()
+    lacks = verb("subset", "--source", data, "--data", tmp_path / "other")
+    assert "lacks 1 of the listed photos" in lacks.stderr
+
+
+def test_the_makefile_lists_every_target_and_variable() -> None:
+    text = (ROOT / "Makefile").read_text()
+    phony = next(line for line in text.splitlines() if line.startswith(".PHONY:")).split()[1:]
+    listed = [line.split(":")[0] for line in text.splitlines() if " ## " in line]
+    assert sorted(phony) == sorted(listed)

@@ -1,0 +1,147 @@
+"""Packs: every pixel where it belongs, contiguous, checked."""
+
+import json
+import pickle
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import h5py
+import numpy as np
+import pytest
+
+from driverwatch.data import competition, pack
+from driverwatch.data.competition import ImageTable
+from driverwatch.errors import InputError
+from driverwatch.settings import DatasetSettings
+
+SIZE = "24x32"
+
+
+@pytest.fixture
+def table(data: Path, drawn_settings: DatasetSettings) -> ImageTable:
+    return competition.read_train(drawn_settings, data)
+
+
+def packed(table: ImageTable, data: Path, folder: Path, **kwargs: bool) -> pack.Pack:
+    pack.write(table, data, folder, "train", SIZE, "folds", **kwargs)
+    return pack.read(folder, "train", "folds", SIZE)
+
+
+def test_a_pack_holds_what_the_photos_show(table: ImageTable, data: Path, tmp_path: Path) -> None:
+    made = packed(table, data, tmp_path / "pack")
+    images = made.images.open()
+    assert list(made.names) == table.names
+    assert list(made.labels) == list(table.frame["label"])
+    assert list(made.drivers) == list(table.frame["driver"])
+    for row in (0, 57, 119):
+        photo = cv2.cvtColor(cv2.imread(str(data / table.frame["path"][row])), cv2.COLOR_BGR2RGB)
+        assert np.array_equal(images[row], cv2.resize(photo, (32, 24), interpolation=cv2.INTER_AREA))
+    assert np.allclose(made.mean, images.reshape(-1, 3).mean(axis=0))
+    assert np.allclose(made.std, images.reshape(-1, 3).std(axis=0))
+
+
+def test_readers_map_it_and_pass_only_where_it_lies(table: ImageTable, data: Path, tmp_path: Path) -> None:
+    made = packed(table, data, tmp_path / "pack")
+    message = pickle.dumps(made.images)
+    assert len(message) < 500
+    mapped = pickle.loads(message).open()
+    assert isinstance(mapped, np.memmap)
+    with h5py.File(made.images.path) as file:
+        assert file["images"].chunks is None
+        assert np.array_equal(mapped, file["images"][...])
+
+
+def test_packing_is_parallel_but_ordered(
+    table: ImageTable, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = packed(table, data, tmp_path / "a")
+    monkeypatch.setattr(pack, "CHUNK", 7)
+    pieces = packed(table, data, tmp_path / "b")
+    assert whole.digest == pieces.digest
+    assert np.array_equal(whole.images.open(), pieces.images.open())
+
+
+def test_no_test_images(drawn_settings: DatasetSettings, tmp_path: Path, table: ImageTable) -> None:
+    none = ImageTable(table.frame.iloc[:0], table.classes)
+    pack.write(none, tmp_path, tmp_path / "pack", "test", SIZE, "folds")
+    assert pack.read(tmp_path / "pack", "test", "folds", SIZE).images.open().shape == (0, 24, 32, 3)
+
+
+def test_broken_images_are_all_listed(table: ImageTable, data: Path, tmp_path: Path) -> None:
+    paths = [data / path for path in table.frame["path"]]
+    whole = paths[5].read_bytes()
+    paths[3].write_bytes(b"")
+    paths[5].write_bytes(whole[: len(whole) // 2])
+    paths[9].write_bytes(b"<html>not found</html>")
+    with pytest.raises(
+        InputError, match=r"(?s)3 of 120 images are broken.*empty file.*not a whole JPEG.*not a whole JPEG"
+    ):
+        packed(table, data, tmp_path / "pack")
+    assert not list((tmp_path / "pack").glob("*.h5*"))
+
+
+def test_exif_turns_and_grey_becomes_rgb(tmp_path: Path) -> None:
+    grey = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (48, 1))
+    cv2.imwrite(str(tmp_path / "grey.jpg"), grey)
+    decoded = pack.decode(tmp_path / "grey.jpg", (48, 64))
+    assert decoded.pixels is not None
+    assert decoded.pixels.shape == (48, 64, 3)
+    content = (tmp_path / "grey.jpg").read_bytes()
+    turned = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"  # orientation 6: turn right
+    header = b"\xff\xe1" + (len(turned) + 2).to_bytes(2, "big") + turned
+    (tmp_path / "turned.jpg").write_bytes(content[:2] + header + content[2:])
+    upright = pack.decode(tmp_path / "turned.jpg", (64, 48))
+    assert upright.pixels is not None
+    assert np.array_equal(upright.pixels, np.rot90(decoded.pixels, -1))
+
+
+def test_the_same_again_changes_nothing(table: ImageTable, data: Path, tmp_path: Path) -> None:
+    first = packed(table, data, tmp_path / "pack")
+    time = Path(first.images.path).stat().st_mtime_ns
+    packed(table, data, tmp_path / "pack")
+    pack.write(table, data, tmp_path / "pack", "train", SIZE, "other folds")  # new folds keep the pixels
+    assert Path(first.images.path).stat().st_mtime_ns == time
+    with pytest.raises(InputError, match="packed under other folds"):
+        pack.read(tmp_path / "pack", "train", "folds", SIZE)
+
+
+def test_other_photos_are_refused_until_forced(table: ImageTable, data: Path, tmp_path: Path) -> None:
+    first = packed(table, data, tmp_path / "pack")
+    path = data / table.frame["path"][0]
+    cv2.imwrite(str(path), np.zeros((48, 64, 3), np.uint8))
+    with pytest.raises(InputError, match="packed from other files"):
+        packed(table, data, tmp_path / "pack")
+    assert packed(table, data, tmp_path / "pack", force=True).digest != first.digest
+
+
+def test_damaged_packs_are_refused(table: ImageTable, data: Path, tmp_path: Path) -> None:
+    made = packed(table, data, tmp_path / "pack")
+    path = Path(made.images.path)
+    content = path.read_bytes()
+
+    def refused(said: str) -> None:
+        with pytest.raises(InputError, match=said):
+            pack.read(tmp_path / "pack", "train", "folds", SIZE)
+
+    path.write_bytes(content[:5000])
+    refused("cut short|not a whole pack")
+    path.write_bytes(b"no HDF5")
+    refused("not a whole pack")
+    path.write_bytes(content)
+    manifest = path.with_suffix(".json")
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "digest": "0" * 64}))
+    refused("is not the pack that train.json describes")
+    with h5py.File(path, "w") as file:
+        file.create_dataset("images", data=np.zeros((4, 24, 32, 3), np.uint8), chunks=True)
+    refused("expected contiguous uint8 images")
+    path.unlink()
+    refused("no pack; run make pack")
+
+
+def test_space_is_asked_before_anything_is_written(
+    table: ImageTable, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("driverwatch.artifacts.shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(InputError, match="GB are free"):
+        packed(table, data, tmp_path / "pack")

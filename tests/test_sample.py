@@ -1,0 +1,76 @@
+"""The drawn competition: Kaggle's layout, the same bytes for the same seed, and a lesson about leakage."""
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import MINI
+
+from driverwatch.data import competition, sample
+from driverwatch.errors import InputError
+from driverwatch.settings import DatasetSettings
+
+
+def contents(folder: Path) -> dict[str, str]:
+    files = (p for p in folder.rglob("*") if p.is_file() and p.name != "sample.json")
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def test_same_seed_same_bytes(data: Path, tmp_path: Path, drawn_settings: DatasetSettings) -> None:
+    sample.write(MINI, drawn_settings, tmp_path / "again" / "data")
+    assert contents(tmp_path / "again" / "data") == contents(data)
+    sample.write(replace(MINI, seed=4), drawn_settings, tmp_path / "other" / "data")
+    assert contents(tmp_path / "other" / "data") != contents(data)
+
+
+def test_layout_is_kaggles(data: Path, drawn_settings: DatasetSettings) -> None:
+    assert {p.name for p in data.iterdir()} == {
+        "driver_imgs_list.csv", "imgs", "sample_submission.csv", "truth.csv", "sample.json"
+    }  # fmt: skip
+    assert (data / "driver_imgs_list.csv").read_text().splitlines()[0] == "subject,classname,img"
+    assert (data / "sample_submission.csv").read_text().splitlines()[0] == "img,c0,c1,c2,c3,c4,c5,c6,c7,c8,c9"
+    train, test = competition.read_train(drawn_settings, data), competition.read_test(drawn_settings, data)
+    assert (len(train), len(test)) == (120, 40)
+    assert set(train.names).isdisjoint(test.names)
+    truth = competition.read_truth(drawn_settings, data)
+    assert truth is not None
+    assert sorted(truth) == test.names
+
+
+def test_it_refuses_to_draw_over_something_else(data: Path, drawn_settings: DatasetSettings) -> None:
+    before = contents(data)
+    sample.write(MINI, drawn_settings, data)  # the same again: nothing to do
+    with pytest.raises(InputError, match="FORCE=1 draws anew"):
+        sample.write(replace(MINI, seed=9), drawn_settings, data)
+    (data / "sample.json").unlink()
+    with pytest.raises(InputError, match="left alone"):
+        sample.write(MINI, drawn_settings, data, force=True)
+    assert contents(data) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "said"), [({"drivers": 0}, "DRIVERS"), ({"frames": -1}, "FRAMES"), ({"size": "9"}, "SIZE")]
+)
+def test_options_that_draw_nothing(tmp_path: Path, drawn_settings: DatasetSettings, options: dict, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        sample.write(replace(MINI, **options), drawn_settings, tmp_path / "data")
+
+
+def test_it_teaches_leakage() -> None:
+    """Nearest neighbour on 32x24 thumbnails: near perfect on a random split, little better than chance on new drivers."""
+    options = sample.SampleOptions(size="48x64")
+    shots = [shot for shot in sample.plan(options) if not shot.test]
+    images = [cv2.resize(sample.picture(shot, options), (32, 24), interpolation=cv2.INTER_AREA) for shot in shots]
+    features = np.stack(images).reshape(len(shots), -1).astype(np.float32)
+    labels, drivers = (np.array([getattr(shot, name) for shot in shots]) for name in ("label", "driver"))
+
+    def right(held_out: np.ndarray) -> float:
+        known, asked = features[~held_out], features[held_out]
+        distances = (known**2).sum(axis=1)[None] - 2 * asked @ known.T
+        return float((labels[~held_out][distances.argmin(axis=1)] == labels[held_out]).mean())
+
+    assert right(np.random.default_rng(0).random(len(shots)) < 0.2) >= 0.95
+    assert right(drivers % 5 == 0) <= 0.40

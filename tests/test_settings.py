@@ -1,0 +1,81 @@
+"""Settings: what is written is what is meant, or one readable line says why not."""
+
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from driverwatch.errors import InputError
+from driverwatch.settings import DatasetSettings, EnsembleSettings, ModelSettings, load, pixels
+
+GOOD = "backbone: tiny\nweights: none\ninput: {pack: 40x40, size: 36x36}\n"
+
+
+def model(tmp_path: Path, text: str, overrides: str = "") -> ModelSettings:
+    (tmp_path / "m.yaml").write_text(text)
+    return load(ModelSettings, tmp_path, "m", overrides)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*/*.yaml")), ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_every_committed_file_loads(path: Path) -> None:
+    kinds = {"models": ModelSettings, "datasets": DatasetSettings, "ensembles": EnsembleSettings}
+    if path.parent.name in kinds:
+        assert load(kinds[path.parent.name], path.parent, path.stem)
+
+
+def test_numbers_are_numbers(tmp_path: Path) -> None:
+    assert model(tmp_path, GOOD + "train: {learning_rate: 1e-4}").train.learning_rate == 0.0001
+    assert model(tmp_path, GOOD, "train.learning_rate=3e-3").train.learning_rate == 0.003
+    assert model(tmp_path, GOOD, "train.learning_rate=5E-2").train.learning_rate == 0.05
+
+
+def test_overrides_reach_into_lists(tmp_path: Path) -> None:
+    text = GOOD + "train: {stages: [{epochs: 1}, {freeze_until: stage1_relu}]}"
+    changed = model(tmp_path, text, "train.stages.1.epochs=7 augment.mirror=swap train.epochs=2")
+    assert [stage.epochs for stage in changed.train.stages] == [1, 7]
+    assert changed.augment.mirror == "swap"
+    assert changed.train.epochs == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "said"),
+    [
+        (GOOD + "trian: {epochs: 1}", "", "trian: unknown key; expected one of.*did you mean train"),
+        (GOOD + "train: {epoch: 1}", "", "train.epoch: unknown key.*did you mean epochs"),
+        (GOOD + "train: {stages: [{epoch: 1}]}", "", r"train.stages.0.epoch: unknown key.*did you mean epochs"),
+        (GOOD + "train: {epochs: many}", "", "train.epochs: .*valid integer, got 'many'"),
+        (GOOD + "train: {epochs: true}", "", "train.epochs: .*valid integer, got True"),
+        (GOOD + "train: {epochs: 0}", "", "train.epochs: .*greater than or equal to 1, got 0"),
+        (GOOD + "train: {learning_rate: '1e-3'}", "", "train.learning_rate: .*valid number, got '1e-3'"),
+        (GOOD.replace("tiny", "tinny"), "", "backbone: must be a backbone.*did you mean tiny"),
+        (GOOD.replace("40x40", "40"), "", "input.pack: must be <height>x<width>"),
+        (GOOD.replace("36x36", "44x36"), "", "input.size must fit into input.pack"),
+        (GOOD.replace("36x36", "36x16"), "", "at least 32 px"),
+        (GOOD + "train: {stages: [{freeze_until: head}]}", "", "random layers would stay random"),
+        ("weights: none", "", "2 problems|backbone: is missing"),
+        (GOOD + "backbone: tiny", "", "key given twice: backbone"),
+        ("- a\n- b", "", "expected settings as key: value lines, got list"),
+        ("a: [", "", "expected YAML"),
+        (GOOD, "train.epochs", "expected key=value"),
+        (GOOD, "train.stages.5.epochs=1", "train.stages"),
+        (GOOD, "backbone.name=1", "holds a value"),
+    ],
+)
+def test_mistakes_are_one_readable_line(tmp_path: Path, text: str, overrides: str, said: str) -> None:
+    with pytest.raises(InputError, match=f"(?s){said}") as error:
+        model(tmp_path, text, overrides)
+    assert "pydantic" not in str(error.value)
+
+
+def test_unknown_name_lists_and_suggests(tmp_path: Path) -> None:
+    (tmp_path / "vgg16.yaml").write_text(GOOD)
+    with pytest.raises(InputError, match="expected one of vgg16; did you mean vgg16"):
+        load(ModelSettings, tmp_path, "vgg61")
+
+
+def test_mirrored_pairs_swap_columns(drawn_settings: DatasetSettings) -> None:
+    assert drawn_settings.swap() == [0, 3, 4, 1, 2, 5, 6, 7, 8, 9]
+
+
+def test_pixels() -> None:
+    assert pixels("224x298") == (224, 298)

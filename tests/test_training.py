@@ -1,0 +1,231 @@
+"""Training on a tiny backbone, by the real code: learns, repeats, resumes, freezes."""
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from driverwatch.artifacts import read_json
+from driverwatch.data.pack import ImageBlock, Pack
+from driverwatch.errors import InputError
+from driverwatch.inference import predictions
+from driverwatch.inference.paths import prediction_path
+from driverwatch.inference.predict import predict_views
+from driverwatch.models.classifier import build, load_state
+from driverwatch.settings import ModelSettings, PredictSettings, parse
+from driverwatch.training import fold as folds
+from driverwatch.training.batches import TrainingBatches, class_weights
+from driverwatch.training.fold import Rows, train_fold
+from driverwatch.training.run import Run
+from driverwatch.training.stages import plan, schedule
+from driverwatch.vision.views import cut_all
+
+pytestmark = pytest.mark.keras
+SIZE, COUNT, CLASSES = (36, 44), 48, 4
+SWAP = [1, 0, 3, 2]  # top left and top right change places in a mirror, and so below
+
+
+def pack_of(folder: Path, count: int, kind: str) -> Pack:
+    """Images whose class is a bright quadrant: learnable in seconds, and left is told from right."""
+    random = np.random.default_rng(len(kind))
+    labels = np.arange(count) % CLASSES
+    images = random.integers(0, 90, (count, *SIZE, 3), np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        y, x = [(3, 3), (3, 25), (20, 3), (20, 25)][label]
+        image[y : y + 12, x : x + 14] += 150
+    path = folder / f"{kind}.h5"
+    with h5py.File(path, "w") as file:
+        offset = file.create_dataset("images", data=images).id.get_offset()
+    names = np.array([f"{kind}{i}.jpg" for i in range(count)])
+    drivers = np.array([f"p{i // 8}" for i in range(count)])
+    return Pack(
+        ImageBlock(str(path), offset, images.shape), names, labels, drivers, (80.0,) * 3, (60.0,) * 3, kind, "folds"
+    )
+
+
+@pytest.fixture
+def packs(tmp_path: Path) -> dict[str, Pack]:
+    return {"train": pack_of(tmp_path, COUNT, "train"), "test": pack_of(tmp_path, 9, "test")}
+
+
+ROWS = Rows(np.arange(32), np.arange(32, COUNT))
+
+
+def run_of(tmp_path: Path, **train: object) -> Run:
+    content = {
+        "backbone": "tiny", "weights": "none", "input": {"pack": "36x44", "size": "32x40"},
+        "head": {"pooling": "flatten", "dropout": 0.3}, "augment": {"policy": "noise"},
+        "train": {"optimizer": "adam", "learning_rate": 0.003, "epochs": 3, "batch_size": 8, **train},
+    }  # fmt: skip
+    policy = [{"RandomBrightnessContrast": {"p": 0.5}}]
+    settings = parse(ModelSettings, content, "test")
+    return Run(
+        tmp_path / "run", settings, tuple("abcd"), SWAP, policy, "folds", {"train": "train", "test": "test"}, None
+    )
+
+
+def trained(run: Run, packs: dict[str, Pack]) -> dict[str, np.ndarray]:
+    train_fold(run, 0, packs, ROWS, None, PredictSettings(batch_size=40))
+    with h5py.File(run.fold(0) / "weights.h5") as file:
+        weights = {key: item[...] for key, item in file["model"].items()}
+    for views in ("centre", "five_crop", "ten_crop"):
+        made = predictions.read(prediction_path(run.fold(0), "test", views), {**run.origin, "views": views})
+        weights[views] = made.probabilities
+    return weights
+
+
+def same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
+    return a.keys() == b.keys() and all(np.array_equal(a[key], b[key]) for key in a)
+
+
+def test_it_learns(tmp_path: Path, packs: dict[str, Pack]) -> None:
+    run = run_of(tmp_path, epochs=12)
+    trained(run, packs)
+    manifest = read_json(run.fold(0) / "manifest.json")
+    assert manifest["log_loss"]["five_crop"] < 0.3
+    assert not (run.fold(0) / "bundle.h5").exists()
+    with (run.fold(0) / "history.csv").open() as file:
+        history = list(csv.DictReader(file))
+    assert [row["epoch"] for row in history] == [str(i) for i in range(1, 13)]
+    assert list((run.fold(0) / "tensorboard").glob("events*"))
+
+
+def test_same_seed_same_weights_whatever_the_workers(tmp_path: Path, packs: dict[str, Pack]) -> None:
+    one = trained(run_of(tmp_path / "a", workers=1), packs)
+    assert same(one, trained(run_of(tmp_path / "b", workers=4), packs))
+    assert not same(one, trained(run_of(tmp_path / "c", workers=1, seed=1), packs))
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("after", [1, 2, 3, 4])
+def test_a_killed_fold_ends_as_an_uninterrupted_one(
+    tmp_path: Path, packs: dict[str, Pack], monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    """Killed after each epoch (the end of a stage and of training among them), with dropout, schedule and Adam's moments."""
+    train = {"epochs": 2, "select": "best", "stages": [{}, {"freeze_until": "stage2", "learning_rate": 0.001}]}
+    whole = trained(run_of(tmp_path / "whole", **train), packs)
+    broken = run_of(tmp_path / "broken", **train)
+    real, count = folds.write_state, 0
+
+    def dies(path: Path, *arguments: object) -> None:
+        nonlocal count
+        real(path, *arguments)
+        count += path.name == "bundle.h5"
+        if count == after:
+            raise Killed
+
+    monkeypatch.setattr(folds, "write_state", dies)
+    with pytest.raises(Killed):
+        trained(broken, packs)
+    monkeypatch.setattr(folds, "write_state", real)
+    assert same(whole, trained(broken, packs))
+
+
+def test_selecting_an_epoch_is_labelled(tmp_path: Path, packs: dict[str, Pack]) -> None:
+    run = run_of(tmp_path, select="best")
+    trained(run, packs)
+    manifest = read_json(run.fold(0) / "manifest.json")
+    assert manifest["selected_on"] == "held-out drivers"
+    with (run.fold(0) / "history.csv").open() as file:
+        best = min(float(row["held_out_loss"]) for row in csv.DictReader(file))
+    assert manifest["log_loss"]["centre"] == pytest.approx(best, abs=1e-5)
+
+
+def test_views_on_the_device_are_the_views_of_an_array(tmp_path: Path, packs: dict[str, Pack]) -> None:
+    run = run_of(tmp_path)
+    classifier = build(run.settings, CLASSES, (80.0,) * 3, None)
+    block, rows = packs["train"].images, np.array([5, 0, 40])
+    found = predict_views(classifier, block, rows, "ten_crop", (32, 40), SWAP, 20)
+    crops = cut_all(np.asarray(block.open()[rows]), "ten_crop", (32, 40))
+    each = np.stack([classifier.predict(np.ascontiguousarray(crop), verbose=0) for crop in crops])
+    assert np.allclose(found["centre"], each[0], atol=1e-6)
+    assert np.allclose(found["five_crop"], each[:5].mean(axis=0), atol=1e-6)
+    swapped = np.concatenate([each[:5], each[5:][..., SWAP]])
+    assert np.allclose(found["ten_crop"], swapped.mean(axis=0), atol=1e-6)
+    kept = predict_views(classifier, block, rows, "ten_crop", (32, 40), None, 20)["ten_crop"]
+    assert np.allclose(kept, each.mean(axis=0), atol=1e-6)
+
+
+def batches(run: Run, packs: dict[str, Pack], epoch: int = 0) -> TrainingBatches:
+    pack = packs["train"]
+    return TrainingBatches(pack.images, ROWS.training, pack.labels, run.settings, run.policy, SWAP, epoch)
+
+
+def test_an_epoch_sees_every_training_row_once(tmp_path: Path, packs: dict[str, Pack]) -> None:
+    run = run_of(tmp_path, batch_size=7)
+    epoch = batches(run, packs)
+    assert len(epoch) == 5
+    assert sorted(epoch.order) == list(ROWS.training)
+    sizes = [len(epoch[i][0]) for i in range(len(epoch))]
+    assert sizes == [7, 7, 7, 7, 4]
+    assert not np.array_equal(epoch.order, batches(run, packs, 1).order)
+
+
+@pytest.mark.parametrize("mirror", ["none", "keep", "swap"])
+def test_labels_follow_mirrored_images(tmp_path: Path, packs: dict[str, Pack], mirror: str) -> None:
+    run = run_of(tmp_path)
+    augment = run.settings.augment.model_copy(update={"mirror": mirror, "policy": None})
+    run = replace(run, settings=run.settings.model_copy(update={"augment": augment}), policy=[])
+    for images, targets, _ in (batches(run, packs)[i] for i in range(4)):
+        bright = images.mean(axis=3)
+        left = bright[:, :, :20].sum(axis=(1, 2)) > bright[:, :, 20:].sum(axis=(1, 2))
+        top = bright[:, :16].sum(axis=(1, 2)) > bright[:, 16:].sum(axis=(1, 2))
+        quadrant = np.where(top, np.where(left, 0, 1), np.where(left, 2, 3))
+        assert np.array_equal(targets.argmax(axis=1), quadrant) == (mirror != "keep")
+
+
+def test_balanced_class_weights() -> None:
+    labels = np.array([0] * 6 + [1] * 2 + [3] * 4)
+    weights = class_weights(labels, 4, "balanced")
+    assert np.allclose(weights, [12 / 24, 12 / 8, 0, 12 / 16])
+    assert np.allclose(class_weights(labels, 4, "none"), 1)
+
+
+def test_stages_take_from_train_what_they_leave_out() -> None:
+    head = {"freeze_until": "head", "epochs": 1, "learning_rate": 0.01}
+    content = {
+        "backbone": "mobilenet", "input": {"pack": "64x64", "size": "64x64"},
+        "train": {"epochs": 5, "stages": [head, {"normalization": "train"}]},
+    }  # fmt: skip
+    first, second = plan(parse(ModelSettings, content, "test"))
+    assert (first.epochs, first.learning_rate, first.train_statistics, first.first_epoch) == (1, 0.01, False, 0)
+    assert (second.epochs, second.learning_rate, second.train_statistics, second.first_epoch) == (5, 0.001, True, 1)
+
+
+@pytest.mark.parametrize(
+    ("train", "rates"),
+    [
+        ({"schedule": "constant"}, [0.1, 0.1, 0.1]),
+        ({"schedule": "cosine"}, [0.1, 0.05, 0.0]),
+        ({"schedule": "cosine", "warmup": 0.5}, [0.0, 0.1, 0.0]),
+        ({"schedule": "constant", "warmup": 0.5}, [0.0, 0.1, 0.1]),
+    ],
+)
+def test_schedules(train: dict, rates: list[float]) -> None:
+    content = {"backbone": "tiny", "weights": "none", "input": {"pack": "32x32", "size": "32x32"}, "train": train}
+    rate = schedule(parse(ModelSettings, content, "test").train, 0.1, 100)
+    found = [rate if isinstance(rate, float) else float(rate(at)) for at in (0, 50, 100)]
+    assert found == pytest.approx(rates, abs=1e-6)
+
+
+def test_a_finished_folds_weights_predict_the_same(tmp_path: Path, packs: dict[str, Pack]) -> None:
+    run = run_of(tmp_path)
+    found = trained(run, packs)["five_crop"]
+    classifier = build(run.settings, CLASSES, packs["train"].mean, None, load=False)
+    load_state(run.fold(0) / "weights.h5", {"model": classifier.weights})
+    again = predict_views(classifier, packs["test"].images, np.arange(9), "ten_crop", (32, 40), None, 40)
+    assert np.array_equal(again["five_crop"], found)
+
+
+def test_a_torn_bundle_is_refused_in_one_sentence(tmp_path: Path, packs: dict[str, Pack]) -> None:
+    run = run_of(tmp_path)
+    run.fold(0).mkdir(parents=True)
+    (run.fold(0) / "bundle.h5").write_bytes(b"torn")
+    with pytest.raises(InputError, match="not a whole state file"):
+        trained(run, packs)

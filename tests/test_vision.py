@@ -1,0 +1,100 @@
+"""Augmentation and views: pure functions of image and seed, pinned order, left and right never silently."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from conftest import ROOT
+
+from driverwatch.errors import InputError
+from driverwatch.settings import AugmentSettings, InputSettings
+from driverwatch.vision.augment import Augmenter, build, read_policy
+from driverwatch.vision.views import View, cut_all, view_set
+
+FIELD = InputSettings(pack="40x56", size="36x48")
+IMAGE = np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8)
+POLICIES = sorted(p.stem for p in (ROOT / "configs" / "policies").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_an_augmented_image_is_a_function_of_image_and_seed(name: str) -> None:
+    policy = read_policy(ROOT / "configs" / "policies", name)
+    settings = AugmentSettings(policy=name, mirror="swap")
+    one, other = Augmenter(policy, settings, FIELD), Augmenter(policy, settings, FIELD)
+    before = IMAGE.copy()
+    seeds = [(0, 1, row) for row in range(20)]
+    forth = [one(IMAGE, seed) for seed in seeds]
+    back = [other(IMAGE, seed) for seed in reversed(seeds)][::-1]
+    assert all(np.array_equal(a, b) and m == n for (a, m), (b, n) in zip(forth, back, strict=True))
+    assert len({image.tobytes() for image, _ in forth}) > 15
+    assert forth[0][0].shape == (36, 48, 3)
+    assert forth[0][0].dtype == np.uint8
+    assert np.array_equal(IMAGE, before)
+
+
+def test_random_patch_reaches_every_offset_and_centre_stays() -> None:
+    image = np.arange(5 * 6 * 3, dtype=np.uint8).reshape(5, 6, 3)
+    field = InputSettings(pack="5x6", size="4x4")
+    found = {Augmenter([], AugmentSettings(), field)(image, (0, i))[0][0, 0, 0] for i in range(200)}
+    assert found == {image[y, x, 0] for y in range(2) for x in range(3)}
+    centre = Augmenter([], AugmentSettings(), field.model_copy(update={"crop": "centre"}))(image, (0,))[0]
+    assert np.array_equal(centre, image[0:4, 1:5])
+
+
+def test_mirroring_says_so() -> None:
+    augment = Augmenter([], AugmentSettings(mirror="keep"), InputSettings(pack="40x56", size="40x56"))
+    made = [augment(IMAGE, (0, i)) for i in range(100)]
+    assert 30 < sum(mirrored for _, mirrored in made) < 70
+    assert all(np.array_equal(image, IMAGE[:, ::-1] if mirrored else IMAGE) for image, mirrored in made)
+
+
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [
+        ([{"HorizontalFlip": {}}], "mirrors without moving left/right labels"),
+        ([{"Afine": {}}], "no albumentations transform; did you mean Affine"),
+        ([{"Affine": {"rotat": 3}}], "Affine"),
+        ([{"Affine": {"rotate": "far"}}], "Affine"),
+        ({"Affine": {}}, "expected a list"),
+        (["Affine"], "expected a list"),
+    ],
+)
+def test_wrong_policies_are_refused(tmp_path: Path, policy: object, said: str) -> None:
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump(policy))
+    with pytest.raises(InputError, match=said):
+        read_policy(tmp_path, "p")
+
+
+def test_unknown_policy(tmp_path: Path) -> None:
+    (tmp_path / "light.yaml").write_text("[]")
+    with pytest.raises(InputError, match="expected one of light; did you mean light"):
+        read_policy(tmp_path, "ligt")
+
+
+def test_empty_policy_builds() -> None:
+    assert read_policy(Path("nowhere"), None) == []
+    assert len(build([]).transforms) == 0
+
+
+def test_ten_crop_order_is_pinned() -> None:
+    views = view_set("ten_crop", (5, 7), (3, 4))
+    upright = [View(1, 1, False), View(0, 0, False), View(0, 3, False), View(2, 0, False), View(2, 3, False)]
+    assert views == upright + [view._replace(mirrored=True) for view in upright]
+    assert view_set("five_crop", (5, 7), (3, 4)) == upright
+    assert view_set("centre", (5, 7), (3, 4)) == upright[:1]
+
+
+def test_ten_crop_pixels_on_an_arange_image() -> None:
+    images = np.arange(2 * 5 * 7 * 3).reshape(2, 5, 7, 3)
+    crops = cut_all(images, "ten_crop", (3, 4))
+    assert crops.shape == (10, 2, 3, 4, 3)
+    assert np.array_equal(crops[0], images[:, 1:4, 1:5])
+    assert np.array_equal(crops[2], images[:, :3, 3:])
+    assert np.array_equal(crops[3], images[:, 2:, :4])
+    assert np.array_equal(crops[5:], crops[:5, :, :, ::-1])
+
+
+def test_views_must_fit() -> None:
+    with pytest.raises(ValueError, match="do not fit"):
+        view_set("centre", (5, 7), (6, 4))
