@@ -6,15 +6,15 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from conftest import SHARED
+from conftest import ROOT, SHARED
 
 from driverwatch.backbones import BACKBONES, CAFFE, RAW, SQUEEZENET, TF, TORCH, Scaling
 from driverwatch.errors import InputError
-from driverwatch.models.classifier import Classifier, build, freeze, load_state, write_state
+from driverwatch.models.classifier import Classifier, build, freeze, frozen_count, load_state, write_state
 from driverwatch.models.scaling import ChannelScaling
 from driverwatch.models.squeezenet import squeezenet
 from driverwatch.models.weights import build_trunk, find, identity, single_tensor_layers
-from driverwatch.settings import ModelSettings, parse
+from driverwatch.settings import InputSettings, ModelSettings, load, parse
 
 pytestmark = pytest.mark.keras
 MEAN = (100.0, 110.0, 120.0)
@@ -266,3 +266,15 @@ def test_state_files_hold_plain_arrays(tmp_path: Path) -> None:
     write_state(tmp_path / "s.h5", {"model": classifier.weights}, {})
     with h5py.File(tmp_path / "s.h5") as file:
         assert all(isinstance(item, h5py.Dataset) for item in file["model"].values())
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "models").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_committed_model_builds_freezes_and_cuts_where_it_says(path: Path) -> None:
+    model = load(ModelSettings, path.parent, path.stem)
+    row = BACKBONES[model.backbone]
+    small = model.model_copy(update={"cut": None, "input": InputSettings(pack="96x96", size="96x96")})
+    trunk = build_trunk(small, None, load=False)
+    names = [layer.name for layer in trunk.layers]
+    assert set(row.freeze_points) <= set(names)
+    assert model.cut is None or model.cut in single_tensor_layers(trunk)
+    assert all(0 <= frozen_count(trunk.layers, stage.freeze_until) <= len(names) for stage in model.train.stages)

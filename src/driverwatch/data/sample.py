@@ -6,6 +6,7 @@ nearest-neighbour classifier looks perfect on a random split and fails on a driv
 
 import os
 import shutil
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -65,10 +66,13 @@ def write(options: SampleOptions, settings: DatasetSettings, data: Path, force: 
             raise InputError(f"{data}: holds something else; name another DATA= folder ({way})")
         partial = data.with_name(f".{data.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
-        shots = plan(options)
+        start, shots = time.monotonic(), plan(options)
         _draw_all(shots, options, settings, partial)
         _write_tables(shots, settings, partial)
-        write_json(partial / "sample.json", {"options": asdict(options), **provenance()})
+        write_json(
+            partial / "sample.json",
+            {"options": asdict(options), "seconds": round(time.monotonic() - start, 1), **provenance()},
+        )
         shutil.rmtree(data, ignore_errors=True)
         partial.rename(data)
     test = sum(shot.test for shot in shots)

@@ -70,7 +70,7 @@ def freeze(classifier: Classifier, until: str | int | None, train_statistics: bo
         InputError: no such layer, with the nearest name.
     """
     layers = classifier.trunk.layers
-    count = _count(layers, until)
+    count = frozen_count(layers, until)
     classifier.trunk.trainable = count < len(layers)
     for i, layer in enumerate(layers):
         layer.trainable = i >= count
@@ -78,7 +78,8 @@ def freeze(classifier: Classifier, until: str | int | None, train_statistics: bo
     return len(layers) - count
 
 
-def _count(layers: list[Any], until: str | int | None) -> int:
+def frozen_count(layers: list[Any], until: str | int | None) -> int:
+    """How many of a trunk's layers `freeze(..., until)` freezes."""
     if until is None:
         return 0
     if until == "head":

@@ -16,6 +16,7 @@ from driverwatch.errors import InputError
 from driverwatch.kaggle import submission
 from driverwatch.metrics import accuracy, log_loss
 from driverwatch.settings import VIEW_SETS, EnsembleSettings, ViewSet, load
+from driverwatch.steps.closing import closing
 from driverwatch.steps.context import CONFIGS, Context, open_packs
 from driverwatch.terminal import say
 from driverwatch.training import run as runs
@@ -150,6 +151,7 @@ def print_scores(context: Context, names: list[str]) -> None:
     if selected:
         say(f"selected on the held-out drivers (so flattered): {', '.join(selected)}")
     _print_truth(context)
+    say(closing(context, found))
 
 
 def _print_truth(context: Context) -> None:

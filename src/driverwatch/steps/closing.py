@@ -1,0 +1,49 @@
+"""What was made, how long it took, where it lies: read from the manifests that each step left."""
+
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from driverwatch.artifacts import read_json
+from driverwatch.steps.context import Context
+from driverwatch.training.run import Run
+
+
+def closing(context: Context, runs: list[Run]) -> str:
+    """Seconds per step and places, as text."""
+    drawn = _facts([context.data / "sample.json"])
+    packs = _facts(
+        sorted({context.places.pack(run.settings.input.pack) / f"{k}.json" for run in runs for k in ("train", "test")})
+    )
+    ensembles = _facts(sorted(context.places.submissions.glob("*.json")))
+    lines = [("draw", _seconds(drawn), ""), ("pack", _seconds(packs), f"{sum(f['images'] for f in packs)} images")]
+    for run in runs:
+        folds = _facts(list(run.folder.glob("fold*/manifest.json")))
+        step = 1000 * mean(fold["step_seconds"] for fold in folds)
+        lines.append(
+            (f"train and predict {run.name}", _seconds(folds), f"{len(folds)} folds, {step:.0f} ms per training step")
+        )
+    lines.append(("ensembles", _seconds(ensembles), f"{len(ensembles)} submissions"))
+    width = max(len(name) for name, _, _ in lines)
+    timed = "\n".join(f"{name:{width}} {seconds:8.1f} s  {note}" for name, seconds, note in lines if seconds)
+    return f"Seconds per step\n{timed}\n\nWhere things lie\n" + "\n".join(
+        f"{name:12} {path}" for name, path in _places(context)
+    )
+
+
+def _facts(paths: list[Path]) -> list[dict[str, Any]]:
+    return [read_json(path) for path in paths if path.is_file()]
+
+
+def _seconds(facts: list[dict[str, Any]]) -> float:
+    return sum(float(fact.get("seconds", 0)) for fact in facts)
+
+
+def _places(context: Context) -> list[tuple[str, Path]]:
+    return [
+        ("photos", context.data),
+        ("folds", context.places.folds),
+        ("packs", context.places.build / "pack"),
+        ("runs", context.places.runs),
+        ("submissions", context.places.submissions),
+    ]
