@@ -12,7 +12,8 @@ DATASET     ?= statefarm
 
 VENV   := .venv
 PYTHON := $(VENV)/bin/python
-DW      = PYTHONPATH=src $(PYTHON) -m driverwatch
+Q       := $(if $(V),,@)
+DW       = $(Q)PYTHONPATH=src $(PYTHON) -m driverwatch
 
 # options that are given to a verb only when the variable is set
 option   = $(if $($(2)),--$(1) "$($(2))")
@@ -21,7 +22,7 @@ DATA_OPT = --dataset "$(DATASET)" $(call option,data,DATA)
 
 RUNTIME := $(VENV)/.runtime-$(ACCELERATOR)
 DEV     := $(VENV)/.dev
-DEMO    := $(MAKE) --no-print-directory DATASET=drawn DATA=
+DEMO    := @$(MAKE) --no-print-directory DATASET=drawn DATA=
 
 .PHONY: help setup demo sample subset folds pack train predict ensemble submissions check score backbones test lint clean
 
@@ -46,6 +47,7 @@ help: ## this list
 #: FORCE=1                replace what is there
 #: ACCELERATOR=cuda       install TensorFlow for an NVIDIA GPU
 #: DEBUG=1                show tracebacks
+#: V=1                    show the commands that make runs
 
 EXPECTED_MODEL  = one of: $(basename $(notdir $(wildcard configs/models/*.yaml)))
 EXPECTED_SOURCE = the folder of the full download
@@ -57,13 +59,15 @@ need-%:
 setup: $(RUNTIME) ## build .venv from the pinned requirements
 
 $(RUNTIME): requirements/$(ACCELERATOR).txt
-	test -x $(PYTHON) || $(PYTHON3) -m venv $(VENV)
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check --requirement requirements/$(ACCELERATOR).txt
-	touch $@
+	@test -x $(PYTHON) || $(PYTHON3) -m venv $(VENV)
+	@echo "installing $< into $(VENV), once"
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --requirement requirements/$(ACCELERATOR).txt
+	@touch $@
 
 $(DEV): requirements/dev.txt $(RUNTIME)
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check --requirement requirements/dev.txt
-	touch $@
+	@echo "installing $< into $(VENV), once"
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --requirement requirements/dev.txt
+	@touch $@
 
 demo: setup ## the whole line on drawn photos: no download, no GPU, minutes
 	$(DEMO) sample
