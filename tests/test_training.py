@@ -13,7 +13,7 @@ from driverwatch.data.pack import ImageBlock, Pack
 from driverwatch.errors import InputError
 from driverwatch.inference import predictions
 from driverwatch.inference.paths import prediction_path
-from driverwatch.inference.predict import predict_views
+from driverwatch.inference.predict import Predictor
 from driverwatch.models.classifier import build, load_state
 from driverwatch.settings import ModelSettings, PredictSettings, parse
 from driverwatch.training import fold as folds
@@ -141,14 +141,14 @@ def test_views_on_the_device_are_the_views_of_an_array(tmp_path: Path, packs: di
     run = run_of(tmp_path)
     classifier = build(run.settings, CLASSES, (80.0,) * 3, None)
     block, rows = packs["train"].images, np.array([5, 0, 40])
-    found = predict_views(classifier, block, rows, "ten_crop", (32, 40), SWAP, 20)
+    found = Predictor(classifier, "ten_crop", SIZE, (32, 40), SWAP)(block, rows)
     crops = cut_all(np.asarray(block.open()[rows]), "ten_crop", (32, 40))
     each = np.stack([classifier.predict(np.ascontiguousarray(crop), verbose=0) for crop in crops])
     assert np.allclose(found["centre"], each[0], atol=1e-6)
     assert np.allclose(found["five_crop"], each[:5].mean(axis=0), atol=1e-6)
     swapped = np.concatenate([each[:5], each[5:][..., SWAP]])
     assert np.allclose(found["ten_crop"], swapped.mean(axis=0), atol=1e-6)
-    kept = predict_views(classifier, block, rows, "ten_crop", (32, 40), None, 20)["ten_crop"]
+    kept = Predictor(classifier, "ten_crop", SIZE, (32, 40))(block, rows)["ten_crop"]
     assert np.allclose(kept, each.mean(axis=0), atol=1e-6)
 
 
@@ -219,7 +219,7 @@ def test_a_finished_folds_weights_predict_the_same(tmp_path: Path, packs: dict[s
     found = trained(run, packs)["five_crop"]
     classifier = build(run.settings, CLASSES, packs["train"].mean, None, load=False)
     load_state(run.fold(0) / "weights.h5", {"model": classifier.weights})
-    again = predict_views(classifier, packs["test"].images, np.arange(9), "ten_crop", (32, 40), None, 40)
+    again = Predictor(classifier, "ten_crop", SIZE, (32, 40), crops_at_once=40)(packs["test"].images, np.arange(9))
     assert np.array_equal(again["five_crop"], found)
 
 
@@ -229,3 +229,8 @@ def test_a_torn_bundle_is_refused_in_one_sentence(tmp_path: Path, packs: dict[st
     (run.fold(0) / "bundle.h5").write_bytes(b"torn")
     with pytest.raises(InputError, match="not a whole state file"):
         trained(run, packs)
+
+
+def test_a_diverged_training_says_so(tmp_path: Path, packs: dict[str, Pack]) -> None:
+    with pytest.raises(InputError, match=r"the loss became .*; lower the learning rate"):
+        trained(run_of(tmp_path, optimizer="sgd", learning_rate=10.0, weight_decay=1e30, epochs=3), packs)

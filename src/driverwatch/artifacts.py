@@ -98,11 +98,11 @@ def sweep_partials(folder: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold `folder` for one writer; a second one is refused at once. The lock ends with the process, however it ends."""
+def locked(folder: Path, name: str = ".lock") -> Iterator[None]:
+    """Hold `folder` for one writer; a second one is refused at once. The lock ends with its process, however it ends."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
+        lock = (folder / name).open("w")
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error.strerror}); make the folder writable.") from error
     with lock:

@@ -21,7 +21,7 @@ VIEW_SETS: tuple[ViewSet, ...] = ("centre", "five_crop", "ten_crop")  # each hol
 class Strict(BaseModel):
     """Unknown keys and loosely typed values are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 def _size(text: object) -> object:
@@ -204,6 +204,14 @@ def nearest(name: str, names: list[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
+def read_yaml(path: Path) -> Any:
+    """A YAML file's content as plain data, or one sentence."""
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise InputError(f"{path}: expected YAML, got {' '.join(str(error).split())}") from error
+
+
 def load(kind: type[S], folder: Path, name: str, overrides: str = "") -> S:
     """Read `<folder>/<name>.yaml` and `key.path=value` overrides (space-separated) into typed settings.
 
@@ -216,10 +224,7 @@ def load(kind: type[S], folder: Path, name: str, overrides: str = "") -> S:
         raise InputError(
             f"{path}: no such settings; expected one of {', '.join(names) or '(none there)'}{nearest(name, names)}"
         )
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: expected YAML, got {' '.join(str(error).split())}") from error
+    content = read_yaml(path) or {}
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected settings as key: value lines, got {type(content).__name__}")
     for override in overrides.split():
@@ -238,7 +243,10 @@ def _override(content: dict[str, Any], override: str) -> None:
         place = place[_index(place, part, key)] if isinstance(place, list) else place.setdefault(part, {})
         if not isinstance(place, dict | list):
             raise InputError(f"SET {key}: {part} holds a value, not further keys")
-    parsed = yaml.load(value, _Loader)
+    try:
+        parsed = yaml.load(value, _Loader)
+    except yaml.YAMLError as error:
+        raise InputError(f'SET="{override}": expected YAML after =, got {" ".join(str(error).split())}') from error
     place[_index(place, last, key) if isinstance(place, list) else last] = parsed
 
 

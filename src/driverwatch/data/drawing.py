@@ -95,9 +95,9 @@ class Driver:
     @classmethod
     def drawn_by(cls, random: np.random.Generator) -> "Driver":
         """A driver from a random stream."""
-        camera = cv2.getRotationMatrix2D((WIDTH / 2, HEIGHT / 2), random.uniform(-5, 5), random.uniform(0.94, 1.12))
+        camera = cv2.getRotationMatrix2D((WIDTH / 2, HEIGHT / 2), random.uniform(-4, 4), random.uniform(0.96, 1.1))
         camera[:, 2] += random.uniform(-8, 8, 2)
-        gain = random.uniform(0.55, 1.15)
+        gain = random.uniform(0.72, 1.15)
         return cls(
             skin=SKINS[random.integers(len(SKINS))],
             hair=HAIRS[random.integers(len(HAIRS))],
@@ -114,7 +114,7 @@ class Driver:
             ground=_colour(random, 40, 200),
             trousers=_dark(random),
             light=tuple(gain * random.uniform(0.88, 1.12, 3)),
-            slope=tuple(random.uniform(-0.35, 0.35, 2)),
+            slope=tuple(random.uniform(-0.25, 0.25, 2)),
             camera=camera,
         )
 

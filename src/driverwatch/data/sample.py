@@ -58,7 +58,7 @@ def write(options: SampleOptions, settings: DatasetSettings, data: Path, force: 
     """
     _check(options, settings)
     manifest = data / "sample.json"
-    with locked(data.parent):
+    with locked(data.parent, f".{data.name}.lock"):
         if manifest.is_file() and read_json(manifest).get("options") == asdict(options) and not force:
             return say(f"{data}: up to date (seed {options.seed})")
         if data.exists() and any(data.iterdir()) and not (force and manifest.is_file()):

@@ -29,52 +29,54 @@ class OnViews(keras.Model):
         return ops.transpose(ops.reshape(rows, (len(self.views), -1, rows.shape[-1])), (1, 0, 2))
 
 
-def predict_views(
-    classifier: Classifier,
-    block: ImageBlock,
-    rows: np.ndarray,
-    views: ViewSet,
-    size: tuple[int, int],
-    swap: list[int] | None,
-    crops_at_once: int,
-    label: str = "",
-) -> dict[ViewSet, np.ndarray]:
-    """Predict `rows` of a pack under `views` and every smaller view set that it holds.
+class Predictor:
+    """A classifier under a view set; made once and used often, because its graph is compiled at the first batch."""
 
-    Args:
-        swap: column order for mirrored views (`DatasetSettings.swap`), or None to keep the columns.
-        crops_at_once: bounds the forward pass' batch.
+    def __init__(
+        self,
+        classifier: Classifier,
+        views: ViewSet,
+        image: tuple[int, int],
+        size: tuple[int, int],
+        swap: list[int] | None = None,
+        crops_at_once: int = 20,
+    ) -> None:
+        """Compile for packed images of `image` and inputs of `size` (height, width).
 
-    Returns:
-        float32 (len(rows), C) by view set, rows sum to 1.
-    """
-    wanted = view_set(views, block.shape[1:3], size)
-    unique = list(dict.fromkeys(wanted))  # where the whole frame is the input, corners and centre are one view
-    model = OnViews(classifier, unique, size)
-    model.compile()
-    batch = max(1, crops_at_once // len(unique))
-    per_view = [np.asarray(model.predict_on_batch(images)) for images in _batches(block, rows, batch, label)]
-    found = (
-        np.concatenate(per_view)[: len(rows)]
-        if per_view
-        else np.zeros((0, len(unique), classifier.top.units), np.float32)
-    )
-    if swap is not None:
-        mirrored = [i for i, view in enumerate(unique) if view.mirrored]
-        found[:, mirrored] = found[:, mirrored][..., swap]
-    sets = VIEW_SETS[: VIEW_SETS.index(views) + 1]
-    return {name: _mean(found, unique, view_set(name, block.shape[1:3], size)) for name in sets}
+        Args:
+            swap: column order for mirrored views (`DatasetSettings.swap`), or None to keep the columns.
+            crops_at_once: bounds the forward pass' batch.
+        """
+        self.views = {name: view_set(name, image, size) for name in VIEW_SETS[: VIEW_SETS.index(views) + 1]}
+        self.unique = list(dict.fromkeys(self.views[views]))  # of a whole frame, corners and centre are one view
+        self.swap, self.classes = swap, classifier.top.units
+        self.batch = max(1, crops_at_once // len(self.unique))
+        self.model = OnViews(classifier, self.unique, size)
+        self.model.compile()
 
+    def __call__(self, block: ImageBlock, rows: np.ndarray, label: str = "") -> dict[ViewSet, np.ndarray]:
+        """Predict `rows` of a pack under the view set and every smaller one that it holds.
 
-def _mean(found: np.ndarray, unique: list[View], views: list[View]) -> np.ndarray:
-    mean = found[:, [unique.index(view) for view in views]].mean(axis=1, dtype=np.float64)
-    return (mean / mean.sum(axis=1, keepdims=True)).astype(np.float32)
+        Returns:
+            float32 (len(rows), C) by view set, rows sum to 1.
+        """
+        parts = [np.asarray(self.model.predict_on_batch(images)) for images in self._batches(block, rows, label)]
+        found = (
+            np.concatenate(parts)[: len(rows)] if parts else np.zeros((0, len(self.unique), self.classes), np.float32)
+        )
+        if self.swap is not None:
+            mirrored = [i for i, view in enumerate(self.unique) if view.mirrored]
+            found[:, mirrored] = found[:, mirrored][..., self.swap]
+        return {name: self._mean(found, views) for name, views in self.views.items()}
 
+    def _mean(self, found: np.ndarray, views: list[View]) -> np.ndarray:
+        mean = found[:, [self.unique.index(view) for view in views]].mean(axis=1, dtype=np.float64)
+        return (mean / mean.sum(axis=1, keepdims=True)).astype(np.float32)
 
-def _batches(block: ImageBlock, rows: np.ndarray, batch: int, label: str) -> Iterator[np.ndarray]:
-    """Batches of one shape (the last one filled up with its first image), so that nothing is compiled twice."""
-    images = block.open()
-    starts = range(0, len(rows), batch)
-    for start in track(starts, len(rows), label, step=batch) if label else starts:
-        chosen = rows[start : start + batch]
-        yield images[np.concatenate([chosen, np.repeat(chosen[:1], batch - len(chosen))])]
+    def _batches(self, block: ImageBlock, rows: np.ndarray, label: str) -> Iterator[np.ndarray]:
+        """Batches of one shape (the last one filled up with its first image), so that nothing is compiled twice."""
+        images = block.open()
+        starts = range(0, len(rows), self.batch)
+        for start in track(starts, len(rows), label, step=self.batch) if label else starts:
+            chosen = rows[start : start + self.batch]
+            yield images[np.concatenate([chosen, np.repeat(chosen[:1], self.batch - len(chosen))])]

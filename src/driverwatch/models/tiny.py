@@ -22,11 +22,11 @@ def tiny(weights: None = None, include_top: bool = False, input_shape: Shape = (
 
 
 def tiny_separable(weights: None = None, include_top: bool = False, input_shape: Shape = (84, 112, 3)) -> Model:
-    """A 5x5 convolution, then four depthwise-separable ones: (B, H, W, 3) -> (B, H/16, W/16, 128). Raises as `tiny`."""
+    """A 5x5 convolution, then four depthwise-separable ones: (B, H, W, 3) -> (B, H/16, W/16, 96). Raises as `tiny`."""
     inputs = _inputs(weights, include_top, input_shape)
     x = layers.Conv2D(16, 5, strides=2, padding="same", use_bias=False, name="stage1_conv")(inputs)
     x = _normalized(x, "stage1")
-    for i, (width, strides) in enumerate([(48, 2), (96, 1), (96, 2), (128, 1)], start=2):
+    for i, (width, strides) in enumerate([(32, 2), (64, 1), (64, 2), (96, 1)], start=2):
         x = layers.SeparableConv2D(width, 3, strides=strides, padding="same", use_bias=False, name=f"stage{i}_conv")(x)
         x = _normalized(x, f"stage{i}")
     return Model(inputs, layers.AveragePooling2D(2, name="pool5")(x), name="tiny_separable")

@@ -7,7 +7,7 @@ from pathlib import Path
 from driverwatch.artifacts import locked
 from driverwatch.errors import InputError
 from driverwatch.models import weights as weight_files
-from driverwatch.settings import ModelSettings, ViewSet, load
+from driverwatch.settings import ModelSettings, PredictSettings, ViewSet, load
 from driverwatch.steps.context import CONFIGS, Context, open_packs
 from driverwatch.terminal import say
 from driverwatch.training import run as runs
@@ -39,7 +39,7 @@ def train(
         raise InputError(f"FOLD={fold}: expected 0 to {folds.count - 1}")
     folder = context.places.run(run_name or model)
     with locked(folder):
-        runs.begin(folder, wanted, force)
+        runs.begin(folder, wanted, fold, force)
         run = runs.load(folder)
         for number in [fold] if fold is not None else range(folds.count):
             if not run.finished(number):
@@ -93,7 +93,6 @@ def train_one_fold(
     from driverwatch.models import backend
 
     backend.start()
-    from driverwatch.settings import PredictSettings
     from driverwatch.training.fold import Rows, train_fold
 
     run = runs.load(context.places.run(run_name))
@@ -117,7 +116,7 @@ def predict(context: Context, run_name: str, views: ViewSet, fold: int | None, b
 
     backend.start()
     from driverwatch.models.classifier import build, load_state
-    from driverwatch.training.fold import write_predictions
+    from driverwatch.training.outcome import write_predictions
 
     run = runs.load(context.places.run(run_name))
     folds, packs = open_packs(context, run.settings.input.pack)
@@ -133,10 +132,11 @@ def predict(context: Context, run_name: str, views: ViewSet, fold: int | None, b
         say(
             f"{run.name}: ten_crop averages mirrored views, but training never mirrored; five_crop is written beside it"
         )
+    options = PredictSettings(views=views, batch_size=batch_size)
     with locked(run.folder):
         for number in numbers:
             classifier = build(run.settings, len(run.classes), packs["train"].mean, None, load=False)
             load_state(run.fold(number) / "weights.h5", {"model": classifier.weights})
             _, held_out = folds.rows(packs["train"].drivers, number)
-            losses = write_predictions(classifier, run, number, packs, held_out, views, batch_size)
+            losses = write_predictions(classifier, run, number, packs, held_out, options)
             say(f"{run.name} fold {number}: held-out log loss " + ", ".join(f"{k} {v:.4f}" for k, v in losses.items()))

@@ -59,26 +59,26 @@ def identity(
     }
 
 
-def begin(folder: Path, wanted: dict[str, Any], force: bool) -> None:
-    """Claim `folder` for a run with this identity, or find that it is this run's already; hold the folder's lock.
+def begin(folder: Path, wanted: dict[str, Any], fold: int | None, force: bool) -> None:
+    """Claim `folder` for a run with this identity, or find that it is this run's already. The caller holds its lock.
+
+    With `force` what is there is removed: the whole run if it was begun with something else, or else `fold` (None: every fold).
 
     Raises:
-        InputError: the folder holds a run with another identity (each difference is shown), unless `force`, which
-            removes that run.
+        InputError: the folder holds a run with another identity; each difference is shown.
     """
     path = folder / "run.json"
-    if not path.is_file():
-        return write_json(path, wanted)
-    if not (changes := differences(_as_today(read_json(path), path), wanted)):
-        return None
-    if not force:
+    changes = differences(_as_today(read_json(path), path), wanted) if path.is_file() else []
+    if changes and not force:
         raise InputError(
             f"{folder}: this run was begun with other settings or data; give the new one a name with RUN=, "
             f"or FORCE=1 to train it anew (old -> new):{listed(changes, 20)}"
         )
-    for fold in folder.glob("fold*"):
-        shutil.rmtree(fold)
-    return write_json(path, wanted)
+    if force:
+        for spent in folder.glob(f"fold{'*' if changes or fold is None else fold}"):
+            shutil.rmtree(spent)
+    if changes or not path.is_file():
+        write_json(path, wanted)
 
 
 def _as_today(made: dict[str, Any], path: Path) -> dict[str, Any]:

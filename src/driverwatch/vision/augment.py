@@ -14,10 +14,9 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it calls home on impor
 import albumentations as A
 import cv2
 import numpy as np
-import yaml
 
 from driverwatch.errors import InputError
-from driverwatch.settings import AugmentSettings, InputSettings, nearest, pixels
+from driverwatch.settings import AugmentSettings, InputSettings, nearest, pixels, read_yaml
 
 MIRRORING = {"HorizontalFlip", "Flip", "Transpose", "D4", "RandomRotate90", "SquareSymmetry"}
 
@@ -32,7 +31,7 @@ def read_policy(folder: Path, name: str | None) -> list[dict[str, dict[str, Any]
         raise InputError(
             f"augment.policy: {path} does not exist; expected one of {', '.join(names)}{nearest(name, names)}"
         )
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content = read_yaml(path)
     if not isinstance(content, list) or not all(isinstance(t, dict) and len(t) == 1 for t in content):
         raise InputError(f"{path}: expected a list of one transform each, like `- Affine: {{rotate: [-5, 5], p: 0.5}}`")
     transforms = [{name: keywords or {} for name, keywords in t.items()} for t in content]

@@ -1,0 +1,85 @@
+"""A run's identity: what it was begun with, and the refusal of anything else."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+
+from driverwatch.artifacts import read_json, write_json
+from driverwatch.errors import InputError
+from driverwatch.settings import DatasetSettings, ModelSettings, load
+from driverwatch.training import run as runs
+
+
+def wanted(overrides: str = "", **other: Any) -> dict[str, Any]:
+    settings = load(ModelSettings, ROOT / "configs" / "models", "tiny", overrides)
+    dataset = load(DatasetSettings, ROOT / "configs" / "datasets", "drawn")
+    parts = {"folds": "f", "packs": {"train": "p", "test": "q"}, "weights": None, "policy": [], **other}
+    return runs.identity(settings, dataset, **parts)
+
+
+def begun(folder: Path) -> Path:
+    runs.begin(folder, wanted(), None, False)
+    for number in range(2):
+        (folder / f"fold{number}").mkdir()
+        (folder / f"fold{number}" / "manifest.json").write_text("{}")
+    return folder
+
+
+def test_the_same_again_goes_on(tmp_path: Path) -> None:
+    folder = begun(tmp_path)
+    runs.begin(folder, wanted("train.workers=3 predict.batch_size=7"), None, False)  # these decide speed, not results
+    assert runs.load(folder).finished(1)
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (wanted("train.epochs=2"), "settings.train.epochs: 13 -> 2"),
+        (wanted("augment.mirror=keep"), 'settings.augment.mirror: "swap" -> "keep"'),
+        (wanted(folds="g"), 'folds: "f" -> "g"'),
+        (wanted(packs={"train": "p", "test": "r"}), 'packs.test: "q" -> "r"'),
+        (wanted(weights={"file": "w"}), 'weights: null -> {"file": "w"}'),
+        (wanted(policy=[{"Affine": {}}]), "policy"),
+    ],
+)
+def test_anything_else_is_refused_with_the_difference(tmp_path: Path, other: dict[str, Any], said: str) -> None:
+    folder = begun(tmp_path)
+    with pytest.raises(InputError) as error:
+        runs.begin(folder, other, None, False)
+    assert said in str(error.value)
+    assert "RUN=" in str(error.value)
+    assert runs.load(folder).finished(0)
+    runs.begin(folder, other, 1, True)  # other settings: no fold of the old run may stay
+    assert not list(folder.glob("fold*"))
+    runs.begin(folder, other, None, False)
+
+
+def test_force_trains_anew_what_it_names(tmp_path: Path) -> None:
+    folder = begun(tmp_path)
+    runs.begin(folder, wanted(), 1, True)
+    assert [p.name for p in folder.glob("fold*")] == ["fold0"]
+    runs.begin(folder, wanted(), None, True)
+    assert not list(folder.glob("fold*"))
+
+
+def test_settings_added_since_do_not_end_a_run(tmp_path: Path) -> None:
+    folder = begun(tmp_path)
+    made = read_json(folder / "run.json")
+    del made["settings"]["train"]["warmup"]  # stored before `warmup` was a setting: its default is meant
+    write_json(folder / "run.json", made)
+    with pytest.raises(InputError, match=r"train.warmup: 0.0 -> 0.1"):
+        runs.begin(folder, wanted(), None, False)
+    runs.begin(folder, wanted("train.warmup=0"), None, False)
+
+
+def test_unknown_and_damaged_runs(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such run; there are: none"):
+        runs.load(tmp_path / "x")
+    folder = begun(tmp_path / "y")
+    with pytest.raises(InputError, match="there are: y"):
+        runs.load(tmp_path / "z")
+    write_json(folder / "run.json", {"settings": read_json(folder / "run.json")["settings"]})
+    with pytest.raises(InputError, match=r"run.json: lacks 'classes'"):
+        runs.load(folder)
