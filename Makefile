@@ -15,14 +15,16 @@ PYTHON := $(VENV)/bin/python
 Q       := $(if $(V),,@)
 DW       = $(Q)PYTHONPATH=src $(PYTHON) -m driverwatch
 
-# options that are given to a verb only when the variable is set
-option   = $(if $($(2)),--$(1) "$($(2))")
-flag     = $(if $(filter 1 yes true,$($(2))),--$(1))
-DATA_OPT = --dataset "$(DATASET)" $(call option,data,DATA)
+# options that are given to a verb only when the variable is set: on make's command line, since a NAME or SIZE in the
+# environment may mean anything; places and the data set may come from the environment too
+option   = $(if $(findstring command,$(origin $(2))),$(if $($(2)),--$(1) "$($(2))"))
+place    = $(if $($(2)),--$(1) "$($(2))")
+flag     = $(if $(findstring command,$(origin $(2))),$(if $(filter 1 yes true,$($(2))),--$(1)))
+DATA_OPT = --dataset "$(DATASET)" $(call place,data,DATA)
 
 RUNTIME := $(VENV)/.runtime-$(ACCELERATOR)
 DEV     := $(VENV)/.dev
-DEMO    := @$(MAKE) --no-print-directory DATASET=drawn DATA=
+DEMO    := @$(MAKE) --no-print-directory DATASET=drawn DATA= RUN= SET= FOLD= VIEWS= SIZE= SEED= FORCE= DRIVERS= TEST_DRIVERS= CLIPS= FRAMES=
 
 .PHONY: help setup demo sample subset folds pack train predict ensemble submissions check score backbones test lint clean
 
@@ -45,6 +47,9 @@ help: ## this list
 #: SIZE=180x240           pack size, height x width (default: the model's)
 #: DRIVERS TEST_DRIVERS CLIPS FRAMES SEED   what make sample draws
 #: FORCE=1                replace what is there
+#: SOURCE=<folder>        the full download that make subset picks from
+#: FILE=<csv>             the submission that make check checks
+#: PYTHON3=python3        the Python that builds .venv, 3.11 or later
 #: ACCELERATOR=cuda       install TensorFlow for an NVIDIA GPU
 #: DEBUG=1                show tracebacks
 #: V=1                    show the commands that make runs
@@ -59,7 +64,9 @@ need-%:
 setup: $(RUNTIME) ## build .venv from the pinned requirements
 
 $(RUNTIME): requirements/$(ACCELERATOR).txt
-	@test -x $(PYTHON) || $(PYTHON3) -m venv $(VENV)
+	@$(PYTHON3) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "$(PYTHON3) is older than Python 3.11; name a newer one: make PYTHON3=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
+	@$(PYTHON) -m pip --version >/dev/null 2>&1 || $(PYTHON3) -m venv --clear $(VENV)
 	@echo "installing $< into $(VENV), once"
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --requirement requirements/$(ACCELERATOR).txt
 	@touch $@
@@ -78,7 +85,7 @@ demo: setup ## the whole line on drawn photos: no download, no GPU, minutes
 	$(DEMO) score MODELS="tiny tiny_separable"
 
 sample: setup ## draw a competition (DATASET=drawn)
-	$(DW) sample --dataset "$(if $(filter command line environment,$(origin DATASET)),$(DATASET),drawn)" $(call option,data,DATA) \
+	$(DW) sample --dataset "$(if $(findstring command,$(origin DATASET)),$(DATASET),drawn)" $(call place,data,DATA) \
 	  $(call option,drivers,DRIVERS) $(call option,test-drivers,TEST_DRIVERS) $(call option,clips,CLIPS) \
 	  $(call option,frames,FRAMES) $(call option,size,SIZE) $(call option,seed,SEED) $(call flag,force,FORCE)
 
@@ -96,7 +103,7 @@ pack: setup | folds/$(DATASET).csv ## pack the photos into HDF5, at SIZE or as M
 
 train: need-MODEL setup | folds/$(DATASET).csv ## train every fold of MODEL that is not finished, and predict
 	$(DW) pack $(DATA_OPT) --model "$(MODEL)" $(call option,set,SET)
-	$(DW) train "$(MODEL)" $(DATA_OPT) $(call option,run,RUN) $(call option,set,SET) $(call option,weights,WEIGHTS) \
+	$(DW) train "$(MODEL)" $(DATA_OPT) $(call option,run,RUN) $(call option,set,SET) $(call place,weights,WEIGHTS) \
 	  $(call option,fold,FOLD) $(call flag,force,FORCE)
 
 predict: setup ## predict with the trained RUN (default: MODEL's) under VIEWS

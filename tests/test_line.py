@@ -1,6 +1,7 @@
 """The whole line through the command line, as the make targets call it, on a small drawn competition."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -85,9 +86,14 @@ def test_from_photos_to_submission(verb: Verb, project: Path, drawn: list[str]) 
         (["train", "tinny"], "expected one of .*; did you mean tiny"),
         (["train", "tiny"], "no fold file; run make folds"),
         (["predict", "tiny"], "no such run"),
-        (["ensemble"], "no run yet"),
+        (["ensemble"], "no run is there"),
+        (["ensemble", "--name", "../x"], "NAME=../x: expected letters"),
+        (["predict", "a/b"], "RUN=a/b: expected letters"),
+        (["pack", "--size", "256"], "SIZE=256: expected <height>x<width>"),
+        (["sample", "--seed", "-1"], "SEED=-1 must be at least 0"),
+        (["sample", "--dataset", "statefarm"], "not a drawn one"),
         (["ensemble", "--models", "a"], "no such run"),
-        (["predict", "tiny", "--views", "ten"], "expected one of centre, five_crop, ten_crop"),
+        (["predict", "tiny", "--views", "ten"], "VIEWS: views: input should be 'centre', 'five_crop' or 'ten_crop'"),
         (["folds", "--dataset", "stategarm"], "did you mean statefarm"),
         (["folds"], "DATA=<folder>"),
         (["pack"], "expected SIZE="),
@@ -138,3 +144,6 @@ def test_the_makefile_lists_every_target_and_variable() -> None:
     phony = next(line for line in text.splitlines() if line.startswith(".PHONY:")).split()[1:]
     listed = [line.split(":")[0] for line in text.splitlines() if " ## " in line]
     assert sorted(phony) == sorted(listed)
+    used = set(re.findall(r"\$\(call \w+,[a-z-]+,([A-Z_]+)\)", text)) | set(re.findall(r"need-([A-Z]+)", text))
+    documented = " ".join(line for line in text.splitlines() if line.startswith("#:"))
+    assert all(re.search(rf"\b{name}\b", documented) for name in used)

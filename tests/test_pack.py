@@ -1,6 +1,7 @@
 """Packs: every pixel where it belongs, contiguous, checked."""
 
 import json
+import os
 import pickle
 from pathlib import Path
 from types import SimpleNamespace
@@ -104,6 +105,19 @@ def test_the_same_again_changes_nothing(table: ImageTable, data: Path, tmp_path:
     assert Path(first.images.path).stat().st_mtime_ns == time
     with pytest.raises(InputError, match="packed under other folds"):
         pack.read(tmp_path / "pack", "train", "folds", SIZE)
+
+
+def test_copied_photos_are_the_same_photos(table: ImageTable, data: Path, tmp_path: Path) -> None:
+    first = packed(table, data, tmp_path / "pack")
+    for path in table.frame["path"]:
+        os.utime(data / path, (1, 1))  # unpacked again: other times, the same bytes
+    assert packed(table, data, tmp_path / "pack").digest == first.digest
+
+
+def test_bytes_after_the_end_of_a_jpeg_do_no_harm(table: ImageTable, data: Path, tmp_path: Path) -> None:
+    path = data / table.frame["path"][0]
+    path.write_bytes(path.read_bytes() + b"x" * 5000)
+    assert len(packed(table, data, tmp_path / "pack").names) == 120
 
 
 def test_other_photos_are_refused_until_forced(table: ImageTable, data: Path, tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ def test_scores_by_group() -> None:
     labels, groups = np.array([0, 1, 2, 0, 1, 2]), np.array(list("aabbcc"))
     table = summary({"m": rows()}, labels, groups)
     assert table["log loss"][0] == pytest.approx(log_loss(rows(), labels))
-    split = by({"m": rows()}, labels, groups, "driver", "abc")
+    split = by({"m": rows()}, labels, groups, "driver")
     assert split["m"].mean() == pytest.approx(log_loss(rows(), labels))
     assert list(split["images"]) == [2, 2, 2]
 

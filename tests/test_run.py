@@ -64,6 +64,47 @@ def test_force_trains_anew_what_it_names(tmp_path: Path) -> None:
     assert not list(folder.glob("fold*"))
 
 
+def test_folds_of_nobody_knows_what_are_refused(tmp_path: Path) -> None:
+    folder = begun(tmp_path)
+    (folder / "run.json").unlink()
+    with pytest.raises(InputError, match="missing"):
+        runs.begin(folder, wanted(), None, False)
+    (folder / "run.json").write_text("{")
+    with pytest.raises(InputError, match="expected a JSON manifest"):
+        runs.begin(folder, wanted(), None, False)
+    runs.begin(folder, wanted(), 0, True)
+    assert not list(folder.glob("fold*"))
+
+
+def test_a_run_without_a_finished_epoch_may_begin_anew(tmp_path: Path) -> None:
+    runs.begin(tmp_path, wanted(), None, False)
+    (tmp_path / "fold0").mkdir()
+    runs.begin(tmp_path, wanted("train.epochs=2"), None, False)
+    assert runs.load(tmp_path).settings.train.epochs == 2
+
+
+def test_a_manifest_must_be_of_its_run(tmp_path: Path) -> None:
+    folder = begun(tmp_path)
+    run = runs.load(folder)
+    good = {"settings": run.settings.model_dump(), "pretrained": None, "weights": "w", **run.origin}
+    write_json(folder / "fold0" / "manifest.json", good)
+    assert run.manifest(0)["weights"] == "w"
+    other = {**good, "settings": {**good["settings"], "backbone": "tiny_separable"}}
+    for wrong in (
+        other,
+        {**good, "folds": "g"},
+        {**good, "train_pack": "x"},
+        {k: v for k, v in good.items() if k != "weights"},
+    ):
+        write_json(folder / "fold0" / "manifest.json", wrong)
+        with pytest.raises(InputError, match="is of another run"):
+            run.manifest(0)
+    with pytest.raises(InputError, match="other folds than today's"):
+        run.refuse_strangers("g", run.packs)
+    with pytest.raises(InputError, match="another pack than today's"):
+        run.refuse_strangers("f", {})
+
+
 def test_settings_added_since_do_not_end_a_run(tmp_path: Path) -> None:
     folder = begun(tmp_path)
     made = read_json(folder / "run.json")

@@ -127,6 +127,32 @@ def test_a_killed_fold_ends_as_an_uninterrupted_one(
     assert same(whole, trained(broken, packs))
 
 
+def test_a_bundle_of_another_run_is_refused(
+    tmp_path: Path, packs: dict[str, Pack], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(*_: object) -> None:
+        raise Killed
+
+    monkeypatch.setattr(folds, "write_predictions", dies)
+    with pytest.raises(Killed):
+        trained(run_of(tmp_path), packs)
+    with pytest.raises(InputError, match="is of another run"):
+        trained(run_of(tmp_path, seed=5), packs)
+
+
+def test_a_driver_on_both_sides_is_refused(tmp_path: Path, packs: dict[str, Pack]) -> None:
+    overlapping = Rows(np.arange(30), np.arange(30, COUNT))
+    with pytest.raises(InputError, match="driver p3 is trained on and held out"):
+        train_fold(run_of(tmp_path), 0, packs, overlapping, None, PredictSettings())
+
+
+def test_a_wrong_layer_name_in_a_late_stage_ends_before_the_first_epoch(tmp_path: Path, packs: dict[str, Pack]) -> None:
+    run = run_of(tmp_path, stages=[{}, {"freeze_until": "stage9"}])
+    with pytest.raises(InputError, match="stage9 is no layer or block"):
+        trained(run, packs)
+    assert not (run.fold(0) / "bundle.h5").exists()
+
+
 def test_selecting_an_epoch_is_labelled(tmp_path: Path, packs: dict[str, Pack]) -> None:
     run = run_of(tmp_path, select="best")
     trained(run, packs)
@@ -140,21 +166,21 @@ def test_selecting_an_epoch_is_labelled(tmp_path: Path, packs: dict[str, Pack]) 
 def test_views_on_the_device_are_the_views_of_an_array(tmp_path: Path, packs: dict[str, Pack]) -> None:
     run = run_of(tmp_path)
     classifier = build(run.settings, CLASSES, (80.0,) * 3, None)
-    block, rows = packs["train"].images, np.array([5, 0, 40])
-    found = Predictor(classifier, "ten_crop", SIZE, (32, 40), SWAP)(block, rows)
-    crops = cut_all(np.asarray(block.open()[rows]), "ten_crop", (32, 40))
+    images, rows = packs["train"].images.open(), np.array([5, 0, 40])
+    found = Predictor(classifier, "ten_crop", SIZE, (32, 40), SWAP)(images, rows)
+    crops = cut_all(np.asarray(images[rows]), "ten_crop", (32, 40))
     each = np.stack([classifier.predict(np.ascontiguousarray(crop), verbose=0) for crop in crops])
     assert np.allclose(found["centre"], each[0], atol=1e-6)
     assert np.allclose(found["five_crop"], each[:5].mean(axis=0), atol=1e-6)
     swapped = np.concatenate([each[:5], each[5:][..., SWAP]])
     assert np.allclose(found["ten_crop"], swapped.mean(axis=0), atol=1e-6)
-    kept = Predictor(classifier, "ten_crop", SIZE, (32, 40))(block, rows)["ten_crop"]
+    kept = Predictor(classifier, "ten_crop", SIZE, (32, 40))(images, rows)["ten_crop"]
     assert np.allclose(kept, each.mean(axis=0), atol=1e-6)
 
 
 def batches(run: Run, packs: dict[str, Pack], epoch: int = 0) -> TrainingBatches:
     pack = packs["train"]
-    return TrainingBatches(pack.images, ROWS.training, pack.labels, run.settings, run.policy, SWAP, epoch)
+    return TrainingBatches(pack.images.open(), ROWS.training, pack.labels, run.settings, run.policy, SWAP, epoch)
 
 
 def test_an_epoch_sees_every_training_row_once(tmp_path: Path, packs: dict[str, Pack]) -> None:
@@ -219,7 +245,9 @@ def test_a_finished_folds_weights_predict_the_same(tmp_path: Path, packs: dict[s
     found = trained(run, packs)["five_crop"]
     classifier = build(run.settings, CLASSES, packs["train"].mean, None, load=False)
     load_state(run.fold(0) / "weights.h5", {"model": classifier.weights})
-    again = Predictor(classifier, "ten_crop", SIZE, (32, 40), crops_at_once=40)(packs["test"].images, np.arange(9))
+    again = Predictor(classifier, "ten_crop", SIZE, (32, 40), crops_at_once=40)(
+        packs["test"].images.open(), np.arange(9)
+    )
     assert np.array_equal(again["five_crop"], found)
 
 

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import tempfile
@@ -48,10 +49,19 @@ class Places:
         return self.build / "pack" / size
 
     def run(self, run: str) -> Path:
-        return self.runs / run
+        return self.runs / plain_name(run, "RUN")
 
-    def fold(self, run: str, fold: int) -> Path:
-        return self.runs / run / f"fold{fold}"
+    def submission(self, name: str) -> Path:
+        return self.submissions / f"{plain_name(name, 'NAME')}.csv"
+
+
+def plain_name(name: str, variable: str) -> str:
+    """Return a name that can only ever be one file or folder name; refuse anything else."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        raise InputError(
+            f"{variable}={name}: expected letters, digits, '.', '_' and '-', beginning with a letter or digit"
+        )
+    return name
 
 
 @contextmanager
@@ -94,12 +104,17 @@ def _flush(path: Path) -> None:
 def sweep_partials(folder: Path) -> None:
     """Remove temporary files that a killed writer left in `folder`; call it under that folder's lock."""
     for partial in folder.glob(".*.partial"):
-        partial.unlink(missing_ok=True)
+        if partial.is_file():
+            partial.unlink(missing_ok=True)
 
 
 @contextmanager
-def locked(folder: Path, name: str = ".lock") -> Iterator[None]:
-    """Hold `folder` for one writer; a second one is refused at once. The lock ends with its process, however it ends."""
+def locked(folder: Path, name: str = ".lock", sweep: bool = True) -> Iterator[int]:
+    """Hold `folder` for one writer; a second one is refused at once.
+
+    Yields the lock's file descriptor: a process that inherits it goes on holding the lock, and the lock ends with the
+    last of them, however they end. With `sweep`, temporary files of killed writers are removed first.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / name).open("w")
@@ -112,8 +127,9 @@ def locked(folder: Path, name: str = ".lock") -> Iterator[None]:
             raise InputError(
                 f"{folder}: another command is writing here; wait for it to end, then run again."
             ) from None
-        sweep_partials(folder)
-        yield
+        if sweep:
+            sweep_partials(folder)
+        yield lock.fileno()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -32,6 +32,12 @@ def _context(dataset: str, data: Path | None) -> Any:
     return open_context(dataset, data)
 
 
+def _predict_settings(views: str, batch_size: int) -> Any:
+    from driverwatch.settings import PredictSettings, parse
+
+    return parse(PredictSettings, {"views": views, "batch_size": batch_size}, "VIEWS")
+
+
 @app.command()
 def sample(
     dataset: Dataset = "drawn",
@@ -114,36 +120,36 @@ def train_fold(
     weights: Weights = None,
 ) -> None:
     """One fold, in this process; `train` calls it."""
-    from driverwatch.steps.submit import views_of
     from driverwatch.steps.train import train_one_fold
 
-    train_one_fold(_context(dataset, None), run, fold, weights, views_of(views) or "ten_crop", batch_size, workers)
+    train_one_fold(_context(dataset, None), run, fold, weights, _predict_settings(views, batch_size), workers)
 
 
 @app.command()
 def predict(
-    run: str, dataset: Dataset = "statefarm", views: str = "ten_crop", fold: Fold = None, batch_size: int = 64
+    run: str, dataset: Dataset = "statefarm", views: str = "ten_crop", fold: Fold = None, batch_size: int = 20
 ) -> None:
     """Predict with a trained run under other views."""
-    from driverwatch.steps.submit import views_of
     from driverwatch.steps.train import predict as step
 
-    step(_context(dataset, None), run, views_of(views) or "ten_crop", fold, batch_size)
+    step(_context(dataset, None), run, _predict_settings(views, batch_size), fold)
 
 
 @app.command()
 def ensemble(
     models: Models = "",
-    name: str = "ensemble",
+    name: str | None = None,
     dataset: Dataset = "statefarm",
     data: Data = None,
     views: str | None = None,
     fold: Fold = None,
 ) -> None:
     """Average runs into a checked submission."""
-    from driverwatch.steps.submit import make_ensemble, views_of
+    from driverwatch.steps.submit import make_ensemble
 
-    make_ensemble(_context(dataset, data), models.split(), name, views_of(views), fold)
+    chosen = None if views is None else _predict_settings(views, 1).views
+    name = name or ("ensemble" if fold is None else f"ensemble-fold{fold}")
+    make_ensemble(_context(dataset, data), models.split(), name, chosen, fold)
 
 
 @app.command()
@@ -165,7 +171,7 @@ def check(file: Path, dataset: Dataset = "statefarm", data: Data = None) -> None
 @app.command()
 def score(models: Models = "", dataset: Dataset = "statefarm", data: Data = None) -> None:
     """Print out-of-fold scores per run, view set, fold, driver and class."""
-    from driverwatch.steps.submit import print_scores
+    from driverwatch.steps.score import print_scores
 
     print_scores(_context(dataset, data), models.split())
 
@@ -190,6 +196,7 @@ def main() -> None:
             traceback.print_exc()
         print(f"driverwatch: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("driverwatch: interrupted; the same command goes on", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == 130:  # Ctrl-C
+            print("driverwatch: interrupted; the same command goes on", file=sys.stderr)
+        raise

@@ -18,6 +18,9 @@ ViewSet = Literal["centre", "five_crop", "ten_crop"]
 VIEW_SETS: tuple[ViewSet, ...] = ("centre", "five_crop", "ten_crop")  # each holds the one before it
 
 
+SIZE = r"[1-9]\d{0,4}x[1-9]\d{0,4}"  # height x width
+
+
 class Strict(BaseModel):
     """Unknown keys and loosely typed values are errors."""
 
@@ -25,7 +28,7 @@ class Strict(BaseModel):
 
 
 def _size(text: object) -> object:
-    if not isinstance(text, str) or not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", text):
+    if not isinstance(text, str) or not re.fullmatch(SIZE, text):
         raise ValueError("must be <height>x<width> in pixels, like 224x298")
     return text
 

@@ -4,10 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from driverwatch.artifacts import read_json
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
-from driverwatch.errors import InputError
 from driverwatch.inference import predictions
 from driverwatch.inference.paths import prediction_path
 from driverwatch.settings import VIEW_SETS, ViewSet
@@ -24,7 +22,12 @@ class Member:
 
 def honest_views(run: Run) -> ViewSet:
     """`ten_crop` where training mirrored too, else `five_crop`: mirrored views of a network that never saw one mislead it."""
-    return "ten_crop" if run.settings.augment.mirror != "none" else "five_crop"
+    return "ten_crop" if mirrored(run) else "five_crop"
+
+
+def mirrored(run: Run) -> bool:
+    """Whether training showed mirrored images."""
+    return run.settings.augment.mirror != "none"
 
 
 def out_of_fold(member: Member, pack: Pack, folds: FoldTable) -> np.ndarray:
@@ -57,12 +60,7 @@ def on_test(member: Member, names: list[str], folds: list[int]) -> np.ndarray:
 
 def origin(run: Run, fold: int, views: ViewSet) -> dict[str, str]:
     """What a fold's prediction file must say of its origin: the run's digests and the weights the fold ended with."""
-    manifest = run.fold(fold) / "manifest.json"
-    if not manifest.is_file():
-        raise InputError(
-            f"{run.folder}: fold {fold} is not finished; run make train MODEL=... RUN={run.name} again, it goes on"
-        )
-    return {**run.origin, "weights": read_json(manifest)["weights"], "views": views}
+    return {**run.origin, "weights": run.manifest(fold)["weights"], "views": views}
 
 
 def mean(parts: list[np.ndarray]) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Out-of-fold scores as tables: per run and view set, per fold, driver and class."""
 
-from collections.abc import Iterable
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -38,24 +38,26 @@ def standard_error(losses: np.ndarray, groups: np.ndarray) -> float:
     return float(np.sqrt(count / (count - 1) * (residuals**2).sum()) / len(losses)) if count > 1 else float("nan")
 
 
+Metric = Callable[[np.ndarray, np.ndarray], float]
+
+
 def by(
-    rows: dict[str, np.ndarray], labels: np.ndarray, keys: np.ndarray, title: str, order: Iterable[object]
+    rows: dict[str, np.ndarray], labels: np.ndarray, keys: np.ndarray, title: str, metric: Metric = log_loss
 ) -> pd.DataFrame:
-    """Log loss of each entry of `rows` within each value of `keys`, in `order`, with the number of images."""
+    """`metric` of each entry of `rows` within each value of `keys` (N,), in their order, with the number of images."""
     lines = []
-    for key in order:
+    for key in sorted(set(keys)):
         chosen = keys == key
-        if chosen.any():
-            losses = {name: log_loss(p[chosen], labels[chosen]) for name, p in rows.items()}
-            lines.append({title: str(key), "images": int(chosen.sum()), **losses})
+        found = {name: metric(p[chosen], labels[chosen]) for name, p in rows.items()}
+        lines.append({title: str(key), "images": int(chosen.sum()), **found})
     return pd.DataFrame(lines)
 
 
-def text(table: pd.DataFrame, title: str) -> str:
-    """A table as aligned text: losses to four places, shares in percent."""
+def text(table: pd.DataFrame, title: str, percent: bool = False) -> str:
+    """A table as aligned text: losses to four places, shares (`right`, or all with `percent`) in percent."""
     shown = table.copy()
     for column in shown.columns:
         if pd.api.types.is_float_dtype(shown[column]):
-            form = "{:.1%}" if column == "right" else "{:.4f}"
+            form = "{:.1%}" if percent or column == "right" else "{:.4f}"
             shown[column] = [form.format(value) for value in shown[column]]
     return f"{title}\n{shown.to_string(index=False)}\n"

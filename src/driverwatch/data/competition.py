@@ -73,8 +73,7 @@ def read_train(settings: DatasetSettings, data: Path) -> ImageTable:
         settings.train_images.format(label=label, image=image)
         for label, image in zip(raw[columns.label], raw[columns.image], strict=True)
     ]
-    folders = {str(Path(settings.train_images.format(label=label, image="x")).parent) for label in classes}
-    problems += _file_problems(data, paths, folders)
+    problems += _file_problems(data, paths, settings.train_images)
     if problems:
         raise InputError(
             f"{table} and {data}: {len(problems)} problems; mend the folder or the table:{listed(problems)}"
@@ -112,14 +111,31 @@ def read_test(settings: DatasetSettings, data: Path) -> ImageTable:
     """Read the test images that the sample submission asks for; they may be none. Raises as `read_train`."""
     names = sorted(read_sample_submission(settings, data))
     paths = [settings.test_images.format(image=name) for name in names]
-    folder = str(Path(settings.test_images.format(image="x")).parent)
-    if problems := _file_problems(data, paths, {folder}):
+    if problems := _file_problems(data, paths, settings.test_images):
         raise InputError(
-            f"{data / settings.sample_submission} and {data / folder}: {len(problems)} problems; "
+            f"{data / settings.sample_submission} and {data}: {len(problems)} problems; "
             f"fetch the data again:{listed(problems)}"
         )
     frame = pd.DataFrame({"image": names, "driver": [""] * len(names), "label": [-1] * len(names), "path": paths})
     return ImageTable(frame.astype({"label": "int64"}), tuple(settings.classes))
+
+
+def read_both(settings: DatasetSettings, data: Path) -> tuple[ImageTable, ImageTable]:
+    """Read training and test images; what is wrong with either is said at once. Raises as `read_train`."""
+    found, problems = [], []
+    for reader in (read_train, read_test):
+        try:
+            found.append(reader(settings, data))
+        except InputError as error:
+            problems.append(str(error))
+    if problems:
+        raise InputError("\n".join(problems))
+    train, test = found
+    if both := sorted(set(train.names) & set(test.names)):
+        raise InputError(
+            f"{data}: {len(both)} names are training and test images at once; fetch the data again:{listed(both)}"
+        )
+    return train, test
 
 
 def read_truth(settings: DatasetSettings, data: Path) -> dict[str, int] | None:
@@ -144,14 +160,13 @@ def _name_problems(names: "pd.Series[str]") -> list[str]:
     ]
 
 
-def _file_problems(data: Path, paths: Iterable[str], folders: set[str]) -> list[str]:
-    """Files that the table names and the folders lack, and images that the folders hold and the table does not name."""
+def _file_problems(data: Path, paths: Iterable[str], template: str) -> list[str]:
+    """Files that the table names and that are not there, and images below the template's folder that no table names."""
+    root = Path(template.split("{")[0])
     named = set(paths)
     present = {
-        f"{folder}/{file.name}"
-        for folder in folders
-        if (data / folder).is_dir()
-        for file in (data / folder).iterdir()
+        file.relative_to(data).as_posix()
+        for file in (data / root).rglob("*")
         if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
     }
     missing = [f"missing file {path}" for path in sorted(named - present)]

@@ -32,10 +32,10 @@ class FoldTable:
         return dict(zip(self.frame["driver"], self.frame["fold"], strict=True))
 
     def rows(self, drivers: np.ndarray, fold: int) -> tuple[np.ndarray, np.ndarray]:
-        """Row numbers (training, held out) of `fold`, given each row's driver.
+        """Row numbers (training, held out) of `fold`, given each row's driver; no driver is in both.
 
         Raises:
-            InputError: a driver that no fold knows, or one on both sides.
+            InputError: a driver that no fold knows, or a fold that is not there.
         """
         known = self.of_driver
         if strangers := sorted(set(drivers) - set(known)):
@@ -45,8 +45,6 @@ class FoldTable:
         if not 0 <= fold < self.count:
             raise InputError(f"FOLD={fold}: expected 0 to {self.count - 1}")
         held_out = np.array([known[driver] == fold for driver in drivers])
-        if both := set(drivers[held_out]) & set(drivers[~held_out]):
-            raise InputError(f"folds: driver {min(both)} lies on both sides of fold {fold}")
         return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 

@@ -17,7 +17,16 @@ import cv2
 import h5py
 import numpy as np
 
-from driverwatch.artifacts import digest_of, locked, provenance, read_json, replacing, require_space, write_json
+from driverwatch.artifacts import (
+    digest_of,
+    digest_of_file,
+    locked,
+    provenance,
+    read_json,
+    replacing,
+    require_space,
+    write_json,
+)
 from driverwatch.data.competition import ImageTable
 from driverwatch.errors import InputError, listed
 from driverwatch.settings import pixels
@@ -82,8 +91,8 @@ def decode(path: Path, size: tuple[int, int]) -> Decoded:
 
 
 def _cut_short(content: bytes) -> bool:
-    """Whether a JPEG lacks its end marker: OpenCV fills the missing part with grey and says nothing."""
-    return content[:2] == b"\xff\xd8" and b"\xff\xd9" not in content[-4096:]
+    """Whether a JPEG's last scan lacks its end marker: OpenCV fills the missing part with grey and says nothing."""
+    return content[:2] == b"\xff\xd8" and content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda")
 
 
 def write(table: ImageTable, data: Path, folder: Path, kind: str, size: str, folds: str, force: bool = False) -> None:
@@ -99,7 +108,7 @@ def write(table: ImageTable, data: Path, folder: Path, kind: str, size: str, fol
     with locked(folder):
         signature = _signature(table, data, size)
         if path.is_file() and manifest.is_file() and not force:
-            _keep(path, manifest, signature, folds, data)
+            _keep(path, manifest, table, data, {"signature": signature, "folds": folds}, size)
             return
         start = time.monotonic()
         height, width = pixels(size)
@@ -110,23 +119,37 @@ def write(table: ImageTable, data: Path, folder: Path, kind: str, size: str, fol
         write_json(manifest, {**facts, "seconds": round(time.monotonic() - start, 1), **provenance()})
 
 
-def _keep(path: Path, manifest: Path, signature: str, folds: str, data: Path) -> None:
-    """Find that a pack is of the same sources, and renew the digest of the folds it is used under."""
+def _keep(path: Path, manifest: Path, table: ImageTable, data: Path, today: dict[str, str], size: str) -> None:
+    """Find that a pack is of the same sources (by time and size, or else byte by byte); renew the folds it is used under."""
     made = read_json(manifest)
-    if made.get("signature") != signature:
+    if made.get("signature") != today["signature"] and made.get("digest") != _source_digest(table, data, size):
         raise InputError(
-            f"{path}: packed from other files than {data} now holds; pack again with FORCE=1, or use another DATASET"
+            f"{path}: packed from other files than {data} now holds; make pack FORCE=1 packs anew (runs on the old pack "
+            "then no longer count), or use another DATASET"
         )
-    if made.get("folds") != folds:
-        write_json(manifest, {**made, "folds": folds})
+    if made != made | today:
+        write_json(manifest, made | today)
     say(f"{path}: up to date ({made['images']} images)")
+
+
+def _source_digest(table: ImageTable, data: Path, size: str) -> str:
+    """What `_fill` would call its sources, without decoding them."""
+    digest = hashlib.sha256(f"{pixels(size)}".encode())
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for found in pool.map(digest_of_file, [data / path for path in table.frame["path"]]):
+            digest.update(found.encode())
+    digest.update(_table_digest(table).encode())
+    return digest.hexdigest()
+
+
+def _table_digest(table: ImageTable) -> str:
+    return digest_of(table.frame[["image", "driver", "label"]].astype(str).to_numpy().tolist())
 
 
 def _signature(table: ImageTable, data: Path, size: str) -> str:
     """Digest of the table and of each file's size and time: tells in a moment whether anything changed."""
     stats = [(data / path).stat() for path in table.frame["path"]]
-    rows = table.frame[["image", "driver", "label"]].astype(str).to_numpy().tolist()
-    return digest_of([size, rows, [[s.st_size, s.st_mtime_ns] for s in stats]])
+    return digest_of([size, _table_digest(table), [[s.st_size, s.st_mtime_ns] for s in stats]])
 
 
 def _fill(temporary: Path, table: ImageTable, data: Path, size: tuple[int, int], label: str) -> dict[str, Any]:
@@ -155,7 +178,7 @@ def _fill(temporary: Path, table: ImageTable, data: Path, size: tuple[int, int],
         for column, values in (("names", frame["image"]), ("drivers", frame["driver"])):
             file.create_dataset(column, data=np.array(values.to_list(), dtype=object), dtype=strings, shape=(count,))
         file.create_dataset("labels", data=frame["label"].to_numpy(np.int64))
-        digest.update(digest_of(frame[["image", "driver", "label"]].astype(str).to_numpy().tolist()).encode())
+        digest.update(_table_digest(table).encode())
         mean, std = _moments(total, count * size[0] * size[1])
         file.attrs.update({"digest": digest.hexdigest(), "mean": mean, "std": std})
     return {"digest": digest.hexdigest(), "mean": mean, "std": std}

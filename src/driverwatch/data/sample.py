@@ -15,7 +15,8 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from driverwatch.artifacts import locked, provenance, read_json, write_json
+from driverwatch.artifacts import digest_of_file, locked, provenance, read_json, write_json
+from driverwatch.data import drawing
 from driverwatch.data.drawing import POSES, Driver, draw
 from driverwatch.errors import InputError
 from driverwatch.settings import DatasetSettings, Size, Strict, pixels
@@ -58,8 +59,9 @@ def write(options: SampleOptions, settings: DatasetSettings, data: Path, force: 
     """
     _check(options, settings)
     manifest = data / "sample.json"
-    with locked(data.parent, f".{data.name}.lock"):
-        if manifest.is_file() and read_json(manifest).get("options") == asdict(options) and not force:
+    with locked(data.parent, f".{data.name}.lock", sweep=False):
+        wanted = {"options": asdict(options), "drawing": digest_of_file(Path(drawing.__file__))}
+        if manifest.is_file() and wanted.items() <= read_json(manifest).items() and not force:
             return say(f"{data}: up to date (seed {options.seed})")
         if data.exists() and any(data.iterdir()) and not (force and manifest.is_file()):
             way = "FORCE=1 draws anew" if manifest.is_file() else "it was not drawn by make sample and is left alone"
@@ -71,7 +73,7 @@ def write(options: SampleOptions, settings: DatasetSettings, data: Path, force: 
         _write_tables(shots, settings, partial)
         write_json(
             partial / "sample.json",
-            {"options": asdict(options), "seconds": round(time.monotonic() - start, 1), **provenance()},
+            {**wanted, "seconds": round(time.monotonic() - start, 1), **provenance()},
         )
         shutil.rmtree(data, ignore_errors=True)
         partial.rename(data)
@@ -86,6 +88,10 @@ def _check(options: SampleOptions, settings: DatasetSettings) -> None:
     counts = {key: value for key, value in asdict(options).items() if isinstance(value, int) and key != "seed"}
     if wrong := [key.upper() for key, value in counts.items() if value < 1]:
         raise InputError(f"sample: {', '.join(wrong)} must be at least 1")
+    if options.seed < 0:
+        raise InputError(f"sample: SEED={options.seed} must be at least 0")
+    if settings.truth is None:
+        raise InputError("sample: this dataset's YAML names no truth file, so it is not a drawn one; use DATASET=drawn")
     try:
         _Checked(size=options.size)
     except ValueError as error:

@@ -39,7 +39,7 @@ def pick(settings: DatasetSettings, source: Path, data: Path) -> None:
         )
     if data.exists():
         raise InputError(f"{data}: is there already; remove it, or name another DATA= folder")
-    with locked(data.parent, f".{data.name}.lock"):
+    with locked(data.parent, f".{data.name}.lock", sweep=False):
         require_space(data.parent, sum((source / path).stat().st_size for path in paths))
         partial = data.with_name(f".{data.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)

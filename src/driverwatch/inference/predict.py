@@ -7,7 +7,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from driverwatch.data.pack import ImageBlock
 from driverwatch.models.classifier import Classifier
 from driverwatch.settings import VIEW_SETS, ViewSet
 from driverwatch.terminal import track
@@ -54,13 +53,13 @@ class Predictor:
         self.model = OnViews(classifier, self.unique, size)
         self.model.compile()
 
-    def __call__(self, block: ImageBlock, rows: np.ndarray, label: str = "") -> dict[ViewSet, np.ndarray]:
-        """Predict `rows` of a pack under the view set and every smaller one that it holds.
+    def __call__(self, images: np.ndarray, rows: np.ndarray, label: str = "") -> dict[ViewSet, np.ndarray]:
+        """Predict `rows` of packed images (uint8 (N, H, W, 3), mapped) under the view set and every smaller one that it holds.
 
         Returns:
             float32 (len(rows), C) by view set, rows sum to 1.
         """
-        parts = [np.asarray(self.model.predict_on_batch(images)) for images in self._batches(block, rows, label)]
+        parts = [np.asarray(self.model.predict_on_batch(batch)) for batch in self._batches(images, rows, label)]
         found = (
             np.concatenate(parts)[: len(rows)] if parts else np.zeros((0, len(self.unique), self.classes), np.float32)
         )
@@ -73,9 +72,8 @@ class Predictor:
         mean = found[:, [self.unique.index(view) for view in views]].mean(axis=1, dtype=np.float64)
         return (mean / mean.sum(axis=1, keepdims=True)).astype(np.float32)
 
-    def _batches(self, block: ImageBlock, rows: np.ndarray, label: str) -> Iterator[np.ndarray]:
+    def _batches(self, images: np.ndarray, rows: np.ndarray, label: str) -> Iterator[np.ndarray]:
         """Batches of one shape (the last one filled up with its first image), so that nothing is compiled twice."""
-        images = block.open()
         starts = range(0, len(rows), self.batch)
         for start in track(starts, len(rows), label, step=self.batch) if label else starts:
             chosen = rows[start : start + self.batch]

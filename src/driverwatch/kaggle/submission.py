@@ -34,8 +34,8 @@ def write(probabilities: np.ndarray, names: list[str], header: list[str], path: 
     check(path, names, header)
 
 
-def check(path: Path, names: list[str], header: list[str]) -> None:
-    """Refuse what Kaggle would refuse or silently rescale.
+def check(path: Path, names: list[str], header: list[str]) -> np.ndarray:
+    """Refuse what Kaggle would refuse or silently rescale; return the probabilities, float64 (N, C), in the order of `names`.
 
     Raises:
         InputError: another header, images missing, repeated or unknown, values that are no probabilities, rows that do
@@ -67,3 +67,5 @@ def check(path: Path, names: list[str], header: list[str]) -> None:
             f"{path}: line {int(np.argmax(off)) + 2}: expected a row that sums to 1, got "
             f"{values[np.argmax(off)].sum():.6f}; write it again"
         )
+    position = {name: i for i, name in enumerate(found)}
+    return values[[position[name] for name in names]]

@@ -19,16 +19,19 @@ def find(settings: ModelSettings, folder: Path | None) -> Path | None:
     row = BACKBONES[settings.backbone]
     if settings.weights == "none":
         return None
+    scratch = 'SET="weights=none train.stages.0.freeze_until=null"'
+    if not row.weight_files:
+        raise InputError(f"{settings.backbone}: has no ImageNet weights; train it from scratch with {scratch}")
     if folder is not None:
         if not folder.is_dir():
             raise InputError(f"WEIGHTS={folder}: no such folder; name the folder that holds {row.weight_files[0]}")
         if found := next((folder / name for name in row.weight_files if (folder / name).is_file()), None):
             return found
     if not row.downloads:
-        expected = " or ".join(row.weight_files) or "none exist"
+        expected = " or ".join(row.weight_files)
         raise InputError(
             f"{settings.backbone}: no ImageNet weights to download; put {expected} into a folder and pass "
-            'WEIGHTS=<folder>, or train from scratch with SET="weights=none"'
+            f"WEIGHTS=<folder>, or train from scratch with {scratch}"
         )
     return None
 

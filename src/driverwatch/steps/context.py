@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from driverwatch.artifacts import Places
+from driverwatch.artifacts import Places, plain_name
 from driverwatch.data import folds as fold_tables
 from driverwatch.data import pack as packs
 from driverwatch.data.competition import ImageTable
@@ -31,7 +31,7 @@ class Context:
 
 
 def open_context(dataset: str, data: Path | None) -> Context:
-    settings = load(DatasetSettings, CONFIGS / "datasets", dataset)
+    settings = load(DatasetSettings, CONFIGS / "datasets", plain_name(dataset, "DATASET"))
     return Context(dataset, settings, Places(dataset), data or Path(settings.data))
 
 

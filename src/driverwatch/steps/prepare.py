@@ -1,10 +1,11 @@
 """From photos to packs: draw or pick a competition, fold it by driver, pack it."""
 
+import re
 from pathlib import Path
 
 from driverwatch.data import competition, folds, pack
 from driverwatch.errors import InputError
-from driverwatch.settings import ModelSettings, load
+from driverwatch.settings import SIZE, ModelSettings, load
 from driverwatch.steps.context import CONFIGS, Context
 from driverwatch.terminal import say
 
@@ -24,11 +25,16 @@ def pick_subset(context: Context, source: Path) -> None:
 
 
 def make_folds(context: Context, force: bool) -> None:
-    """Write the fold file, or hold the one there against the data."""
-    table = competition.read_train(context.settings, context.data)
+    """Write the fold file, or hold the one there against the data; the whole data set is checked either way."""
+    table, _ = competition.read_both(context.settings, context.data)
     path = context.places.folds
     if path.is_file() and not force:
         found = folds.read(path, table)
+        if found.count != context.settings.folds:
+            raise InputError(
+                f"{path}: holds {found.count} folds, the dataset's YAML asks for {context.settings.folds}; "
+                "change the YAML, or make folds FORCE=1 (runs on the old folds then no longer count)"
+            )
         return say(
             f"{path}: fits the data ({found.count} folds, {len(found.frame)} drivers, digest {found.digest[:12]})"
         )
@@ -47,6 +53,8 @@ def make_packs(context: Context, size: str | None, model: str | None, overrides:
         if model is None:
             raise InputError("pack: expected SIZE=<height>x<width> or MODEL=<name>")
         size = load(ModelSettings, CONFIGS / "models", model, overrides).input.pack
+    elif not re.fullmatch(SIZE, size):
+        raise InputError(f"SIZE={size}: expected <height>x<width> in pixels, like 180x240")
     folder = context.places.pack(size)
     if (
         not context.data.is_dir()
@@ -54,8 +62,7 @@ def make_packs(context: Context, size: str | None, model: str | None, overrides:
         and not force
     ):
         return say(f"{folder}: kept; {context.data} is not here to compare it with")
-    train = competition.read_train(context.settings, context.data)
-    test = competition.read_test(context.settings, context.data)
+    train, test = competition.read_both(context.settings, context.data)
     digest = folds.read(context.places.folds, train).digest
     pack.write(train, context.data, folder, "train", size, digest, force)
     return pack.write(test, context.data, folder, "test", size, digest, force)

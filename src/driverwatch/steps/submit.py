@@ -1,13 +1,11 @@
-"""From predictions to submissions and scores."""
+"""From predictions to submissions."""
 
 import time
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from driverwatch.artifacts import digest_of_file, provenance, write_json
 from driverwatch.blend import ensemble as blending
-from driverwatch.blend import score as scores
 from driverwatch.blend.ensemble import Member
 from driverwatch.data import competition
 from driverwatch.data.folds import FoldTable
@@ -15,9 +13,9 @@ from driverwatch.data.pack import Pack
 from driverwatch.errors import InputError
 from driverwatch.kaggle import submission
 from driverwatch.metrics import accuracy, log_loss
-from driverwatch.settings import VIEW_SETS, EnsembleSettings, ViewSet, load
-from driverwatch.steps.closing import closing
+from driverwatch.settings import EnsembleSettings, ViewSet, load
 from driverwatch.steps.context import CONFIGS, Context, open_packs
+from driverwatch.steps.train import refuse_fold
 from driverwatch.terminal import say
 from driverwatch.training import run as runs
 
@@ -26,45 +24,44 @@ def finished_runs(context: Context, names: list[str]) -> tuple[list[runs.Run], F
     """The named runs (default: every finished one), with the folds and a training pack they all share.
 
     Raises:
-        InputError: none there, one not finished, or runs on other folds or other images.
+        InputError: none there, a named one not finished or named twice, or runs on other folds or other images.
     """
-    folders = [context.places.run(name) for name in names] or [
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise InputError(f"MODELS: {', '.join(sorted(twice))} is named twice")
+    paths = [context.places.run(name) for name in names] or [
         p.parent for p in sorted(context.places.runs.glob("*/run.json"))
     ]
-    found = [runs.load(folder) for folder in folders]
+    found = [run for run in map(runs.load, paths) if _is_finished(context, run, bool(names))]
     if not found:
-        raise InputError(f"{context.places.runs}: no run yet; run make train MODEL=... DATASET={context.dataset} first")
-    opened = [open_packs(context, run.settings.input.pack) for run in found]
-    folds = opened[0][0]
-    done = [all(run.finished(k) for k in range(folds.count)) for run in found]
-    if names and not all(done):
         raise InputError(
-            f"{found[done.index(False)].folder}: not every fold is finished; run make train again, it goes on"
+            f"{context.places.runs}: no run is there that has finished every fold; run make train MODEL=... "
+            f"DATASET={context.dataset}, or again: it goes on"
         )
+    opened = [open_packs(context, run.settings.input.pack) for run in found]
+    folds, first = opened[0][0], opened[0][1]["train"]
     for run, (_, packs) in zip(found, opened, strict=True):
-        _refuse_strangers(context, run, folds, packs)
-        if list(packs["train"].names) != list(opened[0][1]["train"].names):
-            raise InputError(f"{run.folder}: its pack holds other images than {found[0].folder}'s")
-    if not any(done):
-        raise InputError(f"{context.places.runs}: no run has finished every fold; run make train again, it goes on")
-    kept = [run for run, whole in zip(found, done, strict=True) if whole]
-    if left := [run.name for run, whole in zip(found, done, strict=True) if not whole]:
-        say(f"left out, not finished: {', '.join(left)}")
-    return kept, folds, opened[0][1]["train"]
+        run.refuse_strangers(folds.digest, {kind: pack.digest for kind, pack in packs.items()})
+        if list(packs["train"].names) != list(first.names):
+            raise InputError(
+                f"{run.folder}: its pack holds other images than {found[0].folder}'s; leave one out with MODELS="
+            )
+    return found, folds, first
 
 
-def _refuse_strangers(context: Context, run: runs.Run, folds: FoldTable, packs: dict[str, Pack]) -> None:
-    way_out = "train it anew, or leave it out with MODELS="
-    if run.folds != folds.digest:
-        raise InputError(f"{run.folder}: was trained on other folds than {context.places.folds}; {way_out}")
-    if run.packs != {kind: pack.digest for kind, pack in packs.items()}:
-        raise InputError(f"{run.folder}: was trained on another pack than today's; {way_out}")
+def _is_finished(context: Context, run: runs.Run, named: bool) -> bool:
+    if all(run.finished(number) for number in range(context.settings.folds)):
+        return True
+    if named:
+        raise InputError(f"{run.folder}: not every fold is finished; repeat the make train that began it, it goes on")
+    say(f"left out, not finished: {run.name}")
+    return False
 
 
 def make_ensemble(context: Context, names: list[str], name: str, views: ViewSet | None, fold: int | None) -> None:
     """Average runs into a submission (folds, then runs), check it, and record its out-of-fold loss beside it."""
-    start = time.monotonic()
+    start, path = time.monotonic(), context.places.submission(name)
     members, folds, pack = _members(context, names, name, views)
+    refuse_fold(fold, folds)
     sample = competition.read_sample_submission(context.settings, context.data)
     if not sample:
         raise InputError(
@@ -72,26 +69,34 @@ def make_ensemble(context: Context, names: list[str], name: str, views: ViewSet 
         )
     numbers = list(range(folds.count)) if fold is None else [fold]
     test = blending.mean([blending.on_test(member, sample, numbers) for member in members])
-    path = context.places.submissions / f"{name}.csv"
     submission.write(test, sample, [context.settings.columns.image, *context.settings.classes], path)
-    facts = {
+    facts: dict[str, Any] = {
         "runs": {m.run.name: m.views for m in members},
         "folds": folds.digest,
         "fold_models": numbers,
-        "submission": digest_of_file(path),
-        "images": len(sample),
     }
-    if fold is None:
-        held_out = blending.mean([blending.out_of_fold(member, pack, folds) for member in members])
-        facts |= {
-            "out_of_fold_log_loss": round(log_loss(submission.clipped(held_out), pack.labels), 4),
-            "out_of_fold_right": round(accuracy(held_out, pack.labels), 4),
-        }
-    facts["seconds"] = round(time.monotonic() - start, 1)
-    write_json(path.with_suffix(".json"), {**facts, **provenance()})
+    facts |= {"submission": digest_of_file(path), "images": len(sample)}
+    facts |= _out_of_fold(members, pack, folds) if fold is None else {}
+    write_json(path.with_suffix(".json"), {**facts, "seconds": round(time.monotonic() - start, 1), **provenance()})
     said = ", ".join(f"{m.run.name} ({m.views})" for m in members)
-    loss = f"out-of-fold log loss {facts['out_of_fold_log_loss']:.4f}, " if fold is None else f"fold {fold} alone, "
-    say(f"{path}: {len(sample)} images, mean of {said}; {loss}checked")
+    loss = f"fold {fold} alone" if fold is not None else f"out-of-fold log loss {facts['out_of_fold_log_loss']:.4f}"
+    flattered = f" (selected on: {', '.join(facts['selected_on'])})" if facts.get("selected_on") else ""
+    say(f"{path}: {len(sample)} images, mean of {said}; {loss}{flattered}, checked")
+
+
+def _out_of_fold(members: list[Member], pack: Pack, folds: FoldTable) -> dict[str, Any]:
+    """Score the same average, clipped as it is submitted, on drivers that each model had not seen."""
+    rows = submission.clipped(blending.mean([blending.out_of_fold(member, pack, folds) for member in members]))
+    return {
+        "out_of_fold_log_loss": round(log_loss(rows, pack.labels), 4),
+        "out_of_fold_right": round(accuracy(rows, pack.labels), 4),
+        "selected_on": selected_on([m.run for m in members]),
+    }
+
+
+def selected_on(members: list[runs.Run]) -> list[str]:
+    """Runs whose epoch was chosen on the held-out drivers, so that their out-of-fold loss flatters."""
+    return [run.name for run in members if run.settings.train.select == "best"]
 
 
 def _members(
@@ -104,8 +109,8 @@ def _members(
     found, folds, pack = finished_runs(context, names)
     members = [Member(run, views or blending.honest_views(run)) for run in found]
     for member in members:
-        if member.views == "ten_crop" and member.run.settings.augment.mirror == "none":
-            say(f"{member.run.name}: ten_crop averages mirrored views, but training never mirrored; compare five_crop")
+        if member.views == "ten_crop" and not blending.mirrored(member.run):
+            say(f"{member.run.name}: training never mirrored, so ten_crop's mirrored views mislead; compare five_crop")
     return members, folds, pack
 
 
@@ -123,58 +128,3 @@ def check_submission(context: Context, path: Path) -> None:
     sample = competition.read_sample_submission(context.settings, context.data)
     submission.check(path, sample, [context.settings.columns.image, *context.settings.classes])
     say(f"{path}: {len(sample)} images, ready to go up")
-
-
-def print_scores(context: Context, names: list[str]) -> None:
-    """Out-of-fold tables for every run and view set and for the mean of all; the drawn competition's truth where known."""
-    found, folds, pack = finished_runs(context, names)
-    rows = {
-        f"{run.name} {views}": blending.out_of_fold(Member(run, views), pack, folds)
-        for run in found
-        for views in blending.views_there(run, folds.count)
-    }
-    honest = [f"{run.name} {blending.honest_views(run)}" for run in found]
-    if len(found) > 1 and all(name in rows for name in honest):
-        rows[f"mean of {len(found)}"] = blending.mean([rows[name] for name in honest])
-    chosen = {name: p for name, p in rows.items() if name in honest or name.startswith("mean of")} or rows
-    say(
-        scores.text(
-            scores.summary(rows, pack.labels, pack.drivers),
-            f"Out of fold: {context.dataset}, {folds.count} driver folds",
-        )
-    )
-    fold_of = np.array([folds.of_driver[driver] for driver in pack.drivers])
-    labels = np.array(context.settings.classes and list(context.settings.classes))[pack.labels]
-    for keys, title in ((fold_of, "fold"), (pack.drivers, "driver"), (labels, "class")):
-        say(scores.text(scores.by(chosen, pack.labels, keys, title, sorted(set(keys))), f"Log loss by {title}"))
-    selected = [run.name for run in found if run.settings.train.select == "best"]
-    if selected:
-        say(f"selected on the held-out drivers (so flattered): {', '.join(selected)}")
-    _print_truth(context)
-    say(closing(context, found))
-
-
-def _print_truth(context: Context) -> None:
-    """Score every submission of a competition whose test labels are known."""
-    truth = competition.read_truth(context.settings, context.data) if context.data.is_dir() else None
-    if truth is None:
-        return
-    header = [context.settings.columns.image, *context.settings.classes]
-    lines = {}
-    for path in sorted(context.places.submissions.glob("*.csv")):
-        frame = competition.read_csv(path, header).set_index(header[0])
-        if set(frame.index) == set(truth):
-            lines[path.name] = frame.loc[list(truth), header[1:]].to_numpy(dtype=np.float64)
-    if lines:
-        labels = np.array(list(truth.values()))
-        table = scores.summary(lines, labels, np.arange(len(labels))).drop(columns="± (drivers)")
-        say(scores.text(table, "Unseen test drivers (their labels are known: the competition is drawn)"))
-
-
-def views_of(name: str | None) -> ViewSet | None:
-    """A view set's name from the command line, or None."""
-    if name is None:
-        return None
-    if name not in VIEW_SETS:
-        raise InputError(f"VIEWS={name}: expected one of {', '.join(VIEW_SETS)}")
-    return name

@@ -8,7 +8,6 @@ import cv2
 import keras
 import numpy as np
 
-from driverwatch.data.pack import ImageBlock
 from driverwatch.settings import ModelSettings
 from driverwatch.vision.augment import Augmenter
 
@@ -21,7 +20,7 @@ class TrainingBatches(keras.utils.PyDataset):
 
     def __init__(
         self,
-        block: ImageBlock,
+        images: np.ndarray,
         rows: np.ndarray,
         labels: np.ndarray,
         settings: ModelSettings,
@@ -29,11 +28,18 @@ class TrainingBatches(keras.utils.PyDataset):
         swap: list[int],
         epoch: int,
     ) -> None:
-        """`labels` int (N,) belong to all of the block; `rows` are those to train on; `swap` moves labels of mirrored images."""
+        """Shuffle an epoch.
+
+        Args:
+            images: uint8 (N, H, W, 3), the whole pack, mapped.
+            labels: int (N,).
+            rows: those to train on.
+            swap: where labels of mirrored images go under `augment.mirror: swap`.
+        """
         cv2.setNumThreads(1)
         cores = os.cpu_count() or 1
         super().__init__(workers=settings.train.workers or cores, max_queue_size=2 * cores + 2)
-        self.images, self.labels, self.settings, self.policy = block.open(), labels, settings, policy
+        self.images, self.labels, self.settings, self.policy = images, labels, settings, policy
         self.seed, self.epoch = settings.train.seed, epoch
         self.order = np.random.default_rng((self.seed, epoch)).permutation(rows)
         self.classes = len(swap)

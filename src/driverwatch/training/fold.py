@@ -17,7 +17,7 @@ from driverwatch.errors import InputError
 from driverwatch.inference.predict import Predictor
 from driverwatch.metrics import accuracy, log_loss
 from driverwatch.models.backend import deterministic
-from driverwatch.models.classifier import Classifier, build, load_state, write_state
+from driverwatch.models.classifier import Classifier, build, frozen_count, load_state, write_state
 from driverwatch.settings import PredictSettings, pixels
 from driverwatch.terminal import say
 from driverwatch.training.batches import TrainingBatches
@@ -52,18 +52,25 @@ def train_fold(
     Writes under `run.fold(number)`: `bundle.h5` (removed at the end), `weights.h5`, `history.csv`, `tensorboard/`,
     predictions per view set, and last `manifest.json`, whose presence means finished. The caller holds the run's lock.
     """
-    start, folder = time.monotonic(), run.fold(number)
+    folder, made_by = run.fold(number), provenance()
+    drivers = packs["train"].drivers
+    if both := set(drivers[rows.training]) & set(drivers[rows.held_out]):
+        raise InputError(f"{folder}: driver {min(both)} is trained on and held out; restore {run.name}'s fold file")
     with locked(folder):
         deterministic(run.settings.train.seed)
         resumes = (folder / "bundle.h5").is_file()
         classifier = build(run.settings, len(run.classes), packs["train"].mean, weights, load=not resumes)
+        for stage in plan(run.settings):
+            frozen_count(classifier.trunk.layers, stage.freeze_until)  # a wrong name ends here, not after an hour
         progress = FoldTraining(classifier, run, number, packs["train"], rows).train()
         if run.settings.train.select == "best":
             load_state(folder / "best.h5", {"model": classifier.weights})
         write_state(folder / "weights.h5", {"model": classifier.weights}, run.origin)
+        start = time.monotonic()
         losses = write_predictions(classifier, run, number, packs, rows.held_out, predict)
-        facts = _outcome(run, number, progress, predict) | {"log_loss": losses, "seconds": time.monotonic() - start}
-        write_json(folder / "manifest.json", facts | provenance())
+        facts = _outcome(run, number, progress, predict) | {"log_loss": losses}
+        facts["seconds"] = facts["training_seconds"] + time.monotonic() - start
+        write_json(folder / "manifest.json", facts | made_by)
         for spent in ("bundle.h5", "best.h5"):
             (folder / spent).unlink(missing_ok=True)
 
@@ -91,6 +98,7 @@ class FoldTraining:
         self.classifier, self.run, self.number, self.pack, self.rows = classifier, run, number, pack, rows
         self.settings, self.folder = run.settings.train, run.fold(number)
         self.bundle = self.folder / "bundle.h5"
+        self.images = pack.images.open()  # once: should somebody pack anew, this file stays as it was opened
         sizes = pixels(run.settings.input.pack), pixels(run.settings.input.size)
         self.centre = Predictor(classifier, "centre", *sizes, crops_at_once=64)
         self.progress = Progress()
@@ -98,7 +106,10 @@ class FoldTraining:
     def train(self) -> Progress:
         """Train every stage that is not behind us, from the bundle if there is one."""
         if self.bundle.is_file():
-            self.progress = Progress(**json.loads(load_state(self.bundle, {})["progress"]))
+            kept = load_state(self.bundle, {})
+            if kept["run"] != self.run.identity:
+                raise InputError(f"{self.bundle}: is of another run than this folder's; make train FORCE=1 begins anew")
+            self.progress = Progress(**json.loads(kept["progress"]))
             say(f"{self.run.name} fold {self.number}: goes on after epoch {self.progress.epoch}")
         log = HistoryLog(self.folder, self.progress.history)
         for stage in plan(self.run.settings):
@@ -124,10 +135,10 @@ class FoldTraining:
 
     def _epoch(self, stage: StagePlan) -> None:
         """Train one epoch, score the held-out drivers, keep everything in one bundle."""
-        start, run, pack, progress = time.monotonic(), self.run, self.pack, self.progress
+        start, run, progress, labels = time.monotonic(), self.run, self.progress, self.pack.labels
         reseed(self.classifier, (self.settings.seed, progress.epoch))
         batches = TrainingBatches(
-            pack.images, self.rows.training, pack.labels, run.settings, run.policy, run.swap, progress.epoch
+            self.images, self.rows.training, labels, run.settings, run.policy, run.swap, progress.epoch
         )
         fitted = self.classifier.fit(batches, shuffle=False, verbose=1 if sys.stdout.isatty() else 0).history
         step_seconds = (time.monotonic() - start) / len(batches)
@@ -136,10 +147,7 @@ class FoldTraining:
                 f"{self.folder}: the loss became {fitted['loss'][-1]} in epoch {progress.epoch + 1}; lower the learning rate "
                 'of that stage, for example SET="train.learning_rate=1e-4", under another RUN='
             )
-        found, labels = (
-            self.centre(self.pack.images, self.rows.held_out)["centre"],
-            self.pack.labels[self.rows.held_out],
-        )
+        found, labels = self.centre(self.images, self.rows.held_out)["centre"], labels[self.rows.held_out]
         progress.epoch += 1
         progress.history.append({
             "epoch": progress.epoch, "stage": stage.number, "loss": fitted["loss"][-1], "accuracy": fitted["accuracy"][-1],
@@ -153,7 +161,7 @@ class FoldTraining:
         if self.settings.select == "best" and kept["held_out_loss"] < progress.best:
             progress.best = kept["held_out_loss"]
             write_state(self.folder / "best.h5", {"model": self.classifier.weights}, self.run.origin)
-        write_state(self.bundle, self._state(), {"progress": json.dumps(asdict(progress))})
+        write_state(self.bundle, self._state(), {"run": self.run.identity, "progress": json.dumps(asdict(progress))})
         say(
             f"{self.run.name} fold {self.number}, epoch {progress.epoch} ({stage.name}): loss {kept['loss']:.3f}, "
             f"held-out drivers {kept['held_out_loss']:.3f} ({kept['held_out_accuracy']:.1%} right), {kept['seconds']:.0f} s"

@@ -10,6 +10,7 @@ from driverwatch.inference.predict import Predictor
 from driverwatch.metrics import log_loss
 from driverwatch.models.classifier import Classifier
 from driverwatch.settings import PredictSettings, pixels
+from driverwatch.terminal import say
 from driverwatch.training.run import Run
 
 
@@ -30,11 +31,15 @@ def write_predictions(
     field = run.settings.input
     swap = run.swap if run.settings.augment.mirror == "swap" else None
     predictor = Predictor(classifier, predict.views, pixels(field.pack), pixels(field.size), swap, predict.batch_size)
+    if predict.views == "ten_crop" and run.settings.augment.mirror == "none":
+        say(
+            f"{run.name}: training never mirrored, so ten_crop's mirrored views mislead; five_crop is written beside it"
+        )
     losses: dict[str, float] = {}
     everything = np.arange(len(packs["test"].names))
     for kind, pack, rows in (("held_out", packs["train"], held_out), ("test", packs["test"], everything)):
         said = f"{run.name} fold {number}: {predict.views} of {kind.replace('_', '-')} images"
-        for views, probabilities in predictor(pack.images, rows, said).items():
+        for views, probabilities in predictor(pack.images.open(), rows, said).items():
             origin = {**run.origin, "weights": weights, "views": views}
             made = predictions.Predictions(pack.names[rows], probabilities, origin)
             predictions.write(made, prediction_path(run.fold(number), kind, views))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from driverwatch.artifacts import differences, read_json, write_json
+from driverwatch.artifacts import differences, digest_of, read_json, write_json
 from driverwatch.errors import InputError, listed
 from driverwatch.settings import DatasetSettings, ModelSettings, parse
 
@@ -35,8 +35,45 @@ class Run:
     def fold(self, number: int) -> Path:
         return self.folder / f"fold{number}"
 
+    @property
+    def identity(self) -> str:
+        """Digest of all that decides the run's result; a fold's bundle repeats it."""
+        return digest_of([_decisive(self.settings), self.policy, self.classes, self.swap, self.origin, self.weights])
+
     def finished(self, number: int) -> bool:
         return (self.fold(number) / "manifest.json").is_file()
+
+    def manifest(self, number: int) -> dict[str, Any]:
+        """A finished fold's manifest.
+
+        Raises:
+            InputError: not finished, or finished as part of another run.
+        """
+        path = self.fold(number) / "manifest.json"
+        if not path.is_file():
+            raise InputError(
+                f"{self.folder}: fold {number} is not finished; repeat the make train that began it, it goes on"
+            )
+        made = read_json(path)
+        settings = _decisive(parse(ModelSettings, made.get("settings", {}), str(path)))
+        strange = differences(
+            {"settings": settings, "pretrained": made.get("pretrained")} | {k: made.get(k) for k in self.origin},
+            {"settings": _decisive(self.settings), "pretrained": self.weights} | self.origin,
+        )
+        if strange or "weights" not in made:
+            raise InputError(
+                f"{path}: is of another run than {self.folder / 'run.json'}; train the fold anew with FORCE=1 "
+                f"FOLD={number}:{listed(strange)}"
+            )
+        return made
+
+    def refuse_strangers(self, folds: str, packs: dict[str, str]) -> None:
+        """Refuse folds or packs (digests) other than those the run was begun with."""
+        way_out = "restore them, or train a new RUN="
+        if self.folds != folds:
+            raise InputError(f"{self.folder}: was trained on other folds than today's; {way_out}")
+        if self.packs != packs:
+            raise InputError(f"{self.folder}: was trained on another pack than today's; {way_out}")
 
 
 def identity(
@@ -62,23 +99,39 @@ def identity(
 def begin(folder: Path, wanted: dict[str, Any], fold: int | None, force: bool) -> None:
     """Claim `folder` for a run with this identity, or find that it is this run's already. The caller holds its lock.
 
-    With `force` what is there is removed: the whole run if it was begun with something else, or else `fold` (None: every fold).
+    A run that has not finished an epoch yet may begin anew as something else. With `force` what is there is removed: the
+    whole run if it was begun with something else, or else `fold` (None: every fold).
 
     Raises:
-        InputError: the folder holds a run with another identity; each difference is shown.
+        InputError: the folder holds a run with another identity (each difference is shown), or folds of nobody knows what.
     """
     path = folder / "run.json"
-    changes = differences(_as_today(read_json(path), path), wanted) if path.is_file() else []
-    if changes and not force:
+    trained = [
+        p for p in sorted(folder.glob("fold*")) if any((p / name).exists() for name in ("bundle.h5", "manifest.json"))
+    ]
+    changes = _changes(path, wanted, force)
+    if changes and trained and not force:
         raise InputError(
             f"{folder}: this run was begun with other settings or data; give the new one a name with RUN=, "
             f"or FORCE=1 to train it anew (old -> new):{listed(changes, 20)}"
         )
-    if force:
+    if force or changes:
         for spent in folder.glob(f"fold{'*' if changes or fold is None else fold}"):
+            (spent / "manifest.json").unlink(missing_ok=True)  # first: a removal cut short must not look finished
             shutil.rmtree(spent)
-    if changes or not path.is_file():
+    if changes:
         write_json(path, wanted)
+
+
+def _changes(path: Path, wanted: dict[str, Any], force: bool) -> list[str]:
+    if not path.is_file():
+        return [f"{path.name}: missing -> this run's"]
+    try:
+        return differences(_as_today(read_json(path), path), wanted)
+    except InputError:
+        if force:
+            return [f"{path.name}: damaged -> this run's"]
+        raise
 
 
 def _as_today(made: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -115,11 +168,10 @@ def load(folder: Path) -> Run:
             made["weights"],
         )
     except KeyError as error:
-        raise InputError(
-            f"{path}: lacks {error}; it was written by another version, train anew with FORCE=1"
-        ) from error
+        raise InputError(f"{path}: lacks {error}; train anew with FORCE=1") from error
 
 
-def with_settings(run: Run, settings: ModelSettings) -> Run:
-    """The same run with settings that differ only in what decides its speed."""
-    return replace(run, settings=settings)
+def with_workers(run: Run, workers: int) -> Run:
+    """The same run with another number of augmentation threads, which decides its speed and nothing else."""
+    train = run.settings.train.model_copy(update={"workers": workers})
+    return replace(run, settings=run.settings.model_copy(update={"train": train}))

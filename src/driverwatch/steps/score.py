@@ -1,0 +1,68 @@
+"""Scores on the terminal: out of fold for every run, and on the test images where their labels are known."""
+
+import numpy as np
+
+from driverwatch.blend import ensemble as blending
+from driverwatch.blend import score as scores
+from driverwatch.blend.ensemble import Member
+from driverwatch.data import competition
+from driverwatch.errors import InputError
+from driverwatch.kaggle import submission
+from driverwatch.metrics import accuracy, log_loss
+from driverwatch.steps.closing import closing
+from driverwatch.steps.context import Context
+from driverwatch.steps.submit import finished_runs, selected_on
+from driverwatch.terminal import say
+from driverwatch.training.run import Run
+
+
+def print_scores(context: Context, names: list[str]) -> None:
+    """Log loss and accuracy per run and view set, and per fold, driver and class of what an ensemble would take."""
+    found, folds, pack = finished_runs(context, names)
+    rows = {
+        f"{run.name} {views}": submission.clipped(blending.out_of_fold(Member(run, views), pack, folds))
+        for run in found
+        for views in blending.views_there(run, folds.count)
+    }
+    honest = [f"{run.name} {blending.honest_views(run)}" for run in found]
+    if len(found) > 1 and all(name in rows for name in honest):
+        rows[f"mean of {len(found)}"] = blending.mean([rows[name] for name in honest])
+    title = f"Out of fold: {context.dataset}, {folds.count} driver folds"
+    say(scores.text(scores.summary(rows, pack.labels, pack.drivers), title))
+    _print_notes(context, found)
+    chosen = {name: p for name, p in rows.items() if name in honest or name.startswith("mean of")} or rows
+    fold_of = np.array([folds.of_driver[driver] for driver in pack.drivers])
+    classes = np.array(list(context.settings.classes))[pack.labels]
+    for keys, kind in ((fold_of, "fold"), (pack.drivers, "driver"), (classes, "class")):
+        say(scores.text(scores.by(chosen, pack.labels, keys, kind, log_loss), f"Log loss by {kind}"))
+        say(scores.text(scores.by(chosen, pack.labels, keys, kind, accuracy), f"Right by {kind}", percent=True))
+    _print_truth(context)
+    say(closing(context, found))
+
+
+def _print_notes(context: Context, found: list[Run]) -> None:
+    if unmirrored := [run.name for run in found if not blending.mirrored(run)]:
+        say(f"training never mirrored, so ten_crop's mirrored views mislead: {', '.join(unmirrored)}")
+    if flattered := selected_on(found):
+        say(f"epoch selected on the held-out drivers, so flattered: {', '.join(flattered)}")
+    meanings = "  ".join(f"{name} {meaning}" for name, meaning in context.settings.classes.items())
+    say(f"classes: {meanings}\n")
+
+
+def _print_truth(context: Context) -> None:
+    """Score every submission of a competition whose test labels are known."""
+    truth = competition.read_truth(context.settings, context.data) if context.data.is_dir() else None
+    if truth is None:
+        return
+    lines = {}
+    for path in sorted(context.places.submissions.glob("*.csv")):
+        try:
+            lines[path.name] = submission.check(
+                path, list(truth), [context.settings.columns.image, *context.settings.classes]
+            )
+        except InputError as error:
+            say(f"not scored: {error}")
+    if lines:
+        labels = np.array(list(truth.values()))
+        table = scores.summary(lines, labels, np.arange(len(labels))).drop(columns="± (drivers)")
+        say(scores.text(table, "Unseen test drivers (their labels are known: the competition is drawn)"))
