@@ -38,9 +38,9 @@ def _bar(items: Iterable[T], total: int, label: str, unit: str, step: int) -> It
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task(label, total=total)
-        for item in items:
+        for done, item in enumerate(items, start=1):
             yield item
-            progress.advance(task, step)
+            progress.update(task, completed=min(total, done * step))
 
 
 def _lines(items: Iterable[T], total: int, label: str, unit: str, step: int) -> Iterator[T]:
