@@ -52,7 +52,7 @@ POSES: tuple[Pose, ...] = (
     Pose(near=(160, 92), near_holds="cup", spread=4),  # drinking
     Pose(near=(44, 196), look=(-9, 3), spread=10),  # reaching behind
     Pose(near=(128, 36), look=(6, -3), spread=8),  # hair and makeup
-    Pose(look=(-1, 0)),  # talking to passenger
+    Pose(near=(166, 152), look=(-2, 0), spread=9),  # talking to passenger, with a hand that talks too
 )
 
 
