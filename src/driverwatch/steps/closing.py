@@ -18,11 +18,10 @@ def closing(context: Context, runs: list[Run]) -> str:
     ensembles = _facts(sorted(context.places.submissions.glob("*.json")))
     lines = [("draw", _seconds(drawn), ""), ("pack", _seconds(packs), f"{sum(f['images'] for f in packs)} images")]
     for run in runs:
-        folds = _facts(list(run.folder.glob("fold*/manifest.json")))
-        step = 1000 * mean(fold["step_seconds"] for fold in folds)
-        lines.append(
-            (f"train and predict {run.name}", _seconds(folds), f"{len(folds)} folds, {step:.0f} ms per training step")
-        )
+        folds = _facts(sorted(run.folder.glob("fold*/manifest.json")))
+        steps = [1000 * fold["step_seconds"] for fold in folds if "step_seconds" in fold]
+        note = f"{len(folds)} folds" + (f", {mean(steps):.0f} ms per training step" if steps else "")
+        lines.append((f"train and predict {run.name}", _seconds(folds), note))
     lines.append(("ensembles", _seconds(ensembles), f"{len(ensembles)} submissions"))
     width = max(len(name) for name, _, _ in lines)
     timed = "\n".join(f"{name:{width}} {seconds:8.1f} s  {note}" for name, seconds, note in lines if seconds)
