@@ -64,7 +64,11 @@ def write(options: SampleOptions, settings: DatasetSettings, data: Path, force: 
         if manifest.is_file() and wanted.items() <= read_json(manifest).items() and not force:
             return say(f"{data}: up to date (seed {options.seed})")
         if data.exists() and any(data.iterdir()) and not (force and manifest.is_file()):
-            way = "FORCE=1 draws anew" if manifest.is_file() else "it was not drawn by make sample and is left alone"
+            way = (
+                "make sample FORCE=1 draws anew, make clean forgets all that is built"
+                if manifest.is_file()
+                else "it was not drawn by make sample and is left alone"
+            )
             raise InputError(f"{data}: holds something else; name another DATA= folder ({way})")
         partial = data.with_name(f".{data.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
