@@ -3,17 +3,14 @@
 import re
 from pathlib import Path
 
-from driverwatch.data import competition, folds, pack
+from driverwatch.data import competition, folds, pack, sample
 from driverwatch.errors import InputError
 from driverwatch.settings import SIZE, ModelSettings, load
 from driverwatch.steps.context import CONFIGS, Context
 from driverwatch.terminal import say
 
 
-def draw(context: Context, options: "object", force: bool) -> None:
-    from driverwatch.data import sample
-
-    assert isinstance(options, sample.SampleOptions)
+def draw(context: Context, options: sample.SampleOptions, force: bool) -> None:
     sample.write(options, context.settings, context.data, force)
 
 
