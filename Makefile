@@ -47,6 +47,7 @@ help: ## this list
 #: SIZE=180x240           pack size, height x width (default: the model's)
 #: DRIVERS TEST_DRIVERS CLIPS FRAMES SEED   what make sample draws
 #: FORCE=1                replace what is there
+#: SKIP_BROKEN=1          go on without broken photos and table rows, and record them
 #: SOURCE=<folder>        the full download that make subset picks from
 #: FILE=<csv>             the submission that make check checks
 #: PYTHON3=python3        the Python that builds .venv, 3.11 or later
@@ -93,16 +94,17 @@ subset: need-SOURCE setup ## pick a data set's training photos out of a full dow
 	$(DW) subset $(DATA_OPT) --source "$(SOURCE)"
 
 folds: setup ## write folds/<dataset>.csv by driver, or check the one there
-	$(DW) folds $(DATA_OPT) $(call flag,force,FORCE)
+	$(DW) folds $(DATA_OPT) $(call flag,force,FORCE) $(call flag,skip-broken,SKIP_BROKEN)
 
 folds/$(DATASET).csv: | setup
-	$(DW) folds $(DATA_OPT)
+	$(DW) folds $(DATA_OPT) $(call flag,skip-broken,SKIP_BROKEN)
 
 pack: setup | folds/$(DATASET).csv ## pack the photos into HDF5, at SIZE or as MODEL asks
-	$(DW) pack $(DATA_OPT) $(call option,size,SIZE) $(call option,model,MODEL) $(call option,set,SET) $(call flag,force,FORCE)
+	$(DW) pack $(DATA_OPT) $(call option,size,SIZE) $(call option,model,MODEL) $(call option,set,SET) $(call flag,force,FORCE) \
+	  $(call flag,skip-broken,SKIP_BROKEN)
 
 train: need-MODEL setup | folds/$(DATASET).csv ## train every fold of MODEL that is not finished, and predict
-	$(DW) pack $(DATA_OPT) --model "$(MODEL)" $(call option,set,SET)
+	$(DW) pack $(DATA_OPT) --model "$(MODEL)" $(call option,set,SET) $(call flag,skip-broken,SKIP_BROKEN)
 	$(DW) train "$(MODEL)" $(DATA_OPT) $(call option,run,RUN) $(call option,set,SET) $(call place,weights,WEIGHTS) \
 	  $(call option,fold,FOLD) $(call flag,force,FORCE)
 

@@ -8,7 +8,8 @@ import pytest
 SOURCE = Path(__file__).resolve().parent.parent / "src" / "driverwatch"
 FLOORS = [
     {"errors", "terminal", "metrics", "backbones"},
-    {"artifacts", "settings"},
+    {"artifacts", "yaml_files"},
+    {"settings"},
     {"vision", "models"},
     {"data"},
     {"inference"},

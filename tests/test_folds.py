@@ -19,7 +19,7 @@ from driverwatch.settings import DatasetSettings
 
 @pytest.fixture
 def table(data: Path, drawn_settings: DatasetSettings) -> ImageTable:
-    return competition.read_train(drawn_settings, data)
+    return competition.read_train(drawn_settings, data).table
 
 
 def test_written_folds_come_back(table: ImageTable, tmp_path: Path) -> None:

@@ -5,14 +5,18 @@ import os
 import pickle
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import h5py
 import numpy as np
 import pytest
 
-from driverwatch.data import competition, pack
+from driverwatch.data import competition, filling, pack, packing
 from driverwatch.data.competition import ImageTable
+from driverwatch.data.filling import Job
+from driverwatch.data.packing import BrokenPhotosError
+from driverwatch.data.photos import examine
 from driverwatch.errors import InputError
 from driverwatch.settings import DatasetSettings
 
@@ -21,11 +25,11 @@ SIZE = "24x32"
 
 @pytest.fixture
 def table(data: Path, drawn_settings: DatasetSettings) -> ImageTable:
-    return competition.read_train(drawn_settings, data)
+    return competition.read_train(drawn_settings, data).table
 
 
-def packed(table: ImageTable, data: Path, folder: Path, **kwargs: bool) -> pack.Pack:
-    pack.write(table, data, folder, "train", SIZE, "folds", **kwargs)
+def packed(table: ImageTable, data: Path, folder: Path, force: bool = False, **job: Any) -> pack.Pack:
+    packing.write(Job(table, data, folder, "train", SIZE, "folds", **job), force)
     return pack.read(folder, "train", "folds", SIZE)
 
 
@@ -57,7 +61,7 @@ def test_packing_is_parallel_but_ordered(
     table: ImageTable, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = packed(table, data, tmp_path / "a")
-    monkeypatch.setattr(pack, "CHUNK", 7)
+    monkeypatch.setattr(filling, "CHUNK", 7)
     pieces = packed(table, data, tmp_path / "b")
     assert whole.digest == pieces.digest
     assert np.array_equal(whole.images.open(), pieces.images.open())
@@ -65,7 +69,7 @@ def test_packing_is_parallel_but_ordered(
 
 def test_no_test_images(drawn_settings: DatasetSettings, tmp_path: Path, table: ImageTable) -> None:
     none = ImageTable(table.frame.iloc[:0], table.classes)
-    pack.write(none, tmp_path, tmp_path / "pack", "test", SIZE, "folds")
+    packing.write(Job(none, tmp_path, tmp_path / "pack", "test", SIZE, "folds"))
     assert pack.read(tmp_path / "pack", "test", "folds", SIZE).images.open().shape == (0, 24, 32, 3)
 
 
@@ -75,24 +79,25 @@ def test_broken_images_are_all_listed(table: ImageTable, data: Path, tmp_path: P
     paths[3].write_bytes(b"")
     paths[5].write_bytes(whole[: len(whole) // 2])
     paths[9].write_bytes(b"<html>not found</html>")
-    with pytest.raises(
-        InputError, match=r"(?s)3 of 120 images are broken.*empty file.*not a whole JPEG.*not a whole JPEG"
-    ):
+    with pytest.raises(BrokenPhotosError) as error:
         packed(table, data, tmp_path / "pack")
+    assert [problem.split(": ")[2].split(" (")[0] for problem in error.value.problems] == [
+        "empty file", "damaged or cut short", "is neither JPEG nor PNG but an HTML or XML page"
+    ]  # fmt: skip
     assert not list((tmp_path / "pack").glob("*.h5*"))
 
 
 def test_exif_turns_and_grey_becomes_rgb(tmp_path: Path) -> None:
     grey = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (48, 1))
     cv2.imwrite(str(tmp_path / "grey.jpg"), grey)
-    decoded = pack.decode(tmp_path / "grey.jpg", (48, 64))
+    decoded = examine(tmp_path / "grey.jpg", (48, 64))
     assert decoded.pixels is not None
     assert decoded.pixels.shape == (48, 64, 3)
     content = (tmp_path / "grey.jpg").read_bytes()
     turned = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"  # orientation 6: turn right
     header = b"\xff\xe1" + (len(turned) + 2).to_bytes(2, "big") + turned
     (tmp_path / "turned.jpg").write_bytes(content[:2] + header + content[2:])
-    upright = pack.decode(tmp_path / "turned.jpg", (64, 48))
+    upright = examine(tmp_path / "turned.jpg", (64, 48))
     assert upright.pixels is not None
     assert np.array_equal(upright.pixels, np.rot90(decoded.pixels, -1))
 
@@ -101,7 +106,7 @@ def test_the_same_again_changes_nothing(table: ImageTable, data: Path, tmp_path:
     first = packed(table, data, tmp_path / "pack")
     time = Path(first.images.path).stat().st_mtime_ns
     packed(table, data, tmp_path / "pack")
-    pack.write(table, data, tmp_path / "pack", "train", SIZE, "other folds")  # new folds keep the pixels
+    packing.write(Job(table, data, tmp_path / "pack", "train", SIZE, "other folds"))  # new folds keep the pixels
     assert Path(first.images.path).stat().st_mtime_ns == time
     with pytest.raises(InputError, match="packed under other folds"):
         pack.read(tmp_path / "pack", "train", "folds", SIZE)
@@ -129,7 +134,7 @@ def test_other_photos_are_refused_until_forced(table: ImageTable, data: Path, tm
     assert packed(table, data, tmp_path / "pack", force=True).digest != first.digest
 
 
-def test_damaged_packs_are_refused(table: ImageTable, data: Path, tmp_path: Path) -> None:
+def test_damaged_packs_are_refused_and_packed_anew(table: ImageTable, data: Path, tmp_path: Path) -> None:
     made = packed(table, data, tmp_path / "pack")
     path = Path(made.images.path)
     content = path.read_bytes()
@@ -137,20 +142,33 @@ def test_damaged_packs_are_refused(table: ImageTable, data: Path, tmp_path: Path
     def refused(said: str) -> None:
         with pytest.raises(InputError, match=said):
             pack.read(tmp_path / "pack", "train", "folds", SIZE)
+        assert packed(table, data, tmp_path / "pack").digest == made.digest
 
     path.write_bytes(content[:5000])
     refused("cut short|not a whole pack")
     path.write_bytes(b"no HDF5")
     refused("not a whole pack")
-    path.write_bytes(content)
     manifest = path.with_suffix(".json")
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "digest": "0" * 64}))
     refused("is not the pack that train.json describes")
     with h5py.File(path, "w") as file:
         file.create_dataset("images", data=np.zeros((4, 24, 32, 3), np.uint8), chunks=True)
     refused("expected contiguous uint8 images")
+    with h5py.File(path, "r+") as file:
+        file["images"][7, 3, 4, 0] ^= 1
+    refused(r"image img_\d+\.jpg was changed since it was packed")
+    for column in ("names", "drivers", "labels"):
+        with h5py.File(path, "r+") as file:
+            file[column][...] = file[column][...][::-1]
+        refused("names, drivers or labels were changed")
     path.unlink()
     refused("no pack; run make pack")
+
+
+def test_a_copied_pack_is_the_same_pack(table: ImageTable, data: Path, tmp_path: Path) -> None:
+    made = packed(table, data, tmp_path / "pack")
+    os.utime(made.images.path, (1, 1))
+    assert pack.read(tmp_path / "pack", "train", "folds", SIZE).digest == made.digest
 
 
 def test_space_is_asked_before_anything_is_written(

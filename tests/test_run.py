@@ -86,7 +86,7 @@ def test_a_run_without_a_finished_epoch_may_begin_anew(tmp_path: Path) -> None:
 def test_a_manifest_must_be_of_its_run(tmp_path: Path) -> None:
     folder = begun(tmp_path)
     run = runs.load(folder)
-    good = {"settings": run.settings.model_dump(), "pretrained": None, "weights": "w", **run.origin}
+    good = {"settings": run.settings.model_dump(), "weights": "w", **run.claim}
     write_json(folder / "fold0" / "manifest.json", good)
     assert run.manifest(0)["weights"] == "w"
     other = {**good, "settings": {**good["settings"], "backbone": "tiny_separable"}}

@@ -32,7 +32,8 @@ def test_layout_is_kaggles(data: Path, drawn_settings: DatasetSettings) -> None:
     }  # fmt: skip
     assert (data / "driver_imgs_list.csv").read_text().splitlines()[0] == "subject,classname,img"
     assert (data / "sample_submission.csv").read_text().splitlines()[0] == "img,c0,c1,c2,c3,c4,c5,c6,c7,c8,c9"
-    train, test = competition.read_train(drawn_settings, data), competition.read_test(drawn_settings, data)
+    tables = competition.read_both(drawn_settings, data)
+    train, test = tables.train, tables.test
     assert (len(train), len(test)) == (120, 40)
     assert set(train.names).isdisjoint(test.names)
     truth = competition.read_truth(drawn_settings, data)

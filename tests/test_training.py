@@ -220,8 +220,8 @@ def test_stages_take_from_train_what_they_leave_out() -> None:
         "train": {"epochs": 5, "stages": [head, {"normalization": "train"}]},
     }  # fmt: skip
     first, second = plan(parse(ModelSettings, content, "test"))
-    assert (first.epochs, first.learning_rate, first.train_statistics, first.first_epoch) == (1, 0.01, False, 0)
-    assert (second.epochs, second.learning_rate, second.train_statistics, second.first_epoch) == (5, 0.001, True, 1)
+    assert (first.epochs, first.learning_rate, first.train_statistics) == (1, 0.01, False)
+    assert (second.epochs, second.learning_rate, second.train_statistics) == (5, 0.001, True)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Where things lie and how they are written: whole or not at all, with a manifest beside them."""
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -9,17 +10,19 @@ import re
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from driverwatch.errors import InputError
 
-PACKAGES = ("tensorflow", "keras", "albumentations", "opencv-python-headless", "numpy", "h5py")
+PACKAGES = ("tensorflow", "keras", "albumentations", "opencv-python-headless", "simplejpeg", "numpy", "h5py")
+PATIENCE = 3.0  # seconds: a writer that was just killed may need a moment to be gone
 
 
 @dataclass(frozen=True)
@@ -75,9 +78,7 @@ def replacing(path: Path) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
         os.close(handle)
     except OSError as error:
-        raise InputError(
-            f"{path}: cannot be written ({error.strerror}); free space or make the folder writable."
-        ) from error
+        raise InputError(f"{path}: cannot be written ({reason(error)}); {way_out(error)}.") from error
     temporary = Path(name)
     try:
         yield temporary
@@ -87,10 +88,24 @@ def replacing(path: Path) -> Iterator[Path]:
         _flush(path.parent)
     except OSError as error:
         raise InputError(
-            f"{path}: not written ({error}); what was there before is unchanged. Free space and run again."
+            f"{path}: not written ({reason(error)}); what was there before is unchanged; {way_out(error)}, and run again."
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def reason(error: OSError) -> str:
+    """The operating system's own words: HDF5 wraps them in a paragraph of addresses."""
+    return os.strerror(error.errno) if error.errno else str(error)
+
+
+def way_out(error: OSError) -> str:
+    """What to do about an error of the disk."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return "free space"
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return "make the folder writable"
+    return "see that the disk and the folder are whole"
 
 
 def _flush(path: Path) -> None:
@@ -102,34 +117,49 @@ def _flush(path: Path) -> None:
 
 
 def sweep_partials(folder: Path) -> None:
-    """Remove temporary files that a killed writer left in `folder`; call it under that folder's lock."""
+    """Remove temporary files that a killed writer left in `folder`; call it under the lock of those who write there."""
     for partial in folder.glob(".*.partial"):
         if partial.is_file():
             partial.unlink(missing_ok=True)
 
 
 @contextmanager
-def locked(folder: Path, name: str = ".lock", sweep: bool = True) -> Iterator[int]:
-    """Hold `folder` for one writer; a second one is refused at once.
+def locked(folder: Path, name: str = ".lock", sweep: tuple[Path, ...] | None = None) -> Iterator[int]:
+    """Hold `folder` for one writer; a second one is refused after `PATIENCE`.
 
     Yields the lock's file descriptor: a process that inherits it goes on holding the lock, and the lock ends with the
-    last of them, however they end. With `sweep`, temporary files of killed writers are removed first.
+    last of them, however they end. Temporary files of killed writers are removed first, from `sweep` (None: from `folder`).
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / name).open("w")
+        lock = (folder / name).open("a+")
     except OSError as error:
-        raise InputError(f"{folder}: cannot be written ({error.strerror}); make the folder writable.") from error
+        raise InputError(f"{folder}: cannot be written ({reason(error)}); {way_out(error)}.") from error
     with lock:
+        _take(lock, folder)
+        for swept in (folder,) if sweep is None else sweep:
+            sweep_partials(swept)
+        yield lock.fileno()
+
+
+def _take(lock: IO[str], folder: Path) -> None:
+    end = time.monotonic() + PATIENCE
+    while True:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
         except BlockingIOError:
-            raise InputError(
-                f"{folder}: another command is writing here; wait for it to end, then run again."
-            ) from None
-        if sweep:
-            sweep_partials(folder)
-        yield lock.fileno()
+            if time.monotonic() > end:
+                lock.seek(0)
+                raise InputError(
+                    f"{folder}: another command is writing here (process {lock.read().strip() or 'unknown'}); "
+                    "wait for it to end, then run again."
+                ) from None
+            time.sleep(0.05)
+    with suppress(OSError):  # on a full disk the lock holds all the same
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
 
 
 def write_text(path: Path, text: str) -> None:

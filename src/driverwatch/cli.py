@@ -4,7 +4,7 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -22,6 +22,7 @@ Data = Annotated[Path | None, typer.Option(help="where the data set's files lie 
 Weights = Annotated[Path | None, typer.Option(help="folder of local ImageNet weights")]
 Overrides = Annotated[str, typer.Option("--set", help='changed settings, like "train.epochs=3"')]
 Force = Annotated[bool, typer.Option(help="replace what is there")]
+SkipBroken = Annotated[bool, typer.Option(help="go on without broken photos and table rows, and record them")]
 Fold = Annotated[int | None, typer.Option(help="one fold alone")]
 Models = Annotated[str, typer.Option(help="runs, separated by spaces; default: every finished one")]
 
@@ -70,11 +71,13 @@ def subset(
 
 
 @app.command()
-def folds(dataset: Dataset = "statefarm", data: Data = None, force: Force = False) -> None:
+def folds(
+    dataset: Dataset = "statefarm", data: Data = None, force: Force = False, skip_broken: SkipBroken = False
+) -> None:
     """Write the driver folds, or check those there."""
     from driverwatch.steps.prepare import make_folds
 
-    make_folds(_context(dataset, data), force)
+    make_folds(_context(dataset, data), force, skip_broken)
 
 
 @app.command()
@@ -85,11 +88,12 @@ def pack(
     model: str | None = None,
     overrides: Overrides = "",
     force: Force = False,
+    skip_broken: SkipBroken = False,
 ) -> None:
     """Pack the photos into HDF5."""
     from driverwatch.steps.prepare import make_packs
 
-    make_packs(_context(dataset, data), size, model, overrides, force)
+    make_packs(_context(dataset, data), size, model, overrides, force, skip_broken)
 
 
 @app.command()
@@ -116,13 +120,14 @@ def train_fold(
     views: Annotated[str, typer.Option()],
     batch_size: Annotated[int, typer.Option()],
     workers: Annotated[int, typer.Option()],
+    leash: Annotated[int, typer.Option(help="pipe that closes when `train` is gone")],
     dataset: Dataset = "statefarm",
     weights: Weights = None,
 ) -> None:
     """One fold, in this process; `train` calls it."""
     from driverwatch.steps.train import train_one_fold
 
-    train_one_fold(_context(dataset, None), run, fold, weights, _predict_settings(views, batch_size), workers)
+    train_one_fold(_context(dataset, None), run, fold, weights, _predict_settings(views, batch_size), workers, leash)
 
 
 @app.command()
@@ -192,11 +197,24 @@ def main() -> None:
     try:
         app()
     except InputError as error:
-        if os.environ.get("DEBUG"):
-            traceback.print_exc()
-        print(f"driverwatch: {error}", file=sys.stderr)
-        sys.exit(2)
+        _refuse(str(error))
+    except OSError as error:  # of a place that no artefact's writer watches over
+        from driverwatch.artifacts import reason, way_out
+
+        place = f"{error.filename}: " if error.filename else ""
+        _refuse(f"{place}{reason(error)}; {way_out(error)}, and run again")
+    except MemoryError:
+        _refuse(
+            "not enough memory; close other programs, or lower predict.batch_size, train.batch_size or the pack's size"
+        )
     except SystemExit as end:
         if end.code == 130:  # Ctrl-C
             print("driverwatch: interrupted; the same command goes on", file=sys.stderr)
         raise
+
+
+def _refuse(sentence: str) -> NoReturn:
+    if os.environ.get("DEBUG"):
+        traceback.print_exc()
+    print(f"driverwatch: {sentence}", file=sys.stderr)
+    sys.exit(2)

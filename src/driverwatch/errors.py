@@ -1,4 +1,6 @@
-"""The one exception a user is meant to read."""
+"""The one exception a user is meant to read, and the wording of such sentences."""
+
+import difflib
 
 
 class InputError(Exception):
@@ -14,3 +16,9 @@ def listed(problems: list[str], first: int = 8) -> str:
     shown = "".join(f"\n  - {problem}" for problem in problems[:first])
     rest = len(problems) - first
     return shown + (f"\n  - and {rest} more" if rest > 0 else "")
+
+
+def nearest(name: str, names: list[str]) -> str:
+    """`; did you mean X?`, or nothing when no name is near."""
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {close[0]}?" if close else ""

@@ -3,16 +3,17 @@
 A model's, dataset's or ensemble's settings are one small YAML that says only what differs; its file name is its name.
 """
 
-import difflib
 import re
+import reprlib
+import string
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from driverwatch.backbones import BACKBONES
-from driverwatch.errors import InputError, listed
+from driverwatch.errors import InputError, listed, nearest
+from driverwatch.yaml_files import parse_yaml, read_yaml
 
 ViewSet = Literal["centre", "five_crop", "ten_crop"]
 VIEW_SETS: tuple[ViewSet, ...] = ("centre", "five_crop", "ten_crop")  # each holds the one before it
@@ -91,9 +92,17 @@ class TrainSettings(Strict):
     label_smoothing: Share = 0.0
     class_weights: Literal["none", "balanced"] = "none"
     select: Literal["last", "best"] = "last"  # best: the epoch that scores best on the held-out drivers ("selected on")
+    patience: Annotated[int, Field(ge=1)] | None = (
+        None  # end a stage after so many epochs without a better held-out loss
+    )
     seed: Annotated[int, Field(ge=0)] = 0
     workers: Annotated[int, Field(ge=0)] = 0  # augmentation threads, 0: one per core; never changes a result
     stages: Annotated[list[Stage], Field(min_length=1)] = [Stage()]
+
+    @property
+    def looks_at_held_out(self) -> bool:
+        """Whether the held-out drivers decide which weights are kept, so that their loss flatters ("selected on")."""
+        return self.select == "best" or self.patience is not None
 
 
 class PredictSettings(Strict):
@@ -132,7 +141,39 @@ class ModelSettings(Strict):
 class Columns(Strict):
     image: str = "img"
     label: str = "classname"
-    driver: str = "subject"  # the group that folds keep together
+    driver: str | None = (
+        "subject"  # the group that folds keep together; null: near-duplicate photos, found by their looks
+    )
+
+
+def _template(*fields: str) -> AfterValidator:
+    """A path below the data folder, with these `{fields}` and no others."""
+
+    def check(text: str) -> str:
+        try:
+            found = {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
+        except ValueError as error:
+            raise ValueError(f"must be a path like imgs/test/{{image}} ({error})") from error
+        if "image" not in found or not found <= set(fields):
+            raise ValueError(f"must hold {{image}} and no other fields than {', '.join(f'{{{f}}}' for f in fields)}")
+        return _below(text)
+
+    return AfterValidator(check)
+
+
+def _below(text: str) -> str:
+    if text.startswith(("/", "~", "\\")) or ".." in re.split(r"[/\\]", text) or ":" in text:
+        raise ValueError("must be a path below the data folder, without ..")
+    return text
+
+
+def _class_name(name: str) -> str:
+    if not re.fullmatch(r"[^\s,\"/\\\0{}][^,\"/\\\0\r\n{}]*", name) or name != name.strip() or name in (".", ".."):
+        raise ValueError(f"class {name!r} must be plain: it names a column and may name a folder")
+    return name
+
+
+Below = Annotated[str, AfterValidator(_below)]
 
 
 class DatasetSettings(Strict):
@@ -141,13 +182,15 @@ class DatasetSettings(Strict):
     title: str
     slug: str | None = None  # on Kaggle
     data: str  # folder that DATA= overrides
-    table: str = "driver_imgs_list.csv"
+    table: Below = "driver_imgs_list.csv"
     columns: Columns = Columns()
-    train_images: str = "imgs/train/{label}/{image}"
-    test_images: str = "imgs/test/{image}"
-    sample_submission: str = "sample_submission.csv"
-    truth: str | None = None  # the test images' labels, where they are known (drawn competitions)
-    classes: Annotated[dict[str, str], Field(min_length=2)]  # name: meaning, in the submission's column order
+    train_images: Annotated[str, _template("label", "image")] = "imgs/train/{label}/{image}"
+    test_images: Annotated[str, _template("image")] = "imgs/test/{image}"
+    sample_submission: Below = "sample_submission.csv"
+    truth: Below | None = None  # the test images' labels, where they are known (drawn competitions)
+    classes: Annotated[
+        dict[Annotated[str, AfterValidator(_class_name)], str], Field(min_length=2)
+    ]  # name: meaning, in the submission's column order
     mirrored_pairs: list[Annotated[list[str], Field(min_length=2, max_length=2)]] = []
     folds: Annotated[int, Field(ge=2)] = 5
     subset: str | None = None  # CSV of the training photos that `make subset` picks out of a larger download
@@ -178,41 +221,6 @@ class EnsembleSettings(Strict):
 
 
 S = TypeVar("S", bound=Strict)
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 made safer: `1e-3` is a number and a key given twice is an error."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
-)
-
-
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    keys = [loader.construct_object(key) for key, _ in node.value]
-    if twice := {key for key in keys if keys.count(key) > 1}:
-        raise yaml.constructor.ConstructorError(
-            None, None, f"key given twice: {', '.join(map(str, twice))}", node.start_mark
-        )
-    return loader.construct_mapping(node, deep=True)
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-
-
-def nearest(name: str, names: list[str]) -> str:
-    """`; did you mean X?`, or nothing when no name is near."""
-    close = difflib.get_close_matches(name, names, n=1)
-    return f"; did you mean {close[0]}?" if close else ""
-
-
-def read_yaml(path: Path) -> Any:
-    """A YAML file's content as plain data, or one sentence."""
-    try:
-        return yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise InputError(f"{path}: expected YAML, got {' '.join(str(error).split())}") from error
 
 
 def load(kind: type[S], folder: Path, name: str, overrides: str = "") -> S:
@@ -247,9 +255,9 @@ def _override(content: dict[str, Any], override: str) -> None:
         if not isinstance(place, dict | list):
             raise InputError(f"SET {key}: {part} holds a value, not further keys")
     try:
-        parsed = yaml.load(value, _Loader)
-    except yaml.YAMLError as error:
-        raise InputError(f'SET="{override}": expected YAML after =, got {" ".join(str(error).split())}') from error
+        parsed = parse_yaml(value)
+    except ValueError as error:
+        raise InputError(f'SET="{override}": expected YAML after =, got {error}') from error
     place[_index(place, last, key) if isinstance(place, list) else last] = parsed
 
 
@@ -279,7 +287,7 @@ def _sentences(kind: type[Strict], error: ValidationError) -> str:
         elif problem["type"] == "missing":
             message = "is missing"
         elif not isinstance(problem["input"], dict | Strict):
-            message += f", got {problem['input']!r}"
+            message += f", got {reprlib.repr(problem['input'])}"
         lines.append(f"{dotted}: {message[0].lower()}{message[1:]}")
     return lines[0] if len(lines) == 1 else listed(lines)
 

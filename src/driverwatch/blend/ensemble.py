@@ -58,6 +58,12 @@ def on_test(member: Member, names: list[str], folds: list[int]) -> np.ndarray:
     return np.stack([p.aligned_to(names) for p in made]).mean(axis=0, dtype=np.float64)
 
 
+def completed(known: np.ndarray, packed: list[str], names: list[str], prior: np.ndarray) -> np.ndarray:
+    """Rows for all `names`: `known` (len(packed), C) where an image was predicted, the class prior (C,) where it was left out."""
+    position = {name: i for i, name in enumerate(packed)}
+    return np.stack([known[position[name]] if name in position else prior for name in names]).astype(np.float64)
+
+
 def origin(run: Run, fold: int, views: ViewSet) -> dict[str, str]:
     """What a fold's prediction file must say of its origin: the run's digests and the weights the fold ended with."""
     return {**run.origin, "weights": run.manifest(fold)["weights"], "views": views}

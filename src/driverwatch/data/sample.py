@@ -10,12 +10,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pandas as pd
 
-from driverwatch.artifacts import digest_of_file, locked, provenance, read_json, write_json
+from driverwatch.artifacts import digest_of, digest_of_file, locked, provenance, read_json, write_json
 from driverwatch.data import drawing
 from driverwatch.data.drawing import POSES, Driver, draw
 from driverwatch.errors import InputError
@@ -55,37 +56,59 @@ def write(options: SampleOptions, settings: DatasetSettings, data: Path, force: 
     """Draw a competition into `data`: whole or not at all; the same options give the same bytes.
 
     Raises:
-        InputError: options that draw nothing, other than ten classes, or something else in the way (without `force`).
+        InputError: options that draw nothing, more than ten classes, or something else in the way (without `force`).
     """
     _check(options, settings)
-    manifest = data / "sample.json"
-    with locked(data.parent, f".{data.name}.lock", sweep=False):
-        wanted = {"options": asdict(options), "drawing": digest_of_file(Path(drawing.__file__))}
-        if manifest.is_file() and wanted.items() <= read_json(manifest).items() and not force:
+    wanted = {
+        "options": asdict(options),
+        "drawing": digest_of_file(Path(drawing.__file__)),
+        "layout": _layout(settings),
+    }
+    with locked(data.parent, f".{data.name}.lock", sweep=()):
+        old, partial = (data.with_name(f".{data.name}.{end}") for end in ("old", "partial"))
+        if old.exists() and not data.exists():  # killed between the two renames below
+            old.rename(data)
+        if _is_drawn(data, wanted, force):
             return say(f"{data}: up to date (seed {options.seed})")
-        if data.exists() and any(data.iterdir()) and not (force and manifest.is_file()):
-            way = (
-                "make sample FORCE=1 draws anew, make clean forgets all that is built"
-                if manifest.is_file()
-                else "it was not drawn by make sample and is left alone"
-            )
-            raise InputError(f"{data}: holds something else; name another DATA= folder ({way})")
-        partial = data.with_name(f".{data.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
-        start, shots = time.monotonic(), plan(options)
+        start, shots = time.monotonic(), plan(options, len(settings.classes))
         _draw_all(shots, options, settings, partial)
         _write_tables(shots, settings, partial)
-        write_json(
-            partial / "sample.json",
-            {**wanted, "seconds": round(time.monotonic() - start, 1), **provenance()},
-        )
-        shutil.rmtree(data, ignore_errors=True)
+        seconds = round(time.monotonic() - start, 1)
+        write_json(partial / "sample.json", {**wanted, "seconds": seconds, **provenance()})
+        os.sync()  # pictures first, then their folder's name
+        shutil.rmtree(old, ignore_errors=True)
+        if data.exists():
+            data.rename(old)
         partial.rename(data)
+        shutil.rmtree(old, ignore_errors=True)
     test = sum(shot.test for shot in shots)
     return say(
         f"{data}: {len(shots) - test} labelled images of {options.drivers} drivers, "
         f"{test} test images of {options.test_drivers} others"
     )
+
+
+def _layout(settings: DatasetSettings) -> str:
+    """Digest of what the dataset's YAML says about names and places."""
+    return digest_of(
+        settings.model_dump(include={"classes", "columns", "table", "train_images", "test_images", "truth"})
+    )
+
+
+def _is_drawn(data: Path, wanted: dict[str, Any], force: bool) -> bool:
+    """Whether `data` is what is wanted already; anything else that must not be replaced is refused."""
+    manifest = data / "sample.json"
+    if manifest.is_file() and not force and wanted.items() <= read_json(manifest).items():
+        return True
+    if data.exists() and any(data.iterdir()) and not (force and manifest.is_file()):
+        way = (
+            "make sample FORCE=1 draws anew, make clean forgets all that is built"
+            if manifest.is_file()
+            else "it was not drawn by make sample and is left alone"
+        )
+        raise InputError(f"{data}: holds something else; name another DATA= folder ({way})")
+    return False
 
 
 def _check(options: SampleOptions, settings: DatasetSettings) -> None:
@@ -100,16 +123,18 @@ def _check(options: SampleOptions, settings: DatasetSettings) -> None:
         _Checked(size=options.size)
     except ValueError as error:
         raise InputError(f"sample: SIZE={options.size} must be <height>x<width>, like 120x160") from error
-    if len(settings.classes) != len(POSES):
-        raise InputError(f"sample: draws {len(POSES)} classes, but the dataset's YAML lists {len(settings.classes)}")
+    if len(settings.classes) > len(POSES):
+        raise InputError(
+            f"sample: draws at most {len(POSES)} classes, but the dataset's YAML lists {len(settings.classes)}"
+        )
 
 
-def plan(options: SampleOptions) -> list[Shot]:
+def plan(options: SampleOptions, classes: int = len(POSES)) -> list[Shot]:
     """Every image with its name; names are shuffled numbers, so that they tell nothing."""
     shots = [
         (driver, label, clip, frame)
         for driver in range(options.drivers + options.test_drivers)
-        for label in range(len(POSES))
+        for label in range(classes)
         for clip in range(options.clips)
         for frame in range(options.frames)
     ]
@@ -135,8 +160,8 @@ def picture(shot: Shot, options: SampleOptions) -> np.ndarray:
 def _draw_all(shots: list[Shot], options: SampleOptions, settings: DatasetSettings, folder: Path) -> None:
     classes = list(settings.classes)
     for label in classes:
-        (folder / settings.train_images.format(label=label, image="x")).parent.mkdir(parents=True)
-    (folder / settings.test_images.format(image="x")).parent.mkdir(parents=True)
+        (folder / settings.train_images.format(label=label, image="x")).parent.mkdir(parents=True, exist_ok=True)
+    (folder / settings.test_images.format(image="x")).parent.mkdir(parents=True, exist_ok=True)
 
     def one(shot: Shot) -> None:
         path = (
@@ -163,7 +188,8 @@ def _write_tables(shots: list[Shot], settings: DatasetSettings, folder: Path) ->
     tables = {
         settings.table: pd.DataFrame(
             [
-                {columns.driver: f"p{s.driver:03d}", columns.label: classes[s.label], columns.image: s.name}
+                ({columns.driver: f"p{s.driver:03d}"} if columns.driver else {})
+                | {columns.label: classes[s.label], columns.image: s.name}
                 for s in train
             ]
         ),

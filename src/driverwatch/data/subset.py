@@ -22,7 +22,8 @@ def pick(settings: DatasetSettings, source: Path, data: Path) -> None:
     """
     if settings.subset is None:
         raise InputError("subset: this dataset's YAML names no list (subset: <csv>); use DATASET=statefarm_mini")
-    columns = [settings.columns.driver, settings.columns.label, settings.columns.image]
+    named = settings.columns
+    columns = [column for column in (named.driver, named.label, named.image) if column]
     wanted, full = (
         read_csv(Path(settings.subset), columns)[columns],
         read_csv(source / settings.table, columns)[columns],
@@ -30,7 +31,8 @@ def pick(settings: DatasetSettings, source: Path, data: Path) -> None:
     known, asked = ({tuple(row) for row in frame.itertuples(index=False)} for frame in (full, wanted))
     missing = sorted(" ".join(row) for row in asked - known)
     paths = [
-        settings.train_images.format(label=label, image=image) for _, label, image in wanted.itertuples(index=False)
+        settings.train_images.format(label=label, image=image)
+        for label, image in zip(wanted[named.label], wanted[named.image], strict=True)
     ]
     missing += [f"file {path}" for path in paths if not (source / path).is_file()]
     if missing:
@@ -39,7 +41,7 @@ def pick(settings: DatasetSettings, source: Path, data: Path) -> None:
         )
     if data.exists():
         raise InputError(f"{data}: is there already; remove it, or name another DATA= folder")
-    with locked(data.parent, f".{data.name}.lock", sweep=False):
+    with locked(data.parent, f".{data.name}.lock", sweep=()):
         require_space(data.parent, sum((source / path).stat().st_size for path in paths))
         partial = data.with_name(f".{data.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
@@ -49,7 +51,7 @@ def pick(settings: DatasetSettings, source: Path, data: Path) -> None:
         header = pd.DataFrame(columns=[settings.columns.image, *settings.classes])
         header.to_csv(partial / settings.sample_submission, index=False, lineterminator="\n")
         partial.rename(data)
-    say(f"{data}: {len(wanted)} photos of {wanted[columns[0]].nunique()} drivers")
+    say(f"{data}: {len(wanted)} photos" + (f" of {wanted[named.driver].nunique()} drivers" if named.driver else ""))
 
 
 def _copy(paths: list[str], source: Path, target: Path) -> None:

@@ -1,5 +1,6 @@
 """Predictions on disk: probabilities that know which image, folds, settings and weights they belong to."""
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from driverwatch.artifacts import replacing
+from driverwatch.artifacts import digest_of, replacing
 from driverwatch.errors import InputError
 
 
@@ -62,8 +63,23 @@ def write(predictions: Predictions, path: Path) -> None:
             dtype=h5py.string_dtype(),
             shape=(len(predictions.names),),
         )
-        file.create_dataset("probabilities", data=predictions.probabilities.astype(np.float32))
+        rows = predictions.probabilities.astype(np.float32)
+        file.create_dataset("probabilities", data=rows)
         file.attrs["origin"] = json.dumps(predictions.origin)
+        file.attrs["contents"] = _contents(list(predictions.names), rows, predictions.origin)
+
+
+def _contents(names: list[str], rows: np.ndarray, origin: dict[str, str]) -> str:
+    """Digest of all that a file holds, so that one edited since is found out."""
+    return digest_of([names, hashlib.sha256(rows.tobytes()).hexdigest(), list(rows.shape), origin])
+
+
+def is_of(path: Path, origin: dict[str, str], names: np.ndarray) -> bool:
+    """Whether a whole file of this origin for these images is there already."""
+    try:
+        return list(read(path, origin).names) == list(names)
+    except InputError:
+        return False
 
 
 def read(path: Path, origin: dict[str, str]) -> Predictions:
@@ -78,8 +94,13 @@ def read(path: Path, origin: dict[str, str]) -> Predictions:
         with h5py.File(path, "r") as file:
             found = json.loads(file.attrs["origin"])
             names, probabilities = file["names"].asstr()[...], file["probabilities"][...]
-    except (OSError, KeyError, ValueError) as error:
-        raise InputError(f"{path}: not a whole prediction file ({error}); predict again") from error
+            contents = file.attrs["contents"]
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        words = " ".join(str(error).split())[:150]
+        raise InputError(f"{path}: not a whole prediction file ({words}); predict again") from error
+    made = Predictions(names, probabilities, found, str(path))
+    if contents != _contents(list(names), probabilities, found):
+        raise InputError(f"{path}: was changed since it was written; predict again")
     if other := [key for key, value in origin.items() if found.get(key) != value]:
         raise InputError(f"{path}: made from other {', '.join(other)} than today's; run make predict again")
-    return Predictions(names, probabilities, found, str(path))
+    return made

@@ -1,12 +1,11 @@
 """The file that goes up: written in the sample submission's order, read back, and checked as Kaggle would."""
 
-import io
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from driverwatch.artifacts import write_text
+from driverwatch.artifacts import replacing
 from driverwatch.data.competition import read_csv
 from driverwatch.errors import InputError
 
@@ -21,17 +20,16 @@ def clipped(probabilities: np.ndarray) -> np.ndarray:
 
 
 def write(probabilities: np.ndarray, names: list[str], header: list[str], path: Path) -> None:
-    """Write `header` (`img,c0,..`), one line per name, then read the file back and check it.
+    """Write `header` (`img,c0,..`), one line per name; read back and checked before it replaces what is there.
 
     Args:
         probabilities: float (N, C), rows in the order of `names`.
     """
     frame = pd.DataFrame(clipped(probabilities), columns=header[1:])
     frame.insert(0, header[0], names)
-    text = io.StringIO()
-    frame.to_csv(text, index=False, float_format="%.7f", lineterminator="\n")
-    write_text(path, text.getvalue())
-    check(path, names, header)
+    with replacing(path) as temporary:
+        frame.to_csv(temporary, index=False, float_format="%.7f", lineterminator="\n")
+        check(temporary, names, header)
 
 
 def check(path: Path, names: list[str], header: list[str]) -> np.ndarray:

@@ -9,10 +9,10 @@ import numpy as np
 
 from driverwatch.artifacts import replacing
 from driverwatch.backbones import BACKBONES
-from driverwatch.errors import InputError
+from driverwatch.errors import InputError, nearest
 from driverwatch.models.scaling import ChannelScaling
 from driverwatch.models.weights import build_trunk
-from driverwatch.settings import HeadSettings, ModelSettings, nearest, pixels
+from driverwatch.settings import HeadSettings, ModelSettings, pixels
 
 
 class Classifier(keras.Model):

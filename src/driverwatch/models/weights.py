@@ -10,8 +10,8 @@ import numpy as np
 
 from driverwatch.artifacts import digest_of_file
 from driverwatch.backbones import BACKBONES
-from driverwatch.errors import InputError, listed
-from driverwatch.settings import ModelSettings, nearest, pixels
+from driverwatch.errors import InputError, listed, nearest
+from driverwatch.settings import ModelSettings, pixels
 
 
 def find(settings: ModelSettings, folder: Path | None) -> Path | None:

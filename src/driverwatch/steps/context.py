@@ -36,8 +36,14 @@ def open_context(dataset: str, data: Path | None) -> Context:
 
 
 def table_of(pack: Pack, classes: tuple[str, ...]) -> ImageTable:
-    """The image table that a pack repeats, so that later steps need no photos."""
-    frame = pd.DataFrame({"image": pack.names, "driver": pack.drivers, "label": pack.labels, "path": ""})
+    """The image table that a pack repeats, what was left out of it included, so that later steps need no photos."""
+    left = pack.left_out
+    columns = {
+        "image": (pack.names, left.names),
+        "driver": (pack.drivers, left.drivers),
+        "label": (pack.labels, left.labels),
+    }
+    frame = pd.DataFrame({name: [*packed, *absent] for name, (packed, absent) in columns.items()} | {"path": ""})
     return ImageTable(frame, classes)
 
 

@@ -3,8 +3,11 @@
 import re
 from pathlib import Path
 
-from driverwatch.data import competition, folds, pack, sample
-from driverwatch.errors import InputError
+from driverwatch.artifacts import locked, write_text
+from driverwatch.data import competition, folds, pack, packing, sample
+from driverwatch.data.filling import Job
+from driverwatch.data.packing import BrokenPhotosError
+from driverwatch.errors import InputError, listed
 from driverwatch.settings import SIZE, ModelSettings, load
 from driverwatch.steps.context import CONFIGS, Context
 from driverwatch.terminal import say
@@ -21,9 +24,18 @@ def pick_subset(context: Context, source: Path) -> None:
     say(f"next: make folds DATASET={context.dataset}")
 
 
-def make_folds(context: Context, force: bool) -> None:
+def make_folds(context: Context, force: bool, skip: bool = False) -> None:
     """Write the fold file, or hold the one there against the data; the whole data set is checked either way."""
-    table, _ = competition.read_both(context.settings, context.data)
+    with locked(context.places.build, ".folds.lock", sweep=(context.places.folds.parent,)):
+        _make_folds(context, force, skip)
+
+
+def _make_folds(context: Context, force: bool, skip: bool) -> None:
+    tables = competition.read_both(context.settings, context.data)
+    missing = [f"missing file {path}" for path in tables.missing]
+    for problem in _refused(context, tables.problems + missing, skip):
+        say(f"left out: {problem}")
+    table = tables.train
     path = context.places.folds
     if path.is_file() and not force:
         found = folds.read(path, table)
@@ -44,7 +56,9 @@ def make_folds(context: Context, force: bool) -> None:
     )
 
 
-def make_packs(context: Context, size: str | None, model: str | None, overrides: str, force: bool) -> None:
+def make_packs(
+    context: Context, size: str | None, model: str | None, overrides: str, force: bool, skip: bool = False
+) -> None:
     """Pack training and test images at `size`, or at the size that `model` asks for."""
     if size is None:
         if model is None:
@@ -59,7 +73,38 @@ def make_packs(context: Context, size: str | None, model: str | None, overrides:
         and not force
     ):
         return say(f"{folder}: kept; {context.data} is not here to compare it with")
-    train, test = competition.read_both(context.settings, context.data)
-    digest = folds.read(context.places.folds, train).digest
-    pack.write(train, context.data, folder, "train", size, digest, force)
-    return pack.write(test, context.data, folder, "test", size, digest, force)
+    return _pack_both(context, size, force, skip)
+
+
+def _pack_both(context: Context, size: str, force: bool, skip: bool) -> None:
+    """Test images first: a photo among them must not be trained on."""
+    tables, folder = competition.read_both(context.settings, context.data), context.places.pack(size)
+    digest = folds.read(context.places.folds, tables.train).digest
+    problems = list(tables.problems)
+    strangers: dict[bytes, str] = {}
+    for kind, table in (("test", tables.test), ("train", tables.train)):
+        rows = tuple(tables.problems)
+        job = Job(table, context.data, folder, kind, size, digest, skip, rows, strangers)
+        try:
+            packing.write(job, force, hold=bool(problems) and not skip)
+            strangers = pack.looks_of(folder, kind)
+        except BrokenPhotosError as broken:
+            problems += broken.problems
+    _refused(context, problems, skip)
+
+
+def _refused(context: Context, problems: list[str], skip: bool) -> list[str]:
+    """Stop for `problems`, all at once and all in a file; with `skip` return them, to be recorded.
+
+    Raises:
+        InputError: there are problems and `skip` is not set.
+    """
+    path = context.places.build / "problems.txt"
+    if not problems or skip:
+        path.unlink(missing_ok=True)
+        return problems
+    write_text(path, "".join(f"{problem}\n" for problem in problems))
+    raise InputError(
+        f"{context.data}: {len(problems)} problems; mend them, or go on without these with SKIP_BROKEN=1 "
+        f"(all are listed in {path}):{listed(problems)}"
+    )

@@ -4,6 +4,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from driverwatch.artifacts import digest_of_file, provenance, write_json
 from driverwatch.blend import ensemble as blending
 from driverwatch.blend.ensemble import Member
@@ -68,7 +70,11 @@ def make_ensemble(context: Context, names: list[str], name: str, views: ViewSet 
             f"{context.data / context.settings.sample_submission}: names no test image, so there is nothing to submit"
         )
     numbers = list(range(folds.count)) if fold is None else [fold]
-    test = blending.mean([blending.on_test(member, sample, numbers) for member in members])
+    left_out = _left_out(context, members)
+    packed = [image for image in sample if image not in left_out]
+    prior = np.bincount(pack.labels, minlength=len(context.settings.classes)) / len(pack.labels)
+    known = blending.mean([blending.on_test(member, packed, numbers) for member in members])
+    test = blending.completed(known, packed, sample, prior)
     submission.write(test, sample, [context.settings.columns.image, *context.settings.classes], path)
     facts: dict[str, Any] = {
         "runs": {m.run.name: m.views for m in members},
@@ -76,12 +82,23 @@ def make_ensemble(context: Context, names: list[str], name: str, views: ViewSet 
         "fold_models": numbers,
     }
     facts |= {"submission": digest_of_file(path), "images": len(sample)}
+    facts |= {"class_prior": left_out} if left_out else {}
     facts |= _out_of_fold(members, pack, folds) if fold is None else {}
     write_json(path.with_suffix(".json"), {**facts, "seconds": round(time.monotonic() - start, 1), **provenance()})
     said = ", ".join(f"{m.run.name} ({m.views})" for m in members)
     loss = f"fold {fold} alone" if fold is not None else f"out-of-fold log loss {facts['out_of_fold_log_loss']:.4f}"
     flattered = f" (selected on: {', '.join(facts['selected_on'])})" if facts.get("selected_on") else ""
-    say(f"{path}: {len(sample)} images, mean of {said}; {loss}{flattered}, checked")
+    guessed = f", {len(left_out)} broken ones at the class prior" if left_out else ""
+    say(f"{path}: {len(sample)} images{guessed}, mean of {said}; {loss}{flattered}, checked")
+
+
+def _left_out(context: Context, members: list[Member]) -> dict[str, str]:
+    """Test images that `SKIP_BROKEN=1` left out of any member's pack, and why."""
+    found: dict[str, str] = {}
+    for size in {member.run.settings.input.pack for member in members}:
+        left = open_packs(context, size)[1]["test"].left_out
+        found |= dict(zip(left.names, left.reasons, strict=True))
+    return found
 
 
 def _out_of_fold(members: list[Member], pack: Pack, folds: FoldTable) -> dict[str, Any]:
@@ -96,7 +113,7 @@ def _out_of_fold(members: list[Member], pack: Pack, folds: FoldTable) -> dict[st
 
 def selected_on(members: list[runs.Run]) -> list[str]:
     """Runs whose epoch was chosen on the held-out drivers, so that their out-of-fold loss flatters."""
-    return [run.name for run in members if run.settings.train.select == "best"]
+    return [run.name for run in members if run.settings.train.looks_at_held_out]
 
 
 def _members(

@@ -1,10 +1,12 @@
 """From packs to predictions: every fold of a run in turn, one process each."""
 
+import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
-from driverwatch.artifacts import locked
+from driverwatch.artifacts import digest_of_file, locked
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
 from driverwatch.errors import InputError
@@ -31,6 +33,7 @@ def train(
         for number in [fold] if fold is not None else range(folds.count):
             if not claimed.finished(number):
                 _in_own_process(context, claimed, number, weights, settings, lock)
+            claimed.sweep(number)
     done = sum(claimed.finished(number) for number in range(folds.count))
     rest = f"make score DATASET={context.dataset}, make ensemble DATASET={context.dataset}"
     rest = rest if done == folds.count else "the same command without FOLD= trains the others"
@@ -60,13 +63,20 @@ def _in_own_process(
 ) -> None:
     """A fold in a process of its own: memory goes back, a crash costs one fold.
 
-    It inherits the run's lock, so that nobody else writes there should this process end before it.
+    It inherits the run's lock, so that nobody else writes there while it lives, and one end of a pipe, which tells it when
+    this process is gone, however it went.
     """
+    leash, held = os.pipe()
     predict = settings.predict
     command = [sys.executable, "-m", "driverwatch", "train-fold", "--dataset", context.dataset, "--run", run.name]
     command += ["--fold", str(number), "--views", predict.views, "--batch-size", str(predict.batch_size)]
     command += ["--workers", str(settings.train.workers), *(["--weights", str(weights)] if weights else [])]
-    status = subprocess.run(command, check=False, pass_fds=[lock]).returncode
+    command += ["--leash", str(leash)]
+    try:
+        status = subprocess.run(command, check=False, pass_fds=[lock, leash]).returncode
+    finally:
+        os.close(leash)
+        os.close(held)
     if status != 0:
         raise InputError(
             f"{run.fold(number)}: fold {number} ended with status {status} (its own words stand above); "
@@ -74,12 +84,23 @@ def _in_own_process(
         )
 
 
+def _end_with(leash: int) -> None:
+    """End this process, at once, when the other end of the pipe is closed: nothing it writes can be left half written."""
+
+    def wait() -> None:
+        os.read(leash, 1)
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 def train_one_fold(
-    context: Context, name: str, fold: int, weights: Path | None, predict: PredictSettings, workers: int
+    context: Context, name: str, fold: int, weights: Path | None, predict: PredictSettings, workers: int, leash: int
 ) -> None:
     """What a fold's process does. `train` holds the run's lock meanwhile."""
     from driverwatch.models import backend
 
+    _end_with(leash)
     run, folds, packs = _opened(context, name)
     if run.finished(fold):
         raise InputError(f"{run.fold(fold)}: is finished; make train FORCE=1 FOLD={fold} trains it anew")
@@ -113,9 +134,14 @@ def predict(context: Context, name: str, options: PredictSettings, fold: int | N
 
     with locked(run.folder):
         for number in numbers:
-            run.manifest(number)
+            made, file = run.manifest(number), run.fold(number) / "weights.h5"
+            if not file.is_file() or digest_of_file(file) != made["weights"]:
+                raise InputError(
+                    f"{file}: is not what fold {number} was trained to; restore it, or train the fold anew with make train "
+                    f"FORCE=1 FOLD={number}"
+                )
             classifier = build(run.settings, len(run.classes), packs["train"].mean, None, load=False)
-            load_state(run.fold(number) / "weights.h5", {"model": classifier.weights})
+            load_state(file, {"model": classifier.weights})
             _, held_out = folds.rows(packs["train"].drivers, number)
             losses = write_predictions(classifier, run, number, packs, held_out, options)
             say(f"{run.name} fold {number}: held-out log loss " + ", ".join(f"{k} {v:.4f}" for k, v in losses.items()))

@@ -71,8 +71,7 @@ def train_fold(
         facts = _outcome(run, number, progress, predict) | {"log_loss": losses}
         facts["seconds"] = facts["training_seconds"] + time.monotonic() - start
         write_json(folder / "manifest.json", facts | made_by)
-        for spent in ("bundle.h5", "best.h5"):
-            (folder / spent).unlink(missing_ok=True)
+        run.sweep(number)
 
 
 def _outcome(run: Run, number: int, progress: Progress, predict: PredictSettings) -> dict[str, Any]:
@@ -81,10 +80,9 @@ def _outcome(run: Run, number: int, progress: Progress, predict: PredictSettings
         "run": run.name,
         "fold": number,
         "settings": {**run.settings.model_dump(), "predict": predict.model_dump()},
-        **run.origin,
-        "pretrained": run.weights,
+        **run.claim,
         "weights": digest_of_file(run.fold(number) / "weights.h5"),
-        "selected_on": "held-out drivers" if run.settings.train.select == "best" else None,
+        "selected_on": "held-out drivers" if run.settings.train.looks_at_held_out else None,
         "step_seconds": progress.history[-1]["step_seconds"],
         "training_seconds": sum(epoch["seconds"] for epoch in progress.history),
         "backend": keras.backend.backend(),
@@ -113,19 +111,25 @@ class FoldTraining:
             say(f"{self.run.name} fold {self.number}: goes on after epoch {self.progress.epoch}")
         log = HistoryLog(self.folder, self.progress.history)
         for stage in plan(self.run.settings):
-            last = stage.first_epoch + stage.epochs
-            if self.progress.epoch >= last and stage.number + 1 < len(self.settings.stages):
+            if self._is_over(stage) and stage.number + 1 < len(self.settings.stages):
                 continue
             self._enter(stage)
-            while self.progress.epoch < last:
+            while not self._is_over(stage):
                 self._epoch(stage)
                 log.write(self.progress.history)
         return self.progress
 
+    def _is_over(self, stage: StagePlan) -> bool:
+        """Whether a stage has had its epochs, or `patience` of them without a better held-out loss: read off the history."""
+        losses = [row["held_out_loss"] for row in self.progress.history if row["stage"] == stage.number]
+        stalled = len(losses) - 1 - int(np.argmin(losses)) if losses else 0
+        patience = self.settings.patience
+        return len(losses) >= stage.epochs or (patience is not None and stalled >= patience)
+
     def _enter(self, stage: StagePlan) -> None:
         """Freeze and compile; take weights, and within a stage the optimizer too, from the bundle."""
         prepare(self.classifier, stage, self.settings, -(-len(self.rows.training) // self.settings.batch_size))
-        if self.progress.epoch > stage.first_epoch:
+        if any(row["stage"] == stage.number for row in self.progress.history):
             load_state(self.bundle, self._state())
         elif self.progress.epoch:
             load_state(self.bundle, {"model": self.classifier.weights})

@@ -9,6 +9,8 @@ from driverwatch.artifacts import differences, digest_of, read_json, write_json
 from driverwatch.errors import InputError, listed
 from driverwatch.settings import DatasetSettings, ModelSettings, parse
 
+SPENT = ("bundle.h5", "best.h5")
+
 
 @dataclass(frozen=True)
 class Run:
@@ -32,6 +34,12 @@ class Run:
         """Digests that the run's predictions repeat."""
         return {"folds": self.folds, "train_pack": self.packs["train"], "test_pack": self.packs["test"]}
 
+    @property
+    def claim(self) -> dict[str, Any]:
+        """What a finished fold repeats of its run, beside the settings."""
+        facts = {"policy": self.policy, "classes": list(self.classes), "swap": self.swap, "pretrained": self.weights}
+        return {**self.origin, **facts}
+
     def fold(self, number: int) -> Path:
         return self.folder / f"fold{number}"
 
@@ -42,6 +50,11 @@ class Run:
 
     def finished(self, number: int) -> bool:
         return (self.fold(number) / "manifest.json").is_file()
+
+    def sweep(self, number: int) -> None:
+        """Remove what a fold that is finished needed on its way: a kill may have come before that was done."""
+        for spent in SPENT if self.finished(number) else ():
+            (self.fold(number) / spent).unlink(missing_ok=True)
 
     def manifest(self, number: int) -> dict[str, Any]:
         """A finished fold's manifest.
@@ -56,10 +69,8 @@ class Run:
             )
         made = read_json(path)
         settings = _decisive(parse(ModelSettings, made.get("settings", {}), str(path)))
-        strange = differences(
-            {"settings": settings, "pretrained": made.get("pretrained")} | {k: made.get(k) for k in self.origin},
-            {"settings": _decisive(self.settings), "pretrained": self.weights} | self.origin,
-        )
+        mine = {"settings": _decisive(self.settings), **self.claim}
+        strange = differences({**{key: made.get(key) for key in mine}, "settings": settings}, mine)
         if strange or "weights" not in made:
             raise InputError(
                 f"{path}: is of another run than {self.folder / 'run.json'}; train the fold anew with FORCE=1 "

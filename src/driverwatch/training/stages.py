@@ -10,11 +10,10 @@ from driverwatch.settings import ModelSettings, TrainSettings
 
 @dataclass(frozen=True)
 class StagePlan:
-    """One stage with everything filled in; `first_epoch` counts over all stages."""
+    """One stage with everything filled in."""
 
     number: int
     freeze_until: str | int | None
-    first_epoch: int
     epochs: int
     learning_rate: float
     train_statistics: bool
@@ -31,12 +30,10 @@ def plan(settings: ModelSettings) -> list[StagePlan]:
     train = settings.train
     for number, stage in enumerate(train.stages):
         normalization = stage.normalization or ("train" if settings.weights == "none" else "frozen")
-        first = plans[-1].first_epoch + plans[-1].epochs if plans else 0
         plans.append(
             StagePlan(
                 number,
                 stage.freeze_until,
-                first,
                 stage.epochs or train.epochs,
                 stage.learning_rate or train.learning_rate,
                 normalization == "train",

@@ -15,8 +15,9 @@ import albumentations as A
 import cv2
 import numpy as np
 
-from driverwatch.errors import InputError
-from driverwatch.settings import AugmentSettings, InputSettings, nearest, pixels, read_yaml
+from driverwatch.errors import InputError, nearest
+from driverwatch.settings import AugmentSettings, InputSettings, pixels
+from driverwatch.yaml_files import read_yaml
 
 MIRRORING = {"HorizontalFlip", "Flip", "Transpose", "D4", "RandomRotate90", "SquareSymmetry"}
 

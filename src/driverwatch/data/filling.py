@@ -1,0 +1,174 @@
+"""One pass over the photos of a table into an HDF5 file: decoded in parallel, checked, counted, digested."""
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import h5py
+import numpy as np
+
+from driverwatch.artifacts import digest_of
+from driverwatch.data import pack
+from driverwatch.data.competition import ImageTable
+from driverwatch.data.photos import Photo, examine
+from driverwatch.errors import InputError
+from driverwatch.settings import pixels
+from driverwatch.terminal import track
+
+CHUNK = 256  # images decoded before they are written: bounds memory whatever the count
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is packed, from where, to `<folder>/<kind>.h5`."""
+
+    table: ImageTable
+    data: Path
+    folder: Path
+    kind: str
+    size: str
+    folds: str  # digest
+    skip: bool = False  # go on without broken photos
+    rows: tuple[str, ...] = ()  # what was wrong with table rows and stray files, recorded with `skip`
+    strangers: dict[bytes, str] = field(default_factory=dict)  # looks of test images, which must not be trained on
+
+    @property
+    def path(self) -> Path:
+        return self.folder / f"{self.kind}.h5"
+
+    @property
+    def manifest(self) -> Path:
+        return self.folder / f"{self.kind}.json"
+
+
+def begin_digest(job: Job, left_out: dict[str, str]) -> Any:
+    rows = job.table.frame[["image", "driver", "label"]].astype(str).to_numpy().tolist()
+    return hashlib.sha256(digest_of([job.size, rows, sorted(left_out)]).encode())
+
+
+class Filler:
+    """One pass over the photos of a job, into one HDF5 file."""
+
+    def __init__(self, job: Job, left: dict[str, str]) -> None:
+        """Prepare to pack all photos of `job` but those in `left` (name: why)."""
+        self.job, self.left, self.size = job, left, pixels(job.size)
+        absent = job.table.frame["image"].isin(left).to_numpy(bool)
+        self.frame, self.absent = job.table.where(~absent).frame, job.table.where(absent).frame
+        self.digest = begin_digest(job, left)
+        self.total = np.zeros((2, 3), np.int64)  # channel sums and sums of squares: exact in any order
+        self.looks = np.zeros((len(self.frame), pack.LOOK), np.uint8)
+        self.traits: Counter[str] = Counter()
+        self.shapes: Counter[tuple[int, int]] = Counter()
+        self.broken: dict[str, str] = {}
+        self.facts: dict[str, Any] = {}
+
+    def fill(self, temporary: Path) -> None:
+        """Write images as long as none is broken, then everything beside them."""
+        with h5py.File(temporary, "w", libver="earliest") as file:
+            images = file.create_dataset("images", (len(self.frame), *self.size, 3), np.uint8)
+            if images.chunks is not None:
+                raise InputError(f"{temporary}: HDF5 chose chunks; a pack must be contiguous")
+            for start, photos in self._examined():
+                self._note(start, photos)
+                if not self.broken:
+                    block = np.stack([photo.pixels for photo in photos if photo.pixels is not None])
+                    images[start : start + len(block)] = block
+                    self.total += _sums(block)
+            self._find_copies()
+            if not self.broken:
+                self._finish(file)
+
+    def _examined(self) -> Iterator[tuple[int, list[Photo]]]:
+        """Decode in parallel, a chunk at a time, in the table's order; the next chunk decodes while one is written."""
+        cv2.setNumThreads(1)  # the pool is the parallelism
+        files = [self.job.data / path for path in self.frame["path"]]
+        label = f"pack {self.job.kind} {self.job.size}"
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            queue: list[Any] = []
+            for start in track(range(0, len(files), CHUNK), len(files), label, step=CHUNK):
+                while len(queue) < 2 and (ahead := start + CHUNK * len(queue)) < len(files):
+                    queue.append([pool.submit(examine, file, self.size) for file in files[ahead : ahead + CHUNK]])
+                yield start, [future.result() for future in queue.pop(0)]
+
+    def _note(self, start: int, photos: list[Photo]) -> None:
+        for row, photo in enumerate(photos, start):
+            if photo.problem:
+                self.broken[self.frame["image"][row]] = photo.problem
+                continue
+            self.digest.update(photo.source.encode())
+            self.looks[row] = np.frombuffer(photo.look, np.uint8)
+            self.traits.update(photo.traits)
+            self.shapes[photo.shape] += 1
+
+    def _find_copies(self) -> None:
+        """Copies of one photo under two classes, two drivers, or in training and test contradict each other or leak."""
+        frame = self.frame
+        _, group, counts = np.unique(self.looks, axis=0, return_inverse=True, return_counts=True)
+        sound = ~frame["image"].isin(self.broken).to_numpy(bool)
+        for shared in np.flatnonzero(counts > 1):
+            rows = np.flatnonzero((group.ravel() == shared) & sound)
+            names = list(frame["image"][rows])
+            differ = [
+                said for column, said in (("label", "class"), ("driver", "driver")) if frame[column][rows].nunique() > 1
+            ]
+            if not differ:
+                self.traits["copies of another photo"] += max(len(rows) - 1, 0)
+            for name in names if differ else []:
+                other = names[1] if name == names[0] else names[0]
+                self.broken[name] = f"the same photo as {other}, under another {' and '.join(differ)}"
+        for row, name in enumerate(frame["image"]):
+            if (twin := self.job.strangers.get(bytes(self.looks[row]))) and sound[row]:
+                self.broken.setdefault(name, f"the same photo as the test image {twin}")
+
+    def _finish(self, file: h5py.File) -> None:
+        """Write names, labels, drivers and looks, and sum up."""
+        frame, mean_std = self.frame, _moments(self.total, len(self.frame) * self.size[0] * self.size[1])
+        _columns(file, {"names": frame["image"], "drivers": frame["driver"], "labels": frame["label"]})
+        file.create_dataset("looks", data=self.looks)
+        reasons = [self.left[name] for name in self.absent["image"]]
+        absent = {"names": self.absent["image"], "drivers": self.absent["driver"], "labels": self.absent["label"]}
+        _columns(file.create_group("left_out"), {**absent, "reasons": reasons})
+        rows = (list(frame["image"]), list(frame["driver"]), [int(label) for label in frame["label"]])
+        self.facts = {
+            "digest": self.digest.hexdigest(),
+            **mean_std,
+            "contents": pack.contents_digest(self.looks, *rows),
+            "images": len(frame),
+            "taken": self._taken(),
+            "left_out": self.left,
+            "left_out_rows": list(self.job.rows),
+        }
+        file.attrs.update({"digest": self.digest.hexdigest(), **mean_std})
+
+    def _taken(self) -> dict[str, int]:
+        """How many photos were unusual in which way, and taken all the same."""
+        found = dict(self.traits)
+        if len(self.shapes) > 1:
+            (height, width), usual = self.shapes.most_common(1)[0]
+            found[f"not {width}x{height} as the most are"] = self.shapes.total() - usual
+        return {trait: count for trait, count in sorted(found.items()) if count}
+
+
+def _columns(place: Any, columns: dict[str, Any]) -> None:
+    for name, values in columns.items():
+        made = np.array(list(values), dtype=np.int64 if name == "labels" else object)
+        place.create_dataset(name, data=made, dtype=None if name == "labels" else h5py.string_dtype(), shape=made.shape)
+
+
+def _sums(block: np.ndarray) -> np.ndarray:
+    """Sums and sums of squares per channel, int64 (2, 3), through counts of the 256 values: exact and fast."""
+    values = np.arange(256, dtype=np.int64)
+    counts = np.stack([np.bincount(block[..., channel].ravel(), minlength=256) for channel in range(3)], axis=1)
+    return np.stack([values @ counts, values**2 @ counts])
+
+
+def _moments(total: np.ndarray, count: int) -> dict[str, list[float]]:
+    mean = total[0] / max(count, 1)
+    variance = np.maximum(total[1] / max(count, 1) - mean**2, 0)
+    return {"mean": [float(m) for m in mean], "std": [float(s) for s in np.sqrt(variance)]}

@@ -1,0 +1,135 @@
+"""Packing: what is there already is kept, what is broken is listed, all of it, and a pack is written whole or not at all."""
+
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from driverwatch.artifacts import (
+    digest_of,
+    digest_of_file,
+    locked,
+    provenance,
+    read_json,
+    replacing,
+    require_space,
+    write_json,
+)
+from driverwatch.data import pack
+from driverwatch.data.filling import Filler, Job, begin_digest
+from driverwatch.errors import InputError
+from driverwatch.settings import pixels
+from driverwatch.terminal import say
+
+
+class BrokenPhotosError(InputError):
+    """Photos that cannot be packed, a line each in `problems`; nothing was written."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+def write(job: Job, force: bool = False, hold: bool = False) -> None:
+    """Pack a table, unless that is done already for the same sources.
+
+    With `job.skip` broken photos are left out and recorded. A pack of the same sources under other folds keeps its pixels:
+    only the digest it repeats is renewed.
+
+    Args:
+        hold: examine every photo, so that all that is broken is known, and write nothing.
+
+    Raises:
+        BrokenPhotosError: photos that cannot be packed (all of them), or with `hold` in any case.
+        InputError: too little space, or a pack of other sources in the way (without `force`).
+    """
+    with locked(job.folder):
+        if not force and _is_kept(job):
+            return
+        start, signature = time.monotonic(), _signature(job)
+        height, width = pixels(job.size)
+        require_space(job.folder, len(job.table) * height * width * 3)
+        with replacing(job.path) as temporary:
+            facts = _fill_sound(temporary, job)
+            if hold:
+                raise BrokenPhotosError([])
+        facts |= {"signature": signature, "folds": job.folds, "size": job.size, "stamp": pack.stamp(job.path)}
+        write_json(job.manifest, {**facts, "seconds": round(time.monotonic() - start, 1), **provenance()})
+        _tell(job, facts)
+
+
+def _tell(job: Job, facts: dict[str, Any]) -> None:
+    said = [f"{count} {trait}" for trait, count in facts["taken"].items()]
+    left = len(facts["left_out"])
+    said += [f"{left} left out as broken ({job.manifest} names them)"] if left else []
+    say(f"{job.path}: {facts['images']} images" + (f"; {', '.join(said)}" if said else ""))
+
+
+def _is_kept(job: Job) -> bool:
+    """Find a whole pack of the same sources (by time and size, or else byte by byte); renew the folds it is used under.
+
+    Raises:
+        BrokenPhotosError: it was packed without broken photos, and now none may be left out.
+        InputError: it was packed from something else.
+    """
+    if not job.path.is_file() or not job.manifest.is_file():
+        return False
+    made = read_json(job.manifest)
+    try:
+        pack.read(job.folder, job.kind, str(made.get("folds")), job.size)
+    except InputError as error:
+        say(f"packing anew: {error}")
+        return False
+    signature = _signature(job)
+    if made.get("signature") != signature and made["digest"] != _source_digest(job, made["left_out"]):
+        raise InputError(
+            f"{job.path}: packed from other files than {job.data} now holds; make pack FORCE=1 packs anew (runs on the old "
+            "pack then no longer count), or use another DATASET"
+        )
+    if made["left_out"] and not job.skip:
+        raise BrokenPhotosError([f"{name}: {reason}" for name, reason in made["left_out"].items()])
+    if set(job.strangers) & set(pack.looks_of(job.folder, job.kind)):
+        return False
+    today = {"signature": signature, "folds": job.folds, "stamp": pack.stamp(job.path)}
+    if made != made | today:
+        write_json(job.manifest, made | today)
+    say(f"{job.path}: up to date ({made['images']} images)")
+    return True
+
+
+def _source_digest(job: Job, left_out: dict[str, str]) -> str | None:
+    """What `_fill` would call its sources, without decoding them; None if one cannot be read."""
+    digest = begin_digest(job, left_out)
+    frame = job.table.frame
+    kept = frame["path"][~frame["image"].isin(left_out)]
+    try:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for found in pool.map(digest_of_file, [job.data / path for path in kept]):
+                digest.update(found.encode())
+    except OSError:
+        return None
+    return digest.hexdigest()
+
+
+def _signature(job: Job) -> str:
+    """Digest of the table and of each file's size and time: tells in a moment whether anything changed."""
+
+    def known(path: Path) -> list[int]:
+        return pack.stamp(path) if path.exists() else []
+
+    stamps = [known(job.data / path) for path in job.table.frame["path"]]
+    return digest_of([begin_digest(job, {}).hexdigest(), stamps])
+
+
+def _fill_sound(temporary: Path, job: Job) -> dict[str, Any]:
+    """Fill the file with every photo; with `job.skip`, once more without those that turned out broken."""
+    left: dict[str, str] = {}
+    while True:
+        filler = Filler(job, left)
+        filler.fill(temporary)
+        if not filler.broken:
+            return filler.facts
+        if not job.skip:
+            raise BrokenPhotosError([f"{name}: {reason}" for name, reason in filler.broken.items()])
+        left |= filler.broken

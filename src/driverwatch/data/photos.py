@@ -1,0 +1,172 @@
+"""One photo: read, checked, turned upright, resized. What is legitimate is taken and named; what is broken is one sentence.
+
+OpenCV fills the missing part of a JPEG with grey and says nothing, so JPEGs go through simplejpeg (the same libjpeg-turbo, the
+same pixels), which tells the decoder's warnings; sizes are read from headers before anything is decoded.
+"""
+
+import hashlib
+import io
+import stat
+import struct
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import simplejpeg
+from PIL import Image, UnidentifiedImageError
+
+from driverwatch.data.pack import look
+
+LARGEST_FILE = 64 * 2**20  # bytes
+LARGEST = 50_000_000  # px: 150 MB decoded; the competition's photos have 0.3 million
+SMALLEST = 16  # px on a side: below that it is an icon or a tracking pixel
+
+Image.MAX_IMAGE_PIXELS = None  # `LARGEST` is asked instead, with one sentence
+
+TURNS = {
+    2: lambda image: image[:, ::-1],
+    3: lambda image: image[::-1, ::-1],
+    4: lambda image: image[::-1],
+    5: lambda image: image.transpose(1, 0, 2),
+    6: lambda image: image.transpose(1, 0, 2)[:, ::-1],
+    7: lambda image: image.transpose(1, 0, 2)[::-1, ::-1],
+    8: lambda image: image.transpose(1, 0, 2)[::-1],
+}  # EXIF orientation: how to show it upright (EXIF 2.32, tag 0x0112)
+
+KINDS = {
+    b"GIF8": "a GIF",
+    b"BM": "a BMP",
+    b"RIFF": "a WebP",
+    b"II*\0": "a TIFF",
+    b"MM\0*": "a TIFF",
+    b"%PDF": "a PDF",
+} | {
+    b"PK\3\4": "a ZIP archive",
+    b"<": "an HTML or XML page",
+}
+
+
+class Photo(NamedTuple):
+    """What became of one file."""
+
+    pixels: np.ndarray | None  # uint8 (H, W, 3) RGB, upright, of the asked size; None if broken
+    source: str  # SHA-256 (hex) of the file's bytes, empty if it could not be read
+    look: bytes  # 16 bytes that tell equal pixels, whatever the file around them
+    shape: tuple[int, int]  # height, width before resizing
+    traits: tuple[str, ...]  # what is unusual and was taken all the same
+    problem: str | None
+
+
+class BrokenError(Exception):
+    """What is wrong with a photo, without its path."""
+
+
+def examine(path: Path, size: tuple[int, int]) -> Photo:
+    """Read a photo and resize its whole upright frame to `size` (height, width), area-averaged where that shrinks it.
+
+    JPEG and PNG are taken whatever the file is called: colour, greyscale, palette, CMYK, 16 bits, transparency (dropped),
+    any EXIF orientation.
+    """
+    source = ""
+    try:
+        content = _content(path)
+        source = hashlib.sha256(content).hexdigest()
+        image, traits = _decoded(content, path)
+    except BrokenError as error:
+        return Photo(None, source, b"", (0, 0), (), f"{path}: {error}")
+    shape = image.shape[:2]
+    if shape != size:
+        shrinks = shape[0] >= size[0] and shape[1] >= size[1]
+        if shape[0] < size[0] and shape[1] < size[1]:
+            traits.append("smaller than the pack and enlarged")
+        image = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return Photo(image, source, look(image), shape, tuple(traits), None)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise BrokenError("is no regular file")
+        if found.st_size > LARGEST_FILE:
+            raise BrokenError(f"has {found.st_size} bytes; at most {LARGEST_FILE} are read")
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise BrokenError("missing file") from None
+    except OSError as error:
+        raise BrokenError(f"cannot be read ({error.strerror})") from error
+    if not content:
+        raise BrokenError("empty file")
+    return content
+
+
+def _decoded(content: bytes, path: Path) -> tuple[np.ndarray, list[str]]:
+    """Upright uint8 RGB (H, W, 3) and traits."""
+    head = _head(content)
+    if head.width * head.height > LARGEST:
+        raise BrokenError(f"claims {head.width}x{head.height} px; at most {LARGEST} px are decoded")
+    if min(head.size) < SMALLEST:
+        raise BrokenError(f"is {head.width}x{head.height} px; expected at least {SMALLEST} on each side")
+    is_jpeg = content[:2] == b"\xff\xd8"
+    try:
+        image = _jpeg(content, head) if is_jpeg else _png(content, head)
+    except (ValueError, OSError, SyntaxError, cv2.error) as error:
+        raise BrokenError(f"damaged or cut short ({_words(error)}; {len(content)} bytes)") from error
+    traits = _traits(content, head, path)
+    if turn := TURNS.get(_orientation(head)):
+        traits.append("turned upright by its EXIF orientation")
+        image = np.ascontiguousarray(turn(image))
+    return image, traits
+
+
+def _head(content: bytes) -> Image.Image:
+    """The header, nothing decoded."""
+    try:
+        return Image.open(io.BytesIO(content), formats=("JPEG", "PNG"))
+    except UnidentifiedImageError:
+        kind = next((kind for start, kind in KINDS.items() if content.startswith(start)), "something else")
+        raise BrokenError(f"is neither JPEG nor PNG but {kind} ({len(content)} bytes)") from None
+    except (OSError, ValueError, SyntaxError, struct.error) as error:
+        raise BrokenError(f"damaged header ({_words(error)})") from error
+
+
+def _jpeg(content: bytes, head: Image.Image) -> np.ndarray:
+    """RGB from a JPEG; any warning of the decoder is an error."""
+    if head.mode != "CMYK":
+        return simplejpeg.decode_jpeg(content, "RGB", strict=True)
+    simplejpeg.decode_jpeg(content, "CMYK", strict=True)
+    return np.asarray(head.convert("RGB"))  # turns Adobe's inverted inks, too
+
+
+def _png(content: bytes, head: Image.Image) -> np.ndarray:
+    """RGB from a PNG whose every chunk is whole; 16 bits become 8."""
+    head.verify()  # checksums up to the end marker
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+    if image is None:
+        raise BrokenError(f"damaged or cut short ({len(content)} bytes)")
+    return image
+
+
+def _traits(content: bytes, head: Image.Image, path: Path) -> list[str]:
+    is_png = head.format == "PNG"
+    found = {
+        "greyscale": head.mode in ("1", "L", "LA", "I", "I;16"),
+        "CMYK": head.mode == "CMYK",
+        "16 bits per channel, taken as 8": is_png and content[24] == 16,
+        "transparency dropped": head.mode in ("RGBA", "LA") or "transparency" in head.info,
+        "PNG under another name": is_png and path.suffix.lower() != ".png",
+        "JPEG under another name": not is_png and path.suffix.lower() not in (".jpg", ".jpeg"),
+    }
+    return [trait for trait, there in found.items() if there]
+
+
+def _orientation(head: Image.Image) -> int:
+    try:
+        return int(head.getexif().get(0x0112, 1))
+    except (OSError, ValueError, TypeError, SyntaxError, struct.error):  # damaged EXIF: the picture itself is whole
+        return 1
+
+
+def _words(error: Exception) -> str:
+    return " ".join(str(error).split())[:100]
