@@ -8,7 +8,7 @@ import pytest
 SOURCE = Path(__file__).resolve().parent.parent / "src" / "driverwatch"
 FLOORS = [
     {"errors", "terminal", "metrics", "backbones"},
-    {"artifacts", "settings"},
+    {"artifacts", "settings", "doctor"},
     {"vision", "models"},
     {"data"},
     {"inference"},
