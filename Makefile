@@ -26,7 +26,7 @@ RUNTIME := $(VENV)/.runtime-$(ACCELERATOR)
 DEV     := $(VENV)/.dev
 DEMO    := @$(MAKE) --no-print-directory DATASET=drawn DATA= RUN= SET= FOLD= VIEWS= SIZE= SEED= FORCE= DRIVERS= TEST_DRIVERS= CLIPS= FRAMES=
 
-.PHONY: help setup demo sample subset folds pack train predict ensemble submissions check score backbones test lint clean
+.PHONY: help doctor setup demo sample subset folds pack train predict ensemble submissions check score backbones test lint clean
 
 help: ## this list
 	@echo 'make <target> [VARIABLE=value ...]'; echo
@@ -61,6 +61,15 @@ EXPECTED_FILE   = a submission CSV
 
 need-%:
 	$(if $($*),,$(error make $(MAKECMDGOALS) needs $*=..., $(EXPECTED_$*)))@:
+
+# runs before anything is installed: with .venv where its Python works, else with PYTHON3, on the standard library alone
+doctor: ## what is fine here, what is not, and what to do about it; installs nothing
+	$(Q)python='$(PYTHON)'; "$$python" -c '' 2>/dev/null || python='$(PYTHON3)'; \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 8))' 2>/dev/null || \
+	  { echo "problem  Python        $$python does not run or is older than 3.8. Install Python 3.11 to 3.13, or name one:" \
+	    'make doctor PYTHON3=python3.12.'; exit 2; }; \
+	PYTHONPATH=src $$python -m driverwatch.doctor --dataset "$(DATASET)" $(call place,data,DATA) $(call place,weights,WEIGHTS) \
+	  --accelerator "$(ACCELERATOR)" --make-version "$(MAKE_VERSION)"
 
 setup: $(RUNTIME) ## build .venv from the pinned requirements
 

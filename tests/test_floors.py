@@ -9,7 +9,7 @@ SOURCE = Path(__file__).resolve().parent.parent / "src" / "driverwatch"
 FLOORS = [
     {"errors", "terminal", "metrics", "backbones"},
     {"artifacts", "yaml_files"},
-    {"settings"},
+    {"settings", "doctor"},
     {"vision", "models"},
     {"data"},
     {"inference"},

@@ -4,6 +4,8 @@ It lies on the ground floor so that settings can check names, and `--help` can p
 Adding a backbone is one row here and one YAML in `configs/models/`.
 """
 
+from __future__ import annotations  # the doctor reads this table under any Python from 3.8
+
 from dataclasses import dataclass
 from typing import Literal
 

@@ -1,0 +1,67 @@
+"""`make doctor`: every check in turn, one line each; exit status 2 if any is a problem."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import signal
+import sys
+from collections.abc import Sequence
+
+from driverwatch.doctor import accelerator, environment, folders, kaggle_token, material, system
+from driverwatch.doctor.finding import Surroundings, examined
+
+CHECKS = (  # what later checks build on comes first
+    ("Python", system.python),
+    ("make", system.make),
+    ("git", folders.git),
+    ("encoding", system.encoding),
+    ("clock", system.clock),
+    ("processor", system.processor),
+    ("memory", system.memory),
+    ("limits", system.limits),
+    ("folders", folders.writable),
+    ("disk", folders.disk),
+    ("environment", environment.virtual_environment),
+    ("packages", environment.packages),
+    ("libraries", environment.imports),
+    ("accelerator", accelerator.accelerator),
+    ("data set", material.dataset),
+    ("made", material.made),
+    ("weights", material.weights),
+    ("Kaggle token", kaggle_token.token),
+)
+
+
+def examine(s: Surroundings) -> int:
+    """Print every finding as soon as it is there, then their count; return the exit status."""
+    count = {"ok": 0, "note": 0, "problem": 0}
+    for title, check in CHECKS:
+        finding = examined(check, s)
+        count[finding.mark] += 1
+        print(finding.line(title), flush=True)
+    print(f"\n{count['ok']} ok, {count['note']} to note, {count['problem']} to mend")
+    if count["problem"]:
+        print("Begin with the first problem: later ones often follow from it.")
+    return 2 if count["problem"] else 0
+
+
+def surroundings(arguments: Sequence[str] | None) -> Surroundings:
+    """The repository in the working directory, as make's variables describe it."""
+    parser = argparse.ArgumentParser(prog="make doctor", description=__doc__)
+    parser.add_argument("--dataset", default="statefarm")
+    for option in ("data", "weights", "make-version"):
+        parser.add_argument(f"--{option}", default="")
+    parser.add_argument("--accelerator", default="cpu")
+    return Surroundings(**vars(parser.parse_args(arguments)))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a folder's name must not end the report
+    return examine(surroundings(arguments))
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `make doctor | head` ends quietly
+    sys.exit(main())

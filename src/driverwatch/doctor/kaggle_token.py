@@ -1,0 +1,59 @@
+"""The Kaggle token: found or not, whole or not, private or not. No part of it is ever printed."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+
+from driverwatch.doctor.finding import Finding, Surroundings, note, ok, problem
+
+PAIR = ("KAGGLE_USERNAME", "KAGGLE_KEY")
+HOW = (
+    "Only make data and make submit need one: create it under Settings, API on kaggle.com, save it as "
+    "~/.kaggle/kaggle.json (or ~/.kaggle/access_token) and chmod 600 the file"
+)
+
+
+def token(s: Surroundings) -> Finding:
+    """A token in the environment comes first, then the files in KAGGLE_CONFIG_DIR or ~/.kaggle."""
+    if s.environ.get("KAGGLE_API_TOKEN", "").strip():
+        return ok("KAGGLE_API_TOKEN is set")
+    given = [name for name in PAIR if s.environ.get(name, "").strip()]
+    if len(given) == 2:
+        return ok("KAGGLE_USERNAME and KAGGLE_KEY are set")
+    if given:
+        other = next(name for name in PAIR if name not in given)
+        return problem(f"{given[0]} is set without {other}", "Set both, or neither and keep the token in a file")
+    configured = s.environ.get("KAGGLE_CONFIG_DIR", "")
+    folder, shown = (Path(configured), "$KAGGLE_CONFIG_DIR") if configured else (s.home / ".kaggle", "~/.kaggle")
+    for name in ("access_token", "kaggle.json"):
+        if (folder / name).exists():
+            return _file(folder / name, f"{shown}/{name}")
+    return note(f"none in the environment nor in {shown}", HOW)
+
+
+def _file(path: Path, shown: str) -> Finding:
+    """What is wrong with a token file, by its shown name; errors are named by kind, since their text may quote the file."""
+    again = "Create a new token under Settings, API on kaggle.com and save its file there"
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        return problem(f"{shown} cannot be read ({error.strerror})", "Make it a file of your own: chmod 600")
+    if path.name == "kaggle.json" and not _has_both(content):
+        return problem(f"{shown} is not a JSON object with username and key", again)
+    if not content.strip():
+        return problem(f"{shown} is empty", again)
+    if stat.S_IMODE(path.stat().st_mode) & 0o077:
+        return note(f"{shown}, which others on this machine may read", f'Make it private: chmod 600 "{shown}"')
+    return ok(shown)
+
+
+def _has_both(content: bytes) -> bool:
+    try:
+        entries = json.loads(content.decode("utf-8-sig"))
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(entries, dict) and all(
+        isinstance(entries.get(key), str) and entries[key].strip() for key in ("username", "key")
+    )

@@ -1,0 +1,111 @@
+"""What the line works on: the data set's files, ImageNet weights, and what was made already."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+
+from driverwatch.backbones import BACKBONES
+from driverwatch.doctor.finding import Finding, Surroundings, names, note, ok, problem
+
+NEEDED = ("driver_imgs_list.csv", "imgs/train", "sample_submission.csv")  # without one of these packing is refused
+TEST_IMAGES = "imgs/test"  # a training sample may go without
+
+
+def data_folder(s: Surroundings) -> Path | None:
+    """DATA, or the folder that the data set's YAML names (read by a pattern: PyYAML may be missing); None without one."""
+    if s.data:
+        return s.root / s.data
+    match = re.search(r"^data:[ \t]*(['\"]?)([^'\"#\n]+?)\1[ \t]*(?:#.*)?$", _settings(s), re.MULTILINE)
+    return s.root / match[2] if match else None
+
+
+def dataset(s: Surroundings) -> Finding:
+    """The data set's settings and its files."""
+    if not _settings(s):
+        known = sorted(path.stem for path in (s.root / "configs/datasets").glob("*.yaml"))
+        near = difflib.get_close_matches(s.dataset, known, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        return problem(f"DATASET={s.dataset} has no YAML in configs/datasets", f"Known are: {names(known)}{hint}")
+    folder = data_folder(s)
+    if folder is None:
+        return problem(f"configs/datasets/{s.dataset}.yaml says no data:", "Add that line, or pass DATA=<folder>")
+    if not folder.is_dir():
+        return (problem if s.data else note)(f"{s.dataset}: there is no folder {folder}", _how_to_get(s))
+    missing = [name for name in NEEDED if not (folder / name).exists()]
+    if missing:
+        return problem(f"{s.dataset}: {folder} lacks {', '.join(missing)}", _how_to_get(s))
+    if not (folder / TEST_IMAGES).is_dir():
+        return note(f"{s.dataset}: {folder} lacks {TEST_IMAGES}", "Training works; submissions need the test photos")
+    return ok(f"{s.dataset}: {folder} holds {', '.join((*NEEDED, TEST_IMAGES))}")
+
+
+def _settings(s: Surroundings) -> str:
+    """The text of the data set's YAML, empty where there is none."""
+    path = s.root / "configs/datasets" / f"{s.dataset}.yaml"
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
+def _how_to_get(s: Surroundings) -> str:
+    if (s.root / "configs/datasets" / f"{s.dataset}_images.csv").is_file():
+        return f"make subset SOURCE=<full download> DATASET={s.dataset} fills it, or DATA= names where the photos lie"
+    if not re.search(r"^slug:", _settings(s), re.MULTILINE):
+        return f"make sample DATASET={s.dataset} draws it"
+    return "Unpack the competition there (README, The full competition), or DATA= names where it lies"
+
+
+def weights(s: Surroundings) -> Finding:
+    """ImageNet weights per backbone: in WEIGHTS, in Keras' own cache, or neither."""
+    published = {name: row for name, row in BACKBONES.items() if row.weight_files}
+    local: list[str] = []
+    if s.weights:
+        folder = s.root / s.weights
+        if not folder.is_dir():
+            return problem(f"WEIGHTS={s.weights} is no folder", "Name the folder that holds the weight files")
+        local = [name for name, row in published.items() if _holds(folder, row.weight_files)]
+        if not local:
+            looked = "The names looked for stand in src/driverwatch/backbones.py"
+            return problem(f"WEIGHTS={s.weights} holds no weight file of a known name", looked)
+    cache = _keras_cache(s)  # Keras looks there for its own name only, the last of a row
+    cached = [name for name, row in published.items() if row.downloads and _holds(cache, row.weight_files[-1:])]
+    found = "; ".join(
+        f"{place}: {', '.join(held) or 'none'}" for place, held in (("WEIGHTS", local), ("Keras' cache", cached))
+    )
+    rest = [name for name in published if name not in local and name not in cached]
+    return note(found, _still_to_come(rest)) if rest else ok(found)
+
+
+def _still_to_come(rest: list[str]) -> str:
+    downloads = [name for name in rest if BACKBONES[name].downloads]
+    others = [f"{name} ({BACKBONES[name].weight_files[0]})" for name in rest if not BACKBONES[name].downloads]
+    said = [f"Keras downloads {', '.join(downloads)} on first use"] if downloads else []
+    said += [f"{', '.join(others)} must lie in WEIGHTS=<folder>"] if others else []
+    return "; ".join(said)
+
+
+def _holds(folder: Path, files: tuple[str, ...]) -> bool:
+    return any((folder / name).is_file() and (folder / name).stat().st_size > 0 for name in files)
+
+
+def _keras_cache(s: Surroundings) -> Path:
+    given = s.environ.get("KERAS_HOME", "")
+    return (s.root / given if given else s.home / ".keras") / "models"
+
+
+def made(s: Surroundings) -> Finding:
+    """What the line has made of this data set: folds, packs, runs."""
+    if not _settings(s):
+        return note("not looked at, for want of a data set", "See data set")
+    packs, runs = (_folders(s.root / "build" / s.dataset / kind) for kind in ("pack", "runs"))
+    found = f"packs: {names(packs) or 'none'}; runs: {names(runs) or 'none'}"
+    folds = f"folds/{s.dataset}.csv"
+    if not (s.root / folds).is_file():
+        return note(f"no {folds}; {found}", f"make folds DATASET={s.dataset} writes it, once the data is there")
+    return ok(f"{folds}; {found}")
+
+
+def _folders(place: Path) -> list[str]:
+    if not place.is_dir():
+        return []
+    return sorted(path.name for path in place.iterdir() if path.is_dir() and not path.name.startswith("."))

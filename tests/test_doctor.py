@@ -1,0 +1,201 @@
+"""The doctor as a whole, on the standard library alone; the token, which is never shown; data sets and weights."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from doctoring import SECRET, Make, makes_places, says, write
+
+from driverwatch.doctor import __main__ as doctor
+from driverwatch.doctor import kaggle_token, material
+from driverwatch.doctor.finding import Finding, Surroundings, examined, ok
+
+PACKAGE = ROOT / "src" / "driverwatch" / "doctor"
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Make:
+    return makes_places(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["KAGGLE_API_TOKEN", "KAGGLE_USERNAME KAGGLE_KEY"])
+def test_token_in_the_environment(place: Make, name: str) -> None:
+    finding = kaggle_token.token(place(environ=dict.fromkeys(name.split(), SECRET)))
+    says(finding, "ok", *name.split())
+    assert SECRET not in finding.line("")
+
+
+def test_half_a_token_and_none(place: Make) -> None:
+    finding = kaggle_token.token(place(environ={"KAGGLE_KEY": SECRET}))
+    says(finding, "problem", "KAGGLE_KEY is set without KAGGLE_USERNAME")
+    assert SECRET not in finding.line("")
+    says(kaggle_token.token(place()), "note", "none in", "chmod 600")
+
+
+WHOLE = json.dumps({"username": "me", "key": SECRET})
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "mode", "mark", "text"),
+    [
+        ("kaggle.json", WHOLE, 0o600, "ok", "~/.kaggle/kaggle.json"),
+        ("kaggle.json", WHOLE, 0o644, "note", "chmod 600"),
+        ("kaggle.json", WHOLE[:-3], 0o600, "problem", "not a JSON object"),
+        ("kaggle.json", SECRET, 0o600, "problem", "not a JSON object"),
+        ("kaggle.json", f'["{SECRET}"]', 0o600, "problem", "not a JSON object"),
+        ("kaggle.json", "[" * 100000 + SECRET, 0o600, "problem", "not a JSON object"),
+        ("kaggle.json", json.dumps({"key": SECRET}), 0o600, "problem", "username and key"),
+        ("kaggle.json", json.dumps({"username": SECRET, "key": ""}), 0o600, "problem", "username and key"),
+        ("access_token", SECRET, 0o600, "ok", "~/.kaggle/access_token"),
+        ("access_token", SECRET, 0o640, "note", "chmod 600"),
+        ("access_token", " \n", 0o600, "problem", "is empty"),
+    ],
+)
+def test_token_files(place: Make, name: str, content: str, mode: int, mark: str, text: str) -> None:
+    s = place()
+    write(s.home / ".kaggle" / name, content, mode)
+    finding = examined(kaggle_token.token, s)
+    says(finding, mark, text)
+    assert SECRET not in finding.line("")
+
+
+def test_token_folder_of_ones_own(place: Make, tmp_path: Path) -> None:
+    s = place(environ={"KAGGLE_CONFIG_DIR": str(tmp_path / "kept")})
+    says(kaggle_token.token(s), "note", "$KAGGLE_CONFIG_DIR")
+    write(tmp_path / "kept/kaggle.json", WHOLE, 0o600)
+    says(kaggle_token.token(s), "ok", "$KAGGLE_CONFIG_DIR/kaggle.json")
+    (tmp_path / "kept/access_token").mkdir()
+    says(kaggle_token.token(s), "problem", "cannot be read")
+
+
+def test_dataset(place: Make, tmp_path: Path) -> None:
+    says(material.dataset(place(dataset="statefram")), "problem", "did you mean statefarm?")
+    says(material.dataset(place(dataset="drawn")), "note", "make sample DATASET=drawn")
+    says(material.dataset(place(dataset="statefarm_mini")), "note", "make subset")
+    says(material.dataset(place(data="elsewhere")), "problem", "elsewhere")
+    s = place()
+    says(material.dataset(s), "note", "data/statefarm", "Unpack")
+    (s.root / "data/statefarm/imgs/train").mkdir(parents=True)
+    says(material.dataset(s), "problem", "lacks driver_imgs_list.csv, sample_submission.csv")
+    for name in ("driver_imgs_list.csv", "sample_submission.csv"):
+        write(s.root / "data/statefarm" / name)
+    says(material.dataset(s), "note", "lacks imgs/test")
+    (s.root / "data/statefarm/imgs/test").mkdir()
+    says(material.dataset(s), "ok", "imgs/test")
+    write(s.root / "configs/datasets/own.yaml", "title: x\n")
+    says(material.dataset(place(dataset="own")), "problem", "says no data:")
+
+
+@pytest.mark.parametrize(
+    ("line", "folder"), [("data: a b  # why", "a b"), ("data: 'a b'", "a b"), ('data: "/c"', "/c"), ("title: x", None)]
+)
+def test_data_folder(place: Make, line: str, folder: str | None) -> None:
+    s = place(dataset="own")
+    write(s.root / "configs/datasets/own.yaml", f"# data: no\n{line}\nfolds: 3\n")
+    assert material.data_folder(s) == (folder if folder is None else s.root / folder)
+
+
+def test_weights(place: Make, tmp_path: Path) -> None:
+    s = place()
+    says(
+        material.weights(s),
+        "note",
+        "Keras downloads inception_v3",
+        "squeezenet (squeezenet_v1.0_imagenet.npz) must lie",
+    )
+    says(material.weights(place(weights="gone")), "problem", "no folder")
+    kept = tmp_path / "kept"
+    write(kept / "unknown.h5", "x")
+    write(kept / "squeezenet_v1.0_imagenet.npz")
+    says(material.weights(place(weights=str(kept))), "problem", "no weight file")
+    write(kept / "squeezenet_v1.0_imagenet.npz", "x")
+    write(s.home / ".keras/models/efficientnetb0_notop.h5", "x")
+    write(s.home / ".keras/models/mobilenet_v2_imagenet_notop.weights.h5", "x")  # a name that Keras does not look for
+    finding = material.weights(place(weights=str(kept)))
+    says(finding, "note", "WEIGHTS: squeezenet; Keras' cache: efficientnet_b0.")
+    assert "mobilenet_v2" in finding.todo
+    for row in material.BACKBONES.values():
+        for name in row.weight_files[-1:]:
+            write(tmp_path / "keras/models" / name, "x")
+    says(material.weights(place(environ={"KERAS_HOME": str(tmp_path / "keras")}, weights=str(kept))), "ok")
+
+
+def test_made(place: Make) -> None:
+    s = place()
+    says(material.made(s), "note", "no folds/statefarm.csv", "make folds")
+    write(s.root / "folds/statefarm.csv")
+    for folder in ("pack/180x240", "runs/tiny", "runs/.lock"):
+        (s.root / "build/statefarm" / folder).mkdir(parents=True)
+    says(material.made(s), "ok", "packs: 180x240; runs: tiny")
+    says(material.made(place(dataset="../x")), "note", "not looked at")
+
+
+def test_a_check_that_raises_is_a_problem_without_its_text(
+    place: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def raises(s: Surroundings) -> Finding:
+        raise ValueError(SECRET)
+
+    monkeypatch.setattr(doctor, "CHECKS", (("first", raises), ("second", lambda s: ok("fine"))))
+    assert doctor.examine(place()) == 2
+    out = capsys.readouterr().out
+    assert "problem  first" in out
+    assert "ValueError at test_doctor.py:" in out
+    assert "ok       second        fine\n\n1 ok, 0 to note, 1 to mend" in out
+    assert SECRET not in out
+
+
+def test_notes_are_no_failure(place: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "CHECKS", (("token", kaggle_token.token),))
+    assert doctor.examine(place()) == 0
+
+
+def test_an_empty_folder_and_nothing_but_the_standard_library(tmp_path: Path) -> None:
+    write(tmp_path / "home/.kaggle/kaggle.json", WHOLE, 0o644)
+    (tmp_path / "empty").mkdir()
+    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT / "src")}
+    made = subprocess.run(
+        [sys.executable, "-S", "-B", "-m", "driverwatch.doctor", "--make-version", "4.3"],
+        cwd=tmp_path / "empty",
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert made.returncode == 2, made.stderr  # no data set, no requirements
+    assert made.stderr == ""
+    assert [line[9:22].rstrip() for line in made.stdout.splitlines()[: len(doctor.CHECKS)]] == [
+        t for t, _ in doctor.CHECKS
+    ]
+    assert "failed itself" not in made.stdout
+    assert SECRET not in made.stdout
+    assert list((tmp_path / "empty").iterdir()) == []
+
+
+@pytest.mark.parametrize("path", [*sorted(PACKAGE.glob("*.py")), PACKAGE.parent / "backbones.py"], ids=lambda p: p.name)
+def test_old_pythons_can_read_it(path: Path) -> None:
+    tree = ast.parse(path.read_text(), feature_version=(3, 8))
+    for node in ast.walk(tree):
+        names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        for name in names:
+            ours = name.startswith(("driverwatch.doctor", "driverwatch.backbones"))
+            assert ours or name.split(".")[0] in sys.stdlib_module_names, name
+
+
+def test_makefile_needs_no_setup(tmp_path: Path) -> None:
+    def make(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = ["make", "-C", str(ROOT), "doctor", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+    assert "pip install" not in make("--dry-run").stdout
+    refused = make("PYTHON3=no-such-python", f"VENV={tmp_path}")
+    assert refused.returncode == 2
+    assert "no-such-python does not run or is older than 3.8" in refused.stdout
+    old = write(tmp_path / "old", "#!/bin/sh\nexit 1\n", 0o755)
+    assert "is older than 3.8" in make(f"PYTHON3={old}", f"VENV={tmp_path}").stdout
