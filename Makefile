@@ -26,7 +26,7 @@ RUNTIME := $(VENV)/.runtime-$(ACCELERATOR)
 DEV     := $(VENV)/.dev
 DEMO    := @$(MAKE) --no-print-directory DATASET=drawn DATA= RUN= SET= FOLD= VIEWS= SIZE= SEED= FORCE= DRIVERS= TEST_DRIVERS= CLIPS= FRAMES=
 
-.PHONY: help doctor setup demo sample subset folds pack train predict ensemble submissions check score backbones test lint clean
+.PHONY: help doctor setup demo sample subset folds pack train predict ensemble submissions check score backbones test test-kills lint clean
 
 help: ## this list
 	@echo 'make <target> [VARIABLE=value ...]'; echo
@@ -50,6 +50,7 @@ help: ## this list
 #: SKIP_BROKEN=1          go on without broken photos and table rows, and record them
 #: SOURCE=<folder>        the full download that make subset picks from
 #: FILE=<csv>             the submission that make check checks
+#: KILLS=60               random kills of make test-kills
 #: PYTHON3=python3        the Python that builds .venv, 3.11 or later
 #: ACCELERATOR=cuda       install TensorFlow for an NVIDIA GPU
 #: DEBUG=1                show tracebacks
@@ -138,6 +139,9 @@ backbones: setup ## the backbone table
 
 test: $(DEV) ## the tests
 	$(PYTHON) -m pytest
+
+test-kills: $(DEV) ## kill the verbs before every change they make, and KILLS times at random (an hour)
+	$(Q)PYTHONPATH=src $(PYTHON) tests/kills.py "$(or $(KILLS),60)"
 
 lint: $(DEV) ## ruff and mypy
 	$(PYTHON) -m ruff check src tests

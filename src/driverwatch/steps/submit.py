@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from driverwatch.artifacts import digest_of_file, provenance, write_json
+from driverwatch.artifacts import digest_of_file, locked, provenance, write_json
 from driverwatch.blend import ensemble as blending
 from driverwatch.blend.ensemble import Member
 from driverwatch.data import competition
@@ -61,6 +61,11 @@ def _is_finished(context: Context, run: runs.Run, named: bool) -> bool:
 
 def make_ensemble(context: Context, names: list[str], name: str, views: ViewSet | None, fold: int | None) -> None:
     """Average runs into a submission (folds, then runs), check it, and record its out-of-fold loss beside it."""
+    with locked(context.places.build, ".submissions.lock", sweep=(context.places.submissions,)):
+        _make_ensemble(context, names, name, views, fold)
+
+
+def _make_ensemble(context: Context, names: list[str], name: str, views: ViewSet | None, fold: int | None) -> None:
     start, path = time.monotonic(), context.places.submission(name)
     members, folds, pack = _members(context, names, name, views)
     refuse_fold(fold, folds)

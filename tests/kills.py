@@ -1,0 +1,220 @@
+"""Kill the real commands, repeat them, and compare with what an uninterrupted run gives.
+
+`make test-kills` runs this file: every change to the file system that a verb makes is a moment to be killed at, and then
+KILLS=<n> kills at random times. `test_kills.py` runs a few of each.
+"""
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+SET = (
+    "input.pack=40x52 input.size=36x48 train.batch_size=16 train.select=best train.patience=3 predict.views=five_crop "
+    'train.stages=[{"epochs":1,"learning_rate":0.003},{"epochs":2,"freeze_until":"stage1"}]'
+)
+VERBS = {
+    "sample": "sample --drivers 6 --test-drivers 2 --frames 2 --size 48x64 --seed 3",
+    "folds": "folds",
+    "pack": "pack --model tiny --set",
+    "train-one": "train tiny --fold 1 --set",
+    "train": "train tiny --set",
+    "predict": "predict tiny --views ten_crop --batch-size 40",
+    "ensemble": "ensemble --name both",
+}
+VOLATILE = {
+    "seconds",
+    "step_seconds",
+    "training_seconds",
+    "stamp",
+    "signature",
+    "commit",
+    "cores",
+    "versions",
+    "python",
+    "machine",
+}
+
+
+def command(verb: str) -> list[str]:
+    """A verb's command line, as make would call it."""
+    words = VERBS[verb].split()
+    settings = [SET] if words[-1] == "--set" else []
+    return [sys.executable, "-m", "driverwatch", *words, *settings, "--dataset", "drawn"]
+
+
+def environment(**extra: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": f"{ROOT / 'tests' / 'killer'}{os.pathsep}{ROOT / 'src'}", **extra}
+
+
+def new_project(folder: Path) -> Path:
+    """A project folder with the real configs and two folds, to save time."""
+    shutil.copytree(ROOT / "configs", folder / "configs")
+    (folder / "folds").mkdir()
+    settings = folder / "configs" / "datasets" / "drawn.yaml"
+    settings.write_text(settings.read_text().replace("folds: 3", "folds: 2"))
+    return folder
+
+
+def ran(project: Path, verb: str) -> str:
+    """Run a verb to its end; it must succeed. Returns what it said."""
+    made = subprocess.run(command(verb), cwd=project, env=environment(), capture_output=True, text=True, check=False)
+    if made.returncode:
+        raise AssertionError(f"{verb} failed after a kill:\n{made.stdout}\n{made.stderr}")
+    return made.stdout
+
+
+def state(project: Path) -> dict[str, str]:
+    """Digest of every file that a verb leaves, without times and places in manifests."""
+    found = {}
+    for folder in ("build", "folds", "submissions"):
+        for path in sorted((project / folder).rglob("*")):
+            if path.is_file() and "tensorboard" not in path.parts and not path.name.endswith(".lock"):
+                found[str(path.relative_to(project))] = _digest(path)
+    return found
+
+
+def _digest(path: Path) -> str:
+    content = path.read_bytes()
+    if path.suffix == ".json":
+        content = json.dumps({k: v for k, v in json.loads(content).items() if k not in VOLATILE}).encode()
+    if path.name == "history.csv":
+        content = "\n".join(",".join(line.split(",")[:-2]) for line in content.decode().splitlines()).encode()
+    return hashlib.sha256(content).hexdigest()
+
+
+def differing(one: dict[str, str], other: dict[str, str]) -> list[str]:
+    return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A project after all verbs, uninterrupted: its state after each, the folder before each, how long each took."""
+
+    folder: Path
+    states: dict[str, dict[str, str]]
+    seconds: dict[str, float]
+
+    def before(self, verb: str, place: Path) -> Path:
+        """A copy of the project as it was before `verb`."""
+        return Path(shutil.copytree(self.folder / f"before-{verb}", place))
+
+
+def reference(folder: Path) -> Reference:
+    project = new_project(folder / "project")
+    states, seconds = {}, {}
+    for verb in VERBS:
+        shutil.copytree(project, folder / f"before-{verb}")
+        start = time.monotonic()
+        ran(project, verb)
+        seconds[verb], states[verb] = time.monotonic() - start, state(project)
+    return Reference(folder, states, seconds)
+
+
+def changes(known: Reference, verb: str, inside: str, place: Path) -> list[str]:
+    """Every change to the file system that `verb` makes in the process of the verb `inside`, in order."""
+    project, log = known.before(verb, place / "counted"), place / "log"
+    extra = {"KILL_UNDER": str(project), "KILL_VERB": inside, "KILL_LOG": str(log)}
+    subprocess.run(command(verb), cwd=project, env=environment(**extra), capture_output=True, check=True)
+    shutil.rmtree(project)
+    lines = log.read_text().splitlines()
+    log.unlink()
+    return lines
+
+
+def killed_before_change(known: Reference, verb: str, inside: str, number: int, place: Path) -> list[str]:
+    """SIGKILL `verb` just before its `number`-th change; run it again; name the files that differ from the reference."""
+    project = known.before(verb, place / f"{verb}-{inside}-{number}")
+    extra = {"KILL_UNDER": str(project), "KILL_VERB": inside, "KILL_AT": str(number)}
+    made = subprocess.run(
+        command(verb), cwd=project, env=environment(**extra), capture_output=True, text=True, check=False
+    )
+    if made.returncode == 0:
+        return ["nothing was killed"]
+    ran(project, verb)
+    wrong = differing(known.states[verb], state(project))
+    shutil.rmtree(project)
+    return wrong
+
+
+def killed_at_random(known: Reference, verb: str, seed: Any, times: int, place: Path) -> tuple[int, list[str]]:
+    """SIGKILL `verb` up to `times` times at random moments, every other time its whole process group; then let it end."""
+    chance = random.Random(f"{seed}")
+    project, kills = known.before(verb, place / f"{verb}-{seed}"), 0
+    for _ in range(times):
+        started = subprocess.Popen(
+            command(verb), cwd=project, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )  # fmt: skip
+        try:
+            started.wait(chance.uniform(0.2, 1.05 * known.seconds[verb]))
+            break
+        except subprocess.TimeoutExpired:
+            kills += 1
+            if chance.random() < 0.5:
+                os.killpg(started.pid, signal.SIGKILL)
+            else:
+                started.kill()  # a fold's process must notice by itself
+            started.wait()
+    ran(project, verb)
+    wrong = differing(known.states[verb], state(project))
+    shutil.rmtree(project)
+    return kills, wrong
+
+
+def moments(verb: str, number: int) -> list[int]:
+    """Which changes to kill before: all, but of a hundred photos alike only some."""
+    numbers = list(range(1, number + 1))
+    return numbers if verb != "sample" or number < 80 else [*numbers[:15], *numbers[15:-40:10], *numbers[-40:]]
+
+
+def before_every_change(known: Reference, place: Path) -> tuple[int, int]:
+    """Kill each verb before each of its changes; returns the number of kills and of wrong outcomes."""
+    done = wrong = 0
+    for verb, inside in [*((verb, verb) for verb in VERBS), ("train", "train-fold")]:
+        made = changes(known, verb, inside, place)
+        for number in moments(verb, len(made)):
+            found = killed_before_change(known, verb, inside, number, place)
+            done, wrong = done + 1, wrong + bool(found)
+            if found:
+                print(f"{inside} killed before {made[number - 1]}: differs in {found}", flush=True)
+        print(f"{inside}: {len(made)} changes, {done} kills so far, {wrong} outcomes differ", flush=True)
+    return done, wrong
+
+
+def at_random(known: Reference, kills: int, place: Path) -> tuple[int, int]:
+    """Kill verbs in turn, up to four times each round, until there were `kills`; returns rounds and wrong outcomes."""
+    struck = rounds = wrong = 0
+    while struck < kills:
+        verb = list(VERBS)[rounds % len(VERBS)]
+        more, found = killed_at_random(known, verb, rounds, 4, place)
+        struck, wrong = struck + more, wrong + bool(found)
+        if found:
+            print(f"{verb} killed at random (round {rounds}): differs in {found}", flush=True)
+        rounds += 1
+        print(f"{struck} kills at random in {rounds} rounds, {wrong} outcomes differ", flush=True)
+    return rounds, wrong
+
+
+def main(kills: int) -> int:
+    """Every change of every verb once, then `kills` random kills; returns the exit status."""
+    with tempfile.TemporaryDirectory(prefix="kills-") as name:
+        known = reference(Path(name) / "reference")
+        done, wrong = before_every_change(known, Path(name))
+        rounds, more = at_random(known, kills, Path(name))
+    print(f"{done} kills before a change, {kills} or more at random in {rounds} rounds: {wrong + more} outcomes differ")
+    return int(wrong + more > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1])))

@@ -1,0 +1,44 @@
+"""SIGKILL at any moment, the same command again, and the result is bit by bit that of an uninterrupted run.
+
+A few kills of each kind; `make test-kills` does it before every change and many more times at random.
+"""
+
+from pathlib import Path
+
+import kills
+import pytest
+from kills import Reference
+
+pytestmark = pytest.mark.line
+
+
+@pytest.fixture(scope="module")
+def known(tmp_path_factory: pytest.TempPathFactory) -> Reference:
+    return kills.reference(tmp_path_factory.mktemp("kills") / "reference")
+
+
+@pytest.mark.parametrize("verb", ["sample", "folds", "pack", "ensemble"])
+def test_killed_before_its_files_take_their_places(known: Reference, verb: str, tmp_path: Path) -> None:
+    made = kills.changes(known, verb, verb, tmp_path)
+    renames = [number for number, change in enumerate(made, 1) if change.startswith("os.rename")]
+    for number in {len(made) // 2, renames[0], renames[-1], len(made)}:
+        assert kills.killed_before_change(known, verb, verb, number, tmp_path) == [], made[number - 1]
+
+
+@pytest.mark.parametrize("before", ["bundle.h5", "manifest.json"])
+def test_a_fold_killed_before_it_keeps_something(known: Reference, before: str, tmp_path: Path) -> None:
+    made = kills.changes(known, "train", "train-fold", tmp_path)
+    moments = [n for n, change in enumerate(made, 1) if change.startswith("os.rename") and f".{before}." in change]
+    number = moments[len(moments) // 2]  # of the bundles, the second: at the first epoch of the second stage
+    assert kills.killed_before_change(known, "train", "train-fold", number, tmp_path) == [], made[number - 1]
+
+
+def test_killed_at_random(known: Reference, tmp_path: Path) -> None:
+    assert kills.killed_at_random(known, "train", 3, 2, tmp_path)[1] == []
+
+
+def test_the_comparison_sees_a_difference(known: Reference, tmp_path: Path) -> None:
+    project = known.before("ensemble", tmp_path / "project")
+    assert "folds/drawn.csv" in kills.state(project)
+    (project / "folds" / "drawn.csv").write_text("other")
+    assert kills.differing(kills.state(project), known.states["predict"]) == ["folds/drawn.csv"]
