@@ -181,7 +181,7 @@ def moments(verb: str, number: int) -> list[int]:
 def before_every_change(known: Reference, place: Path) -> tuple[int, int]:
     """Kill each verb before each of its changes; returns the number of kills and of wrong outcomes."""
     done = wrong = 0
-    for verb, inside in [*((verb, verb) for verb in VERBS), ("train", "train-fold")]:
+    for verb, inside in [*((verb, verb) for verb in VERBS if verb != "train-one"), ("train", "train-fold")]:
         made = changes(known, verb, inside, place)
         for number in moments(verb, len(made)):
             found = killed_before_change(known, verb, inside, number, place)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from driverwatch.data import competition, folds
@@ -46,6 +46,63 @@ def test_the_assignment_is_pinned() -> None:
     """The same on every machine and with every library version: integers only, ties by lowest number."""
     counts = np.random.default_rng(7).integers(0, 40, (11, 4))
     assert assign(counts, 3) == [2, 2, 1, 0, 0, 1, 0, 0, 1, 2, 1]
+
+
+def slow_assign(counts: np.ndarray, folds: int) -> list[int]:
+    """The rule in plain words, every cost computed anew: what `assign` did before groups came in thousands."""
+    totals = counts.sum(axis=0)
+    assigned = np.full(len(counts), -1)
+
+    def changed(change: dict[int, int]) -> np.ndarray:
+        after = assigned.copy()
+        after[list(change)] = list(change.values())
+        return after
+
+    def cost(candidate: np.ndarray) -> int:
+        sums = np.stack([counts[candidate == fold].sum(axis=0) for fold in range(folds)])
+        return int(((folds * sums - totals) ** 2).sum())
+
+    for d in sorted(range(len(counts)), key=lambda d: (-int(counts[d].sum()), d)):
+        assigned[d] = min(range(folds), key=lambda fold: (cost(changed({d: fold})), fold))
+    while True:
+        each, sizes = range(len(counts)), np.bincount(assigned, minlength=folds)
+        changes = [{d: f} for d in each for f in range(folds) if f != assigned[d] and sizes[assigned[d]] > 1]
+        changes += [{a: assigned[b], b: assigned[a]} for a in each for b in range(a) if assigned[a] != assigned[b]]
+        best = min(changes, key=lambda change: cost(changed(change)), default={})
+        if not best or cost(changed(best)) >= cost(assigned):
+            return assigned.tolist()
+        assigned = changed(best)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.integers(2, 5), st.integers(1, 14), st.integers(1, 4), st.sampled_from([1, 3, 60]), st.integers(0, 2**32 - 1))
+def test_the_fast_assignment_is_the_slow_one(count: int, drivers: int, classes: int, most: int, seed: int) -> None:
+    """Also with many ties (`most` 1); unless the slow one left a fold empty."""
+    counts = np.random.default_rng(seed).integers(0, most + 1, (drivers, classes))
+    counts[:, 0] += counts.sum(axis=1) == 0
+    slow = slow_assign(counts, count)
+    assert assign(counts, count) == slow or len(set(slow)) < min(count, drivers)
+
+
+@pytest.mark.parametrize("name", ["statefarm_mini", "drawn"])
+def test_the_committed_folds_come_out_again(name: str) -> None:
+    frame = pd.read_csv(ROOT / "folds" / f"{name}.csv", dtype={"driver": str})
+    counts = frame.filter(regex=r"^c\d$").to_numpy()
+    assert assign(counts, frame["fold"].nunique()) == frame["fold"].tolist()
+
+
+def test_thousands_of_groups_are_spread_evenly() -> None:
+    """Beyond the bound on exchanges: every fold holds a fifth of each class, to within a few images."""
+    counts = np.random.default_rng(0).integers(0, 12, (folds.EXCHANGED + 500, 10))
+    assigned = np.array(assign(counts, 5))
+    sums = np.stack([counts[assigned == fold].sum(axis=0) for fold in range(5)])
+    assert np.ptp(sums, axis=0).max() <= 6
+
+
+@given(st.integers(2, 5), st.integers(0, 2**32 - 1), st.integers(0, 6))
+def test_no_fold_is_empty_when_each_group_has_one_class(count: int, seed: int, more: int) -> None:
+    counts = np.eye(6, dtype=np.int64)[np.random.default_rng(seed).integers(0, 6, count + more)]
+    assert set(assign(counts, count)) == set(range(count))
 
 
 @given(st.integers(2, 5), st.integers(0, 2**32 - 1), st.integers(0, 6))

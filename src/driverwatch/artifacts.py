@@ -41,6 +41,11 @@ class Places:
         return self.root / "folds" / f"{self.dataset}.csv"
 
     @property
+    def groups(self) -> Path:
+        """Which look-alikes each training image belongs to, where the table names no driver."""
+        return self.root / "folds" / f"{self.dataset}_groups.csv"
+
+    @property
     def runs(self) -> Path:
         return self.build / "runs"
 

@@ -193,6 +193,9 @@ class DatasetSettings(Strict):
     ]  # name: meaning, in the submission's column order
     mirrored_pairs: list[Annotated[list[str], Field(min_length=2, max_length=2)]] = []
     folds: Annotated[int, Field(ge=2)] = 5
+    group_distance: Annotated[int, Field(ge=0, lt=512)] = (
+        80  # bits of 512, where `columns.driver` is null: see data/groups.py
+    )
     subset: str | None = None  # CSV of the training photos that `make subset` picks out of a larger download
 
     @model_validator(mode="after")

@@ -11,6 +11,8 @@ from driverwatch.artifacts import digest_of, write_text
 from driverwatch.data.competition import ImageTable, read_csv
 from driverwatch.errors import InputError, listed
 
+EXCHANGED = 1000  # drivers whose pairs are all tried: 8 MB a table, some 20 ms a round
+
 
 @dataclass(frozen=True)
 class FoldTable:
@@ -61,44 +63,65 @@ def assign(counts: np.ndarray, folds: int) -> list[int]:
 
     Minimises the summed squared deviation of each fold's class counts from their share, times `folds`**2: largest
     drivers first into the fold that costs least, then the best exchange or move of drivers until none helps. Integers
-    throughout, ties by lowest number: the same on every machine and with every library version.
+    throughout, ties by lowest number: the same on every machine and with every library version. Beyond `EXCHANGED`
+    drivers (groups of near-duplicates come in thousands) any may still move, but only that many largest are exchanged.
+
+    Drivers with few classes each may leave a fold empty, as its share of a class that it lacks costs the same wherever
+    that class lies; all images then count as one more class, which no fold can be without.
 
     Args:
-        counts: int (D, C), images of each driver and class.
+        counts: int (D, C), images of each driver and class, each driver with at least one.
     """
     counts = counts.astype(np.int64)
-    totals = counts.sum(axis=0)
-    assigned = np.full(len(counts), -1)
-
-    def cost(candidate: np.ndarray) -> int:
-        sums = np.stack([counts[candidate == fold].sum(axis=0) for fold in range(folds)])
-        return int(((folds * sums - totals) ** 2).sum())
-
-    for driver in sorted(range(len(counts)), key=lambda d: (-int(counts[d].sum()), d)):
-        assigned[driver] = min(range(folds), key=lambda fold: (cost(_with(assigned, {driver: fold})), fold))
-    while True:
-        best = min(_exchanges(assigned, folds), key=lambda change: cost(_with(assigned, change)), default={})
-        if not best or cost(_with(assigned, best)) >= cost(assigned):
-            return [int(fold) for fold in assigned]
-        assigned = _with(assigned, best)
-
-
-def _with(assigned: np.ndarray, change: dict[int, int]) -> np.ndarray:
-    changed = assigned.copy()
-    for driver, fold in change.items():
-        changed[driver] = fold
-    return changed
+    deviation = np.repeat(-counts.sum(axis=0)[None], folds, axis=0)  # (folds, C): folds * a fold's sums - totals
+    assigned = np.empty(len(counts), np.int64)
+    largest_first = np.argsort(-counts.sum(axis=1), kind="stable")
+    for driver in largest_first:
+        assigned[driver] = (
+            deviation @ counts[driver]
+        ).argmin()  # what else the cost grows by is the same in every fold
+        deviation[assigned[driver]] += folds * counts[driver]
+    exchanged = np.sort(largest_first[:EXCHANGED])
+    apart = folds * _squared_distances(counts[exchanged])
+    while change := _best_change(counts, assigned, deviation, exchanged, apart):
+        for driver, fold in change.items():
+            deviation[assigned[driver]] -= folds * counts[driver]
+            deviation[fold] += folds * counts[driver]
+            assigned[driver] = fold
+    if len(np.unique(assigned)) < min(folds, len(counts)):
+        return assign(np.column_stack([counts, counts.sum(axis=1)]), folds)
+    return assigned.tolist()
 
 
-def _exchanges(assigned: np.ndarray, folds: int) -> list[dict[int, int]]:
-    """Every move of one driver that leaves no fold empty, and every exchange of two between folds."""
-    drivers = range(len(assigned))
-    sizes = np.bincount(assigned, minlength=folds)
-    moves = [{d: f} for d in drivers for f in range(folds) if f != assigned[d] and sizes[assigned[d]] > 1]
-    swaps = [
-        {a: int(assigned[b]), b: int(assigned[a])} for a in drivers for b in range(a) if assigned[a] != assigned[b]
-    ]
-    return moves + swaps
+def _squared_distances(rows: np.ndarray) -> np.ndarray:
+    """int64 (D, D) from int64 (D, C): squared Euclidean distance of every two rows."""
+    products = rows @ rows.T
+    squares = np.diagonal(products)
+    return squares[:, None] + squares - 2 * products
+
+
+def _best_change(
+    counts: np.ndarray, assigned: np.ndarray, deviation: np.ndarray, exchanged: np.ndarray, apart: np.ndarray
+) -> dict[int, int]:
+    """The move of one driver (leaving no fold empty) or exchange of two that saves most, as new folds; none: {}.
+
+    With x for a driver's counts, v for a fold's deviation and K folds, a move from fold f to g changes the cost by
+    2K (K x.x + x.(v_g - v_f)); an exchange is a move of the difference of two drivers. The factor 2K is left out.
+    """
+    folds = len(deviation)
+    pull = counts @ deviation.T
+    pull -= pull[np.arange(len(counts)), assigned][:, None]  # x.(v_g - v_f), 0 where a driver already is
+    moves = pull + folds * (counts**2).sum(axis=1)[:, None]
+    moves[np.bincount(assigned, minlength=folds)[assigned] == 1] = 0
+    pairs = pull[exchanged][:, assigned[exchanged]]
+    swaps = np.tril(apart + pairs + pairs.T)  # within a fold no pair saves anything, so none is masked
+    if min(moves.min(), swaps.min()) >= 0:
+        return {}
+    if moves.min() <= swaps.min():
+        driver, fold = divmod(int(moves.argmin()), folds)
+        return {driver: fold}
+    first, second = (int(exchanged[place]) for place in divmod(int(swaps.argmin()), len(exchanged)))
+    return {first: int(assigned[second]), second: int(assigned[first])}
 
 
 def make(table: ImageTable, folds: int) -> FoldTable:

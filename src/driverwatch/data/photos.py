@@ -108,13 +108,13 @@ def _decoded(content: bytes, path: Path) -> tuple[np.ndarray, list[str]]:
         raise BrokenError(f"claims {head.width}x{head.height} px; at most {LARGEST} px are decoded")
     if min(head.size) < SMALLEST:
         raise BrokenError(f"is {head.width}x{head.height} px; expected at least {SMALLEST} on each side")
-    is_jpeg = content[:2] == b"\xff\xd8"
+    turn = TURNS.get(_orientation(head))
     try:
-        image = _jpeg(content, head) if is_jpeg else _png(content, head)
+        image = _jpeg(content, head) if content[:2] == b"\xff\xd8" else _png(content)
     except (ValueError, OSError, SyntaxError, cv2.error) as error:
         raise BrokenError(f"damaged or cut short ({_words(error)}; {len(content)} bytes)") from error
     traits = _traits(content, head, path)
-    if turn := TURNS.get(_orientation(head)):
+    if turn:
         traits.append("turned upright by its EXIF orientation")
         image = np.ascontiguousarray(turn(image))
     return image, traits
@@ -139,9 +139,9 @@ def _jpeg(content: bytes, head: Image.Image) -> np.ndarray:
     return np.asarray(head.convert("RGB"))  # turns Adobe's inverted inks, too
 
 
-def _png(content: bytes, head: Image.Image) -> np.ndarray:
+def _png(content: bytes) -> np.ndarray:
     """RGB from a PNG whose every chunk is whole; 16 bits become 8."""
-    head.verify()  # checksums up to the end marker
+    _head(content).verify()  # checksums up to the end marker; the image object is spent
     image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
         raise BrokenError(f"damaged or cut short ({len(content)} bytes)")

@@ -3,10 +3,14 @@
 import re
 from pathlib import Path
 
-from driverwatch.artifacts import locked, write_text
+import pandas as pd
+
+from driverwatch.artifacts import locked, replacing, write_text
 from driverwatch.data import competition, folds, pack, packing, sample
+from driverwatch.data.competition import ImageTable
 from driverwatch.data.filling import Job
 from driverwatch.data.packing import BrokenPhotosError
+from driverwatch.data.tables import read_csv
 from driverwatch.errors import InputError, listed
 from driverwatch.settings import SIZE, ModelSettings, load
 from driverwatch.steps.context import CONFIGS, Context
@@ -35,7 +39,9 @@ def _make_folds(context: Context, force: bool, skip: bool) -> None:
     missing = [f"missing file {path}" for path in tables.missing]
     for problem in _refused(context, tables.problems + missing, skip):
         say(f"left out: {problem}")
-    table = tables.train
+    if context.settings.columns.driver is None and (force or not context.places.groups.is_file()):
+        _make_groups(context, tables.train, skip)
+    table = _grouped(context, tables.train)
     path = context.places.folds
     if path.is_file() and not force:
         found = folds.read(path, table)
@@ -45,15 +51,53 @@ def _make_folds(context: Context, force: bool, skip: bool) -> None:
                 "change the YAML, or make folds FORCE=1 (runs on the old folds then no longer count)"
             )
         return say(
-            f"{path}: fits the data ({found.count} folds, {len(found.frame)} drivers, digest {found.digest[:12]})"
+            f"{path}: fits the data ({found.count} folds, {len(found.frame)} {_kind(context)}, digest {found.digest[:12]})"
         )
     made = folds.make(table, context.settings.folds)
     folds.write(made, path)
     sums = made.frame.drop(columns="driver").groupby("fold").sum()
     sums.insert(0, "drivers", made.frame.groupby("fold").size())
     return say(
-        f"{path}: {made.count} folds of {len(made.frame)} drivers, digest {made.digest[:12]}\n{sums.to_string()}"
+        f"{path}: {made.count} folds of {len(made.frame)} {_kind(context)}, digest {made.digest[:12]}\n{sums.to_string()}"
     )
+
+
+def _kind(context: Context) -> str:
+    return "drivers" if context.settings.columns.driver else "groups of look-alikes"
+
+
+def _make_groups(context: Context, train: ImageTable, skip: bool) -> None:
+    """Find which training photos look alike and write a group for each, once."""
+    from driverwatch.data import groups
+
+    found, broken = groups.hashes(list(train.frame["path"]), context.data)
+    _refused(context, broken, skip)
+    numbers = groups.group(found, context.settings.group_distance)
+    frame = pd.DataFrame({"image": train.names, "group": groups.group_names(numbers)})
+    with replacing(context.places.groups) as temporary:
+        frame.to_csv(temporary, index=False, lineterminator="\n")
+    say(f"{context.places.groups}: {groups.summary(numbers, context.settings.folds)}")
+
+
+def _grouped(context: Context, train: ImageTable) -> ImageTable:
+    """The table with a driver for every image: its own, or else the group of look-alikes that the group file names.
+
+    Raises:
+        InputError: no group file, or one of other images.
+    """
+    path = context.places.groups
+    if context.settings.columns.driver is not None:
+        return train
+    if not path.is_file():
+        raise InputError(f"{path}: no group file; run make folds first")
+    known = read_csv(path, ["image", "group"])
+    if sorted(known["image"]) != train.names:
+        raise InputError(
+            f"{path}: names other images than the table; restore it, or make folds FORCE=1 (runs on the old folds then no "
+            "longer count)"
+        )
+    of_image = dict(zip(known["image"], known["group"], strict=True))
+    return ImageTable(train.frame.assign(driver=train.frame["image"].map(of_image)), train.classes)
 
 
 def make_packs(
@@ -79,10 +123,11 @@ def make_packs(
 def _pack_both(context: Context, size: str, force: bool, skip: bool) -> None:
     """Test images first: a photo among them must not be trained on."""
     tables, folder = competition.read_both(context.settings, context.data), context.places.pack(size)
-    digest = folds.read(context.places.folds, tables.train).digest
+    train = _grouped(context, tables.train)
+    digest = folds.read(context.places.folds, train).digest
     problems = list(tables.problems)
     strangers: dict[bytes, str] = {}
-    for kind, table in (("test", tables.test), ("train", tables.train)):
+    for kind, table in (("test", tables.test), ("train", train)):
         rows = tuple(tables.problems)
         job = Job(table, context.data, folder, kind, size, digest, skip, rows, strangers)
         try:
