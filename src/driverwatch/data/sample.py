@@ -198,4 +198,5 @@ def _write_tables(shots: list[Shot], settings: DatasetSettings, folder: Path) ->
     if settings.truth:
         tables[settings.truth] = pd.DataFrame([{columns.image: s.name, columns.label: classes[s.label]} for s in test])
     for name, table in tables.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         table.to_csv(folder / name, index=False, lineterminator="\n")
