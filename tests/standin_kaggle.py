@@ -199,7 +199,7 @@ def listed(arguments: list[str]) -> None:
 
 def main() -> None:
     group, verb, slug, *rest = sys.argv[1:]
-    note(" ".join(sys.argv[1:]))
+    note(" ".join(sys.argv[1:]) + (" verbose" if os.environ.get("VERBOSE") else ""))
     authenticate()
     option = {key: value for key, value in itertools.pairwise(rest) if key in ("-p", "-f", "-m")}
     if group != "competitions" or slug != "state-farm-distracted-driver-detection":

@@ -66,6 +66,7 @@ Spoken = pytest.CaptureFixture[str]
 
 
 def test_the_competition_arrives_whole_and_once(context: Context, remote: Path, capsys: Spoken) -> None:
+    context.data.mkdir(parents=True)  # an empty folder is not in the way
     fetch(context, STANDIN)
     assert "data/there: 120 labelled and 40 test images" in capsys.readouterr().out
     assert sorted(p.name for p in Path("data").iterdir()) == [".there.lock", "there"]
@@ -245,6 +246,7 @@ def test_a_client_that_is_missing_broken_or_silent_is_one_sentence(remote: Path,
     (tmp_path / "bad").write_text("#!/no/such/interpreter\n")
     (tmp_path / "bad").chmod(0o755)
     (remote / "download.mode").write_text("hang")
+    start = time.monotonic()
     for command, said in (
         ("/no/such", "KAGGLE=/no/such: no such client"),
         (str(tmp_path / "bad"), "cannot be started"),
@@ -252,6 +254,7 @@ def test_a_client_that_is_missing_broken_or_silent_is_one_sentence(remote: Path,
     ):
         with pytest.raises(InputError, match=said):
             Client(command, SLUG, silence=0.5).download(tmp_path)
+    assert time.monotonic() - start < 30  # it was stopped: by itself it ends after a minute
 
 
 def test_a_client_that_brings_no_zip_is_one_sentence(context: Context, remote: Path) -> None:
@@ -268,9 +271,11 @@ def test_tokens_are_never_shown_or_written(
     (home / "kaggle.json").write_text(json.dumps({"username": "someone", "key": KEY}))
     (remote / "download.mode").write_text("echo")
     monkeypatch.setenv("DEBUG", "1")
+    monkeypatch.setenv("VERBOSE", "1")
     made = verb("data", "--dataset", "there", "--client", STANDIN)
     assert made.returncode == 2
     assert "Authorization: Basic ***" in made.stderr
+    assert "verbose" not in (remote / "calls.txt").read_text()
     hidden = [TOKEN, KEY, base64.b64encode(f"someone:{KEY}".encode()).decode()]
     written = [p for p in tmp_path.rglob("*") if p.is_file() and home not in p.parents]
     for text in (made.stdout, made.stderr, *(p.read_bytes().decode(errors="replace") for p in written)):
@@ -322,9 +327,10 @@ def test_a_submission_waits_for_its_score_and_is_noted(
 
 def test_a_submission_that_cannot_be_scored_is_noted_and_said(context: Context, file: Path, remote: Path) -> None:
     (remote / "submissions.mode").write_text("error")
+    write_json(file.with_suffix(".json"), {"submission": "another file's", "out_of_fold_log_loss": 0.1})
     with pytest.raises(InputError, match=f"could not score it; the reason stands at .*{SLUG}/submissions"):
         send(context, file)
-    assert [entry.status for entry in ledger.read(LEDGER)] == ["error"]
+    assert [(entry.status, entry.out_of_fold) for entry in ledger.read(LEDGER)] == [("error", "")]
 
 
 @pytest.mark.parametrize("kind", ["warn", "lag", "old"])
@@ -348,7 +354,10 @@ def test_giving_up_waiting_uploads_once(context: Context, file: Path, remote: Pa
 def test_a_kill_between_upload_and_ledger_uploads_once(context: Context, file: Path, remote: Path) -> None:
     (remote / "submit.mode").write_text("slow")
     there = remote / "submissions.json"
-    killed_once(started("submit", str(file), "--message", "first try"), there.is_file)
+    killed_once(
+        started("submit", str(file), "--message", "first try"),
+        lambda: there.is_file() and "first try" in there.read_text(),
+    )
     assert ledger.read(LEDGER) == []
     (remote / "submit.mode").unlink()
     (remote / "submissions.mode").write_text("lag")  # and Kaggle's list is late, too
