@@ -24,9 +24,11 @@ DATA_OPT = --dataset "$(DATASET)" $(call place,data,DATA)
 
 RUNTIME := $(VENV)/.runtime-$(ACCELERATOR)
 DEV     := $(VENV)/.dev
+CLIENT  := .venv-kaggle/.installed
 DEMO    := @$(MAKE) --no-print-directory DATASET=drawn DATA= RUN= SET= FOLD= VIEWS= SIZE= SEED= FORCE= DRIVERS= TEST_DRIVERS= CLIPS= FRAMES=
 
-.PHONY: help doctor setup demo sample subset folds pack train predict ensemble submissions check score backbones test test-kills lint clean
+.PHONY: help doctor setup demo data sample subset folds pack train predict ensemble submissions check submit score backbones \
+        test test-kills lint clean
 
 help: ## this list
 	@echo 'make <target> [VARIABLE=value ...]'; echo
@@ -49,7 +51,10 @@ help: ## this list
 #: FORCE=1                replace what is there
 #: SKIP_BROKEN=1          go on without broken photos and table rows, and record them
 #: SOURCE=<folder>        the full download that make subset picks from
-#: FILE=<csv>             the submission that make check checks
+#: FILE=<csv>             the submission that make check checks and make submit uploads
+#: MESSAGE="one line"     what Kaggle and submissions/ledger.csv say of it
+#: WAIT=1800              seconds that make submit waits for the score
+#: KAGGLE=<path>          the Kaggle client (default: make installs one into .venv-kaggle)
 #: KILLS=60               random kills of make test-kills
 #: PYTHON3=python3        the Python that builds .venv, 3.11 or later
 #: ACCELERATOR=cuda       install TensorFlow for an NVIDIA GPU
@@ -59,6 +64,7 @@ help: ## this list
 EXPECTED_MODEL  = one of: $(basename $(notdir $(wildcard configs/models/*.yaml)))
 EXPECTED_SOURCE = the folder of the full download
 EXPECTED_FILE   = a submission CSV
+EXPECTED_MESSAGE = one line on what it is
 
 need-%:
 	$(if $($*),,$(error make $(MAKECMDGOALS) needs $*=..., $(EXPECTED_$*)))@:
@@ -87,6 +93,13 @@ $(DEV): requirements/dev.txt $(RUNTIME)
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --requirement requirements/dev.txt
 	@touch $@
 
+# an environment of its own: the client's dependencies need not fit TensorFlow's
+$(CLIENT): requirements/kaggle.txt
+	@.venv-kaggle/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON3) -m venv --clear .venv-kaggle
+	@echo "installing $< into .venv-kaggle, once"
+	@.venv-kaggle/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
 demo: setup ## the whole line on drawn photos: no download, no GPU, minutes
 	$(DEMO) sample
 	$(DEMO) train MODEL=tiny
@@ -94,6 +107,9 @@ demo: setup ## the whole line on drawn photos: no download, no GPU, minutes
 	$(DEMO) ensemble NAME=demo MODELS="tiny tiny_separable"
 	$(DEMO) check FILE=submissions/drawn/demo.csv
 	$(DEMO) score MODELS="tiny tiny_separable"
+
+data: setup $(if $(KAGGLE),,$(CLIENT)) ## download the competition into DATA, unpack and verify it (needs a Kaggle token)
+	$(DW) data $(DATA_OPT) $(call place,client,KAGGLE)
 
 sample: setup ## draw a competition (DATASET=drawn)
 	$(DW) sample --dataset "$(if $(findstring command,$(origin DATASET)),$(DATASET),drawn)" $(call place,data,DATA) \
@@ -130,6 +146,10 @@ submissions: setup ## write each run's view sets and fold models as submissions
 
 check: need-FILE setup ## check FILE=<submission.csv> as Kaggle would
 	$(DW) check "$(FILE)" $(DATA_OPT)
+
+# the shell reads MESSAGE from the environment, where make puts it, so that no quote or backtick in it is a command
+submit: need-FILE need-MESSAGE setup $(if $(KAGGLE),,$(CLIENT)) ## upload FILE=<submission.csv> with MESSAGE="...", wait for its score, note it in the ledger
+	$(DW) submit "$(FILE)" $(DATA_OPT) --message "$$MESSAGE" $(call place,client,KAGGLE) $(call option,wait,WAIT) $(call flag,force,FORCE)
 
 score: setup ## out-of-fold log loss per model, fold, driver and class
 	$(DW) score $(DATA_OPT) $(call option,models,MODELS)

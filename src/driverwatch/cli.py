@@ -24,6 +24,9 @@ Overrides = Annotated[str, typer.Option("--set", help='changed settings, like "t
 Force = Annotated[bool, typer.Option(help="replace what is there")]
 SkipBroken = Annotated[bool, typer.Option(help="go on without broken photos and table rows, and record them")]
 Fold = Annotated[int | None, typer.Option(help="one fold alone")]
+Client = Annotated[
+    str, typer.Option(envvar="KAGGLE", help="the Kaggle client; default: the one make installs, or on PATH")
+]
 Models = Annotated[str, typer.Option(help="runs, separated by spaces; default: every finished one")]
 
 
@@ -56,6 +59,14 @@ def sample(
     from driverwatch.steps.prepare import draw
 
     draw(_context(dataset, data), SampleOptions(drivers, test_drivers, clips, frames, size, seed), force)
+
+
+@app.command("data")
+def fetch(dataset: Dataset = "statefarm", data: Data = None, client: Client = "") -> None:
+    """Download, unpack and verify a competition."""
+    from driverwatch.steps.fetch import fetch as step
+
+    step(_context(dataset, data), client)
 
 
 @app.command()
@@ -171,6 +182,24 @@ def check(file: Path, dataset: Dataset = "statefarm", data: Data = None) -> None
     from driverwatch.steps.submit import check_submission
 
     check_submission(_context(dataset, data), file)
+
+
+@app.command()
+def submit(
+    file: Path,
+    message: Annotated[str, typer.Option(help="one line, shown on Kaggle and in the ledger")],
+    dataset: Dataset = "statefarm",
+    data: Data = None,
+    client: Client = "",
+    every: Annotated[float, typer.Option(min=0.1, help="seconds between two looks at Kaggle's list")] = 20,
+    wait: Annotated[float, typer.Option(min=0, help="seconds to wait for the score")] = 1800,
+    force: Force = False,
+) -> None:
+    """Upload a submission and note its score in the ledger."""
+    from driverwatch.steps.upload import Patience
+    from driverwatch.steps.upload import submit as step
+
+    step(_context(dataset, data), file, message, client, Patience(every, wait), force)
 
 
 @app.command()

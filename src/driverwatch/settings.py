@@ -176,11 +176,20 @@ def _class_name(name: str) -> str:
 Below = Annotated[str, AfterValidator(_below)]
 
 
+class Expected(Strict):
+    """What the full download must hold; `make data` and `make submit` hold everything against it."""
+
+    train: Annotated[int, Field(ge=1)]  # labelled images
+    test: Annotated[int, Field(ge=1)]  # test images, so also rows of a submission
+    gigabytes: Annotated[float, Field(gt=0, le=1000)]  # of the archive, and about the same again unpacked
+
+
 class DatasetSettings(Strict):
     """`configs/datasets/<name>.yaml`."""
 
     title: str
-    slug: str | None = None  # on Kaggle
+    slug: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=100)] | None = None  # on Kaggle
+    expected: Expected | None = None
     data: str  # folder that DATA= overrides
     table: Below = "driver_imgs_list.csv"
     columns: Columns = Columns()
