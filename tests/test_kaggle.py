@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 from conftest import ROOT, Verb
 
+from driverwatch import artifacts
 from driverwatch.artifacts import digest_of_file, write_json
 from driverwatch.data.competition import read_sample_submission
 from driverwatch.errors import InputError
@@ -154,7 +155,8 @@ def test_a_killed_unpacking_goes_on_without_the_client(
     assert calls(remote, "download") == 1
 
 
-def test_two_at_once_do_not_both_write(context: Context, remote: Path) -> None:
+def test_two_at_once_do_not_both_write(context: Context, remote: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(artifacts, "PATIENCE", 0.0)
     first = started("data", STANDIN_SLOW="0.3")
     until(first, lambda: calls(remote, "download") > 0)
     with pytest.raises(InputError, match="another command is writing here"):
