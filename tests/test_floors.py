@@ -8,7 +8,7 @@ import pytest
 SOURCE = Path(__file__).resolve().parent.parent / "src" / "driverwatch"
 FLOORS = [
     {"errors", "terminal", "metrics", "backbones"},
-    {"artifacts", "yaml_files"},
+    {"artifacts", "hdf5", "yaml_files"},
     {"settings", "doctor"},
     {"vision", "models"},
     {"data"},

@@ -16,6 +16,7 @@ import numpy as np
 
 from driverwatch.artifacts import digest_of, read_json
 from driverwatch.errors import InputError
+from driverwatch.hdf5 import opened
 from driverwatch.settings import pixels
 
 LOOK = 16  # bytes that tell one image's pixels
@@ -98,7 +99,7 @@ def read(folder: Path, kind: str, folds: str, size: str) -> Pack:
     if made.get("folds") != folds:
         raise InputError(f"{path}: packed under other folds; run make pack again (the pixels are kept)")
     try:
-        with h5py.File(path, "r") as file:
+        with opened(path) as file:
             found = _opened(file, path, made, pixels(size))
             if made.get("stamp") != stamp(path):
                 _verify(found, file["looks"][...], made)

@@ -10,6 +10,7 @@ import numpy as np
 
 from driverwatch.artifacts import digest_of, replacing
 from driverwatch.errors import InputError
+from driverwatch.hdf5 import opened
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def read(path: Path, origin: dict[str, str]) -> Predictions:
     if not path.is_file():
         raise InputError(f"{path}: no such predictions; run make predict with the views you want")
     try:
-        with h5py.File(path, "r") as file:
+        with opened(path) as file:
             found = json.loads(file.attrs["origin"])
             names, probabilities = file["names"].asstr()[...], file["probabilities"][...]
             contents = file.attrs["contents"]

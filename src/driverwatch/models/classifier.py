@@ -10,6 +10,7 @@ import numpy as np
 from driverwatch.artifacts import replacing
 from driverwatch.backbones import BACKBONES
 from driverwatch.errors import InputError, nearest
+from driverwatch.hdf5 import opened
 from driverwatch.models.scaling import ChannelScaling
 from driverwatch.models.weights import build_trunk
 from driverwatch.settings import HeadSettings, ModelSettings, pixels
@@ -115,7 +116,7 @@ def load_state(path: Path, groups: dict[str, list[Any]]) -> dict[str, str]:
         InputError: not a whole state file, or one of other variables (number and shapes are compared).
     """
     try:
-        with h5py.File(path, "r") as file:
+        with opened(path) as file:
             for group, variables in groups.items():
                 shapes = [file[group][key].shape for key in sorted(file[group])]
                 if shapes != [tuple(v.shape) for v in variables]:
@@ -126,5 +127,6 @@ def load_state(path: Path, groups: dict[str, list[Any]]) -> dict[str, str]:
                 for variable, key in zip(variables, sorted(file[group]), strict=True):
                     variable.assign(file[group][key][...])
             return dict(file.attrs)
-    except (OSError, KeyError) as error:
-        raise InputError(f"{path}: not a whole state file ({error}); remove it and run again") from error
+    except (OSError, KeyError, ValueError, AttributeError, TypeError) as error:
+        words = " ".join(str(error).split())[:150]
+        raise InputError(f"{path}: not a whole state file ({words}); remove it and run again") from error

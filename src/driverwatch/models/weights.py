@@ -1,6 +1,8 @@
 """Pretrained trunks: found, loaded, checked. Imports no network library until a trunk is built."""
 
 import importlib
+import zipfile
+import zlib
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,10 @@ import numpy as np
 from driverwatch.artifacts import digest_of_file
 from driverwatch.backbones import BACKBONES
 from driverwatch.errors import InputError, listed, nearest
+from driverwatch.hdf5 import opened
 from driverwatch.settings import ModelSettings, pixels
+
+LARGEST = 2 * 10**9  # bytes of unpacked arrays; VGG16 with its dense layers has 0.55e9
 
 
 def find(settings: ModelSettings, folder: Path | None) -> Path | None:
@@ -88,10 +93,11 @@ def _fill(trunk: Any, path: Path) -> None:
         arrays = _npz(path) if path.suffix == ".npz" else None
         if arrays is not None:
             return _assign(trunk, arrays, path)
-        if path.name.endswith(".weights.h5"):
-            _compare_shapes(trunk, path)
+        with opened(path) as file:
+            if path.name.endswith(".weights.h5"):
+                _compare_shapes(trunk, file)
         trunk.load_weights(str(path))
-    except (ValueError, OSError, KeyError) as error:
+    except (ValueError, OSError, KeyError, zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise InputError(
             f"{path}: expected weights of {trunk.name}, got another file ({' '.join(str(error).split())[:200]}); "
             "check WEIGHTS= and the model's backbone"
@@ -99,15 +105,21 @@ def _fill(trunk: Any, path: Path) -> None:
 
 
 def _npz(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
+    """Named arrays; a file of another kind is a ValueError."""
+    with path.open("rb") as file:
+        if not zipfile.is_zipfile(file):
+            raise ValueError("not an .npz archive")
+        if (size := sum(member.file_size for member in zipfile.ZipFile(file).infolist())) > LARGEST:
+            raise ValueError(f"unpacks to {size} bytes")
+        file.seek(0)
+        with np.load(file, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
 
 
-def _compare_shapes(trunk: Any, path: Path) -> None:
+def _compare_shapes(trunk: Any, file: h5py.File) -> None:
     """Keras keys these files by class and order and ignores what is left over: hold the shapes against the trunk's."""
     found: list[tuple[int, ...]] = []
-    with h5py.File(path, "r") as file:
-        file.visititems(lambda _, item: found.append(item.shape) if isinstance(item, h5py.Dataset) else None)
+    file.visititems(lambda _, item: found.append(item.shape) if isinstance(item, h5py.Dataset) else None)
     expected = Counter(tuple(weight.shape) for weight in trunk.weights)
     if Counter(found) != expected:
         missing, extra = expected - Counter(found), Counter(found) - expected

@@ -6,7 +6,7 @@ import sys
 import threading
 from pathlib import Path
 
-from driverwatch.artifacts import digest_of_file, locked
+from driverwatch.artifacts import digest_of_file, locked, sweep_partials
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
 from driverwatch.errors import InputError
@@ -134,6 +134,7 @@ def predict(context: Context, name: str, options: PredictSettings, fold: int | N
 
     with locked(run.folder):
         for number in numbers:
+            sweep_partials(run.fold(number))
             made, file = run.manifest(number), run.fold(number) / "weights.h5"
             if not file.is_file() or digest_of_file(file) != made["weights"]:
                 raise InputError(

@@ -19,7 +19,8 @@ from driverwatch.errors import InputError, nearest
 from driverwatch.settings import AugmentSettings, InputSettings, pixels
 from driverwatch.yaml_files import read_yaml
 
-MIRRORING = {"HorizontalFlip", "Flip", "Transpose", "D4", "RandomRotate90", "SquareSymmetry"}
+FOREIGN = {"Lambda", "TextImage", "OverlayElements"}  # they take code or files
+MIRRORING = {"HorizontalFlip", "VerticalFlip", "Flip", "Transpose", "D4", "RandomRotate90", "SquareSymmetry"}
 
 
 def read_policy(folder: Path, name: str | None) -> list[dict[str, dict[str, Any]]]:
@@ -39,7 +40,27 @@ def read_policy(folder: Path, name: str | None) -> list[dict[str, dict[str, Any]
     with warnings.catch_warnings():  # the library only warns about a wrong keyword
         warnings.simplefilter("error", UserWarning)
         build(transforms, str(path))
+        _probe(transforms, str(path))
     return transforms
+
+
+def _probe(transforms: list[dict[str, dict[str, Any]]], where: str) -> None:
+    """Try each transform on its own, for certain: it must take a photo and give one of the same shape and type."""
+    photo = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    for name, keywords in ((n, k) for transform in transforms for n, k in transform.items()):
+        try:
+            made = build([{name: {**keywords, "p": 1.0}}], where)(image=photo.copy())["image"]
+        except InputError:
+            raise
+        except Exception as error:  # whatever a transform that asks for more than an image raises
+            raise InputError(
+                f"{where}: {name} does not take a photo alone ({' '.join(str(error).split())[:150]})"
+            ) from error
+        if made.shape != photo.shape or made.dtype != photo.dtype:
+            raise InputError(
+                f"{where}: {name} makes {made.dtype} {made.shape} of uint8 {photo.shape}; augmentation must keep size and type "
+                "(input.size and input.crop cut, the network scales)"
+            )
 
 
 def build(transforms: list[dict[str, dict[str, Any]]], where: str = "policy") -> A.Compose:
@@ -48,11 +69,17 @@ def build(transforms: list[dict[str, dict[str, Any]]], where: str = "policy") ->
     for name, keywords in ((n, k) for transform in transforms for n, k in transform.items()):
         kind = getattr(A, name, None)
         if not (isinstance(kind, type) and issubclass(kind, A.BasicTransform)):
-            names = [n for n in dir(A) if isinstance(getattr(A, n), type)]
+            names = [
+                n for n in dir(A) if isinstance(getattr(A, n), type) and issubclass(getattr(A, n), A.BasicTransform)
+            ]
             raise InputError(f"{where}: {name} is no albumentations transform{nearest(name, names)}")
         if name in MIRRORING:
             raise InputError(
                 f"{where}: {name} mirrors without moving left/right labels; use augment.mirror: keep or swap"
+            )
+        if name in FOREIGN or not isinstance(keywords, dict):
+            raise InputError(
+                f"{where}: {name}: expected keywords that are numbers, names and lists, nothing that loads or runs"
             )
         try:
             made.append(kind(**keywords))
