@@ -28,7 +28,7 @@ CLIENT  := .venv-kaggle/.installed
 DEMO    := @$(MAKE) --no-print-directory DATASET=drawn DATA= RUN= SET= FOLD= VIEWS= SIZE= SEED= FORCE= DRIVERS= TEST_DRIVERS= CLIPS= FRAMES=
 
 .PHONY: help doctor setup demo data sample subset folds pack train predict ensemble submissions check submit score backbones \
-        test test-kills lint clean
+        test test-kills docs lint clean
 
 help: ## this list
 	@echo 'make <target> [VARIABLE=value ...]'; echo
@@ -159,6 +159,9 @@ backbones: setup ## the backbone table
 
 test: $(DEV) ## the tests
 	$(PYTHON) -m pytest
+
+docs: $(DEV) ## write docs/broken_input.md from the tests
+	$(Q)WRITE_DOCS=1 $(PYTHON) -m pytest tests/test_broken_input.py
 
 test-kills: $(DEV) ## kill the verbs before every change they make, and KILLS times at random (an hour)
 	$(Q)PYTHONPATH=src $(PYTHON) tests/kills.py "$(or $(KILLS),60)"

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import kills
 import pytest
 
 from driverwatch.data import sample
@@ -33,6 +34,12 @@ def _drawn(tmp_path_factory: pytest.TempPathFactory, drawn_settings: DatasetSett
 def data(_drawn: Path, tmp_path: Path) -> Path:
     """A drawn competition of one's own: 120 labelled images of 6 drivers, 40 test images of 2 others."""
     return Path(shutil.copytree(_drawn, tmp_path / "data"))
+
+
+@pytest.fixture(scope="session")
+def known(tmp_path_factory: pytest.TempPathFactory) -> kills.Reference:
+    """A line run without interruption, to compare with."""
+    return kills.reference(tmp_path_factory.mktemp("known") / "reference")
 
 
 @pytest.fixture

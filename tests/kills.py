@@ -86,7 +86,7 @@ def state(project: Path) -> dict[str, str]:
 
 def _digest(path: Path) -> str:
     content = path.read_bytes()
-    if path.suffix == ".json":
+    if path.suffix == ".json" and content.endswith(b"}\n"):
         content = json.dumps({k: v for k, v in json.loads(content).items() if k not in VOLATILE}).encode()
     if path.name == "history.csv":
         content = "\n".join(",".join(line.split(",")[:-2]) for line in content.decode().splitlines()).encode()

@@ -89,7 +89,7 @@ def test_other_counts_are_refused_and_nothing_takes_the_folders_place(context: C
     assert not context.data.exists()
     fetch(context, STANDIN)
     next(context.data.rglob("*.jpg")).unlink()
-    with pytest.raises(InputError, match=r"1 problems; .*no whole competition; move it away(.|\n)*missing file"):
+    with pytest.raises(InputError, match=r"1 problem; .*no whole competition; move it away(.|\n)*missing file"):
         fetch(context, STANDIN)
 
 

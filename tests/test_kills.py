@@ -12,11 +12,6 @@ from kills import Reference
 pytestmark = pytest.mark.line
 
 
-@pytest.fixture(scope="module")
-def known(tmp_path_factory: pytest.TempPathFactory) -> Reference:
-    return kills.reference(tmp_path_factory.mktemp("kills") / "reference")
-
-
 @pytest.mark.parametrize("verb", ["sample", "folds", "pack", "ensemble"])
 def test_killed_before_its_files_take_their_places(known: Reference, verb: str, tmp_path: Path) -> None:
     made = kills.changes(known, verb, verb, tmp_path)

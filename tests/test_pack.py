@@ -81,7 +81,7 @@ def test_broken_images_are_all_listed(table: ImageTable, data: Path, tmp_path: P
     paths[9].write_bytes(b"<html>not found</html>")
     with pytest.raises(BrokenPhotosError) as error:
         packed(table, data, tmp_path / "pack")
-    assert [problem.split(": ")[2].split(" (")[0] for problem in error.value.problems] == [
+    assert [problem.split(": ")[1].split(" (")[0] for problem in error.value.problems] == [
         "empty file", "damaged or cut short", "is neither JPEG nor PNG but an HTML or XML page"
     ]  # fmt: skip
     assert not list((tmp_path / "pack").glob("*.h5*"))

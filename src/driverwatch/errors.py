@@ -18,6 +18,11 @@ def listed(problems: list[str], first: int = 8) -> str:
     return shown + (f"\n  - and {rest} more" if rest > 0 else "")
 
 
+def counted(problems: list[str]) -> str:
+    """`1 problem`, `2 problems`."""
+    return f"{len(problems)} problem{'s' * (len(problems) != 1)}"
+
+
 def nearest(name: str, names: list[str]) -> str:
     """`; did you mean X?`, or nothing when no name is near."""
     close = difflib.get_close_matches(name, names, n=1)

@@ -1,10 +1,32 @@
-"""HDF5 files from anywhere: opened for reading, and only if all they hold lies in them."""
+"""HDF5 files: made only where there is room for them, and read only if all that they hold lies in them."""
 
+import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
+
+
+@contextmanager
+def created(path: Path, size: int, **options: str) -> Iterator[h5py.File]:
+    """Make an HDF5 file of about `size` bytes.
+
+    HDF5 does not survive a full disk: it fails while closing, with tracebacks from destructors. So the space is taken
+    first, and given back to be filled; should somebody else take it meanwhile, that is an `OSError` too.
+
+    Raises:
+        OSError: no space, or no file as large as this may be written.
+    """
+    if hasattr(os, "posix_fallocate"):  # not on macOS
+        with path.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, size + 2**16)
+    try:
+        with h5py.File(path, "w", **options) as file:
+            yield file
+    except RuntimeError as error:
+        raise OSError(errno.EIO, " ".join(str(error).split())) from error
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from driverwatch.data.tables import cell_problems, name_problems, read_csv, read_text
-from driverwatch.errors import InputError, listed
+from driverwatch.errors import InputError, counted, listed
 from driverwatch.settings import DatasetSettings
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png"}
@@ -144,7 +144,7 @@ def read_sample_submission(settings: DatasetSettings, data: Path) -> list[str]:
     if list(raw.columns) != expected:
         raise InputError(f"{path}: expected the columns {','.join(expected)}, got {','.join(raw.columns)}")
     if problems := name_problems(raw[settings.columns.image])[0]:
-        raise InputError(f"{path}: {len(problems)} problems; fetch the file again:{listed(problems)}")
+        raise InputError(f"{path}: {counted(problems)}; fetch the file again:{listed(problems)}")
     return list(raw[settings.columns.image])
 
 

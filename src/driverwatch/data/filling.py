@@ -18,10 +18,12 @@ from driverwatch.data import pack
 from driverwatch.data.competition import ImageTable
 from driverwatch.data.photos import Photo, examine
 from driverwatch.errors import InputError
+from driverwatch.hdf5 import created
 from driverwatch.settings import pixels
 from driverwatch.terminal import track
 
 CHUNK = 256  # images decoded before they are written: bounds memory whatever the count
+BYTES_BESIDE = 200  # of a packed image: its name, driver, label and look
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ class Filler:
 
     def fill(self, temporary: Path) -> None:
         """Write images as long as none is broken, then everything beside them."""
-        with h5py.File(temporary, "w", libver="earliest") as file:
+        size = len(self.frame) * (self.size[0] * self.size[1] * 3 + BYTES_BESIDE)
+        with created(temporary, size, libver="earliest") as file:
             images = file.create_dataset("images", (len(self.frame), *self.size, 3), np.uint8)
             if images.chunks is not None:
                 raise InputError(f"{temporary}: HDF5 chose chunks; a pack must be contiguous")

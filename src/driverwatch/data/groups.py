@@ -65,7 +65,9 @@ def hashes(paths: Sequence[str], data: Path) -> tuple[np.ndarray, list[str]]:
 
 def _hash_file(path: Path) -> tuple[np.ndarray | int, str | None]:
     photo = examine(path, (SIDE + 1, SIDE + 1))
-    return (0 if photo.pixels is None else photo_hash(photo.pixels)), photo.problem
+    return (0 if photo.pixels is None else photo_hash(photo.pixels)), (
+        f"{path}: {photo.problem}" if photo.problem else None
+    )
 
 
 def group(hashes: np.ndarray, distance: int = DISTANCE, chunk: int = CHUNK) -> np.ndarray:

@@ -88,7 +88,7 @@ def _is_kept(job: Job) -> bool:
             "pack then no longer count), or use another DATASET"
         )
     if made["left_out"] and not job.skip:
-        raise BrokenPhotosError([f"{name}: {reason}" for name, reason in made["left_out"].items()])
+        raise BrokenPhotosError(_lines(job, made["left_out"]))
     if set(job.strangers) & set(pack.looks_of(job.folder, job.kind)):
         return False
     today = {"signature": signature, "folds": job.folds, "stamp": pack.stamp(job.path)}
@@ -122,6 +122,12 @@ def _signature(job: Job) -> str:
     return digest_of([begin_digest(job, {}).hexdigest(), stamps])
 
 
+def _lines(job: Job, broken: dict[str, str]) -> list[str]:
+    """`path: what is wrong`, in the table's order."""
+    rows = zip(job.table.frame["image"], job.table.frame["path"], strict=True)
+    return [f"{path}: {broken[name]}" for name, path in rows if name in broken]
+
+
 def _fill_sound(temporary: Path, job: Job) -> dict[str, Any]:
     """Fill the file with every photo; with `job.skip`, once more without those that turned out broken."""
     left: dict[str, str] = {}
@@ -131,5 +137,5 @@ def _fill_sound(temporary: Path, job: Job) -> dict[str, Any]:
         if not filler.broken:
             return filler.facts
         if not job.skip:
-            raise BrokenPhotosError([f"{name}: {reason}" for name, reason in filler.broken.items()])
+            raise BrokenPhotosError(_lines(job, filler.broken))
         left |= filler.broken

@@ -55,7 +55,7 @@ class Photo(NamedTuple):
     look: bytes  # 16 bytes that tell equal pixels, whatever the file around them
     shape: tuple[int, int]  # height, width before resizing
     traits: tuple[str, ...]  # what is unusual and was taken all the same
-    problem: str | None
+    problem: str | None  # without the path
 
 
 class BrokenError(Exception):
@@ -74,7 +74,7 @@ def examine(path: Path, size: tuple[int, int]) -> Photo:
         source = hashlib.sha256(content).hexdigest()
         image, traits = _decoded(content, path)
     except BrokenError as error:
-        return Photo(None, source, b"", (0, 0), (), f"{path}: {error}")
+        return Photo(None, source, b"", (0, 0), (), str(error))
     shape = image.shape[:2]
     if shape != size:
         shrinks = shape[0] >= size[0] and shape[1] >= size[1]

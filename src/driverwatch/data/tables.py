@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from driverwatch.errors import InputError, listed, nearest
+from driverwatch.errors import InputError, counted, listed, nearest
 
 PLAIN = r"[^/\\\0\r\n]+"  # a file name that stays in its folder
 BOMS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"PK\3\4": "a ZIP archive or a spreadsheet", b"\x1f\x8b": "gzip"}
@@ -18,6 +18,7 @@ def read_text(path: Path, expected: list[str]) -> pd.DataFrame:
         InputError: no such file, no UTF-8 CSV, or a column missing.
     """
     try:
+        _refuse_foreign(path)
         frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
     except FileNotFoundError:
         raise InputError(
@@ -25,7 +26,7 @@ def read_text(path: Path, expected: list[str]) -> pd.DataFrame:
         ) from None
     except (ValueError, OSError) as error:  # pandas' parser and decoding errors are ValueErrors
         raise InputError(
-            f"{path}: expected a UTF-8 CSV with columns {', '.join(expected)}, got {_found(path, error)}"
+            f"{path}: expected a UTF-8 CSV with columns {', '.join(expected)}, got {' '.join(str(error).split())}"
         ) from error
     if missing := [column for column in expected if column not in frame]:
         names = [str(column) for column in frame.columns]
@@ -35,21 +36,22 @@ def read_text(path: Path, expected: list[str]) -> pd.DataFrame:
     return frame.fillna("")
 
 
-def _found(path: Path, error: Exception) -> str:
-    try:
-        with path.open("rb") as file:
-            start = file.read(4)
-    except OSError:
-        start = b""
-    kind = next((kind for bom, kind in BOMS.items() if start.startswith(bom)), None)
-    return f"{kind}; save it as UTF-8 text" if kind else " ".join(str(error).split())
+def _refuse_foreign(path: Path) -> None:
+    """Refuse what a parser would take for a strange header, by its first bytes."""
+    with path.open("rb") as file:
+        start = file.read(1024)
+    kind = next(
+        (kind for bom, kind in BOMS.items() if start.startswith(bom)), "binary data" if b"\0" in start else None
+    )
+    if kind:
+        raise ValueError(f"{kind}; save it as UTF-8 text")
 
 
 def read_csv(path: Path, expected: list[str]) -> pd.DataFrame:
     """`read_text` that takes no blank cells in the `expected` columns. Raises as it does."""
     frame = read_text(path, expected)
     if problems := [problem for column in expected for problem in cell_problems(frame[column])[0]]:
-        raise InputError(f"{path}: {len(problems)} problems; mend the file:{listed(problems)}")
+        raise InputError(f"{path}: {counted(problems)}; mend the file:{listed(problems)}")
     return frame
 
 

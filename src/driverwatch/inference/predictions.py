@@ -10,7 +10,7 @@ import numpy as np
 
 from driverwatch.artifacts import digest_of, replacing
 from driverwatch.errors import InputError
-from driverwatch.hdf5 import opened
+from driverwatch.hdf5 import created, opened
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,8 @@ class Predictions:
 
 
 def write(predictions: Predictions, path: Path) -> None:
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+    size = predictions.probabilities.nbytes + 200 * len(predictions.names)
+    with replacing(path) as temporary, created(temporary, size) as file:
         file.create_dataset(
             "names",
             data=np.array(list(predictions.names), dtype=object),

@@ -3,14 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-import h5py
 import keras
 import numpy as np
 
 from driverwatch.artifacts import replacing
 from driverwatch.backbones import BACKBONES
 from driverwatch.errors import InputError, nearest
-from driverwatch.hdf5 import opened
+from driverwatch.hdf5 import created, opened
 from driverwatch.models.scaling import ChannelScaling
 from driverwatch.models.weights import build_trunk
 from driverwatch.settings import HeadSettings, ModelSettings, pixels
@@ -100,7 +99,8 @@ def frozen_count(layers: list[Any], until: str | int | None) -> int:
 
 def write_state(path: Path, groups: dict[str, list[Any]], attributes: dict[str, str]) -> None:
     """Write variables (or arrays), in order, as HDF5 `<group>/<number>`, each with its name; whole or not at all."""
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+    sizes = [4 * int(np.prod(v.shape)) + 1000 for variables in groups.values() for v in variables]
+    with replacing(path) as temporary, created(temporary, sum(sizes)) as file:
         for group, variables in groups.items():
             file.create_group(group)
             for i, variable in enumerate(variables):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from driverwatch.artifacts import locked
 from driverwatch.data import competition
-from driverwatch.errors import InputError, listed
+from driverwatch.errors import InputError, counted, listed
 from driverwatch.kaggle import archive
 from driverwatch.kaggle.client import Client
 from driverwatch.steps.context import Context
@@ -65,7 +65,7 @@ def _verified(context: Context, data: Path, way_out: str) -> str:
     except InputError as error:
         raise InputError(f"{error}\n{way_out}") from error
     if problems := [*tables.problems, *(f"missing file {path}" for path in tables.missing)]:
-        raise InputError(f"{data}: {len(problems)} problems; {way_out}:{listed(problems)}")
+        raise InputError(f"{data}: {counted(problems)}; {way_out}:{listed(problems)}")
     train, test, expected = tables.train, tables.test, context.settings.expected
     if expected is not None and (len(train), len(test)) != (expected.train, expected.test):
         raise InputError(

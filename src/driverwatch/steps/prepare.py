@@ -11,7 +11,7 @@ from driverwatch.data.competition import ImageTable
 from driverwatch.data.filling import Job
 from driverwatch.data.packing import BrokenPhotosError
 from driverwatch.data.tables import read_csv
-from driverwatch.errors import InputError, listed
+from driverwatch.errors import InputError, counted, listed
 from driverwatch.settings import SIZE, ModelSettings, load
 from driverwatch.steps.context import CONFIGS, Context
 from driverwatch.terminal import say
@@ -150,6 +150,6 @@ def _refused(context: Context, problems: list[str], skip: bool) -> list[str]:
         return problems
     write_text(path, "".join(f"{problem}\n" for problem in problems))
     raise InputError(
-        f"{context.data}: {len(problems)} problems; mend them, or go on without these with SKIP_BROKEN=1 "
+        f"{context.data}: {counted(problems)}; mend, or go on without with SKIP_BROKEN=1 "
         f"(all are listed in {path}):{listed(problems)}"
     )

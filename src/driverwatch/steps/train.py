@@ -24,6 +24,7 @@ def train(
     """Train the folds of a run that are not finished; refuse to go on with a run that was begun with something else."""
     settings = load(ModelSettings, CONFIGS / "models", model, overrides)
     folder = context.places.run(run or model)
+    weight_files.find(settings, weights)
     folds, packs = open_packs(context, settings.input.pack)
     refuse_fold(fold, folds)
     wanted = _identity(context, settings, folds, packs, weights)
