@@ -1,6 +1,5 @@
 """One pass over the photos of a table into an HDF5 file: decoded in parallel, checked, counted, digested."""
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -49,20 +48,25 @@ class Job:
         return self.folder / f"{self.kind}.json"
 
 
-def begin_digest(job: Job, left_out: dict[str, str]) -> Any:
+def table_digest(job: Job) -> str:
+    """Digest of the size and the table's rows."""
     rows = job.table.frame[["image", "driver", "label"]].astype(str).to_numpy().tolist()
-    return hashlib.sha256(digest_of([job.size, rows, sorted(left_out)]).encode())
+    return digest_of([job.size, rows])
+
+
+def source_digest(job: Job, left: dict[str, str], sources: list[str]) -> str:
+    """Digest of all that decides what is in a pack: the table, every photo's bytes, and what was left out."""
+    return digest_of([table_digest(job), sorted(left), sources])
 
 
 class Filler:
     """One pass over the photos of a job, into one HDF5 file."""
 
-    def __init__(self, job: Job, left: dict[str, str]) -> None:
-        """Prepare to pack all photos of `job` but those in `left` (name: why)."""
-        self.job, self.left, self.size = job, left, pixels(job.size)
+    def __init__(self, job: Job, left: dict[str, str], sources: dict[str, str]) -> None:
+        """Prepare to pack all photos of `job` but those in `left` (name: why), whose `sources` an earlier pass has noted."""
+        self.job, self.left, self.size, self.sources = job, left, pixels(job.size), sources
         absent = job.table.frame["image"].isin(left).to_numpy(bool)
         self.frame, self.absent = job.table.where(~absent).frame, job.table.where(absent).frame
-        self.digest = begin_digest(job, left)
         self.total = np.zeros((2, 3), np.int64)  # channel sums and sums of squares: exact in any order
         self.looks = np.zeros((len(self.frame), pack.LOOK), np.uint8)
         self.traits: Counter[str] = Counter()
@@ -101,10 +105,11 @@ class Filler:
 
     def _note(self, start: int, photos: list[Photo]) -> None:
         for row, photo in enumerate(photos, start):
+            name = self.frame["image"][row]
+            self.sources[name] = photo.source
             if photo.problem:
-                self.broken[self.frame["image"][row]] = photo.problem
+                self.broken[name] = photo.problem
                 continue
-            self.digest.update(photo.source.encode())
             self.looks[row] = np.frombuffer(photo.look, np.uint8)
             self.traits.update(photo.traits)
             self.shapes[photo.shape] += 1
@@ -138,8 +143,9 @@ class Filler:
         absent = {"names": self.absent["image"], "drivers": self.absent["driver"], "labels": self.absent["label"]}
         _columns(file.create_group("left_out"), {**absent, "reasons": reasons})
         rows = (list(frame["image"]), list(frame["driver"]), [int(label) for label in frame["label"]])
+        digest = source_digest(self.job, self.left, [self.sources[name] for name in self.job.table.names])
         self.facts = {
-            "digest": self.digest.hexdigest(),
+            "digest": digest,
             **mean_std,
             "contents": pack.contents_digest(self.looks, *rows),
             "images": len(frame),
@@ -147,7 +153,7 @@ class Filler:
             "left_out": self.left,
             "left_out_rows": list(self.job.rows),
         }
-        file.attrs.update({"digest": self.digest.hexdigest(), **mean_std})
+        file.attrs.update({"digest": digest, **mean_std})
 
     def _taken(self) -> dict[str, int]:
         """How many photos were unusual in which way, and taken all the same."""

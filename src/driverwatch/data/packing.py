@@ -8,7 +8,6 @@ from typing import Any
 
 from driverwatch.artifacts import (
     digest_of,
-    digest_of_file,
     locked,
     provenance,
     read_json,
@@ -17,7 +16,8 @@ from driverwatch.artifacts import (
     write_json,
 )
 from driverwatch.data import pack
-from driverwatch.data.filling import Filler, Job, begin_digest
+from driverwatch.data.filling import Filler, Job, source_digest, table_digest
+from driverwatch.data.photos import source_of
 from driverwatch.errors import InputError
 from driverwatch.settings import pixels
 from driverwatch.terminal import say
@@ -98,18 +98,11 @@ def _is_kept(job: Job) -> bool:
     return True
 
 
-def _source_digest(job: Job, left_out: dict[str, str]) -> str | None:
-    """What `_fill` would call its sources, without decoding them; None if one cannot be read."""
-    digest = begin_digest(job, left_out)
-    frame = job.table.frame
-    kept = frame["path"][~frame["image"].isin(left_out)]
-    try:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for found in pool.map(digest_of_file, [job.data / path for path in kept]):
-                digest.update(found.encode())
-    except OSError:
-        return None
-    return digest.hexdigest()
+def _source_digest(job: Job, left_out: dict[str, str]) -> str:
+    """What `Filler` would call its sources, without decoding them."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        sources = list(pool.map(source_of, [job.data / path for path in job.table.frame["path"]]))
+    return source_digest(job, left_out, sources)
 
 
 def _signature(job: Job) -> str:
@@ -119,7 +112,7 @@ def _signature(job: Job) -> str:
         return pack.stamp(path) if path.exists() else []
 
     stamps = [known(job.data / path) for path in job.table.frame["path"]]
-    return digest_of([begin_digest(job, {}).hexdigest(), stamps])
+    return digest_of([table_digest(job), stamps])
 
 
 def _lines(job: Job, broken: dict[str, str]) -> list[str]:
@@ -131,8 +124,9 @@ def _lines(job: Job, broken: dict[str, str]) -> list[str]:
 def _fill_sound(temporary: Path, job: Job) -> dict[str, Any]:
     """Fill the file with every photo; with `job.skip`, once more without those that turned out broken."""
     left: dict[str, str] = {}
+    sources: dict[str, str] = {}
     while True:
-        filler = Filler(job, left)
+        filler = Filler(job, left, sources)
         filler.fill(temporary)
         if not filler.broken:
             return filler.facts
