@@ -172,10 +172,15 @@ def killed_at_random(known: Reference, verb: str, seed: Any, times: int, place: 
     return kills, wrong
 
 
-def moments(verb: str, number: int) -> list[int]:
-    """Which changes to kill before: all, but of a hundred photos alike only some."""
-    numbers = list(range(1, number + 1))
-    return numbers if verb != "sample" or number < 80 else [*numbers[:15], *numbers[15:-40:10], *numbers[-40:]]
+def moments(made: list[str]) -> list[int]:
+    """Which changes to kill before: all, or of many those that differ for whoever comes after: a file is written beside its
+    place, takes its place, or goes."""
+    if len(made) < 40:
+        return list(range(1, len(made) + 1))
+    telling = [n for n, change in enumerate(made, 1) if change.startswith(("os.rename", "os.remove", "shutil.rmtree"))]
+    after = [n + 1 for n in telling if made[n - 1].startswith("os.rename")]
+    photos = [n for n, change in enumerate(made, 1) if change.endswith(".jpg")][::15]
+    return sorted({1, *telling, *after, *photos, len(made)})
 
 
 def before_every_change(known: Reference, place: Path) -> tuple[int, int]:
@@ -183,12 +188,15 @@ def before_every_change(known: Reference, place: Path) -> tuple[int, int]:
     done = wrong = 0
     for verb, inside in [*((verb, verb) for verb in VERBS if verb != "train-one"), ("train", "train-fold")]:
         made = changes(known, verb, inside, place)
-        for number in moments(verb, len(made)):
+        for number in moments(made):
             found = killed_before_change(known, verb, inside, number, place)
             done, wrong = done + 1, wrong + bool(found)
             if found:
                 print(f"{inside} killed before {made[number - 1]}: differs in {found}", flush=True)
-        print(f"{inside}: {len(made)} changes, {done} kills so far, {wrong} outcomes differ", flush=True)
+        print(
+            f"{inside}: {len(moments(made))} of {len(made)} changes, {done} kills so far, {wrong} outcomes differ",
+            flush=True,
+        )
     return done, wrong
 
 
