@@ -163,7 +163,7 @@ test: $(DEV) ## the tests
 docs: $(DEV) ## write docs/broken_input.md from the tests
 	$(Q)WRITE_DOCS=1 $(PYTHON) -m pytest tests/test_broken_input.py
 
-test-kills: $(DEV) ## kill the verbs before every change they make, and KILLS times at random (an hour)
+test-kills: $(DEV) ## kill the verbs before every change they make, and KILLS times at random
 	$(Q)PYTHONPATH=src $(PYTHON) tests/kills.py "$(or $(KILLS),60)"
 
 lint: $(DEV) ## ruff and mypy

@@ -1,5 +1,10 @@
 """Networks: preprocessing by golden values, freezing that freezes, weights that are the right ones."""
 
+import hashlib
+import importlib
+import inspect
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -202,14 +207,42 @@ def test_foreign_weight_files_are_refused(tmp_path: Path, content: bytes | None)
         build_trunk(mobile, path)
 
 
+def test_downloads_are_held_against_their_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keras checks its own, but for the MobileNets: theirs is checked here, on a download from a local file."""
+    monkeypatch.setattr(keras.utils, "get_file", partial(keras.utils.get_file, cache_dir=tmp_path / "cache"))
+    settings = parse(ModelSettings, {"backbone": "mobilenet_v2", "input": {"pack": "64x80", "size": "64x80"}}, "test")
+    made = keras.applications.MobileNetV2(weights=None, include_top=False, input_shape=(64, 80, 3))
+    origin = tmp_path / "served.weights.h5"
+    made.save_weights(origin)
+    url, md5 = origin.as_uri(), hashlib.md5(origin.read_bytes()).hexdigest()
+    row = BACKBONES["mobilenet_v2"]
+    monkeypatch.setitem(BACKBONES, "mobilenet_v2", replace(row, checked_by=(url, md5)))
+    trunk = build_trunk(settings, None)
+    assert np.array_equal(trunk.weights[0].numpy(), made.weights[0].numpy())
+    monkeypatch.setitem(BACKBONES, "mobilenet_v2", replace(row, checked_by=(url, "0" * 32)))
+    with pytest.raises(InputError, match="could not be downloaded"):
+        build_trunk(settings, None)
+
+
+def test_every_download_is_checked_by_somebody() -> None:
+    """Constructors whose source names no digest must have one in the table."""
+    for name, row in BACKBONES.items():
+        if row.downloads:
+            module, constructor = row.constructor.rsplit(".", 1)
+            source = inspect.getsource(inspect.getmodule(getattr(importlib.import_module(module), constructor)))
+            assert "file_hash" in source or row.checked_by, name
+
+
 def test_a_failed_download_names_both_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    def offline(**_: object) -> None:
+    def offline(*_: object, **__: object) -> None:
         raise Exception("URL fetch failure on https://example.invalid: None -- unreachable")
 
-    monkeypatch.setattr(keras.applications, "MobileNet", offline)
-    mobile = settings("mobilenet", "32x32").model_copy(update={"weights": "imagenet"})
-    with pytest.raises(InputError, match=r"could not be downloaded.*WEIGHTS=<folder>.*weights=none"):
-        build_trunk(mobile, None)
+    monkeypatch.setattr(keras.applications, "VGG16", offline)
+    monkeypatch.setattr(keras.utils, "get_file", offline)
+    for backbone in ("vgg16", "mobilenet"):
+        wanted = settings(backbone, "32x32").model_copy(update={"weights": "imagenet"})
+        with pytest.raises(InputError, match=r"could not be downloaded.*WEIGHTS=<folder>.*weights=none"):
+            build_trunk(wanted, None)
 
 
 needs_weights = pytest.mark.skipif(

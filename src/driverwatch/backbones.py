@@ -39,6 +39,12 @@ class Backbone:
     freeze_points: tuple[str, ...] = ()  # block ends with stable names; any other layer name works too
     weight_files: tuple[str, ...] = ()  # names looked for in WEIGHTS=<folder>, first match wins
     downloads: bool = True  # whether the constructor takes weights="imagenet"
+    checked_by: tuple[str, str] | None = None  # URL and MD5 of its download, where Keras does not check it
+
+
+# Keras names no digest for the MobileNets; these MD5s are those that a public mirror of the files states beside Keras' own
+# digests of the others. They have not been held against the original here, where there is no network.
+STORAGE = "https://storage.googleapis.com/tensorflow/keras-applications"
 
 
 def _mixed(last: int) -> tuple[str, ...]:
@@ -65,6 +71,7 @@ BACKBONES: dict[str, Backbone] = {
         32,
         tuple(f"conv_pw_{i}_relu" for i in range(1, 14)),
         ("mobilenet_imagenet_to_conv_dw_13.weights.h5", "mobilenet_1_0_224_tf_no_top.h5"),
+        checked_by=(f"{STORAGE}/mobilenet/mobilenet_1_0_224_tf_no_top.h5", "725ccbd03d61d7ced5b5c4cd17e7d527"),
     ),
     "mobilenet_v2": Backbone(
         "keras.applications.MobileNetV2",
@@ -73,6 +80,10 @@ BACKBONES: dict[str, Backbone] = {
         32,
         ("expanded_conv_project_BN", *(f"block_{i}_project_BN" for i in (1, 3, 6, 10, 13, 16))),
         ("mobilenet_v2_imagenet_notop.weights.h5", "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"),
+        checked_by=(
+            f"{STORAGE}/mobilenet_v2/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
+            "f1a68526548f7541cda07e19ba6c85f4",
+        ),
     ),
     "squeezenet": Backbone(
         "driverwatch.models.squeezenet.squeezenet",

@@ -77,8 +77,15 @@ def build_trunk(settings: ModelSettings, path: Path | None, load: bool = True) -
 
 
 def _downloaded(constructor: Any, arguments: dict[str, Any], settings: ModelSettings) -> Any:
+    """A trunk with the weights that Keras fetches, every file held against its digest: by Keras, or here where it does not."""
+    import keras
+
+    checked = BACKBONES[settings.backbone].checked_by
     try:
-        return constructor(weights="imagenet", **arguments)
+        if checked is None:
+            return constructor(weights="imagenet", **arguments)
+        url, md5 = checked
+        path = keras.utils.get_file(url.rsplit("/", 1)[1], url, cache_subdir="models", file_hash=md5)
     except Exception as error:  # Keras wraps every network failure in a bare Exception
         names = " or ".join(BACKBONES[settings.backbone].weight_files)
         raise InputError(
@@ -86,6 +93,9 @@ def _downloaded(constructor: Any, arguments: dict[str, Any], settings: ModelSett
             f"put {names} into a folder and pass WEIGHTS=<folder>, or train from scratch with "
             'SET="weights=none train.stages.0.freeze_until=null"'
         ) from error
+    trunk = constructor(weights=None, **arguments)
+    _fill(trunk, Path(path))
+    return trunk
 
 
 def _fill(trunk: Any, path: Path) -> None:
