@@ -1,11 +1,10 @@
 """One pass over the photos of a table into an HDF5 file: decoded in parallel, checked, counted, digested."""
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from driverwatch.artifacts import digest_of
 from driverwatch.data import pack
 from driverwatch.data.competition import ImageTable
 from driverwatch.data.photos import Photo, examine
+from driverwatch.data.threads import in_threads
 from driverwatch.errors import InputError
 from driverwatch.settings import pixels
 from driverwatch.terminal import track
@@ -36,7 +36,7 @@ class Job:
     folds: str  # digest
     skip: bool = False  # go on without broken photos
     rows: tuple[str, ...] = ()  # what was wrong with table rows and stray files, recorded with `skip`
-    strangers: dict[bytes, str] = field(default_factory=dict)  # looks of test images, which must not be trained on
+    strangers: Path | None = None  # the pack of test images, which must not be trained on
 
     @property
     def path(self) -> Path:
@@ -48,7 +48,7 @@ class Job:
 
 
 def begin_digest(job: Job, left_out: dict[str, str]) -> Any:
-    rows = job.table.frame[["image", "driver", "label"]].astype(str).to_numpy().tolist()
+    rows = job.table.frame[["image", "driver", "label"]].astype(str).to_numpy()
     return hashlib.sha256(digest_of([job.size, rows, sorted(left_out)]).encode())
 
 
@@ -87,14 +87,10 @@ class Filler:
     def _examined(self) -> Iterator[tuple[int, list[Photo]]]:
         """Decode in parallel, a chunk at a time, in the table's order; the next chunk decodes while one is written."""
         cv2.setNumThreads(1)  # the pool is the parallelism
-        files = [self.job.data / path for path in self.frame["path"]]
-        label = f"pack {self.job.kind} {self.job.size}"
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            queue: list[Any] = []
-            for start in track(range(0, len(files), CHUNK), len(files), label, step=CHUNK):
-                while len(queue) < 2 and (ahead := start + CHUNK * len(queue)) < len(files):
-                    queue.append([pool.submit(examine, file, self.size) for file in files[ahead : ahead + CHUNK]])
-                yield start, [future.result() for future in queue.pop(0)]
+        label, count = f"pack {self.job.kind} {self.job.size}", len(self.frame)
+        photos = in_threads(lambda path: examine(self.job.data / path, self.size), self.frame["path"], CHUNK)
+        for start in track(range(0, count, CHUNK), count, label, step=CHUNK):
+            yield start, list(islice(photos, CHUNK))
 
     def _note(self, start: int, photos: list[Photo]) -> None:
         for row, photo in enumerate(photos, start):
@@ -109,10 +105,11 @@ class Filler:
     def _find_copies(self) -> None:
         """Copies of one photo under two classes, two drivers, or in training and test contradict each other or leak."""
         frame = self.frame
-        _, group, counts = np.unique(self.looks, axis=0, return_inverse=True, return_counts=True)
+        looks = pack.as_keys(self.looks)
+        _, group, counts = np.unique(looks, return_inverse=True, return_counts=True)
         sound = ~frame["image"].isin(self.broken).to_numpy(bool)
         for shared in np.flatnonzero(counts > 1):
-            rows = np.flatnonzero((group.ravel() == shared) & sound)
+            rows = np.flatnonzero((group == shared) & sound)
             names = list(frame["image"][rows])
             differ = [
                 said for column, said in (("label", "class"), ("driver", "driver")) if frame[column][rows].nunique() > 1
@@ -122,9 +119,9 @@ class Filler:
             for name in names if differ else []:
                 other = names[1] if name == names[0] else names[0]
                 self.broken[name] = f"the same photo as {other}, under another {' and '.join(differ)}"
-        for row, name in enumerate(frame["image"]):
-            if (twin := self.job.strangers.get(bytes(self.looks[row]))) and sound[row]:
-                self.broken.setdefault(name, f"the same photo as the test image {twin}")
+        for row, twin in pack.twins(self.job.strangers, looks).items() if self.job.strangers else ():
+            if sound[row]:
+                self.broken.setdefault(frame["image"][row], f"the same photo as the test image {twin}")
 
     def _finish(self, file: h5py.File) -> None:
         """Write names, labels, drivers and looks, and sum up."""
@@ -134,11 +131,11 @@ class Filler:
         reasons = [self.left[name] for name in self.absent["image"]]
         absent = {"names": self.absent["image"], "drivers": self.absent["driver"], "labels": self.absent["label"]}
         _columns(file.create_group("left_out"), {**absent, "reasons": reasons})
-        rows = (list(frame["image"]), list(frame["driver"]), [int(label) for label in frame["label"]])
+        columns = (frame[name].to_numpy() for name in ("image", "driver", "label"))
         self.facts = {
             "digest": self.digest.hexdigest(),
             **mean_std,
-            "contents": pack.contents_digest(self.looks, *rows),
+            "contents": pack.contents_digest(self.looks, *columns),
             "images": len(frame),
             "taken": self._taken(),
             "left_out": self.left,

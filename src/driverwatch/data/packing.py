@@ -1,13 +1,11 @@
 """Packing: what is there already is kept, what is broken is listed, all of it, and a pack is written whole or not at all."""
 
-import os
 import time
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from driverwatch.artifacts import (
-    digest_of,
     digest_of_file,
     locked,
     provenance,
@@ -18,6 +16,7 @@ from driverwatch.artifacts import (
 )
 from driverwatch.data import pack
 from driverwatch.data.filling import Filler, Job, begin_digest
+from driverwatch.data.threads import in_threads
 from driverwatch.errors import InputError
 from driverwatch.settings import pixels
 from driverwatch.terminal import say
@@ -89,7 +88,7 @@ def _is_kept(job: Job) -> bool:
         )
     if made["left_out"] and not job.skip:
         raise BrokenPhotosError([f"{name}: {reason}" for name, reason in made["left_out"].items()])
-    if set(job.strangers) & set(pack.looks_of(job.folder, job.kind)):
+    if job.strangers and pack.twins(job.strangers, pack.looks_of(job.path)):
         return False
     today = {"signature": signature, "folds": job.folds, "stamp": pack.stamp(job.path)}
     if made != made | today:
@@ -104,9 +103,8 @@ def _source_digest(job: Job, left_out: dict[str, str]) -> str | None:
     frame = job.table.frame
     kept = frame["path"][~frame["image"].isin(left_out)]
     try:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for found in pool.map(digest_of_file, [job.data / path for path in kept]):
-                digest.update(found.encode())
+        for found in in_threads(lambda path: digest_of_file(job.data / path), kept):
+            digest.update(found.encode())
     except OSError:
         return None
     return digest.hexdigest()
@@ -115,11 +113,11 @@ def _source_digest(job: Job, left_out: dict[str, str]) -> str | None:
 def _signature(job: Job) -> str:
     """Digest of the table and of each file's size and time: tells in a moment whether anything changed."""
 
-    def known(path: Path) -> list[int]:
-        return pack.stamp(path) if path.exists() else []
-
-    stamps = [known(job.data / path) for path in job.table.frame["path"]]
-    return digest_of([begin_digest(job, {}).hexdigest(), stamps])
+    digest = begin_digest(job, {})
+    for path in job.table.frame["path"]:
+        with suppress(OSError):
+            digest.update(f"{path} {pack.stamp(job.data / path)}\n".encode())
+    return digest.hexdigest()
 
 
 def _fill_sound(temporary: Path, job: Job) -> dict[str, Any]:
