@@ -39,8 +39,15 @@ STEPS = {
     "submissions": ["submissions"],
     "score": ["score"],
 }
-GROWS = {"pack": 1.10, "train": 1.10, "predict": 1.10}  # memory at full size over that at a tenth, at most
-MOST = 250.0  # MiB of any other step at full size, at most
+RATIO = {"train": 1.10, "predict": 1.10}  # memory at full size over that at a tenth, at most
+ROW = {
+    "sample": 800,
+    "ensemble": 1500,
+    "check": 1500,
+    "submissions": 2000,
+    "score": 2000,
+}  # bytes per image more, at most
+ROWS = 500  # of every other step: both tables with names and paths
 SLOWER = (
     1.5  # seconds per image at full size over those at a tenth, at most: what is linear or has a start stays below 1
 )
@@ -124,8 +131,11 @@ def row(step: str, tenth: Cost, full: Cost) -> dict[str, object]:
     """A line of the table, with the limits that it breaks."""
     ratio, images = full.memory / tenth.memory, IMAGES["full"] - IMAGES["tenth"]
     slower = full.seconds / tenth.seconds * IMAGES["tenth"] / IMAGES["full"]
-    broken = [f"memory ratio above {GROWS[step]:.2f}"] if ratio > GROWS.get(step, ratio) else []
-    broken += [f"memory above {MOST:.0f} MiB"] if step not in GROWS and full.memory > MOST else []
+    more = round((full.memory - tenth.memory) * 2**20 / images)
+    broken = [f"memory ratio above {RATIO[step]:.2f}"] if ratio > RATIO.get(step, ratio) else []
+    broken += (
+        [f"above {ROW.get(step, ROWS)} bytes per image"] if step not in RATIO and more > ROW.get(step, ROWS) else []
+    )
     broken += [f"time per image ratio above {SLOWER}"] if slower > SLOWER else []
     return {
         "step": step,
@@ -135,7 +145,7 @@ def row(step: str, tenth: Cost, full: Cost) -> dict[str, object]:
         "MiB full": full.memory,
         "ratio": round(ratio, 3),
         "largest process": full.largest,
-        "bytes per image": round((full.memory - tenth.memory) * 2**20 / images),
+        "bytes per image": more,
         "broken": "; ".join(broken),
     }
 

@@ -200,20 +200,19 @@ def digest_of(content: object) -> str:
 
 def _json(content: Any) -> Iterator[str]:
     """What `json.dumps` gives, in pieces, so that a long list or array is never written out whole."""
-    if not isinstance(content, list | tuple) and not hasattr(content, "tolist"):
-        yield json.dumps(content, sort_keys=True, ensure_ascii=False)
-    elif len(content) <= 8:  # perhaps of long lists
-        yield "["
+    if isinstance(content, list | tuple) and len(content) <= 8:  # perhaps of long ones
         for number, entry in enumerate(content):
-            yield ", " if number else ""
+            yield ", " if number else "["
             yield from _json(entry)
-        yield "]"
-    else:
-        for start in range(0, len(content), PIECE):
+        yield "]" if content else "[]"
+    elif isinstance(content, list | tuple) or (hasattr(content, "tolist") and content.ndim):
+        for start in range(0, max(len(content), 1), PIECE):
             part = content[start : start + PIECE]
             part = part.tolist() if hasattr(part, "tolist") else part
             yield (", " if start else "[") + json.dumps(part, sort_keys=True, ensure_ascii=False)[1:-1]
         yield "]"
+    else:
+        yield json.dumps(content, sort_keys=True, ensure_ascii=False)
 
 
 def digest_of_file(path: Path) -> str:
