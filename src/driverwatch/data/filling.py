@@ -104,21 +104,19 @@ class Filler:
 
     def _find_copies(self) -> None:
         """Copies of one photo under two classes, two drivers, or in training and test contradict each other or leak."""
-        frame = self.frame
-        looks = pack.as_keys(self.looks)
-        _, group, counts = np.unique(looks, return_inverse=True, return_counts=True)
+        frame, looks = self.frame, pack.as_keys(self.looks)
         sound = ~frame["image"].isin(self.broken).to_numpy(bool)
-        for shared in np.flatnonzero(counts > 1):
-            rows = np.flatnonzero((group == shared) & sound)
-            names = list(frame["image"][rows])
-            differ = [
-                said for column, said in (("label", "class"), ("driver", "driver")) if frame[column][rows].nunique() > 1
-            ]
-            if not differ:
-                self.traits["copies of another photo"] += max(len(rows) - 1, 0)
-            for name in names if differ else []:
+        alike = frame[sound].assign(group=np.unique(looks[sound], return_inverse=True)[1])
+        alike = alike[alike["group"].duplicated(keep=False)]
+        contrary = (alike.groupby("group")[["label", "driver"]].transform("nunique") > 1).any(axis=1)
+        harmless = alike["group"][~contrary]
+        self.traits["copies of another photo"] += len(harmless) - harmless.nunique()
+        for _, copies in alike[contrary].groupby("group"):
+            names, differ = list(copies["image"]), copies[["label", "driver"]].nunique() > 1
+            said = " and ".join(word for word, there in zip(("class", "driver"), differ, strict=True) if there)
+            for name in names:
                 other = names[1] if name == names[0] else names[0]
-                self.broken[name] = f"the same photo as {other}, under another {' and '.join(differ)}"
+                self.broken[name] = f"the same photo as {other}, under another {said}"
         for row, twin in pack.twins(self.job.strangers, looks).items() if self.job.strangers else ():
             if sound[row]:
                 self.broken.setdefault(frame["image"][row], f"the same photo as the test image {twin}")
