@@ -28,7 +28,7 @@ CLIENT  := .venv-kaggle/.installed
 DEMO    := @$(MAKE) --no-print-directory DATASET=drawn DATA= RUN= SET= FOLD= VIEWS= SIZE= SEED= FORCE= DRIVERS= TEST_DRIVERS= CLIPS= FRAMES=
 
 .PHONY: help doctor setup demo data sample subset folds pack train predict ensemble submissions check submit score backbones \
-        test test-kills docs lint clean
+        test test-kills test-size docs lint clean
 
 help: ## this list
 	@echo 'make <target> [VARIABLE=value ...]'; echo
@@ -56,6 +56,7 @@ help: ## this list
 #: WAIT=1800              seconds that make submit waits for the score
 #: KAGGLE=<path>          the Kaggle client (default: make installs one into .venv-kaggle)
 #: KILLS=60               random kills of make test-kills
+#: STEPS="pack score"    what make test-size measures again (default: everything, anew)
 #: PYTHON3=python3        the Python that builds .venv, 3.11 or later
 #: ACCELERATOR=cuda       install TensorFlow for an NVIDIA GPU
 #: DEBUG=1                show tracebacks
@@ -165,6 +166,9 @@ docs: $(DEV) ## write docs/broken_input.md from the tests
 
 test-kills: $(DEV) ## kill the verbs before every change they make, and KILLS times at random
 	$(Q)PYTHONPATH=src $(PYTHON) tests/kills.py "$(or $(KILLS),60)"
+
+test-size: $(DEV) ## time and memory of each verb at 102,150 drawn photos against 9,900 (most of an hour), or of STEPS again
+	$(Q)PYTHONPATH=src $(PYTHON) tests/fullsize.py $(STEPS)
 
 lint: $(DEV) ## ruff and mypy
 	$(PYTHON) -m ruff check src tests

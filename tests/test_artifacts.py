@@ -1,10 +1,12 @@
 """Artefacts are written whole or not at all."""
 
+import hashlib
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from driverwatch.artifacts import differences, digest_of, locked, read_json, replacing, require_space, write_json
@@ -63,6 +65,15 @@ def test_json_round_trip_and_refusal(tmp_path: Path) -> None:
 
 def test_digest_ignores_key_order() -> None:
     assert digest_of({"a": 1, "b": 2}) == digest_of({"b": 2, "a": 1}) != digest_of({"a": 2, "b": 1})
+
+
+@pytest.mark.parametrize("count", [0, 1, 8, 9, 4096, 4097, 10000])
+def test_a_digest_taken_in_pieces_is_that_of_the_whole(count: int) -> None:
+    names, numbers = [f"é{n}" for n in range(count)], list(range(count))
+    arrays = [np.array(names, object), np.array(numbers, np.int64), np.array([names, names], object).T]
+    content = [names, numbers, [[name, name] for name in names], {"b": names[:3], "a": None}, "x", np.float64(0.5)]
+    whole = json.dumps(content, sort_keys=True, ensure_ascii=False)
+    assert digest_of(content) == digest_of([*arrays, *content[3:]]) == hashlib.sha256(whole.encode()).hexdigest()
 
 
 def test_space_is_asked_first(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from typing import IO, Any
 from driverwatch.errors import InputError
 
 PACKAGES = ("tensorflow", "keras", "albumentations", "opencv-python-headless", "simplejpeg", "numpy", "h5py")
+PIECE = 4096  # entries of a long list that are written out at once for its digest
 PATIENCE = 3.0  # seconds: a writer that was just killed may need a moment to be gone
 
 
@@ -190,8 +191,28 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def digest_of(content: object) -> str:
-    """SHA-256 (hex) of a JSON-able value, the same on every machine."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    """SHA-256 (hex) of a JSON-able value, the same on every machine; a NumPy array counts as its list."""
+    digest = hashlib.sha256()
+    for piece in _json(content):
+        digest.update(piece.encode())
+    return digest.hexdigest()
+
+
+def _json(content: Any) -> Iterator[str]:
+    """What `json.dumps` gives, in pieces, so that a long list or array is never written out whole."""
+    if isinstance(content, list | tuple) and len(content) <= 8:  # perhaps of long ones
+        for number, entry in enumerate(content):
+            yield ", " if number else "["
+            yield from _json(entry)
+        yield "]" if content else "[]"
+    elif isinstance(content, list | tuple) or (hasattr(content, "tolist") and content.ndim):
+        for start in range(0, max(len(content), 1), PIECE):
+            part = content[start : start + PIECE]
+            part = part.tolist() if hasattr(part, "tolist") else part
+            yield (", " if start else "[") + json.dumps(part, sort_keys=True, ensure_ascii=False)[1:-1]
+        yield "]"
+    else:
+        yield json.dumps(content, sort_keys=True, ensure_ascii=False)
 
 
 def digest_of_file(path: Path) -> str:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
@@ -52,16 +53,18 @@ def on_test(member: Member, names: list[str], folds: list[int]) -> np.ndarray:
     made = [
         predictions.read(
             prediction_path(member.run.fold(fold), "test", member.views), origin(member.run, fold, member.views)
-        )
+        ).aligned_to(names)
         for fold in folds
     ]
-    return np.stack([p.aligned_to(names) for p in made]).mean(axis=0, dtype=np.float64)
+    return np.stack(made).mean(axis=0, dtype=np.float64)
 
 
 def completed(known: np.ndarray, packed: list[str], names: list[str], prior: np.ndarray) -> np.ndarray:
     """Rows for all `names`: `known` (len(packed), C) where an image was predicted, the class prior (C,) where it was left out."""
-    position = {name: i for i, name in enumerate(packed)}
-    return np.stack([known[position[name]] if name in position else prior for name in names]).astype(np.float64)
+    place = pd.Index(packed).get_indexer(pd.Index(names))
+    rows = np.tile(prior.astype(np.float64), (len(names), 1))
+    rows[place >= 0] = known[place[place >= 0]]
+    return rows
 
 
 def origin(run: Run, fold: int, views: ViewSet) -> dict[str, str]:

@@ -1,5 +1,7 @@
 """A competition's tables in Kaggle's layout, read and held against its folders before anything else happens."""
 
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -77,10 +79,14 @@ def read_both(settings: DatasetSettings, data: Path) -> Tables:
     twice = [f"{name} is a training and a test image at once" for name in train.frame["image"][both]]
     dropped = dropped | set(train.frame["image"][both])
     train = train.where(~both)
-    named, present = {*train.frame["path"], *test.frame["path"]}, _present(settings, data)
-    strange = sorted(path for path in present - named if Path(path).name not in dropped)
-    extra = [f"extra file {path} (in no table)" for path in strange]
-    missing = sorted(path for path in named - present if not (data / path).exists())
+    absent, strange = {*train.frame["path"], *test.frame["path"]}, []
+    for path in _present(settings, data):
+        if path in absent:
+            absent.remove(path)
+        elif Path(path).name not in dropped:
+            strange.append(path)
+    extra = [f"extra file {path} (in no table)" for path in sorted(strange)]
+    missing = sorted(path for path in absent if not (data / path).exists())
     return Tables(train, test, problems + twice + extra, missing)
 
 
@@ -170,12 +176,12 @@ def read_truth(settings: DatasetSettings, data: Path) -> dict[str, int] | None:
     return dict(zip(raw[settings.columns.image], labels, strict=True))
 
 
-def _present(settings: DatasetSettings, data: Path) -> set[str]:
-    """Image files below the folders of both templates, as paths below the data folder."""
+def _present(settings: DatasetSettings, data: Path) -> Iterator[str]:
+    """Image files below the folders of both templates, each once, as paths below the data folder."""
     roots = {Path(template.split("{")[0]) for template in (settings.train_images, settings.test_images)}
-    return {
-        file.relative_to(data).as_posix()
-        for root in roots
-        for file in (data / root).rglob("*")
-        if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
-    }
+    for root in (root for root in roots if roots.isdisjoint(root.parents)):
+        for place, folders, files in os.walk(data / root):  # Path.rglob keeps every path that it has given
+            below = Path(place).relative_to(data)
+            for name in (*files, *folders):
+                if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith("."):
+                    yield (below / name).as_posix()

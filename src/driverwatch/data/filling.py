@@ -1,10 +1,10 @@
 """One pass over the photos of a table into an HDF5 file: decoded in parallel, checked, counted, digested."""
 
-import os
+import hashlib
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from driverwatch.artifacts import digest_of
 from driverwatch.data import pack
 from driverwatch.data.competition import ImageTable
 from driverwatch.data.photos import Photo, examine
+from driverwatch.data.threads import in_threads
 from driverwatch.errors import InputError
 from driverwatch.hdf5 import created
 from driverwatch.settings import pixels
@@ -37,7 +38,7 @@ class Job:
     folds: str  # digest
     skip: bool = False  # go on without broken photos
     rows: tuple[str, ...] = ()  # what was wrong with table rows and stray files, recorded with `skip`
-    strangers: dict[bytes, str] = field(default_factory=dict)  # looks of test images, which must not be trained on
+    strangers: Path | None = None  # the pack of test images, which must not be trained on
 
     @property
     def path(self) -> Path:
@@ -50,23 +51,23 @@ class Job:
 
 def table_digest(job: Job) -> str:
     """Digest of the size and the table's rows."""
-    rows = job.table.frame[["image", "driver", "label"]].astype(str).to_numpy().tolist()
-    return digest_of([job.size, rows])
+    return digest_of([job.size, job.table.frame[["image", "driver", "label"]].astype(str).to_numpy()])
 
 
-def source_digest(job: Job, left: dict[str, str], sources: list[str]) -> str:
-    """Digest of all that decides what is in a pack: the table, every photo's bytes, and what was left out."""
-    return digest_of([table_digest(job), sorted(left), sources])
+def source_digest(job: Job, left: dict[str, str], sources: np.ndarray) -> str:
+    """Digest of all that decides what is in a pack: the table, every photo's bytes (`sources` S64 (N,)), and what was left out."""
+    return hashlib.sha256(digest_of([table_digest(job), sorted(left)]).encode() + sources.tobytes()).hexdigest()
 
 
 class Filler:
     """One pass over the photos of a job, into one HDF5 file."""
 
-    def __init__(self, job: Job, left: dict[str, str], sources: dict[str, str]) -> None:
+    def __init__(self, job: Job, left: dict[str, str], sources: np.ndarray) -> None:
         """Prepare to pack all photos of `job` but those in `left` (name: why), whose `sources` an earlier pass has noted."""
         self.job, self.left, self.size, self.sources = job, left, pixels(job.size), sources
         absent = job.table.frame["image"].isin(left).to_numpy(bool)
         self.frame, self.absent = job.table.where(~absent).frame, job.table.where(absent).frame
+        self.places = np.flatnonzero(~absent)
         self.total = np.zeros((2, 3), np.int64)  # channel sums and sums of squares: exact in any order
         self.looks = np.zeros((len(self.frame), pack.LOOK), np.uint8)
         self.traits: Counter[str] = Counter()
@@ -94,19 +95,15 @@ class Filler:
     def _examined(self) -> Iterator[tuple[int, list[Photo]]]:
         """Decode in parallel, a chunk at a time, in the table's order; the next chunk decodes while one is written."""
         cv2.setNumThreads(1)  # the pool is the parallelism
-        files = [self.job.data / path for path in self.frame["path"]]
-        label = f"pack {self.job.kind} {self.job.size}"
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            queue: list[Any] = []
-            for start in track(range(0, len(files), CHUNK), len(files), label, step=CHUNK):
-                while len(queue) < 2 and (ahead := start + CHUNK * len(queue)) < len(files):
-                    queue.append([pool.submit(examine, file, self.size) for file in files[ahead : ahead + CHUNK]])
-                yield start, [future.result() for future in queue.pop(0)]
+        label, count = f"pack {self.job.kind} {self.job.size}", len(self.frame)
+        photos = in_threads(lambda path: examine(self.job.data / path, self.size), self.frame["path"], CHUNK)
+        for start in track(range(0, count, CHUNK), count, label, step=CHUNK):
+            yield start, list(islice(photos, CHUNK))
 
     def _note(self, start: int, photos: list[Photo]) -> None:
         for row, photo in enumerate(photos, start):
             name = self.frame["image"][row]
-            self.sources[name] = photo.source
+            self.sources[self.places[row]] = photo.source
             if photo.problem:
                 self.broken[name] = photo.problem
                 continue
@@ -116,23 +113,22 @@ class Filler:
 
     def _find_copies(self) -> None:
         """Copies of one photo under two classes, two drivers, or in training and test contradict each other or leak."""
-        frame = self.frame
-        _, group, counts = np.unique(self.looks, axis=0, return_inverse=True, return_counts=True)
+        frame, looks = self.frame, pack.as_keys(self.looks)
         sound = ~frame["image"].isin(self.broken).to_numpy(bool)
-        for shared in np.flatnonzero(counts > 1):
-            rows = np.flatnonzero((group.ravel() == shared) & sound)
-            names = list(frame["image"][rows])
-            differ = [
-                said for column, said in (("label", "class"), ("driver", "driver")) if frame[column][rows].nunique() > 1
-            ]
-            if not differ:
-                self.traits["copies of another photo"] += max(len(rows) - 1, 0)
-            for name in names if differ else []:
+        alike = frame[sound].assign(group=np.unique(looks[sound], return_inverse=True)[1])
+        alike = alike[alike["group"].duplicated(keep=False)]
+        contrary = (alike.groupby("group")[["label", "driver"]].transform("nunique") > 1).any(axis=1)
+        harmless = alike["group"][~contrary]
+        self.traits["copies of another photo"] += len(harmless) - harmless.nunique()
+        for _, copies in alike[contrary].groupby("group"):
+            names, differ = list(copies["image"]), copies[["label", "driver"]].nunique() > 1
+            said = " and ".join(word for word, there in zip(("class", "driver"), differ, strict=True) if there)
+            for name in names:
                 other = names[1] if name == names[0] else names[0]
-                self.broken[name] = f"the same photo as {other}, under another {' and '.join(differ)}"
-        for row, name in enumerate(frame["image"]):
-            if (twin := self.job.strangers.get(bytes(self.looks[row]))) and sound[row]:
-                self.broken.setdefault(name, f"the same photo as the test image {twin}")
+                self.broken[name] = f"the same photo as {other}, under another {said}"
+        for row, twin in pack.twins(self.job.strangers, looks).items() if self.job.strangers else ():
+            if sound[row]:
+                self.broken.setdefault(frame["image"][row], f"the same photo as the test image {twin}")
 
     def _finish(self, file: h5py.File) -> None:
         """Write names, labels, drivers and looks, and sum up."""
@@ -142,12 +138,12 @@ class Filler:
         reasons = [self.left[name] for name in self.absent["image"]]
         absent = {"names": self.absent["image"], "drivers": self.absent["driver"], "labels": self.absent["label"]}
         _columns(file.create_group("left_out"), {**absent, "reasons": reasons})
-        rows = (list(frame["image"]), list(frame["driver"]), [int(label) for label in frame["label"]])
-        digest = source_digest(self.job, self.left, [self.sources[name] for name in self.job.table.names])
+        columns = (frame[name].to_numpy() for name in ("image", "driver", "label"))
+        digest = source_digest(self.job, self.left, self.sources)
         self.facts = {
             "digest": digest,
             **mean_std,
-            "contents": pack.contents_digest(self.looks, *rows),
+            "contents": pack.contents_digest(self.looks, *columns),
             "images": len(frame),
             "taken": self._taken(),
             "left_out": self.left,

@@ -5,8 +5,6 @@ readers: a contiguous dataset has a file offset, so a reader maps it and needs n
 """
 
 import hashlib
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +13,7 @@ import h5py
 import numpy as np
 
 from driverwatch.artifacts import digest_of, read_json
+from driverwatch.data.threads import in_threads
 from driverwatch.errors import InputError
 from driverwatch.hdf5 import opened
 from driverwatch.settings import pixels
@@ -65,7 +64,7 @@ def look(image: np.ndarray) -> bytes:
     return hashlib.sha256(np.ascontiguousarray(image).data).digest()[:LOOK]
 
 
-def contents_digest(looks: np.ndarray, names: list[str], drivers: list[str], labels: list[int]) -> str:
+def contents_digest(looks: np.ndarray, names: np.ndarray, drivers: np.ndarray, labels: np.ndarray) -> str:
     """Digest of what a pack holds: every image's look (uint8 (N, `LOOK`)), name, driver and label."""
     table = digest_of([names, drivers, labels])
     return hashlib.sha256(table.encode() + looks.tobytes()).hexdigest()
@@ -110,10 +109,23 @@ def read(folder: Path, kind: str, folds: str, size: str) -> Pack:
         ) from error
 
 
-def looks_of(folder: Path, kind: str) -> dict[bytes, str]:
-    """The look of every packed image, and its name."""
-    with h5py.File(folder / f"{kind}.h5", "r") as file:
-        return {bytes(row): name for row, name in zip(file["looks"][...], file["names"].asstr()[...], strict=True)}
+def looks_of(path: Path) -> np.ndarray:
+    """The look of every image in a pack, as `as_keys` gives it."""
+    with h5py.File(path, "r") as file:
+        return as_keys(file["looks"][...])
+
+
+def as_keys(looks: np.ndarray) -> np.ndarray:
+    """Looks uint8 (N, `LOOK`) as byte strings (N,), which NumPy sorts and compares whole."""
+    return looks.view(f"S{LOOK}").ravel()
+
+
+def twins(path: Path, looks: np.ndarray) -> dict[int, str]:
+    """Which of `looks` (as `as_keys` gives them) belong to images of a pack too: their place, and that image's name."""
+    known = looks_of(path)
+    both = np.flatnonzero(np.isin(looks, known))
+    with h5py.File(path, "r") as file:
+        return {int(row): file["names"].asstr()[int(np.flatnonzero(known == looks[row])[-1])] for row in both}
 
 
 def _opened(file: h5py.File, path: Path, made: dict[str, Any], size: tuple[int, int]) -> Pack:
@@ -153,12 +165,8 @@ def _verify(found: Pack, looks: np.ndarray, made: dict[str, Any]) -> None:
         InputError: an image, name, driver or label that was changed since.
     """
     images, path = found.images.open(), found.images.path
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        same = [bytes(kept) == now for kept, now in zip(looks, pool.map(look, images), strict=True)]
-    if not all(same):
-        raise InputError(
-            f"{path}: image {found.names[same.index(False)]} was changed since it was packed; run make pack again"
-        )
-    rows = (list(found.names), list(found.drivers), [int(label) for label in found.labels])
-    if contents_digest(looks, *rows) != made.get("contents"):
+    for name, kept, now in zip(found.names, looks, in_threads(look, images), strict=True):
+        if bytes(kept) != now:
+            raise InputError(f"{path}: image {name} was changed since it was packed; run make pack again")
+    if contents_digest(looks, found.names, found.drivers, found.labels) != made.get("contents"):
         raise InputError(f"{path}: names, drivers or labels were changed since packing; run make pack again")

@@ -1,13 +1,14 @@
 """Packing: what is there already is kept, what is broken is listed, all of it, and a pack is written whole or not at all."""
 
-import os
+import hashlib
 import time
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from driverwatch.artifacts import (
-    digest_of,
     locked,
     provenance,
     read_json,
@@ -18,6 +19,7 @@ from driverwatch.artifacts import (
 from driverwatch.data import pack
 from driverwatch.data.filling import Filler, Job, source_digest, table_digest
 from driverwatch.data.photos import source_of
+from driverwatch.data.threads import in_threads
 from driverwatch.errors import InputError
 from driverwatch.settings import pixels
 from driverwatch.terminal import say
@@ -89,7 +91,7 @@ def _is_kept(job: Job) -> bool:
         )
     if made["left_out"] and not job.skip:
         raise BrokenPhotosError(_lines(job, made["left_out"]))
-    if set(job.strangers) & set(pack.looks_of(job.folder, job.kind)):
+    if job.strangers and pack.twins(job.strangers, pack.looks_of(job.path)):
         return False
     today = {"signature": signature, "folds": job.folds, "stamp": pack.stamp(job.path)}
     if made != made | today:
@@ -100,19 +102,18 @@ def _is_kept(job: Job) -> bool:
 
 def _source_digest(job: Job, left_out: dict[str, str]) -> str:
     """What `Filler` would call its sources, without decoding them."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        sources = list(pool.map(source_of, [job.data / path for path in job.table.frame["path"]]))
-    return source_digest(job, left_out, sources)
+    sources = in_threads(lambda path: source_of(job.data / path), job.table.frame["path"])
+    return source_digest(job, left_out, np.fromiter(sources, "S64", len(job.table)))
 
 
 def _signature(job: Job) -> str:
     """Digest of the table and of each file's size and time: tells in a moment whether anything changed."""
 
-    def known(path: Path) -> list[int]:
-        return pack.stamp(path) if path.exists() else []
-
-    stamps = [known(job.data / path) for path in job.table.frame["path"]]
-    return digest_of([table_digest(job), stamps])
+    digest = hashlib.sha256(table_digest(job).encode())
+    for path in job.table.frame["path"]:
+        with suppress(OSError):
+            digest.update(f"{path} {pack.stamp(job.data / path)}\n".encode())
+    return digest.hexdigest()
 
 
 def _lines(job: Job, broken: dict[str, str]) -> list[str]:
@@ -124,7 +125,7 @@ def _lines(job: Job, broken: dict[str, str]) -> list[str]:
 def _fill_sound(temporary: Path, job: Job) -> dict[str, Any]:
     """Fill the file with every photo; with `job.skip`, once more without those that turned out broken."""
     left: dict[str, str] = {}
-    sources: dict[str, str] = {}
+    sources = np.zeros(len(job.table), "S64")
     while True:
         filler = Filler(job, left, sources)
         filler.fill(temporary)

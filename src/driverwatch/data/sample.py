@@ -7,7 +7,6 @@ nearest-neighbour classifier looks perfect on a random split and fails on a driv
 import os
 import shutil
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import pandas as pd
 from driverwatch.artifacts import digest_of, digest_of_file, locked, provenance, read_json, write_json
 from driverwatch.data import drawing
 from driverwatch.data.drawing import POSES, Driver, draw
+from driverwatch.data.threads import in_threads
 from driverwatch.errors import InputError
 from driverwatch.settings import DatasetSettings, Size, Strict, pixels
 from driverwatch.terminal import say, track
@@ -175,9 +175,8 @@ def _draw_all(shots: list[Shot], options: SampleOptions, settings: DatasetSettin
         (folder / path).write_bytes(encoded.tobytes())
 
     cv2.setNumThreads(1)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in track(pool.map(one, shots), len(shots), "draw"):
-            pass
+    for _ in track(in_threads(one, shots), len(shots), "draw"):
+        pass
 
 
 def _write_tables(shots: list[Shot], settings: DatasetSettings, folder: Path) -> None:

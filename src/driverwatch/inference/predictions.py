@@ -45,6 +45,8 @@ class Predictions:
         Raises:
             InputError: an asked name is not there, or images are there that nobody asked for.
         """
+        if list(self.names) == names:
+            return self.probabilities
         position = {name: i for i, name in enumerate(self.names)}
         missing = [name for name in names if name not in position]
         extra = len(position) - (len(names) - len(missing))
@@ -65,15 +67,15 @@ def write(predictions: Predictions, path: Path) -> None:
             dtype=h5py.string_dtype(),
             shape=(len(predictions.names),),
         )
-        rows = predictions.probabilities.astype(np.float32)
+        rows = np.ascontiguousarray(predictions.probabilities, np.float32)
         file.create_dataset("probabilities", data=rows)
         file.attrs["origin"] = json.dumps(predictions.origin)
-        file.attrs["contents"] = _contents(list(predictions.names), rows, predictions.origin)
+        file.attrs["contents"] = _contents(predictions.names, rows, predictions.origin)
 
 
-def _contents(names: list[str], rows: np.ndarray, origin: dict[str, str]) -> str:
+def _contents(names: np.ndarray, rows: np.ndarray, origin: dict[str, str]) -> str:
     """Digest of all that a file holds, so that one edited since is found out."""
-    return digest_of([names, hashlib.sha256(rows.tobytes()).hexdigest(), list(rows.shape), origin])
+    return digest_of([names, hashlib.sha256(np.ascontiguousarray(rows).data).hexdigest(), list(rows.shape), origin])
 
 
 def is_of(path: Path, origin: dict[str, str], names: np.ndarray) -> bool:
@@ -101,7 +103,7 @@ def read(path: Path, origin: dict[str, str]) -> Predictions:
         words = " ".join(str(error).split())[:150]
         raise InputError(f"{path}: not a whole prediction file ({words}); predict again") from error
     made = Predictions(names, probabilities, found, str(path))
-    if contents != _contents(list(names), probabilities, found):
+    if contents != _contents(names, probabilities, found):
         raise InputError(f"{path}: was changed since it was written; predict again")
     if other := [key for key, value in origin.items() if found.get(key) != value]:
         raise InputError(f"{path}: made from other {', '.join(other)} than today's; run make predict again")

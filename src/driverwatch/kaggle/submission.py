@@ -43,8 +43,8 @@ def check(path: Path, names: list[str], header: list[str]) -> np.ndarray:
     if list(frame.columns) != header:
         raise InputError(f"{path}: expected the header {','.join(header)}, got {','.join(frame.columns)}")
     found = list(frame[header[0]])
-    missing, unknown = set(names) - set(found), set(found) - set(names)
-    if len(found) != len(set(found)) or missing or unknown:
+    if sorted(found) != sorted(names):
+        missing, unknown = set(names) - set(found), set(found) - set(names)
         raise InputError(
             f"{path}: expected the sample submission's {len(names)} images once each, got {len(found)} rows, "
             f"{len(missing)} missing ({', '.join(sorted(missing)[:3])}), {len(unknown)} unknown "
@@ -65,5 +65,4 @@ def check(path: Path, names: list[str], header: list[str]) -> np.ndarray:
             f"{path}: line {int(np.argmax(off)) + 2}: expected a row that sums to 1, got "
             f"{values[np.argmax(off)].sum():.6f}; write it again"
         )
-    position = {name: i for i, name in enumerate(found)}
-    return values[[position[name] for name in names]]
+    return values[pd.Index(found).get_indexer(pd.Index(names))]

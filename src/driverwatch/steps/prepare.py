@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from driverwatch.artifacts import locked, replacing, write_text
-from driverwatch.data import competition, folds, pack, packing, sample
+from driverwatch.data import competition, folds, packing, sample
 from driverwatch.data.competition import ImageTable
 from driverwatch.data.filling import Job
 from driverwatch.data.packing import BrokenPhotosError
@@ -126,13 +126,13 @@ def _pack_both(context: Context, size: str, force: bool, skip: bool) -> None:
     train = _grouped(context, tables.train)
     digest = folds.read(context.places.folds, train).digest
     problems = list(tables.problems)
-    strangers: dict[bytes, str] = {}
+    strangers: Path | None = None
     for kind, table in (("test", tables.test), ("train", train)):
         rows = tuple(tables.problems)
         job = Job(table, context.data, folder, kind, size, digest, skip, rows, strangers)
         try:
             packing.write(job, force, hold=bool(problems) and not skip)
-            strangers = pack.looks_of(folder, kind)
+            strangers = job.path
         except BrokenPhotosError as broken:
             problems += broken.problems
     _refused(context, problems, skip)

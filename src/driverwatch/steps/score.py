@@ -1,6 +1,7 @@
 """Scores on the terminal: out of fold for every run, and on the test images where their labels are known."""
 
 import numpy as np
+import pandas as pd
 
 from driverwatch.blend import ensemble as blending
 from driverwatch.blend import score as scores
@@ -54,15 +55,13 @@ def _print_truth(context: Context) -> None:
     truth = competition.read_truth(context.settings, context.data) if context.data.is_dir() else None
     if truth is None:
         return
-    lines = {}
+    labels, lines = np.array(list(truth.values())), []
     for path in sorted(context.places.submissions.glob("*.csv")):
         try:
-            lines[path.name] = submission.check(
-                path, list(truth), [context.settings.columns.image, *context.settings.classes]
-            )
+            rows = submission.check(path, list(truth), [context.settings.columns.image, *context.settings.classes])
+            lines.append(scores.summary({path.name: rows}, labels, np.arange(len(labels))))
         except InputError as error:
             say(f"not scored: {error}")
     if lines:
-        labels = np.array(list(truth.values()))
-        table = scores.summary(lines, labels, np.arange(len(labels))).drop(columns="± (drivers)")
+        table = pd.concat(lines).drop(columns="± (drivers)")
         say(scores.text(table, "Unseen test drivers (their labels are known: the competition is drawn)"))

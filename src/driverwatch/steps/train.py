@@ -28,6 +28,7 @@ def train(
     folds, packs = open_packs(context, settings.input.pack)
     refuse_fold(fold, folds)
     wanted = _identity(context, settings, folds, packs, weights)
+    del packs  # each fold's process opens them itself
     with locked(folder) as lock:
         runs.begin(folder, wanted, fold, force)
         claimed = runs.load(folder)

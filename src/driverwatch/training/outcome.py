@@ -1,5 +1,8 @@
 """What a trained fold leaves: predictions for its held-out drivers and the test images, bound to its weights."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import numpy as np
 
 from driverwatch.artifacts import digest_of_file
@@ -42,9 +45,7 @@ def write_predictions(
     losses: dict[str, float] = {}
     everything = np.arange(len(packs["test"].names))
     for kind, pack, rows in (("held_out", packs["train"], held_out), ("test", packs["test"], everything)):
-        for views, made in _resumable(
-            predictor, run, number, kind, pack, rows, {**run.origin, "weights": weights}
-        ).items():
+        for views, made in _resumable(predictor, run, number, kind, pack, rows, {**run.origin, "weights": weights}):
             predictions.write(made, prediction_path(run.fold(number), kind, views))
             if kind == "held_out":
                 losses[views] = log_loss(made.probabilities, pack.labels[rows])
@@ -55,35 +56,31 @@ def write_predictions(
 
 def _resumable(
     predictor: Predictor, run: Run, number: int, kind: str, pack: Pack, rows: np.ndarray, origin: dict[str, str]
-) -> dict[ViewSet, Predictions]:
-    """Predict some rows of a pack by view set, in shards that are kept until all are done: a kill costs one shard.
+) -> Iterator[tuple[ViewSet, Predictions]]:
+    """Predict some rows of a pack, view set by view set, in shards that are kept until all are done: a kill costs one shard.
 
     Shards hold whole batches, so that their seams change no number.
     """
     size = -(-SHARD_IMAGES // predictor.batch) * predictor.batch
     origin |= {"batch": str(predictor.batch), "of": ",".join(predictor.views)}
     there = {views: prediction_path(run.fold(number), kind, views) for views in predictor.views}
-    if all(predictions.is_of(path, origin | {"views": views}, pack.names[rows]) for views, path in there.items()):
-        return {views: predictions.read(path, origin | {"views": views}) for views, path in there.items()}
-    parts: dict[ViewSet, list[Predictions]] = {views: [] for views in predictor.views}
-    images = pack.images.open()
-    for start in range(0, max(len(rows), 1), size):
-        chosen = rows[start : start + size]
-        paths = {views: run.fold(number) / f"{SHARD}{kind}-{views}-{start}.h5" for views in predictor.views}
-        if not all(
-            predictions.is_of(path, origin | {"views": views}, pack.names[chosen]) for views, path in paths.items()
-        ):
+    names, shards = pack.names[rows], [there]
+    if not _are_of(there, origin, names):
+        images, starts = pack.images.open(), range(0, max(len(rows), 1), size)
+        shards = [{v: run.fold(number) / f"{SHARD}{kind}-{v}-{start}.h5" for v in predictor.views} for start in starts]
+        for start, paths in zip(starts, shards, strict=True):
+            chosen = rows[start : start + size]
+            if _are_of(paths, origin, pack.names[chosen]):
+                continue
             said = f"{run.name} fold {number}: {list(predictor.views)[-1]} of {kind.replace('_', '-')} images"
             said += f" {start + 1}-{start + len(chosen)} of {len(rows)}" if len(rows) > size else ""
             for views, found in predictor(images, chosen, said).items():
                 predictions.write(Predictions(pack.names[chosen], found, origin | {"views": views}), paths[views])
-        for views, path in paths.items():
-            parts[views].append(predictions.read(path, origin | {"views": views}))
-    return {
-        views: Predictions(
-            np.concatenate([part.names for part in found]),
-            np.concatenate([part.probabilities for part in found]),
-            origin | {"views": views},
-        )
-        for views, found in parts.items()
-    }
+    for views in predictor.views:
+        parts = [predictions.read(paths[views], origin | {"views": views}).probabilities for paths in shards]
+        yield views, Predictions(names, np.concatenate(parts), origin | {"views": views})
+
+
+def _are_of(paths: dict[ViewSet, Path], origin: dict[str, str], names: np.ndarray) -> bool:
+    """Whether whole files of this origin for these images are there for every view set."""
+    return all(predictions.is_of(path, origin | {"views": views}, names) for views, path in paths.items())

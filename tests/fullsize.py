@@ -1,0 +1,182 @@
+"""Take two drawn competitions through the whole line, one of full size and one of a tenth, and compare time and memory.
+
+`make test-size` runs this file. The large one has as many labelled and test images as State Farm's has in sum, 102,150. Its
+photos are tiny, so what is measured is the bookkeeping: tables, names, digests, predictions. What grows with a photo's or a
+network's size is left out, and so are real networks, competitions that name no driver, and the Kaggle client.
+
+Memory is private (anonymous) memory, summed over a verb's processes at a moment and sampled every `TICK` seconds; pages of a
+mapped pack belong to the page cache and do not count. What lives for less than a tick may be missed.
+"""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PLACE = ROOT / "build" / "size"
+TICK = 0.02  # seconds
+DRAWN = {"tenth": (5, 17), "full": (50, 177)}  # training and test drivers, 450 images each
+IMAGES = {name: 450 * sum(drivers) for name, drivers in DRAWN.items()}
+SET = "input.pack=32x40 input.size=32x36 train.epochs=1 predict.views=centre predict.batch_size=200"
+PACK = ["pack", "--model", "tiny", "--set", SET]
+STEPS = {
+    "sample": ["sample", "--frames", "45", "--size", "32x40"],
+    "folds": ["folds"],
+    "folds-again": ["folds"],
+    "pack": PACK,
+    "pack-again": PACK,
+    "pack-copied": PACK,  # photos and packs have new times: every byte is read and compared
+    "train": ["train", "tiny", "--set", SET],
+    "predict": ["predict", "tiny", "--views", "ten_crop", "--batch-size", "200"],
+    "ensemble": ["ensemble", "--name", "size"],
+    "check": ["check", "submissions/drawn/size.csv"],
+    "submissions": ["submissions"],
+    "score": ["score"],
+}
+RATIO = {"train": 1.10, "predict": 1.10}  # memory at full size over that at a tenth, at most
+ROW = {
+    "sample": 800,
+    "ensemble": 1500,
+    "check": 1500,
+    "submissions": 2000,
+    "score": 2000,
+}  # bytes per image more, at most
+ROWS = 500  # of every other step: both tables with names and paths
+SLOWER = (
+    1.5  # seconds per image at full size over those at a tenth, at most: what is linear or has a start stays below 1
+)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one verb took."""
+
+    seconds: float
+    memory: float  # MiB, all its processes
+    largest: float  # MiB, the largest process
+
+
+def new_project(name: str) -> Path:
+    """An empty project folder with the real configs and two folds, to save time."""
+    project = PLACE / name
+    shutil.rmtree(project, ignore_errors=True)
+    shutil.copytree(ROOT / "configs", project / "configs")
+    (project / "folds").mkdir()
+    settings = project / "configs" / "datasets" / "drawn.yaml"
+    settings.write_text(settings.read_text().replace("folds: 3", "folds: 2"))
+    return project
+
+
+def measured(step: str, name: str) -> Cost:
+    """Run a step to its end in the project of this name; it must succeed."""
+    project, words = PLACE / name, list(STEPS[step])
+    if step == "sample":
+        words += ["--drivers", str(DRAWN[name][0]), "--test-drivers", str(DRAWN[name][1])]
+    if step == "pack-copied":
+        for path in [*project.glob("build/drawn/data/imgs/**/*.jpg"), *project.glob("build/drawn/pack/*/*.h5")]:
+            os.utime(path)
+    command = [sys.executable, "-m", "driverwatch", *words, "--dataset", "drawn"]
+    log, start = project / "log.txt", time.monotonic()
+    with log.open("a") as output:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+        process = subprocess.Popen(command, cwd=project, env=environment, stdout=output, stderr=subprocess.STDOUT)
+        memory, largest = watched(process)
+    if process.returncode:
+        raise SystemExit(f"{step} of {IMAGES[name]} images failed:\n{log.read_text()[-2000:]}")
+    return Cost(round(time.monotonic() - start, 1), round(memory / 1024, 1), round(largest / 1024, 1))
+
+
+def watched(process: "subprocess.Popen[bytes]") -> tuple[int, int]:
+    """Peak of the private memory of a process and its descendants until it ends, kB: all together, and the largest one."""
+    memory = largest = 0
+    known: set[int] = set()
+    while process.poll() is None:
+        found = {pid: private(pid) for pid in family(process.pid)}
+        old = [
+            kilobytes for pid, kilobytes in found.items() if pid in known
+        ]  # a new one still shares its parent's pages
+        memory, largest = max(memory, sum(old)), max([largest, *old])
+        known = set(found)
+        time.sleep(TICK)
+    return memory, largest
+
+
+def family(pid: int) -> list[int]:
+    """A process and its descendants."""
+    found = [pid]
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            found += [each for child in children.read_text().split() for each in family(int(child))]
+        except OSError:  # the thread is gone
+            continue
+    return found
+
+
+def private(pid: int) -> int:
+    """Anonymous memory of a process, kB; 0 if it is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("RssAnon:")), 0)
+
+
+def row(step: str, tenth: Cost, full: Cost) -> dict[str, object]:
+    """A line of the table, with the limits that it breaks."""
+    ratio, images = full.memory / tenth.memory, IMAGES["full"] - IMAGES["tenth"]
+    slower = full.seconds / tenth.seconds * IMAGES["tenth"] / IMAGES["full"]
+    more = round((full.memory - tenth.memory) * 2**20 / images)
+    broken = [f"memory ratio above {RATIO[step]:.2f}"] if ratio > RATIO.get(step, ratio) else []
+    broken += (
+        [f"above {ROW.get(step, ROWS)} bytes per image"] if step not in RATIO and more > ROW.get(step, ROWS) else []
+    )
+    broken += [f"time per image ratio above {SLOWER}"] if slower > SLOWER else []
+    return {
+        "step": step,
+        "s tenth": tenth.seconds,
+        "s full": full.seconds,
+        "MiB tenth": tenth.memory,
+        "MiB full": full.memory,
+        "ratio": round(ratio, 3),
+        "largest process": full.largest,
+        "bytes per image": more,
+        "broken": "; ".join(broken),
+    }
+
+
+def told(rows: list[dict[str, object]]) -> str:
+    """The table as aligned text."""
+    cells = [list(rows[0]), *([str(value) for value in line.values()] for line in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells)
+
+
+def main(steps: list[str]) -> int:
+    """Measure `steps` (none: all of them, from empty folders) at both sizes; returns the exit status."""
+    kept = PLACE / "costs.json"
+    if not steps:
+        for name in DRAWN:
+            new_project(name)
+        kept.unlink(missing_ok=True)
+    costs = json.loads(kept.read_text()) if kept.is_file() else {}
+    for step in steps or STEPS:
+        costs[step] = {name: asdict(measured(step, name)) for name in DRAWN}
+        kept.write_text(json.dumps(costs, indent=2) + "\n")
+        print(told([row(step, *(Cost(**costs[step][name]) for name in DRAWN))]), flush=True)
+    rows = [row(step, *(Cost(**costs[step][name]) for name in DRAWN)) for step in STEPS if step in costs]
+    with (PLACE / "table.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    print(f"\n{IMAGES['tenth']} and {IMAGES['full']} images\n{told(rows)}")
+    return int(any(line["broken"] for line in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

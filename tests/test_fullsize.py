@@ -1,0 +1,35 @@
+"""The measuring of `make test-size` sees what it is there to see."""
+
+import subprocess
+import sys
+
+import fullsize
+import pytest
+from fullsize import Cost
+
+HOLDS = "import time; held = b'x' * ({} << 20); time.sleep(0.5)"
+
+
+def test_private_memory_of_all_processes_is_seen() -> None:
+    command = (
+        f"import subprocess, sys; {HOLDS.format(30)}; subprocess.run([sys.executable, '-c', {HOLDS.format(60)!r}])"
+    )
+    memory, largest = fullsize.watched(subprocess.Popen([sys.executable, "-c", command]))
+    assert 60 < largest / 1024 < 80
+    assert 90 < memory / 1024 < 120
+
+
+@pytest.mark.parametrize(
+    ("step", "full", "broken"),
+    [
+        ("train", Cost(40, 109, 109), ""),
+        ("train", Cost(40, 111, 111), "memory ratio above 1.10"),
+        ("score", Cost(40, 111, 111), ""),
+        ("score", Cost(40, 500, 500), "bytes per image"),
+        ("score", Cost(400, 100, 100), "time per image"),
+    ],
+)
+def test_limits(step: str, full: Cost, broken: str) -> None:
+    line = fullsize.row(step, Cost(10, 100, 100), full)
+    assert (broken in str(line["broken"])) if broken else line["broken"] == ""
+    assert step in fullsize.told([line])
