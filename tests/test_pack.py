@@ -160,7 +160,7 @@ def test_damaged_packs_are_refused_and_packed_anew(table: ImageTable, data: Path
     for column in ("names", "drivers", "labels"):
         with h5py.File(path, "r+") as file:
             file[column][...] = file[column][...][::-1]
-        refused("names, drivers or labels were changed")
+        refused("names, drivers, labels or means were changed")
     path.unlink()
     refused("no pack; run make pack")
 

@@ -181,7 +181,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a manifest; anything but a JSON object is refused."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: expected a JSON manifest, got {error}; remove it and run the step again.") from error
     if not isinstance(content, dict):
         raise InputError(

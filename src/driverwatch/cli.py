@@ -8,7 +8,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from driverwatch.errors import InputError
+from driverwatch.errors import InputError, plain
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -240,10 +240,16 @@ def main() -> None:
         if end.code == 130:  # Ctrl-C
             print("driverwatch: interrupted; the same command goes on", file=sys.stderr)
         raise
+    except Exception as error:  # a file that was edited or damaged in a way not thought of, or a defect
+        words = " ".join(str(error).split())[:200]
+        _refuse(
+            f"unexpected {type(error).__name__} ({words}); DEBUG=1 shows where. If no file was edited or damaged, this is a "
+            "defect: please report it with what DEBUG=1 shows"
+        )
 
 
 def _refuse(sentence: str) -> NoReturn:
     if os.environ.get("DEBUG"):
         traceback.print_exc()
-    print(f"driverwatch: {sentence}", file=sys.stderr)
+    print("driverwatch: " + "\n".join(plain(line, 2000) for line in sentence.split("\n")), file=sys.stderr)
     sys.exit(2)

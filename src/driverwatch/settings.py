@@ -75,28 +75,28 @@ class Stage(Strict):
     """One stretch of training; what it leaves out comes from `train`."""
 
     freeze_until: str | Annotated[int, Field(ge=0)] | None = None  # layer or block, that many layers, `head`, or null
-    epochs: Annotated[int, Field(ge=1)] | None = None
+    epochs: Annotated[int, Field(ge=1, le=10_000)] | None = None
     learning_rate: Rate | None = None
     normalization: Literal["frozen", "train"] | None = None  # default: frozen if pretrained, else train
 
 
 class TrainSettings(Strict):
-    epochs: Annotated[int, Field(ge=1)] = 4  # of each stage that does not say its own
+    epochs: Annotated[int, Field(ge=1, le=10_000)] = 4  # of each stage that does not say its own
     learning_rate: Rate = 0.001  # the guides' SGD rate, a tenth of training from scratch
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     momentum: Share = 0.9  # SGD, with Nesterov's correction
     weight_decay: Annotated[float, Field(ge=0)] = 0.0  # decoupled, on kernels, in every optimizer
     schedule: Literal["constant", "cosine"] = "cosine"  # within each stage, down to 0
     warmup: Share = 0.0  # share of a stage's steps with a rising rate
-    batch_size: Annotated[int, Field(ge=1)] = 32
+    batch_size: Annotated[int, Field(ge=1, le=65_536)] = 32
     label_smoothing: Share = 0.0
     class_weights: Literal["none", "balanced"] = "none"
     select: Literal["last", "best"] = "last"  # best: the epoch that scores best on the held-out drivers ("selected on")
     patience: Annotated[int, Field(ge=1)] | None = (
         None  # end a stage after so many epochs without a better held-out loss
     )
-    seed: Annotated[int, Field(ge=0)] = 0
-    workers: Annotated[int, Field(ge=0)] = 0  # augmentation threads, 0: one per core; never changes a result
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    workers: Annotated[int, Field(ge=0, le=256)] = 0  # augmentation threads, 0: one per core; never changes a result
     stages: Annotated[list[Stage], Field(min_length=1)] = [Stage()]
 
     @property
@@ -107,7 +107,7 @@ class TrainSettings(Strict):
 
 class PredictSettings(Strict):
     views: ViewSet = "ten_crop"  # the smaller view sets are part of it and are written too
-    batch_size: Annotated[int, Field(ge=1)] = 20  # crops in one forward pass; few suit a CPU, hundreds a GPU
+    batch_size: Annotated[int, Field(ge=1, le=65_536)] = 20  # crops in one forward pass; few suit a CPU, hundreds a GPU
 
 
 class ModelSettings(Strict):
@@ -190,7 +190,7 @@ class DatasetSettings(Strict):
     title: str
     slug: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=100)] | None = None  # on Kaggle
     expected: Expected | None = None
-    data: str  # folder that DATA= overrides
+    data: Annotated[str, Field(pattern=r"^[^\x00]+$")]  # folder that DATA= overrides
     table: Below = "driver_imgs_list.csv"
     columns: Columns = Columns()
     train_images: Annotated[str, _template("label", "image")] = "imgs/train/{label}/{image}"
@@ -201,7 +201,7 @@ class DatasetSettings(Strict):
         dict[Annotated[str, AfterValidator(_class_name)], str], Field(min_length=2)
     ]  # name: meaning, in the submission's column order
     mirrored_pairs: list[Annotated[list[str], Field(min_length=2, max_length=2)]] = []
-    folds: Annotated[int, Field(ge=2)] = 5
+    folds: Annotated[int, Field(ge=2, le=1000)] = 5
     group_distance: Annotated[int, Field(ge=0, lt=512)] = (
         80  # bits of 512, where `columns.driver` is null: see data/groups.py
     )
@@ -291,7 +291,7 @@ def _sentences(kind: type[Strict], error: ValidationError) -> str:
     lines = []
     for problem in error.errors():
         location = [str(part) for part in problem["loc"]]
-        dotted = ".".join(location) or kind.__name__
+        dotted = ".".join(location)
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             keys = _keys(kind, location[:-1])
@@ -300,7 +300,7 @@ def _sentences(kind: type[Strict], error: ValidationError) -> str:
             message = "is missing"
         elif not isinstance(problem["input"], dict | Strict):
             message += f", got {reprlib.repr(problem['input'])}"
-        lines.append(f"{dotted}: {message[0].lower()}{message[1:]}")
+        lines.append(f"{dotted}: {message[0].lower()}{message[1:]}" if dotted else message)
     return lines[0] if len(lines) == 1 else listed(lines)
 
 

@@ -26,6 +26,14 @@ _Loader.add_implicit_resolver(
 )
 
 
+# YAML 1.2's whole numbers alone: in 1.1, 010 is 8 and 1:30 is 90
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, form) for tag, form in resolvers if tag != "tag:yaml.org,2002:int"]
+    for first, resolvers in _Loader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?(0|[1-9]\d*)$"), list("-+0123456789"))
+
+
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     keys = [loader.construct_object(key) for key, _ in node.value]
     if twice := {key for key in keys if keys.count(key) > 1}:

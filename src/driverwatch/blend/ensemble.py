@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
+from driverwatch.errors import InputError
 from driverwatch.inference import predictions
 from driverwatch.inference.paths import prediction_path
+from driverwatch.inference.predictions import Predictions
 from driverwatch.settings import VIEW_SETS, ViewSet
 from driverwatch.training.run import Run
 
@@ -41,30 +42,38 @@ def out_of_fold(member: Member, pack: Pack, folds: FoldTable) -> np.ndarray:
     found = np.full((len(pack.names), len(run.classes)), np.nan, np.float32)
     for fold in range(folds.count):
         _, held_out = folds.rows(pack.drivers, fold)
-        made = predictions.read(
-            prediction_path(run.fold(fold), "held_out", member.views), origin(run, fold, member.views)
-        )
-        found[held_out] = made.aligned_to(list(pack.names[held_out]))
+        found[held_out] = _read(member, fold, "held_out").aligned_to(list(pack.names[held_out]))
     return found
+
+
+def _read(member: Member, fold: int, kind: str) -> Predictions:
+    """A fold's predictions, which must be of its weights and of the run's classes."""
+    path = prediction_path(member.run.fold(fold), kind, member.views)
+    made = predictions.read(path, origin(member.run, fold, member.views))
+    if made.probabilities.shape[1] != len(member.run.classes):
+        raise InputError(
+            f"{path}: {made.probabilities.shape[1]} classes, the run has {len(member.run.classes)}; predict again"
+        )
+    return made
 
 
 def on_test(member: Member, names: list[str], folds: list[int]) -> np.ndarray:
     """Mean over `folds` of the test images' probabilities, float64 (len(names), C), in the order of `names`."""
-    made = [
-        predictions.read(
-            prediction_path(member.run.fold(fold), "test", member.views), origin(member.run, fold, member.views)
-        ).aligned_to(names)
-        for fold in folds
-    ]
+    made = [_read(member, fold, "test").aligned_to(names) for fold in folds]
     return np.stack(made).mean(axis=0, dtype=np.float64)
 
 
-def completed(known: np.ndarray, packed: list[str], names: list[str], prior: np.ndarray) -> np.ndarray:
-    """Rows for all `names`: `known` (len(packed), C) where an image was predicted, the class prior (C,) where it was left out."""
-    place = pd.Index(packed).get_indexer(pd.Index(names))
-    rows = np.tile(prior.astype(np.float64), (len(names), 1))
-    rows[place >= 0] = known[place[place >= 0]]
-    return rows
+def completed(members: list[np.ndarray], prior: np.ndarray) -> np.ndarray:
+    """Mean over the members (each float (N, C)) that know an image, or the class prior (C,) where none does.
+
+    Args:
+        members: rows of NaN where a member's pack lacks the image.
+    """
+    known = ~np.isnan(np.stack([rows[:, 0] for rows in members]))
+    total = np.sum([np.nan_to_num(rows) for rows in members], axis=0)
+    count = known.sum(axis=0)[:, None]
+    average = np.where(count > 0, total / np.maximum(count, 1), prior)
+    return average / average.sum(axis=1, keepdims=True)
 
 
 def origin(run: Run, fold: int, views: ViewSet) -> dict[str, str]:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from driverwatch.data.tables import cell_problems, name_problems, read_csv, read_text
-from driverwatch.errors import InputError, counted, listed
+from driverwatch.errors import InputError, counted, listed, plain
 from driverwatch.settings import DatasetSettings
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png"}
@@ -85,7 +85,7 @@ def read_both(settings: DatasetSettings, data: Path) -> Tables:
             absent.remove(path)
         elif Path(path).name not in dropped:
             strange.append(path)
-    extra = [f"extra file {path} (in no table)" for path in sorted(strange)]
+    extra = [f"extra file {plain(path)} (in no table)" for path in sorted(strange)]
     missing = sorted(path for path in absent if not (data / path).exists())
     return Tables(train, test, problems + twice + extra, missing)
 
@@ -98,6 +98,10 @@ def read_train(settings: DatasetSettings, data: Path) -> Sound:
     """
     columns, classes = settings.columns, tuple(settings.classes)
     table = data / settings.table
+    if not table.is_file():
+        raise InputError(
+            f"{table}: no such file; DATA=<folder> must name the unpacked competition (make data fetches it, make sample draws one)"
+        )
     groups = [] if columns.driver is None else [columns.driver]
     raw = read_text(table, [*groups, columns.label, columns.image])
     problems, bad = _row_problems(raw, [*groups, columns.label, columns.image], columns.label, classes)
@@ -167,6 +171,8 @@ def read_truth(settings: DatasetSettings, data: Path) -> dict[str, int] | None:
     if settings.truth is None or not (data / settings.truth).is_file():
         return None
     raw = read_csv(data / settings.truth, [settings.columns.image, settings.columns.label])
+    if sorted(raw[settings.columns.image]) != sorted(read_sample_submission(settings, data)):
+        raise InputError(f"{data / settings.truth}: names other images than {settings.sample_submission}; draw again")
     classes = list(settings.classes)
     if unknown := sorted(set(raw[settings.columns.label]) - set(classes)):
         raise InputError(

@@ -23,6 +23,7 @@ from driverwatch.settings import pixels
 from driverwatch.terminal import track
 
 CHUNK = 256  # images decoded before they are written: bounds memory whatever the count
+CHUNK_BYTES = 256 * 2**20
 BYTES_BESIDE = 200  # of a packed image: its name, driver, label and look
 
 
@@ -92,13 +93,20 @@ class Filler:
             if not self.broken:
                 self._finish(file)
 
+    def look_through(self) -> None:
+        """Find what is broken, and write nothing."""
+        for start, photos in self._examined():
+            self._note(start, photos)
+        self._find_copies()
+
     def _examined(self) -> Iterator[tuple[int, list[Photo]]]:
         """Decode in parallel, a chunk at a time, in the table's order; the next chunk decodes while one is written."""
         cv2.setNumThreads(1)  # the pool is the parallelism
         label, count = f"pack {self.job.kind} {self.job.size}", len(self.frame)
-        photos = in_threads(lambda path: examine(self.job.data / path, self.size), self.frame["path"], CHUNK)
-        for start in track(range(0, count, CHUNK), count, label, step=CHUNK):
-            yield start, list(islice(photos, CHUNK))
+        chunk = max(1, min(CHUNK, CHUNK_BYTES // (3 * self.size[0] * self.size[1])))
+        photos = in_threads(lambda path: examine(self.job.data / path, self.size), self.frame["path"], chunk)
+        for start in track(range(0, count, chunk), count, label, step=chunk):
+            yield start, list(islice(photos, chunk))
 
     def _note(self, start: int, photos: list[Photo]) -> None:
         for row, photo in enumerate(photos, start):
@@ -136,14 +144,19 @@ class Filler:
         _columns(file, {"names": frame["image"], "drivers": frame["driver"], "labels": frame["label"]})
         file.create_dataset("looks", data=self.looks)
         reasons = [self.left[name] for name in self.absent["image"]]
-        absent = {"names": self.absent["image"], "drivers": self.absent["driver"], "labels": self.absent["label"]}
+        absent: dict[str, Any] = {
+            "names": self.absent["image"],
+            "drivers": self.absent["driver"],
+            "labels": self.absent["label"],
+        }
         _columns(file.create_group("left_out"), {**absent, "reasons": reasons})
-        columns = (frame[name].to_numpy() for name in ("image", "driver", "label"))
+        columns = [frame[name].to_numpy() for name in ("image", "driver", "label")]
+        left_out = [[str(value) for value in column] for column in (*absent.values(), reasons)]
         digest = source_digest(self.job, self.left, self.sources)
         self.facts = {
             "digest": digest,
             **mean_std,
-            "contents": pack.contents_digest(self.looks, *columns),
+            "contents": pack.contents_digest(self.looks, *columns, mean_std["mean"], mean_std["std"], left_out),
             "images": len(frame),
             "taken": self._taken(),
             "left_out": self.left,

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from driverwatch.artifacts import digest_of, write_text
-from driverwatch.data.competition import ImageTable, read_csv
+from driverwatch.data.competition import ImageTable
+from driverwatch.data.tables import numbers, read_csv
 from driverwatch.errors import InputError, listed
 
 EXCHANGED = 1000  # drivers whose pairs are all tried: 8 MB a table, some 20 ms a round
@@ -46,7 +47,7 @@ class FoldTable:
             )
         if not 0 <= fold < self.count:
             raise InputError(f"FOLD={fold}: expected 0 to {self.count - 1}")
-        held_out = np.array([known[driver] == fold for driver in drivers])
+        held_out = np.array([known[driver] == fold for driver in drivers], dtype=bool)
         return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
@@ -151,18 +152,24 @@ def read(path: Path, table: ImageTable) -> FoldTable:
     """
     if not path.is_file():
         raise InputError(f"{path}: no fold file; run make folds first")
-    frame = read_csv(path, ["driver", "fold", "images", *table.classes])
-    numbers = [column for column in frame.columns if column != "driver"]
+    expected = ["driver", "fold", "images", *table.classes]
+    frame = read_csv(path, expected)
     try:
-        frame = frame.astype(dict.fromkeys(numbers, "int64"))
+        if list(frame.columns) != expected:
+            raise ValueError(f"the columns {','.join(map(str, frame.columns))}, not {','.join(expected)}")
+        frame[expected[1:]] = numbers(frame[expected[1:]], whole=True)
+        frame = frame.astype(dict.fromkeys(expected[1:], "int64"))
     except ValueError as error:
         raise InputError(f"{path}: expected whole numbers beside each driver, got {error}; restore the file") from error
     if (twice := frame["driver"].duplicated()).any():
         raise InputError(f"{path}: driver {frame['driver'][twice].iloc[0]} is listed twice; restore the file")
     if sorted(frame["fold"].unique()) != list(range(frame["fold"].nunique())) or frame["fold"].nunique() < 2:
         raise InputError(
-            f"{path}: folds must be numbered 0 to K-1 with K at least 2, got {sorted(frame['fold'].unique())}"
+            f"{path}: folds must be numbered 0 to K-1 with K at least 2, got {sorted(set(frame['fold'].tolist()))[:9]}; "
+            "restore the file"
         )
+    if (frame["images"] != frame[expected[3:]].sum(axis=1)).any():
+        raise InputError(f"{path}: the column images is not the sum of the classes; restore the file")
     counts = class_counts(table)
     found = frame.set_index("driver")[list(table.classes)].sort_index()
     if problems := _mismatches(found, counts):

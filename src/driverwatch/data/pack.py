@@ -64,9 +64,11 @@ def look(image: np.ndarray) -> bytes:
     return hashlib.sha256(np.ascontiguousarray(image).data).digest()[:LOOK]
 
 
-def contents_digest(looks: np.ndarray, names: np.ndarray, drivers: np.ndarray, labels: np.ndarray) -> str:
-    """Digest of what a pack holds: every image's look (uint8 (N, `LOOK`)), name, driver and label."""
-    table = digest_of([names, drivers, labels])
+def contents_digest(
+    looks: np.ndarray, names: np.ndarray, drivers: np.ndarray, labels: np.ndarray, *more: object
+) -> str:
+    """Digest of what a pack holds: every image's look (uint8 (N, `LOOK`)), name, driver and label, and `more` (JSON-able)."""
+    table = digest_of([names, drivers, labels, *more])
     return hashlib.sha256(table.encode() + looks.tobytes()).hexdigest()
 
 
@@ -75,7 +77,14 @@ def manifest_of(folder: Path, kind: str, size: str) -> dict[str, Any]:
     path, manifest = folder / f"{kind}.h5", folder / f"{kind}.json"
     if not path.is_file() or not manifest.is_file():
         raise InputError(f"{path}: no pack; run make pack SIZE={size} first")
-    return read_json(manifest)
+    made = read_json(manifest)
+    expected = {"digest": str, "folds": str, "contents": str, "signature": str, "images": int, "left_out": dict}
+    if wrong := [key for key, kind in expected.items() if not isinstance(made.get(key), kind)]:
+        raise InputError(
+            f"{manifest}: expected a pack's manifest, {wrong[0]} is missing or no {expected[wrong[0]].__name__}; "
+            "run make pack again"
+        )
+    return made
 
 
 def folds_of(folder: Path, kind: str, size: str) -> str:
@@ -103,7 +112,7 @@ def read(folder: Path, kind: str, folds: str, size: str) -> Pack:
             if made.get("stamp") != stamp(path):
                 _verify(found, file["looks"][...], made)
             return found
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, LookupError, ValueError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path}: not a whole pack ({' '.join(str(error).split())[:150]}); run make pack again"
         ) from error
@@ -168,5 +177,6 @@ def _verify(found: Pack, looks: np.ndarray, made: dict[str, Any]) -> None:
     for name, kept, now in zip(found.names, looks, in_threads(look, images), strict=True):
         if bytes(kept) != now:
             raise InputError(f"{path}: image {name} was changed since it was packed; run make pack again")
-    if contents_digest(looks, found.names, found.drivers, found.labels) != made.get("contents"):
-        raise InputError(f"{path}: names, drivers or labels were changed since packing; run make pack again")
+    more = (list(found.mean), list(found.std), [list(map(str, column)) for column in found.left_out])
+    if contents_digest(looks, found.names, found.drivers, found.labels, *more) != made["contents"]:
+        raise InputError(f"{path}: names, drivers, labels or means were changed since packing; run make pack again")

@@ -11,7 +11,6 @@ import numpy as np
 from driverwatch.artifacts import (
     locked,
     provenance,
-    read_json,
     replacing,
     require_space,
     write_json,
@@ -49,13 +48,13 @@ def write(job: Job, force: bool = False, hold: bool = False) -> None:
     with locked(job.folder):
         if not force and _is_kept(job):
             return
+        if hold:
+            raise BrokenPhotosError(_broken(job))
         start, signature = time.monotonic(), _signature(job)
         height, width = pixels(job.size)
         require_space(job.folder, len(job.table) * height * width * 3)
         with replacing(job.path) as temporary:
             facts = _fill_sound(temporary, job)
-            if hold:
-                raise BrokenPhotosError([])
         facts |= {"signature": signature, "folds": job.folds, "size": job.size, "stamp": pack.stamp(job.path)}
         write_json(job.manifest, {**facts, "seconds": round(time.monotonic() - start, 1), **provenance()})
         _tell(job, facts)
@@ -77,14 +76,16 @@ def _is_kept(job: Job) -> bool:
     """
     if not job.path.is_file() or not job.manifest.is_file():
         return False
-    made = read_json(job.manifest)
     try:
-        pack.read(job.folder, job.kind, str(made.get("folds")), job.size)
+        made = pack.manifest_of(job.folder, job.kind, job.size)
+        pack.read(job.folder, job.kind, made["folds"], job.size)
     except InputError as error:
         say(f"packing anew: {error}")
         return False
     signature = _signature(job)
     if made.get("signature") != signature and made["digest"] != _source_digest(job, made["left_out"]):
+        if not job.skip and (broken := _broken(job)):
+            raise BrokenPhotosError(broken)
         raise InputError(
             f"{job.path}: packed from other files than {job.data} now holds; make pack FORCE=1 packs anew (runs on the old "
             "pack then no longer count), or use another DATASET"
@@ -98,6 +99,13 @@ def _is_kept(job: Job) -> bool:
         write_json(job.manifest, made | today)
     say(f"{job.path}: up to date ({made['images']} images)")
     return True
+
+
+def _broken(job: Job) -> list[str]:
+    """All that is broken, nothing written."""
+    filler = Filler(job, {}, np.zeros(len(job.table), "S64"))
+    filler.look_through()
+    return _lines(job, filler.broken)
 
 
 def _source_digest(job: Job, left_out: dict[str, str]) -> str:

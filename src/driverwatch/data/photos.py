@@ -34,6 +34,7 @@ TURNS = {
     8: lambda image: image.transpose(1, 0, 2)[::-1],
 }  # EXIF orientation: how to show it upright (EXIF 2.32, tag 0x0112)
 
+HARMLESS = ("Invalid SOS parameters for sequential JPEG", "unknown JFIF revision number")  # some cameras' headers
 KINDS = {
     b"GIF8": "a GIF",
     b"BM": "a BMP",
@@ -134,17 +135,25 @@ def _head(content: bytes) -> Image.Image:
         return Image.open(io.BytesIO(content), formats=("JPEG", "PNG"))
     except UnidentifiedImageError:
         kind = next((kind for start, kind in KINDS.items() if content.startswith(start)), "something else")
+        if content.startswith(b"\xff\xd8"):
+            raise BrokenError(
+                f"is a JPEG of a kind that is not read, or its header is damaged ({len(content)} bytes)"
+            ) from None
         raise BrokenError(f"is neither JPEG nor PNG but {kind} ({len(content)} bytes)") from None
     except (OSError, ValueError, SyntaxError, struct.error) as error:
         raise BrokenError(f"damaged header ({_words(error)})") from error
 
 
 def _jpeg(content: bytes, head: Image.Image) -> np.ndarray:
-    """RGB from a JPEG; any warning of the decoder is an error."""
-    if head.mode != "CMYK":
-        return simplejpeg.decode_jpeg(content, "RGB", strict=True)
-    simplejpeg.decode_jpeg(content, "CMYK", strict=True)
-    return np.asarray(head.convert("RGB"))  # turns Adobe's inverted inks, too
+    """RGB from a JPEG; any warning of the decoder but a few harmless ones is an error."""
+    colours = "CMYK" if head.mode == "CMYK" else "RGB"
+    try:
+        image = simplejpeg.decode_jpeg(content, colours, strict=True)
+    except ValueError as error:
+        if not any(words in str(error) for words in HARMLESS):
+            raise
+        image = simplejpeg.decode_jpeg(content, colours, strict=False)
+    return np.asarray(head.convert("RGB")) if head.mode == "CMYK" else image  # Pillow turns Adobe's inverted inks, too
 
 
 def _png(content: bytes) -> np.ndarray:

@@ -59,6 +59,8 @@ def write(options: SampleOptions, settings: DatasetSettings, data: Path, force: 
         InputError: options that draw nothing, more than ten classes, or something else in the way (without `force`).
     """
     _check(options, settings)
+    if data.name in ("", ".."):
+        raise InputError(f"DATA={data}: expected a folder of its own for the drawn competition, like build/drawn/data")
     wanted = {
         "options": asdict(options),
         "drawing": digest_of_file(Path(drawing.__file__)),

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from driverwatch.artifacts import locked, require_space
-from driverwatch.data.competition import read_csv
+from driverwatch.data.tables import name_problems, read_csv
 from driverwatch.errors import InputError, listed
 from driverwatch.settings import DatasetSettings
 from driverwatch.terminal import say, track
@@ -28,6 +28,10 @@ def pick(settings: DatasetSettings, source: Path, data: Path) -> None:
         read_csv(Path(settings.subset), columns)[columns],
         read_csv(source / settings.table, columns)[columns],
     )
+    problems = name_problems(wanted[named.image])[0]
+    problems += [f"unknown class {name}" for name in sorted(set(wanted[named.label]) - set(settings.classes))]
+    if problems or wanted.empty:
+        raise InputError(f"{settings.subset}: expected a list of photos:{listed(problems or ['it names none'])}")
     known, asked = ({tuple(row) for row in frame.itertuples(index=False)} for frame in (full, wanted))
     missing = sorted(" ".join(row) for row in asked - known)
     paths = [

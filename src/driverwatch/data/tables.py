@@ -1,37 +1,46 @@
 """CSV files from anywhere: read as text, with what is wrong in them named by line."""
 
+import re
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from driverwatch.errors import InputError, counted, listed, nearest
+from driverwatch.errors import InputError, counted, listed, nearest, plain
 
 PLAIN = r"[^/\\\0\r\n]+"  # a file name that stays in its folder
 BOMS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"PK\3\4": "a ZIP archive or a spreadsheet", b"\x1f\x8b": "gzip"}
 
 
 def read_text(path: Path, expected: list[str]) -> pd.DataFrame:
-    """Read a CSV as text with at least the `expected` columns; short rows end in blanks.
+    """Read a CSV as text with at least the `expected` columns, each once; short rows end in blanks.
 
     Raises:
-        InputError: no such file, no UTF-8 CSV, or a column missing.
+        InputError: no such file, no UTF-8 CSV, a column missing or given twice, or rows longer than the header.
     """
     try:
         _refuse_foreign(path)
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # rows that are longer than the header
+            frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", header=None)
+        frame = frame.set_axis(list(frame.iloc[0].fillna("")), axis=1).iloc[1:].reset_index(drop=True)
+        if twice := [column for column in expected if list(frame.columns).count(column) > 1]:
+            raise ValueError(f"column {', '.join(twice)} twice")
     except FileNotFoundError:
+        raise InputError(f"{path}: no such file; see that its name, DATA= and DATASET= are right") from None
+    except (
+        ValueError,
+        OSError,
+        pd.errors.ParserWarning,
+    ) as error:  # pandas' parser and decoding errors are ValueErrors
         raise InputError(
-            f"{path}: no such file; DATA=<folder> must name the unpacked competition (make sample draws one)"
-        ) from None
-    except (ValueError, OSError) as error:  # pandas' parser and decoding errors are ValueErrors
-        raise InputError(
-            f"{path}: expected a UTF-8 CSV with columns {', '.join(expected)}, got {' '.join(str(error).split())}"
+            f"{path}: expected a UTF-8 CSV with columns {', '.join(expected)}, got {plain(' '.join(str(error).split()))}"
         ) from error
     if missing := [column for column in expected if column not in frame]:
-        names = [str(column) for column in frame.columns]
+        names = list(map(str, frame.columns))
         raise InputError(
-            f"{path}: missing column {', '.join(missing)}; got {', '.join(names)[:200]}{nearest(missing[0], names)}"
+            f"{path}: missing column {', '.join(missing)}; got {plain(', '.join(names), 200)}{nearest(missing[0], names)}"
         )
     return frame.fillna("")
 
@@ -60,10 +69,27 @@ def cell_problems(column: "pd.Series[str]") -> tuple[list[str], np.ndarray]:
     stripped = column.str.strip()
     blank = (stripped == "").to_numpy(bool)
     padded = (stripped != column).to_numpy(bool) & ~blank
+    control = column.str.contains(r"[\x00-\x1f\x7f]").to_numpy(bool)
     problems = [f"{_lines(blank)}: blank {column.name}"] if blank.any() else []
+    if control.any():
+        problems.append(f"{_lines(control)}: control characters in {column.name} {column[control].iloc[0]!r}")
     if padded.any():
         problems.append(f"{_lines(padded)}: blanks around {column.name} {column[padded].iloc[0]!r}")
-    return problems, blank | padded
+    return problems, blank | padded | control
+
+
+def numbers(frame: pd.DataFrame, whole: bool = False) -> np.ndarray:
+    """Cells as float64 (or int64, `whole`): plain ASCII numbers, since other readers take nothing else.
+
+    Raises:
+        ValueError: a cell is none.
+    """
+    form = r"\d{1,18}" if whole else r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?|[+-]?(nan|inf)"
+    for column in frame.columns:
+        wrong = ~frame[column].str.fullmatch(form, flags=re.ASCII | re.IGNORECASE).to_numpy(bool)
+        if wrong.any():
+            raise ValueError(f"{frame[column].iloc[int(wrong.argmax())]!r} in {_lines(wrong)}, column {column}")
+    return frame.to_numpy(dtype=np.int64 if whole else np.float64)
 
 
 def name_problems(names: "pd.Series[str]") -> tuple[list[str], np.ndarray]:

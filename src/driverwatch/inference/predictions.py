@@ -99,7 +99,7 @@ def read(path: Path, origin: dict[str, str]) -> Predictions:
             found = json.loads(file.attrs["origin"])
             names, probabilities = file["names"].asstr()[...], file["probabilities"][...]
             contents = file.attrs["contents"]
-    except (OSError, KeyError, ValueError, TypeError) as error:
+    except (OSError, LookupError, ValueError, TypeError, AttributeError) as error:
         words = " ".join(str(error).split())[:150]
         raise InputError(f"{path}: not a whole prediction file ({words}); predict again") from error
     made = Predictions(names, probabilities, found, str(path))

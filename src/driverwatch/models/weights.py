@@ -16,6 +16,7 @@ from driverwatch.errors import InputError, listed, nearest
 from driverwatch.hdf5 import opened
 from driverwatch.settings import ModelSettings, pixels
 
+ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, NotImplementedError)
 LARGEST = 2 * 10**9  # bytes of unpacked arrays; VGG16 with its dense layers has 0.55e9
 
 
@@ -71,6 +72,8 @@ def build_trunk(settings: ModelSettings, path: Path | None, load: bool = True) -
     if load and path is not None:
         _fill(trunk, path)
     cut = _cut(trunk, settings.cut, settings.backbone)
+    if load and path is not None:
+        _refuse_infinite(trunk, path)
     if load and settings.weights == "imagenet":
         _refuse_empty(trunk, cut, settings.backbone, path or Path(row.constructor))
     return cut
@@ -107,7 +110,7 @@ def _fill(trunk: Any, path: Path) -> None:
             if path.name.endswith(".weights.h5"):
                 _compare_shapes(trunk, file)
         trunk.load_weights(str(path))
-    except (ValueError, OSError, KeyError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except (ValueError, OSError, LookupError, TypeError, AttributeError, MemoryError, EOFError, *ZIP_ERRORS) as error:
         raise InputError(
             f"{path}: expected weights of {trunk.name}, got another file ({' '.join(str(error).split())[:200]}); "
             "check WEIGHTS= and the model's backbone"
@@ -123,7 +126,10 @@ def _npz(path: Path) -> dict[str, np.ndarray]:
             raise ValueError(f"unpacks to {size} bytes")
         file.seek(0)
         with np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+            arrays = {name: archive[name] for name in archive.files}
+    if strange := [name for name, array in arrays.items() if array.dtype.kind != "f"]:
+        raise ValueError(f"{strange[0]} holds no real numbers")
+    return arrays
 
 
 def _compare_shapes(trunk: Any, file: h5py.File) -> None:
@@ -207,6 +213,15 @@ def _refuse_empty(trunk: Any, cut: Any, backbone: str, source: Path) -> None:
         f"{source}: holds nothing for {len(blocked)} layers that this model keeps ({', '.join(blocked[:3])}, ...); "
         f"cut earlier, for example cut: {' or cut: '.join(reversed(others))}"
     )
+
+
+def _refuse_infinite(trunk: Any, path: Path) -> None:
+    """Refuse weights with NaN or infinity: every prediction would be NaN."""
+    import keras
+
+    for weight in trunk.weights:
+        if not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
+            raise InputError(f"{path}: holds NaN or infinity in {weight.path}; fetch the file again")
 
 
 def _is_zero(weight: Any) -> bool:

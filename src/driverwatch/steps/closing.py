@@ -19,7 +19,7 @@ def closing(context: Context, runs: list[Run]) -> str:
     lines = [("draw", _seconds(drawn), ""), ("pack", _seconds(packs), f"{sum(f['images'] for f in packs)} images")]
     for run in runs:
         folds = _facts(sorted(run.folder.glob("fold*/manifest.json")))
-        steps = [1000 * fold["step_seconds"] for fold in folds if "step_seconds" in fold]
+        steps = [1000 * fold["step_seconds"] for fold in folds if isinstance(fold.get("step_seconds"), int | float)]
         note = f"{len(folds)} folds" + (f", {mean(steps):.0f} ms per training step" if steps else "")
         lines.append((f"train and predict {run.name}", _seconds(folds), note))
     lines.append(("ensembles", _seconds(ensembles), f"{len(ensembles)} submissions"))
@@ -35,7 +35,7 @@ def _facts(paths: list[Path]) -> list[dict[str, Any]]:
 
 
 def _seconds(facts: list[dict[str, Any]]) -> float:
-    return sum(float(fact.get("seconds", 0)) for fact in facts)
+    return sum(seconds for fact in facts if isinstance(seconds := fact.get("seconds"), int | float))
 
 
 def _places(context: Context) -> list[tuple[str, Path]]:

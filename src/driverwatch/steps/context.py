@@ -58,5 +58,11 @@ def open_packs(context: Context, size: str) -> tuple[FoldTable, dict[str, Pack]]
         raise InputError(f"{path}: no fold file; run make folds DATASET={context.dataset} first")
     made_under = packs.folds_of(context.places.pack(size), "train", size)
     pack = context.pack(size, "train", made_under)
-    folds = fold_tables.read(path, table_of(pack, tuple(context.settings.classes)))
+    try:
+        folds = fold_tables.read(path, table_of(pack, tuple(context.settings.classes)))
+    except InputError as error:
+        raise InputError(
+            f"{pack.images.path}: does not go with {path}; make pack SIZE={size} FORCE=1 if the photos have changed since (its "
+            f"runs then no longer count: leave them out with MODELS=), else restore the folds: {error}"
+        ) from error
     return folds, {kind: context.pack(size, kind, folds.digest) for kind in ("train", "test")}

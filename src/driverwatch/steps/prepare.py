@@ -3,16 +3,17 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from driverwatch.artifacts import locked, replacing, write_text
-from driverwatch.data import competition, folds, packing, sample
+from driverwatch.data import competition, folds, pack, packing, sample
 from driverwatch.data.competition import ImageTable
 from driverwatch.data.filling import Job
 from driverwatch.data.packing import BrokenPhotosError
 from driverwatch.data.tables import read_csv
-from driverwatch.errors import InputError, counted, listed
-from driverwatch.settings import SIZE, ModelSettings, load
+from driverwatch.errors import InputError, counted, listed, plain
+from driverwatch.settings import SIZE, ModelSettings, load, pixels
 from driverwatch.steps.context import CONFIGS, Context
 from driverwatch.terminal import say
 
@@ -41,7 +42,7 @@ def _make_folds(context: Context, force: bool, skip: bool) -> None:
         say(f"left out: {problem}")
     if context.settings.columns.driver is None and (force or not context.places.groups.is_file()):
         _make_groups(context, tables.train, skip)
-    table = _grouped(context, tables.train)
+    table, _ = _grouped(context, tables.train, skip)
     path = context.places.folds
     if path.is_file() and not force:
         found = folds.read(path, table)
@@ -71,33 +72,41 @@ def _make_groups(context: Context, train: ImageTable, skip: bool) -> None:
     from driverwatch.data import groups
 
     found, broken = groups.hashes(list(train.frame["path"]), context.data)
-    _refused(context, broken, skip)
-    numbers = groups.group(found, context.settings.group_distance)
-    frame = pd.DataFrame({"image": train.names, "group": groups.group_names(numbers)})
+    for problem in _refused(context, broken, skip):
+        say(f"left out: {problem}")
+    seen = np.asarray(found.any(axis=1))
+    numbers = groups.group(found[seen], context.settings.group_distance)
+    frame = pd.DataFrame({"image": train.where(seen).names, "group": groups.group_names(numbers)})
     with replacing(context.places.groups) as temporary:
         frame.to_csv(temporary, index=False, lineterminator="\n")
     say(f"{context.places.groups}: {groups.summary(numbers, context.settings.folds)}")
 
 
-def _grouped(context: Context, train: ImageTable) -> ImageTable:
+def _grouped(context: Context, train: ImageTable, skip: bool) -> tuple[ImageTable, list[str]]:
     """The table with a driver for every image: its own, or else the group of look-alikes that the group file names.
+
+    Returns the table, and what to say of images that were broken when groups were made: no fold may have them.
 
     Raises:
         InputError: no group file, or one of other images.
     """
     path = context.places.groups
     if context.settings.columns.driver is not None:
-        return train
+        return train, []
     if not path.is_file():
         raise InputError(f"{path}: no group file; run make folds first")
     known = read_csv(path, ["image", "group"])
-    if sorted(known["image"]) != train.names:
+    of_image = dict(zip(known["image"], known["group"], strict=True))
+    there = train.frame["image"].isin(of_image).to_numpy(bool)
+    if len(of_image) < len(known) or there.sum() < len(of_image) or not (there.all() or skip):
         raise InputError(
             f"{path}: names other images than the table; restore it, or make folds FORCE=1 (runs on the old folds then no "
             "longer count)"
         )
-    of_image = dict(zip(known["image"], known["group"], strict=True))
-    return ImageTable(train.frame.assign(driver=train.frame["image"].map(of_image)), train.classes)
+    kept = train.where(there)
+    grouped = ImageTable(kept.frame.assign(driver=kept.frame["image"].map(of_image)), train.classes)
+    lost = [f"{path}: in no group, since it was broken when groups were made" for path in train.frame["path"][~there]]
+    return grouped, lost
 
 
 def make_packs(
@@ -108,8 +117,8 @@ def make_packs(
         if model is None:
             raise InputError("pack: expected SIZE=<height>x<width> or MODEL=<name>")
         size = load(ModelSettings, CONFIGS / "models", model, overrides).input.pack
-    elif not re.fullmatch(SIZE, size):
-        raise InputError(f"SIZE={size}: expected <height>x<width> in pixels, like 180x240")
+    elif not re.fullmatch(SIZE, size) or min(pixels(size)) < 16:
+        raise InputError(f"SIZE={size}: expected <height>x<width>, 16 px or more each, like 180x240")
     folder = context.places.pack(size)
     if (
         not context.data.is_dir()
@@ -123,19 +132,26 @@ def make_packs(
 def _pack_both(context: Context, size: str, force: bool, skip: bool) -> None:
     """Test images first: a photo among them must not be trained on."""
     tables, folder = competition.read_both(context.settings, context.data), context.places.pack(size)
-    train = _grouped(context, tables.train)
-    digest = folds.read(context.places.folds, train).digest
-    problems = list(tables.problems)
+    train, lost = _grouped(context, tables.train, skip)
+    table = folds.read(context.places.folds, train)
+    problems = tables.problems + lost
     strangers: Path | None = None
-    for kind, table in (("test", tables.test), ("train", train)):
-        rows = tuple(tables.problems)
-        job = Job(table, context.data, folder, kind, size, digest, skip, rows, strangers)
+    for kind, images in (("test", tables.test), ("train", train)):
+        rows = tuple(tables.problems + lost)
+        job = Job(images, context.data, folder, kind, size, table.digest, skip, rows, strangers)
         try:
             packing.write(job, force, hold=bool(problems) and not skip)
             strangers = job.path
         except BrokenPhotosError as broken:
             problems += broken.problems
     _refused(context, problems, skip)
+    drivers = pack.read(folder, "train", table.digest, size).drivers
+    for fold in range(table.count):
+        if 0 in (len(part) for part in table.rows(drivers, fold)):
+            raise InputError(
+                f"{folder}: every photo of fold {fold}'s drivers, or of all others, was left out; mend some, or lower folds: in "
+                f"configs/datasets/{context.dataset}.yaml and make folds FORCE=1"
+            )
 
 
 def _refused(context: Context, problems: list[str], skip: bool) -> list[str]:
@@ -148,8 +164,9 @@ def _refused(context: Context, problems: list[str], skip: bool) -> list[str]:
     if not problems or skip:
         path.unlink(missing_ok=True)
         return problems
-    write_text(path, "".join(f"{problem}\n" for problem in problems))
-    raise InputError(
-        f"{context.data}: {counted(problems)}; mend, or go on without with SKIP_BROKEN=1 "
-        f"(all are listed in {path}):{listed(problems)}"
-    )
+    head = f"{context.data}: {counted(problems)}; mend, or go on without with SKIP_BROKEN=1"
+    try:
+        write_text(path, "".join(f"{plain(problem)}\n" for problem in problems))
+    except InputError:  # no place for the whole list
+        raise InputError(f"{head}:{listed(problems, 50)}") from None
+    raise InputError(f"{head} (all are listed in {path}):{listed(problems)}")

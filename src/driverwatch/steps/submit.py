@@ -33,7 +33,7 @@ def finished_runs(context: Context, names: list[str]) -> tuple[list[runs.Run], F
     paths = [context.places.run(name) for name in names] or [
         p.parent for p in sorted(context.places.runs.glob("*/run.json"))
     ]
-    found = [run for run in map(runs.load, paths) if _is_finished(context, run, bool(names))]
+    found = [run for path in paths if (run := _loaded(path, bool(names))) and _is_finished(context, run, bool(names))]
     if not found:
         raise InputError(
             f"{context.places.runs}: no run is there that has finished every fold; run make train MODEL=... "
@@ -48,6 +48,16 @@ def finished_runs(context: Context, names: list[str]) -> tuple[list[runs.Run], F
                 f"{run.folder}: its pack holds other images than {found[0].folder}'s; leave one out with MODELS="
             )
     return found, folds, first
+
+
+def _loaded(path: Path, named: bool) -> runs.Run | None:
+    try:
+        return runs.load(path)
+    except InputError as error:
+        if named:
+            raise
+        say(f"left out: {error}")
+        return None
 
 
 def _is_finished(context: Context, run: runs.Run, named: bool) -> bool:
@@ -75,11 +85,12 @@ def _make_ensemble(context: Context, names: list[str], name: str, views: ViewSet
             f"{context.data / context.settings.sample_submission}: names no test image, so there is nothing to submit"
         )
     numbers = list(range(folds.count)) if fold is None else [fold]
-    left_out = _left_out(context, members)
-    packed = [image for image in sample if image not in left_out]
+    packed = [set(open_packs(context, m.run.settings.input.pack)[1]["test"].names) for m in members]
+    left_out = _left_out(context, members, sample, packed)
     prior = np.bincount(pack.labels, minlength=len(context.settings.classes)) / len(pack.labels)
-    known = blending.mean([blending.on_test(member, packed, numbers) for member in members])
-    test = blending.completed(known, packed, sample, prior)
+    test = blending.completed(
+        [_known(m, sample, names, numbers) for m, names in zip(members, packed, strict=True)], prior
+    )
     submission.write(test, sample, [context.settings.columns.image, *context.settings.classes], path)
     facts: dict[str, Any] = {
         "runs": {m.run.name: m.views for m in members},
@@ -97,13 +108,27 @@ def _make_ensemble(context: Context, names: list[str], name: str, views: ViewSet
     say(f"{path}: {len(sample)} images{guessed}, mean of {said}; {loss}{flattered}, checked")
 
 
-def _left_out(context: Context, members: list[Member]) -> dict[str, str]:
-    """Test images that `SKIP_BROKEN=1` left out of any member's pack, and why."""
-    found: dict[str, str] = {}
+def _known(member: Member, sample: list[str], packed: set[str], folds: list[int]) -> np.ndarray:
+    """A member's test probabilities in the sample's order, NaN where its pack lacks the image."""
+    there = np.array([image in packed for image in sample])
+    rows = np.full((len(sample), len(member.run.classes)), np.nan)
+    rows[there] = blending.on_test(member, [image for image in sample if image in packed], folds)
+    return rows
+
+
+def _left_out(context: Context, members: list[Member], sample: list[str], packed: list[set[str]]) -> dict[str, str]:
+    """Test images that no member's pack has (`SKIP_BROKEN=1` left them out), and why."""
+    reasons: dict[str, str] = {}
     for size in {member.run.settings.input.pack for member in members}:
         left = open_packs(context, size)[1]["test"].left_out
-        found |= dict(zip(left.names, left.reasons, strict=True))
-    return found
+        reasons |= dict(zip(left.names, left.reasons, strict=True))
+    nowhere = [image for image in sample if not any(image in names for names in packed)]
+    if unknown := [image for image in nowhere if image not in reasons]:
+        raise InputError(
+            f"{context.data / context.settings.sample_submission}: asks for {len(unknown)} images that no pack has "
+            f"({', '.join(unknown[:3])}); make pack FORCE=1, and train on it"
+        )
+    return {image: reasons[image] for image in nowhere}
 
 
 def _out_of_fold(members: list[Member], pack: Pack, folds: FoldTable) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import sys
 import threading
 from pathlib import Path
 
-from driverwatch.artifacts import digest_of_file, locked, sweep_partials
+from driverwatch.artifacts import locked, sweep_partials
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
 from driverwatch.errors import InputError
@@ -35,6 +35,7 @@ def train(
         for number in [fold] if fold is not None else range(folds.count):
             if not claimed.finished(number):
                 _in_own_process(context, claimed, number, weights, settings, lock)
+            claimed.verify(number)
             claimed.sweep(number)
     done = sum(claimed.finished(number) for number in range(folds.count))
     rest = f"make score DATASET={context.dataset}, make ensemble DATASET={context.dataset}"
@@ -82,7 +83,7 @@ def _in_own_process(
     if status != 0:
         raise InputError(
             f"{run.fold(number)}: fold {number} ended with status {status} (its own words stand above); "
-            "the same command (without FORCE=1) goes on from its last finished epoch"
+            "that mended, the same command without FORCE=1 goes on from its last finished epoch"
         )
 
 
@@ -137,12 +138,7 @@ def predict(context: Context, name: str, options: PredictSettings, fold: int | N
     with locked(run.folder):
         for number in numbers:
             sweep_partials(run.fold(number))
-            made, file = run.manifest(number), run.fold(number) / "weights.h5"
-            if not file.is_file() or digest_of_file(file) != made["weights"]:
-                raise InputError(
-                    f"{file}: is not what fold {number} was trained to; restore it, or train the fold anew with make train "
-                    f"FORCE=1 FOLD={number}"
-                )
+            file = run.verify(number)
             classifier = build(run.settings, len(run.classes), packs["train"].mean, None, load=False)
             load_state(file, {"model": classifier.weights})
             _, held_out = folds.rows(packs["train"].drivers, number)

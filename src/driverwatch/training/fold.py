@@ -105,9 +105,17 @@ class FoldTraining:
         """Train every stage that is not behind us, from the bundle if there is one."""
         if self.bundle.is_file():
             kept = load_state(self.bundle, {})
-            if kept["run"] != self.run.identity:
+            if kept.get("run") != self.run.identity:
                 raise InputError(f"{self.bundle}: is of another run than this folder's; make train FORCE=1 begins anew")
-            self.progress = Progress(**json.loads(kept["progress"]))
+            try:
+                self.progress = Progress(**json.loads(kept["progress"]))
+                stages = [row["stage"] for row in self.progress.history]
+            except (LookupError, TypeError, ValueError) as error:
+                raise InputError(
+                    f"{self.bundle}: not a whole bundle ({error}); make train FORCE=1 FOLD={self.number}"
+                ) from error
+            if len(stages) != self.progress.epoch:
+                raise InputError(f"{self.bundle}: not a whole bundle; make train FORCE=1 FOLD={self.number}")
             say(f"{self.run.name} fold {self.number}: goes on after epoch {self.progress.epoch}")
         log = HistoryLog(self.folder, self.progress.history)
         for stage in plan(self.run.settings):

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from driverwatch.artifacts import differences, digest_of, read_json, write_json
+from driverwatch.artifacts import differences, digest_of, digest_of_file, read_json, write_json
 from driverwatch.errors import InputError, listed
 from driverwatch.settings import DatasetSettings, ModelSettings, parse
 
@@ -55,6 +55,16 @@ class Run:
         """Remove what a fold that is finished needed on its way: a kill may have come before that was done."""
         for spent in SPENT if self.finished(number) else ():
             (self.fold(number) / spent).unlink(missing_ok=True)
+
+    def verify(self, number: int) -> Path:
+        """The weights of a finished fold, if they are what it was trained to. Raises as `manifest`, or if they are not."""
+        made, file = self.manifest(number), self.fold(number) / "weights.h5"
+        if not file.is_file() or digest_of_file(file) != made["weights"]:
+            raise InputError(
+                f"{file}: is not what fold {number} was trained to; restore it, or train the fold anew with make train "
+                f"FORCE=1 FOLD={number}"
+            )
+        return file
 
     def manifest(self, number: int) -> dict[str, Any]:
         """A finished fold's manifest.
@@ -178,7 +188,7 @@ def load(folder: Path) -> Run:
             made["packs"],
             made["weights"],
         )
-    except KeyError as error:
+    except (LookupError, TypeError) as error:
         raise InputError(f"{path}: lacks {error}; train anew with FORCE=1") from error
 
 

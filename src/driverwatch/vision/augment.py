@@ -56,6 +56,10 @@ def _probe(transforms: list[dict[str, dict[str, Any]]], where: str) -> None:
             raise InputError(
                 f"{where}: {name} does not take a photo alone ({' '.join(str(error).split())[:150]})"
             ) from error
+        if isinstance(keywords.get("scale"), dict | list) and _has_negative(keywords["scale"]):
+            raise InputError(
+                f"{where}: {name} mirrors by a negative scale, without moving left/right labels; use augment.mirror: keep or swap"
+            )
         if made.shape != photo.shape or made.dtype != photo.dtype:
             raise InputError(
                 f"{where}: {name} makes {made.dtype} {made.shape} of uint8 {photo.shape}; augmentation must keep size and type "
@@ -63,16 +67,22 @@ def _probe(transforms: list[dict[str, dict[str, Any]]], where: str) -> None:
             )
 
 
+def _has_negative(value: Any) -> bool:
+    if isinstance(value, dict | list):
+        return any(_has_negative(part) for part in (value.values() if isinstance(value, dict) else value))
+    return isinstance(value, int | float) and value < 0
+
+
 def build(transforms: list[dict[str, dict[str, Any]]], where: str = "policy") -> A.Compose:
     """Make an albumentations pipeline. Build one per thread: a pipeline carries its random state."""
     made = []
     for name, keywords in ((n, k) for transform in transforms for n, k in transform.items()):
-        kind = getattr(A, name, None)
+        kind = getattr(A, str(name), None)
         if not (isinstance(kind, type) and issubclass(kind, A.BasicTransform)):
             names = [
                 n for n in dir(A) if isinstance(getattr(A, n), type) and issubclass(getattr(A, n), A.BasicTransform)
             ]
-            raise InputError(f"{where}: {name} is no albumentations transform{nearest(name, names)}")
+            raise InputError(f"{where}: {name} is no albumentations transform{nearest(str(name), names)}")
         if name in MIRRORING:
             raise InputError(
                 f"{where}: {name} mirrors without moving left/right labels; use augment.mirror: keep or swap"
@@ -83,7 +93,7 @@ def build(transforms: list[dict[str, dict[str, Any]]], where: str = "policy") ->
             )
         try:
             made.append(kind(**keywords))
-        except (UserWarning, TypeError, ValueError) as error:
+        except Exception as error:  # whatever a transform finds wrong with its keywords
             raise InputError(f"{where}: {name}: {' '.join(str(error).split())}") from error
     return A.Compose(made)
 
