@@ -45,7 +45,7 @@ def weights_said(backbone: str) -> tuple[int, str]:
     from driverwatch.models.weights import build_trunk, find
     from driverwatch.settings import ModelSettings, parse
 
-    settings = parse(ModelSettings, {"backbone": backbone, "input": {"pack": "64x64", "size": "64x64"}}, "a model")
+    settings = parse(ModelSettings, {"backbone": backbone, "input": {"pack": "96x96", "size": "96x96"}}, "a model")
     try:
         build_trunk(settings, find(settings, Path("weights")))
     except InputError as error:
