@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 
 from driverwatch.artifacts import digest_of, replacing
+from driverwatch.data.pack import texts
 from driverwatch.errors import InputError
 
 
@@ -100,7 +101,7 @@ def read(path: Path, origin: dict[str, str]) -> Predictions:
             found = json.loads(file.attrs["origin"])
             if other := [key for key, value in origin.items() if found.get(key) != value]:
                 raise InputError(f"{path}: made from other {', '.join(other)} than today's; run make predict again")
-            names, probabilities = file["names"].asstr()[...], file["probabilities"][...]
+            names, probabilities = texts(file["names"]), file["probabilities"][...]
             contents = file.attrs["contents"]
     except (OSError, KeyError, ValueError, TypeError) as error:
         words = " ".join(str(error).split())[:150]
