@@ -22,7 +22,7 @@ from typing import IO, Any
 from driverwatch.errors import InputError
 
 PACKAGES = ("tensorflow", "keras", "albumentations", "opencv-python-headless", "simplejpeg", "numpy", "h5py")
-PIECE = 4096  # entries of a long list that are written out at once for its digest
+PIECE = 4096  # entries of a long list that are converted at once
 PATIENCE = 3.0  # seconds: a writer that was just killed may need a moment to be gone
 
 

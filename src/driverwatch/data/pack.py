@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
-from driverwatch.artifacts import digest_of, read_json
+from driverwatch.artifacts import PIECE, digest_of, read_json
 from driverwatch.data.threads import in_threads
 from driverwatch.errors import InputError
 from driverwatch.hdf5 import opened
@@ -137,6 +137,14 @@ def twins(path: Path, looks: np.ndarray) -> dict[int, str]:
         return {int(row): file["names"].asstr()[int(np.flatnonzero(known == looks[row])[-1])] for row in both}
 
 
+def texts(column: h5py.Dataset) -> np.ndarray:
+    """A column of text, object (N,), read in pieces: HDF5's own copy of each string is gone before the next piece."""
+    found = np.empty(column.shape, object)
+    for start in range(0, len(found), PIECE):
+        found[start : start + PIECE] = column.asstr()[start : start + PIECE]
+    return found
+
+
 def _opened(file: h5py.File, path: Path, made: dict[str, Any], size: tuple[int, int]) -> Pack:
     images = file["images"]
     offset, bytes_there = images.id.get_offset(), path.stat().st_size
@@ -156,14 +164,14 @@ def _opened(file: h5py.File, path: Path, made: dict[str, Any], size: tuple[int, 
     left = file["left_out"]
     return Pack(
         ImageBlock(str(path), offset or 0, images.shape),
-        file["names"].asstr()[...],
+        texts(file["names"]),
         file["labels"][...],
-        file["drivers"].asstr()[...],
+        texts(file["drivers"]),
         tuple(file.attrs["mean"]),
         tuple(file.attrs["std"]),
         file.attrs["digest"],
         made["folds"],
-        LeftOut(*(left[n].asstr()[...] if n != "labels" else left[n][...] for n in LeftOut._fields)),
+        LeftOut(*(texts(left[n]) if n != "labels" else left[n][...] for n in LeftOut._fields)),
     )
 
 

@@ -3,12 +3,14 @@
 import hashlib
 import json
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import h5py
 import numpy as np
 
 from driverwatch.artifacts import digest_of, replacing
+from driverwatch.data.pack import texts
 from driverwatch.errors import InputError
 from driverwatch.hdf5 import created, opened
 
@@ -32,7 +34,9 @@ class Predictions:
             raise InputError(
                 f"{self.where}: {len(self.names)} names for probabilities of shape {rows.shape}; predict again"
             )
-        if len(set(self.names)) != len(self.names):
+        if any(
+            one == next_one for one, next_one in pairwise(sorted(self.names))
+        ):  # a set would take 100 bytes per name
             raise InputError(f"{self.where}: an image is named twice; predict again")
         if not np.isfinite(rows).all() or (rows < 0).any():
             raise InputError(f"{self.where}: probabilities must be finite and not negative; predict again")
@@ -81,7 +85,7 @@ def _contents(names: np.ndarray, rows: np.ndarray, origin: dict[str, str]) -> st
 def is_of(path: Path, origin: dict[str, str], names: np.ndarray) -> bool:
     """Whether a whole file of this origin for these images is there already."""
     try:
-        return list(read(path, origin).names) == list(names)
+        return np.array_equal(read(path, origin).names, names)
     except InputError:
         return False
 
@@ -97,7 +101,9 @@ def read(path: Path, origin: dict[str, str]) -> Predictions:
     try:
         with opened(path) as file:
             found = json.loads(file.attrs["origin"])
-            names, probabilities = file["names"].asstr()[...], file["probabilities"][...]
+            if other := [key for key, value in origin.items() if found.get(key) != value]:
+                raise InputError(f"{path}: made from other {', '.join(other)} than today's; run make predict again")
+            names, probabilities = texts(file["names"]), file["probabilities"][...]
             contents = file.attrs["contents"]
     except (OSError, LookupError, ValueError, TypeError, AttributeError) as error:
         words = " ".join(str(error).split())[:150]
@@ -105,6 +111,4 @@ def read(path: Path, origin: dict[str, str]) -> Predictions:
     made = Predictions(names, probabilities, found, str(path))
     if contents != _contents(names, probabilities, found):
         raise InputError(f"{path}: was changed since it was written; predict again")
-    if other := [key for key, value in origin.items() if found.get(key) != value]:
-        raise InputError(f"{path}: made from other {', '.join(other)} than today's; run make predict again")
     return made
