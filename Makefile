@@ -167,7 +167,7 @@ docs: $(DEV) ## write docs/broken_input.md from the tests
 test-kills: $(DEV) ## kill the verbs before every change they make, and KILLS times at random
 	$(Q)PYTHONPATH=src $(PYTHON) tests/kills.py "$(or $(KILLS),60)"
 
-test-size: $(DEV) ## time and memory of each verb at 102,150 drawn photos against 9,900 (most of an hour), or of STEPS again
+test-size: $(DEV) ## time and memory of each verb at 102,150 drawn photos against 9,900 (a quarter of an hour), or of STEPS again
 	$(Q)PYTHONPATH=src $(PYTHON) tests/fullsize.py $(STEPS)
 
 lint: $(DEV) ## ruff and mypy

@@ -11,7 +11,19 @@ from driverwatch.doctor.requirements import applies, normalized, pins
 
 REBUILD = "Build it anew: rm -rf .venv && make setup"
 UNSEEN = note("not looked at, for want of a working .venv", "See environment")
-LIBRARIES = ("numpy", "scipy", "pandas", "sklearn", "h5py", "cv2", "simplejpeg", "PIL", "pydantic", "yaml", "albumentations")
+LIBRARIES = (
+    "numpy",
+    "scipy",
+    "pandas",
+    "sklearn",
+    "h5py",
+    "cv2",
+    "simplejpeg",
+    "PIL",
+    "pydantic",
+    "yaml",
+    "albumentations",
+)
 
 # what the environment's own Python says: installed versions, and the values that markers ask for
 _INSTALLED = """
