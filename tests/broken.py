@@ -229,6 +229,8 @@ TABLES = [
     Case("Tables", "Latin-1", table(lambda t: t.replace("p003", "p\udce9", 1)), FOLDS, "can't decode byte 0xe9"),
     Case("Tables", "a spreadsheet", lambda p: (p.data / TABLE).write_bytes(b"PK\3\4" + bytes(90)), FOLDS, "a ZIP archive or a spreadsheet"),
     Case("Tables", "rows of other lengths", table(lambda t: t.replace("p003,", "p003,x,y,z,", 1)), FOLDS, "expected a UTF-8 CSV"),
+    Case("Tables", "a column twice", table(lambda t: "\n".join(f"{r},{r.split(',')[0]}" for r in t.splitlines())), FOLDS, "column subject twice"),
+    Case("Tables", "control characters", table(lambda t: t.replace("p003,", "p0\x1b[31m3,", 1)), FOLDS, "control characters in subject"),
     Case("Tables", "an unknown class", table(lambda t: t.replace(",c3,", ",c33,")), FOLDS, r"unknown class c33 \(12 rows\)"),
     Case("Tables", "a name twice", table(lambda t: t + line(t, 1) + "\n"), FOLDS, "repeated name img_"),
     Case("Tables", "a blank cell", table(lambda t: t.replace(",c3,", ",,", 1)), FOLDS, "blank classname"),
@@ -256,6 +258,8 @@ FOLD_FILES = [
     Case("Folds", "a driver of other data", folds(lambda t: t.replace("p003", "p033")), FOLDS, "p033: in a fold, not in the data"),
     Case("Folds", "other counts", folds(lambda t: t.replace(",2,2,", ",3,1,", 1)), FOLDS, "counts per class"),
     Case("Folds", "words for numbers", folds(lambda t: t.replace("p003,0", "p003,zero").replace("p003,1", "p003,one")), FOLDS, "expected whole numbers"),
+    Case("Folds", "a number of 30 digits", folds(lambda t: t.replace("p003,0", "p003," + "9" * 30).replace("p003,1", "p003," + "9" * 30)), FOLDS, "expected whole numbers"),
+    Case("Folds", "columns in another order", folds(lambda t: t.replace("fold,images", "images,fold", 1)), FOLDS, "the columns driver,images,fold"),
     Case("Folds", "a gap in the numbers", folds(lambda t: t.replace("p003,0", "p003,7").replace("p003,1", "p003,7")), FOLDS, "numbered 0 to K-1"),
     Case("Folds", "a driver moved after training", folds(lambda t: t.replace("p003,0", "p003,9").replace("p003,1", "p003,0").replace("p003,9", "p003,1")), ENSEMBLE, "packed under other folds"),
     Case("Folds", "more folds asked for than there are", lambda p: p.edit("configs/datasets/drawn.yaml", lambda t: t.replace("folds: 2", "folds: 4")), FOLDS, "holds 2 folds, the dataset's YAML asks for 4"),
@@ -293,6 +297,8 @@ PACKS = [
     Case("Packs", "points into another file", pack(lambda f: [f.pop("names"), f.__setitem__("names", h5py.ExternalLink("/etc/passwd", "/names"))]), TRAIN, "points into another file"),
     Case("Packs", "manifest of another pack", lambda p: p.edit_json("build/drawn/pack/40x52/train.json", digest="0" * 64), TRAIN, "is not the pack that train.json describes"),
     Case("Packs", "manifest damaged", lambda p: (p.packs / "40x52" / "train.json").write_text("{"), TRAIN, "expected a JSON manifest"),
+    Case("Packs", "manifest lacks a key", lambda p: p.edit_json("build/drawn/pack/40x52/train.json", left_out=None), TRAIN, "left_out is missing or no dict"),
+    Case("Packs", "means edited", pack(lambda f: f.attrs.__setitem__("mean", [1.0, 2.0, 3.0])), TRAIN, "means were changed"),
     Case("Packs", "training and test exchanged", swapped, TRAIN, "fit|other|drivers differ"),
     Case("Packs", "of another size under this name", lambda p: (p.packs / "40x52").rename(p.packs / "44x52"), ["train", "tiny", "--run", "x", "--set", SET.replace("40x52", "44x52")], r"expected contiguous uint8 images \(44, 52\)"),
     Case("Packs", "photos changed since", lambda p: as_jpeg(p.photo(), np.full((48, 64, 3), 99, np.uint8)), PACK, "packed from other files"),
@@ -323,6 +329,8 @@ RUNS = [
     Case("Runs", "a fold of another run", lambda p: p.edit_json("build/drawn/runs/tiny/fold1/manifest.json", train_pack="x"), FIVE, "is of another run"),
     Case("Runs", "a fold's weights cut short", lambda p: cut(p.run / "fold0" / "weights.h5", 5000), PREDICT, "is not what fold 0 was trained to"),
     Case("Runs", "weights of another fold", lambda p: shutil.copyfile(p.run / "fold1" / "weights.h5", p.run / "fold0" / "weights.h5"), PREDICT, "is not what fold 0 was trained to"),
+    Case("Runs", "a finished fold's manifest empty", lambda p: (p.run / "fold0" / "manifest.json").write_bytes(b""), TRAIN, "expected a JSON manifest"),
+    Case("Runs", "a finished fold's weights gone", lambda p: (p.run / "fold1" / "weights.h5").unlink(), TRAIN, "is not what fold 1 was trained to"),
     Case("Runs", "a fold not finished", lambda p: (p.run / "fold1" / "manifest.json").unlink(), ["ensemble", "--models", "tiny"], "not every fold is finished"),
     Case("Runs", "named twice", lambda p: None, ["ensemble", "--models", "tiny tiny"], "tiny is named twice"),
 ]  # fmt: skip
@@ -379,6 +387,9 @@ SUBMISSIONS = [
     Case("Submissions", "a row missing", submission(lambda t: t.replace(line(t, 3) + "\n", "")), CHECK, "got 39 rows, 1 missing"),
     Case("Submissions", "a row twice", submission(lambda t: t + line(t, 3) + "\n"), CHECK, "1 repeated"),
     Case("Submissions", "an image nobody asked for", submission(lambda t: t + line(t, 3).replace("img_", "img_x") + "\n"), CHECK, "1 unknown"),
+    Case("Submissions", "a cell too many in each row", submission(lambda t: "\n".join([line(t, 0), *(f"{r},0.5" for r in t.splitlines()[1:])])), CHECK, "expected a UTF-8 CSV"),
+    Case("Submissions", "digits of another script", submission(lambda t: cell(t, 4, 3, "\u0660.\u0661")), CHECK, "expected numbers in every cell"),
+    Case("Submissions", "an underscore in a number", submission(lambda t: cell(t, 4, 3, "1_0e-2")), CHECK, "expected numbers in every cell"),
     Case("Submissions", "an empty cell", submission(lambda t: cell(t, 4, 3, "")), CHECK, "line 5: blank c2"),
     Case("Submissions", "NaN", submission(lambda t: cell(t, 4, 3, "nan")), CHECK, "line 5: expected probabilities"),
     Case("Submissions", "infinity", submission(lambda t: cell(t, 4, 3, "inf")), CHECK, "line 5: expected probabilities"),
@@ -423,6 +434,8 @@ SETTINGS = [
     Case("Settings", "no such backbone", model(lambda t: t.replace("backbone: tiny", "backbone: resnet52")), TRAIN, "did you mean resnet50"),
     Case("Settings", "a wrong type", lambda p: None, with_set("train.epochs=many"), "train.epochs: .*got 'many'"),
     Case("Settings", "out of range", lambda p: None, with_set("train.batch_size=0"), "greater than or equal to 1, got 0"),
+    Case("Settings", "without measure", lambda p: None, with_set("train.epochs=1000000"), "less than or equal to 10000"),
+    Case("Settings", "an octal number", lambda p: None, with_set("train.epochs=010"), "valid integer, got '010'"),
     Case("Settings", "not a number", lambda p: None, with_set("train.learning_rate=.nan"), "finite number, got nan"),
     Case("Settings", "no such choice", lambda p: None, with_set("train.optimizer=adamm"), "'sgd', 'adam' or 'adamw'"),
     Case("Settings", "a size that is none", lambda p: None, with_set("input.pack=40"), "must be <height>x<width>"),
@@ -434,6 +447,8 @@ SETTINGS = [
     Case("Settings", "policy: no such transform", policy("- Afine: {}"), TRAIN, "did you mean Affine"),
     Case("Settings", "policy: a wrong keyword", policy("- Affine: {rotat: 3}"), TRAIN, "rotat"),
     Case("Settings", "policy: mirrors", policy("- HorizontalFlip: {}"), TRAIN, "mirrors without moving left/right labels"),
+    Case("Settings", "policy: mirrors by its scale", policy("- Affine: {scale: {x: [-1, -1], y: [1, 1]}}"), TRAIN, "negative scale"),
+    Case("Settings", "policy: makes floats", policy("- ToFloat: {}"), TRAIN, "must keep size and type"),
     Case("Settings", "policy: changes the size", policy("- Resize: {height: 9, width: 9}"), TRAIN, "must keep size and type"),
     Case("Settings", "policy: runs code", policy("- Lambda: {image: print}"), TRAIN, "nothing that loads or runs"),
     Case("Settings", "data set: places without {image}", dataset("", 'train_images: "imgs/train/{label}"\n'), FOLDS, "must hold {image}"),
@@ -475,6 +490,14 @@ def arrays(path: Path, **named: np.ndarray) -> None:
         np.savez(file, **named)
 
 
+def not_finite(path: Path) -> None:
+    from keras.applications import MobileNetV2
+
+    made = MobileNetV2(weights=None, include_top=False, input_shape=(96, 96, 3))
+    made.weights[0].assign(made.weights[0].numpy() * np.nan)
+    made.save_weights(path)
+
+
 def another_network(path: Path) -> None:
     from driverwatch.models.tiny import tiny
 
@@ -485,8 +508,11 @@ WEIGHTS = [
     Case("Weights", "another network's (.npz)", weights(NPZ, lambda path: arrays(path, conv1=np.ones(3))), ["weights", "squeezenet"], "lacks conv1/kernel"),
     Case("Weights", "other shapes (.npz)", weights(NPZ, lambda path: arrays(path, **{"conv1/kernel": np.ones((3, 3, 3, 64))})), ["weights", "squeezenet"], "conv1/kernel is"),
     Case("Weights", "another network's (.weights.h5)", weights(KERAS_3, another_network), ["weights", "mobilenet_v2"], "arrays for 260 weights"),
+    Case("Weights", "NaN (.weights.h5)", weights(KERAS_3, not_finite), ["weights", "mobilenet_v2"], "holds NaN or infinity"),
     Case("Weights", "cut short (.weights.h5)", weights(KERAS_3, lambda path: [another_network(path), cut(path, 9000)]), ["weights", "mobilenet_v2"], "got another file"),
     Case("Weights", "cut short (.h5)", weights(KERAS_1, lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(99))), ["weights", "inception_v3"], "got another file"),
+    Case("Weights", "empty (.npz)", weights(NPZ, lambda path: path.write_bytes(b"")), ["weights", "squeezenet"], "not an .npz archive"),
+    Case("Weights", "cut short (.npz)", weights(NPZ, lambda path: [arrays(path, x=np.ones(900)), cut(path, 3000)]), ["weights", "squeezenet"], "not an .npz archive"),
     Case("Weights", "a pickle (.npz)", weights(NPZ, lambda path: path.write_bytes(pickle.dumps(Bomb()))), ["weights", "squeezenet"], "not an .npz archive"),
     Case("Weights", "a pickle inside (.npz)", weights(NPZ, lambda path: arrays(path, x=np.array([Bomb()], dtype=object))), ["weights", "squeezenet"], "allow_pickle=False"),
     Case("Weights", "a pickle (.h5)", weights(KERAS_1, lambda path: path.write_bytes(pickle.dumps(Bomb()))), ["weights", "inception_v3"], "got another file"),

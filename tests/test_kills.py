@@ -3,6 +3,7 @@
 A few kills of each kind; `make test-kills` does it before every change and many more times at random.
 """
 
+import subprocess
 from pathlib import Path
 
 import kills
@@ -30,6 +31,20 @@ def test_a_fold_killed_before_it_keeps_something(known: Reference, before: str, 
 
 def test_killed_at_random(known: Reference, tmp_path: Path) -> None:
     assert kills.killed_at_random(known, "train", 3, 2, tmp_path)[1] == []
+
+
+def test_two_at_once_never_both_write(known: Reference, tmp_path: Path) -> None:
+    project = known.before("train", tmp_path / "project")
+    both = [
+        subprocess.Popen(
+            kills.command("train"), cwd=project, env=kills.environment(), stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    said = [started.communicate()[1] for started in both]
+    assert sorted(started.returncode for started in both) == [0, 2]
+    assert "another command is writing here (process " in "".join(said)
+    assert kills.differing(known.states["train"], kills.state(project)) == []
 
 
 def test_the_comparison_sees_a_difference(known: Reference, tmp_path: Path) -> None:

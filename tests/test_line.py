@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -137,6 +139,30 @@ def test_subset_picks_the_listed_photos(verb: Verb, project: Path, data: Path, t
     ).unlink()
     lacks = verb("subset", "--source", data, "--data", tmp_path / "other")
     assert "lacks 1 of the listed photos" in lacks.stderr
+
+
+def test_a_list_of_photos_cannot_leave_its_folder(verb: Verb, project: Path, data: Path, tmp_path: Path) -> None:
+    table = data / "driver_imgs_list.csv"
+    for row, said in (
+        ("p000,c0,../../../evil.jpg", "not a plain file name"),
+        ("p000,c99,img_1.jpg", "unknown class c99"),
+    ):
+        (project / "configs/datasets/statefarm_mini_images.csv").write_text(f"subject,classname,img\n{row}\n")
+        table.write_text(table.read_text() + row + "\n")
+        made = verb("subset", "--source", data, "--data", tmp_path / "deep" / "picked")
+        assert made.returncode == 2
+        assert said in made.stderr
+    assert not list(tmp_path.rglob("evil.jpg"))
+    assert not (tmp_path / "deep").exists()
+
+
+def test_a_full_standard_output_is_one_sentence(project: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "driverwatch", "backbones"]
+        made = subprocess.run(command, cwd=project, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert made.returncode == 2
+    assert "No space left on device" in made.stderr
+    assert "Traceback" not in made.stderr
 
 
 def test_the_makefile_lists_every_target_and_variable() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from driverwatch.blend.ensemble import mean
+from driverwatch.blend.ensemble import completed, mean
 from driverwatch.blend.score import by, standard_error, summary
 from driverwatch.errors import InputError
 from driverwatch.inference import predictions
@@ -78,6 +78,17 @@ def test_alignment_refuses_missing_and_extra() -> None:
 def test_the_mean_is_the_mean() -> None:
     assert np.allclose(mean([rows(seed=1), rows(seed=2)]), (rows(seed=1) + rows(seed=2)) / 2, atol=1e-6)
     assert mean([rows()]).sum(axis=1) == pytest.approx(1)
+
+
+def test_members_that_lack_an_image_leave_it_to_the_others() -> None:
+    one, other = rows(seed=1), rows(seed=2)
+    known = np.array([[True, True, False, False, True, True], [True, False, True, False, True, True]])
+    members = [np.where(there[:, None], found, np.nan) for there, found in zip(known, (one, other), strict=True)]
+    found = completed(members, np.array([0.2, 0.3, 0.5]))
+    assert np.allclose(found[0], (one[0] + other[0]) / 2, atol=1e-6)
+    assert np.allclose(found[1], one[1], atol=1e-6)
+    assert np.allclose(found[2], other[2], atol=1e-6)
+    assert np.allclose(found[3], [0.2, 0.3, 0.5])
 
 
 @given(st.integers(1, 40), st.integers(0, 2**32 - 1), st.sampled_from([1.0, 0.01, 1e-6]))

@@ -27,6 +27,45 @@ def broken(data: Path, project: Path) -> dict[str, str]:
     return {"empty": photos[3].name, "missing": photos[60].name, "test": tests[5].name}
 
 
+def made(verb: Verb, *arguments: str) -> str:
+    """What a verb says, which must succeed."""
+    done = verb(*arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_fold_that_lost_all_its_photos_is_refused(verb: Verb, project: Path, data: Path) -> None:
+    options = ["--dataset", "drawn", "--data", str(data)]
+    made(verb, "folds", *options)
+    fold = pd.read_csv(project / "folds" / "drawn.csv").set_index("driver")["fold"]
+    for _, driver, label, image in pd.read_csv(data / "driver_imgs_list.csv").itertuples():
+        if fold[driver] == 1:
+            (data / "imgs" / "train" / label / image).write_bytes(b"")
+    lost = verb("pack", "--size", "24x32", *options, "--skip-broken")
+    assert lost.returncode == 2
+    assert "every photo of fold 1's drivers" in lost.stderr
+
+
+def test_groups_are_made_of_whole_photos_alone(verb: Verb, project: Path, data: Path) -> None:
+    """Broken photos look alike to nobody; once mended they are in no group, until groups are made anew."""
+    settings = project / "configs" / "datasets" / "drawn.yaml"
+    settings.write_text(settings.read_text() + "columns: {driver: null}\n")
+    options, photo = ["--dataset", "drawn", "--data", str(data)], sorted(data.glob("imgs/train/c4/*.jpg"))[0]
+    whole = photo.read_bytes()
+    photo.write_bytes(b"")
+    assert verb("folds", *options).returncode == 2
+    assert f"left out: imgs/train/c4/{photo.name}" in made(verb, "folds", *options, "--skip-broken")
+    groups = pd.read_csv(project / "folds" / "drawn_groups.csv")
+    assert len(groups) == 119
+    made(verb, "pack", "--size", "24x32", *options, "--skip-broken")
+    photo.write_bytes(whole)
+    stale = verb("pack", "--size", "32x32", *options)
+    assert stale.returncode == 2
+    assert "make folds FORCE=1" in stale.stderr
+    made(verb, "folds", *options, "--force")
+    made(verb, "pack", "--size", "32x32", *options)
+
+
 def test_the_whole_line_without_what_is_broken(verb: Verb, project: Path, data: Path, broken: dict[str, str]) -> None:
     options = ["--dataset", "drawn", "--data", str(data)]
 

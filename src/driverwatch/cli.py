@@ -239,6 +239,7 @@ def main() -> None:
     except SystemExit as end:
         if end.code == 130:  # Ctrl-C
             print("driverwatch: interrupted; the same command goes on", file=sys.stderr)
+        _flush()
         raise
     except Exception as error:  # a file that was edited or damaged in a way not thought of, or a defect
         words = " ".join(str(error).split())[:200]
@@ -246,6 +247,15 @@ def main() -> None:
             f"unexpected {type(error).__name__} ({words}); DEBUG=1 shows where. If no file was edited or damaged, this is a "
             "defect: please report it with what DEBUG=1 shows"
         )
+
+
+def _flush() -> None:
+    """Find a standard output that is full now: at the interpreter's end it would be a traceback and status 120."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _refuse(f"standard output: {error.strerror}; what was asked for is done or goes on with the same command")
 
 
 def _refuse(sentence: str) -> NoReturn:

@@ -59,15 +59,13 @@ def hashes(paths: Sequence[str], data: Path) -> tuple[np.ndarray, list[str]]:
         for start in track(range(0, len(files), CHUNK), len(files), "hash", step=CHUNK):
             for row, (bits, problem) in enumerate(pool.map(_hash_file, files[start : start + CHUNK]), start):
                 found[row] = bits
-                problems += [problem] if problem else []
+                problems += [f"{paths[row]}: {problem}"] if problem else []
     return found, problems
 
 
 def _hash_file(path: Path) -> tuple[np.ndarray | int, str | None]:
     photo = examine(path, (SIDE + 1, SIDE + 1))
-    return (0 if photo.pixels is None else photo_hash(photo.pixels)), (
-        f"{path}: {photo.problem}" if photo.problem else None
-    )
+    return (0 if photo.pixels is None else photo_hash(photo.pixels)), photo.problem
 
 
 def group(hashes: np.ndarray, distance: int = DISTANCE, chunk: int = CHUNK) -> np.ndarray:

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from driverwatch.artifacts import digest_of, digest_of_file, locked, provenance, read_json, write_json
+from driverwatch.artifacts import digest_of, digest_of_file, locked, provenance, read_json, reason, way_out, write_json
 from driverwatch.data import drawing
 from driverwatch.data.drawing import POSES, Driver, draw
 from driverwatch.data.threads import in_threads
@@ -74,8 +74,12 @@ def write(options: SampleOptions, settings: DatasetSettings, data: Path, force: 
             return say(f"{data}: up to date (seed {options.seed})")
         shutil.rmtree(partial, ignore_errors=True)
         start, shots = time.monotonic(), plan(options, len(settings.classes))
-        _draw_all(shots, options, settings, partial)
-        _write_tables(shots, settings, partial)
+        try:
+            _draw_all(shots, options, settings, partial)
+            _write_tables(shots, settings, partial)
+        except OSError as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise InputError(f"{data}: not drawn ({reason(error)}); {way_out(error)}, and run again") from error
         seconds = round(time.monotonic() - start, 1)
         write_json(partial / "sample.json", {**wanted, "seconds": seconds, **provenance()})
         os.sync()  # pictures first, then their folder's name
