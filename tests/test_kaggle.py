@@ -96,8 +96,9 @@ def test_other_counts_are_refused_and_nothing_takes_the_folders_place(context: C
 def started(*arguments: str, **environment: str) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "driverwatch", *arguments, "--dataset", "there", "--client", STANDIN]
     return subprocess.Popen(
-        command, env={**os.environ, **environment}, start_new_session=True, stderr=subprocess.DEVNULL
-    )
+        command, env={**os.environ, **environment}, start_new_session=True, stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    )  # fmt: skip
 
 
 def until(process: "subprocess.Popen[bytes]", ready: Callable[[], bool]) -> None:
