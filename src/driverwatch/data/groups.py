@@ -50,16 +50,16 @@ def photo_hash(image: np.ndarray) -> np.ndarray:
     return np.packbits(darker).view(np.uint64)
 
 
-def hashes(paths: Sequence[str], data: Path) -> tuple[np.ndarray, list[str]]:
-    """Hashes of the photos at `paths` below `data`, uint64 (N, 8), and what is wrong with those that are 0: broken ones."""
+def hashes(paths: Sequence[str], data: Path) -> tuple[np.ndarray, dict[int, str]]:
+    """Hashes of the photos at `paths` below `data`, uint64 (N, 8), and which rows are of broken photos, with what is wrong."""
     cv2.setNumThreads(1)  # the pool is the parallelism
-    files, problems = [data / path for path in paths], []
+    files, problems = [data / path for path in paths], {}
     found = np.zeros((len(files), WORDS), np.uint64)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in track(range(0, len(files), CHUNK), len(files), "hash", step=CHUNK):
             for row, (bits, problem) in enumerate(pool.map(_hash_file, files[start : start + CHUNK]), start):
                 found[row] = bits
-                problems += [f"{paths[row]}: {problem}"] if problem else []
+                problems |= {row: f"{paths[row]}: {problem}"} if problem else {}
     return found, problems
 
 

@@ -72,9 +72,9 @@ def _make_groups(context: Context, train: ImageTable, skip: bool) -> None:
     from driverwatch.data import groups
 
     found, broken = groups.hashes(list(train.frame["path"]), context.data)
-    for problem in _refused(context, broken, skip):
+    for problem in _refused(context, list(broken.values()), skip):
         say(f"left out: {problem}")
-    seen = np.asarray(found.any(axis=1))
+    seen = ~np.isin(np.arange(len(found)), list(broken))
     numbers = groups.group(found[seen], context.settings.group_distance)
     frame = pd.DataFrame({"image": train.where(seen).names, "group": groups.group_names(numbers)})
     with replacing(context.places.groups) as temporary:
