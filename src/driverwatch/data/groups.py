@@ -53,7 +53,8 @@ def photo_hash(image: np.ndarray) -> np.ndarray:
 def hashes(paths: Sequence[str], data: Path) -> tuple[np.ndarray, dict[int, str]]:
     """Hashes of the photos at `paths` below `data`, uint64 (N, 8), and which rows are of broken photos, with what is wrong."""
     cv2.setNumThreads(1)  # the pool is the parallelism
-    files, problems = [data / path for path in paths], {}
+    files = [data / path for path in paths]
+    problems: dict[int, str] = {}
     found = np.zeros((len(files), WORDS), np.uint64)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in track(range(0, len(files), CHUNK), len(files), "hash", step=CHUNK):
