@@ -164,7 +164,7 @@ test: $(DEV) ## the tests
 docs: $(DEV) ## write docs/broken_input.md from the tests
 	$(Q)WRITE_DOCS=1 $(PYTHON) -m pytest tests/test_broken_input.py
 
-test-kills: $(DEV) ## kill the verbs before every change they make, and KILLS times at random
+test-kills: $(DEV) ## kill the verbs before each change they make, and KILLS times at random
 	$(Q)PYTHONPATH=src $(PYTHON) tests/kills.py "$(or $(KILLS),60)"
 
 test-size: $(DEV) ## time and memory of each verb at 102,150 drawn photos against 9,900 (a quarter of an hour), or of STEPS again

@@ -10,7 +10,8 @@ import kills
 import pytest
 
 from driverwatch.data import sample
-from driverwatch.settings import DatasetSettings, load
+from driverwatch.dataset_settings import DatasetSettings
+from driverwatch.settings import load
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from driverwatch.artifacts import differences, digest_of, locked, read_json, replacing, require_space, write_json
+from driverwatch.artifacts import differences, digest_of, read_json, require_space
 from driverwatch.errors import InputError
+from driverwatch.writing import locked, replacing, write_json
 
 
 def test_an_interrupted_write_leaves_what_was_there(tmp_path: Path) -> None:
@@ -31,7 +32,9 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_the_lock_refuses_a_second_writer_and_ends_with_its_process(tmp_path: Path) -> None:
-    code = f"from driverwatch.artifacts import locked\nfrom pathlib import Path\nwith locked(Path({str(tmp_path)!r})): pass"
+    code = (
+        f"from driverwatch.writing import locked\nfrom pathlib import Path\nwith locked(Path({str(tmp_path)!r})): pass"
+    )
     with locked(tmp_path):
         second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         assert "another command is writing here" in second.stderr
@@ -77,6 +80,6 @@ def test_a_digest_taken_in_pieces_is_that_of_the_whole(count: int) -> None:
 
 
 def test_space_is_asked_first(tmp_path: Path) -> None:
-    require_space(tmp_path / "not" / "there" / "yet", 1)
+    require_space(tmp_path / "not" / "there" / "yet", 1, "it", "do without")
     with pytest.raises(InputError, match="GB are free"):
-        require_space(tmp_path, 10**18)
+        require_space(tmp_path, 10**18, "it", "do without")

@@ -15,8 +15,9 @@ from conftest import MINI, ROOT
 
 from driverwatch import cli
 from driverwatch.data import sample
+from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.errors import InputError
-from driverwatch.settings import DatasetSettings, load
+from driverwatch.settings import load
 
 pytestmark = pytest.mark.line
 TABLE = ROOT / "docs" / "broken_input.md"

@@ -69,7 +69,7 @@ def test_token_folder_of_ones_own(place: Make, tmp_path: Path) -> None:
     says(kaggle_token.token(s), "note", "$KAGGLE_CONFIG_DIR")
     write(tmp_path / "kept/kaggle.json", WHOLE, 0o600)
     says(kaggle_token.token(s), "ok", "$KAGGLE_CONFIG_DIR/kaggle.json")
-    (tmp_path / "kept/access_token").mkdir()
+    (s.home / ".kaggle/access_token").mkdir(parents=True)  # the newer file lies there alone, and comes first
     says(kaggle_token.token(s), "problem", "cannot be read")
 
 
@@ -177,14 +177,17 @@ def test_an_empty_folder_and_nothing_but_the_standard_library(tmp_path: Path) ->
     assert list((tmp_path / "empty").iterdir()) == []
 
 
-@pytest.mark.parametrize("path", [*sorted(PACKAGE.glob("*.py")), PACKAGE.parent / "backbones.py"], ids=lambda p: p.name)
+READ = [*sorted(PACKAGE.glob("*.py")), *(PACKAGE.parent / name for name in ("backbones.py", "kaggle/credentials.py"))]
+
+
+@pytest.mark.parametrize("path", READ, ids=lambda p: p.name)
 def test_old_pythons_can_read_it(path: Path) -> None:
     tree = ast.parse(path.read_text(), feature_version=(3, 8))
     for node in ast.walk(tree):
         names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
         names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
         for name in names:
-            ours = name.startswith(("driverwatch.doctor", "driverwatch.backbones"))
+            ours = name.startswith(("driverwatch.doctor", "driverwatch.backbones", "driverwatch.kaggle.credentials"))
             assert ours or name.split(".")[0] in sys.stdlib_module_names, name
 
 

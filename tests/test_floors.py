@@ -8,15 +8,16 @@ import pytest
 SOURCE = Path(__file__).resolve().parent.parent / "src" / "driverwatch"
 FLOORS = [
     {"errors", "terminal", "metrics", "backbones"},
-    {"artifacts", "hdf5", "yaml_files"},
-    {"settings", "doctor"},
+    {"artifacts", "hdf5", "writing", "yaml_files"},
+    {"settings"},
+    {"dataset_settings"},
     {"vision", "models"},
     {"data"},
     {"inference"},
     {"training"},
     {"blend", "kaggle"},
     {"steps"},
-    {"cli"},
+    {"cli", "doctor"},
     {"__main__", "__init__"},
 ]
 KERAS = {"models", "training", "inference"}

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from driverwatch.data import competition, folds
 from driverwatch.data.competition import ImageTable
 from driverwatch.data.folds import FoldTable, assign
+from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.errors import InputError
-from driverwatch.settings import DatasetSettings
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ import pandas as pd
 import pytest
 from conftest import ROOT, Verb
 
-from driverwatch import artifacts
-from driverwatch.artifacts import digest_of_file, write_json
+from driverwatch import writing
+from driverwatch.artifacts import digest_of_file
 from driverwatch.data.competition import read_sample_submission
 from driverwatch.errors import InputError
 from driverwatch.kaggle import ledger
@@ -26,6 +26,7 @@ from driverwatch.kaggle.client import Client, parsed
 from driverwatch.steps.context import Context, open_context
 from driverwatch.steps.fetch import fetch
 from driverwatch.steps.upload import Patience, submit
+from driverwatch.writing import write_json
 
 STANDIN = str(ROOT / "tests" / "standin_kaggle.py")
 SLUG = "state-farm-distracted-driver-detection"
@@ -157,7 +158,7 @@ def test_a_killed_unpacking_goes_on_without_the_client(
 
 
 def test_two_at_once_do_not_both_write(context: Context, remote: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(artifacts, "PATIENCE", 0.0)
+    monkeypatch.setattr(writing, "PATIENCE", 0.0)
     first = started("data", STANDIN_SLOW="0.3")
     until(first, lambda: calls(remote, "download") > 0)
     with pytest.raises(InputError, match="another command is writing here"):

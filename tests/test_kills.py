@@ -1,6 +1,6 @@
 """SIGKILL at any moment, the same command again, and the result is bit by bit that of an uninterrupted run.
 
-A few kills of each kind; `make test-kills` does it before every change and many more times at random.
+A few kills of each kind; `make test-kills` does it before each change and many more times at random.
 """
 
 import subprocess

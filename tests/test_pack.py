@@ -11,14 +11,15 @@ import cv2
 import h5py
 import numpy as np
 import pytest
+from conftest import SHARED
 
 from driverwatch.data import competition, filling, pack, packing
 from driverwatch.data.competition import ImageTable
 from driverwatch.data.filling import Job
 from driverwatch.data.packing import BrokenPhotosError
 from driverwatch.data.photos import examine
+from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.errors import InputError
-from driverwatch.settings import DatasetSettings
 
 SIZE = "24x32"
 
@@ -100,6 +101,15 @@ def test_exif_turns_and_grey_becomes_rgb(tmp_path: Path) -> None:
     upright = examine(tmp_path / "turned.jpg", (64, 48))
     assert upright.pixels is not None
     assert np.array_equal(upright.pixels, np.rot90(decoded.pixels, -1))
+
+
+@pytest.mark.skipif(not (SHARED / "statefarm").is_dir(), reason="no folder of real photos beside the project")
+def test_real_photos_decode_to_the_pixels_of_opencv() -> None:
+    for path in sorted((SHARED / "statefarm").rglob("*.jpg"))[::20]:
+        photo = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
+        found = examine(path, photo.shape[:2])
+        assert np.array_equal(found.pixels, photo)
+        assert found.traits == ()
 
 
 def test_the_same_again_changes_nothing(table: ImageTable, data: Path, tmp_path: Path) -> None:

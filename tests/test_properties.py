@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from driverwatch.data.competition import read_both, read_train
+from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.errors import InputError
 from driverwatch.inference import predictions
 from driverwatch.inference.predictions import Predictions
 from driverwatch.kaggle import submission
-from driverwatch.settings import DatasetSettings
 
 relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 CLASSES = [f"c{i}" for i in range(10)]

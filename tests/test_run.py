@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 from conftest import ROOT
 
-from driverwatch.artifacts import read_json, write_json
+from driverwatch.artifacts import read_json
+from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.errors import InputError
-from driverwatch.settings import DatasetSettings, ModelSettings, load
+from driverwatch.settings import ModelSettings, load
 from driverwatch.training import run as runs
+from driverwatch.writing import write_json
 
 
 def wanted(overrides: str = "", **other: Any) -> dict[str, Any]:

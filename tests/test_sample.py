@@ -10,8 +10,8 @@ import pytest
 from conftest import MINI
 
 from driverwatch.data import competition, sample
+from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.errors import InputError
-from driverwatch.settings import DatasetSettings
 
 
 def contents(folder: Path) -> dict[str, str]:

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.errors import InputError
-from driverwatch.settings import DatasetSettings, EnsembleSettings, ModelSettings, load, pixels
+from driverwatch.settings import EnsembleSettings, ModelSettings, load, pixels
 
 GOOD = "backbone: tiny\nweights: none\ninput: {pack: 40x40, size: 36x36}\n"
 

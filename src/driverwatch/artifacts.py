@@ -1,7 +1,5 @@
-"""Where things lie and how they are written: whole or not at all, with a manifest beside them."""
+"""Where things lie, and what they are: manifests, digests, differences, what made them."""
 
-import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -9,21 +7,17 @@ import platform
 import re
 import shutil
 import subprocess
-import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from driverwatch.errors import InputError
 
 PACKAGES = ("tensorflow", "keras", "albumentations", "opencv-python-headless", "simplejpeg", "numpy", "h5py")
 PIECE = 4096  # entries of a long list that are converted at once
-PATIENCE = 3.0  # seconds: a writer that was just killed may need a moment to be gone
 
 
 @dataclass(frozen=True)
@@ -71,110 +65,6 @@ def plain_name(name: str, variable: str) -> str:
             f"{variable}={name}: expected letters, digits, '.', '_' and '-', beginning with a letter or digit"
         )
     return name
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success flush it to disk and rename it over `path`.
-
-    After a kill, a full disk or an exception `path` is what it was before. An `OSError` becomes one sentence.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
-        os.close(handle)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({reason(error)}); {way_out(error)}.") from error
-    temporary = Path(name)
-    try:
-        yield temporary
-        _flush(temporary)
-        temporary.chmod(0o644)
-        temporary.replace(path)
-        _flush(path.parent)
-    except OSError as error:
-        raise InputError(
-            f"{path}: not written ({reason(error)}); what was there before is unchanged; {way_out(error)}, and run again."
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def reason(error: OSError) -> str:
-    """The operating system's own words: HDF5 wraps them in a paragraph of addresses."""
-    return os.strerror(error.errno) if error.errno else str(error)
-
-
-def way_out(error: OSError) -> str:
-    """What to do about an error of the disk."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return "free space"
-    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-        return "make the folder writable"
-    return "see that the disk and the folder are whole"
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def sweep_partials(folder: Path) -> None:
-    """Remove temporary files that a killed writer left in `folder`; call it under the lock of those who write there."""
-    for partial in folder.glob(".*.partial"):
-        if partial.is_file():
-            partial.unlink(missing_ok=True)
-
-
-@contextmanager
-def locked(folder: Path, name: str = ".lock", sweep: tuple[Path, ...] | None = None) -> Iterator[int]:
-    """Hold `folder` for one writer; a second one is refused after `PATIENCE`.
-
-    Yields the lock's file descriptor: a process that inherits it goes on holding the lock, and the lock ends with the
-    last of them, however they end. Temporary files of killed writers are removed first, from `sweep` (None: from `folder`).
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / name).open("a+")
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written ({reason(error)}); {way_out(error)}.") from error
-    with lock:
-        _take(lock, folder)
-        for swept in (folder,) if sweep is None else sweep:
-            sweep_partials(swept)
-        yield lock.fileno()
-
-
-def _take(lock: IO[str], folder: Path) -> None:
-    end = time.monotonic() + PATIENCE
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        except BlockingIOError:
-            if time.monotonic() > end:
-                lock.seek(0)
-                raise InputError(
-                    f"{folder}: another command is writing here (process {lock.read().strip() or 'unknown'}); "
-                    "wait for it to end, then run again."
-                ) from None
-            time.sleep(0.05)
-    with suppress(OSError):  # on a full disk the lock holds all the same
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-
-
-def write_text(path: Path, text: str) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -236,14 +126,14 @@ def _short(value: object) -> str:
     return f"{text[1:13]}…" if isinstance(value, str) and len(value) == 64 else text
 
 
-def require_space(folder: Path, needed: int) -> None:
+def require_space(folder: Path, needed: int, what: str, way_out: str) -> None:
     """Refuse before writing when `folder`'s disk has fewer than `needed` bytes (and a tenth) free."""
     existing = next(p for p in [folder.absolute(), *folder.absolute().parents] if p.exists())
     free = shutil.disk_usage(existing).free
     if free < needed * 1.1:
         raise InputError(
-            f"{folder}: needs {needed / 1e9:.1f} GB and a tenth, but only {free / 1e9:.1f} GB are free; "
-            "free space or choose a smaller pack size."
+            f"{folder}: {what} needs {needed / 1e9:.1f} GB and a tenth, but only {free / 1e9:.1f} GB are free; free space, or "
+            f"{way_out}"
         )
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from driverwatch.errors import InputError, plain
+from driverwatch.errors import InputError, printable
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -228,7 +228,7 @@ def main() -> None:
     except InputError as error:
         _refuse(str(error))
     except OSError as error:  # of a place that no artefact's writer watches over
-        from driverwatch.artifacts import reason, way_out
+        from driverwatch.writing import reason, way_out
 
         place = f"{error.filename}: " if error.filename else ""
         _refuse(f"{place}{reason(error)}; {way_out(error)}, and run again")
@@ -261,5 +261,5 @@ def _flush() -> None:
 def _refuse(sentence: str) -> NoReturn:
     if os.environ.get("DEBUG"):
         traceback.print_exc()
-    print("driverwatch: " + "\n".join(plain(line, 2000) for line in sentence.split("\n")), file=sys.stderr)
+    print("driverwatch: " + "\n".join(printable(line, 2000) for line in sentence.split("\n")), file=sys.stderr)
     sys.exit(2)

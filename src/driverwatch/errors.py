@@ -1,6 +1,11 @@
 """The one exception a user is meant to read, and the wording of such sentences."""
 
 import difflib
+import zipfile
+import zlib
+
+# all that zipfile raises on a damaged archive; the last for a method of compression that it does not know
+DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError)
 
 
 class InputError(Exception):
@@ -13,12 +18,12 @@ class InputError(Exception):
 
 def listed(problems: list[str], first: int = 8) -> str:
     """Join problems into an indented list that names the first offenders and counts the rest."""
-    shown = "".join(f"\n  - {plain(problem)}" for problem in problems[:first])
+    shown = "".join(f"\n  - {printable(problem)}" for problem in problems[:first])
     rest = len(problems) - first
     return shown + (f"\n  - and {rest} more" if rest > 0 else "")
 
 
-def plain(text: str, longest: int = 300) -> str:
+def printable(text: str, longest: int = 300) -> str:
     """Text that a terminal or a file can take: a stranger's control characters and bytes escaped, and not too much of it."""
     safe = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
     return safe if len(safe) <= longest else f"{safe[:longest]}…"

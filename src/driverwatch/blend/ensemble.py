@@ -16,9 +16,10 @@ from driverwatch.training.run import Run
 
 @dataclass(frozen=True)
 class Member:
-    """A run and the view set it takes part with."""
+    """A run, the pack of test images that it was predicted on, and the view set it takes part with."""
 
     run: Run
+    test: Pack
     views: ViewSet
 
 
@@ -58,9 +59,16 @@ def _read(member: Member, fold: int, kind: str) -> Predictions:
 
 
 def on_test(member: Member, names: list[str], folds: list[int]) -> np.ndarray:
-    """Mean over `folds` of the test images' probabilities, float64 (len(names), C), in the order of `names`."""
-    made = [_read(member, fold, "test").aligned_to(names) for fold in folds]
-    return np.stack(made).mean(axis=0, dtype=np.float64)
+    """Mean over `folds` of the test images' probabilities, float64 (len(names), C), in the order of `names`.
+
+    Rows of images that the member's pack was made without (`SKIP_BROKEN=1`) are NaN.
+    """
+    lacked = set(member.test.left_out.names)
+    known = [name for name in names if name not in lacked]
+    made = [_read(member, fold, "test").aligned_to(known) for fold in folds]
+    rows = np.full((len(names), len(member.run.classes)), np.nan)
+    rows[[name not in lacked for name in names]] = np.stack(made).mean(axis=0, dtype=np.float64)
+    return rows
 
 
 def completed(members: list[np.ndarray], prior: np.ndarray) -> np.ndarray:

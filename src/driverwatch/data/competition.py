@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from driverwatch.data.tables import cell_problems, name_problems, read_csv, read_text
-from driverwatch.errors import InputError, counted, listed, plain
-from driverwatch.settings import DatasetSettings
+from driverwatch.dataset_settings import DatasetSettings
+from driverwatch.errors import InputError, counted, listed, printable
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png"}
 
@@ -85,7 +85,7 @@ def read_both(settings: DatasetSettings, data: Path) -> Tables:
             absent.remove(path)
         elif Path(path).name not in dropped:
             strange.append(path)
-    extra = [f"extra file {plain(path)} (in no table)" for path in sorted(strange)]
+    extra = [f"extra file {printable(path)} (in no table)" for path in sorted(strange)]
     missing = sorted(path for path in absent if not (data / path).exists())
     return Tables(train, test, problems + twice + extra, missing)
 

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from driverwatch.artifacts import digest_of, write_text
+from driverwatch.artifacts import digest_of
 from driverwatch.data.competition import ImageTable
 from driverwatch.data.tables import numbers, read_csv
 from driverwatch.errors import InputError, listed
+from driverwatch.writing import write_text
 
 EXCHANGED = 1000  # drivers whose pairs are all tried: 8 MB a table, some 20 ms a round
 

@@ -8,13 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from driverwatch.artifacts import (
-    locked,
-    provenance,
-    replacing,
-    require_space,
-    write_json,
-)
+from driverwatch.artifacts import provenance, require_space
 from driverwatch.data import pack
 from driverwatch.data.filling import Filler, Job, source_digest, table_digest
 from driverwatch.data.photos import source_of
@@ -22,6 +16,7 @@ from driverwatch.data.threads import in_threads
 from driverwatch.errors import InputError
 from driverwatch.settings import pixels
 from driverwatch.terminal import say
+from driverwatch.writing import locked, replacing, write_json
 
 
 class BrokenPhotosError(InputError):
@@ -32,32 +27,34 @@ class BrokenPhotosError(InputError):
         self.problems = problems
 
 
-def write(job: Job, force: bool = False, hold: bool = False) -> None:
+def write(job: Job, force: bool = False) -> None:
     """Pack a table, unless that is done already for the same sources.
 
     With `job.skip` broken photos are left out and recorded. A pack of the same sources under other folds keeps its pixels:
     only the digest it repeats is renewed.
 
-    Args:
-        hold: examine every photo, so that all that is broken is known, and write nothing.
-
     Raises:
-        BrokenPhotosError: photos that cannot be packed (all of them), or with `hold` in any case.
+        BrokenPhotosError: photos that cannot be packed, all of them.
         InputError: too little space, or a pack of other sources in the way (without `force`).
     """
     with locked(job.folder):
         if not force and _is_kept(job):
             return
-        if hold:
-            raise BrokenPhotosError(_broken(job))
         start, signature = time.monotonic(), _signature(job)
         height, width = pixels(job.size)
-        require_space(job.folder, len(job.table) * height * width * 3)
+        require_space(job.folder, len(job.table) * height * width * 3, "the pack", "choose a smaller pack size")
         with replacing(job.path) as temporary:
             facts = _fill_sound(temporary, job)
         facts |= {"signature": signature, "folds": job.folds, "size": job.size, "stamp": pack.stamp(job.path)}
         write_json(job.manifest, {**facts, "seconds": round(time.monotonic() - start, 1), **provenance()})
         _tell(job, facts)
+
+
+def broken(job: Job) -> list[str]:
+    """All that is wrong with the photos of a job, a line each; nothing is written."""
+    filler = Filler(job, {}, np.zeros(len(job.table), "S64"))
+    filler.look_through()
+    return _lines(job, filler.broken)
 
 
 def _tell(job: Job, facts: dict[str, Any]) -> None:
@@ -84,8 +81,8 @@ def _is_kept(job: Job) -> bool:
         return False
     signature = _signature(job)
     if made.get("signature") != signature and made["digest"] != _source_digest(job, made["left_out"]):
-        if not job.skip and (broken := _broken(job)):
-            raise BrokenPhotosError(broken)
+        if not job.skip and (lines := broken(job)):
+            raise BrokenPhotosError(lines)
         raise InputError(
             f"{job.path}: packed from other files than {job.data} now holds; make pack FORCE=1 packs anew (runs on the old "
             "pack then no longer count), or use another DATASET"
@@ -99,13 +96,6 @@ def _is_kept(job: Job) -> bool:
         write_json(job.manifest, made | today)
     say(f"{job.path}: up to date ({made['images']} images)")
     return True
-
-
-def _broken(job: Job) -> list[str]:
-    """All that is broken, nothing written."""
-    filler = Filler(job, {}, np.zeros(len(job.table), "S64"))
-    filler.look_through()
-    return _lines(job, filler.broken)
 
 
 def _source_digest(job: Job, left_out: dict[str, str]) -> str:

@@ -4,8 +4,6 @@ Frames come in clips of near-duplicates and test drivers are nowhere in training
 nearest-neighbour classifier looks perfect on a random split and fails on a driver split.
 """
 
-import os
-import shutil
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,13 +13,15 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from driverwatch.artifacts import digest_of, digest_of_file, locked, provenance, read_json, reason, way_out, write_json
+from driverwatch.artifacts import digest_of, digest_of_file, provenance, read_json
 from driverwatch.data import drawing
 from driverwatch.data.drawing import POSES, Driver, draw
 from driverwatch.data.threads import in_threads
+from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.errors import InputError
-from driverwatch.settings import DatasetSettings, Size, Strict, pixels
+from driverwatch.settings import Size, Strict, pixels
 from driverwatch.terminal import say, track
+from driverwatch.writing import making, replacing_folder, write_json
 
 
 @dataclass(frozen=True)
@@ -66,28 +66,15 @@ def write(options: SampleOptions, settings: DatasetSettings, data: Path, force: 
         "drawing": digest_of_file(Path(drawing.__file__)),
         "layout": _layout(settings),
     }
-    with locked(data.parent, f".{data.name}.lock", sweep=()):
-        old, partial = (data.with_name(f".{data.name}.{end}") for end in ("old", "partial"))
-        if old.exists() and not data.exists():  # killed between the two renames below
-            old.rename(data)
+    with making(data):
         if _is_drawn(data, wanted, force):
             return say(f"{data}: up to date (seed {options.seed})")
-        shutil.rmtree(partial, ignore_errors=True)
         start, shots = time.monotonic(), plan(options, len(settings.classes))
-        try:
+        with replacing_folder(data) as partial:
             _draw_all(shots, options, settings, partial)
             _write_tables(shots, settings, partial)
-        except OSError as error:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise InputError(f"{data}: not drawn ({reason(error)}); {way_out(error)}, and run again") from error
-        seconds = round(time.monotonic() - start, 1)
-        write_json(partial / "sample.json", {**wanted, "seconds": seconds, **provenance()})
-        os.sync()  # pictures first, then their folder's name
-        shutil.rmtree(old, ignore_errors=True)
-        if data.exists():
-            data.rename(old)
-        partial.rename(data)
-        shutil.rmtree(old, ignore_errors=True)
+            seconds = round(time.monotonic() - start, 1)
+            write_json(partial / "sample.json", {**wanted, "seconds": seconds, **provenance()})
     test = sum(shot.test for shot in shots)
     return say(
         f"{data}: {len(shots) - test} labelled images of {options.drivers} drivers, "

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from driverwatch.artifacts import locked, require_space
+from driverwatch.artifacts import require_space
 from driverwatch.data.tables import name_problems, read_csv
+from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.errors import InputError, listed
-from driverwatch.settings import DatasetSettings
 from driverwatch.terminal import say, track
+from driverwatch.writing import making, replacing_folder
 
 
 def pick(settings: DatasetSettings, source: Path, data: Path) -> None:
@@ -20,42 +21,54 @@ def pick(settings: DatasetSettings, source: Path, data: Path) -> None:
     Raises:
         InputError: no list, something in the way, or photos that the download lacks or labels otherwise (all listed).
     """
-    if settings.subset is None:
-        raise InputError("subset: this dataset's YAML names no list (subset: <csv>); use DATASET=statefarm_mini")
     named = settings.columns
-    columns = [column for column in (named.driver, named.label, named.image) if column]
-    wanted, full = (
-        read_csv(Path(settings.subset), columns)[columns],
-        read_csv(source / settings.table, columns)[columns],
-    )
-    problems = name_problems(wanted[named.image])[0]
-    problems += [f"unknown class {name}" for name in sorted(set(wanted[named.label]) - set(settings.classes))]
-    if problems or wanted.empty:
-        raise InputError(f"{settings.subset}: expected a list of photos:{listed(problems or ['it names none'])}")
-    known, asked = ({tuple(row) for row in frame.itertuples(index=False)} for frame in (full, wanted))
-    missing = sorted(" ".join(row) for row in asked - known)
+    wanted = _wanted(settings)
     paths = [
         settings.train_images.format(label=label, image=image)
         for label, image in zip(wanted[named.label], wanted[named.image], strict=True)
     ]
+    _refuse_lacking(settings, source, wanted, paths)
+    with making(data):
+        if data.exists():
+            raise InputError(f"{data}: is there already; remove it, or name another DATA= folder")
+        size = sum((source / path).stat().st_size for path in paths)
+        require_space(data.parent, size, "the copy", "name a folder on a larger disk with DATA=")
+        with replacing_folder(data) as partial:
+            _copy(paths, source, partial)
+            wanted.to_csv(partial / settings.table, index=False, lineterminator="\n")
+            (partial / settings.test_images.format(image="x")).parent.mkdir(parents=True, exist_ok=True)
+            header = pd.DataFrame(columns=[named.image, *settings.classes])
+            header.to_csv(partial / settings.sample_submission, index=False, lineterminator="\n")
+    say(f"{data}: {len(wanted)} photos" + (f" of {wanted[named.driver].nunique()} drivers" if named.driver else ""))
+
+
+def _columns(settings: DatasetSettings) -> list[str]:
+    named = settings.columns
+    return [column for column in (named.driver, named.label, named.image) if column]
+
+
+def _wanted(settings: DatasetSettings) -> pd.DataFrame:
+    """The listed rows; a list that could lead out of its folder, or nowhere, is refused."""
+    if settings.subset is None:
+        raise InputError("subset: this dataset's YAML names no list (subset: <csv>); use DATASET=statefarm_mini")
+    wanted = read_csv(Path(settings.subset), _columns(settings))[_columns(settings)]
+    problems = name_problems(wanted[settings.columns.image])[0]
+    strange = set(wanted[settings.columns.label]) - set(settings.classes)
+    problems += [f"unknown class {name}" for name in sorted(strange)]
+    if problems or wanted.empty:
+        raise InputError(f"{settings.subset}: expected a list of photos:{listed(problems or ['it names none'])}")
+    return wanted
+
+
+def _refuse_lacking(settings: DatasetSettings, source: Path, wanted: pd.DataFrame, paths: list[str]) -> None:
+    full = read_csv(source / settings.table, _columns(settings))[_columns(settings)]
+    known, asked = ({tuple(row) for row in frame.itertuples(index=False)} for frame in (full, wanted))
+    missing = sorted(" ".join(row) for row in asked - known)
     missing += [f"file {path}" for path in paths if not (source / path).is_file()]
     if missing:
         raise InputError(
             f"{source}: lacks {len(missing)} of the listed photos; is it the whole download?{listed(missing)}"
         )
-    if data.exists():
-        raise InputError(f"{data}: is there already; remove it, or name another DATA= folder")
-    with locked(data.parent, f".{data.name}.lock", sweep=()):
-        require_space(data.parent, sum((source / path).stat().st_size for path in paths))
-        partial = data.with_name(f".{data.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        _copy(paths, source, partial)
-        wanted.to_csv(partial / settings.table, index=False, lineterminator="\n")
-        (partial / settings.test_images.format(image="x")).parent.mkdir(parents=True)
-        header = pd.DataFrame(columns=[settings.columns.image, *settings.classes])
-        header.to_csv(partial / settings.sample_submission, index=False, lineterminator="\n")
-        partial.rename(data)
-    say(f"{data}: {len(wanted)} photos" + (f" of {wanted[named.driver].nunique()} drivers" if named.driver else ""))
 
 
 def _copy(paths: list[str], source: Path, target: Path) -> None:

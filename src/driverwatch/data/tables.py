@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from driverwatch.errors import InputError, counted, listed, nearest, plain
+from driverwatch.errors import InputError, counted, listed, nearest, printable
 
 PLAIN = r"[^/\\\0\r\n]+"  # a file name that stays in its folder
 BOMS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"PK\3\4": "a ZIP archive or a spreadsheet", b"\x1f\x8b": "gzip"}
@@ -29,18 +29,15 @@ def read_text(path: Path, expected: list[str]) -> pd.DataFrame:
             raise ValueError(f"column {', '.join(twice)} twice")
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; see that its name, DATA= and DATASET= are right") from None
-    except (
-        ValueError,
-        OSError,
-        pd.errors.ParserWarning,
-    ) as error:  # pandas' parser and decoding errors are ValueErrors
+    # pandas' parser and decoding errors are ValueErrors
+    except (ValueError, OSError, pd.errors.ParserWarning) as error:
         raise InputError(
-            f"{path}: expected a UTF-8 CSV with columns {', '.join(expected)}, got {plain(' '.join(str(error).split()))}"
+            f"{path}: expected a UTF-8 CSV with columns {', '.join(expected)}, got {printable(' '.join(str(error).split()))}"
         ) from error
     if missing := [column for column in expected if column not in frame]:
         names = list(map(str, frame.columns))
         raise InputError(
-            f"{path}: missing column {', '.join(missing)}; got {plain(', '.join(names), 200)}{nearest(missing[0], names)}"
+            f"{path}: missing column {', '.join(missing)}; got {printable(', '.join(names), 200)}{nearest(missing[0], names)}"
         )
     return frame.fillna("")
 

@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 
 from driverwatch.doctor.finding import Finding, Surroundings, note, ok, problem
+from driverwatch.kaggle.credentials import folder, json_files, token_files
 
 PAIR = ("KAGGLE_USERNAME", "KAGGLE_KEY")
 HOW = (
@@ -16,7 +17,7 @@ HOW = (
 
 
 def token(s: Surroundings) -> Finding:
-    """A token in the environment comes first, then the files in KAGGLE_CONFIG_DIR or ~/.kaggle."""
+    """A token in the environment comes first, then the files, in the order in which the client looks."""
     if s.environ.get("KAGGLE_API_TOKEN", "").strip():
         return ok("KAGGLE_API_TOKEN is set")
     given = [name for name in PAIR if s.environ.get(name, "").strip()]
@@ -25,12 +26,19 @@ def token(s: Surroundings) -> Finding:
     if given:
         other = next(name for name in PAIR if name not in given)
         return problem(f"{given[0]} is set without {other}", "Set both, or neither and keep the token in a file")
+    for path in (*token_files(s.home), *json_files(s.environ, s.home)):
+        if path.exists():
+            return _file(path, _shown(path, s))
+    return note(f"none in the environment nor in {_shown(folder(s.environ, s.home), s)}", HOW)
+
+
+def _shown(path: Path, s: Surroundings) -> str:
+    """A path as the documentation writes it."""
     configured = s.environ.get("KAGGLE_CONFIG_DIR", "")
-    folder, shown = (Path(configured), "$KAGGLE_CONFIG_DIR") if configured else (s.home / ".kaggle", "~/.kaggle")
-    for name in ("access_token", "kaggle.json"):
-        if (folder / name).exists():
-            return _file(folder / name, f"{shown}/{name}")
-    return note(f"none in the environment nor in {shown}", HOW)
+    for place, name in ((configured, "$KAGGLE_CONFIG_DIR"), (str(s.home), "~")):
+        if place and Path(place) in (path, *path.parents):
+            return str(Path(name) / path.relative_to(place))
+    return str(path)
 
 
 def _file(path: Path, shown: str) -> Finding:

@@ -9,10 +9,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from driverwatch.artifacts import digest_of, replacing
+from driverwatch.artifacts import digest_of
 from driverwatch.data.pack import texts
 from driverwatch.errors import InputError
 from driverwatch.hdf5 import created, opened
+from driverwatch.writing import replacing
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """Unpack a downloaded zip: inside its folder alone, plain files alone, only so much, and after a kill only the rest."""
 
 import re
-import shutil
 import stat
 import unicodedata
 import zipfile
@@ -11,19 +10,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from driverwatch.errors import InputError, listed
+from driverwatch.artifacts import require_space
+from driverwatch.errors import DAMAGED_ZIP, InputError, listed
 from driverwatch.terminal import track
+from driverwatch.writing import reason, way_out
 
 CHUNK = 1 << 20
 BLOCK = 4096  # what a file takes on disk beyond its bytes, at most, on common file systems
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # Python bounds the memory of these two alone while it reads
-DAMAGE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    EOFError,
-    NotImplementedError,
-    ValueError,
-)  # all that zipfile raises on damage
+LARGER = "name a folder on a larger disk with DATA="
 
 
 @dataclass(frozen=True)
@@ -52,17 +47,6 @@ class _Member:
 def readable(path: Path) -> bool:
     """Whether `path` ends as a whole zip does; a download that broke off does not."""
     return path.is_file() and zipfile.is_zipfile(path)
-
-
-def require_room(folder: Path, needed: int, what: str) -> None:
-    """Refuse before writing when `folder`'s disk has fewer than `needed` bytes (and a tenth) free."""
-    existing = next(p for p in [folder.absolute(), *folder.absolute().parents] if p.exists())
-    free = shutil.disk_usage(existing).free
-    if free < needed * 1.1:
-        raise InputError(
-            f"{folder}: {what} needs {needed / 1e9:.1f} GB and a tenth, but only {free / 1e9:.1f} GB are free; "
-            "free space, or name a folder on a larger disk with DATA="
-        )
 
 
 def unpack(archive: Path, target: Path, limits: Limits | None = None) -> None:
@@ -94,12 +78,12 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
-    except DAMAGE as error:
+    except DAMAGED_ZIP as error:
         raise InputError(f"{path}: is damaged or no zip ({error}); remove it and run the same command again") from error
     except OSError as error:
         raise InputError(
-            f"{error.filename or path}: cannot be written or read ({error.strerror}); make room or the folder "
-            "writable, then run the same command again: it goes on"
+            f"{error.filename or path}: cannot be written or read ({reason(error)}); {way_out(error)}, then run the same "
+            "command again: it goes on"
         ) from error
 
 
@@ -114,12 +98,12 @@ def _planned(archive: zipfile.ZipFile, path: Path, target: Path, prefix: str, bu
     """The files of an archive and where they go; every name is checked before the first is written."""
     problems, members = [], []
     for info in archive.infolist():
-        if reason := _refused(info):
-            problems.append(f"{info.orig_filename!r} {reason}")
+        if why := _refused(info):
+            problems.append(f"{info.orig_filename!r} {why}")
             continue
         name = prefix + info.filename
-        if reason := _claimed(name, info.is_dir(), budget):
-            problems.append(f"{name!r} {reason}")
+        if why := _claimed(name, info.is_dir(), budget):
+            problems.append(f"{name!r} {why}")
         budget.bytes += info.file_size
         if not info.is_dir():
             members.append(_Member(info, target / name))
@@ -168,7 +152,7 @@ def _claimed(name: str, folder: bool, budget: _Budget) -> str:
 def _write_all(archive: zipfile.ZipFile, path: Path, members: list[_Member]) -> None:
     missing = [m.info.file_size + BLOCK for m in members if not _size_fits(m)]
     if members:
-        require_room(members[0].path.parent, sum(missing), f"unpacking {path.name}")
+        require_space(members[0].path.parent, sum(missing), f"unpacking {path.name}", LARGER)
     folders: set[Path] = set()
     for member in track(members, len(members), f"unpack {path.name}", "files"):
         if member.path.parent not in folders:

@@ -4,9 +4,12 @@ Places and order as in the official client 2.2.4 (`authenticate`) and kagglesdk 
 versions before 1.8 know kaggle.json and its two variables alone.
 """
 
+from __future__ import annotations  # the doctor reads this, on older Pythons too
+
 import base64
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 HOW = (
@@ -18,12 +21,22 @@ SECRETS = ("username", "key", "token", "access_token", "refresh_token", "proxy")
 SHORTEST = 6  # shorter values are no tokens, and hiding them would hide half of every line
 
 
-def folder() -> Path:
+def folder(environ: Mapping[str, str], home: Path) -> Path:
     """The folder that kaggle.json lies in; the newer files lie in ~/.kaggle alone."""
-    home = Path.home() / ".kaggle"
-    if named := os.environ.get("KAGGLE_CONFIG_DIR"):
+    if named := environ.get("KAGGLE_CONFIG_DIR"):
         return Path(named)
-    return home if home.exists() else Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "kaggle"
+    usual = home / ".kaggle"
+    return usual if usual.exists() else Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "kaggle"
+
+
+def token_files(home: Path) -> list[Path]:
+    """Where a token may lie alone in a file."""
+    return [home / ".kaggle" / name for name in ("access_token", "access_token.txt")]
+
+
+def json_files(environ: Mapping[str, str], home: Path) -> list[Path]:
+    """Where a token may lie in a JSON file, the older kind first."""
+    return list(dict.fromkeys([folder(environ, home) / "kaggle.json", home / ".kaggle" / "credentials.json"]))
 
 
 def how_to() -> str:
@@ -33,10 +46,12 @@ def how_to() -> str:
 def places() -> list[str]:
     """Where a token is, the one that the client takes first at the front; none of them may be valid."""
     found = ["KAGGLE_API_TOKEN"] if os.environ.get("KAGGLE_API_TOKEN") else []
-    found += [str(path) for path in _token_files() if _text(path)]
+    found += [str(path) for path in token_files(Path.home()) if _text(path)]
     if os.environ.get("KAGGLE_KEY"):
         found.append("KAGGLE_KEY")
-    found += [str(path) for path in _json_files() if _secrets_in(path).keys() & {"key", "refresh_token"}]
+    found += [
+        str(path) for path in json_files(os.environ, Path.home()) if _secrets_in(path).keys() & {"key", "refresh_token"}
+    ]
     return found
 
 
@@ -45,8 +60,8 @@ def secrets() -> list[str]:
     named = os.environ.get("KAGGLE_API_TOKEN", "")
     keys = {"KAGGLE_KEY": os.environ.get("KAGGLE_KEY", "")}
     users = {os.environ.get("KAGGLE_USERNAME", "")}
-    values = {named, *map(_text, _token_files()), _text(Path(named))}  # it may name a file
-    for path in _json_files():
+    values = {named, *map(_text, token_files(Path.home())), _text(Path(named))}  # it may name a file
+    for path in json_files(os.environ, Path.home()):
         content = _secrets_in(path)
         keys |= {f"{path} {name}": value for name, value in content.items() if name != "username"}
         users.add(content.get("username", ""))
@@ -60,14 +75,6 @@ def redacted(text: str, hidden: list[str]) -> str:
     for value in hidden:
         text = text.replace(value, "***")
     return text
-
-
-def _token_files() -> list[Path]:
-    return [Path.home() / ".kaggle" / name for name in ("access_token", "access_token.txt")]
-
-
-def _json_files() -> list[Path]:
-    return list(dict.fromkeys([folder() / "kaggle.json", Path.home() / ".kaggle" / "credentials.json"]))
 
 
 def _text(path: Path) -> str:

@@ -6,8 +6,8 @@ import re
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
-from driverwatch.artifacts import write_text
 from driverwatch.errors import InputError
+from driverwatch.writing import write_text
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from driverwatch.artifacts import replacing
 from driverwatch.data.tables import numbers, read_csv
 from driverwatch.errors import InputError
+from driverwatch.writing import replacing
 
 CLIP = 1e-5  # a confident mistake costs at most ln(1e5) = 11.5 instead of Kaggle's 34.5
 TOLERANCE = 0.01  # of a row's sum: three decimals may miss by 0.005, and Kaggle divides each row by its sum
@@ -33,11 +33,14 @@ def write(probabilities: np.ndarray, names: list[str], header: list[str], path: 
 
 
 def check(path: Path, names: list[str], header: list[str]) -> np.ndarray:
-    """Refuse what Kaggle would refuse or silently rescale; return the probabilities, float64 (N, C), in the order of `names`.
+    """Refuse what Kaggle would refuse, and rows that are no distribution.
+
+    Returns:
+        The probabilities, float64 (N, C), in the order of `names`.
 
     Raises:
         InputError: another header, images missing, repeated or unknown, values that are no probabilities, rows that do
-            not sum to 1.
+            not sum to about 1.
     """
     frame = read_csv(path, header)
     if list(frame.columns) != header:

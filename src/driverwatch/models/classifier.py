@@ -6,13 +6,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from driverwatch.artifacts import replacing
 from driverwatch.backbones import BACKBONES
 from driverwatch.errors import InputError, nearest
 from driverwatch.hdf5 import created, opened
 from driverwatch.models.scaling import ChannelScaling
 from driverwatch.models.weights import build_trunk
 from driverwatch.settings import HeadSettings, ModelSettings, pixels
+from driverwatch.writing import replacing
 
 
 class Classifier(keras.Model):

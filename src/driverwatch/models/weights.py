@@ -2,7 +2,6 @@
 
 import importlib
 import zipfile
-import zlib
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,10 @@ import numpy as np
 
 from driverwatch.artifacts import digest_of_file
 from driverwatch.backbones import BACKBONES
-from driverwatch.errors import InputError, listed, nearest
+from driverwatch.errors import DAMAGED_ZIP, InputError, listed, nearest
 from driverwatch.hdf5 import opened
 from driverwatch.settings import ModelSettings, pixels
 
-ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, NotImplementedError)
 LARGEST = 2 * 10**9  # bytes of unpacked arrays; VGG16 with its dense layers has 0.55e9
 
 
@@ -110,7 +108,7 @@ def _fill(trunk: Any, path: Path) -> None:
             if path.name.endswith(".weights.h5"):
                 _compare_shapes(trunk, file)
         trunk.load_weights(str(path))
-    except (ValueError, OSError, LookupError, TypeError, AttributeError, MemoryError, EOFError, *ZIP_ERRORS) as error:
+    except (OSError, LookupError, TypeError, AttributeError, MemoryError, *DAMAGED_ZIP) as error:
         raise InputError(
             f"{path}: expected weights of {trunk.name}, got another file ({' '.join(str(error).split())[:200]}); "
             "check WEIGHTS= and the model's backbone"

@@ -11,8 +11,9 @@ from driverwatch.data import pack as packs
 from driverwatch.data.competition import ImageTable
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
+from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.errors import InputError
-from driverwatch.settings import DatasetSettings, load
+from driverwatch.settings import load
 
 CONFIGS = Path("configs")
 

@@ -4,13 +4,14 @@ import os
 import shutil
 from pathlib import Path
 
-from driverwatch.artifacts import locked
+from driverwatch.artifacts import require_space
 from driverwatch.data import competition
 from driverwatch.errors import InputError, counted, listed
 from driverwatch.kaggle import archive
 from driverwatch.kaggle.client import Client
 from driverwatch.steps.context import Context
 from driverwatch.terminal import say
+from driverwatch.writing import making
 
 
 def fetch(context: Context, command: str) -> None:
@@ -21,14 +22,12 @@ def fetch(context: Context, command: str) -> None:
     Raises:
         InputError: no such competition, something else in `DATA`, or whatever stops the client or the archive.
     """
-    slug, data = (
-        slug_of(context),
-        context.data.resolve(),
-    )  # a link to a larger disk is followed before anything is written
+    slug = slug_of(context)
+    data = context.data.resolve()  # a link to a larger disk is followed before anything is written
     if data.exists() and not data.is_dir():
         raise InputError(f"{context.data}: is a file; move it away or name a folder with DATA=")
     folder = data.with_name(f"{data.name}.download")
-    with locked(data.parent, f".{data.name}.lock", sweep=()) as lock:
+    with making(data) as lock:
         if data.is_dir() and any(data.iterdir()):
             way_out = "this folder is no whole competition; move it away, or name another with DATA="
             said = _verified(context, data, way_out)
@@ -86,7 +85,7 @@ def _download(context: Context, client: Client, folder: Path) -> None:
     if context.settings.expected is not None:
         there = path.stat().st_size if path.is_file() else 0
         needed = int(context.settings.expected.gigabytes * 2e9) - there  # the archive, and as much again unpacked
-        archive.require_room(folder, needed, "the download and its unpacking")
+        require_space(folder, needed, "the download and its unpacking", archive.LARGER)
     folder.mkdir(parents=True, exist_ok=True)
     say(f"{path}: downloading")
     client.download(folder)

@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from driverwatch.artifacts import locked, replacing, write_text
 from driverwatch.data import competition, folds, pack, packing, sample
 from driverwatch.data.competition import ImageTable
 from driverwatch.data.filling import Job
 from driverwatch.data.packing import BrokenPhotosError
 from driverwatch.data.tables import read_csv
-from driverwatch.errors import InputError, counted, listed, plain
+from driverwatch.errors import InputError, counted, listed, printable
 from driverwatch.settings import SIZE, ModelSettings, load, pixels
 from driverwatch.steps.context import CONFIGS, Context
 from driverwatch.terminal import say
+from driverwatch.writing import locked, replacing, write_text
 
 
 def draw(context: Context, options: sample.SampleOptions, force: bool) -> None:
@@ -139,8 +139,11 @@ def _pack_both(context: Context, size: str, force: bool, skip: bool) -> None:
     for kind, images in (("test", tables.test), ("train", train)):
         rows = tuple(tables.problems + lost)
         job = Job(images, context.data, folder, kind, size, table.digest, skip, rows, strangers)
+        if problems and not skip:  # nothing will be written, but all that is broken is said at once
+            problems += packing.broken(job)
+            continue
         try:
-            packing.write(job, force, hold=bool(problems) and not skip)
+            packing.write(job, force)
             strangers = job.path
         except BrokenPhotosError as broken:
             problems += broken.problems
@@ -166,7 +169,7 @@ def _refused(context: Context, problems: list[str], skip: bool) -> list[str]:
         return problems
     head = f"{context.data}: {counted(problems)}; mend, or go on without with SKIP_BROKEN=1"
     try:
-        write_text(path, "".join(f"{plain(problem)}\n" for problem in problems))
+        write_text(path, "".join(f"{printable(problem)}\n" for problem in problems))
     except InputError:  # no place for the whole list
         raise InputError(f"{head}:{listed(problems, 50)}") from None
     raise InputError(f"{head} (all are listed in {path}):{listed(problems)}")

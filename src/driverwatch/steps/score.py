@@ -19,10 +19,10 @@ from driverwatch.training.run import Run
 
 def print_scores(context: Context, names: list[str]) -> None:
     """Log loss and accuracy per run and view set, and per fold, driver and class of what an ensemble would take."""
-    found, folds, pack = finished_runs(context, names)
+    found, tests, folds, pack = finished_runs(context, names)
     rows = {
-        f"{run.name} {views}": submission.clipped(blending.out_of_fold(Member(run, views), pack, folds))
-        for run in found
+        f"{run.name} {views}": submission.clipped(blending.out_of_fold(Member(run, test, views), pack, folds))
+        for run, test in zip(found, tests, strict=True)
         for views in blending.views_there(run, folds.count)
     }
     honest = [f"{run.name} {blending.honest_views(run)}" for run in found]

@@ -2,11 +2,11 @@
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from driverwatch.artifacts import digest_of_file, locked, provenance, write_json
+from driverwatch.artifacts import digest_of_file, provenance
 from driverwatch.blend import ensemble as blending
 from driverwatch.blend.ensemble import Member
 from driverwatch.data import competition
@@ -20,10 +20,20 @@ from driverwatch.steps.context import CONFIGS, Context, open_packs
 from driverwatch.steps.train import refuse_fold
 from driverwatch.terminal import say
 from driverwatch.training import run as runs
+from driverwatch.writing import locked, write_json
 
 
-def finished_runs(context: Context, names: list[str]) -> tuple[list[runs.Run], FoldTable, Pack]:
-    """The named runs (default: every finished one), with the folds and a training pack they all share.
+class Finished(NamedTuple):
+    """Finished runs, each one's pack of test images, and the folds and a training pack they all share."""
+
+    runs: list[runs.Run]
+    tests: list[Pack]
+    folds: FoldTable
+    train: Pack
+
+
+def finished_runs(context: Context, names: list[str]) -> Finished:
+    """The named runs (default: every finished one).
 
     Raises:
         InputError: none there, a named one not finished or named twice, or runs on other folds or other images.
@@ -47,7 +57,7 @@ def finished_runs(context: Context, names: list[str]) -> tuple[list[runs.Run], F
             raise InputError(
                 f"{run.folder}: its pack holds other images than {found[0].folder}'s; leave one out with MODELS="
             )
-    return found, folds, first
+    return Finished(found, [packs["test"] for _, packs in opened], folds, first)
 
 
 def _loaded(path: Path, named: bool) -> runs.Run | None:
@@ -85,12 +95,9 @@ def _make_ensemble(context: Context, names: list[str], name: str, views: ViewSet
             f"{context.data / context.settings.sample_submission}: names no test image, so there is nothing to submit"
         )
     numbers = list(range(folds.count)) if fold is None else [fold]
-    packed = [set(open_packs(context, m.run.settings.input.pack)[1]["test"].names) for m in members]
-    left_out = _left_out(context, members, sample, packed)
+    left_out = _left_out(members)
     prior = np.bincount(pack.labels, minlength=len(context.settings.classes)) / len(pack.labels)
-    test = blending.completed(
-        [_known(m, sample, names, numbers) for m, names in zip(members, packed, strict=True)], prior
-    )
+    test = blending.completed([blending.on_test(member, sample, numbers) for member in members], prior)
     submission.write(test, sample, [context.settings.columns.image, *context.settings.classes], path)
     facts: dict[str, Any] = {
         "runs": {m.run.name: m.views for m in members},
@@ -108,27 +115,10 @@ def _make_ensemble(context: Context, names: list[str], name: str, views: ViewSet
     say(f"{path}: {len(sample)} images{guessed}, mean of {said}; {loss}{flattered}, checked")
 
 
-def _known(member: Member, sample: list[str], packed: set[str], folds: list[int]) -> np.ndarray:
-    """A member's test probabilities in the sample's order, NaN where its pack lacks the image."""
-    there = np.array([image in packed for image in sample])
-    rows = np.full((len(sample), len(member.run.classes)), np.nan)
-    rows[there] = blending.on_test(member, [image for image in sample if image in packed], folds)
-    return rows
-
-
-def _left_out(context: Context, members: list[Member], sample: list[str], packed: list[set[str]]) -> dict[str, str]:
-    """Test images that no member's pack has (`SKIP_BROKEN=1` left them out), and why."""
-    reasons: dict[str, str] = {}
-    for size in {member.run.settings.input.pack for member in members}:
-        left = open_packs(context, size)[1]["test"].left_out
-        reasons |= dict(zip(left.names, left.reasons, strict=True))
-    nowhere = [image for image in sample if not any(image in names for names in packed)]
-    if unknown := [image for image in nowhere if image not in reasons]:
-        raise InputError(
-            f"{context.data / context.settings.sample_submission}: asks for {len(unknown)} images that no pack has "
-            f"({', '.join(unknown[:3])}); make pack FORCE=1, and train on it"
-        )
-    return {image: reasons[image] for image in nowhere}
+def _left_out(members: list[Member]) -> dict[str, str]:
+    """Test images that every member's pack was made without (`SKIP_BROKEN=1`), and why."""
+    each = [dict(zip(m.test.left_out.names, m.test.left_out.reasons, strict=True)) for m in members]
+    return {image: reason for image, reason in each[0].items() if all(image in left for left in each)}
 
 
 def _out_of_fold(members: list[Member], pack: Pack, folds: FoldTable) -> dict[str, Any]:
@@ -153,8 +143,8 @@ def _members(
     if not names and recipe.is_file():
         settings = load(EnsembleSettings, recipe.parent, name)
         names, views = settings.runs, views or (None if settings.views == "auto" else settings.views)
-    found, folds, pack = finished_runs(context, names)
-    members = [Member(run, views or blending.honest_views(run)) for run in found]
+    found, tests, folds, pack = finished_runs(context, names)
+    members = [Member(run, test, views or blending.honest_views(run)) for run, test in zip(found, tests, strict=True)]
     for member in members:
         if member.views == "ten_crop" and not blending.mirrored(member.run):
             say(f"{member.run.name}: training never mirrored, so ten_crop's mirrored views mislead; compare five_crop")
@@ -163,7 +153,7 @@ def _members(
 
 def make_submissions(context: Context, names: list[str]) -> None:
     """Every view set of each run as a submission, and each of its fold models alone."""
-    found, folds, _ = finished_runs(context, names)
+    found, _, folds, _ = finished_runs(context, names)
     for run in found:
         for views in blending.views_there(run, folds.count):
             make_ensemble(context, [run.name], f"{run.name}-{views}", views, None)

@@ -6,7 +6,6 @@ import sys
 import threading
 from pathlib import Path
 
-from driverwatch.artifacts import locked, sweep_partials
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
 from driverwatch.errors import InputError
@@ -16,6 +15,7 @@ from driverwatch.steps.context import CONFIGS, Context, open_packs
 from driverwatch.terminal import say
 from driverwatch.training import run as runs
 from driverwatch.vision.augment import read_policy
+from driverwatch.writing import locked, sweep_partials
 
 
 def train(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from driverwatch.artifacts import digest_of_file, locked, read_json, write_text
+from driverwatch.artifacts import digest_of_file, read_json
 from driverwatch.data import competition
 from driverwatch.errors import InputError
 from driverwatch.kaggle import credentials, failures, ledger, submission
@@ -14,6 +14,7 @@ from driverwatch.kaggle.client import Client, Remote
 from driverwatch.steps.context import Context
 from driverwatch.steps.fetch import slug_of
 from driverwatch.terminal import say
+from driverwatch.writing import locked, write_text
 
 LARGEST = 200_000_000  # bytes; 79,726 rows of ten probabilities take 8 MB
 LONGEST = 200  # characters of a message; the client has no limit of its own, and Kaggle's is not documented

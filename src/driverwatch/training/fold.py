@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from driverwatch.artifacts import digest_of_file, locked, provenance, write_json
+from driverwatch.artifacts import digest_of_file, provenance
 from driverwatch.data.pack import Pack
 from driverwatch.errors import InputError
 from driverwatch.inference.predict import Predictor
@@ -25,6 +25,7 @@ from driverwatch.training.history import HistoryLog
 from driverwatch.training.outcome import write_predictions
 from driverwatch.training.run import Run
 from driverwatch.training.stages import StagePlan, plan, prepare
+from driverwatch.writing import locked, write_json
 
 
 @dataclass

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from driverwatch.artifacts import write_text
+from driverwatch.writing import write_text
 
 
 class HistoryLog:

@@ -5,9 +5,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from driverwatch.artifacts import differences, digest_of, digest_of_file, read_json, write_json
+from driverwatch.artifacts import differences, digest_of, digest_of_file, read_json
+from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.errors import InputError, listed
-from driverwatch.settings import DatasetSettings, ModelSettings, parse
+from driverwatch.settings import ModelSettings, parse
+from driverwatch.writing import write_json
 
 SPENT = ("bundle.h5", "best.h5")
 

@@ -1,0 +1,90 @@
+"""Typed settings of a data set: where its files lie below its folder, what its columns and classes are called."""
+
+import re
+import string
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, model_validator
+
+from driverwatch.settings import Strict
+
+
+class Columns(Strict):
+    image: str = "img"
+    label: str = "classname"
+    driver: str | None = "subject"  # what folds keep together; null: near-duplicate photos, found by their looks
+
+
+def _template(*fields: str) -> AfterValidator:
+    """A path below the data folder, with these `{fields}` and no others."""
+
+    def check(text: str) -> str:
+        try:
+            found = {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
+        except ValueError as error:
+            raise ValueError(f"must be a path like imgs/test/{{image}} ({error})") from error
+        if "image" not in found or not found <= set(fields):
+            raise ValueError(f"must hold {{image}} and no other fields than {', '.join(f'{{{f}}}' for f in fields)}")
+        return _below(text)
+
+    return AfterValidator(check)
+
+
+def _below(text: str) -> str:
+    if text.startswith(("/", "~", "\\")) or ".." in re.split(r"[/\\]", text) or ":" in text:
+        raise ValueError("must be a path below the data folder, without ..")
+    return text
+
+
+def _class_name(name: str) -> str:
+    if not re.fullmatch(r"[^\s,\"/\\\0{}][^,\"/\\\0\r\n{}]*", name) or name != name.strip() or name in (".", ".."):
+        raise ValueError(f"class {name!r} must be plain: it names a column and may name a folder")
+    return name
+
+
+Below = Annotated[str, AfterValidator(_below)]
+Class = Annotated[str, AfterValidator(_class_name)]
+Pair = Annotated[list[str], Field(min_length=2, max_length=2)]
+
+
+class Expected(Strict):
+    """What the full download must hold; `make data` and `make submit` hold everything against it."""
+
+    train: Annotated[int, Field(ge=1)]  # labelled images
+    test: Annotated[int, Field(ge=1)]  # test images, so also rows of a submission
+    gigabytes: Annotated[float, Field(gt=0, le=1000)]  # of the archive, and about the same again unpacked
+
+
+class DatasetSettings(Strict):
+    """`configs/datasets/<name>.yaml`."""
+
+    title: str
+    slug: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=100)] | None = None  # on Kaggle
+    expected: Expected | None = None
+    data: Annotated[str, Field(pattern=r"^[^\x00]+$")]  # folder that DATA= overrides
+    table: Below = "driver_imgs_list.csv"
+    columns: Columns = Columns()
+    train_images: Annotated[str, _template("label", "image")] = "imgs/train/{label}/{image}"
+    test_images: Annotated[str, _template("image")] = "imgs/test/{image}"
+    sample_submission: Below = "sample_submission.csv"
+    truth: Below | None = None  # the test images' labels, where they are known (drawn competitions)
+    classes: Annotated[dict[Class, str], Field(min_length=2)]  # name: meaning, in the submission's column order
+    mirrored_pairs: Annotated[list[Pair], Field(default_factory=list)]
+    folds: Annotated[int, Field(ge=2, le=1000)] = 5
+    group_distance: Annotated[int, Field(ge=0, lt=512)] = 80  # bits of 512, where no driver is named: data/groups.py
+    subset: str | None = None  # CSV of the training photos that `make subset` picks out of a larger download
+
+    @model_validator(mode="after")
+    def _pairs_are_classes(self) -> "DatasetSettings":
+        named = [name for pair in self.mirrored_pairs for name in pair]
+        if unknown := sorted(set(named) - set(self.classes)):
+            raise ValueError(f"mirrored_pairs must name classes, got {', '.join(unknown)}")
+        if len(set(named)) < len(named):
+            raise ValueError("mirrored_pairs must name each class at most once")
+        return self
+
+    def swap(self) -> list[int]:
+        """Column order after mirroring: `swap()[i]` is the class that class `i` becomes in a mirror."""
+        names = list(self.classes)
+        partner = {a: b for pair in self.mirrored_pairs for a, b in (pair, pair[::-1])}
+        return [names.index(partner.get(name, name)) for name in names]
