@@ -1,34 +1,72 @@
-"""SqueezeNet v1.0 (Iandola et al. 2016, arXiv:1602.07360), which keras.applications lacks."""
+"""SqueezeNet (Iandola et al. 2016, arXiv:1602.07360), which keras.applications lacks: three published versions of it."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from keras import Model, layers
 
+Shape = tuple[int, int, int]
 FIRES = {2: (16, 64), 3: (16, 64), 4: (32, 128), 5: (32, 128), 6: (48, 192), 7: (48, 192), 8: (64, 256), 9: (64, 256)}
-POOL_AFTER = ("conv1", 4, 8)
+
+
+@dataclass(frozen=True)
+class Version:
+    """Where the published versions differ; the fire modules are the same in all."""
+
+    width: int  # channels of conv1
+    kernel: int  # px, side of conv1, which is 'valid' with stride 2
+    pool_after: tuple[int, int]  # fire modules; the first pool follows conv1
+    top_padding: int  # px of zeros around conv10
+
+
+CAFFE_1_0 = Version(96, 7, (4, 8), 1)
+TORCH_1_0 = Version(96, 7, (4, 8), 0)
+TORCH_1_1 = Version(64, 3, (3, 5), 0)
 
 
 def squeezenet(
-    weights: None = None, include_top: bool = False, input_shape: tuple[int, int, int] = (227, 227, 3)
+    weights: None = None, include_top: bool = False, input_shape: Shape = (227, 227, 3), classes: int = 1000
 ) -> Model:
-    """Build the trunk up to `fire9_concat`: (B, H, W, 3) -> (B, h, w, 512), input already scaled.
+    """Build v1.0 as its authors released it for Caffe: (B, H, W, 3), already scaled -> (B, h, w, 512), `fire9_concat`.
 
-    conv1 is 7x7/2 'valid'; pools are 3x3/2 and round up, as in the Caffe release (at 227 px up and down agree).
-    Layers: `conv1`, `pool1`, `fire<i>_squeeze1x1`, `fire<i>_expand1x1`, `fire<i>_expand3x3`, `fire<i>_concat`, ...
+    conv1 is 7x7/2 'valid'; pools are 3x3/2 and round up (at 227 px up and down agree). Layers: `conv1`, `pool1`,
+    `fire<i>_squeeze1x1`, `fire<i>_expand1x1`, `fire<i>_expand3x3`, `fire<i>_concat`, `pool<i>`, ...
+
+    Args:
+        include_top: go on with dropout, `conv10`, its ReLU, the global average and a softmax: (B, classes) float32, rows sum to 1.
+        classes: C, read with `include_top`.
 
     Raises:
-        ValueError: `weights` or `include_top` given; arrays are loaded by `driverwatch.models.weights`.
+        ValueError: `weights` given; arrays are loaded by `driverwatch.models.weights`.
     """
-    if weights is not None or include_top:
-        raise ValueError("squeezenet builds an empty trunk: weights must be None and include_top False")
+    return _build("squeezenet", CAFFE_1_0, weights, include_top, input_shape, classes)
+
+
+def squeezenet_torch(
+    weights: None = None, include_top: bool = False, input_shape: Shape = (224, 224, 3), classes: int = 1000
+) -> Model:
+    """Build v1.0 as torchvision releases it, `conv10` without padding. Arguments, layers and errors as `squeezenet`."""
+    return _build("squeezenet_torch", TORCH_1_0, weights, include_top, input_shape, classes)
+
+
+def squeezenet_v1_1(
+    weights: None = None, include_top: bool = False, input_shape: Shape = (224, 224, 3), classes: int = 1000
+) -> Model:
+    """Build v1.1, a 3x3 conv1 of 64 channels and earlier pools: 2.4 times less work. Arguments, layers and errors as `squeezenet`."""
+    return _build("squeezenet_v1_1", TORCH_1_1, weights, include_top, input_shape, classes)
+
+
+def _build(name: str, version: Version, weights: None, include_top: bool, input_shape: Shape, classes: int) -> Model:
+    if weights is not None:
+        raise ValueError(f"{name} is built empty: weights must be None")
     inputs = layers.Input(input_shape)
-    x = layers.Conv2D(96, 7, strides=2, activation="relu", name="conv1")(inputs)
+    x = layers.Conv2D(version.width, version.kernel, strides=2, activation="relu", name="conv1")(inputs)
     x = _pool(x, "pool1")
     for i, (squeeze, expand) in FIRES.items():
         x = _fire(x, i, squeeze, expand)
-        if i in POOL_AFTER:
+        if i in version.pool_after:
             x = _pool(x, f"pool{i}")
-    return Model(inputs, x, name="squeezenet")
+    return Model(inputs, _top(x, version.top_padding, classes) if include_top else x, name=name)
 
 
 def _fire(x: Any, index: int, squeeze: int, expand: int) -> Any:
@@ -40,6 +78,16 @@ def _fire(x: Any, index: int, squeeze: int, expand: int) -> Any:
         layers.Conv2D(expand, 3, padding="same", activation="relu", name=f"{name}_expand3x3")(x),
     ]
     return layers.Concatenate(name=f"{name}_concat")(sides)
+
+
+def _top(x: Any, padding: int, classes: int) -> Any:
+    """A classifier without dense layers: one map per class, averaged."""
+    x = layers.Dropout(0.5, name="drop9")(x)
+    if padding:
+        x = layers.ZeroPadding2D(padding, name="conv10_pad")(x)
+    x = layers.Conv2D(classes, 1, activation="relu", name="conv10")(x)
+    x = layers.GlobalAveragePooling2D(name="pool10")(x)
+    return layers.Softmax(dtype="float32", name="prob")(x)
 
 
 def _pool(x: Any, name: str) -> Any:
