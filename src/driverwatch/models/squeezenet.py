@@ -1,27 +1,13 @@
 """SqueezeNet (Iandola et al. 2016, arXiv:1602.07360), which keras.applications lacks: three published versions of it."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from keras import Model, layers
 
+from driverwatch.models.layouts import FIRES, SQUEEZENETS
+from driverwatch.models.pooling import max_pool_up
+
 Shape = tuple[int, int, int]
-FIRES = {2: (16, 64), 3: (16, 64), 4: (32, 128), 5: (32, 128), 6: (48, 192), 7: (48, 192), 8: (64, 256), 9: (64, 256)}
-
-
-@dataclass(frozen=True)
-class Version:
-    """Where the published versions differ; the fire modules are the same in all."""
-
-    width: int  # channels of conv1
-    kernel: int  # px, side of conv1, which is 'valid' with stride 2
-    pool_after: tuple[int, int]  # fire modules; the first pool follows conv1
-    top_padding: int  # px of zeros around conv10
-
-
-CAFFE_1_0 = Version(96, 7, (4, 8), 1)
-TORCH_1_0 = Version(96, 7, (4, 8), 0)
-TORCH_1_1 = Version(64, 3, (3, 5), 0)
 
 
 def squeezenet(
@@ -39,33 +25,37 @@ def squeezenet(
     Raises:
         ValueError: `weights` given; arrays are loaded by `driverwatch.models.weights`.
     """
-    return _build("squeezenet", CAFFE_1_0, weights, include_top, input_shape, classes)
+    return _build("squeezenet", weights, include_top, input_shape, classes)
 
 
 def squeezenet_torch(
     weights: None = None, include_top: bool = False, input_shape: Shape = (224, 224, 3), classes: int = 1000
 ) -> Model:
     """Build v1.0 as torchvision releases it, `conv10` without padding. Arguments, layers and errors as `squeezenet`."""
-    return _build("squeezenet_torch", TORCH_1_0, weights, include_top, input_shape, classes)
+    return _build("squeezenet_torch", weights, include_top, input_shape, classes)
 
 
 def squeezenet_v1_1(
     weights: None = None, include_top: bool = False, input_shape: Shape = (224, 224, 3), classes: int = 1000
 ) -> Model:
-    """Build v1.1, a 3x3 conv1 of 64 channels and earlier pools: 2.4 times less work. Arguments, layers and errors as `squeezenet`."""
-    return _build("squeezenet_v1_1", TORCH_1_1, weights, include_top, input_shape, classes)
+    """Build v1.1: a 3x3 conv1 of 64 channels and earlier pools, 2.4 times less work (its authors' figure).
+
+    Arguments, layers and errors as `squeezenet`.
+    """
+    return _build("squeezenet_v1_1", weights, include_top, input_shape, classes)
 
 
-def _build(name: str, version: Version, weights: None, include_top: bool, input_shape: Shape, classes: int) -> Model:
+def _build(name: str, weights: None, include_top: bool, input_shape: Shape, classes: int) -> Model:
     if weights is not None:
         raise ValueError(f"{name} is built empty: weights must be None")
+    version = SQUEEZENETS[name]
     inputs = layers.Input(input_shape)
     x = layers.Conv2D(version.width, version.kernel, strides=2, activation="relu", name="conv1")(inputs)
-    x = _pool(x, "pool1")
+    x = max_pool_up(x, 3, "pool1")
     for i, (squeeze, expand) in FIRES.items():
         x = _fire(x, i, squeeze, expand)
         if i in version.pool_after:
-            x = _pool(x, f"pool{i}")
+            x = max_pool_up(x, 3, f"pool{i}")
     return Model(inputs, _top(x, version.top_padding, classes) if include_top else x, name=name)
 
 
@@ -88,11 +78,3 @@ def _top(x: Any, padding: int, classes: int) -> Any:
     x = layers.Conv2D(classes, 1, activation="relu", name="conv10")(x)
     x = layers.GlobalAveragePooling2D(name="pool10")(x)
     return layers.Softmax(dtype="float32", name="prob")(x)
-
-
-def _pool(x: Any, name: str) -> Any:
-    """3x3/2 max-pool that rounds up: where it does not fit, one row or column of zeros (no maximum after a ReLU) is added."""
-    spare = [(side - 3) % 2 for side in x.shape[1:3]]
-    if any(spare):
-        x = layers.ZeroPadding2D(((0, spare[0]), (0, spare[1])), name=f"{name}_round_up")(x)
-    return layers.MaxPooling2D(3, 2, name=name)(x)
