@@ -25,10 +25,11 @@ DATA_OPT = --dataset "$(DATASET)" $(call place,data,DATA)
 RUNTIME := $(VENV)/.runtime-$(ACCELERATOR)
 DEV     := $(VENV)/.dev
 CLIENT  := .venv-kaggle/.installed
+TORCH   := .venv-torch/.installed
 DEMO    := @$(MAKE) --no-print-directory DATASET=drawn DATA= RUN= SET= FOLD= VIEWS= SIZE= SEED= FORCE= DRIVERS= TEST_DRIVERS= CLIPS= FRAMES=
 
-.PHONY: help doctor setup demo data sample subset folds pack train predict ensemble submissions check submit score backbones \
-        test test-kills test-size docs lint clean
+.PHONY: help doctor setup demo data sample subset folds pack train predict ensemble submissions check submit score backbones convert \
+        test test-torch test-kills test-size docs lint clean
 
 help: ## this list
 	@echo 'make <target> [VARIABLE=value ...]'; echo
@@ -52,6 +53,7 @@ help: ## this list
 #: SKIP_BROKEN=1          go on without broken photos and table rows, and record them
 #: SOURCE=<folder>        the full download that make subset picks from
 #: FILE=<csv>             the submission that make check checks and make submit uploads
+#: FILE=<pth>             the PyTorch checkpoint that make convert makes a weight file of, in the folder WEIGHTS
 #: MESSAGE="one line"     what Kaggle and submissions/ledger.csv say of it
 #: WAIT=1800              seconds that make submit waits for the score
 #: KAGGLE=<path>          the Kaggle client (default: make installs one into .venv-kaggle)
@@ -62,9 +64,11 @@ help: ## this list
 #: DEBUG=1                show tracebacks
 #: V=1                    show the commands that make runs
 
-EXPECTED_MODEL  = one of: $(basename $(notdir $(wildcard configs/models/*.yaml)))
+CONVERTING      = $(filter convert,$(MAKECMDGOALS))
+EXPECTED_MODEL  = one of: $(if $(CONVERTING),googlenet squeezenet_torch squeezenet_v1_1,$(basename $(notdir $(wildcard configs/models/*.yaml))))
 EXPECTED_SOURCE = the folder of the full download
-EXPECTED_FILE   = a submission CSV
+EXPECTED_FILE   = $(if $(CONVERTING),a PyTorch checkpoint (.pth),a submission CSV)
+EXPECTED_WEIGHTS = the folder of local weights
 EXPECTED_MESSAGE = one line on what it is
 
 need-%:
@@ -99,6 +103,13 @@ $(CLIENT): requirements/kaggle.txt
 	@.venv-kaggle/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON3) -m venv --clear .venv-kaggle
 	@echo "installing $< into .venv-kaggle, once"
 	@.venv-kaggle/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+# and another: the command line and PyTorch alone, to read checkpoints once
+$(TORCH): requirements/torch.txt
+	@.venv-torch/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON3) -m venv --clear .venv-torch
+	@echo "installing $< into .venv-torch, once"
+	@.venv-torch/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@
 
 demo: setup ## the whole line on drawn photos: no download, no GPU, minutes
@@ -158,11 +169,17 @@ score: setup ## out-of-fold log loss per model, fold, driver and class
 backbones: setup ## the backbone table
 	$(DW) backbones
 
+convert: need-FILE need-MODEL need-WEIGHTS $(TORCH) ## make MODEL's file in the folder WEIGHTS of FILE=<public PyTorch checkpoint>
+	$(Q)PYTHONPATH=src .venv-torch/bin/python -m driverwatch convert "$(FILE)" --model "$(MODEL)" --weights "$(WEIGHTS)"
+
 test: $(DEV) ## the tests
 	$(PYTHON) -m pytest
 
 docs: $(DEV) ## write docs/broken_input.md from the tests
 	$(Q)WRITE_DOCS=1 $(PYTHON) -m pytest tests/test_broken_input.py
+
+test-torch: $(DEV) $(TORCH) ## the networks of converted checkpoints against the same layers in PyTorch
+	$(PYTHON) -m pytest tests/test_torch.py
 
 test-kills: $(DEV) ## kill the verbs before each change they make, and KILLS times at random
 	$(Q)PYTHONPATH=src $(PYTHON) tests/kills.py "$(or $(KILLS),60)"

@@ -63,6 +63,11 @@ def test_keras_and_tensorflow_stay_in_their_rooms(path: Path) -> None:
         assert package != "tensorflow" or (mine in KERAS and not top), "TensorFlow only lazily"
 
 
+def test_pytorch_is_optional_and_imported_in_one_place() -> None:
+    found = [(path.name, top) for path in FILES for name, top in imports(path) if name.split(".")[0] == "torch"]
+    assert found == [("checkpoint.py", False)]
+
+
 @pytest.mark.parametrize("path", sorted(SOURCE.rglob("__init__.py")), ids=lambda p: p.parent.name)
 def test_packages_re_export_nothing(path: Path) -> None:
     assert [type(node) for node in ast.parse(path.read_text()).body] == [ast.Expr]

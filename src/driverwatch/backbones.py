@@ -39,16 +39,23 @@ class Backbone:
     freeze_points: tuple[str, ...] = ()  # block ends with stable names; any other layer name works too
     weight_files: tuple[str, ...] = ()  # names looked for in WEIGHTS=<folder>, first match wins
     downloads: bool = True  # whether the constructor takes weights="imagenet"
+    checkpoint: str = ""  # URL of the public PyTorch checkpoint that `make convert` makes the first weight file from
+    auxiliary: tuple[str, ...] = ()  # layers at which auxiliary classifiers hang in training
     checked_by: tuple[str, str] | None = None  # URL and MD5 of its download, where Keras does not check it
 
 
 # Keras names no digest for the MobileNets; these MD5s are those that a public mirror of the files states beside Keras' own
 # digests of the others. They have not been held against the original here, where there is no network.
 STORAGE = "https://storage.googleapis.com/tensorflow/keras-applications"
+PYTORCH = "https://download.pytorch.org/models"  # file names end with the first digits of their SHA-256
 
 
 def _mixed(last: int) -> tuple[str, ...]:
     return tuple(f"mixed{i}" for i in range(last + 1))
+
+
+def _fires() -> tuple[str, ...]:
+    return tuple(f"fire{i}_concat" for i in range(2, 10))
 
 
 def _vgg_blocks() -> tuple[str, ...]:
@@ -89,9 +96,48 @@ BACKBONES: dict[str, Backbone] = {
         "driverwatch.models.squeezenet.squeezenet",
         SQUEEZENET,
         227,
-        47,
-        tuple(f"fire{i}_concat" for i in range(2, 10)),
+        21,
+        _fires(),
         ("squeezenet_v1.0_imagenet.npz",),
+        downloads=False,
+    ),
+    "squeezenet_torch": Backbone(
+        "driverwatch.models.squeezenet.squeezenet_torch",
+        TORCH,
+        224,
+        21,
+        _fires(),
+        ("squeezenet_v1.0_torch_imagenet.npz",),
+        downloads=False,
+        checkpoint=f"{PYTORCH}/squeezenet1_0-b66bff10.pth",
+    ),
+    "squeezenet_v1_1": Backbone(
+        "driverwatch.models.squeezenet.squeezenet_v1_1",
+        TORCH,
+        224,
+        17,
+        _fires(),
+        ("squeezenet_v1.1_imagenet.npz",),
+        downloads=False,
+        checkpoint=f"{PYTORCH}/squeezenet1_1-b8a52dc0.pth",
+    ),
+    "googlenet": Backbone(
+        "driverwatch.models.googlenet.googlenet",
+        TF,  # what torchvision's transform_input=True makes of its own mean and deviation
+        224,
+        15,
+        tuple(f"inception{i}" for i in ("3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b")),
+        ("googlenet_imagenet.npz",),
+        downloads=False,
+        checkpoint=f"{PYTORCH}/googlenet-1378be20.pth",
+        auxiliary=("inception4a", "inception4d"),
+    ),
+    "alexnet": Backbone(
+        "driverwatch.models.alexnet.alexnet",
+        CAFFE,  # a mean and no deviation, as the HDF5 guides; with `mean: dataset` their own
+        227,
+        67,
+        ("drop1", "drop2", "conv3_bn", "conv4_bn", "drop5"),
         downloads=False,
     ),
     "vgg16": Backbone(

@@ -211,6 +211,18 @@ def score(models: Models = "", dataset: Dataset = "statefarm", data: Data = None
 
 
 @app.command()
+def convert(
+    file: Path,
+    model: Annotated[str, typer.Option(help="the backbone that it holds")],
+    weights: Annotated[Path, typer.Option(help="folder that the weight file goes to")],
+) -> None:
+    """Make a weight file of a public PyTorch checkpoint."""
+    from driverwatch.steps.convert import convert as step
+
+    step(file, model, weights)
+
+
+@app.command()
 def backbones() -> None:
     """Print the backbone table."""
     from driverwatch.backbones import BACKBONES

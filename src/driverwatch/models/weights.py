@@ -32,12 +32,19 @@ def find(settings: ModelSettings, folder: Path | None) -> Path | None:
         if found := next((folder / name for name in row.weight_files if (folder / name).is_file()), None):
             return found
     if not row.downloads:
-        expected = " or ".join(row.weight_files)
         raise InputError(
-            f"{settings.backbone}: no ImageNet weights to download; put {expected} into a folder and pass "
+            f"{settings.backbone}: no ImageNet weights to download; {_way_to_weights(settings.backbone)} and pass "
             f"WEIGHTS=<folder>, or train from scratch with {scratch}"
         )
     return None
+
+
+def _way_to_weights(backbone: str) -> str:
+    row = BACKBONES[backbone]
+    if row.checkpoint:
+        file = row.checkpoint.rsplit("/", 1)[1]
+        return f"fetch {row.checkpoint}, make convert FILE={file} MODEL={backbone} WEIGHTS=<folder>"
+    return f"put {' or '.join(row.weight_files)} into a folder"
 
 
 def identity(settings: ModelSettings, folder: Path | None) -> dict[str, str] | None:
