@@ -47,6 +47,8 @@ class Auxiliary(nn.Module):
         self.conv = unit(inputs, 128, kernel_size=1)
         self.fc1 = nn.Linear(2048, 1024)
         self.fc2 = nn.Linear(1024, 1000)
+        nn.init.kaiming_normal_(self.fc1.weight)
+        nn.init.normal_(self.fc2.weight, 0, 0.3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.conv(nn.functional.adaptive_avg_pool2d(x, (4, 4)))
@@ -125,6 +127,9 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+TAPS = [(14, 14), (10, 13), (5, 7), (4, 3)]
+
+
 def randomise(network: nn.Module) -> None:
     """Statistics and scales far from 0 and 1, so that no forgotten or swapped one goes unseen; sharp outputs."""
     for part in network.modules():
@@ -137,6 +142,17 @@ def randomise(network: nn.Module) -> None:
             nn.init.kaiming_normal_(part.weight)
             if part.bias is not None:
                 nn.init.normal_(part.bias, 0, 0.1)
+
+
+@torch.no_grad()
+def auxiliary(aux: nn.Module) -> dict[str, np.ndarray]:
+    """An auxiliary classifier's tensors, and its outputs for taps of several sizes."""
+    found = {f"aux {name}": value.numpy() for name, value in aux.state_dict().items()}
+    for height, width in TAPS:
+        tap = torch.randn(2, 512, height, width)
+        found[f"tap {height}x{width}"] = tap.permute(0, 2, 3, 1).numpy()
+        found[f"tap softmax {height}x{width}"] = torch.softmax(aux(tap), 1).numpy()
+    return found
 
 
 def main(network: str, checkpoint: str, outputs: str, *sizes: str) -> None:
@@ -152,13 +168,8 @@ def main(network: str, checkpoint: str, outputs: str, *sizes: str) -> None:
             logits = built(image)
         found[f"image {size}"] = image.permute(0, 2, 3, 1).numpy()
         found[f"softmax {size}"] = torch.softmax(logits, 1).numpy()
-    tap = torch.randn(2, 512, 10, 13)
     if network == "googlenet":
-        aux = built.aux1
-        with torch.no_grad():
-            found["aux softmax"] = torch.softmax(aux(tap), 1).numpy()
-        found["aux tap"] = tap.permute(0, 2, 3, 1).numpy()
-        found |= {f"aux {name}": value.numpy() for name, value in aux.state_dict().items()}
+        found |= auxiliary(built.aux1)
     with Path(outputs).open("wb") as file:
         np.savez(file, **found)
 
