@@ -78,8 +78,14 @@ def weights(s: Surroundings) -> Finding:
 
 def _still_to_come(rest: list[str]) -> str:
     downloads = [name for name in rest if BACKBONES[name].downloads]
-    others = [f"{name} ({BACKBONES[name].weight_files[0]})" for name in rest if not BACKBONES[name].downloads]
+    converted = [name for name in rest if BACKBONES[name].checkpoint]
+    others = [
+        f"{name} ({BACKBONES[name].weight_files[0]})"
+        for name in rest
+        if name not in downloads and name not in converted
+    ]
     said = [f"Keras downloads {', '.join(downloads)} on first use"] if downloads else []
+    said += [f"make convert makes {', '.join(converted)} of PyTorch checkpoints"] if converted else []
     said += [f"{', '.join(others)} must lie in WEIGHTS=<folder>"] if others else []
     return "; ".join(said)
 
