@@ -1,14 +1,18 @@
 """AlexNet and GoogLeNet: sizes and parameters by hand, cuts where the table says, auxiliary classifiers."""
 
+import importlib
+
 import keras
 import numpy as np
 import pytest
 
 from driverwatch.backbones import BACKBONES
+from driverwatch.errors import InputError
 from driverwatch.models.alexnet import alexnet
 from driverwatch.models.googlenet import auxiliary, googlenet
 from driverwatch.models.scaling import ChannelScaling
-from driverwatch.models.weights import single_tensor_layers
+from driverwatch.models.weights import find, single_tensor_layers
+from driverwatch.settings import ModelSettings, parse
 
 pytestmark = pytest.mark.keras
 
@@ -60,8 +64,6 @@ def test_the_smallest_side(build: type, smallest: int) -> None:
 
 @pytest.mark.parametrize("backbone", ["alexnet", "googlenet", "squeezenet_torch", "squeezenet_v1_1"])
 def test_block_ends_are_legal_cuts_and_weights_come_in_files_only(backbone: str) -> None:
-    import importlib
-
     row = BACKBONES[backbone]
     module, name = row.constructor.rsplit(".", 1)
     build = getattr(importlib.import_module(module), name)
@@ -72,6 +74,14 @@ def test_block_ends_are_legal_cuts_and_weights_come_in_files_only(backbone: str)
     assert trunk.name == backbone
     with pytest.raises(ValueError, match="weights must be None"):
         build(weights="imagenet")
+
+
+def test_missing_weights_name_the_checkpoint_and_its_conversion() -> None:
+    settings = parse(ModelSettings, {"backbone": "googlenet", "input": {"pack": "64x64", "size": "64x64"}}, "test")
+    with pytest.raises(
+        InputError, match=r"fetch https://\S+, make convert FILE=googlenet-1378be20.pth MODEL=googlenet WEIGHTS="
+    ):
+        find(settings, None)
 
 
 def test_googlenets_scaling_is_what_transform_input_comes_to() -> None:

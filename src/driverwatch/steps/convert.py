@@ -26,7 +26,7 @@ def convert(file: Path, backbone: str, folder: Path) -> None:
 
 def _left_out(converted: conversion.Converted) -> str:
     counts = {
-        "of the auxiliary classifiers, which are not pretrained": len(converted.auxiliary),
+        "of the auxiliary classifiers (not pretrained)": len(converted.auxiliary),
         "that count batches": len(converted.counters),
     }
     parts = [f"{count} {what}" for what, count in counts.items() if count]
