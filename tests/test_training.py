@@ -17,7 +17,7 @@ from driverwatch.inference.predict import Predictor
 from driverwatch.models.classifier import build, load_state
 from driverwatch.settings import ModelSettings, PredictSettings, parse
 from driverwatch.training import fold as folds
-from driverwatch.training.batches import TrainingBatches, class_weights
+from driverwatch.training.batches import AugmentedInputs, TrainingBatches, class_weights
 from driverwatch.training.fold import Rows, train_fold
 from driverwatch.training.run import Run
 from driverwatch.training.stages import plan, schedule
@@ -68,7 +68,7 @@ def run_of(tmp_path: Path, **train: object) -> Run:
 
 
 def trained(run: Run, packs: dict[str, Pack]) -> dict[str, np.ndarray]:
-    train_fold(run, 0, packs, ROWS, None, PredictSettings(batch_size=40))
+    train_fold(run, 0, packs, ROWS, None, PredictSettings(batch_size=40), run.folder.parent / "trunk")
     with h5py.File(run.fold(0) / "weights.h5") as file:
         weights = {key: item[...] for key, item in file["model"].items()}
     for views in ("centre", "five_crop", "ten_crop"):
@@ -143,7 +143,7 @@ def test_a_bundle_of_another_run_is_refused(
 def test_a_driver_on_both_sides_is_refused(tmp_path: Path, packs: dict[str, Pack]) -> None:
     overlapping = Rows(np.arange(30), np.arange(30, COUNT))
     with pytest.raises(InputError, match="driver p3 is trained on and held out"):
-        train_fold(run_of(tmp_path), 0, packs, overlapping, None, PredictSettings())
+        train_fold(run_of(tmp_path), 0, packs, overlapping, None, PredictSettings(), tmp_path)
 
 
 def test_a_wrong_layer_name_in_a_late_stage_ends_before_the_first_epoch(tmp_path: Path, packs: dict[str, Pack]) -> None:
@@ -180,7 +180,8 @@ def test_views_on_the_device_are_the_views_of_an_array(tmp_path: Path, packs: di
 
 def batches(run: Run, packs: dict[str, Pack], epoch: int = 0) -> TrainingBatches:
     pack = packs["train"]
-    return TrainingBatches(pack.images.open(), ROWS.training, pack.labels, run.settings, run.policy, SWAP, epoch)
+    inputs = AugmentedInputs(pack.images.open(), run.settings, run.policy, epoch)
+    return TrainingBatches(inputs, ROWS.training, pack.labels, run.settings, SWAP, epoch)
 
 
 def test_an_epoch_sees_every_training_row_once(tmp_path: Path, packs: dict[str, Pack]) -> None:

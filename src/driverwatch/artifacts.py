@@ -26,6 +26,7 @@ class Places:
 
     dataset: str
     root: Path = Path()
+    study: str | None = None  # whose runs these are; they take no part in ensembles
 
     @property
     def build(self) -> Path:
@@ -42,7 +43,12 @@ class Places:
 
     @property
     def runs(self) -> Path:
-        return self.build / "runs"
+        return self.build / "runs" if self.study is None else self.build / "studies" / plain_name(self.study, "NAME")
+
+    @property
+    def trunks(self) -> Path:
+        """What frozen layers made of the packed images, for any run."""
+        return self.build / "trunk"
 
     @property
     def submissions(self) -> Path:

@@ -38,9 +38,9 @@ class Backbone:
     smallest: int  # px, the smallest side it can be built for
     freeze_points: tuple[str, ...] = ()  # block ends with stable names; any other layer name works too
     weight_files: tuple[str, ...] = ()  # names looked for in WEIGHTS=<folder>, first match wins
+    auxiliary: tuple[str, ...] = ()  # layers where an auxiliary classifier hangs in training
     downloads: bool = True  # whether the constructor takes weights="imagenet"
     checkpoint: str = ""  # URL of the public PyTorch checkpoint that `make convert` makes the first weight file from
-    auxiliary: tuple[str, ...] = ()  # layers at which auxiliary classifiers hang in training
     checked_by: tuple[str, str] | None = None  # URL and MD5 of its download, where Keras does not check it
 
 

@@ -30,10 +30,17 @@ Client = Annotated[
 Models = Annotated[str, typer.Option(help="runs, separated by spaces; default: every finished one")]
 
 
-def _context(dataset: str, data: Path | None) -> Any:
+def _context(dataset: str, data: Path | None, study: str | None = None) -> Any:
     from driverwatch.steps.context import open_context
 
-    return open_context(dataset, data)
+    return open_context(dataset, data, study)
+
+
+def _model_settings(model: str, overrides: str) -> Any:
+    from driverwatch.settings import ModelSettings, load
+    from driverwatch.steps.context import CONFIGS
+
+    return load(ModelSettings, CONFIGS / "models", model, overrides)
 
 
 def _predict_settings(views: str, batch_size: int) -> Any:
@@ -121,7 +128,41 @@ def train(
     """Train every fold of a run that is not finished, and predict."""
     from driverwatch.steps.train import train as step
 
-    step(_context(dataset, data), model, run, overrides, weights, fold, force)
+    step(_context(dataset, data), _model_settings(model, overrides), run or model, weights, fold, force)
+
+
+@app.command()
+def features(
+    model: str,
+    dataset: Dataset = "statefarm",
+    data: Data = None,
+    run: str | None = None,
+    overrides: Overrides = "",
+    weights: Weights = None,
+    cut: Annotated[str | None, typer.Option(help="last layer kept of the backbone")] = None,
+    head: Annotated[str, typer.Option(help="logistic or dense")] = "logistic",
+    fold: Fold = None,
+    force: Force = False,
+) -> None:
+    """Compute features once, fit a head on them per fold, and predict."""
+    from driverwatch.steps.features import feature_settings
+    from driverwatch.steps.train import train as step
+
+    settings = feature_settings(_model_settings(model, overrides), head, cut)
+    step(_context(dataset, data), settings, run or f"{model}-features", weights, fold, force)
+
+
+@app.command()
+def study(
+    name: Annotated[str, typer.Argument(help="names configs/studies/<name>.yaml")] = "freezing",
+    dataset: Dataset = "statefarm_mini",
+    data: Data = None,
+    weights: Weights = None,
+) -> None:
+    """Train a study's runs, as far as they are not finished, and write its table."""
+    from driverwatch.steps.study import run_study
+
+    run_study(_context(dataset, data), name, weights)
 
 
 @app.command(hidden=True)
@@ -134,11 +175,13 @@ def train_fold(
     leash: Annotated[int, typer.Option(help="pipe that closes when `train` is gone")],
     dataset: Dataset = "statefarm",
     weights: Weights = None,
+    study: str | None = None,
 ) -> None:
     """One fold, in this process; `train` calls it."""
     from driverwatch.steps.train import train_one_fold
 
-    train_one_fold(_context(dataset, None), run, fold, weights, _predict_settings(views, batch_size), workers, leash)
+    context = _context(dataset, None, study)
+    train_one_fold(context, run, fold, weights, _predict_settings(views, batch_size), workers, leash)
 
 
 @app.command()

@@ -42,6 +42,7 @@ def _known(names: list[str], kind: str, name: str) -> str:
 Size = Annotated[str, BeforeValidator(_size)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Rate = Annotated[float, Field(gt=0, le=10)]
+Factor = Annotated[float, Field(gt=0, le=1000)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 
 
@@ -65,18 +66,39 @@ class AugmentSettings(Strict):
 
 
 class HeadSettings(Strict):
+    """What stands on the trunk: pooling, hidden layers if any, a new softmax."""
+
     pooling: Literal["average", "flatten"] = "average"  # flatten keeps where things are, and needs the input size fixed
-    dropout: Share = 0.2  # before the new softmax
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0  # L2 on the new softmax' kernel
+    dense: list[Annotated[int, Field(ge=1, le=65_536)]] = []  # units of hidden ReLU layers between pooling and softmax
+    normalization: bool = False  # batch normalisation after each hidden layer's ReLU
+    dropout: Share = 0.2  # after each hidden layer; with none, before the softmax
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0  # L2 on the head's kernels
+    auxiliary: Annotated[float, Field(ge=0)] = 0.3  # weight of each auxiliary classifier's loss, where there are any
 
 
 class Stage(Strict):
     """One stretch of training; what it leaves out comes from `train`."""
 
-    freeze_until: str | Annotated[int, Field(ge=0)] | None = None  # layer or block, that many layers, `head`, or null
+    freeze_until: str | Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)] | None = (
+        None  # layer or block, that many layers, that share of the layers, `head` (the whole trunk), or null
+    )
+    fit: Literal["gradient", "logistic"] = "gradient"  # logistic: solve for the softmax on features computed once
+    l2: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)] = [
+        0.03,
+        0.1,
+        0.3,
+        1.0,
+    ]  # logistic: see below
     epochs: Annotated[int, Field(ge=1, le=10_000)] | None = None
     learning_rate: Rate | None = None
-    normalization: Literal["frozen", "train"] | None = None  # default: frozen if pretrained, else train
+    rate_factors: dict[str, Factor] = {}  # layer or block: factor on the rate of all up to and including it
+    normalization: Literal["frozen", "train", "re-estimated"] | None = None  # default: frozen if pretrained, else train
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Stage":
+        if self.fit == "logistic" and self.freeze_until != "head":
+            raise ValueError("fit: logistic trains the softmax alone and needs freeze_until: head")
+        return self
 
 
 class TrainSettings(Strict):
@@ -95,6 +117,10 @@ class TrainSettings(Strict):
         None  # end a stage after so many epochs without a better held-out loss
     )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    cache_trunk: Annotated[int, Field(ge=1, le=1000)] | None = (
+        None  # compute frozen layers once per image and augmentation draw, with so many draws; null: in every step
+    )
+    cache_dtype: Literal["float16", "float32"] = "float16"  # of cached feature maps; pooled features are float32
     workers: Annotated[int, Field(ge=0, le=256)] = 0  # augmentation threads, 0: one per core; never changes a result
     stages: Annotated[list[Stage], Field(min_length=1)] = [Stage()]
 
@@ -134,6 +160,8 @@ class ModelSettings(Strict):
             raise ValueError(
                 "train.stages.0.freeze_until must be null with weights: none (random layers would stay random)"
             )
+        if self.head.dense and any(stage.fit == "logistic" for stage in self.train.stages):
+            raise ValueError("fit: logistic solves for a softmax alone; head.dense must be empty, or fit: gradient")
         return self
 
 
@@ -144,6 +172,35 @@ class EnsembleSettings(Strict):
     views: Literal["auto", "centre", "five_crop", "ten_crop"] = (
         "auto"  # auto: ten_crop where training mirrored, else five_crop
     )
+
+
+class StudyModel(Strict):
+    """One network of a study: where to freeze it, `head` being its features alone."""
+
+    backbone: str
+    cut: str | None = None
+    freeze_until: Annotated[list[str], Field(min_length=1)]
+
+
+class StudySettings(Strict):
+    """`configs/studies/<name>.yaml`: the same training for several networks, each frozen to several depths."""
+
+    settings: dict[str, Any]  # what every run has in common, as in a model's YAML
+    head: dict[str, Any]  # the first stage, which every run begins with
+    models: dict[Name, StudyModel]
+
+    def runs(self, study: str) -> dict[str, ModelSettings]:
+        """Settings of each run by its name."""
+        made = {}
+        for name, model in self.models.items():
+            for depth in model.freeze_until:
+                stages = [self.head] if depth == "head" else [self.head, {"freeze_until": depth}]
+                content = {**self.settings, "backbone": model.backbone, "cut": model.cut}
+                content["train"] = {**content.get("train", {}), "stages": stages}
+                made[f"{study}-{name}-{depth}"] = parse(
+                    ModelSettings, content, f"study {study}: {name} frozen to {depth}"
+                )
+        return made
 
 
 S = TypeVar("S", bound=Strict)

@@ -38,6 +38,19 @@ def standard_error(losses: np.ndarray, groups: np.ndarray) -> float:
     return float(np.sqrt(count / (count - 1) * (residuals**2).sum()) / len(losses)) if count > 1 else float("nan")
 
 
+def interval(losses: np.ndarray, groups: np.ndarray, resamples: int = 10_000) -> tuple[float, float]:
+    """95 % interval of the mean of `losses` (N,) when drivers, not frames, are drawn anew: percentiles of a bootstrap.
+
+    Whole drivers are drawn with replacement, each with all its images (Davison & Hinkley 1997, section 3.8: cluster bootstrap).
+    """
+    names, index = np.unique(groups, return_inverse=True)
+    sums, counts = np.bincount(index, losses), np.bincount(index)
+    drawn = np.random.default_rng(0).integers(len(names), size=(resamples, len(names)))
+    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
 Metric = Callable[[np.ndarray, np.ndarray], float]
 
 

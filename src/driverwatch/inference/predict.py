@@ -1,16 +1,20 @@
 """Forward passes over packed images: views cut and mirrored on the device, averaged, columns swapped where labels swap."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from driverwatch.data.pack import Pack
 from driverwatch.models.classifier import Classifier
+from driverwatch.models.halves import Tail
 from driverwatch.settings import VIEW_SETS, ViewSet
 from driverwatch.terminal import track
 from driverwatch.vision.views import View, view_set
+
+FEATURES_AT_ONCE = 640  # crops in one pass of a head alone
 
 
 class OnViews(keras.Model):
@@ -50,16 +54,27 @@ class Predictor:
         self.unique = list(dict.fromkeys(self.views[views]))  # of a whole frame, corners and centre are one view
         self.swap, self.classes = swap, classifier.top.units
         self.batch = max(1, crops_at_once // len(self.unique))
-        self.model = OnViews(classifier, self.unique, size)
-        self.model.compile()
+        self.model = self._compiled(classifier, size)
 
-    def __call__(self, images: np.ndarray, rows: np.ndarray, label: str = "") -> dict[ViewSet, np.ndarray]:
-        """Predict `rows` of packed images (uint8 (N, H, W, 3), mapped) under the view set and every smaller one that it holds.
+    def _compiled(self, classifier: Classifier, size: tuple[int, int]) -> keras.Model:
+        model = OnViews(classifier, self.unique, size)
+        model.compile()
+        return model
+
+    def source(self, pack: Pack) -> Any:
+        """What `__call__` predicts from: a pack's images, mapped."""
+        return pack.images.open()
+
+    def __call__(self, source: Any, rows: np.ndarray, label: str = "") -> dict[ViewSet, np.ndarray]:
+        """Predict `rows` of a pack under the view set and every smaller one that it holds.
+
+        Args:
+            source: what `source` gave; here uint8 (N, H, W, 3).
 
         Returns:
             float32 (len(rows), C) by view set, rows sum to 1.
         """
-        parts = [np.asarray(self.model.predict_on_batch(batch)) for batch in self._batches(images, rows, label)]
+        parts = [self._forward(source, chosen) for chosen in self._batches(rows, label)]
         found = (
             np.concatenate(parts)[: len(rows)] if parts else np.zeros((0, len(self.unique), self.classes), np.float32)
         )
@@ -68,13 +83,47 @@ class Predictor:
             found[:, mirrored] = found[:, mirrored][..., self.swap]
         return {name: self._mean(found, views) for name, views in self.views.items()}
 
+    def _forward(self, source: Any, rows: np.ndarray) -> np.ndarray:
+        """float32 (B, V, C)."""
+        return np.asarray(self.model.predict_on_batch(source[rows]))
+
     def _mean(self, found: np.ndarray, views: list[View]) -> np.ndarray:
         mean = found[:, [self.unique.index(view) for view in views]].mean(axis=1, dtype=np.float64)
         return (mean / mean.sum(axis=1, keepdims=True)).astype(np.float32)
 
-    def _batches(self, images: np.ndarray, rows: np.ndarray, label: str) -> Iterator[np.ndarray]:
-        """Batches of one shape (the last one filled up with its first image), so that nothing is compiled twice."""
+    def _batches(self, rows: np.ndarray, label: str) -> Iterator[np.ndarray]:
+        """Rows in batches of one length (the last one filled up with its first row), so that nothing is compiled twice."""
         starts = range(0, len(rows), self.batch)
         for start in track(starts, len(rows), label, step=self.batch) if label else starts:
             chosen = rows[start : start + self.batch]
-            yield images[np.concatenate([chosen, np.repeat(chosen[:1], self.batch - len(chosen))])]
+            yield np.concatenate([chosen, np.repeat(chosen[:1], self.batch - len(chosen))])
+
+
+class FeaturePredictor(Predictor):
+    """The same from outputs of frozen layers, computed before: only what lies above them is run."""
+
+    def __init__(
+        self,
+        tail: Tail,
+        outputs: Callable[[Pack, View], np.ndarray],
+        views: ViewSet,
+        image: tuple[int, int],
+        size: tuple[int, int],
+        swap: list[int] | None = None,
+    ) -> None:
+        """As `Predictor`.
+
+        Args:
+            outputs: a pack's outputs under a view, (N, ...).
+        """
+        self.tail, self.outputs = tail, outputs
+        super().__init__(tail.classifier, views, image, size, swap, crops_at_once=FEATURES_AT_ONCE)
+
+    def _compiled(self, classifier: Classifier, size: tuple[int, int]) -> keras.Model:
+        return self.tail
+
+    def source(self, pack: Pack) -> list[np.ndarray]:
+        return [self.outputs(pack, view) for view in self.unique]
+
+    def _forward(self, source: Any, rows: np.ndarray) -> np.ndarray:
+        return np.stack([np.asarray(self.model.predict_on_batch(array[rows])) for array in source], axis=1)

@@ -5,17 +5,42 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from driverwatch.backbones import BACKBONES
 from driverwatch.errors import InputError, nearest
 from driverwatch.hdf5 import created, opened
+from driverwatch.models.googlenet import auxiliary
 from driverwatch.models.scaling import ChannelScaling
 from driverwatch.models.weights import build_trunk
 from driverwatch.settings import HeadSettings, ModelSettings, pixels
 from driverwatch.writing import replacing
 
 
-class Classifier(keras.Model):
+class Learner(keras.Model):
+    """What gives (B, C) probabilities, or in training with auxiliary classifiers (B, 1 + A, C), its own first.
+
+    Auxiliary losses are weighed into the loss (Szegedy et al. 2015, arXiv:1409.4842: 0.3 each) and counted in no metric.
+    """
+
+    auxiliary_weight = 0.0
+
+    def features_in_training(self, x: Any) -> Any:
+        """What of the trunk it trains, run in training mode: normalisation takes the batch's statistics."""
+        raise NotImplementedError
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
+        found, *others = ops.unstack(y_pred, axis=1) if len(y_pred.shape) == 3 else [y_pred]
+        loss = super().compute_loss(x, y, found, sample_weight, training)
+        return loss + sum(self.auxiliary_weight * self.loss(y, other, sample_weight) for other in others)
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        return super().compute_metrics(x, y, y_pred[:, 0] if len(y_pred.shape) == 3 else y_pred, sample_weight)
+
+
+class Classifier(Learner):
     """uint8 or float RGB (B, h, w, 3) in 0-255 -> float32 (B, C) probabilities, rows sum to 1.
 
     `train_statistics` says whether the trunk's normalisation uses batch statistics in training. It is passed explicitly
@@ -23,21 +48,74 @@ class Classifier(keras.Model):
     `trunk(x, training=False)`.
     """
 
-    def __init__(self, scaling: ChannelScaling, trunk: keras.Model, classes: int, head: HeadSettings) -> None:
+    def __init__(
+        self, scaling: ChannelScaling, trunk: keras.Model, classes: int, head: HeadSettings, taps: tuple[str, ...] = ()
+    ) -> None:
+        """Put a new head on a trunk.
+
+        Args:
+            taps: layers of the trunk where an auxiliary classifier hangs in training.
+        """
         super().__init__(name="classifier")
-        self.scaling, self.trunk = scaling, trunk
-        average = head.pooling == "average"
-        self.pool = keras.layers.GlobalAveragePooling2D(name="pool") if average else keras.layers.Flatten(name="pool")
-        self.dropout = keras.layers.Dropout(head.dropout, name="dropout")
+        self.scaling, self.trunk, self.taps = scaling, trunk, taps
+        self.pool = _pooling(head.pooling, len(trunk.output_shape))
         penalty = keras.regularizers.L2(head.weight_decay) if head.weight_decay else None
+        self.hidden: list[keras.Sequential] = [
+            _hidden(i, units, head, penalty) for i, units in enumerate(head.dense, start=1)
+        ]
+        self.dropout = keras.layers.Dropout(head.dropout, name="dropout")
         self.top = keras.layers.Dense(
             classes, activation="softmax", kernel_regularizer=penalty, dtype="float32", name="top"
         )
+        self.auxiliaries = [auxiliary(classes, f"auxiliary{i}") for i, _ in enumerate(taps, start=1)]
+        for tap, one in zip(taps, self.auxiliaries, strict=True):
+            one.build(trunk.get_layer(tap).output.shape)
+        self.auxiliary_weight = head.auxiliary
         self.train_statistics = False
+        self.tapped = tapped(trunk, trunk.input, taps) if taps else None
 
     def call(self, images: Any, training: bool = False) -> Any:
-        features = self.trunk(self.scaling(images), training=bool(training) and self.train_statistics)
-        return self.top(self.dropout(self.pool(features), training=training))
+        return self.above(self.scaling(images), self.tapped if training and self.taps else self.trunk, training)
+
+    def features_in_training(self, x: Any) -> Any:
+        return self.trunk(self.scaling(x), training=True)
+
+    def above(self, x: Any, trunk: keras.Model, training: bool) -> Any:
+        """Go on from a tensor in the trunk; `trunk` is what lies above it, with or without its taps."""
+        x = trunk(x, training=bool(training) and self.train_statistics)
+        x, *taps = x if isinstance(x, list) else [x]
+        found = self.decide(self.pool(x), training)
+        if not taps:
+            return found
+        others = zip(self.auxiliaries[-len(taps) :], taps, strict=True)
+        return ops.stack([found, *(one(tap, training=training) for one, tap in others)], axis=1)
+
+    def decide(self, pooled: Any, training: bool = False) -> Any:
+        """Pooled features (B, F) -> probabilities (B, C)."""
+        for block in self.hidden:
+            pooled = block(pooled, training=training)
+        return self.top(self.dropout(pooled, training=training))
+
+
+def tapped(trunk: keras.Model, start: Any, taps: "tuple[str, ...] | list[str]") -> keras.Model:
+    """What of a trunk lies above the tensor `start`, with the outputs of `taps` beside its own."""
+    return keras.Model(start, [trunk.output, *(trunk.get_layer(tap).output for tap in taps)])
+
+
+def _pooling(kind: str, rank: int) -> keras.layers.Layer:
+    """The first layer of a head; a trunk that keeps its dense layers gives (B, F) already."""
+    if rank == 2:
+        return keras.layers.Identity(name="pool")
+    layer = keras.layers.GlobalAveragePooling2D if kind == "average" else keras.layers.Flatten
+    return layer(name="pool")
+
+
+def _hidden(number: int, units: int, head: HeadSettings, penalty: Any) -> keras.Sequential:
+    """Dense, ReLU, and as the HDF5 guides have it normalisation after the ReLU and dropout between two such layers."""
+    between = [keras.layers.Dropout(head.dropout)] if number > 1 else []
+    dense = keras.layers.Dense(units, activation="relu", kernel_regularizer=penalty, name=f"dense{number}")
+    after = [keras.layers.BatchNormalization(name=f"dense{number}_bn")] if head.normalization else []
+    return keras.Sequential([*between, dense, *after], name=f"hidden{number}")
 
 
 def build(
@@ -53,18 +131,20 @@ def build(
     """
     keras.backend.clear_session()  # automatic layer names begin anew, so that `freeze_until` finds the same layers
     trunk = build_trunk(settings, weights, load)
-    scaling = ChannelScaling.of(BACKBONES[settings.backbone].scaling, mean if settings.mean == "dataset" else None)
-    classifier = Classifier(scaling, trunk, classes, settings.head)
+    row = BACKBONES[settings.backbone]
+    scaling = ChannelScaling.of(row.scaling, mean if settings.mean == "dataset" else None)
+    taps = tuple(tap for tap in row.auxiliary if any(layer.name == tap for layer in trunk.layers))
+    classifier = Classifier(scaling, trunk, classes, settings.head, taps)
     classifier(np.zeros((1, *pixels(settings.input.size), 3), np.uint8))
     return classifier
 
 
-def freeze(classifier: Classifier, until: str | int | None, train_statistics: bool) -> int:
+def freeze(classifier: Classifier, until: str | int | float | None, train_statistics: bool) -> int:
     """Freeze the trunk up to and including `until`; return how many of its layers learn.
 
     Args:
-        until: a layer's name, a block's name (its last layer whose name begins `<block>_`), a number of layers,
-            `head` (the whole trunk), or None (nothing).
+        until: a layer's name, a block's name (its last layer whose name begins `<block>_`), a number of layers, a share
+            of them (0 to 1), `head` (the whole trunk), or None (nothing).
 
     Raises:
         InputError: no such layer, with the nearest name.
@@ -78,12 +158,14 @@ def freeze(classifier: Classifier, until: str | int | None, train_statistics: bo
     return len(layers) - count
 
 
-def frozen_count(layers: list[Any], until: str | int | None) -> int:
+def frozen_count(layers: list[Any], until: str | int | float | None) -> int:
     """How many of a trunk's layers `freeze(..., until)` freezes."""
     if until is None:
         return 0
     if until == "head":
         return len(layers)
+    if isinstance(until, float):
+        return int(until * len(layers))
     if isinstance(until, int):
         if until > len(layers):
             raise InputError(f"freeze_until: {until}: the trunk has {len(layers)} layers")

@@ -31,9 +31,9 @@ class Context:
         return packs.read(self.places.pack(size), kind, folds, size)
 
 
-def open_context(dataset: str, data: Path | None) -> Context:
+def open_context(dataset: str, data: Path | None, study: str | None = None) -> Context:
     settings = load(DatasetSettings, CONFIGS / "datasets", plain_name(dataset, "DATASET"))
-    return Context(dataset, settings, Places(dataset), data or Path(settings.data))
+    return Context(dataset, settings, Places(dataset, study=study), data or Path(settings.data))
 
 
 def table_of(pack: Pack, classes: tuple[str, ...]) -> ImageTable:

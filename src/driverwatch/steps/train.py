@@ -10,7 +10,7 @@ from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
 from driverwatch.errors import InputError
 from driverwatch.models import weights as weight_files
-from driverwatch.settings import ModelSettings, PredictSettings, load
+from driverwatch.settings import ModelSettings, PredictSettings, pixels
 from driverwatch.steps.context import CONFIGS, Context, open_packs
 from driverwatch.terminal import say
 from driverwatch.training import run as runs
@@ -19,11 +19,10 @@ from driverwatch.writing import locked, sweep_partials
 
 
 def train(
-    context: Context, model: str, run: str | None, overrides: str, weights: Path | None, fold: int | None, force: bool
+    context: Context, settings: ModelSettings, name: str, weights: Path | None, fold: int | None, force: bool
 ) -> None:
-    """Train the folds of a run that are not finished; refuse to go on with a run that was begun with something else."""
-    settings = load(ModelSettings, CONFIGS / "models", model, overrides)
-    folder = context.places.run(run or model)
+    """Train the folds of run `name` that are not finished; refuse to go on with a run that was begun with something else."""
+    folder = context.places.run(name)
     weight_files.find(settings, weights)
     folds, packs = open_packs(context, settings.input.pack)
     refuse_fold(fold, folds)
@@ -74,7 +73,7 @@ def _in_own_process(
     command = [sys.executable, "-m", "driverwatch", "train-fold", "--dataset", context.dataset, "--run", run.name]
     command += ["--fold", str(number), "--views", predict.views, "--batch-size", str(predict.batch_size)]
     command += ["--workers", str(settings.train.workers), *(["--weights", str(weights)] if weights else [])]
-    command += ["--leash", str(leash)]
+    command += ["--leash", str(leash), *(["--study", context.places.study] if context.places.study else [])]
     try:
         status = subprocess.run(command, check=False, pass_fds=[lock, leash]).returncode
     finally:
@@ -111,7 +110,8 @@ def train_one_fold(
     from driverwatch.training.fold import Rows, train_fold
 
     rows = Rows(*folds.rows(packs["train"].drivers, fold))
-    train_fold(runs.with_workers(run, workers), fold, packs, rows, weight_files.find(run.settings, weights), predict)
+    found = weight_files.find(run.settings, weights)
+    train_fold(runs.with_workers(run, workers), fold, packs, rows, found, predict, context.places.trunks)
 
 
 def _opened(context: Context, name: str) -> tuple[runs.Run, FoldTable, dict[str, Pack]]:
@@ -132,8 +132,13 @@ def predict(context: Context, name: str, options: PredictSettings, fold: int | N
     if not numbers:
         raise InputError(f"{run.folder}: no finished fold to predict with; run make train first")
     backend.start()
+    from driverwatch.inference.predict import Predictor
     from driverwatch.models.classifier import build, load_state
     from driverwatch.training.outcome import write_predictions
+
+    field = run.settings.input
+    sizes = pixels(field.pack), pixels(field.size)
+    swap = run.swap if run.settings.augment.mirror == "swap" else None
 
     with locked(run.folder):
         for number in numbers:
@@ -142,5 +147,6 @@ def predict(context: Context, name: str, options: PredictSettings, fold: int | N
             classifier = build(run.settings, len(run.classes), packs["train"].mean, None, load=False)
             load_state(file, {"model": classifier.weights})
             _, held_out = folds.rows(packs["train"].drivers, number)
-            losses = write_predictions(classifier, run, number, packs, held_out, options)
+            predictor = Predictor(classifier, options.views, *sizes, swap, options.batch_size)
+            losses = write_predictions(predictor, run, number, packs, held_out)
             say(f"{run.name} fold {number}: held-out log loss " + ", ".join(f"{k} {v:.4f}" for k, v in losses.items()))

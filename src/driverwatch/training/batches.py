@@ -2,6 +2,7 @@
 
 import os
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -11,57 +12,65 @@ import numpy as np
 from driverwatch.settings import ModelSettings
 from driverwatch.vision.augment import Augmenter
 
+Inputs = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""Rows of a pack (B,) -> what the network takes (B, ...), and which of them are mirrored, bool (B,). Called by many threads."""
+
+
+class AugmentedInputs:
+    """One epoch's augmentation: rows -> uint8 (B, h, w, 3); seeded by (run seed, epoch, row)."""
+
+    def __init__(
+        self, images: np.ndarray, settings: ModelSettings, policy: list[dict[str, dict[str, Any]]], epoch: int
+    ) -> None:
+        """Augment `images`, uint8 (N, H, W, 3), the whole pack, mapped."""
+        cv2.setNumThreads(1)
+        self.images, self.settings, self.policy, self.epoch = images, settings, policy, epoch
+        self._thread = threading.local()
+
+    def __call__(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if not hasattr(self._thread, "augment"):  # one pipeline per thread: it carries random state
+            self._thread.augment = Augmenter(self.policy, self.settings.augment, self.settings.input)
+        seed = self.settings.train.seed
+        made = [self._thread.augment(self.images[row], (seed, self.epoch, int(row))) for row in rows]
+        return np.stack([image for image, _ in made]), np.array([mirrored for _, mirrored in made])
+
 
 class TrainingBatches(keras.utils.PyDataset):
-    """One epoch: shuffled, augmented uint8 (B, h, w, 3), one-hot float32 (B, C) and sample weights float32 (B,).
+    """One epoch: shuffled inputs (B, ...), one-hot float32 (B, C) and sample weights float32 (B,).
 
     Made anew for each epoch with the epoch's number, because PyDataset may start its workers before an epoch begins.
     """
 
     def __init__(
-        self,
-        images: np.ndarray,
-        rows: np.ndarray,
-        labels: np.ndarray,
-        settings: ModelSettings,
-        policy: list[dict[str, dict[str, Any]]],
-        swap: list[int],
-        epoch: int,
+        self, inputs: Inputs, rows: np.ndarray, labels: np.ndarray, settings: ModelSettings, swap: list[int], epoch: int
     ) -> None:
         """Shuffle an epoch.
 
         Args:
-            images: uint8 (N, H, W, 3), the whole pack, mapped.
-            labels: int (N,).
             rows: those to train on.
+            labels: int (N,), of the whole pack.
             swap: where labels of mirrored images go under `augment.mirror: swap`.
         """
-        cv2.setNumThreads(1)
         cores = os.cpu_count() or 1
         super().__init__(workers=settings.train.workers or cores, max_queue_size=2 * cores + 2)
-        self.images, self.labels, self.settings, self.policy = images, labels, settings, policy
-        self.seed, self.epoch = settings.train.seed, epoch
-        self.order = np.random.default_rng((self.seed, epoch)).permutation(rows)
-        self.classes = len(swap)
-        self.swap = swap if settings.augment.mirror == "swap" else list(range(len(swap)))
-        self.weights = class_weights(labels[rows], self.classes, settings.train.class_weights)
-        self._thread = threading.local()
+        self.inputs, self.labels, self.batch = inputs, labels, settings.train.batch_size
+        self.order = np.random.default_rng((settings.train.seed, epoch)).permutation(rows)
+        self.swap, self.mirror = swap, settings.augment.mirror
+        self.weights = class_weights(labels[rows], len(swap), settings.train.class_weights)
 
     def __len__(self) -> int:
-        return -(-len(self.order) // self.settings.train.batch_size)
+        return -(-len(self.order) // self.batch)
 
     def __getitem__(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        if not hasattr(self._thread, "augment"):  # one pipeline per thread: it carries random state
-            self._thread.augment = Augmenter(self.policy, self.settings.augment, self.settings.input)
-        size = self.settings.train.batch_size
-        rows = self.order[step * size : (step + 1) * size]
-        made = [self._thread.augment(self.images[row], (self.seed, self.epoch, int(row))) for row in rows]
-        labels = [
-            self.swap[self.labels[row]] if mirrored else self.labels[row]
-            for row, (_, mirrored) in zip(rows, made, strict=True)
-        ]
-        targets = np.eye(self.classes, dtype=np.float32)[labels]
-        return np.stack([image for image, _ in made]), targets, self.weights[labels]
+        rows = self.order[step * self.batch : (step + 1) * self.batch]
+        made, mirrored = self.inputs(rows)
+        labels = followed(self.labels[rows], mirrored, self.mirror, self.swap)
+        return made, np.eye(len(self.swap), dtype=np.float32)[labels], self.weights[labels]
+
+
+def followed(labels: np.ndarray, mirrored: np.ndarray, mirror: str, swap: list[int]) -> np.ndarray:
+    """Labels (B,) after mirroring: under `augment.mirror: swap` those of mirrored images go where `swap` says."""
+    return np.where(mirrored & (mirror == "swap"), np.array(swap)[labels], labels)
 
 
 def class_weights(labels: np.ndarray, classes: int, rule: str) -> np.ndarray:

@@ -17,14 +17,17 @@ from driverwatch.errors import InputError
 from driverwatch.inference.predict import Predictor
 from driverwatch.metrics import accuracy, log_loss
 from driverwatch.models.backend import deterministic
-from driverwatch.models.classifier import Classifier, build, frozen_count, load_state, write_state
-from driverwatch.settings import PredictSettings, pixels
+from driverwatch.models.classifier import Classifier, Learner, build, freeze, load_state, write_state
+from driverwatch.settings import PredictSettings
 from driverwatch.terminal import say
-from driverwatch.training.batches import TrainingBatches
+from driverwatch.training.batches import TrainingBatches, class_weights, followed
+from driverwatch.training.halving import Half, Halving
 from driverwatch.training.history import HistoryLog
+from driverwatch.training.logistic import Sample, solve
 from driverwatch.training.outcome import write_predictions
 from driverwatch.training.run import Run
-from driverwatch.training.stages import StagePlan, plan, prepare
+from driverwatch.training.stages import StagePlan, check, plan, prepare, rate_factors
+from driverwatch.training.statistics import BATCHES, reestimate
 from driverwatch.writing import locked, write_json
 
 
@@ -46,9 +49,18 @@ class Rows:
 
 
 def train_fold(
-    run: Run, number: int, packs: dict[str, Pack], rows: Rows, weights: Path | None, predict: PredictSettings
+    run: Run,
+    number: int,
+    packs: dict[str, Pack],
+    rows: Rows,
+    weights: Path | None,
+    predict: PredictSettings,
+    trunks: Path,
 ) -> None:
     """Train fold `number` (or go on from its last epoch), then predict its held-out drivers and the test images.
+
+    Args:
+        trunks: folder of cached trunk outputs, shared by folds and runs.
 
     Writes under `run.fold(number)`: `bundle.h5` (removed at the end), `weights.h5`, `history.csv`, `tensorboard/`,
     predictions per view set, and last `manifest.json`, whose presence means finished. The caller holds the run's lock.
@@ -61,15 +73,15 @@ def train_fold(
         deterministic(run.settings.train.seed)
         resumes = (folder / "bundle.h5").is_file()
         classifier = build(run.settings, len(run.classes), packs["train"].mean, weights, load=not resumes)
-        for stage in plan(run.settings):
-            frozen_count(classifier.trunk.layers, stage.freeze_until)  # a wrong name ends here, not after an hour
-        progress = FoldTraining(classifier, run, number, packs["train"], rows).train()
+        training = FoldTraining(classifier, run, number, packs["train"], rows, trunks)
+        progress = training.train()
         if run.settings.train.select == "best":
             load_state(folder / "best.h5", {"model": classifier.weights})
         write_state(folder / "weights.h5", {"model": classifier.weights}, run.origin)
         start = time.monotonic()
-        losses = write_predictions(classifier, run, number, packs, rows.held_out, predict)
+        losses = write_predictions(training.predictor(predict), run, number, packs, rows.held_out)
         facts = _outcome(run, number, progress, predict) | {"log_loss": losses}
+        facts["trainable_parameters"] = sum(int(np.prod(w.shape)) for w in classifier.trainable_weights)
         facts["seconds"] = facts["training_seconds"] + time.monotonic() - start
         write_json(folder / "manifest.json", facts | made_by)
         run.sweep(number)
@@ -93,13 +105,14 @@ def _outcome(run: Run, number: int, progress: Progress, predict: PredictSettings
 class FoldTraining:
     """The epochs of one fold, resumable after any of them."""
 
-    def __init__(self, classifier: Classifier, run: Run, number: int, pack: Pack, rows: Rows) -> None:
+    def __init__(self, classifier: Classifier, run: Run, number: int, pack: Pack, rows: Rows, trunks: Path) -> None:
         self.classifier, self.run, self.number, self.pack, self.rows = classifier, run, number, pack, rows
         self.settings, self.folder = run.settings.train, run.fold(number)
         self.bundle = self.folder / "bundle.h5"
-        self.images = pack.images.open()  # once: should somebody pack anew, this file stays as it was opened
-        sizes = pixels(run.settings.input.pack), pixels(run.settings.input.size)
-        self.centre = Predictor(classifier, "centre", *sizes, crops_at_once=64)
+        self.stages = plan(run.settings)
+        check(classifier, self.stages)  # a wrong name ends here, not after an hour
+        self.halving = Halving(classifier, run, self.stages, trunks)
+        self.learner: Learner = classifier
         self.progress = Progress()
 
     def train(self) -> Progress:
@@ -119,7 +132,7 @@ class FoldTraining:
                 raise InputError(f"{self.bundle}: not a whole bundle; make train FORCE=1 FOLD={self.number}")
             say(f"{self.run.name} fold {self.number}: goes on after epoch {self.progress.epoch}")
         log = HistoryLog(self.folder, self.progress.history)
-        for stage in plan(self.run.settings):
+        for stage in self.stages:
             if self._is_over(stage) and stage.number + 1 < len(self.settings.stages):
                 continue
             self._enter(stage)
@@ -136,38 +149,78 @@ class FoldTraining:
         return len(losses) >= stage.epochs or (patience is not None and stalled >= patience)
 
     def _enter(self, stage: StagePlan) -> None:
-        """Freeze and compile; take weights, and within a stage the optimizer too, from the bundle."""
-        prepare(self.classifier, stage, self.settings, -(-len(self.rows.training) // self.settings.batch_size))
-        if any(row["stage"] == stage.number for row in self.progress.history):
-            load_state(self.bundle, self._state())
-        elif self.progress.epoch:
+        """Freeze, halve and compile; take weights, and within a stage the optimizer too, from the bundle."""
+        freeze(self.classifier, stage.freeze_until, stage.train_statistics)
+        resumes = any(row["stage"] == stage.number for row in self.progress.history)
+        if self.progress.epoch:
             load_state(self.bundle, {"model": self.classifier.weights})
+        self.half = self.halving.half(stage)
+        self.learner = self.half.tail if self.half else self.classifier
+        steps = -(-len(self.rows.training) // self.settings.batch_size)
+        prepare(self.learner, stage, self.settings, steps, rate_factors(self.classifier, stage))
+        self.centre = self.halving.watcher(self.half)
+        self.source = self.centre.source(self.pack)  # once: should somebody pack anew, this file stays as it was opened
+        if resumes:
+            load_state(self.bundle, self._state())
+
+    def predictor(self, predict: PredictSettings) -> Predictor:
+        """A predictor for what was trained."""
+        return self.halving.predictor(self.half, predict)
 
     def _state(self) -> dict[str, list[Any]]:
-        return {"model": self.classifier.weights, "optimizer": self.classifier.optimizer.variables}
+        return {"model": self.classifier.weights, "optimizer": self.learner.optimizer.variables}
 
     def _epoch(self, stage: StagePlan) -> None:
         """Train one epoch, score the held-out drivers, keep everything in one bundle."""
-        start, run, progress, labels = time.monotonic(), self.run, self.progress, self.pack.labels
-        reseed(self.classifier, (self.settings.seed, progress.epoch))
-        batches = TrainingBatches(
-            self.images, self.rows.training, labels, run.settings, run.policy, run.swap, progress.epoch
-        )
-        fitted = self.classifier.fit(batches, shuffle=False, verbose=1 if sys.stdout.isatty() else 0).history
-        step_seconds = (time.monotonic() - start) / len(batches)
-        if not math.isfinite(fitted["loss"][-1]):
-            raise InputError(
-                f"{self.folder}: the loss became {fitted['loss'][-1]} in epoch {progress.epoch + 1}; lower the learning rate "
-                'of that stage, for example SET="train.learning_rate=1e-4", under another RUN='
-            )
-        found, labels = self.centre(self.images, self.rows.held_out)["centre"], labels[self.rows.held_out]
+        start, cpu, progress, labels = time.monotonic(), time.process_time(), self.progress, self.pack.labels
+        if self.half is not None and stage.settings.fit == "logistic":
+            loss, right = self._solve(stage, self.half)
+        else:
+            loss, right = self._descend(stage)
+        seconds = time.monotonic() - start, time.process_time() - cpu
+        found, labels = self.centre(self.source, self.rows.held_out)["centre"], labels[self.rows.held_out]
         progress.epoch += 1
         progress.history.append({
-            "epoch": progress.epoch, "stage": stage.number, "loss": fitted["loss"][-1], "accuracy": fitted["accuracy"][-1],
+            "epoch": progress.epoch, "stage": stage.number, "loss": loss, "accuracy": right,
             "held_out_loss": log_loss(found, labels), "held_out_accuracy": accuracy(found, labels),
-            "step_seconds": step_seconds, "seconds": time.monotonic() - start,
+            "step_seconds": seconds[0] * self.settings.batch_size / len(self.rows.training),
+            "training_seconds": seconds[0], "training_cpu_seconds": seconds[1], "seconds": time.monotonic() - start,
         })  # fmt: skip
         self._keep(stage)
+
+    def _descend(self, stage: StagePlan) -> tuple[float, float]:
+        """One epoch by gradient; training loss and accuracy."""
+        epoch, rows, run = self.progress.epoch, self.rows.training, self.run
+        reseed(self.classifier, (self.settings.seed, epoch))
+        batches = TrainingBatches(
+            self.halving.inputs(self.half, self.pack, epoch), rows, self.pack.labels, run.settings, run.swap, epoch
+        )
+        fitted = self.learner.fit(batches, shuffle=False, verbose=1 if sys.stdout.isatty() else 0).history
+        if not math.isfinite(fitted["loss"][-1]):
+            raise InputError(
+                f"{self.folder}: the loss became {fitted['loss'][-1]} in epoch {epoch + 1}; lower the learning rate of that "
+                'stage, for example SET="train.learning_rate=1e-4", under another RUN='
+            )
+        if stage.normalization == "re-estimated":
+            count = max(1, min(BATCHES, len(rows) // self.settings.batch_size))
+            reestimate(self.learner, (batches[step][0] for step in range(count)))
+        return fitted["loss"][-1], fitted["accuracy"][-1]
+
+    def _solve(self, stage: StagePlan, half: Half) -> tuple[float, float]:
+        """The softmax by logistic regression on cached features; training loss and accuracy."""
+        rows, run = self.rows.training, self.run
+        made = [draw(rows) for draw in self.halving.features(half, self.pack)]
+        features, mirrored = (np.concatenate(parts) for parts in zip(*made, strict=True))
+        labels = np.tile(self.pack.labels[rows], len(made))
+        labels = followed(labels, mirrored, run.settings.augment.mirror, run.swap)
+        weights = class_weights(labels, len(run.swap), self.settings.class_weights)[labels]
+        drivers = np.tile(self.pack.drivers[rows], len(made))
+        found = solve(Sample(features, labels, weights), drivers, len(run.swap), stage.settings.l2)
+        self.classifier.top.kernel.assign(found.kernel)
+        self.classifier.top.bias.assign(found.bias)
+        say(f"{run.name} fold {self.number}: logistic regression on {features.shape[1]} features, l2 {found.l2:g}")
+        predicted = found(features)
+        return log_loss(predicted, labels), accuracy(predicted, labels)
 
     def _keep(self, stage: StagePlan) -> None:
         progress, kept = self.progress, self.progress.history[-1]
@@ -183,8 +236,7 @@ class FoldTraining:
 
 def reseed(classifier: Classifier, seed: tuple[int, ...]) -> None:
     """Derive every dropout's random state from `seed`, so that an epoch's randomness does not depend on what ran before."""
-    state = np.random.default_rng(seed).integers(2**31, size=2).astype("uint32")
-    for layer in classifier._flatten_layers():
-        generator = getattr(layer, "seed_generator", None)
-        if generator is not None:
-            generator.state.assign(state)
+    random = np.random.default_rng(seed)
+    generators = [getattr(layer, "seed_generator", None) for layer in classifier._flatten_layers()]
+    for generator in {id(found): found for found in generators if found is not None}.values():
+        generator.state.assign(random.integers(2**31, size=2).astype("uint32"))

@@ -12,8 +12,7 @@ from driverwatch.inference.paths import prediction_path
 from driverwatch.inference.predict import Predictor
 from driverwatch.inference.predictions import Predictions
 from driverwatch.metrics import log_loss
-from driverwatch.models.classifier import Classifier
-from driverwatch.settings import PredictSettings, ViewSet, pixels
+from driverwatch.settings import ViewSet
 from driverwatch.terminal import say
 from driverwatch.training.run import Run
 
@@ -22,23 +21,15 @@ SHARD = ".shard-"
 
 
 def write_predictions(
-    classifier: Classifier,
-    run: Run,
-    number: int,
-    packs: dict[str, Pack],
-    held_out: np.ndarray,
-    predict: PredictSettings,
+    predictor: Predictor, run: Run, number: int, packs: dict[str, Pack], held_out: np.ndarray
 ) -> dict[str, float]:
-    """Predict with a fold's model, write a file per kind and view set, return the held-out log loss by view set.
+    """Predict under a predictor's view sets, write a file per kind and view set, return the held-out log loss by view set.
 
     Args:
         held_out: rows of the training pack whose drivers the model never saw.
     """
     weights = digest_of_file(run.fold(number) / "weights.h5")
-    field = run.settings.input
-    swap = run.swap if run.settings.augment.mirror == "swap" else None
-    predictor = Predictor(classifier, predict.views, pixels(field.pack), pixels(field.size), swap, predict.batch_size)
-    if predict.views == "ten_crop" and run.settings.augment.mirror == "none":
+    if "ten_crop" in predictor.views and run.settings.augment.mirror == "none":
         say(
             f"{run.name}: training never mirrored, so ten_crop's mirrored views mislead; five_crop is written beside it"
         )
@@ -66,7 +57,7 @@ def _resumable(
     there = {views: prediction_path(run.fold(number), kind, views) for views in predictor.views}
     names, shards = pack.names[rows], [there]
     if not _are_of(there, origin, names):
-        images, starts = pack.images.open(), range(0, max(len(rows), 1), size)
+        source, starts = predictor.source(pack), range(0, max(len(rows), 1), size)
         shards = [{v: run.fold(number) / f"{SHARD}{kind}-{v}-{start}.h5" for v in predictor.views} for start in starts]
         for start, paths in zip(starts, shards, strict=True):
             chosen = rows[start : start + size]
@@ -74,7 +65,7 @@ def _resumable(
                 continue
             said = f"{run.name} fold {number}: {list(predictor.views)[-1]} of {kind.replace('_', '-')} images"
             said += f" {start + 1}-{start + len(chosen)} of {len(rows)}" if len(rows) > size else ""
-            for views, found in predictor(images, chosen, said).items():
+            for views, found in predictor(source, chosen, said).items():
                 predictions.write(Predictions(pack.names[chosen], found, origin | {"views": views}), paths[views])
     for views in predictor.views:
         parts = [predictions.read(paths[views], origin | {"views": views}).probabilities for paths in shards]

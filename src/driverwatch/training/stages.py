@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import keras
 
-from driverwatch.models.classifier import Classifier, freeze
-from driverwatch.settings import ModelSettings, TrainSettings
+from driverwatch.models.classifier import Classifier, Learner, frozen_count
+from driverwatch.settings import ModelSettings, Stage, TrainSettings
+from driverwatch.training.optimizers import make_optimizer
 
 
 @dataclass(frozen=True)
@@ -13,42 +14,70 @@ class StagePlan:
     """One stage with everything filled in."""
 
     number: int
-    freeze_until: str | int | None
+    settings: Stage
     epochs: int
     learning_rate: float
-    train_statistics: bool
+    normalization: str
+
+    @property
+    def freeze_until(self) -> str | int | float | None:
+        return self.settings.freeze_until
+
+    @property
+    def train_statistics(self) -> bool:
+        return self.normalization != "frozen"
 
     @property
     def name(self) -> str:
-        frozen = "nothing frozen" if self.freeze_until is None else f"frozen to {self.freeze_until}"
-        return "head alone" if self.freeze_until == "head" else frozen
+        until = self.freeze_until
+        if until == "head":
+            return "head by logistic regression" if self.settings.fit == "logistic" else "head alone"
+        if isinstance(until, float):
+            return f"{until:.0%} of the layers frozen"
+        return "nothing frozen" if until is None else f"frozen to {until}"
 
 
 def plan(settings: ModelSettings) -> list[StagePlan]:
     """Fill each stage's gaps from `train`: normalisation is frozen where weights are pretrained, trained where not."""
     plans: list[StagePlan] = []
-    train = settings.train
+    train, default = settings.train, "train" if settings.weights == "none" else "frozen"
     for number, stage in enumerate(train.stages):
-        normalization = stage.normalization or ("train" if settings.weights == "none" else "frozen")
-        plans.append(
-            StagePlan(
-                number,
-                stage.freeze_until,
-                stage.epochs or train.epochs,
-                stage.learning_rate or train.learning_rate,
-                normalization == "train",
-            )
-        )
+        epochs = 1 if stage.fit == "logistic" else stage.epochs or train.epochs
+        rate = stage.learning_rate or train.learning_rate
+        plans.append(StagePlan(number, stage, epochs, rate, stage.normalization or default))
     return plans
 
 
-def prepare(classifier: Classifier, stage: StagePlan, train: TrainSettings, steps: int) -> None:
-    """Freeze and compile for a stage of `stage.epochs` x `steps` steps, with a new optimizer."""
-    freeze(classifier, stage.freeze_until, stage.train_statistics)
-    optimizer = make_optimizer(train, schedule(train, stage.learning_rate, stage.epochs * steps))
+def check(classifier: Classifier, stages: list[StagePlan]) -> None:
+    """Refuse layer names that the trunk does not have, in whatever stage, before the first one is trained."""
+    for stage in stages:
+        for until in (stage.freeze_until, *stage.settings.rate_factors):
+            frozen_count(classifier.trunk.layers, until)
+
+
+def untouched(classifier: Classifier, stages: list[StagePlan], number: int) -> bool:
+    """Whether what stage `number` freezes was frozen in every stage before it: then it is the same in every fold."""
+    frozen = [frozen_count(classifier.trunk.layers, stage.freeze_until) for stage in stages[: number + 1]]
+    return min(frozen) == frozen[-1]
+
+
+def rate_factors(classifier: Classifier, stage: StagePlan) -> dict[str, float]:
+    """Factor on the learning rate by variable (its path): a layer has that of the first boundary at or above it, else 1."""
+    layers = classifier.trunk.layers
+    bounds = sorted((frozen_count(layers, until), factor) for until, factor in stage.settings.rate_factors.items())
+    factors: dict[str, float] = {}
+    for i, layer in enumerate(layers):
+        factor = next((factor for bound, factor in bounds if i < bound), 1.0)
+        factors |= {weight.path: factor for weight in layer.trainable_weights}
+    return factors
+
+
+def prepare(learner: Learner, stage: StagePlan, train: TrainSettings, steps: int, factors: dict[str, float]) -> None:
+    """Compile what is already frozen for a stage of `stage.epochs` x `steps` steps, with a new optimizer."""
+    optimizer = make_optimizer(train, schedule(train, stage.learning_rate, stage.epochs * steps), factors)
     loss = keras.losses.CategoricalCrossentropy(label_smoothing=train.label_smoothing)
-    classifier.compile(optimizer, loss, weighted_metrics=["accuracy"])
-    optimizer.build(classifier.trainable_variables)
+    learner.compile(optimizer, loss, weighted_metrics=["accuracy"])
+    optimizer.build(learner.trainable_variables)
 
 
 def schedule(
@@ -64,19 +93,3 @@ def schedule(
             0.0, steps - rise, alpha=floor, warmup_target=rate, warmup_steps=rise
         )
     return keras.optimizers.schedules.CosineDecay(rate, steps, alpha=floor)
-
-
-def make_optimizer(
-    train: TrainSettings, rate: "float | keras.optimizers.schedules.LearningRateSchedule"
-) -> keras.optimizers.Optimizer:
-    """SGD with Nesterov momentum (the fine-tuning guide's), Adam or AdamW; weight decay never touches biases and normalisation."""
-    decay = train.weight_decay or None
-    if train.optimizer == "sgd":
-        made = keras.optimizers.SGD(rate, momentum=train.momentum, nesterov=train.momentum > 0, weight_decay=decay)
-    elif train.optimizer == "adam":
-        made = keras.optimizers.Adam(rate, weight_decay=decay)
-    else:
-        made = keras.optimizers.AdamW(rate, weight_decay=train.weight_decay)
-    if made.weight_decay:
-        made.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    return made

@@ -1,0 +1,71 @@
+"""A classifier in two halves: what is frozen, computed once per image, and what is trained on its outputs."""
+
+from typing import Any, NamedTuple
+
+import keras
+
+from driverwatch.models.classifier import Classifier, Learner, tapped
+from driverwatch.models.weights import single_tensor_layers
+
+
+class Cut(NamedTuple):
+    """Where a classifier is halved: after a layer of its trunk, or with `layer` None after pooling."""
+
+    layer: str | None
+    between: int  # frozen layers that lie above the cut all the same, because it had to be a single tensor
+
+
+def last_cut(classifier: Classifier, frozen: int) -> Cut | None:
+    """The last place under `frozen` frozen layers where the trunk is a single tensor; None if there is none."""
+    layers = classifier.trunk.layers
+    if frozen == len(layers):
+        return Cut(None, 0)
+    legal = set(single_tensor_layers(classifier.trunk))
+    found = [i for i, layer in enumerate(layers[:frozen]) if layer.name in legal]
+    return Cut(layers[found[-1]].name, frozen - 1 - found[-1]) if found else None
+
+
+class Frozen(keras.Model):
+    """The lower half, in inference mode: uint8 (B, h, w, 3) -> the tensor at the cut (B, h', w', c), or pooled features (B, F)."""
+
+    def __init__(self, classifier: Classifier, cut: Cut) -> None:
+        super().__init__(name="frozen")
+        trunk = classifier.trunk
+        self.scaling, self.pool = classifier.scaling, classifier.pool if cut.layer is None else None
+        self.lower = trunk if cut.layer is None else keras.Model(trunk.input, trunk.get_layer(cut.layer).output)
+        self.compile()
+
+    @property
+    def features(self) -> tuple[int, ...]:
+        """Shape of one image's output: (h', w', c), or (F,)."""
+        shape = self.lower.output_shape
+        return tuple(shape if self.pool is None else self.pool.compute_output_shape(shape))[1:]
+
+    def call(self, images: Any) -> Any:
+        x = self.lower(self.scaling(images), training=False)
+        return x if self.pool is None else self.pool(x)
+
+
+class Tail(Learner):
+    """The upper half: what `Frozen` gives -> what the classifier gives. Its weights are the classifier's."""
+
+    def __init__(self, classifier: Classifier, cut: Cut) -> None:
+        super().__init__(name="tail")
+        self.classifier, self.auxiliary_weight = classifier, classifier.auxiliary_weight
+        self.pooled, self.upper, self.tapped = cut.layer is None, None, None
+        if cut.layer is not None:
+            trunk = classifier.trunk
+            names = [layer.name for layer in trunk.layers]
+            taps = [tap for tap in classifier.taps if names.index(tap) > names.index(cut.layer)]
+            start = trunk.get_layer(cut.layer).output
+            self.upper = keras.Model(start, trunk.output)
+            self.tapped = tapped(trunk, start, taps) if taps else None
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        if self.pooled:
+            return self.classifier.decide(x, training)
+        tapping = training and self.tapped is not None
+        return self.classifier.above(x, self.tapped if tapping else self.upper, training)
+
+    def features_in_training(self, x: Any) -> Any:
+        return x if self.upper is None else self.upper(x, training=True)

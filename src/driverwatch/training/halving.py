@@ -1,0 +1,90 @@
+"""Which frozen layers are computed once and kept, stage by stage, and what is trained and predicted on their outputs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from driverwatch.data.pack import Pack
+from driverwatch.inference.predict import FeaturePredictor, Predictor
+from driverwatch.models.classifier import Classifier, frozen_count
+from driverwatch.models.halves import Cut, Frozen, Tail, last_cut
+from driverwatch.settings import PredictSettings, ViewSet, pixels
+from driverwatch.terminal import say
+from driverwatch.training.batches import AugmentedInputs, Inputs
+from driverwatch.training.run import Run
+from driverwatch.training.stages import StagePlan, untouched
+from driverwatch.training.trunk_cache import Outputs, TrunkCache, augmented_draw, view_draw
+from driverwatch.vision.views import View, view_set
+
+
+@dataclass(frozen=True)
+class Half:
+    """What is trained in a stage, and the cache of what it is trained on."""
+
+    cut: Cut
+    tail: Tail
+    cache: TrunkCache
+
+
+class Halving:
+    """Halves a run's classifier where its settings ask for it (`train.cache_trunk`, `fit: logistic`) and it can be done."""
+
+    def __init__(self, classifier: Classifier, run: Run, stages: list[StagePlan], trunks: Path) -> None:
+        self.classifier, self.run, self.stages, self.trunks = classifier, run, stages, trunks
+        self.draws = run.settings.train.cache_trunk
+        self.image, self.size = pixels(run.settings.input.pack), pixels(run.settings.input.size)
+        self.swap = run.swap if run.settings.augment.mirror == "swap" else None
+
+    def half(self, stage: StagePlan) -> Half | None:
+        """The halves for a stage, or None where every layer is computed in every step."""
+        frozen = frozen_count(self.classifier.trunk.layers, stage.freeze_until)
+        if stage.settings.fit == "gradient" and (self.draws is None or frozen == 0):
+            return None
+        cut = last_cut(self.classifier, frozen)
+        if cut is None or (cut.layer and not untouched(self.classifier, self.stages, stage.number)):
+            reason = "no single tensor lies below the boundary" if cut is None else "an earlier stage trained it"
+            say(f"{self.run.name}: the trunk of stage {stage.number} ({stage.name}) is not cached: {reason}")
+            return None
+        if cut.between:
+            say(
+                f"{self.run.name}: the trunk is cached up to {cut.layer}; {cut.between} more frozen layers lie in branches"
+            )
+        half = Frozen(self.classifier, cut)
+        dtype = self.run.settings.train.cache_dtype if cut.layer else "float32"
+        return Half(cut, Tail(self.classifier, cut), TrunkCache(self.trunks, half, dtype))
+
+    def inputs(self, half: Half | None, pack: Pack, epoch: int) -> Inputs:
+        """What an epoch trains on: augmented images, or the cached outputs of one draw (each epoch the next one, in turn)."""
+        if half is None or self.draws is None:
+            return AugmentedInputs(pack.images.open(), self.run.settings, self.run.policy, epoch)
+        return self._augmented(half, pack, epoch % self.draws)
+
+    def features(self, half: Half, pack: Pack) -> list[Outputs]:
+        """What logistic regression is fitted on: the centre view, or with `train.cache_trunk` every draw."""
+        if self.draws is None:
+            centre = view_set("centre", self.image, self.size)[0]
+            return [half.cache.outputs(pack, view_draw(centre, self.size), f"{self.run.name}: features, centre view")]
+        return [self._augmented(half, pack, draw) for draw in range(self.draws)]
+
+    def _augmented(self, half: Half, pack: Pack, draw: int) -> Outputs:
+        label = f"{self.run.name}: frozen layers, draw {draw + 1} of {self.draws}"
+        return half.cache.outputs(pack, augmented_draw(self.run, draw), label)
+
+    def watcher(self, half: Half | None) -> Predictor:
+        """The centre view, for the held-out drivers after each epoch."""
+        return self._predictor("centre", 64, half)
+
+    def predictor(self, half: Half | None, predict: PredictSettings) -> Predictor:
+        """For final predictions: the whole network, or the head on cached features where the whole trunk was frozen."""
+        return self._predictor(predict.views, predict.batch_size, half if half and half.cut.layer is None else None)
+
+    def _predictor(self, views: ViewSet, crops: int, half: Half | None) -> Predictor:
+        if half is None:
+            return Predictor(self.classifier, views, self.image, self.size, self.swap, crops)
+
+        def outputs(pack: Pack, view: View) -> np.ndarray:
+            label = f"{self.run.name}: frozen layers, {len(pack.names)} images, view at {view.top}, {view.left}"
+            return half.cache.outputs(pack, view_draw(view, self.size), label).array
+
+        return FeaturePredictor(half.tail, outputs, views, self.image, self.size, self.swap)
