@@ -28,7 +28,7 @@ CLIENT  := .venv-kaggle/.installed
 TORCH   := .venv-torch/.installed
 DEMO    := @$(MAKE) --no-print-directory DATASET=drawn DATA= RUN= SET= FOLD= VIEWS= SIZE= SEED= FORCE= DRIVERS= TEST_DRIVERS= CLIPS= FRAMES=
 
-.PHONY: help doctor setup demo data sample subset folds pack train predict ensemble submissions check submit score backbones convert \
+.PHONY: help doctor setup demo data sample subset folds pack train features study predict ensemble submissions check submit score backbones convert \
         test test-torch test-kills test-size docs lint clean
 
 help: ## this list
@@ -43,6 +43,8 @@ help: ## this list
 #: RUN=<name>             names what came of it (default: the model's name)
 #: SET="train.epochs=3"   changes settings, several separated by spaces
 #: WEIGHTS=<folder>       local ImageNet weights (default: Keras downloads them)
+#: CUT=<layer>            last layer kept of the backbone (make features)
+#: HEAD=logistic          logistic or dense (make features)
 #: FOLD=2                 one fold alone
 #: VIEWS=ten_crop         centre, five_crop or ten_crop
 #: MODELS="a b"           runs to average or score (default: every finished one)
@@ -145,6 +147,14 @@ train: need-MODEL setup | folds/$(DATASET).csv ## train every fold of MODEL that
 	$(DW) pack $(DATA_OPT) --model "$(MODEL)" $(call option,set,SET) $(call flag,skip-broken,SKIP_BROKEN)
 	$(DW) train "$(MODEL)" $(DATA_OPT) $(call option,run,RUN) $(call option,set,SET) $(call place,weights,WEIGHTS) \
 	  $(call option,fold,FOLD) $(call flag,force,FORCE)
+
+features: need-MODEL setup | folds/$(DATASET).csv ## MODEL's trunk as it is (CUT= earlier), its features once, a HEAD on them per fold; predictions as train's
+	$(DW) pack $(DATA_OPT) --model "$(MODEL)" $(call option,set,SET) $(call flag,skip-broken,SKIP_BROKEN)
+	$(DW) features "$(MODEL)" $(DATA_OPT) $(call option,run,RUN) $(call option,set,SET) $(call place,weights,WEIGHTS) \
+	  $(call option,cut,CUT) $(call option,head,HEAD) $(call option,fold,FOLD) $(call flag,force,FORCE)
+
+study: setup | folds/$(DATASET).csv ## train every run of configs/studies/NAME.yaml (default: freezing) and write docs/NAME_study.md
+	$(DW) study "$(if $(findstring command,$(origin NAME)),$(NAME),freezing)" $(DATA_OPT) $(call place,weights,WEIGHTS)
 
 predict: setup ## predict with the trained RUN (default: MODEL's) under VIEWS
 	$(if $(or $(RUN),$(MODEL)),,$(error make predict needs RUN=<name> or MODEL=<name>))

@@ -1,0 +1,107 @@
+"""A study: one recipe for several networks and depths of freezing, trained, scored out of fold and written as a table."""
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean
+from typing import NamedTuple
+
+import numpy as np
+
+from driverwatch.blend import ensemble as blending
+from driverwatch.blend.ensemble import Member
+from driverwatch.blend.score import interval
+from driverwatch.metrics import accuracy, log_losses
+from driverwatch.settings import StudySettings, load
+from driverwatch.steps.context import CONFIGS, Context
+from driverwatch.steps.prepare import make_packs
+from driverwatch.steps.submit import Finished, finished_runs
+from driverwatch.steps.train import train
+from driverwatch.terminal import say
+from driverwatch.training.run import Run
+from driverwatch.writing import write_text
+
+HEADER = (
+    "| network, frozen to | learns | log loss | 95 % interval | against features alone | right | seconds per epoch |\n"
+    "|---|---|---|---|---|---|---|"
+)
+
+
+class Scored(NamedTuple):
+    """A run's row: (N,) losses out of fold, share right, weights that learn, seconds of the last stage's epochs."""
+
+    run: Run
+    losses: np.ndarray
+    right: float
+    learns: str
+    seconds: float
+
+
+def run_study(context: Context, name: str, weights: Path | None) -> None:
+    """Train what is not finished, in places of the study's own, and write `docs/<name>_study.md`."""
+    settings = load(StudySettings, CONFIGS / "studies", name)
+    place = replace(context, places=replace(context.places, study=name))
+    wanted = settings.runs(name)
+    for size in {made.input.pack for made in wanted.values()}:
+        make_packs(context, size, None, "", False, False)
+    for run, made in wanted.items():
+        train(place, made, run, weights, None, False)
+    found = finished_runs(place, list(wanted))
+    path = Path("docs") / f"{name}_study.md"
+    write_text(path, _page(context, name, found))
+    say(f"{path}: written")
+
+
+def _page(context: Context, name: str, found: Finished) -> str:
+    rows = [_scored(run, found) for run in found.runs]
+    commits = sorted({str(row.run.manifest(fold)["commit"]) for row in rows for fold in range(found.folds.count)})
+    lines = []
+    for row in rows:
+        head = next(one for one in rows if _network(one) == _network(row) and _depth(one) == "head")
+        lines.append(_line(row, head, found.train.drivers))
+    about = (
+        f"{len(found.train.names)} photos of {len(set(found.train.drivers))} drivers ({context.dataset}), {found.folds.count} "
+        f"driver folds (digest {found.folds.digest[:12]}), centre view, commit {', '.join(commits)}. Log loss out of fold; "
+        "intervals by resampling drivers 10,000 times; seconds are those of training alone, in the last stage."
+    )
+    return f"# Study: {name}\n\nWritten by `make study NAME={name}`. {about}\n\n{HEADER}\n" + "\n".join(lines) + "\n"
+
+
+def _scored(run: Run, found: Finished) -> Scored:
+    member = Member(run, found.tests[found.runs.index(run)], "centre")
+    rows = blending.out_of_fold(member, found.train, found.folds)
+    epochs = [_last_stage(run.fold(fold) / "history.csv") for fold in range(found.folds.count)]
+    seconds = mean(float(epoch["training_seconds"]) for fold in epochs for epoch in fold)
+    learns = {run.manifest(fold)["trainable_parameters"] for fold in range(found.folds.count)}
+    labels = found.train.labels
+    return Scored(run, log_losses(rows, labels), accuracy(rows, labels), f"{learns.pop() / 1e6:.2f} M", seconds)
+
+
+def _last_stage(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    return [row for row in rows if row["stage"] == rows[-1]["stage"]]
+
+
+def _network(row: Scored) -> str:
+    return row.run.settings.backbone + (f" cut at {row.run.settings.cut}" if row.run.settings.cut else "")
+
+
+def _depth(row: Scored) -> str:
+    return str(row.run.settings.train.stages[-1].freeze_until)
+
+
+def _line(row: Scored, head: Scored, drivers: np.ndarray) -> str:
+    low, high = interval(row.losses, drivers)
+    depth = "features alone" if row is head else _depth(row)
+    against = (
+        ""
+        if row is head
+        else "{:+.3f} ({:+.3f} to {:+.3f})".format(
+            (row.losses - head.losses).mean(), *interval(row.losses - head.losses, drivers)
+        )
+    )
+    return (
+        f"| {_network(row)}, {depth} | {row.learns} | {row.losses.mean():.3f} | {low:.3f} to {high:.3f} | {against} | "
+        f"{row.right:.1%} | {row.seconds:.0f} |"
+    )
