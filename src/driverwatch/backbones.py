@@ -132,7 +132,8 @@ def read(path: Path) -> dict[str, Backbone]:
                     raise ValueError(f"name: {name} has a line already")
                 found[name] = row
         except (ValueError, csv.Error) as error:
-            raise InputError(f"{path}, line {lines.line_num}: {printable(str(error))}; mend that line") from error
+            line = max(1, lines.line_num)
+            raise InputError(f"{path}, line {line}: {printable(str(error))}; mend that line") from error
     return found
 
 
