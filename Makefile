@@ -28,8 +28,8 @@ CLIENT  := .venv-kaggle/.installed
 TORCH   := .venv-torch/.installed
 DEMO    := @$(MAKE) --no-print-directory DATASET=drawn DATA= RUN= SET= FOLD= VIEWS= SIZE= SEED= FORCE= DRIVERS= TEST_DRIVERS= CLIPS= FRAMES=
 
-.PHONY: help doctor setup demo data sample subset folds pack train features study predict ensemble submissions check submit score backbones convert \
-        test test-torch test-kills test-size docs lint clean
+.PHONY: help doctor setup demo data sample subset folds pack train features study predict ensemble submissions check submit score \
+        backbones layers convert test test-all test-torch test-kills test-size docs lint clean
 
 help: ## this list
 	@echo 'make <target> [VARIABLE=value ...]'; echo
@@ -179,11 +179,17 @@ score: setup ## out-of-fold log loss per model, fold, driver and class
 backbones: setup ## the backbone table
 	$(DW) backbones
 
+layers: need-MODEL setup ## MODEL's layers: blocks, shapes, parameters, what is frozen, where it may be cut
+	$(DW) layers "$(MODEL)" $(call option,set,SET)
+
 convert: need-FILE need-MODEL need-WEIGHTS $(TORCH) ## make MODEL's file in the folder WEIGHTS of FILE=<public PyTorch checkpoint>
 	$(Q)PYTHONPATH=src .venv-torch/bin/python -m driverwatch convert "$(FILE)" --model "$(MODEL)" --weights "$(WEIGHTS)"
 
 test: $(DEV) ## the tests
 	$(PYTHON) -m pytest
+
+test-all: $(DEV) ## the tests of the whole zoo too: every backbone built, trained one step, saved and loaded
+	$(PYTHON) -m pytest -m ""
 
 docs: $(DEV) ## write docs/broken_input.md from the tests
 	$(Q)WRITE_DOCS=1 $(PYTHON) -m pytest tests/test_broken_input.py

@@ -1,0 +1,288 @@
+"""A classifier in halves: what frozen layers give is computed once, and nothing else changes."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+import pytest
+from test_training import CLASSES, ROWS, SIZE, SWAP, pack_of, run_of
+
+from driverwatch.artifacts import read_json
+from driverwatch.data.pack import Pack
+from driverwatch.errors import InputError
+from driverwatch.inference import predictions
+from driverwatch.inference.paths import prediction_path
+from driverwatch.models.classifier import Classifier, build, freeze, write_state
+from driverwatch.models.halves import Cut, Frozen, Tail, last_cut
+from driverwatch.settings import ModelSettings, PredictSettings, parse
+from driverwatch.training import fold as folds
+from driverwatch.training import trunk_cache
+from driverwatch.training.batches import AugmentedInputs
+from driverwatch.training.fold import Rows, train_fold
+from driverwatch.training.run import Run
+from driverwatch.training.trunk_cache import TrunkCache, augmented_draw, view_draw
+from driverwatch.vision.views import View
+
+pytestmark = pytest.mark.keras
+MEAN = (80.0,) * 3
+
+
+@pytest.fixture
+def packs(tmp_path: Path) -> dict[str, Pack]:
+    return {"train": pack_of(tmp_path, 48, "train"), "test": pack_of(tmp_path, 9, "test")}
+
+
+@pytest.fixture
+def pretrained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Run]:
+    """Runs of a tiny network whose trunk counts as pretrained: weights of its own are loaded in place of ImageNet's."""
+    keras.utils.set_random_seed(3)
+    made = build(run_of(tmp_path).settings, CLASSES, MEAN, None)
+    for layer in made.trunk.layers:  # statistics of a trunk that has seen images
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.gamma.assign(np.random.default_rng(1).uniform(0.5, 1.5, layer.gamma.shape))
+            layer.moving_variance.assign(np.full(layer.moving_variance.shape, 0.7))
+    kept = [weight.numpy() for weight in made.trunk.weights]
+
+    def loaded(*arguments: object, **keywords: object) -> Classifier:
+        classifier = build(*arguments, **{**keywords, "load": False})
+        for weight, value in zip(classifier.trunk.weights, kept, strict=True):
+            weight.assign(value)
+        return classifier
+
+    monkeypatch.setattr(folds, "build", loaded)
+
+    def run(name: str = "run", head: dict | None = None, augment: dict | None = None, **train: object) -> Run:
+        content = {
+            "backbone": "tiny", "input": {"pack": "36x44", "size": "32x40"},
+            "head": {"pooling": "flatten", **(head or {})}, "augment": augment or {},
+            "train": {"optimizer": "adam", "learning_rate": 0.003, "epochs": 2, "batch_size": 8, **train},
+        }  # fmt: skip
+        settings = parse(ModelSettings, content, "test")
+        return replace(run_of(tmp_path / name), settings=settings, folder=tmp_path / name / "run")
+
+    return run
+
+
+def train(run: Run, packs: dict[str, Pack], number: int = 0, rows: Rows = ROWS) -> dict[str, np.ndarray]:
+    """Weights by number and held-out predictions of a fold."""
+    train_fold(run, number, packs, rows, None, PredictSettings(batch_size=40), run.folder.parent / "trunk")
+    with h5py.File(run.fold(number) / "weights.h5") as file:
+        found = {key: item[...] for key, item in file["model"].items()}
+    path = prediction_path(run.fold(number), "held_out", "five_crop")
+    return found | {"held_out": predictions.read(path, run.origin).probabilities}
+
+
+def apart(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> float:
+    assert a.keys() == b.keys()
+    return max(float(np.abs(a[key] - b[key]).max()) for key in a)
+
+
+STAGES = [{"freeze_until": "head", "epochs": 1}, {"freeze_until": "stage2"}]
+
+
+def test_the_halves_are_the_whole() -> None:
+    for backbone, layer in (("squeezenet", "fire4_concat"), ("googlenet", "inception3b"), ("tiny", None)):
+        content = {"backbone": backbone, "weights": "none", "input": {"pack": "64x80", "size": "64x80"}}
+        classifier = build(parse(ModelSettings, content, "test"), CLASSES, MEAN, None)
+        images = np.random.default_rng(0).integers(0, 256, (3, 64, 80, 3), np.uint8)
+        cut = Cut(layer, 0)
+        frozen, tail = Frozen(classifier, cut), Tail(classifier, cut)
+        between = frozen.predict_on_batch(images)
+        assert between.shape[1:] == frozen.features
+        assert np.allclose(tail.predict_on_batch(between), classifier.predict_on_batch(images), atol=1e-6)
+        assert {id(w) for w in tail.weights} == {id(w) for w in classifier.weights}
+
+
+def test_a_cut_is_the_last_single_tensor_below_the_boundary() -> None:
+    content = {"backbone": "squeezenet", "weights": "none", "input": {"pack": "64x64", "size": "64x64"}}
+    classifier = build(parse(ModelSettings, content, "test"), CLASSES, MEAN, None)
+    names = [layer.name for layer in classifier.trunk.layers]
+    assert last_cut(classifier, names.index("fire4_concat") + 1) == Cut("fire4_concat", 0)
+    assert last_cut(classifier, names.index("fire4_expand1x1") + 1) == Cut("fire4_squeeze1x1", 1)
+    assert last_cut(classifier, len(names)) == Cut(None, 0)
+    assert last_cut(classifier, 1) is None
+
+
+@pytest.mark.parametrize("stage", [{"freeze_until": "head"}, {"freeze_until": "stage2"}, {"freeze_until": "stage3_conv"}])
+def test_cached_and_uncached_training_agree(
+    pretrained: Callable[..., Run], packs: dict[str, Pack], stage: dict
+) -> None:
+    """With as many draws as epochs they see the same inputs; float32 caches differ by rounding, float16 ones by more."""
+    train_settings = {"stages": [stage], "epochs": 3}
+    plain = train(pretrained("plain", **train_settings), packs)
+    cached = train(pretrained("cached", **train_settings, cache_trunk=3, cache_dtype="float32"), packs)
+    half = train(pretrained("half", **train_settings, cache_trunk=3), packs)
+    assert apart(plain, cached) < 2e-4
+    assert apart(plain, half) < 5e-2
+    assert apart(plain, train(pretrained("fewer", **train_settings, cache_trunk=1), packs)) > 1e-2
+
+
+def test_an_epoch_takes_the_draws_in_turn(pretrained: Callable[..., Run], packs: dict[str, Pack]) -> None:
+    run = pretrained(stages=[{"freeze_until": "stage2"}], epochs=3, cache_trunk=2)
+    train(run, packs)
+    made = sorted(path.name.split("-")[0] for path in (run.folder.parent / "trunk").glob("*/*.h5"))
+    assert made == ["draw0", "draw1", "view"]
+
+
+def test_folds_and_runs_share_a_cache(
+    pretrained: Callable[..., Run], packs: dict[str, Pack], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed = []
+    real = TrunkCache._made
+
+    def made(self: TrunkCache, path: Path, *arguments: object) -> object:
+        computed.append(path.name)
+        return real(self, path, *arguments)
+
+    monkeypatch.setattr(TrunkCache, "_made", made)
+    run = pretrained(stages=STAGES, cache_trunk=2)
+    train(run, packs)
+    once = len(computed)
+    assert once == len(set(computed)) > 0
+    train(run, packs, 1, Rows(ROWS.held_out, ROWS.training))
+    assert len(computed) == once
+    other = pretrained(stages=STAGES, cache_trunk=2, learning_rate=0.001)
+    train(replace(other, folder=run.folder.parent / "other"), packs)
+    assert len(computed) == once
+    train(replace(pretrained(stages=STAGES, cache_trunk=2, seed=1), folder=run.folder.parent / "seeded"), packs)
+    assert len(computed) > once
+
+
+def cache_of(packs: dict[str, Pack], folder: Path, dtype: str = "float32") -> TrunkCache:
+    classifier = build(run_of(folder).settings, CLASSES, MEAN, None)
+    return TrunkCache(folder / "trunk", Frozen(classifier, Cut("stage2_relu", 0)), dtype)
+
+
+def test_an_edited_cache_is_computed_again(tmp_path: Path, packs: dict[str, Pack]) -> None:
+    keras.utils.set_random_seed(0)
+    cache, draw = cache_of(packs, tmp_path), view_draw(View(0, 0, False), (32, 40))
+    good = np.array(cache.outputs(packs["train"], draw, "x").array)
+    (path,) = (tmp_path / "trunk").glob("*/*.h5")
+    with h5py.File(path, "r+") as file:
+        file["outputs"][3] = 7
+    assert np.array_equal(cache.outputs(packs["train"], draw, "x").array, good)
+    path.write_bytes(path.read_bytes()[:2000])
+    assert np.array_equal(cache.outputs(packs["train"], draw, "x").array, good)
+    path.with_suffix(".json").write_text("{")
+    assert np.array_equal(cache.outputs(packs["train"], draw, "x").array, good)
+
+
+def test_a_file_with_another_time_is_taken_if_its_contents_are_ours(
+    tmp_path: Path, packs: dict[str, Pack], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, draw = cache_of(packs, tmp_path), view_draw(View(0, 0, False), (32, 40))
+    good = np.array(cache.outputs(packs["train"], draw, "x").array)
+    (path,) = (tmp_path / "trunk").glob("*/*.h5")
+    path.touch()
+    monkeypatch.setattr(TrunkCache, "_made", lambda *_: pytest.fail("computed again"))
+    assert np.array_equal(cache.outputs(packs["train"], draw, "x").array, good)
+
+
+def test_activations_that_float16_cannot_hold_are_refused(tmp_path: Path, packs: dict[str, Pack]) -> None:
+    classifier = build(run_of(tmp_path).settings, CLASSES, MEAN, None)
+    layer = classifier.trunk.get_layer("stage2_bn")
+    layer.gamma.assign(np.full(layer.gamma.shape, 1e6))
+    frozen, draw = Frozen(classifier, Cut("stage2_relu", 0)), view_draw(View(0, 0, False), (32, 40))
+    with pytest.raises(InputError, match="too large for float16; set train.cache_dtype: float32"):
+        TrunkCache(tmp_path / "trunk", frozen, "float16").outputs(packs["train"], draw, "x")
+    assert not list((tmp_path / "trunk").glob("*/*.h5"))
+    assert np.isfinite(TrunkCache(tmp_path / "trunk", frozen, "float32").outputs(packs["train"], draw, "x").array).all()
+
+
+def test_room_is_asked_for_first(tmp_path: Path, packs: dict[str, Pack], monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, draw = cache_of(packs, tmp_path), view_draw(View(0, 0, False), (32, 40))
+
+    def none(folder: Path, needed: int, what: str, way_out: str) -> None:
+        assert needed == 48 * 8 * 10 * 32 * 4
+        raise InputError(f"no room; {way_out}")
+
+    monkeypatch.setattr(trunk_cache, "require_space", none)
+    with pytest.raises(InputError, match=r"no room; lower train\.cache_trunk"):
+        cache.outputs(packs["train"], draw, "x")
+
+
+@pytest.mark.parametrize("mirror", ["none", "keep", "swap"])
+def test_a_draw_is_an_epochs_augmentation(tmp_path: Path, packs: dict[str, Pack], mirror: str) -> None:
+    run = run_of(tmp_path)
+    run = replace(run, settings=run.settings.model_copy(update={"augment": run.settings.augment.model_copy(update={"mirror": mirror})}))
+    rows, images = np.array([5, 2, 40]), packs["train"].images.open()
+    cut, mirrored = augmented_draw(run, 1).cutting(images)(rows)
+    again, flags = AugmentedInputs(images, run.settings, run.policy, 1)(rows)
+    assert np.array_equal(cut, again)
+    assert np.array_equal(mirrored, flags)
+    everything = augmented_draw(run, 1).cutting(images)(np.arange(48))[1]
+    assert everything.any() == (mirror != "none")
+
+
+def test_a_trunk_that_an_earlier_stage_trained_is_not_cached(
+    pretrained: Callable[..., Run], packs: dict[str, Pack], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = pretrained(stages=[{"freeze_until": None}, {"freeze_until": "stage2"}], epochs=1, cache_trunk=1)
+    train(run, packs)
+    assert "is not cached: an earlier stage trained it" in capsys.readouterr().out
+    assert not list((run.folder.parent / "trunk").glob("*/draw*"))
+
+
+@pytest.mark.parametrize("cached", [{}, {"cache_trunk": 2}])
+def test_logistic_regression_on_features_is_a_head(
+    pretrained: Callable[..., Run], packs: dict[str, Pack], cached: dict
+) -> None:
+    """The classifier that comes of it predicts from images what the head said of features."""
+    run = pretrained(stages=[{"freeze_until": "head", "fit": "logistic"}], **cached)
+    found = train(run, packs)
+    classifier = build(run.settings, CLASSES, MEAN, None, load=False)
+    folds.load_state(run.fold(0) / "weights.h5", {"model": classifier.weights})
+    freeze(classifier, "head", False)
+    whole = folds.Predictor(classifier, "five_crop", SIZE, (32, 40))(packs["train"].images.open(), ROWS.held_out)
+    assert np.allclose(whole["five_crop"], found["held_out"], atol=1e-5)
+    made = read_json(run.fold(0) / "manifest.json")
+    assert made["log_loss"]["five_crop"] < 0.8
+    assert made["trainable_parameters"] == sum(int(np.prod(w.shape)) for w in classifier.top.weights)
+
+
+def test_a_dense_head_on_features(pretrained: Callable[..., Run], packs: dict[str, Pack]) -> None:
+    stages = [{"freeze_until": "head", "epochs": 15}]
+    run = pretrained(head={"dense": [32]}, stages=stages, cache_trunk=3)
+    train(run, packs)
+    assert read_json(run.fold(0) / "manifest.json")["log_loss"]["five_crop"] < 0.8
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("after", [1, 2, 3])
+def test_a_killed_fold_goes_on_from_the_cache(
+    pretrained: Callable[..., Run], packs: dict[str, Pack], monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    stages = [{"freeze_until": "head", "fit": "logistic"}, {"freeze_until": "stage2", "normalization": "re-estimated"}]
+    whole = train(pretrained("whole", stages=stages, cache_trunk=2), packs)
+    broken, count = pretrained("broken", stages=stages, cache_trunk=2), 0
+
+    def dies(path: Path, *arguments: object) -> None:
+        nonlocal count
+        write_state(path, *arguments)
+        count += path.name == "bundle.h5"
+        if count == after:
+            raise Killed
+
+    monkeypatch.setattr(folds, "write_state", dies)
+    with pytest.raises(Killed):
+        train(broken, packs)
+    monkeypatch.setattr(folds, "write_state", write_state)
+    assert apart(whole, train(broken, packs)) == 0
+
+
+def test_labels_follow_cached_mirrored_draws(pretrained: Callable[..., Run], packs: dict[str, Pack]) -> None:
+    """A trunk's features of a mirrored quadrant are learnt as the other side's class only under `swap`."""
+    stages, draws = [{"freeze_until": "head", "fit": "logistic", "l2": [0.01]}], {"cache_trunk": 2}
+    losses = {}
+    for mirror in ("swap", "keep"):
+        run = pretrained(mirror, augment={"mirror": mirror}, stages=stages, **draws)
+        assert run.swap == SWAP
+        train(run, packs)
+        losses[mirror] = read_json(run.fold(0) / "manifest.json")["log_loss"]["centre"]
+    assert losses["swap"] < losses["keep"] - 0.2
