@@ -226,3 +226,16 @@ def _is_zero(weight: Any) -> bool:
     import keras
 
     return not np.any(keras.ops.convert_to_numpy(weight))
+
+
+def build_whole(backbone: str, folder: Path | None) -> Any:
+    """STAND-IN until branch `backbones` is merged."""
+    row = BACKBONES[backbone]
+    module, name = row.constructor.rsplit(".", 1)
+    whole = getattr(importlib.import_module(module), name)(
+        weights=None, include_top=True, input_shape=(row.native, row.native, 3)
+    )
+    if folder is None or not (path := folder / row.weight_files[0]).is_file():
+        raise InputError(f"{backbone}: put {row.weight_files} into a folder and pass WEIGHTS=<folder>")
+    _fill(whole, path)
+    return whole
