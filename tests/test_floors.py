@@ -7,7 +7,8 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parent.parent / "src" / "driverwatch"
 FLOORS = [
-    {"errors", "terminal", "metrics", "backbones"},
+    {"errors"},
+    {"terminal", "metrics", "backbones"},
     {"artifacts", "hdf5", "writing", "yaml_files"},
     {"settings"},
     {"dataset_settings"},

@@ -1,13 +1,23 @@
-"""The backbone table: every trunk that `backbone:` can name, as plain data.
+"""The backbone table: every network that `backbone:` can name, as plain data, read from `backbones.csv` beside this file.
 
-It lies on the ground floor so that settings can check names, and `--help` can print them, without Keras.
-Adding a backbone is one row here and one YAML in `configs/models/`.
+It lies on the ground floor so that settings can check names, and `make backbones` can print them, without Keras.
+Adding a backbone is one line of the table and one YAML in `configs/models/`. What its columns hold stands at the attributes of
+`Backbone` and `WeightFiles`; a blank cell is "unknown" or "none".
 """
 
 from __future__ import annotations  # the doctor reads this table under any Python from 3.8
 
+import csv
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
+
+from driverwatch.errors import InputError, nearest, printable
+
+TABLE = Path(__file__).with_name("backbones.csv")
+STORAGE = "https://storage.googleapis.com/"
 
 
 @dataclass(frozen=True)
@@ -26,123 +36,194 @@ TORCH = Scaling(
 )  # mode "torch": ImageNet's mean and deviation
 RAW = Scaling("rgb", (0.0,) * 3, (1.0,) * 3)  # networks that scale in their own first layers
 SQUEEZENET = Scaling("bgr", (104.0, 117.0, 123.0), (1.0,) * 3)  # the Caffe release of SqueezeNet v1.0
+SCALINGS = {"tf": TF, "caffe": CAFFE, "torch": TORCH, "raw": RAW, "squeezenet": SQUEEZENET}
+
+
+@dataclass(frozen=True)
+class WeightFiles:
+    """Where a network's ImageNet weights are had.
+
+    MobileNet's and MobileNetV2's digests are those that a public mirror states beside Keras' own digests of the others: Keras
+    names none for them, and they have not been held against the originals here, where there is no network.
+    """
+
+    download: str  # official file, a path below STORAGE, or empty
+    digest: str  # of the download: MD5, or SHA-256 where Keras names that
+    others: tuple[str, ...]  # other_files: further names looked for in WEIGHTS=<folder>
+
+    @property
+    def official(self) -> str:
+        """The download's file name, or empty."""
+        return self.download.rsplit("/", 1)[-1]
+
+    @property
+    def url(self) -> str:
+        return STORAGE + self.download if self.download else ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names looked for in WEIGHTS=<folder>, first match wins."""
+        return (*([self.official] if self.download else []), *self.others)
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """One row: how a trunk is built, what its ImageNet weights expect, where it may be frozen."""
+    """One line of the table."""
 
-    constructor: str  # dotted name; called with weights=None, include_top=False, input_shape=(h, w, 3)
-    scaling: Scaling
-    native: int  # px, the side the published weights were trained at
+    constructor: str  # dotted name, called with weights=None, include_top=..., input_shape=(h, w, 3)
+    scaling_mode: str  # scaling: a name in SCALINGS
+    native: int  # px, the side the weights were trained at
     smallest: int  # px, the smallest side it can be built for
-    freeze_points: tuple[str, ...] = ()  # block ends with stable names; any other layer name works too
-    weight_files: tuple[str, ...] = ()  # names looked for in WEIGHTS=<folder>, first match wins
-    downloads: bool = True  # whether the constructor takes weights="imagenet"
-    checked_by: tuple[str, str] | None = None  # URL and MD5 of its download, where Keras does not check it
+    width: int  # channels of the trunk's output
+    # convolutions and dense layers on the longest path of the whole network, the 50 of ResNet50: a separable convolution is
+    # one, squeeze-and-excite layers lie on the path
+    depth: int
+    trunk_parameters: int  # without the top, statistics of normalisation included
+    parameters: int | None  # of the whole network with its 1000-way top; None where there is no such network
+    top1: float | None  # % right on ImageNet's validation set, as Keras' documentation or the paper states
+    top5: float | None
+    licence: str  # of the weights, as they were released
+    freeze_points: tuple[
+        str, ...
+    ]  # block_ends, where it may be frozen and cut; `conv{1..3}_out`, `fire{2,4}` are several
+    top_cuts: tuple[str, ...]  # cuts that keep pretrained dense layers of the top
+    trunk: WeightFiles  # columns download, digest, other_files
+    whole: WeightFiles  # the same with whole_: the network with its top
+
+    @property
+    def scaling(self) -> Scaling:
+        return SCALINGS[self.scaling_mode]
+
+    @property
+    def weight_files(self) -> tuple[str, ...]:
+        """Local names of the trunk's weights, first match wins."""
+        return self.trunk.names
+
+    @property
+    def downloads(self) -> bool:
+        """Whether the trunk's weights can be downloaded."""
+        return bool(self.trunk.download)
+
+    @property
+    def megabytes(self) -> float:
+        """Size of the whole network's float32 weights (of the trunk's, where there is no top), in MiB as Keras' table counts."""
+        return 4 * (self.parameters or self.trunk_parameters) / 2**20
 
 
-# Keras names no digest for the MobileNets; these MD5s are those that a public mirror of the files states beside Keras' own
-# digests of the others. They have not been held against the original here, where there is no network.
-STORAGE = "https://storage.googleapis.com/tensorflow/keras-applications"
+def read(path: Path) -> dict[str, Backbone]:
+    """Read the table.
+
+    Raises:
+        InputError: the first line that does not fit: where, what was expected, what was got.
+    """
+    found: dict[str, Backbone] = {}
+    if not path.is_file():
+        raise InputError(
+            f"{path}: the backbone table is not there; restore it (git checkout) or install the package anew"
+        )
+    with path.open(encoding="utf-8", newline="") as file:
+        lines = csv.reader(file, strict=True)
+        try:
+            if (header := next(lines, [])) != list(COLUMNS):
+                raise ValueError(f"expected the columns {','.join(COLUMNS)}, got {','.join(header)}")
+            for cells in lines:
+                name, row = _row(cells)
+                if name in found:
+                    raise ValueError(f"name: {name} has a line already")
+                found[name] = row
+        except (ValueError, csv.Error) as error:
+            raise InputError(f"{path}, line {lines.line_num}: {printable(str(error))}; mend that line") from error
+    return found
 
 
-def _mixed(last: int) -> tuple[str, ...]:
-    return tuple(f"mixed{i}" for i in range(last + 1))
+def _row(cells: list[str]) -> tuple[str, Backbone]:
+    if len(cells) != len(COLUMNS):
+        raise ValueError(f"expected {len(COLUMNS)} cells, got {len(cells)}")
+    values: list[Any] = []
+    for (column, parse), cell in zip(COLUMNS.items(), cells):  # noqa: B905  Python 3.8 knows no strict=
+        try:
+            values.append(parse(cell))
+        except ValueError as error:
+            raise ValueError(f"{column}: expected {error}, got {cell!r}") from error
+    name, *facts = values
+    both = [WeightFiles(*facts[-6:-3]), WeightFiles(*facts[-3:])]
+    for files in both:
+        if bool(files.download) != bool(files.digest):
+            raise ValueError(
+                f"expected a download with its digest or neither, got {files.download!r} and {files.digest!r}"
+            )
+    return name, Backbone(*facts[:-6], *both)
 
 
-def _vgg_blocks() -> tuple[str, ...]:
-    return tuple(f"block{i}_pool" for i in range(1, 6))
+def _text(pattern: str, told: str) -> Callable[[str], str]:
+    def parse(cell: str) -> str:
+        if not re.fullmatch(pattern, cell):
+            raise ValueError(told)
+        return cell
+
+    return parse
 
 
-BACKBONES: dict[str, Backbone] = {
-    "inception_v3": Backbone(
-        "keras.applications.InceptionV3",
-        TF,
-        299,
-        75,
-        _mixed(10),
-        ("inception_v3_imagenet_to_mixed8.weights.h5", "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5"),
-    ),
-    "mobilenet": Backbone(
-        "keras.applications.MobileNet",
-        TF,
-        224,
-        32,
-        tuple(f"conv_pw_{i}_relu" for i in range(1, 14)),
-        ("mobilenet_imagenet_to_conv_dw_13.weights.h5", "mobilenet_1_0_224_tf_no_top.h5"),
-        checked_by=(f"{STORAGE}/mobilenet/mobilenet_1_0_224_tf_no_top.h5", "725ccbd03d61d7ced5b5c4cd17e7d527"),
-    ),
-    "mobilenet_v2": Backbone(
-        "keras.applications.MobileNetV2",
-        TF,
-        224,
-        32,
-        ("expanded_conv_project_BN", *(f"block_{i}_project_BN" for i in (1, 3, 6, 10, 13, 16))),
-        ("mobilenet_v2_imagenet_notop.weights.h5", "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"),
-        checked_by=(
-            f"{STORAGE}/mobilenet_v2/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
-            "f1a68526548f7541cda07e19ba6c85f4",
-        ),
-    ),
-    "squeezenet": Backbone(
-        "driverwatch.models.squeezenet.squeezenet",
-        SQUEEZENET,
-        227,
-        47,
-        tuple(f"fire{i}_concat" for i in range(2, 10)),
-        ("squeezenet_v1.0_imagenet.npz",),
-        downloads=False,
-    ),
-    "vgg16": Backbone(
-        "keras.applications.VGG16",
-        CAFFE,
-        224,
-        32,
-        _vgg_blocks(),
-        ("vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",),
-    ),
-    "vgg19": Backbone(
-        "keras.applications.VGG19",
-        CAFFE,
-        224,
-        32,
-        _vgg_blocks(),
-        ("vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5",),
-    ),
-    "resnet50": Backbone(
-        "keras.applications.ResNet50",
-        CAFFE,
-        224,
-        32,
-        ("conv2_block3_out", "conv3_block4_out", "conv4_block6_out", "conv5_block3_out"),
-        ("resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",),
-    ),
-    "xception": Backbone(
-        "keras.applications.Xception",
-        TF,
-        299,
-        71,
-        ("block4_sepconv2_bn", "block8_sepconv3_bn", "block13_sepconv2_bn", "block14_sepconv2_act"),
-        ("xception_weights_tf_dim_ordering_tf_kernels_notop.h5",),
-    ),
-    "efficientnet_b0": Backbone(
-        "keras.applications.EfficientNetB0",
-        RAW,
-        224,
-        32,
-        ("block2b_add", "block3b_add", "block4c_add", "block6d_add", "top_activation"),
-        ("efficientnetb0_notop.h5",),
-    ),
-    "tiny": Backbone(
-        "driverwatch.models.tiny.tiny", TF, 96, 32, tuple(f"stage{i}_relu" for i in range(1, 5)), downloads=False
-    ),
-    "tiny_separable": Backbone(
-        "driverwatch.models.tiny.tiny_separable",
-        TF,
-        96,
-        32,
-        tuple(f"stage{i}_relu" for i in range(1, 6)),
-        downloads=False,
-    ),
+def _whole(cell: str) -> int:
+    return int(_text(r"[1-9]\d*", "a whole number above 0")(cell))
+
+
+def _share(cell: str) -> float:
+    return float(_text(r"\d\d?\.\d\d?\d?", "a percentage like 71.3, or nothing")(cell))
+
+
+def _or_none(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    return lambda cell: parse(cell) if cell else None
+
+
+def _mode(cell: str) -> str:
+    if cell not in SCALINGS:
+        raise ValueError(f"one of {', '.join(SCALINGS)}{nearest(cell, list(SCALINGS))}")
+    return cell
+
+
+def _names(cell: str) -> tuple[str, ...]:
+    """`pool1 conv{2,3}_out fire{4..6}` -> pool1, conv2_out, conv3_out, fire4, fire5, fire6."""
+    told = "names separated by single spaces, with {1..3} or {a,b} for several"
+    word = r"[\w.-]*(\{(\d+\.\.\d+|\w+(,\w+)*)\}[\w.-]*)?"
+    parts = cell.split(" ") if cell else []
+    if not all(part and re.fullmatch(word, part) for part in parts):
+        raise ValueError(told)
+    return tuple(name for part in parts for name in _several(part))
+
+
+def _several(part: str) -> list[str]:
+    before, brace, rest = part.partition("{")
+    if not brace:
+        return [part]
+    inside, _, after = rest.partition("}")
+    first, dots, last = inside.partition("..")
+    chosen = [str(i) for i in range(int(first), int(last) + 1)] if dots else inside.split(",")
+    return [before + each + after for each in chosen]
+
+
+_DOWNLOAD = _text(r"([\w.-]+/)+[\w.-]+\.h5|", f"a path below {STORAGE}, or nothing")
+_DIGEST = _text(r"[0-9a-f]{32}|[0-9a-f]{64}|", "an MD5 or SHA-256 in hexadecimal digits, or nothing")
+COLUMNS: dict[str, Callable[[str], Any]] = {
+    "name": _text(r"[a-z][a-z0-9_]*", "small letters, digits and _"),
+    "constructor": _text(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", "a dotted name"),
+    "scaling": _mode,
+    "native": _whole,
+    "smallest": _whole,
+    "width": _whole,
+    "depth": _whole,
+    "trunk_parameters": _whole,
+    "parameters": _or_none(_whole),
+    "top1": _or_none(_share),
+    "top5": _or_none(_share),
+    "licence": _text(r"[A-Za-z][\w. -]*|", "a licence's short name, or nothing"),
+    "block_ends": _names,
+    "top_cuts": _names,
+    "download": _DOWNLOAD,
+    "digest": _DIGEST,
+    "other_files": _names,
+    "whole_download": _DOWNLOAD,
+    "whole_digest": _DIGEST,
+    "whole_other_files": _names,
 }
+BACKBONES = read(TABLE)

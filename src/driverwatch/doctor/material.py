@@ -65,10 +65,10 @@ def weights(s: Surroundings) -> Finding:
             return problem(f"WEIGHTS={s.weights} is no folder", "Name the folder that holds the weight files")
         local = [name for name, row in published.items() if _holds(folder, row.weight_files)]
         if not local:
-            looked = "The names looked for stand in src/driverwatch/backbones.py"
+            looked = "The names looked for stand in src/driverwatch/backbones.csv"
             return problem(f"WEIGHTS={s.weights} holds no weight file of a known name", looked)
-    cache = _keras_cache(s)  # Keras looks there for its own name only, the last of a row
-    cached = [name for name, row in published.items() if row.downloads and _holds(cache, row.weight_files[-1:])]
+    cache = _keras_cache(s)
+    cached = [name for name, row in published.items() if row.downloads and _holds(cache, (row.trunk.official,))]
     found = "; ".join(
         f"{place}: {', '.join(held) or 'none'}" for place, held in (("WEIGHTS", local), ("Keras' cache", cached))
     )
@@ -79,7 +79,7 @@ def weights(s: Surroundings) -> Finding:
 def _still_to_come(rest: list[str]) -> str:
     downloads = [name for name in rest if BACKBONES[name].downloads]
     others = [f"{name} ({BACKBONES[name].weight_files[0]})" for name in rest if not BACKBONES[name].downloads]
-    said = [f"Keras downloads {', '.join(downloads)} on first use"] if downloads else []
+    said = [f"Keras downloads {names(downloads)} on first use"] if downloads else []
     said += [f"{', '.join(others)} must lie in WEIGHTS=<folder>"] if others else []
     return "; ".join(said)
 

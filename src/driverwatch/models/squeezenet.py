@@ -52,7 +52,7 @@ def squeezenet_torch(
 def squeezenet_v1_1(
     weights: None = None, include_top: bool = False, input_shape: Shape = (224, 224, 3), classes: int = 1000
 ) -> Model:
-    """Build v1.1, a 3x3 conv1 of 64 channels and earlier pools: 2.4 times less work. Arguments, layers and errors as `squeezenet`."""
+    """Build v1.1, a 3x3 conv1 of 64 channels and earlier pools: 2.4 times less work. Arguments and errors as `squeezenet`."""
     return _build("squeezenet_v1_1", TORCH_1_1, weights, include_top, input_shape, classes)
 
 

@@ -1,0 +1,167 @@
+"""Weight files held against networks: every array by name and shape before the first is loaded.
+
+Keras itself loads `.h5` by position and `.weights.h5` by class and number, and says nothing of names: a file of a like
+network, or one with two layers exchanged, would load into the wrong layers.
+"""
+
+import zipfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from driverwatch.errors import DAMAGED_ZIP, InputError
+from driverwatch.hdf5 import opened
+from driverwatch.models.networks import automatic_number, automatic_prefix, settle
+
+LARGEST = 2 * 10**9  # bytes of unpacked arrays; VGG16 with its dense layers has 0.55e9
+Pair = tuple[Any, Any]  # a variable, and the array or dataset that is its value
+
+
+def fill(network: Any, path: Path, official: bool = False) -> None:
+    """Load `.npz`, `.weights.h5` (Keras 3) or `.h5` (Keras 1 and 2) into a network that was just built.
+
+    Args:
+        official: the file's digest was found right: its layer names, which an older Keras chose, are not compared.
+
+    Raises:
+        InputError: not a whole weight file, or another network's, with the first difference.
+    """
+    try:
+        if path.suffix == ".npz":
+            _assign(list(_by_name(network, _npz(path))))
+        else:
+            with opened(path) as file:
+                match = _by_class if path.name.endswith(".weights.h5") else _by_position
+                _assign(list(match(network, file, _Names(official))))
+    except (OSError, LookupError, TypeError, AttributeError, MemoryError, *DAMAGED_ZIP) as error:
+        raise InputError(
+            f"{path}: expected weights of {network.name}, got another file ({' '.join(str(error).split())[:200]}); "
+            "check WEIGHTS= and the model's backbone"
+        ) from error
+    settle(network)
+
+
+def _assign(pairs: list[Pair]) -> None:
+    for variable, value in pairs:
+        variable.assign(value[...])
+
+
+def _npz(path: Path) -> dict[str, np.ndarray]:
+    """Named arrays; a file of another kind is a ValueError."""
+    with path.open("rb") as file:
+        if not zipfile.is_zipfile(file):
+            raise ValueError("not an .npz archive")
+        if (size := sum(member.file_size for member in zipfile.ZipFile(file).infolist())) > LARGEST:
+            raise ValueError(f"unpacks to {size} bytes")
+        file.seek(0)
+        with np.load(file, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+
+
+def _by_name(network: Any, arrays: dict[str, np.ndarray]) -> Iterator[Pair]:
+    """`<layer>/<weight>` arrays; those of layers that a network without its top lacks may be left over."""
+    for layer in network.layers:
+        for weight in layer.weights:
+            key = f"{layer.name}/{weight.name}"
+            if key not in arrays:
+                raise ValueError(f"lacks {key}")
+            yield _pair(key, weight, arrays[key])
+
+
+def _by_class(network: Any, file: h5py.File, names: "_Names") -> Iterator[Pair]:
+    """`layers/<class>_<number>/vars/<number>`, numbered in the network's order, with the saved layer's name as attribute."""
+    wanted = set()
+    for key, layer in _keys(network):
+        group = file.get(f"{key}/vars")
+        if not isinstance(group, h5py.Group):
+            raise ValueError(f"lacks {key} ({layer.name})")
+        names.compare(layer, group.attrs.get("name"), key)
+        for i, weight in enumerate(layer.weights):
+            wanted.add(f"{key}/vars/{i}")
+            yield _pair(f"{key} ({layer.name}), array {i}", weight, group.get(str(i)))
+    if extra := next((name for name in _datasets(file) if name not in wanted and "seed_generator" not in name), None):
+        raise ValueError(f"holds {extra}, which {network.name} has no place for")
+
+
+def _keys(network: Any, inside: str = "layers") -> Iterator[tuple[str, Any]]:
+    """Keras' keys of a network's layers that have weights; layers of nested networks one by one."""
+    used: Counter[str] = Counter()
+    for layer in network.layers:
+        prefix = automatic_prefix(layer)
+        key = f"{inside}/{prefix}_{used[prefix]}" if used[prefix] else f"{inside}/{prefix}"
+        used[prefix] += 1
+        if hasattr(layer, "layers"):
+            yield from _keys(layer, f"{key}/layers")
+        elif layer.weights:
+            yield key, layer
+
+
+def _datasets(file: h5py.File) -> list[str]:
+    found: list[str] = []
+    file.visititems(lambda name, item: found.append(name) if isinstance(item, h5py.Dataset) else None)
+    return found
+
+
+def _by_position(network: Any, file: h5py.File, names: "_Names") -> Iterator[Pair]:
+    """The n-th layer with weights in the file is the n-th in the network; each has trainable weights first."""
+    root = file if any(name.startswith("layer_names") for name in file.attrs) else file["model_weights"]
+    saved = [(name, _texts(root[name], "weight_names")) for name in _texts(root, "layer_names")]
+    saved = [(name, weights) for name, weights in saved if weights]
+    layers = [layer for layer in network.layers if layer.weights]
+    for layer, (name, weights) in zip(layers, saved, strict=False):
+        names.compare(layer, name, f"layer {name}")
+        variables = layer.trainable_weights + layer.non_trainable_weights
+        if len(weights) != len(variables):
+            raise ValueError(f"{name} has {len(weights)} arrays, not the {len(variables)} of {layer.name}")
+        for variable, key in zip(variables, weights, strict=True):
+            yield _pair(f"{name}/{key} (for {layer.name})", variable, root[name][key])
+    if len(saved) != len(layers):
+        raise ValueError(f"{len(saved)} layers with weights, not {len(layers)}")
+
+
+def _texts(group: h5py.Group, name: str) -> list[str]:
+    """A list of names, which Keras splits into `<name>0`, `<name>1`, ... where it is too long for one attribute."""
+    parts = (
+        [name]
+        if name in group.attrs
+        else [key for i in range(len(group.attrs)) if (key := f"{name}{i}") in group.attrs]
+    )
+    return [text.decode() if isinstance(text, bytes) else str(text) for part in parts for text in group.attrs[part]]
+
+
+def _pair(where: str, variable: Any, value: Any) -> Pair:
+    """A variable and its value, if the value is an array of its shape."""
+    if value is None:
+        raise ValueError(f"lacks {where}")
+    if not isinstance(value, np.ndarray | h5py.Dataset) or value.dtype.kind not in "fiu":
+        raise ValueError(f"{where} holds no real numbers")
+    if tuple(value.shape) != tuple(variable.shape):
+        raise ValueError(f"{where} is {tuple(value.shape)}, not {tuple(variable.shape)}")
+    return variable, value
+
+
+class _Names:
+    """Compares layer names of a file with a network's, one by one in the file's order.
+
+    Chosen names must be the same. Automatic ones (`conv2d_7`) may be numbered from another start, as Keras counts through a
+    process: the distance must be the same for all layers of a class.
+    """
+
+    def __init__(self, trusted: bool) -> None:
+        self.trusted = trusted
+        self.start: dict[str, int] = {}
+
+    def compare(self, layer: Any, name: str | None, where: str) -> None:
+        if self.trusted or name is None:
+            return
+        number, own = automatic_number(layer, name), automatic_number(layer, layer.name)
+        if number is not None and own is not None:
+            if self.start.setdefault(automatic_prefix(layer), number - own) == number - own:
+                return
+        elif name == layer.name:
+            return
+        raise ValueError(f"{where} is {name}, where {layer.name} was expected")
