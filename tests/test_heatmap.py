@@ -155,10 +155,11 @@ def test_padding_above_the_last_extended_convolution_is_no_part_of_the_image() -
 
 def test_a_head_that_is_not_linear_is_asked_by_occlusion() -> None:
     """Hidden layers, activations after the pooling, a trunk without a map."""
-    mobile = keras.applications.MobileNetV3Small(weights=None, include_top=True, input_shape=(64, 64, 3), classes=3)
-    network = of_whole(mobile, ChannelScaling.of(RAW))
-    assert network.features is not None
-    assert heatmap.class_kernel(network.head) is None
+    for shape in ((64, 64, 3), None):
+        mobile = keras.applications.MobileNetV3Small(weights=None, input_shape=shape, classes=3)
+        network = of_whole(mobile, ChannelScaling.of(RAW))
+        assert isinstance(network.head[0], layers.GlobalAveragePooling2D)  # not the flattening at its end
+        assert heatmap.class_kernel(network.head) is None
     image = layers.Input((8, 8, 3))
     dense = layers.Dense(4)(layers.Flatten()(image))
     for top in (layers.Dense(2, activation="softmax"), layers.Dense(2, activation="sigmoid")):

@@ -45,15 +45,10 @@ def probabilities(networks: Networks, images: np.ndarray) -> np.ndarray:
     return mean / mean.sum(axis=1, keepdims=True)
 
 
-def heat_maps(networks: Networks, images: np.ndarray, labels: list[int]) -> tuple[list[np.ndarray], heatmap.Method]:
-    """A map for each image and its label, the mean over networks (all of one kind), and how they were made."""
-    found: list[list[np.ndarray]] = []
-    method: heatmap.Method = "class activation"
-    for network in networks():
-        made = [heatmap.heat(network, image, label) for image, label in zip(images, labels, strict=True)]
-        found.append([heat for heat, _ in made])
-        method = made[0][1]
-    return [np.mean(maps, axis=0) for maps in zip(*found, strict=True)], method
+def heat_map(networks: Networks, image: np.ndarray, label: int) -> tuple[np.ndarray, heatmap.Method]:
+    """The mean over networks (all of one kind) of `heatmap.heat`, and how it was made: uint8 (h, w, 3) -> float32 (y, x)."""
+    made = [heatmap.heat(network, image, label) for network in networks()]
+    return np.mean([heat for heat, _ in made], axis=0), made[0][1]
 
 
 def _rows(network: Network, images: np.ndarray) -> np.ndarray:

@@ -66,7 +66,8 @@ def _above_the_map(model: keras.Model) -> tuple[Any, tuple[Any, ...]]:
     head: list[Any] = []
     for layer in chain(model):
         head.insert(0, layer)
-        if isinstance(layer, POOLS) and len(layer.input.shape) == 4 and max(layer.input.shape[1:3]) > 1:
+        given = layer.input.shape if isinstance(layer, POOLS) else ()
+        if len(given) == 4 and given[1:3] != (1, 1):  # flattening what a pooling left at 1x1 is only a change of shape
             return layer.input, tuple(head)
     return None, ()
 

@@ -135,23 +135,28 @@ def _seen(paths: list[Path], see: Callable[[np.ndarray], Seen], broken: list[str
 
 
 def _answer(top: int, judge: Judge, networks: Any, sound: Sound, label: int | None, targets: dict[Path, Path]) -> None:
-    from driverwatch.inference import classify as inference
+    from driverwatch.inference.classify import probabilities
 
-    images = np.stack([seen.pixels for seen, _ in sound.values()])
-    rows = inference.probabilities(networks, images)
-    labels = [int(row.argmax()) if label is None else label for row in rows]
-    heats, method = inference.heat_maps(networks, images, labels) if targets else ([], "")
-    for i, (path, (seen, traits)) in enumerate(sound.items()):
+    rows = probabilities(networks, np.stack([seen.pixels for seen, _ in sound.values()]))
+    for row, (path, (seen, traits)) in zip(rows, sound.items(), strict=True):
         say("\n" + printable(str(path)) + (f" ({', '.join(traits)})" if traits else ""))
-        say(_table(rows[i], judge.classes, top))
-        if targets:
-            photo = examine(
-                path, None
-            ).pixels  # read again: hundreds of photos at their own size may not fit into memory
-            if photo is None:
-                raise InputError(f"{path}: changed while it was classified; run the same command again")
-            write_picture(overlay(photo, heats[i], seen.box), targets[path])
-            say(f"  {printable(str(targets[path]))}: {_called(labels[i], judge.classes)}, by {method}")
+        say(_table(row, judge.classes, top))
+        if path in targets:
+            shown = int(row.argmax()) if label is None else label
+            method = _draw(networks, path, seen, shown, targets[path])
+            say(f"  {printable(str(targets[path]))}: {_called(shown, judge.classes)}, by {method}")
+
+
+def _draw(networks: Any, path: Path, seen: Seen, label: int, target: Path) -> str:
+    """Write a photo's overlay; return how the map was made."""
+    from driverwatch.inference.classify import heat_map
+
+    heat, method = heat_map(networks, seen.pixels, label)
+    photo = examine(path, None).pixels  # read again: many photos at their own size may not fit into memory
+    if photo is None:
+        raise InputError(f"{path}: changed while it was classified; run the same command again")
+    write_picture(overlay(photo, heat, seen.box), target)
+    return method
 
 
 def _table(row: np.ndarray, classes: dict[str, str], top: int) -> str:
