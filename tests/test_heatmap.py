@@ -10,7 +10,7 @@ from conftest import SHARED
 from keras import layers
 
 from driverwatch.backbones import RAW, SQUEEZENET
-from driverwatch.inference import heatmap
+from driverwatch.inference import classify, heatmap
 from driverwatch.inference.network import Network, of_classifier, of_whole
 from driverwatch.models.classifier import build
 from driverwatch.models.scaling import ChannelScaling
@@ -44,7 +44,7 @@ def test_the_formula_on_numbers() -> None:
     assert heatmap.class_activation(features, average, 0, ((0, 0), (1, 0))).tolist() == [[430]]
 
 
-def bright(head: str) -> Network:
+def bright(head: str, gain: float = 0.02) -> Network:
     """A network set by hand: class 1 of 3 the more likely, the brighter some cell is."""
     image = layers.Input((HEIGHT, WIDTH, 3))
     light = layers.Conv2D(2, 1, activation="relu", name="light")(image)
@@ -59,7 +59,7 @@ def bright(head: str) -> Network:
     model.get_layer("light").set_weights([np.full((1, 1, 3, 2), 1 / 3, np.float32), np.array([-100, 0], np.float32)])
     top = model.get_layer("top")
     kernel = np.zeros(top.kernel.shape, np.float32)
-    kernel[::2, 1] = 0.02  # of every cell the first feature, brightness above 100
+    kernel[::2, 1] = gain  # of every cell the first feature, brightness above 100
     top.set_weights([kernel, np.zeros(3, np.float32)])
     if head == "hidden":
         model.get_layer("hidden").set_weights([np.array([[1] * 4, [0] * 4], np.float32), np.zeros(4, np.float32)])
@@ -99,6 +99,20 @@ def test_occlusion_is_the_drop_behind_patches() -> None:
     assert found.max() == found[7, 11]
     reached = np.abs(np.indices(found.shape) - np.array([7, 11])[:, None, None]).max(axis=0)
     assert (found[reached >= 20 // heatmap.PATCHES] == 0).all()
+
+
+def test_several_networks_are_averaged_maps_and_probabilities() -> None:
+    both = [bright("average"), bright("flatten", 0.01)]
+    maps = [heatmap.heat(network, square(), 1)[0] for network in both]
+    assert not np.allclose(*maps)
+    found, how = classify.heat_map(lambda: iter(both), square(), 1)
+    assert how == "class activation"
+    assert np.allclose(found, np.mean(maps, axis=0))
+    pictures = np.stack([square() // (i + 1) for i in range(classify.AT_ONCE + 3)])
+    rows = classify.probabilities(lambda: iter(both), pictures)
+    alone = [np.mean([np.asarray(network(picture[None]))[0] for network in both], axis=0) for picture in pictures]
+    assert np.allclose(rows, alone, atol=1e-6)
+    assert np.ptp(rows[:, 1]) > 0.1
 
 
 def logits_by_maps(network: Network, image: np.ndarray, classes: int, summed: Callable[[np.ndarray], float]) -> Any:

@@ -31,7 +31,6 @@ class Network:
 
 def of_classifier(classifier: Classifier) -> Network:
     """A fold's classifier; its trunk may have been cut where no map is left."""
-    above: Any = getattr(classifier, "head", classifier)
 
     def features(images: Any) -> Any:
         return classifier.trunk(classifier.scaling(images), training=False)
@@ -41,7 +40,7 @@ def of_classifier(classifier: Classifier) -> Network:
 
     if len(classifier.trunk.output.shape) != 4:
         return Network(probabilities, None, ())
-    head = (above.pool, *getattr(above, "hidden", []), above.dropout, above.top)
+    head = (classifier.pool, *getattr(classifier, "hidden", []), classifier.dropout, classifier.top)
     return Network(probabilities, features, head, margin(classifier.trunk))
 
 
