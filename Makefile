@@ -28,7 +28,7 @@ CLIENT  := .venv-kaggle/.installed
 DEMO    := @$(MAKE) --no-print-directory DATASET=drawn DATA= RUN= SET= FOLD= VIEWS= SIZE= SEED= FORCE= DRIVERS= TEST_DRIVERS= CLIPS= FRAMES=
 
 .PHONY: help doctor setup demo data sample subset folds pack train predict ensemble submissions check submit score backbones \
-        classify test test-kills test-size docs lint clean
+        layers classify test test-all test-kills test-size docs lint clean
 
 help: ## this list
 	@echo 'make <target> [VARIABLE=value ...]'; echo
@@ -170,8 +170,14 @@ classify: need-IMAGE setup ## name what is on IMAGE: ImageNet's classes with MOD
 backbones: setup ## the backbone table
 	$(DW) backbones
 
+layers: need-MODEL setup ## MODEL's layers: blocks, shapes, parameters, what is frozen, where it may be cut
+	$(DW) layers "$(MODEL)" $(call option,set,SET)
+
 test: $(DEV) ## the tests
 	$(PYTHON) -m pytest
+
+test-all: $(DEV) ## the tests of the whole zoo too: every backbone built, trained one step, saved and loaded
+	$(PYTHON) -m pytest -m ""
 
 docs: $(DEV) ## write docs/broken_input.md from the tests
 	$(Q)WRITE_DOCS=1 $(PYTHON) -m pytest tests/test_broken_input.py

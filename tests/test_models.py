@@ -1,24 +1,20 @@
-"""Networks: preprocessing by golden values, freezing that freezes, weights that are the right ones."""
+"""Networks: preprocessing by golden values, freezing that freezes, cuts that are legal."""
 
-import hashlib
-import importlib
-import inspect
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import h5py
 import keras
 import numpy as np
 import pytest
-from conftest import ROOT, SHARED
+from conftest import ROOT
 
 from driverwatch.backbones import BACKBONES, CAFFE, RAW, SQUEEZENET, TF, TORCH, Scaling
 from driverwatch.errors import InputError
 from driverwatch.models.classifier import Classifier, build, freeze, frozen_count, load_state, write_state
+from driverwatch.models.cuts import single_tensor_layers
 from driverwatch.models.scaling import ChannelScaling
 from driverwatch.models.squeezenet import squeezenet
-from driverwatch.models.weights import build_trunk, find, identity, single_tensor_layers
+from driverwatch.models.weights import build_trunk
 from driverwatch.settings import InputSettings, ModelSettings, load, parse
 
 pytestmark = pytest.mark.keras
@@ -180,118 +176,6 @@ def test_squeezenet_pools_round_up(side: int) -> None:
     assert model.output_shape[1:] == (expected, expected, 512)
     if side == 227:
         assert model.count_params() == 735424  # v1.0's 1,248,424 less the 1000-way conv10 (512 x 1000 + 1000)
-
-
-def test_weights_are_looked_for_where_told(tmp_path: Path) -> None:
-    squeeze = settings("squeezenet", "64x64").model_copy(update={"weights": "imagenet"})
-    with pytest.raises(InputError, match=r"no ImageNet weights to download.*WEIGHTS=<folder>"):
-        find(squeeze, None)
-    with pytest.raises(InputError, match="no such folder"):
-        find(squeeze, tmp_path / "nowhere")
-    assert identity(settings(), None) is None
-    mobile = settings("mobilenet", "64x64").model_copy(update={"weights": "imagenet"})
-    assert identity(mobile, tmp_path) == {"download": "keras.applications.MobileNet"}
-
-
-@pytest.mark.parametrize("content", [b"", b"no weights", None])
-def test_foreign_weight_files_are_refused(tmp_path: Path, content: bytes | None) -> None:
-    path = tmp_path / BACKBONES["mobilenet"].weight_files[0]
-    if content is None:
-        keras.applications.MobileNet(weights=None, include_top=False, input_shape=(32, 32, 3), alpha=0.5).save_weights(
-            path
-        )
-    else:
-        path.write_bytes(content)
-    mobile = settings("mobilenet", "32x32").model_copy(update={"weights": "imagenet"})
-    with pytest.raises(InputError, match="expected weights of"):
-        build_trunk(mobile, path)
-
-
-def test_downloads_are_held_against_their_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keras checks its own, but for the MobileNets: theirs is checked here, on a download from a local file."""
-    monkeypatch.setattr(keras.utils, "get_file", partial(keras.utils.get_file, cache_dir=tmp_path / "cache"))
-    settings = parse(ModelSettings, {"backbone": "mobilenet_v2", "input": {"pack": "64x80", "size": "64x80"}}, "test")
-    made = keras.applications.MobileNetV2(weights=None, include_top=False, input_shape=(64, 80, 3))
-    origin = tmp_path / "served.weights.h5"
-    made.save_weights(origin)
-    url, md5 = origin.as_uri(), hashlib.md5(origin.read_bytes()).hexdigest()
-    row = BACKBONES["mobilenet_v2"]
-    monkeypatch.setitem(BACKBONES, "mobilenet_v2", replace(row, checked_by=(url, md5)))
-    trunk = build_trunk(settings, None)
-    assert np.array_equal(trunk.weights[0].numpy(), made.weights[0].numpy())
-    monkeypatch.setitem(BACKBONES, "mobilenet_v2", replace(row, checked_by=(url, "0" * 32)))
-    with pytest.raises(InputError, match="could not be downloaded"):
-        build_trunk(settings, None)
-
-
-def test_every_download_is_checked_by_somebody() -> None:
-    """Constructors whose source names no digest must have one in the table."""
-    for name, row in BACKBONES.items():
-        if row.downloads:
-            module, constructor = row.constructor.rsplit(".", 1)
-            source = inspect.getsource(inspect.getmodule(getattr(importlib.import_module(module), constructor)))
-            assert "file_hash" in source or row.checked_by, name
-
-
-def test_a_failed_download_names_both_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    def offline(*_: object, **__: object) -> None:
-        raise Exception("URL fetch failure on https://example.invalid: None -- unreachable")
-
-    monkeypatch.setattr(keras.applications, "VGG16", offline)
-    monkeypatch.setattr(keras.utils, "get_file", offline)
-    for backbone in ("vgg16", "mobilenet"):
-        wanted = settings(backbone, "32x32").model_copy(update={"weights": "imagenet"})
-        with pytest.raises(InputError, match=r"could not be downloaded.*WEIGHTS=<folder>.*weights=none"):
-            build_trunk(wanted, None)
-
-
-needs_weights = pytest.mark.skipif(
-    not (SHARED / "weights").is_dir(), reason="no folder of real ImageNet weights beside the project"
-)
-
-
-@needs_weights
-@pytest.mark.parametrize(
-    ("backbone", "cut", "size"),
-    [
-        ("inception_v3", "mixed7", "96x128"),
-        ("mobilenet_v2", None, "64x96"),
-        ("mobilenet", "conv_pw_12_relu", "64x96"),
-        ("squeezenet", None, "64x96"),
-    ],
-)
-def test_real_weights_load(backbone: str, cut: str | None, size: str) -> None:
-    real = settings(backbone, size, cut=cut).model_copy(update={"weights": "imagenet"})
-    trunk = build_trunk(real, find(real, SHARED / "weights"))
-    image = np.random.default_rng(0).normal(size=(1, *map(int, size.split("x")), 3)).astype(np.float32)
-    features = np.asarray(trunk(image))
-    assert np.isfinite(features).all()
-    assert features.std() > 0
-
-
-@needs_weights
-@pytest.mark.parametrize(
-    ("backbone", "legal"), [("inception_v3", "mixed8"), ("mobilenet", "conv_dw_13_relu or cut: conv_pw_12_relu")]
-)
-def test_layers_that_a_file_leaves_at_zero_are_refused(backbone: str, legal: str) -> None:
-    whole = settings(backbone, "96x96").model_copy(update={"weights": "imagenet"})
-    with pytest.raises(InputError, match=f"holds nothing for .*cut: {legal}"):
-        build_trunk(whole, find(whole, SHARED / "weights"))
-
-
-@needs_weights
-def test_squeezenet_weights_by_name_and_shape(tmp_path: Path) -> None:
-    with np.load(SHARED / "weights" / "squeezenet_v1.0_imagenet.npz") as archive:
-        arrays = {name: archive[name] for name in archive.files}
-    squeeze = settings("squeezenet", "64x64").model_copy(update={"weights": "imagenet"})
-    trunk = build_trunk(squeeze, SHARED / "weights" / "squeezenet_v1.0_imagenet.npz")
-    for layer in trunk.layers:
-        for weight in layer.weights:
-            assert np.array_equal(weight.numpy(), arrays[f"{layer.name}/{weight.name}"])
-    swapped = {**arrays, "fire2_expand1x1/kernel": arrays["fire2_expand3x3/kernel"]}
-    np.savez(tmp_path / "w.npz", **swapped)
-    with pytest.raises(InputError, match=r"fire2_expand1x1/kernel is \(3, 3, 16, 64\), not \(1, 1, 16, 64\)"):
-        build_trunk(squeeze, tmp_path / "w.npz")
 
 
 def test_state_files_hold_plain_arrays(tmp_path: Path) -> None:

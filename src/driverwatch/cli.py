@@ -240,10 +240,17 @@ def classify(
 @app.command()
 def backbones() -> None:
     """Print the backbone table."""
-    from driverwatch.backbones import BACKBONES
+    from driverwatch.steps.networks import print_backbones
 
-    for name, row in BACKBONES.items():
-        typer.echo(f"{name:16} {row.native:4} px  {row.constructor:45} {' '.join(row.freeze_points)}")
+    print_backbones()
+
+
+@app.command()
+def layers(model: str, overrides: Overrides = "") -> None:
+    """Print a model's layers: blocks, shapes, parameters, what each stage freezes, where it may be cut."""
+    from driverwatch.steps.networks import print_layers
+
+    print_layers(model, overrides)
 
 
 def main() -> None:

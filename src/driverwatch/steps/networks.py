@@ -1,0 +1,108 @@
+"""What there is to choose from: the backbone table, and a model's layers one by one."""
+
+import shutil
+import sys
+from collections.abc import Iterable
+
+from driverwatch.backbones import BACKBONES, Backbone
+from driverwatch.terminal import say
+
+Rows = list[list[str]]
+# the most wanted first: a narrow terminal drops from the end; True: numbers, aligned to the right
+COLUMNS = {
+    "backbone": False,
+    "px": True,
+    "params": True,
+    "MB": True,
+    "top-1": True,
+    "top-5": True,
+    "depth": True,
+    "width": True,
+    "least px": True,
+    "licence": False,
+    "scaling": False,
+    "weights": False,
+}
+
+
+def print_backbones() -> None:
+    """Print the table's columns that a person chooses by, as many as the terminal is wide enough for."""
+    rows = [_facts(name, row) for name, row in BACKBONES.items()]
+    left_out = _print(COLUMNS, rows)
+    say(
+        "\npx: side the weights were trained at, and the least that can be built; params, MB: of the ImageNet network, float32;"
+    )
+    say(
+        "top-1, top-5: % right on ImageNet as published; depth: layers on its longest path; width: channels of its features."
+    )
+    if left_out:
+        say(f"A wider terminal, or a file, also gets {', '.join(left_out)}.")
+
+
+def _facts(name: str, row: Backbone) -> list[str]:
+    counted = f"{(row.parameters or row.trunk_parameters) / 1e6:.2f} M"
+    scores = [f"{score:.1f}" if score else "" for score in (row.top1, row.top5)]
+    sizes = [str(row.depth), str(row.width), str(row.smallest)]
+    return [
+        name,
+        str(row.native),
+        counted,
+        f"{row.megabytes:.1f}",
+        *scores,
+        *sizes,
+        row.licence,
+        row.scaling_mode,
+        _weights(row),
+    ]
+
+
+def _weights(row: Backbone) -> str:
+    if row.downloads:
+        return "download"
+    return " or ".join(row.weight_files) or "none"
+
+
+def print_layers(model: str, overrides: str) -> None:
+    """Print a model's trunk layer by layer; it is built with random weights, so that none need be there."""
+    from driverwatch.models import backend
+    from driverwatch.settings import ModelSettings, load
+    from driverwatch.steps.context import CONFIGS
+
+    settings = load(ModelSettings, CONFIGS / "models", model, overrides)
+    backend.start()
+    from driverwatch.models.layers import described
+
+    layers = described(settings)
+    stages = {f"stage {number}": False for number in range(1, len(settings.train.stages) + 1)}
+    columns = {"layer": True, "name": False, "block": False, "output": True, "params": True, **stages, "cut": False}
+    rows = []
+    for number, layer in enumerate(layers, start=1):
+        learns = [_learns(layer.parameters, frozen) for frozen in layer.frozen]
+        shape = "x".join(map(str, layer.shape))
+        rows.append(
+            [str(number), layer.name, layer.block, shape, f"{layer.parameters:,}", *learns, "cut" * layer.legal_cut]
+        )
+    left_out = _print(columns, rows, keep=("layer", "name"))
+    say(f"\n{sum(layer.parameters for layer in layers):,} parameters in {len(layers)} layers of {settings.backbone}.")
+    say(
+        "freeze_until takes a name, a block, or a number of layers; cut takes a layer marked so. The head on top always learns."
+    )
+    if left_out:
+        say(f"A wider terminal, or a file, also gets {', '.join(left_out)}.")
+
+
+def _learns(parameters: int, frozen: bool) -> str:
+    return "" if not parameters else "frozen" if frozen else "learns"
+
+
+def _print(columns: dict[str, bool], rows: Rows, keep: Iterable[str] = ("backbone",)) -> list[str]:
+    """Print a table, without the last columns where the terminal is too narrow for them; return their names."""
+    names, kept = list(columns), len(columns)
+    widths = [max(map(len, column)) for column in zip(names, *rows, strict=True)]
+    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    while kept > len(list(keep)) and sum(widths[:kept]) + 2 * (kept - 1) > room:
+        kept -= 1
+    for row in [names, *rows]:
+        cells = zip(row[:kept], widths[:kept], columns.values(), strict=False)
+        say("  ".join(cell.rjust(width) if right else cell.ljust(width) for cell, width, right in cells).rstrip())
+    return names[kept:]
