@@ -29,7 +29,7 @@ TORCH   := .venv-torch/.installed
 DEMO    := @$(MAKE) --no-print-directory DATASET=drawn DATA= RUN= SET= FOLD= VIEWS= SIZE= SEED= FORCE= DRIVERS= TEST_DRIVERS= CLIPS= FRAMES=
 
 .PHONY: help doctor setup demo data sample subset folds pack train features study predict ensemble submissions check submit score \
-        backbones layers convert test test-all test-torch test-kills test-size docs lint clean
+        backbones layers convert classify test test-all test-torch test-kills test-size docs lint clean
 
 help: ## this list
 	@echo 'make <target> [VARIABLE=value ...]'; echo
@@ -58,6 +58,10 @@ help: ## this list
 #: FILE=<pth>             the PyTorch checkpoint that make convert makes a weight file of, in the folder WEIGHTS
 #: MESSAGE="one line"     what Kaggle and submissions/ledger.csv say of it
 #: WAIT=1800              seconds that make submit waits for the score
+#: IMAGE="a.jpg photos"   photos and folders of photos that make classify names
+#: HEATMAP=out.png        overlays of make classify: a file, a folder, or a pattern like "maps/{image}.png"
+#: CLASS=<class>          the class that overlays show: id, name or number (default: the likeliest)
+#: TOP=5                  how many classes make classify prints
 #: KAGGLE=<path>          the Kaggle client (default: make installs one into .venv-kaggle)
 #: KILLS=60               random kills of make test-kills
 #: STEPS="pack score"    what make test-size measures again (default: everything, anew)
@@ -71,6 +75,7 @@ EXPECTED_MODEL  = one of: $(if $(CONVERTING),googlenet squeezenet_torch squeezen
 EXPECTED_SOURCE = the folder of the full download
 EXPECTED_FILE   = $(if $(CONVERTING),a PyTorch checkpoint (.pth),a submission CSV)
 EXPECTED_WEIGHTS = the folder of local weights
+EXPECTED_IMAGE  = photos or folders of photos
 EXPECTED_MESSAGE = one line on what it is
 
 need-%:
@@ -175,6 +180,13 @@ submit: need-FILE need-MESSAGE setup $(if $(KAGGLE),,$(CLIENT)) ## upload FILE=<
 
 score: setup ## out-of-fold log loss per model, fold, driver and class
 	$(DW) score $(DATA_OPT) $(call option,models,MODELS)
+
+# the shell splits IMAGE at blanks and expands * unless it is one file's name; no quote or backtick in it is a command
+classify: need-IMAGE setup ## name what is on IMAGE: ImageNet's classes with MODEL=<backbone>, the driver classes with RUN=<run>
+	$(Q)if test -e "$$IMAGE"; then set -- "$$IMAGE"; else set -- $$IMAGE; fi; \
+	PYTHONPATH=src $(PYTHON) -m driverwatch classify $(call option,model,MODEL) $(call option,run,RUN) --dataset "$(DATASET)" \
+	  $(call option,fold,FOLD) $(call place,weights,WEIGHTS) $(call option,heatmap,HEATMAP) $(call option,class,CLASS) \
+	  $(call option,top,TOP) -- "$$@"
 
 backbones: setup ## the backbone table
 	$(DW) backbones

@@ -106,7 +106,9 @@ def test_a_cut_is_the_last_single_tensor_below_the_boundary() -> None:
     assert last_cut(classifier, 1) is None
 
 
-@pytest.mark.parametrize("stage", [{"freeze_until": "head"}, {"freeze_until": "stage2"}, {"freeze_until": "stage3_conv"}])
+@pytest.mark.parametrize(
+    "stage", [{"freeze_until": "head"}, {"freeze_until": "stage2"}, {"freeze_until": "stage3_conv"}]
+)
 def test_cached_and_uncached_training_agree(
     pretrained: Callable[..., Run], packs: dict[str, Pack], stage: dict
 ) -> None:
@@ -207,7 +209,12 @@ def test_room_is_asked_for_first(tmp_path: Path, packs: dict[str, Pack], monkeyp
 @pytest.mark.parametrize("mirror", ["none", "keep", "swap"])
 def test_a_draw_is_an_epochs_augmentation(tmp_path: Path, packs: dict[str, Pack], mirror: str) -> None:
     run = run_of(tmp_path)
-    run = replace(run, settings=run.settings.model_copy(update={"augment": run.settings.augment.model_copy(update={"mirror": mirror})}))
+    run = replace(
+        run,
+        settings=run.settings.model_copy(
+            update={"augment": run.settings.augment.model_copy(update={"mirror": mirror})}
+        ),
+    )
     rows, images = np.array([5, 2, 40]), packs["train"].images.open()
     cut, mirrored = augmented_draw(run, 1).cutting(images)(rows)
     again, flags = AugmentedInputs(images, run.settings, run.policy, 1)(rows)

@@ -11,6 +11,8 @@ import pandas as pd
 import pytest
 from conftest import ROOT, Verb
 
+from driverwatch.inference import predictions
+
 pytestmark = pytest.mark.line
 
 SMALL = "input.pack=40x52 input.size=36x48 train.epochs=1 train.batch_size=16"
@@ -55,6 +57,13 @@ def test_from_photos_to_submission(verb: Verb, project: Path, drawn: list[str]) 
     assert f"{manifest['out_of_fold_log_loss']:.3f}" in scores
     assert "Unseen test drivers" in scores
     assert "ready to go up" in ran("check", "submissions/drawn/first.csv")
+
+    known = predictions.read(project / "build/drawn/runs/tiny/fold1/test-centre.h5", {})
+    photo = Path(drawn[-1]) / "imgs" / "test" / known.names[0]
+    asked = ["--run", "tiny", "--dataset", "drawn", "--fold", "1", "--top", "1", "--heatmap", "map.png"]
+    said = verb("classify", *asked, photo).stdout
+    assert float(said.split("%")[0].split()[-1]) == pytest.approx(100 * known.probabilities[0].max(), abs=0.01)
+    assert (project / "map.png").is_file()
 
     refused = verb("train", "tiny", *drawn, "--set", SMALL.replace("epochs=1", "epochs=2"))
     assert refused.returncode == 2

@@ -89,7 +89,9 @@ class Backbone:
     ]  # block_ends, where it may be frozen and cut; `conv{1..3}_out`, `fire{2,4}` are several
     top_cuts: tuple[str, ...]  # cuts that keep pretrained dense layers of the top
     auxiliary: tuple[str, ...]  # layers at which auxiliary classifiers hang in training
-    checkpoint_file: str  # checkpoint: the public PyTorch checkpoint below PYTORCH that `make convert` makes other_files of
+    checkpoint_file: (
+        str  # checkpoint: the public PyTorch checkpoint below PYTORCH that `make convert` makes other_files of
+    )
     trunk: WeightFiles  # columns download, digest, other_files
     whole: WeightFiles  # the same with whole_: the network with its top
 

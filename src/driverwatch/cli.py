@@ -266,6 +266,33 @@ def convert(
 
 
 @app.command()
+def classify(
+    images: Annotated[list[Path], typer.Argument(help="photos, and folders of photos")],
+    model: Annotated[str | None, typer.Option(help="a backbone, for ImageNet's classes")] = None,
+    run: Annotated[str | None, typer.Option(help="a trained run, for the driver classes")] = None,
+    dataset: Dataset = "statefarm",
+    fold: Fold = None,
+    weights: Weights = None,
+    heatmap: Annotated[str | None, typer.Option(help="file, folder or pattern with {image} for overlays")] = None,
+    label: Annotated[str | None, typer.Option("--class", help="class of the overlays; default: the likeliest")] = None,
+    top: Annotated[int, typer.Option(min=1, help="classes to print")] = 5,
+) -> None:
+    """Print the likeliest classes of photos, and draw where they are seen."""
+    from driverwatch.steps.classify import Request, classify_drivers, classify_imagenet
+
+    request = Request(images, top, label, heatmap)
+    if (model is None) == (run is None):
+        got = "neither" if model is None else "both"
+        raise InputError(
+            f"classify: expected MODEL=<backbone> (ImageNet's classes) or RUN=<run> (the driver classes), got {got}"
+        )
+    if model is not None:
+        classify_imagenet(request, model, weights)
+    elif run is not None:
+        classify_drivers(request, _context(dataset, None), run, fold)
+
+
+@app.command()
 def backbones() -> None:
     """Print the backbone table."""
     from driverwatch.steps.networks import print_backbones

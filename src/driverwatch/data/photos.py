@@ -63,8 +63,8 @@ class BrokenError(Exception):
     """What is wrong with a photo, without its path."""
 
 
-def examine(path: Path, size: tuple[int, int]) -> Photo:
-    """Read a photo and resize its whole upright frame to `size` (height, width), area-averaged where that shrinks it.
+def examine(path: Path, size: tuple[int, int] | None) -> Photo:
+    """Read a photo and resize its whole upright frame to `size` (height, width); None keeps the frame's own.
 
     JPEG and PNG are taken whatever the file is called: colour, greyscale, palette, CMYK, 16 bits, transparency (dropped),
     any EXIF orientation.
@@ -77,12 +77,20 @@ def examine(path: Path, size: tuple[int, int]) -> Photo:
     except BrokenError as error:
         return Photo(None, source, b"", (0, 0), (), str(error))
     shape = image.shape[:2]
-    if shape != size:
-        shrinks = shape[0] >= size[0] and shape[1] >= size[1]
+    if size is not None:
         if shape[0] < size[0] and shape[1] < size[1]:
             traits.append("smaller than the pack and enlarged")
-        image = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        image = resized(image, size)
     return Photo(image, source, look(image), shape, tuple(traits), None)
+
+
+def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """uint8 (H, W, 3) -> (h, w, 3) of `size` (height, width), area-averaged where that shrinks it; itself where nothing changes."""
+    height, width = image.shape[:2]
+    if (height, width) == size:
+        return image
+    shrinks = height >= size[0] and width >= size[1]
+    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
 def source_of(path: Path) -> str:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import keras
 
 from driverwatch.models.classifier import Classifier, Learner, tapped
-from driverwatch.models.weights import single_tensor_layers
+from driverwatch.models.cuts import single_tensor_layers
 
 
 class Cut(NamedTuple):
