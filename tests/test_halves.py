@@ -119,7 +119,7 @@ def test_cached_and_uncached_training_agree(
     half = train(pretrained("half", **train_settings, cache_trunk=3), packs)
     assert apart(plain, cached) < 2e-4
     assert apart(plain, half) < 5e-2
-    assert apart(plain, train(pretrained("fewer", **train_settings, cache_trunk=1), packs)) > 1e-2
+    assert apart(plain, train(pretrained("fewer", **train_settings, cache_trunk=1), packs)) > 2e-3
 
 
 def test_an_epoch_takes_the_draws_in_turn(pretrained: Callable[..., Run], packs: dict[str, Pack]) -> None:
@@ -136,7 +136,7 @@ def test_folds_and_runs_share_a_cache(
     real = TrunkCache._made
 
     def made(self: TrunkCache, path: Path, *arguments: object) -> object:
-        computed.append(path.name)
+        computed.append(path)
         return real(self, path, *arguments)
 
     monkeypatch.setattr(TrunkCache, "_made", made)
@@ -188,7 +188,7 @@ def test_activations_that_float16_cannot_hold_are_refused(tmp_path: Path, packs:
     layer = classifier.trunk.get_layer("stage2_bn")
     layer.gamma.assign(np.full(layer.gamma.shape, 1e6))
     frozen, draw = Frozen(classifier, Cut("stage2_relu", 0)), view_draw(View(0, 0, False), (32, 40))
-    with pytest.raises(InputError, match="too large for float16; set train.cache_dtype: float32"):
+    with pytest.raises(InputError, match=r"too large for float16; set train\.cache_dtype: float32"):
         TrunkCache(tmp_path / "trunk", frozen, "float16").outputs(packs["train"], draw, "x")
     assert not list((tmp_path / "trunk").glob("*/*.h5"))
     assert np.isfinite(TrunkCache(tmp_path / "trunk", frozen, "float32").outputs(packs["train"], draw, "x").array).all()
@@ -251,7 +251,7 @@ def test_logistic_regression_on_features_is_a_head(
 
 
 def test_a_dense_head_on_features(pretrained: Callable[..., Run], packs: dict[str, Pack]) -> None:
-    stages = [{"freeze_until": "head", "epochs": 15}]
+    stages = [{"freeze_until": "head", "epochs": 40, "learning_rate": 0.01}]
     run = pretrained(head={"dense": [32]}, stages=stages, cache_trunk=3)
     train(run, packs)
     assert read_json(run.fold(0) / "manifest.json")["log_loss"]["five_crop"] < 0.8

@@ -15,12 +15,8 @@ def make_optimizer(train: TrainSettings, rate: Rate, factors: dict[str, float]) 
     Args:
         factors: factor on the rate by variable path; 1 for those not named.
     """
-    decay = train.weight_decay or None
-    if train.optimizer == "sgd":
-        arguments = {"momentum": train.momentum, "nesterov": train.momentum > 0, "weight_decay": decay}
-    else:
-        arguments = {"weight_decay": decay}
-    made: Any = KINDS[train.optimizer](rate, **arguments)
+    momentum = {"momentum": train.momentum, "nesterov": train.momentum > 0} if train.optimizer == "sgd" else {}
+    made: Any = KINDS[train.optimizer](rate, weight_decay=train.weight_decay, **momentum)
     made.by_path = factors
     if made.weight_decay:
         made.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])

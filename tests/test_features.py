@@ -1,0 +1,100 @@
+"""`make features` and `make study` end to end, on drawn photos and a pretrained network with weights drawn at random."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Verb
+
+from driverwatch.artifacts import read_json
+from driverwatch.models.squeezenet import squeezenet
+
+pytestmark = [pytest.mark.keras, pytest.mark.line]
+SMALL = "input.pack=36x48 input.size=32x40 train.batch_size=16 predict.views=five_crop"
+
+STUDY = """
+settings:
+  input: {pack: 36x48, size: 32x40}
+  train: {optimizer: adam, learning_rate: 1e-4, epochs: 1, cache_trunk: 1}
+  predict: {views: centre}
+head: {freeze_until: head, fit: logistic, l2: [0.1]}
+models:
+  squeezenet: {backbone: squeezenet, freeze_until: [head, fire5_concat]}
+"""
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    """A folder with a file of SqueezeNet's layers, names and shapes; its features are those of random convolutions."""
+    random, folder = np.random.default_rng(0), tmp_path / "weights"
+    folder.mkdir()
+    arrays = {}
+    for layer in squeezenet(input_shape=(32, 40, 3)).layers:
+        for weight in layer.weights:
+            fan = np.prod(weight.shape[:-1]) if len(weight.shape) > 1 else 1
+            scale = (2 / fan) ** 0.5 if len(weight.shape) > 1 else 0.0
+            arrays[f"{layer.name}/{weight.name}"] = random.normal(0, 1, weight.shape).astype("float32") * np.float32(
+                scale
+            )
+    np.savez(folder / "squeezenet_v1.0_imagenet.npz", **arrays)
+    return folder
+
+
+def good(verb: Verb, *arguments: str | Path) -> str:
+    made = verb(*arguments)
+    assert made.returncode == 0, made.stderr
+    return made.stdout
+
+
+def test_features_then_an_ensemble(verb: Verb, data: Path, weights: Path, project: Path) -> None:
+    place = ["--dataset", "drawn", "--data", data]
+    good(verb, "folds", *place)
+    good(verb, "pack", *place, "--size", "36x48")
+    asked = [*place, "--weights", weights, "--set", SMALL]
+    said = good(verb, "features", "squeezenet", *asked)
+    assert said.count("logistic regression on 512 features") == 3
+    assert (
+        said.count("frozen layers, 120 images") == 10
+    )  # each view once, at half way and at the end, whatever the folds
+    assert "3 of 3 folds finished" in said
+    cut = good(verb, "features", "squeezenet", *asked, "--cut", "fire5_concat", "--run", "early", "--head", "dense")
+    assert "head alone" in cut
+    made = read_json(project / "build/drawn/runs/early/fold0/manifest.json")
+    assert made["settings"]["cut"] == "fire5_concat"
+    assert made["trainable_parameters"] == 256 * 256 + 256 + 256 * 10 + 10
+    good(verb, "ensemble", *place, "--name", "features")
+    with (project / "submissions/drawn/features.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 40
+    manifest = read_json(project / "submissions/drawn/features.json")
+    assert "squeezenet-features" in str(manifest)
+    again = good(verb, "features", "squeezenet", *asked)
+    assert "logistic" not in again
+    assert "frozen layers" not in again
+    wrong = verb("features", "squeezenet", *asked, "--head", "logistics", "--run", "x")
+    assert wrong.returncode == 2
+    assert "HEAD=logistics: expected logistic or dense; did you mean logistic" in wrong.stderr
+
+
+def test_a_study_writes_its_table_and_stays_out_of_ensembles(
+    verb: Verb, data: Path, weights: Path, project: Path
+) -> None:
+    (project / "configs/studies/mini.yaml").write_text(STUDY)
+    place = ["--dataset", "drawn", "--data", data]
+    good(verb, "folds", *place)
+    good(verb, "study", "mini", *place, "--weights", weights)
+    page = (project / "docs/mini_study.md").read_text()
+    head, tuned = (line.split("|") for line in page.splitlines() if line.startswith("| squeezenet, "))
+    assert head[1].strip() == "squeezenet, features alone"
+    assert tuned[1].strip() == "squeezenet, fire5_concat"
+    assert head[2].strip() == "0.01 M"
+    low, high = (float(word) for word in head[4].split(" to "))
+    assert low < float(head[3]) < high
+    difference = float(tuned[5].split("(")[0])
+    assert difference == pytest.approx(float(tuned[3]) - float(head[3]), abs=2e-3)
+    assert "logistic" not in good(verb, "study", "mini", *place, "--weights", weights)
+    assert page.split("| squeezenet")[1:] == (project / "docs/mini_study.md").read_text().split("| squeezenet")[1:]
+    nothing = verb("ensemble", *place)
+    assert nothing.returncode == 2
+    assert "no run is there that has finished every fold" in nothing.stderr

@@ -1,0 +1,340 @@
+"""What a stage may say: shares of layers, rates by depth, statistics measured anew, heads, auxiliary classifiers."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from driverwatch.errors import InputError
+from driverwatch.models.classifier import Classifier, build, freeze, frozen_count, load_state, write_state
+from driverwatch.settings import ModelSettings, TrainSettings, load, parse
+from driverwatch.training.fold import reseed
+from driverwatch.training.logistic import Sample, solve
+from driverwatch.training.optimizers import KINDS, make_optimizer
+from driverwatch.training.stages import check, plan, prepare, rate_factors, untouched
+from driverwatch.training.statistics import reestimate
+
+pytestmark = pytest.mark.keras
+MEAN = (100.0, 110.0, 120.0)
+RANDOM = np.random.default_rng(0)
+
+
+def settings(backbone: str = "tiny", size: str = "32x48", weights: str = "none", **more: object) -> ModelSettings:
+    content = {"backbone": backbone, "weights": weights, "input": {"pack": size, "size": size}, **more}
+    return parse(ModelSettings, content, "test")
+
+
+def classifier_of(made: ModelSettings, classes: int = 10) -> Classifier:
+    return build(made, classes, MEAN, None, load=False)
+
+
+# --- freezing ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("share", "frozen"), [(0.5, 7), (0.01, 0), (0.99, 13)])
+def test_a_share_of_the_layers(share: float, frozen: int) -> None:
+    classifier = classifier_of(settings())
+    assert len(classifier.trunk.layers) == 14
+    assert frozen_count(classifier.trunk.layers, share) == frozen
+    freeze(classifier, share, False)
+    assert [layer.trainable for layer in classifier.trunk.layers] == [False] * frozen + [True] * (14 - frozen)
+
+
+def test_shares_beyond_one_and_text_like_numbers_are_refused() -> None:
+    for until in (1.5, -0.5):
+        with pytest.raises(InputError, match="freeze_until"):
+            settings(weights="imagenet", train={"stages": [{"freeze_until": until}]})
+
+
+def test_random_layers_may_be_frozen_once_they_were_trained() -> None:
+    with pytest.raises(InputError, match="random layers would stay random"):
+        settings(train={"stages": [{"freeze_until": "stage1"}]})
+    with pytest.raises(InputError, match="random layers would stay random"):
+        settings(train={"stages": [{"freeze_until": 0.5}]})
+    settings(train={"stages": [{}, {"freeze_until": "stage1"}]})
+
+
+def test_a_frozen_part_is_untouched_until_a_stage_trains_it() -> None:
+    made = settings(
+        weights="imagenet",
+        train={"stages": [{"freeze_until": "head"}, {"freeze_until": "stage2"}, {"freeze_until": "stage3"}]},
+    )
+    classifier, stages = classifier_of(made), plan(made)
+    assert [untouched(classifier, stages, i) for i in range(3)] == [True, True, False]
+
+
+def test_wrong_names_in_rate_factors_are_found_before_training() -> None:
+    made = settings(train={"stages": [{"rate_factors": {"stage9": 0.1}}]})
+    with pytest.raises(InputError, match="stage9 is no layer or block"):
+        check(classifier_of(made), plan(made))
+
+
+# --- learning rates by depth ------------------------------------------------------------------------------------------
+
+
+def test_factors_hold_up_to_their_boundary() -> None:
+    made = settings(train={"stages": [{"rate_factors": {"stage1": 0.1, "stage3": 0.5}}]})
+    classifier = classifier_of(made)
+    factors = rate_factors(classifier, plan(made)[0])
+    by_layer = {path.split("/")[-2]: factor for path, factor in factors.items()}
+    assert {name: factor for name, factor in by_layer.items() if name.endswith("conv")} == {
+        "stage1_conv": 0.1, "stage2_conv": 0.5, "stage3_conv": 0.5, "stage4_conv": 1.0,
+    }  # fmt: skip
+    assert not any("top" in path for path in factors)
+
+
+@pytest.mark.parametrize("optimizer", sorted(KINDS))
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_a_factor_scales_the_update(optimizer: str, decay: float) -> None:
+    """Under Adam too, where scaling the gradient would do nothing; and with weight decay."""
+    train = TrainSettings(optimizer=optimizer, weight_decay=decay)
+
+    def moved(factors: dict[str, float], gradient: float = 1.0) -> np.ndarray:
+        kernels = [keras.Variable(np.full(3, 2.0, "float32"), name=f"kernel{i}") for i in range(2)]
+        made = make_optimizer(train, 0.01, {kernels[0].path: factors[0]} if factors else {})
+        made.build(kernels)
+        for _ in range(3):
+            made.apply([keras.ops.full((3,), gradient)] * 2, kernels)
+        return np.stack([kernel.numpy() for kernel in kernels]) - 2.0
+
+    plain, scaled = moved({}), moved({0: 0.25})
+    assert np.allclose(plain[0], plain[1])
+    assert np.array_equal(scaled[1], plain[1])
+    assert np.allclose(scaled[0], 0.25 * plain[0], rtol=0.02)  # decay acts on what is left
+    if optimizer != "sgd" and not decay:
+        assert np.allclose(moved({}, gradient=0.25)[0], plain[0], rtol=1e-3)
+
+
+@pytest.mark.parametrize("optimizer", sorted(KINDS))
+def test_without_factors_the_optimizers_are_keras_own(optimizer: str) -> None:
+    train = TrainSettings(optimizer=optimizer, weight_decay=0.01)
+    theirs = {"sgd": keras.optimizers.SGD, "adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW}[optimizer]
+    extra = {"momentum": 0.9, "nesterov": True} if optimizer == "sgd" else {}
+    start = RANDOM.normal(size=5).astype("float32")
+    ends = []
+    for made in (make_optimizer(train, 0.01, {}), theirs(0.01, weight_decay=0.01, **extra)):
+        kernel = keras.Variable(start, name="kernel")
+        made.build([kernel])
+        for step in range(4):
+            made.apply([keras.ops.convert_to_tensor(np.cos(start + step))], [kernel])
+        ends.append(kernel.numpy())
+    assert np.allclose(*ends, rtol=1e-5)
+
+
+def test_weight_decay_spares_biases_and_normalisation() -> None:
+    made = make_optimizer(TrainSettings(optimizer="adamw", weight_decay=0.5), 0.1, {})
+    variables = [keras.Variable(np.ones(2, "float32"), name=name) for name in ("kernel", "bias", "gamma", "beta")]
+    made.build(variables)
+    made.apply([keras.ops.zeros((2,))] * 4, variables)
+    assert [float(v.numpy()[0]) for v in variables] == pytest.approx([0.95, 1, 1, 1])
+
+
+# --- statistics -------------------------------------------------------------------------------------------------------
+
+
+def test_statistics_measured_anew_are_the_populations() -> None:
+    classifier = classifier_of(settings())
+    freeze(classifier, None, train_statistics=True)
+    images = RANDOM.integers(0, 256, (40, 32, 48, 3), np.uint8)
+    reestimate(classifier, (images[i : i + 8] for i in range(0, 40, 8)))
+    first = classifier.trunk.get_layer("stage1_conv")
+    seen = np.asarray(first(classifier.scaling(images)))
+    layer = classifier.trunk.get_layer("stage1_bn")
+    assert np.allclose(layer.moving_mean.numpy(), seen.mean(axis=(0, 1, 2)), atol=1e-4)
+    assert np.allclose(layer.moving_variance.numpy(), seen.var(axis=(0, 1, 2)), rtol=2e-3)
+    assert layer.momentum == 0.9
+
+
+def test_frozen_layers_keep_their_statistics_when_others_are_measured() -> None:
+    classifier = classifier_of(settings())
+    freeze(classifier, "stage2", train_statistics=True)
+    before = {w.path: w.numpy() for w in classifier.weights}
+    reestimate(classifier, [RANDOM.integers(0, 256, (8, 32, 48, 3), np.uint8)])
+    changed = {path.split("/")[-2] for path, old in before.items() if not np.array_equal(old, _now(classifier, path))}
+    assert changed == {"stage3_bn", "stage4_bn"}
+
+
+def _now(classifier: Classifier, path: str) -> np.ndarray:
+    return next(w.numpy() for w in classifier.weights if w.path == path)
+
+
+# --- heads ------------------------------------------------------------------------------------------------------------
+
+
+def test_hidden_layers_as_the_guides_have_them() -> None:
+    head = {"pooling": "flatten", "dense": [16, 8], "normalization": True, "dropout": 0.5, "weight_decay": 0.01}
+    classifier = classifier_of(settings(head=head))
+    kinds = [[type(layer).__name__ for layer in block.layers] for block in classifier.hidden]
+    assert kinds == [["Dense", "BatchNormalization"], ["Dropout", "Dense", "BatchNormalization"]]
+    assert classifier.hidden[0].layers[0].kernel.shape == (2 * 3 * 64, 16)
+    images = RANDOM.integers(0, 256, (4, 32, 48, 3), np.uint8)
+    found = classifier.predict(images, verbose=0)
+    assert np.allclose(found.sum(axis=1), 1, atol=1e-6)
+    kernels = [w.numpy() for w in classifier.weights if "kernel" in w.path and "stage" not in w.path]
+    assert len(kernels) == 3
+    assert float(sum(classifier.losses)) == pytest.approx(sum(0.01 * (k**2).sum() for k in kernels), rel=1e-4)
+
+
+def test_a_trunk_that_keeps_its_dense_layers_needs_no_pooling() -> None:
+    made = settings("vgg16", "32x32", cut="fc2")
+    classifier = classifier_of(made)
+    assert classifier.trunk.output_shape == (None, 4096)
+    assert classifier.predict(np.zeros((1, 32, 32, 3), np.uint8), verbose=0).shape == (1, 10)
+
+
+def test_alexnet_is_the_guides(tmp_path: Path) -> None:
+    """Trunk and head together, with 1000 classes: 62,378,344 of the ungrouped network and 19,136 of normalisation."""
+    made = load(ModelSettings, Path("configs/models"), "alexnet")
+    keras.backend.clear_session()
+    classifier = classifier_of(made, 1000)
+    statistics = sum(int(np.prod(w.shape)) for w in classifier.non_trainable_weights if "moving" in w.path)
+    assert classifier.count_params() - statistics == 62_378_344 + 2 * (96 + 256 + 384 + 384 + 256 + 4096 + 4096)
+    assert len(classifier.losses) == 8  # an L2 penalty on each kernel
+
+
+def test_dropout_layers_are_seeded_apart() -> None:
+    classifier = classifier_of(settings(head={"dense": [8, 8], "dropout": 0.5}))
+    reseed(classifier, (1, 2))
+    generators = [
+        layer.seed_generator for layer in classifier._flatten_layers() if isinstance(layer, keras.layers.Dropout)
+    ]
+    states = {tuple(generator.state.numpy()) for generator in generators}
+    assert len(states) == 2
+    reseed(classifier, (1, 2))
+    assert states == {tuple(generator.state.numpy()) for generator in generators}
+
+
+# --- auxiliary classifiers --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def googlenet() -> Classifier:
+    keras.utils.set_random_seed(1)
+    return classifier_of(settings("googlenet", "64x80", head={"dropout": 0.0}), 4)
+
+
+def test_auxiliary_classifiers_are_there_in_training_alone(googlenet: Classifier) -> None:
+    images = RANDOM.integers(0, 256, (2, 64, 80, 3), np.uint8)
+    assert googlenet(images, training=False).shape == (2, 4)
+    in_training = np.asarray(googlenet(images, training=True))
+    assert in_training.shape == (2, 3, 4)
+    assert np.allclose(in_training.sum(axis=2), 1, atol=1e-5)
+    assert np.allclose(in_training[:, 0], np.asarray(googlenet(images)), atol=1e-5)
+    cut = classifier_of(settings("googlenet", "64x80", cut="inception4b"), 4)
+    assert cut.taps == ("inception4a",)
+    assert classifier_of(settings("googlenet", "64x80", cut="inception3b"), 4).taps == ()
+
+
+def test_auxiliary_losses_weigh_three_tenths_and_no_metric_counts_them(googlenet: Classifier) -> None:
+    stage = plan(settings("googlenet", "64x80"))[0]
+    prepare(googlenet, stage, TrainSettings(), 1, {})
+    targets = np.eye(4, dtype="float32")[[1, 2]]
+    found = keras.ops.convert_to_tensor(RANDOM.dirichlet(np.ones(4), (2, 3)).astype("float32"))
+    one = [float(googlenet.loss(targets, found[:, i])) for i in range(3)]
+    total = float(googlenet.compute_loss(None, targets, found, None))
+    assert total == pytest.approx(one[0] + 0.3 * (one[1] + one[2]), rel=1e-5)
+    shown = googlenet.compute_metrics(None, targets, found, None)
+    assert float(shown["accuracy"]) == np.mean(np.asarray(found)[:, 0].argmax(axis=1) == [1, 2])
+
+
+def test_a_step_moves_the_auxiliary_classifiers_and_they_are_kept(googlenet: Classifier, tmp_path: Path) -> None:
+    freeze(googlenet, "inception3b", train_statistics=False)
+    prepare(
+        googlenet,
+        plan(settings("googlenet", "64x80", train={"optimizer": "adam"}))[0],
+        TrainSettings(optimizer="adam"),
+        1,
+        {},
+    )
+    before = {id(w): w.numpy() for w in googlenet.weights}
+    images = RANDOM.integers(0, 256, (8, 64, 80, 3), np.uint8)
+    googlenet.train_on_batch(images, np.eye(4, dtype="float32")[RANDOM.integers(0, 4, 8)])
+    trainable = {id(w) for w in googlenet.trainable_weights}
+    for weight in googlenet.weights:
+        if (
+            "auxiliary" not in weight.path or "moving" not in weight.path
+        ):  # the new classifiers keep statistics of their own
+            assert np.array_equal(weight.numpy(), before[id(weight)]) != (id(weight) in trainable), weight.path
+    assert sum("auxiliary" in w.path for w in googlenet.trainable_weights) == 2 * 7
+    write_state(tmp_path / "w.h5", {"model": googlenet.weights}, {})
+    again = classifier_of(settings("googlenet", "64x80", head={"dropout": 0.0}), 4)
+    load_state(tmp_path / "w.h5", {"model": again.weights})
+    assert np.array_equal(again.predict(images, verbose=0), googlenet.predict(images, verbose=0))
+
+
+# --- logistic regression ----------------------------------------------------------------------------------------------
+
+
+def sample_of(count: int, features: int, classes: int = 3, seed: int = 0) -> tuple[Sample, np.ndarray]:
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, classes, count)
+    values = random.normal(size=(count, features)) + 1.5 * np.eye(classes, features)[labels]
+    return Sample((5 + 3 * values).astype("float32"), labels, np.ones(count)), np.arange(count) // 10
+
+
+def objective(found: object, sample: Sample, l2: float) -> float:
+    """What `solve` says it minimises, from its answer alone."""
+    deviation = sample.features.std(axis=0, dtype=np.float64)
+    loss = -np.log(found(sample.features)[np.arange(len(sample.labels)), sample.labels]).mean()
+    return float(loss + l2 / 2 * ((found.kernel * deviation[:, None]) ** 2).sum())
+
+
+@pytest.mark.parametrize("features", [5, 300])
+def test_the_solution_is_a_minimum(features: int) -> None:
+    """Also where there are more features than rows."""
+    sample, drivers = sample_of(120, features)
+    found = solve(sample, drivers, 3, [0.1])
+    best = objective(found, sample, 0.1)
+    random = np.random.default_rng(1)
+    for size in (1e-2, 1e-1):
+        for _ in range(5):
+            step = random.normal(size=found.kernel.shape) * size / found.kernel.shape[0] ** 0.5
+            other = type(found)(found.kernel + step.astype("float32"), found.bias, 0.1, {})
+            assert objective(other, sample, 0.1) > best - 1e-4
+    standard = (sample.features - sample.features.mean(axis=0)) / sample.features.std(axis=0)
+    model = LogisticRegression(C=1 / (0.1 * 120), max_iter=5000, tol=1e-8).fit(standard, sample.labels)
+    assert np.allclose(found(sample.features), model.predict_proba(standard), atol=5e-3)
+
+
+def test_the_penalty_is_chosen_on_drivers() -> None:
+    """Features that name the driver help on rows of known drivers and mislead on others: only inner folds by driver see it."""
+    random = np.random.default_rng(0)
+    drivers = np.repeat(np.arange(12), 10)
+    labels = random.integers(0, 3, 12)[drivers]  # each driver shows one class only
+    names = np.eye(12)[drivers] * 4
+    sample = Sample(np.hstack([names, random.normal(size=(120, 4))]).astype("float32"), labels, np.ones(120))
+    found = solve(sample, drivers, 3, [0.001, 30.0])
+    assert found.l2 == 30.0
+    assert found.inner[30.0] < found.inner[0.001]
+
+
+def test_classes_without_rows_and_two_classes() -> None:
+    sample, drivers = sample_of(60, 4, classes=2)
+    found = solve(sample, drivers, 4, [0.1])
+    rows = found(sample.features)
+    assert rows.shape == (60, 4)
+    assert (rows[:, 2:] < 1e-4).all()
+    assert (rows.argmax(axis=1) == sample.labels).mean() > 0.8
+    alone = solve(Sample(sample.features, np.zeros(60, int), sample.weights), drivers, 3, [0.1, 1.0])
+    assert (alone(sample.features)[:, 0] > 0.99).all()
+
+
+def test_constant_features_and_weights() -> None:
+    sample, drivers = sample_of(90, 4)
+    constant = np.hstack([sample.features, np.full((90, 1), 7, "float32")])
+    with_it = solve(Sample(constant, sample.labels, sample.weights), drivers, 3, [0.1])
+    assert np.allclose(with_it(constant), solve(sample, drivers, 3, [0.1])(sample.features), atol=1e-3)
+    heavy = np.where(sample.labels == 0, 50.0, 1.0)
+    leaning = solve(Sample(sample.features, sample.labels, heavy), drivers, 3, [0.1])(sample.features)
+    assert (leaning.argmax(axis=1) == 0).mean() > (sample.labels == 0).mean() + 0.1
+
+
+def test_logistic_stages_ask_for_what_they_need() -> None:
+    with pytest.raises(InputError, match="needs freeze_until: head"):
+        settings(weights="imagenet", train={"stages": [{"freeze_until": "stage1", "fit": "logistic"}]})
+    with pytest.raises(InputError, match=r"head\.dense must be empty"):
+        settings(
+            weights="imagenet", head={"dense": [5]}, train={"stages": [{"freeze_until": "head", "fit": "logistic"}]}
+        )
