@@ -431,7 +431,7 @@ SETTINGS = [
     Case("Settings", "an object", model(lambda t: t + "x: !!python/name:os.system\n"), TRAIN, "could not determine a constructor"),
     Case("Settings", "a key missing", model(lambda t: t.replace("backbone: tiny\n", "")), TRAIN, "backbone: is missing"),
     Case("Settings", "several mistakes", model(lambda t: t + "mean: none\ncut: 3\n"), TRAIN, "(?s)cut: .*mean: "),
-    Case("Settings", "no such backbone", model(lambda t: t.replace("backbone: tiny", "backbone: resnet52")), TRAIN, "did you mean resnet50"),
+    Case("Settings", "no such backbone", model(lambda t: t.replace("backbone: tiny", "backbone: xeption")), TRAIN, "did you mean xception"),
     Case("Settings", "a wrong type", lambda p: None, with_set("train.epochs=many"), "train.epochs: .*got 'many'"),
     Case("Settings", "out of range", lambda p: None, with_set("train.batch_size=0"), "greater than or equal to 1, got 0"),
     Case("Settings", "without measure", lambda p: None, with_set("train.epochs=1000000"), "less than or equal to 10000"),
