@@ -431,7 +431,7 @@ SETTINGS = [
     Case("Settings", "an object", model(lambda t: t + "x: !!python/name:os.system\n"), TRAIN, "could not determine a constructor"),
     Case("Settings", "a key missing", model(lambda t: t.replace("backbone: tiny\n", "")), TRAIN, "backbone: is missing"),
     Case("Settings", "several mistakes", model(lambda t: t + "mean: none\ncut: 3\n"), TRAIN, "(?s)cut: .*mean: "),
-    Case("Settings", "no such backbone", model(lambda t: t.replace("backbone: tiny", "backbone: resnet52")), TRAIN, "did you mean resnet50"),
+    Case("Settings", "no such backbone", model(lambda t: t.replace("backbone: tiny", "backbone: xeption")), TRAIN, "did you mean xception"),
     Case("Settings", "a wrong type", lambda p: None, with_set("train.epochs=many"), "train.epochs: .*got 'many'"),
     Case("Settings", "out of range", lambda p: None, with_set("train.batch_size=0"), "greater than or equal to 1, got 0"),
     Case("Settings", "without measure", lambda p: None, with_set("train.epochs=1000000"), "less than or equal to 10000"),
@@ -498,6 +498,18 @@ def not_finite(path: Path) -> None:
     made.save_weights(path)
 
 
+def exchanged(path: Path) -> None:
+    """Two convolutions of the same shape: Keras would load them without a word."""
+    from keras.applications import MobileNetV2
+
+    MobileNetV2(weights=None, include_top=False, input_shape=(96, 96, 3)).save_weights(path)
+    with h5py.File(path, "r+") as file:
+        keys = {file[f"layers/{key}/vars"].attrs["name"]: f"layers/{key}" for key in file["layers"]}
+        first, second = keys["block_7_project"], keys["block_8_project"]
+        for old, new in ((first, "kept"), (second, first), ("kept", second)):
+            file.move(old, new)
+
+
 def another_network(path: Path) -> None:
     from driverwatch.models.tiny import tiny
 
@@ -507,15 +519,16 @@ def another_network(path: Path) -> None:
 WEIGHTS = [
     Case("Weights", "another network's (.npz)", weights(NPZ, lambda path: arrays(path, conv1=np.ones(3))), ["weights", "squeezenet"], "lacks conv1/kernel"),
     Case("Weights", "other shapes (.npz)", weights(NPZ, lambda path: arrays(path, **{"conv1/kernel": np.ones((3, 3, 3, 64))})), ["weights", "squeezenet"], "conv1/kernel is"),
-    Case("Weights", "another network's (.weights.h5)", weights(KERAS_3, another_network), ["weights", "mobilenet_v2"], "arrays for 260 weights"),
+    Case("Weights", "another network's (.weights.h5)", weights(KERAS_3, another_network), ["weights", "mobilenet_v2"], "layers/conv2d is stage1_conv, where Conv1 was expected"),
+    Case("Weights", "two layers exchanged (.weights.h5)", weights(KERAS_3, exchanged), ["weights", "mobilenet_v2"], "is block_8_project, where block_7_project was expected"),
     Case("Weights", "NaN (.weights.h5)", weights(KERAS_3, not_finite), ["weights", "mobilenet_v2"], "holds NaN or infinity"),
     Case("Weights", "cut short (.weights.h5)", weights(KERAS_3, lambda path: [another_network(path), cut(path, 9000)]), ["weights", "mobilenet_v2"], "got another file"),
-    Case("Weights", "cut short (.h5)", weights(KERAS_1, lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(99))), ["weights", "inception_v3"], "got another file"),
+    Case("Weights", "cut short (.h5)", weights(KERAS_1, lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(99))), ["weights", "inception_v3"], "expected the official file of that name"),
     Case("Weights", "empty (.npz)", weights(NPZ, lambda path: path.write_bytes(b"")), ["weights", "squeezenet"], "not an .npz archive"),
     Case("Weights", "cut short (.npz)", weights(NPZ, lambda path: [arrays(path, x=np.ones(900)), cut(path, 3000)]), ["weights", "squeezenet"], "not an .npz archive"),
     Case("Weights", "a pickle (.npz)", weights(NPZ, lambda path: path.write_bytes(pickle.dumps(Bomb()))), ["weights", "squeezenet"], "not an .npz archive"),
     Case("Weights", "a pickle inside (.npz)", weights(NPZ, lambda path: arrays(path, x=np.array([Bomb()], dtype=object))), ["weights", "squeezenet"], "allow_pickle=False"),
-    Case("Weights", "a pickle (.h5)", weights(KERAS_1, lambda path: path.write_bytes(pickle.dumps(Bomb()))), ["weights", "inception_v3"], "got another file"),
+    Case("Weights", "a pickle (.h5)", weights(KERAS_1, lambda path: path.write_bytes(pickle.dumps(Bomb()))), ["weights", "inception_v3"], "expected the official file of that name"),
     Case("Weights", "points into another file (.weights.h5)", weights(KERAS_3, lambda path: in_hdf5(path, lambda f: f.__setitem__("layers", h5py.ExternalLink("/etc/passwd", "/")), "w")), ["weights", "mobilenet_v2"], "points into another file"),
 ]  # fmt: skip
 

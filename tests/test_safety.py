@@ -107,7 +107,7 @@ class Bomb:
     [
         "squeezenet_v1.0_imagenet.npz",
         "mobilenet_v2_imagenet_notop.weights.h5",
-        "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        "vgg16.h5",
     ],
 )
 @pytest.mark.parametrize("kind", ["pickle", "pickle in an array", "not a file of that kind"])
