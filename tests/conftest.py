@@ -11,7 +11,7 @@ import pytest
 
 from driverwatch.data import sample
 from driverwatch.dataset_settings import DatasetSettings
-from driverwatch.settings import load
+from driverwatch.typed_yaml import load
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"

@@ -10,7 +10,8 @@ from conftest import ROOT
 
 from driverwatch.backbones import BACKBONES, COLUMNS, TABLE, read
 from driverwatch.errors import InputError
-from driverwatch.settings import ModelSettings, load, parse
+from driverwatch.settings import ModelSettings
+from driverwatch.typed_yaml import load, parse
 
 TEXT = TABLE.read_text(encoding="utf-8")
 LINES = TEXT.splitlines()

@@ -17,7 +17,7 @@ from driverwatch import cli
 from driverwatch.data import sample
 from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.errors import InputError
-from driverwatch.settings import load
+from driverwatch.typed_yaml import load
 
 pytestmark = pytest.mark.line
 TABLE = ROOT / "docs" / "broken_input.md"
@@ -44,7 +44,8 @@ def said(arguments: list[str]) -> tuple[int, str]:
 def weights_said(backbone: str) -> tuple[int, str]:
     """What a fold's process would say of the weights in `weights/`; here, because it takes seconds to start one."""
     from driverwatch.models.weights import build_trunk, find
-    from driverwatch.settings import ModelSettings, parse
+    from driverwatch.settings import ModelSettings
+    from driverwatch.typed_yaml import parse
 
     settings = parse(ModelSettings, {"backbone": backbone, "input": {"pack": "96x96", "size": "96x96"}}, "a model")
     try:

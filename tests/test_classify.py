@@ -18,9 +18,10 @@ from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.errors import InputError
 from driverwatch.inference.field import centre_square, centre_view
 from driverwatch.models import imagenet
-from driverwatch.settings import InputSettings, ModelSettings, parse
+from driverwatch.settings import InputSettings, ModelSettings
 from driverwatch.steps.photo_files import overlay_files, photo_files
 from driverwatch.training import run as runs
+from driverwatch.typed_yaml import parse
 from driverwatch.vision.overlay import Box, normalized, overlay, write_picture
 from driverwatch.writing import write_json
 

@@ -10,6 +10,7 @@ FLOORS = [
     {"errors"},
     {"terminal", "metrics", "backbones"},
     {"artifacts", "hdf5", "writing", "yaml_files"},
+    {"typed_yaml"},
     {"settings"},
     {"dataset_settings"},
     {"vision", "models"},

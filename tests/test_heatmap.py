@@ -15,7 +15,8 @@ from driverwatch.inference.network import Network, of_classifier, of_whole
 from driverwatch.models.classifier import build
 from driverwatch.models.scaling import ChannelScaling
 from driverwatch.models.squeezenet import squeezenet
-from driverwatch.settings import ModelSettings, parse
+from driverwatch.settings import ModelSettings
+from driverwatch.typed_yaml import parse
 
 pytestmark = pytest.mark.keras
 HEIGHT, WIDTH = 48, 64

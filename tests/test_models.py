@@ -17,7 +17,8 @@ from driverwatch.models.networks import construct
 from driverwatch.models.scaling import ChannelScaling
 from driverwatch.models.squeezenet import squeezenet
 from driverwatch.models.weights import build_trunk
-from driverwatch.settings import InputSettings, ModelSettings, load, parse
+from driverwatch.settings import InputSettings, ModelSettings
+from driverwatch.typed_yaml import load, parse
 
 pytestmark = pytest.mark.keras
 MEAN = (100.0, 110.0, 120.0)

@@ -12,7 +12,8 @@ from driverwatch.models.alexnet import alexnet
 from driverwatch.models.googlenet import auxiliary, googlenet
 from driverwatch.models.scaling import ChannelScaling
 from driverwatch.models.weights import find, single_tensor_layers
-from driverwatch.settings import ModelSettings, parse
+from driverwatch.settings import ModelSettings
+from driverwatch.typed_yaml import parse
 
 pytestmark = pytest.mark.keras
 

@@ -9,8 +9,9 @@ from conftest import ROOT
 from driverwatch.artifacts import read_json
 from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.errors import InputError
-from driverwatch.settings import ModelSettings, load
+from driverwatch.settings import ModelSettings
 from driverwatch.training import run as runs
+from driverwatch.typed_yaml import load
 from driverwatch.writing import write_json
 
 

@@ -113,7 +113,8 @@ class Bomb:
 @pytest.mark.parametrize("kind", ["pickle", "pickle in an array", "not a file of that kind"])
 def test_weights_never_unpickle(tmp_path: Path, name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from driverwatch.models.weights import build_trunk
-    from driverwatch.settings import ModelSettings, parse
+    from driverwatch.settings import ModelSettings
+    from driverwatch.typed_yaml import parse
 
     monkeypatch.chdir(tmp_path)
     if kind == "pickle":

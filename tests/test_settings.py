@@ -7,7 +7,8 @@ from conftest import ROOT
 
 from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.errors import InputError
-from driverwatch.settings import EnsembleSettings, ModelSettings, load, pixels
+from driverwatch.settings import EnsembleSettings, ModelSettings, pixels
+from driverwatch.typed_yaml import load
 
 GOOD = "backbone: tiny\nweights: none\ninput: {pack: 40x40, size: 36x36}\n"
 

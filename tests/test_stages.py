@@ -9,12 +9,13 @@ from sklearn.linear_model import LogisticRegression
 
 from driverwatch.errors import InputError
 from driverwatch.models.classifier import Classifier, build, freeze, frozen_count, load_state, write_state
-from driverwatch.settings import ModelSettings, TrainSettings, load, parse
+from driverwatch.settings import ModelSettings, TrainSettings
 from driverwatch.training.fold import reseed
 from driverwatch.training.logistic import Sample, solve
 from driverwatch.training.optimizers import KINDS, make_optimizer
 from driverwatch.training.stages import check, plan, prepare, rate_factors, untouched
 from driverwatch.training.statistics import reestimate
+from driverwatch.typed_yaml import load, parse
 
 pytestmark = pytest.mark.keras
 MEAN = (100.0, 110.0, 120.0)

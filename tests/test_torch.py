@@ -15,7 +15,8 @@ from driverwatch.models import weights
 from driverwatch.models.conversion import NORMALIZATION
 from driverwatch.models.googlenet import auxiliary, googlenet
 from driverwatch.models.squeezenet import squeezenet_torch, squeezenet_v1_1
-from driverwatch.settings import ModelSettings, parse
+from driverwatch.settings import ModelSettings
+from driverwatch.typed_yaml import parse
 
 TORCH = ROOT / ".venv-torch" / "bin" / "python"
 pytestmark = [

@@ -15,12 +15,13 @@ from driverwatch.inference import predictions
 from driverwatch.inference.paths import prediction_path
 from driverwatch.inference.predict import Predictor
 from driverwatch.models.classifier import build, load_state
-from driverwatch.settings import ModelSettings, PredictSettings, parse
+from driverwatch.settings import ModelSettings, PredictSettings
 from driverwatch.training import fold as folds
 from driverwatch.training.batches import AugmentedInputs, TrainingBatches, class_weights
 from driverwatch.training.fold import Rows, train_fold
 from driverwatch.training.run import Run
 from driverwatch.training.stages import plan, schedule
+from driverwatch.typed_yaml import parse
 from driverwatch.vision.views import cut_all
 
 pytestmark = pytest.mark.keras

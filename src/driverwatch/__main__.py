@@ -1,6 +1,6 @@
 """`python -m driverwatch`: the command line."""
 
-from driverwatch.cli import main
+from driverwatch.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
-from driverwatch.settings import Strict
+from driverwatch.typed_yaml import Strict
 
 
 class Columns(Strict):

@@ -1,30 +1,19 @@
-"""Typed settings: every default once, every mistake one readable line.
-
-A model's, dataset's or ensemble's settings are one small YAML that says only what differs; its file name is its name.
-"""
+"""Settings of models, ensembles and studies: every default once, with its unit or reason on the line."""
 
 import re
-import reprlib
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from driverwatch.backbones import BACKBONES
-from driverwatch.errors import InputError, listed, nearest
-from driverwatch.yaml_files import parse_yaml, read_yaml
+from driverwatch.errors import nearest
+from driverwatch.typed_yaml import Strict, parse
 
 ViewSet = Literal["centre", "five_crop", "ten_crop"]
 VIEW_SETS: tuple[ViewSet, ...] = ("centre", "five_crop", "ten_crop")  # each holds the one before it
 
 
 SIZE = r"[1-9]\d{0,4}x[1-9]\d{0,4}"  # height x width
-
-
-class Strict(BaseModel):
-    """Unknown keys and loosely typed values are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 def _size(text: object) -> object:
@@ -42,6 +31,7 @@ def _known(names: list[str], kind: str, name: str) -> str:
 Size = Annotated[str, BeforeValidator(_size)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Rate = Annotated[float, Field(gt=0, le=10)]
+Penalties = Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
 Factor = Annotated[float, Field(gt=0, le=1000)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 
@@ -83,12 +73,12 @@ class Stage(Strict):
         None  # layer or block, that many layers, that share of the layers, `head` (the whole trunk), or null
     )
     fit: Literal["gradient", "logistic"] = "gradient"  # logistic: solve for the softmax on features computed once
-    l2: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)] = [
+    l2: Penalties = [
         0.03,
         0.1,
         0.3,
         1.0,
-    ]  # logistic: see below
+    ]  # of logistic regression: the one that does best on inner driver folds is taken
     epochs: Annotated[int, Field(ge=1, le=10_000)] | None = None
     learning_rate: Rate | None = None
     rate_factors: dict[str, Factor] = {}  # layer or block: factor on the rate of all up to and including it
@@ -201,84 +191,3 @@ class StudySettings(Strict):
                     ModelSettings, content, f"study {study}: {name} frozen to {depth}"
                 )
         return made
-
-
-S = TypeVar("S", bound=Strict)
-
-
-def load(kind: type[S], folder: Path, name: str, overrides: str = "") -> S:
-    """Read `<folder>/<name>.yaml` and `key.path=value` overrides (space-separated) into typed settings.
-
-    Raises:
-        InputError: no such file, unreadable YAML, or settings that do not fit, one line per mistake.
-    """
-    path = folder / f"{name}.yaml"
-    if not path.is_file():
-        names = sorted(p.stem for p in folder.glob("*.yaml"))
-        raise InputError(
-            f"{path}: no such settings; expected one of {', '.join(names) or '(none there)'}{nearest(name, names)}"
-        )
-    content = read_yaml(path) or {}
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: expected settings as key: value lines, got {type(content).__name__}")
-    for override in overrides.split():
-        _override(content, override)
-    return parse(kind, content, f"{path}" + (f' with SET="{overrides}"' if overrides.strip() else ""))
-
-
-def _override(content: dict[str, Any], override: str) -> None:
-    """Put one `a.b.0.c=value` into nested settings; the value is read as YAML."""
-    key, equals, value = override.partition("=")
-    if not equals or not key:
-        raise InputError(f'SET="{override}": expected key=value, like SET="train.epochs=3 augment.policy=light"')
-    *parents, last = key.split(".")
-    place: Any = content
-    for part in parents:
-        place = place[_index(place, part, key)] if isinstance(place, list) else place.setdefault(part, {})
-        if not isinstance(place, dict | list):
-            raise InputError(f"SET {key}: {part} holds a value, not further keys")
-    try:
-        parsed = parse_yaml(value)
-    except ValueError as error:
-        raise InputError(f'SET="{override}": expected YAML after =, got {error}') from error
-    place[_index(place, last, key) if isinstance(place, list) else last] = parsed
-
-
-def _index(place: list[Any], part: str, key: str) -> int:
-    if not part.isdigit() or int(part) >= len(place):
-        raise InputError(f"SET {key}: expected a number from 0 to {len(place) - 1} in place of {part}")
-    return int(part)
-
-
-def parse(kind: type[S], content: dict[str, Any], where: str) -> S:
-    """Typed settings from plain data, or one sentence per mistake."""
-    try:
-        return kind.model_validate(content)
-    except ValidationError as error:
-        raise InputError(f"{where}: {_sentences(kind, error)}") from None
-
-
-def _sentences(kind: type[Strict], error: ValidationError) -> str:
-    lines = []
-    for problem in error.errors():
-        location = [str(part) for part in problem["loc"]]
-        dotted = ".".join(location)
-        message = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
-            keys = _keys(kind, location[:-1])
-            message = f"unknown key; expected one of {', '.join(keys)}{nearest(location[-1], keys)}"
-        elif problem["type"] == "missing":
-            message = "is missing"
-        elif not isinstance(problem["input"], dict | Strict):
-            message += f", got {reprlib.repr(problem['input'])}"
-        lines.append(f"{dotted}: {message[0].lower()}{message[1:]}" if dotted else message)
-    return lines[0] if len(lines) == 1 else listed(lines)
-
-
-def _keys(kind: type[BaseModel], location: list[str]) -> list[str]:
-    """Keys that the settings at a dotted place know."""
-    for part in location:
-        if part in kind.model_fields:
-            inner = [kind.model_fields[part].annotation, *getattr(kind.model_fields[part].annotation, "__args__", ())]
-            kind = next((a for a in inner if isinstance(a, type) and issubclass(a, BaseModel)), kind)
-    return list(kind.model_fields)

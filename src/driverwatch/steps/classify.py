@@ -15,11 +15,12 @@ from driverwatch.data.threads import in_threads
 from driverwatch.errors import InputError, counted, listed, nearest, printable
 from driverwatch.inference.field import Seen, centre_square, centre_view
 from driverwatch.models import imagenet
-from driverwatch.settings import ModelSettings, load
+from driverwatch.settings import ModelSettings
 from driverwatch.steps.context import CONFIGS, Context
 from driverwatch.steps.photo_files import overlay_files, photo_files
 from driverwatch.terminal import say
 from driverwatch.training import run as runs
+from driverwatch.typed_yaml import load
 from driverwatch.vision.overlay import overlay, write_picture
 
 AT_ONCE = 64  # photos between two passes over a run's fold models

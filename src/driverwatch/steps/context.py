@@ -13,7 +13,7 @@ from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
 from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.errors import InputError
-from driverwatch.settings import load
+from driverwatch.typed_yaml import load
 
 CONFIGS = Path("configs")
 

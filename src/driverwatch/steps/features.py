@@ -1,7 +1,8 @@
 """Feature extraction: the trunk as it is, computed once, and a head fitted on what it gives."""
 
 from driverwatch.errors import InputError, nearest
-from driverwatch.settings import ModelSettings, parse
+from driverwatch.settings import ModelSettings
+from driverwatch.typed_yaml import parse
 
 HEADS = ("logistic", "dense")
 UNITS, DRAWS = [256], 4  # of the dense head, where the model's own settings do not say

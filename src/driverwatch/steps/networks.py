@@ -65,8 +65,9 @@ def _weights(row: Backbone) -> str:
 def print_layers(model: str, overrides: str) -> None:
     """Print a model's trunk layer by layer; it is built with random weights, so that none need be there."""
     from driverwatch.models import backend
-    from driverwatch.settings import ModelSettings, load
+    from driverwatch.settings import ModelSettings
     from driverwatch.steps.context import CONFIGS
+    from driverwatch.typed_yaml import load
 
     settings = load(ModelSettings, CONFIGS / "models", model, overrides)
     backend.start()
@@ -85,7 +86,7 @@ def print_layers(model: str, overrides: str) -> None:
     left_out = _print(columns, rows, keep=("layer", "name"))
     say(f"\n{sum(layer.parameters for layer in layers):,} parameters in {len(layers)} layers of {settings.backbone}.")
     say(
-        "freeze_until takes a name, a block, or a number of layers; cut takes a layer marked so. The head on top always learns."
+        "freeze_until takes a name, a block, a number or a share of layers; cut takes a layer marked so. The head on top always learns."
     )
     if left_out:
         say(f"A wider terminal, or a file, also gets {', '.join(left_out)}.")

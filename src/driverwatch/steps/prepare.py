@@ -12,9 +12,10 @@ from driverwatch.data.filling import Job
 from driverwatch.data.packing import BrokenPhotosError
 from driverwatch.data.tables import read_csv
 from driverwatch.errors import InputError, counted, listed, printable
-from driverwatch.settings import SIZE, ModelSettings, load, pixels
+from driverwatch.settings import SIZE, ModelSettings, pixels
 from driverwatch.steps.context import CONFIGS, Context
 from driverwatch.terminal import say
+from driverwatch.typed_yaml import load
 from driverwatch.writing import locked, replacing, write_text
 
 

@@ -12,13 +12,14 @@ from driverwatch.blend import ensemble as blending
 from driverwatch.blend.ensemble import Member
 from driverwatch.blend.score import interval
 from driverwatch.metrics import accuracy, log_losses
-from driverwatch.settings import StudySettings, load
+from driverwatch.settings import StudySettings
 from driverwatch.steps.context import CONFIGS, Context
 from driverwatch.steps.prepare import make_packs
 from driverwatch.steps.submit import Finished, finished_runs
 from driverwatch.steps.train import train
 from driverwatch.terminal import say
 from driverwatch.training.run import Run
+from driverwatch.typed_yaml import load
 from driverwatch.writing import write_text
 
 HEADER = (

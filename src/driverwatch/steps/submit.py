@@ -15,11 +15,12 @@ from driverwatch.data.pack import Pack
 from driverwatch.errors import InputError
 from driverwatch.kaggle import submission
 from driverwatch.metrics import accuracy, log_loss
-from driverwatch.settings import EnsembleSettings, ViewSet, load
+from driverwatch.settings import EnsembleSettings, ViewSet
 from driverwatch.steps.context import CONFIGS, Context, open_packs
 from driverwatch.steps.train import refuse_fold
 from driverwatch.terminal import say
 from driverwatch.training import run as runs
+from driverwatch.typed_yaml import load
 from driverwatch.writing import locked, write_json
 
 

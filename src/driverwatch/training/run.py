@@ -8,7 +8,8 @@ from typing import Any
 from driverwatch.artifacts import differences, digest_of, digest_of_file, read_json
 from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.errors import InputError, listed
-from driverwatch.settings import ModelSettings, parse
+from driverwatch.settings import ModelSettings
+from driverwatch.typed_yaml import parse
 from driverwatch.writing import write_json
 
 SPENT = ("bundle.h5", "best.h5")

@@ -1,0 +1,66 @@
+"""Networks: what there is, their weights, what they see."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from driverwatch.cli.options import Dataset, Fold, Overrides, Weights, context_of
+from driverwatch.errors import InputError
+
+app = typer.Typer()
+
+
+@app.command()
+def backbones() -> None:
+    """Print the backbone table."""
+    from driverwatch.steps.networks import print_backbones
+
+    print_backbones()
+
+
+@app.command()
+def layers(model: str, overrides: Overrides = "") -> None:
+    """Print a model's layers: blocks, shapes, parameters, what each stage freezes, where it may be cut."""
+    from driverwatch.steps.networks import print_layers
+
+    print_layers(model, overrides)
+
+
+@app.command()
+def convert(
+    file: Path,
+    model: Annotated[str, typer.Option(help="the backbone that it holds")],
+    weights: Annotated[Path, typer.Option(help="folder that the weight file goes to")],
+) -> None:
+    """Make a weight file of a public PyTorch checkpoint."""
+    from driverwatch.steps.convert import convert as step
+
+    step(file, model, weights)
+
+
+@app.command()
+def classify(
+    images: Annotated[list[Path], typer.Argument(help="photos, and folders of photos")],
+    model: Annotated[str | None, typer.Option(help="a backbone, for ImageNet's classes")] = None,
+    run: Annotated[str | None, typer.Option(help="a trained run, for the driver classes")] = None,
+    dataset: Dataset = "statefarm",
+    fold: Fold = None,
+    weights: Weights = None,
+    heatmap: Annotated[str | None, typer.Option(help="file, folder or pattern with {image} for overlays")] = None,
+    label: Annotated[str | None, typer.Option("--class", help="class of the overlays; default: the likeliest")] = None,
+    top: Annotated[int, typer.Option(min=1, help="classes to print")] = 5,
+) -> None:
+    """Print the likeliest classes of photos, and draw where they are seen."""
+    from driverwatch.steps.classify import Request, classify_drivers, classify_imagenet
+
+    request = Request(images, top, label, heatmap)
+    if (model is None) == (run is None):
+        got = "neither" if model is None else "both"
+        raise InputError(
+            f"classify: expected MODEL=<backbone> (ImageNet's classes) or RUN=<run> (the driver classes), got {got}"
+        )
+    if model is not None:
+        classify_imagenet(request, model, weights)
+    elif run is not None:
+        classify_drivers(request, context_of(dataset, None), run, fold)

@@ -1,0 +1,39 @@
+"""What verbs have in common: options, and what they open with them."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Dataset = Annotated[str, typer.Option(help="names configs/datasets/<name>.yaml")]
+Data = Annotated[Path | None, typer.Option(help="where the data set's files lie on this machine")]
+Weights = Annotated[Path | None, typer.Option(help="folder of local ImageNet weights")]
+Overrides = Annotated[str, typer.Option("--set", help='changed settings, like "train.epochs=3"')]
+Force = Annotated[bool, typer.Option(help="replace what is there")]
+SkipBroken = Annotated[bool, typer.Option(help="go on without broken photos and table rows, and record them")]
+Fold = Annotated[int | None, typer.Option(help="one fold alone")]
+Client = Annotated[
+    str, typer.Option(envvar="KAGGLE", help="the Kaggle client; default: the one make installs, or on PATH")
+]
+Models = Annotated[str, typer.Option(help="runs, separated by spaces; default: every finished one")]
+
+
+def context_of(dataset: str, data: Path | None, study: str | None = None) -> Any:
+    from driverwatch.steps.context import open_context
+
+    return open_context(dataset, data, study)
+
+
+def model_settings(model: str, overrides: str) -> Any:
+    from driverwatch.settings import ModelSettings
+    from driverwatch.steps.context import CONFIGS
+    from driverwatch.typed_yaml import load
+
+    return load(ModelSettings, CONFIGS / "models", model, overrides)
+
+
+def predict_settings(views: str, batch_size: int) -> Any:
+    from driverwatch.settings import PredictSettings
+    from driverwatch.typed_yaml import parse
+
+    return parse(PredictSettings, {"views": views, "batch_size": batch_size}, "VIEWS")

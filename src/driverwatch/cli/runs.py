@@ -1,0 +1,99 @@
+"""From packs to predictions."""
+
+from typing import Annotated
+
+import typer
+
+from driverwatch.cli.options import (
+    Data,
+    Dataset,
+    Fold,
+    Force,
+    Overrides,
+    Weights,
+    context_of,
+    model_settings,
+    predict_settings,
+)
+
+app = typer.Typer()
+
+
+@app.command()
+def train(
+    model: str,
+    dataset: Dataset = "statefarm",
+    data: Data = None,
+    run: str | None = None,
+    overrides: Overrides = "",
+    weights: Weights = None,
+    fold: Fold = None,
+    force: Force = False,
+) -> None:
+    """Train every fold of a run that is not finished, and predict."""
+    from driverwatch.steps.train import train as step
+
+    step(context_of(dataset, data), model_settings(model, overrides), run or model, weights, fold, force)
+
+
+@app.command(hidden=True)
+def train_fold(
+    run: Annotated[str, typer.Option()],
+    fold: Annotated[int, typer.Option()],
+    views: Annotated[str, typer.Option()],
+    batch_size: Annotated[int, typer.Option()],
+    workers: Annotated[int, typer.Option()],
+    leash: Annotated[int, typer.Option(help="pipe that closes when `train` is gone")],
+    dataset: Dataset = "statefarm",
+    weights: Weights = None,
+    study: str | None = None,
+) -> None:
+    """One fold, in this process; `train` calls it."""
+    from driverwatch.steps.train import train_one_fold
+
+    context = context_of(dataset, None, study)
+    train_one_fold(context, run, fold, weights, predict_settings(views, batch_size), workers, leash)
+
+
+@app.command()
+def features(
+    model: str,
+    dataset: Dataset = "statefarm",
+    data: Data = None,
+    run: str | None = None,
+    overrides: Overrides = "",
+    weights: Weights = None,
+    cut: Annotated[str | None, typer.Option(help="last layer kept of the backbone")] = None,
+    head: Annotated[str, typer.Option(help="logistic or dense")] = "logistic",
+    fold: Fold = None,
+    force: Force = False,
+) -> None:
+    """Compute features once, fit a head on them per fold, and predict."""
+    from driverwatch.steps.features import feature_settings
+    from driverwatch.steps.train import train as step
+
+    settings = feature_settings(model_settings(model, overrides), head, cut)
+    step(context_of(dataset, data), settings, run or f"{model}-features", weights, fold, force)
+
+
+@app.command()
+def study(
+    name: Annotated[str, typer.Argument(help="names configs/studies/<name>.yaml")] = "freezing",
+    dataset: Dataset = "statefarm_mini",
+    data: Data = None,
+    weights: Weights = None,
+) -> None:
+    """Train a study's runs, as far as they are not finished, and write its table."""
+    from driverwatch.steps.study import run_study
+
+    run_study(context_of(dataset, data), name, weights)
+
+
+@app.command()
+def predict(
+    run: str, dataset: Dataset = "statefarm", views: str = "ten_crop", fold: Fold = None, batch_size: int = 20
+) -> None:
+    """Predict with a trained run under other views."""
+    from driverwatch.steps.train import predict as step
+
+    step(context_of(dataset, None), run, predict_settings(views, batch_size), fold)

@@ -1,0 +1,69 @@
+"""From predictions to Kaggle."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from driverwatch.cli.options import Client, Data, Dataset, Fold, Force, Models, context_of, predict_settings
+
+app = typer.Typer()
+
+
+@app.command()
+def ensemble(
+    models: Models = "",
+    name: str | None = None,
+    dataset: Dataset = "statefarm",
+    data: Data = None,
+    views: str | None = None,
+    fold: Fold = None,
+) -> None:
+    """Average runs into a checked submission."""
+    from driverwatch.steps.submit import make_ensemble
+
+    chosen = None if views is None else predict_settings(views, 1).views
+    name = name or ("ensemble" if fold is None else f"ensemble-fold{fold}")
+    make_ensemble(context_of(dataset, data), models.split(), name, chosen, fold)
+
+
+@app.command()
+def submissions(models: Models = "", dataset: Dataset = "statefarm", data: Data = None) -> None:
+    """Write every run's view sets and fold models as submissions."""
+    from driverwatch.steps.submit import make_submissions
+
+    make_submissions(context_of(dataset, data), models.split())
+
+
+@app.command()
+def check(file: Path, dataset: Dataset = "statefarm", data: Data = None) -> None:
+    """Check a submission file."""
+    from driverwatch.steps.submit import check_submission
+
+    check_submission(context_of(dataset, data), file)
+
+
+@app.command()
+def submit(
+    file: Path,
+    message: Annotated[str, typer.Option(help="one line, shown on Kaggle and in the ledger")],
+    dataset: Dataset = "statefarm",
+    data: Data = None,
+    client: Client = "",
+    every: Annotated[float, typer.Option(min=0.1, help="seconds between two looks at Kaggle's list")] = 20,
+    wait: Annotated[float, typer.Option(min=0, help="seconds to wait for the score")] = 1800,
+    force: Force = False,
+) -> None:
+    """Upload a submission and note its score in the ledger."""
+    from driverwatch.steps.upload import Patience
+    from driverwatch.steps.upload import submit as step
+
+    step(context_of(dataset, data), file, message, client, Patience(every, wait), force)
+
+
+@app.command()
+def score(models: Models = "", dataset: Dataset = "statefarm", data: Data = None) -> None:
+    """Print out-of-fold scores per run, view set, fold, driver and class."""
+    from driverwatch.steps.score import print_scores
+
+    print_scores(context_of(dataset, data), models.split())
