@@ -33,8 +33,8 @@ class Learner(keras.Model):
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Any:
         found, *others = ops.unstack(y_pred, axis=1) if len(y_pred.shape) == 3 else [y_pred]
-        loss = super().compute_loss(x, y, found, sample_weight, training)
-        return loss + sum(self.auxiliary_weight * self.loss(y, other, sample_weight) for other in others)
+        loss, one = super().compute_loss(x, y, found, sample_weight, training), keras.losses.get(self.loss)
+        return loss + sum(self.auxiliary_weight * one(y, other, sample_weight) for other in others)
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         return super().compute_metrics(x, y, y_pred[:, 0] if len(y_pred.shape) == 3 else y_pred, sample_weight)

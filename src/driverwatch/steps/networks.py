@@ -86,7 +86,7 @@ def print_layers(model: str, overrides: str) -> None:
     left_out = _print(columns, rows, keep=("layer", "name"))
     say(f"\n{sum(layer.parameters for layer in layers):,} parameters in {len(layers)} layers of {settings.backbone}.")
     say(
-        "freeze_until takes a name, a block, a number or a share of layers; cut takes a layer marked so. The head on top always learns."
+        "freeze_until takes a name, a block, a number or a share of layers; cut takes a layer marked so; the head learns."
     )
     if left_out:
         say(f"A wider terminal, or a file, also gets {', '.join(left_out)}.")
