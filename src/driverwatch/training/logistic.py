@@ -53,7 +53,8 @@ def solve(rows: Sample, drivers: np.ndarray, classes: int, l2: list[float]) -> S
     mean = np.asarray(rows.features.mean(axis=0, dtype=np.float64))
     deviation = np.asarray(rows.features.std(axis=0, dtype=np.float64))
     deviation[deviation <= 1e-6 * max(float(deviation.max()), 1e-12)] = np.inf  # a constant feature says nothing
-    standard = ((rows.features - mean) / deviation).astype(np.float32)
+    standard = rows.features.astype(np.float32) - mean.astype(np.float32)
+    standard /= deviation.astype(np.float32)
     basis = None
     if standard.shape[1] > standard.shape[0]:
         basis, triangle = np.linalg.qr(standard.T)
