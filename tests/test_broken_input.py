@@ -13,7 +13,7 @@ import pytest
 from broken import CASES, SET, Case, Project
 from conftest import MINI, ROOT
 
-from driverwatch import cli
+from driverwatch.cli import main as cli
 from driverwatch.data import sample
 from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.errors import InputError

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from conftest import MINI, SHARED
 
-from driverwatch import cli
 from driverwatch.artifacts import Places, digest_of_file
+from driverwatch.cli import main as cli
 from driverwatch.data.photos import examine, resized
 from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.errors import InputError
