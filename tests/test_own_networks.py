@@ -9,9 +9,10 @@ import pytest
 from driverwatch.backbones import BACKBONES
 from driverwatch.errors import InputError
 from driverwatch.models.alexnet import alexnet
+from driverwatch.models.cuts import single_tensor_layers
 from driverwatch.models.googlenet import auxiliary, googlenet
 from driverwatch.models.scaling import ChannelScaling
-from driverwatch.models.weights import find, single_tensor_layers
+from driverwatch.models.weights import find
 from driverwatch.settings import ModelSettings
 from driverwatch.typed_yaml import parse
 
