@@ -23,13 +23,13 @@ from driverwatch.typed_yaml import load
 from driverwatch.writing import write_text
 
 HEADER = (
-    "| network, frozen to | learns | log loss | 95 % interval | against features alone | right | seconds per epoch |\n"
+    "| network, frozen to | learns | log loss | 95 % interval | against features alone | right | CPU seconds per epoch |\n"
     "|---|---|---|---|---|---|---|"
 )
 
 
 class Scored(NamedTuple):
-    """A run's row: (N,) losses out of fold, share right, weights that learn, seconds of the last stage's epochs."""
+    """A run's row: (N,) losses out of fold, share right, weights that learn, CPU seconds of the last stage's epochs."""
 
     run: Run
     losses: np.ndarray
@@ -62,8 +62,10 @@ def _page(context: Context, name: str, found: Finished) -> str:
         lines.append(_line(row, head, found.train.drivers))
     about = (
         f"{len(found.train.names)} photos of {len(set(found.train.drivers))} drivers ({context.dataset}), {found.folds.count} "
-        f"driver folds (digest {found.folds.digest[:12]}), centre view, commit {', '.join(commits)}. Log loss out of fold; "
-        "intervals by resampling drivers 10,000 times; seconds are those of training alone, in the last stage."
+        f"driver folds (digest {found.folds.digest[:12]}), centre view, commit {', '.join(commits)}; the recipe is "
+        f"`configs/studies/{name}.yaml`. Log loss out of fold; intervals by drawing drivers anew 10,000 times, those of the "
+        "difference too; CPU seconds (of all cores) of training alone in the last stage, mean over folds, with the share of each "
+        "fold in what frozen layers cost, since they are computed once for all."
     )
     return f"# Study: {name}\n\nWritten by `make study NAME={name}`. {about}\n\n{HEADER}\n" + "\n".join(lines) + "\n"
 
@@ -72,7 +74,7 @@ def _scored(run: Run, found: Finished) -> Scored:
     member = Member(run, found.tests[found.runs.index(run)], "centre")
     rows = blending.out_of_fold(member, found.train, found.folds)
     epochs = [_last_stage(run.fold(fold) / "history.csv") for fold in range(found.folds.count)]
-    seconds = mean(float(epoch["training_seconds"]) for fold in epochs for epoch in fold)
+    seconds = mean(float(epoch["training_cpu_seconds"]) for fold in epochs for epoch in fold)
     learns = {run.manifest(fold)["trainable_parameters"] for fold in range(found.folds.count)}
     labels = found.train.labels
     return Scored(run, log_losses(rows, labels), accuracy(rows, labels), f"{learns.pop() / 1e6:.2f} M", seconds)
