@@ -188,8 +188,8 @@ classify: need-IMAGE setup ## name what is on IMAGE: ImageNet's classes with MOD
 	  $(call option,fold,FOLD) $(call place,weights,WEIGHTS) $(call option,heatmap,HEATMAP) $(call option,class,CLASS) \
 	  $(call option,top,TOP) -- "$$@"
 
-backbones: setup ## the backbone table
-	$(DW) backbones
+backbones: setup ## the backbone table, or all that it says of MODEL
+	$(DW) backbones $(if $(findstring command,$(origin MODEL)),"$(MODEL)")
 
 layers: need-MODEL setup ## MODEL's layers: blocks, shapes, parameters, what is frozen, where it may be cut
 	$(DW) layers "$(MODEL)" $(call option,set,SET)

@@ -130,11 +130,11 @@ def test_folders_are_walked_and_named_files_taken_as_they_are(album: Path) -> No
 def test_where_overlays_go(album: Path, tmp_path: Path) -> None:
     photos = photo_files([album])
     (tmp_path / "maps").mkdir()
-    assert overlay_files(None, photos) == {}
-    assert overlay_files("x.png", photos[:1]) == {photos[0]: Path("x.png")}
+    assert overlay_files(None, photos, []) == {}
+    assert overlay_files("x.png", photos[:1], []) == {photos[0]: Path("x.png")}
     in_folder = {photo: tmp_path / "maps" / f"{photo.stem}.png" for photo in photos}
-    assert overlay_files(str(tmp_path / "maps"), photos) == in_folder
-    assert overlay_files(f"{tmp_path}/maps/{{image}}-x.jpg", photos)[photos[0]] == tmp_path / "maps" / "b-x.jpg"
+    assert overlay_files(str(tmp_path / "maps"), photos, []) == in_folder
+    assert overlay_files(f"{tmp_path}/maps/{{image}}-x.jpg", photos, [])[photos[0]] == tmp_path / "maps" / "b-x.jpg"
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_where_overlays_go(album: Path, tmp_path: Path) -> None:
 def test_overlays_that_cannot_be(album: Path, monkeypatch: pytest.MonkeyPatch, heatmap: str, said: str) -> None:
     monkeypatch.chdir(album.parent)
     with pytest.raises(InputError, match=said):
-        overlay_files(heatmap, photo_files([album]))
+        overlay_files(heatmap, photo_files([album]), [])
 
 
 Said = tuple[int, str, str]
@@ -174,7 +174,8 @@ def classify(project: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pyte
 
 def finished_run(classes: dict[str, str], fold_classes: dict[int, int]) -> None:
     """A run whose folds are whole and set by hand: fold k says mostly class `fold_classes[k]`, the brighter the more."""
-    from driverwatch.models.classifier import build, write_state
+    from driverwatch.models.classifier import build
+    from driverwatch.models.state import write_state
 
     settings = parse(
         ModelSettings, {"backbone": "tiny", "weights": "none", "input": {"pack": "40x56", "size": "32x48"}}, "test"

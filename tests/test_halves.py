@@ -15,8 +15,10 @@ from driverwatch.data.pack import Pack
 from driverwatch.errors import InputError
 from driverwatch.inference import predictions
 from driverwatch.inference.paths import prediction_path
-from driverwatch.models.classifier import Classifier, build, freeze, write_state
+from driverwatch.models.classifier import Classifier, build
+from driverwatch.models.freezing import freeze
 from driverwatch.models.halves import Cut, Frozen, Tail, last_cut
+from driverwatch.models.state import write_state
 from driverwatch.settings import ModelSettings, PredictSettings
 from driverwatch.training import fold as folds
 from driverwatch.training import trunk_cache

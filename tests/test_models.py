@@ -10,12 +10,14 @@ from conftest import ROOT
 
 from driverwatch.backbones import BACKBONES, CAFFE, RAW, SQUEEZENET, TF, TORCH, Scaling
 from driverwatch.errors import InputError
-from driverwatch.models.classifier import Classifier, build, freeze, frozen_count, load_state, write_state
+from driverwatch.models.classifier import Classifier, build
 from driverwatch.models.cuts import single_tensor_layers
+from driverwatch.models.freezing import freeze, frozen_count
 from driverwatch.models.layers import LayerDescription, described
 from driverwatch.models.networks import construct
 from driverwatch.models.scaling import ChannelScaling
 from driverwatch.models.squeezenet import squeezenet
+from driverwatch.models.state import load_state, write_state
 from driverwatch.models.weights import build_trunk
 from driverwatch.settings import InputSettings, ModelSettings
 from driverwatch.typed_yaml import load, parse

@@ -134,7 +134,7 @@ def test_weights_never_unpickle(tmp_path: Path, name: str, kind: str, monkeypatc
 @pytest.mark.keras
 def test_weights_come_from_their_own_file(tmp_path: Path) -> None:
     """An HDF5 file can point into other files of this machine; such a link is not followed."""
-    from driverwatch.models.classifier import load_state, write_state
+    from driverwatch.models.state import load_state, write_state
 
     secret, stranger = tmp_path / "secret.h5", tmp_path / "weights.h5"
     write_state(secret, {"model": [np.ones(3)]}, {})

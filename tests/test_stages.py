@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from driverwatch.errors import InputError
-from driverwatch.models.classifier import Classifier, build, freeze, frozen_count, load_state, write_state
+from driverwatch.models.classifier import Classifier, build
+from driverwatch.models.freezing import freeze, frozen_count
+from driverwatch.models.state import load_state, write_state
 from driverwatch.settings import ModelSettings, TrainSettings
 from driverwatch.training.fold import reseed
 from driverwatch.training.optimizers import KINDS, make_optimizer

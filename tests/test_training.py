@@ -14,7 +14,8 @@ from driverwatch.errors import InputError
 from driverwatch.inference import predictions
 from driverwatch.inference.paths import prediction_path
 from driverwatch.inference.predict import Predictor
-from driverwatch.models.classifier import build, load_state
+from driverwatch.models.classifier import build
+from driverwatch.models.state import load_state
 from driverwatch.settings import ModelSettings, PredictSettings
 from driverwatch.training import fold as folds
 from driverwatch.training.batches import AugmentedInputs, TrainingBatches, class_weights

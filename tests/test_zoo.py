@@ -11,10 +11,12 @@ import pytest
 from test_models import MEAN, settings
 
 from driverwatch.backbones import BACKBONES, Backbone, WeightFiles
-from driverwatch.models.classifier import Classifier, build, freeze, load_state, write_state
+from driverwatch.models.classifier import Classifier, build
 from driverwatch.models.cuts import cut_at, single_tensor_layers
+from driverwatch.models.freezing import freeze
 from driverwatch.models.networks import construct
 from driverwatch.models.scaling import ChannelScaling
+from driverwatch.models.state import load_state, write_state
 
 pytestmark = pytest.mark.keras
 SHORT = ("tiny", "tiny_separable", "squeezenet", "mobilenet_v3_small")  # built by `make test` too

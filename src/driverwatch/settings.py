@@ -22,6 +22,14 @@ def _size(text: object) -> object:
     return text
 
 
+def _boundary(until: object) -> object:
+    whole = isinstance(until, int) and not isinstance(until, bool) and until >= 0
+    share = isinstance(until, float) and 0 < until < 1
+    if not (until is None or isinstance(until, str) or whole or share):
+        raise ValueError("must be a layer or block, a number of layers, a share of them between 0 and 1, head, or null")
+    return until
+
+
 def _known(names: list[str], kind: str, name: str) -> str:
     if name not in names:
         raise ValueError(f"must be a {kind} ({', '.join(names)}){nearest(name, names)}")
@@ -31,6 +39,8 @@ def _known(names: list[str], kind: str, name: str) -> str:
 Size = Annotated[str, BeforeValidator(_size)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Rate = Annotated[float, Field(gt=0, le=10)]
+L2 = [0.03, 0.1, 0.3, 1.0]
+Boundary = Annotated[str | int | float | None, BeforeValidator(_boundary)]
 Penalties = Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
 Factor = Annotated[float, Field(gt=0, le=1000)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
@@ -69,25 +79,29 @@ class HeadSettings(Strict):
 class Stage(Strict):
     """One stretch of training; what it leaves out comes from `train`."""
 
-    freeze_until: str | Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)] | None = (
-        None  # layer or block, that many layers, that share of the layers, `head` (the whole trunk), or null
+    freeze_until: Boundary = (
+        None  # layer or block, that many layers, that share of them, `head` (the whole trunk), or null
     )
     fit: Literal["gradient", "logistic"] = "gradient"  # logistic: solve for the softmax on features computed once
-    l2: Penalties = [
-        0.03,
-        0.1,
-        0.3,
-        1.0,
-    ]  # of logistic regression: the one that does best on inner driver folds is taken
+    l2: Penalties = L2  # of logistic regression: the one that does best on inner driver folds is taken
     epochs: Annotated[int, Field(ge=1, le=10_000)] | None = None
     learning_rate: Rate | None = None
     rate_factors: dict[str, Factor] = {}  # layer or block: factor on the rate of all up to and including it
-    normalization: Literal["frozen", "train", "re-estimated"] | None = None  # default: frozen if pretrained, else train
+    # normalisation of layers that learn; default: frozen if pretrained, else train. Their dropout follows: none with `frozen`
+    normalization: Literal["frozen", "train", "re-estimated"] | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> "Stage":
-        if self.fit == "logistic" and self.freeze_until != "head":
+        if self.fit == "gradient":
+            if self.l2 != L2:
+                raise ValueError(
+                    "l2 belongs to fit: logistic; for kernels' decay see head.weight_decay, train.weight_decay"
+                )
+            return self
+        if self.freeze_until != "head":
             raise ValueError("fit: logistic trains the softmax alone and needs freeze_until: head")
+        if self.epochs or self.learning_rate or self.rate_factors or self.normalization:
+            raise ValueError("fit: logistic takes no epochs, learning_rate, rate_factors or normalization")
         return self
 
 
@@ -138,6 +152,12 @@ class ModelSettings(Strict):
     train: TrainSettings = TrainSettings()
     predict: PredictSettings = PredictSettings()
 
+    @property
+    def shows_mirrored(self) -> bool:
+        """Whether training shows mirrored images; logistic regression on the centre view alone does not."""
+        centre_alone = self.train.cache_trunk is None and all(stage.fit == "logistic" for stage in self.train.stages)
+        return self.augment.mirror != "none" and not centre_alone
+
     @model_validator(mode="after")
     def _fits(self) -> "ModelSettings":
         smallest = BACKBONES[self.backbone].smallest
@@ -164,12 +184,18 @@ class EnsembleSettings(Strict):
     )
 
 
+def _begins_with_head(depths: list[str]) -> list[str]:
+    if depths[:1] != ["head"] or len(set(depths)) < len(depths):
+        raise ValueError("must begin with head, which the others are compared with, and name each depth once")
+    return depths
+
+
 class StudyModel(Strict):
     """One network of a study: where to freeze it, `head` being its features alone."""
 
     backbone: str
     cut: str | None = None
-    freeze_until: Annotated[list[str], Field(min_length=1)]
+    freeze_until: Annotated[list[str], AfterValidator(_begins_with_head)]
 
 
 class StudySettings(Strict):
@@ -186,7 +212,7 @@ class StudySettings(Strict):
             for depth in model.freeze_until:
                 stages = [self.head] if depth == "head" else [self.head, {"freeze_until": depth}]
                 content = {**self.settings, "backbone": model.backbone, "cut": model.cut}
-                content["train"] = {**content.get("train", {}), "stages": stages}
+                content["train"] = {**(content.get("train") or {}), "stages": stages}
                 made[f"{study}-{name}-{depth}"] = parse(
                     ModelSettings, content, f"study {study}: {name} frozen to {depth}"
                 )

@@ -74,8 +74,10 @@ def sweep_partials(folder: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path, name: str = ".lock", sweep: tuple[Path, ...] | None = None) -> Iterator[int]:
-    """Hold `folder` for one writer; a second one is refused after `PATIENCE`.
+def locked(
+    folder: Path, name: str = ".lock", sweep: tuple[Path, ...] | None = None, patience: float = PATIENCE
+) -> Iterator[int]:
+    """Hold `folder` for one writer; a second one is refused after `patience` seconds.
 
     Yields the lock's file descriptor: a process that inherits it goes on holding the lock, and the lock ends with the
     last of them, however they end. Temporary files of killed writers are removed first, from `sweep` (None: from `folder`).
@@ -86,14 +88,14 @@ def locked(folder: Path, name: str = ".lock", sweep: tuple[Path, ...] | None = N
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({reason(error)}); {way_out(error)}.") from error
     with lock:
-        _take(lock, folder)
+        _take(lock, folder, patience)
         for swept in (folder,) if sweep is None else sweep:
             sweep_partials(swept)
         yield lock.fileno()
 
 
-def _take(lock: IO[str], folder: Path) -> None:
-    end = time.monotonic() + PATIENCE
+def _take(lock: IO[str], folder: Path, patience: float) -> None:
+    end = time.monotonic() + patience
     while True:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

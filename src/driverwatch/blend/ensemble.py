@@ -30,7 +30,7 @@ def honest_views(run: Run) -> ViewSet:
 
 def mirrored(run: Run) -> bool:
     """Whether training showed mirrored images."""
-    return run.settings.augment.mirror != "none"
+    return run.settings.shows_mirrored
 
 
 def out_of_fold(member: Member, pack: Pack, folds: FoldTable) -> np.ndarray:

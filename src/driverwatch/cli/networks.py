@@ -12,11 +12,11 @@ app = typer.Typer()
 
 
 @app.command()
-def backbones() -> None:
-    """Print the backbone table."""
-    from driverwatch.steps.networks import print_backbones
+def backbones(model: Annotated[str | None, typer.Argument(help="one backbone, with all its facts")] = None) -> None:
+    """Print the backbone table, or all of one row."""
+    from driverwatch.steps.networks import print_backbone, print_backbones
 
-    print_backbones()
+    print_backbones() if model is None else print_backbone(model)
 
 
 @app.command()

@@ -9,8 +9,9 @@ from keras import ops
 from driverwatch.backbones import BACKBONES
 from driverwatch.inference import heatmap
 from driverwatch.inference.network import Network, of_classifier, of_whole
-from driverwatch.models.classifier import build, load_state
+from driverwatch.models.classifier import build
 from driverwatch.models.scaling import ChannelScaling
+from driverwatch.models.state import load_state
 from driverwatch.models.weights import build_whole
 from driverwatch.settings import ModelSettings
 

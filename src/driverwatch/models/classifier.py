@@ -1,4 +1,4 @@
-"""The classifier: scaling, a trunk, a new softmax; and which of its layers learn."""
+"""The classifier: scaling, a trunk, a new softmax."""
 
 from pathlib import Path
 from typing import Any
@@ -8,13 +8,10 @@ import numpy as np
 from keras import ops
 
 from driverwatch.backbones import BACKBONES
-from driverwatch.errors import InputError, nearest
-from driverwatch.hdf5 import created, opened
 from driverwatch.models.googlenet import auxiliary
 from driverwatch.models.scaling import ChannelScaling
 from driverwatch.models.weights import build_trunk
 from driverwatch.settings import HeadSettings, ModelSettings, pixels
-from driverwatch.writing import replacing
 
 
 class Learner(keras.Model):
@@ -24,10 +21,6 @@ class Learner(keras.Model):
     """
 
     auxiliary_weight = 0.0
-
-    def features_in_training(self, x: Any) -> Any:
-        """What of the trunk it trains, run in training mode: normalisation takes the batch's statistics."""
-        raise NotImplementedError
 
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
@@ -72,13 +65,11 @@ class Classifier(Learner):
             one.build(trunk.get_layer(tap).output.shape)
         self.auxiliary_weight = head.auxiliary
         self.train_statistics = False
+        self.dropout_rates = {one.name: one.rate for one in trunk.layers if isinstance(one, keras.layers.Dropout)}
         self.tapped = tapped(trunk, trunk.input, taps) if taps else None
 
     def call(self, images: Any, training: bool = False) -> Any:
         return self.above(self.scaling(images), self.tapped if training and self.taps else self.trunk, training)
-
-    def features_in_training(self, x: Any) -> Any:
-        return self.trunk(self.scaling(x), training=True)
 
     def above(self, x: Any, trunk: keras.Model, training: bool) -> Any:
         """Go on from a tensor in the trunk; `trunk` is what lies above it, with or without its taps."""
@@ -87,8 +78,8 @@ class Classifier(Learner):
         found = self.decide(self.pool(x), training)
         if not taps:
             return found
-        others = zip(self.auxiliaries[-len(taps) :], taps, strict=True)
-        return ops.stack([found, *(one(tap, training=training) for one, tap in others)], axis=1)
+        hung = [(one, tap) for one, tap in zip(self.auxiliaries[-len(taps) :], taps, strict=True) if one.trainable]
+        return ops.stack([found, *(one(tap, training=training) for one, tap in hung)], axis=1) if hung else found
 
     def decide(self, pooled: Any, training: bool = False) -> Any:
         """Pooled features (B, F) -> probabilities (B, C)."""
@@ -137,78 +128,3 @@ def build(
     classifier = Classifier(scaling, trunk, classes, settings.head, taps)
     classifier(np.zeros((1, *pixels(settings.input.size), 3), np.uint8))
     return classifier
-
-
-def freeze(classifier: Classifier, until: str | int | float | None, train_statistics: bool) -> int:
-    """Freeze the trunk up to and including `until`; return how many of its layers learn.
-
-    Args:
-        until: a layer's name, a block's name (its last layer whose name begins `<block>_`), a number of layers, a share
-            of them (0 to 1), `head` (the whole trunk), or None (nothing).
-
-    Raises:
-        InputError: no such layer, with the nearest name.
-    """
-    layers = classifier.trunk.layers
-    count = frozen_count(layers, until)
-    classifier.trunk.trainable = count < len(layers)
-    for i, layer in enumerate(layers):
-        layer.trainable = i >= count
-    classifier.train_statistics = train_statistics
-    return len(layers) - count
-
-
-def frozen_count(layers: list[Any], until: str | int | float | None) -> int:
-    """How many of a trunk's layers `freeze(..., until)` freezes."""
-    if until is None:
-        return 0
-    if until == "head":
-        return len(layers)
-    if isinstance(until, float):
-        return int(until * len(layers))
-    if isinstance(until, int):
-        if until > len(layers):
-            raise InputError(f"freeze_until: {until}: the trunk has {len(layers)} layers")
-        return until
-    names = [layer.name for layer in layers]
-    found = [i for i, name in enumerate(names) if name == until] or [
-        i for i, name in enumerate(names) if name.startswith(f"{until}_")
-    ]
-    if not found:
-        raise InputError(f"freeze_until: {until} is no layer or block of this trunk{nearest(until, names)}")
-    return found[-1] + 1
-
-
-def write_state(path: Path, groups: dict[str, list[Any]], attributes: dict[str, str]) -> None:
-    """Write variables (or arrays), in order, as HDF5 `<group>/<number>`, each with its name; whole or not at all."""
-    sizes = [4 * int(np.prod(v.shape)) + 1000 for variables in groups.values() for v in variables]
-    with replacing(path) as temporary, created(temporary, sum(sizes)) as file:
-        for group, variables in groups.items():
-            file.create_group(group)
-            for i, variable in enumerate(variables):
-                value = keras.ops.convert_to_numpy(variable)
-                file[group].create_dataset(f"{i:04d}", data=value).attrs["name"] = getattr(variable, "path", "")
-        file.attrs.update(attributes)
-
-
-def load_state(path: Path, groups: dict[str, list[Any]]) -> dict[str, str]:
-    """Assign what `write_state` wrote; return its attributes.
-
-    Raises:
-        InputError: not a whole state file, or one of other variables (number and shapes are compared).
-    """
-    try:
-        with opened(path) as file:
-            for group, variables in groups.items():
-                shapes = [file[group][key].shape for key in sorted(file[group])]
-                if shapes != [tuple(v.shape) for v in variables]:
-                    raise InputError(
-                        f"{path}: holds {len(shapes)} arrays of other shapes than the {len(variables)} in "
-                        f"{group}; it is another network's"
-                    )
-                for variable, key in zip(variables, sorted(file[group]), strict=True):
-                    variable.assign(file[group][key][...])
-            return dict(file.attrs)
-    except (OSError, KeyError, ValueError, AttributeError, TypeError) as error:
-        words = " ".join(str(error).split())[:150]
-        raise InputError(f"{path}: not a whole state file ({words}); remove it and run again") from error

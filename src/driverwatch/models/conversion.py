@@ -12,6 +12,7 @@ from driverwatch.errors import InputError, listed, nearest
 from driverwatch.models.layouts import FIRES, INCEPTIONS, SQUEEZENETS
 
 CLASSES = 1000  # ImageNet's
+MADE_FOR = "made_for/"  # an empty array of this name and the backbone's says whose file it is
 AUXILIARY = ("aux1.", "aux2.")  # GoogLeNet's classifiers of training, which torchvision calls not pretrained
 COUNTER = ".num_batches_tracked"  # of a normalisation layer; older files lack it
 NORMALIZATION = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}

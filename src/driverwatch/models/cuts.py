@@ -83,9 +83,11 @@ def refuse_empty(network: Any, kept: Any, backbone: str, source: Path) -> None:
     legal = [name for name in single_tensor_layers(network) if names.index(name) < first]
     points = [name for name in legal if name in BACKBONES[backbone].freeze_points]
     others = list(dict.fromkeys([*points[-3:], *legal[-1:]]))
+    way_out = (
+        f"cut earlier, for example cut: {' or cut: '.join(reversed(others))}" if others else "fetch the file again"
+    )
     raise InputError(
-        f"{source}: holds nothing for {len(blocked)} layers that this model keeps ({', '.join(blocked[:3])}, ...); "
-        f"cut earlier, for example cut: {' or cut: '.join(reversed(others))}"
+        f"{source}: holds nothing for {len(blocked)} layers that this model keeps ({', '.join(blocked[:3])}, ...); {way_out}"
     )
 
 

@@ -32,7 +32,8 @@ class Frozen(keras.Model):
         super().__init__(name="frozen")
         trunk = classifier.trunk
         self.scaling, self.pool = classifier.scaling, classifier.pool if cut.layer is None else None
-        self.lower = trunk if cut.layer is None else keras.Model(trunk.input, trunk.get_layer(cut.layer).output)
+        end = trunk.output if cut.layer is None else trunk.get_layer(cut.layer).output
+        self.lower = keras.Model(trunk.input, end, name="lower")  # a name of Keras' would differ from time to time
         self.compile()
 
     @property
@@ -66,6 +67,3 @@ class Tail(Learner):
             return self.classifier.decide(x, training)
         tapping = training and self.tapped is not None
         return self.classifier.above(x, self.tapped if tapping else self.upper, training)
-
-    def features_in_training(self, x: Any) -> Any:
-        return x if self.upper is None else self.upper(x, training=True)

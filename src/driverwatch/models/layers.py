@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from driverwatch.backbones import BACKBONES
-from driverwatch.models.classifier import frozen_count
 from driverwatch.models.cuts import single_tensor_layers
-from driverwatch.models.weights import build_trunk
+from driverwatch.models.freezing import check_names, frozen_count
+from driverwatch.models.weights import build_trunk, refuse_size
 from driverwatch.settings import ModelSettings
 
 
@@ -28,8 +28,12 @@ def described(settings: ModelSettings) -> list[LayerDescription]:
     Raises:
         InputError: an unknown or illegal cut, a stage that freezes at no layer of the trunk.
     """
+    if settings.weights != "none":
+        refuse_size(settings)
     trunk = build_trunk(settings, None, load=False)
     layers = trunk.layers
+    for stage in settings.train.stages:
+        check_names(layers, stage)
     counts = [frozen_count(layers, stage.freeze_until) for stage in settings.train.stages]
     legal = set(single_tensor_layers(trunk))
     blocks = _blocks([layer.name for layer in layers], BACKBONES[settings.backbone].freeze_points)

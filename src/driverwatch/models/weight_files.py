@@ -13,8 +13,10 @@ from typing import Any
 import h5py
 import numpy as np
 
+from driverwatch.backbones import BACKBONES
 from driverwatch.errors import DAMAGED_ZIP, InputError
 from driverwatch.hdf5 import opened
+from driverwatch.models.conversion import MADE_FOR
 from driverwatch.models.networks import automatic_number, automatic_prefix, settle
 
 LARGEST = 2 * 10**9  # bytes of unpacked arrays; VGG16 with its dense layers has 0.55e9
@@ -63,7 +65,15 @@ def _npz(path: Path) -> dict[str, np.ndarray]:
 
 
 def _by_name(network: Any, arrays: dict[str, np.ndarray]) -> Iterator[Pair]:
-    """`<layer>/<weight>` arrays; those of layers that a network without its top lacks may be left over."""
+    """`<layer>/<weight>` arrays; those of layers that a network without its top lacks may be left over.
+
+    SqueezeNet v1.0 has the same names and shapes in two releases that expect other inputs, so converted files say what they
+    were made for.
+    """
+    said = [key.removeprefix(MADE_FOR) for key in arrays if key.startswith(MADE_FOR)]
+    converted = network.name in BACKBONES and BACKBONES[network.name].checkpoint_file
+    if said != ([network.name] if converted else []):
+        raise ValueError(f"it is {said[0]}'s" if said else "it does not say whose it is, as make convert's files do")
     for layer in network.layers:
         for weight in layer.weights:
             key = f"{layer.name}/{weight.name}"

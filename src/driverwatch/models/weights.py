@@ -25,7 +25,7 @@ def find(settings: ModelSettings, folder: Path | None) -> Path | None:
     """
     if settings.weights == "none":
         return None
-    _refuse_size(settings)
+    refuse_size(settings)
     if not _files(settings).names:
         raise InputError(f"{settings.backbone}: has no ImageNet weights; {SCRATCH.removeprefix('or ')}")
     return _find(settings.backbone, _files(settings), folder, SCRATCH)
@@ -59,7 +59,7 @@ def build_trunk(settings: ModelSettings, path: Path | None, load: bool = True) -
     network = construct(row, pixels(settings.input.size), top=settings.cut in row.top_cuts)
     if not load or settings.weights == "none":
         return cut_at(network, settings.cut, settings.backbone)
-    _refuse_size(settings)
+    refuse_size(settings)
     source = _load(network, settings.backbone, _files(settings), path, SCRATCH)
     cut = cut_at(network, settings.cut, settings.backbone)
     refuse_empty(network, cut, settings.backbone, source)
@@ -157,7 +157,7 @@ def _refuse_damaged(path: Path, files: WeightFiles) -> None:
         )
 
 
-def _refuse_size(settings: ModelSettings) -> None:
+def refuse_size(settings: ModelSettings) -> None:
     """Pretrained dense layers take one input size."""
     row: Backbone = BACKBONES[settings.backbone]
     wanted = f"{row.native}x{row.native}"

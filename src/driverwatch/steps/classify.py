@@ -96,7 +96,7 @@ def _mean(context: Context, run: runs.Run) -> tuple[float, ...]:
 def _classify(request: Request, judge: Judge) -> None:
     """Answer for every photo that can be read, then refuse the others, all at once."""
     paths = photo_files(request.images)
-    targets = overlay_files(request.heatmap, paths)
+    targets = overlay_files(request.heatmap, paths, request.images)
     label = None if request.label is None else _index(request.label, judge.classes)
     broken: list[str] = []
     networks: Any = None
@@ -183,9 +183,11 @@ def _index(wanted: str, classes: dict[str, str]) -> int:
         InputError: no such class, or a name that two have.
     """
     keys = list(classes)
-    if wanted.isdecimal() and int(wanted) < len(keys):
+    if wanted in classes:
+        return keys.index(wanted)
+    found = [i for i, name in enumerate(classes.values()) if wanted == name]
+    if not found and wanted.isdecimal() and int(wanted) < len(keys):
         return int(wanted)
-    found = [i for i, (key, name) in enumerate(classes.items()) if wanted in (key, name)]
     if len(found) > 1:
         raise InputError(f"CLASS={wanted}: names {' and '.join(keys[i] for i in found)}; give one of these ids")
     if not found:

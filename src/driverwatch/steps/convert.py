@@ -20,7 +20,8 @@ def convert(file: Path, backbone: str, folder: Path) -> None:
     converted = conversion.convert(checkpoint.read(file), backbone, str(file))
     target = folder / BACKBONES[backbone].weight_files[0]
     with replacing(target) as temporary, temporary.open("wb") as archive:
-        np.savez(archive, allow_pickle=False, **converted.arrays)
+        marker = {f"{conversion.MADE_FOR}{backbone}": np.zeros(0, np.float32)}
+        np.savez(archive, allow_pickle=False, **converted.arrays, **marker)
     say(f"{target}: {len(converted.arrays)} arrays of {backbone}{_left_out(converted)}")
 
 

@@ -21,6 +21,11 @@ def feature_settings(settings: ModelSettings, head: str, cut: str | None) -> Mod
     """
     if head not in HEADS:
         raise InputError(f"HEAD={head}: expected {' or '.join(HEADS)}{nearest(head, list(HEADS))}")
+    if settings.weights == "none":
+        raise InputError(
+            f"features of {settings.backbone}: expected pretrained weights, the model says weights: none; random layers give "
+            "no features worth the name, train it instead"
+        )
     content = settings.model_dump()
     content["cut"] = cut or settings.cut
     content["train"]["stages"] = [{"freeze_until": "head", "fit": "logistic"}]

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterable
 
 from driverwatch.backbones import BACKBONES, Backbone
+from driverwatch.errors import InputError, nearest
 from driverwatch.terminal import say
 
 Rows = list[list[str]]
@@ -37,6 +38,31 @@ def print_backbones() -> None:
     )
     if left_out:
         say(f"A wider terminal, or a file, also gets {', '.join(left_out)}.")
+
+
+def print_backbone(name: str) -> None:
+    """Print all that the table says of one backbone.
+
+    Raises:
+        InputError: no such backbone.
+    """
+    if name not in BACKBONES:
+        raise InputError(f"MODEL={name}: no such backbone{nearest(name, list(BACKBONES))}; make backbones lists them")
+    row = BACKBONES[name]
+    facts = dict(zip(COLUMNS, _facts(name, row), strict=True)) | {
+        "constructor": row.constructor,
+        "block ends": " ".join(row.freeze_points),
+        "cuts of the top": " ".join(row.top_cuts),
+        "auxiliary at": " ".join(row.auxiliary),
+        "files": " or ".join(row.trunk.names),
+        "files with top": " or ".join(row.whole.names),
+        "download": row.trunk.url,
+        "digest": row.trunk.digest,
+        "checkpoint": row.checkpoint,
+    }
+    wide = max(map(len, facts))
+    for fact, value in facts.items():
+        say(f"{fact:{wide}}  {value or '-'}")
 
 
 def _facts(name: str, row: Backbone) -> list[str]:

@@ -25,11 +25,12 @@ def photo_files(images: list[Path]) -> list[Path]:
     return list(found)
 
 
-def overlay_files(heatmap: str | None, photos: list[Path]) -> dict[Path, Path]:
+def overlay_files(heatmap: str | None, photos: list[Path], images: list[Path]) -> dict[Path, Path]:
     """Where each photo's overlay goes: HEATMAP=<file> for one photo, a folder or a pattern with {image} for any number.
 
     Raises:
-        InputError: another kind of picture, a missing folder, one file for several photos, or a photo as target.
+        InputError: another kind of picture, a missing folder, one below the folders among `images`, where the next run would
+            take it for a photo, one file for several photos, or a photo as target.
     """
     if heatmap is None:
         return {}
@@ -42,6 +43,10 @@ def overlay_files(heatmap: str | None, photos: list[Path]) -> dict[Path, Path]:
             raise InputError(f"HEATMAP={heatmap}: expected a .png or .jpg file, or a folder that is there")
         if not target.parent.is_dir():
             raise InputError(f"HEATMAP={heatmap}: no such folder as {target.parent}; make it first")
+        if inside := [str(image) for image in images if image.is_dir() and image.resolve() in target.resolve().parents]:
+            raise InputError(
+                f"HEATMAP={heatmap}: lies inside IMAGE={inside[0]}, and would be taken for a photo; choose another"
+            )
         if target.resolve() in originals:
             raise InputError(
                 f"HEATMAP={heatmap}: would be written over the photo {target}; name another file or folder"

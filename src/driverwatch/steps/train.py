@@ -133,7 +133,8 @@ def predict(context: Context, name: str, options: PredictSettings, fold: int | N
         raise InputError(f"{run.folder}: no finished fold to predict with; run make train first")
     backend.start()
     from driverwatch.inference.predict import Predictor
-    from driverwatch.models.classifier import build, load_state
+    from driverwatch.models.classifier import build
+    from driverwatch.models.state import load_state
     from driverwatch.training.outcome import write_predictions
 
     field = run.settings.input

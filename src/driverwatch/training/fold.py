@@ -17,10 +17,12 @@ from driverwatch.errors import InputError
 from driverwatch.inference.predict import Predictor
 from driverwatch.metrics import accuracy, log_loss
 from driverwatch.models.backend import deterministic
-from driverwatch.models.classifier import Classifier, Learner, build, freeze, load_state, write_state
+from driverwatch.models.classifier import Classifier, Learner, build
+from driverwatch.models.freezing import freeze
+from driverwatch.models.state import load_state, write_state
 from driverwatch.settings import PredictSettings
 from driverwatch.terminal import say
-from driverwatch.training.batches import TrainingBatches, class_weights, followed
+from driverwatch.training.batches import Inputs, TrainingBatches, class_weights, followed
 from driverwatch.training.halving import Half, Halving
 from driverwatch.training.history import HistoryLog
 from driverwatch.training.logistic import Sample, solve
@@ -28,6 +30,7 @@ from driverwatch.training.outcome import write_predictions
 from driverwatch.training.run import Run
 from driverwatch.training.stages import StagePlan, check, plan, prepare, rate_factors
 from driverwatch.training.statistics import BATCHES, reestimate
+from driverwatch.training.trunk_cache import Outputs
 from driverwatch.writing import locked, write_json
 
 
@@ -76,7 +79,7 @@ def train_fold(
         training = FoldTraining(classifier, run, number, packs["train"], rows, trunks)
         progress = training.train()
         if run.settings.train.select == "best":
-            load_state(folder / "best.h5", {"model": classifier.weights})
+            training.take_best()
         write_state(folder / "weights.h5", {"model": classifier.weights}, run.origin)
         start = time.monotonic()
         losses = write_predictions(training.predictor(predict), run, number, packs, rows.held_out)
@@ -113,6 +116,7 @@ class FoldTraining:
         check(classifier, self.stages)  # a wrong name ends here, not after an hour
         self.halving = Halving(classifier, run, self.stages, trunks)
         self.learner: Learner = classifier
+        self.half: Half | None = None
         self.progress = Progress()
 
     def train(self) -> Progress:
@@ -163,6 +167,11 @@ class FoldTraining:
         if resumes:
             load_state(self.bundle, self._state())
 
+    def take_best(self) -> None:
+        """Take the best epoch's weights; its trunk may be another than the last stage's, so that no cache holds for it."""
+        load_state(self.folder / "best.h5", {"model": self.classifier.weights})
+        self.half = None
+
     def predictor(self, predict: PredictSettings) -> Predictor:
         """A predictor for what was trained."""
         return self.halving.predictor(self.half, predict)
@@ -172,29 +181,29 @@ class FoldTraining:
 
     def _epoch(self, stage: StagePlan) -> None:
         """Train one epoch, score the held-out drivers, keep everything in one bundle."""
-        start, cpu, progress, labels = time.monotonic(), time.process_time(), self.progress, self.pack.labels
-        if self.half is not None and stage.settings.fit == "logistic":
-            loss, right = self._solve(stage, self.half)
-        else:
-            loss, right = self._descend(stage)
-        seconds = time.monotonic() - start, time.process_time() - cpu
+        start, progress, labels = time.monotonic(), self.progress, self.pack.labels
+        logistic = self.half is not None and stage.settings.fit == "logistic"
+        features = self.halving.features(self.half, self.pack) if self.half is not None and logistic else []
+        inputs = self.halving.inputs(self.half, self.pack, progress.epoch)
+        begun, cpu = time.monotonic(), time.process_time()  # what frozen layers cost, once for all folds, lies behind
+        loss, right = self._solve(stage, features) if logistic else self._descend(stage, inputs)
+        seconds = time.monotonic() - begun, time.process_time() - cpu
         found, labels = self.centre(self.source, self.rows.held_out)["centre"], labels[self.rows.held_out]
         progress.epoch += 1
         progress.history.append({
             "epoch": progress.epoch, "stage": stage.number, "loss": loss, "accuracy": right,
             "held_out_loss": log_loss(found, labels), "held_out_accuracy": accuracy(found, labels),
             "step_seconds": seconds[0] * self.settings.batch_size / len(self.rows.training),
-            "training_seconds": seconds[0], "training_cpu_seconds": seconds[1], "seconds": time.monotonic() - start,
+            "cache_seconds": begun - start, "training_seconds": seconds[0], "training_cpu_seconds": seconds[1],
+            "seconds": time.monotonic() - start,
         })  # fmt: skip
         self._keep(stage)
 
-    def _descend(self, stage: StagePlan) -> tuple[float, float]:
+    def _descend(self, stage: StagePlan, inputs: Inputs) -> tuple[float, float]:
         """One epoch by gradient; training loss and accuracy."""
         epoch, rows, run = self.progress.epoch, self.rows.training, self.run
         reseed(self.classifier, (self.settings.seed, epoch))
-        batches = TrainingBatches(
-            self.halving.inputs(self.half, self.pack, epoch), rows, self.pack.labels, run.settings, run.swap, epoch
-        )
+        batches = TrainingBatches(inputs, rows, self.pack.labels, run.settings, run.swap, epoch)
         fitted = self.learner.fit(batches, shuffle=False, verbose=1 if sys.stdout.isatty() else 0).history
         if not math.isfinite(fitted["loss"][-1]):
             raise InputError(
@@ -206,10 +215,10 @@ class FoldTraining:
             reestimate(self.learner, (batches[step][0] for step in range(count)))
         return fitted["loss"][-1], fitted["accuracy"][-1]
 
-    def _solve(self, stage: StagePlan, half: Half) -> tuple[float, float]:
+    def _solve(self, stage: StagePlan, draws: list[Outputs]) -> tuple[float, float]:
         """The softmax by logistic regression on cached features; training loss and accuracy."""
         rows, run = self.rows.training, self.run
-        made = [draw(rows) for draw in self.halving.features(half, self.pack)]
+        made = [draw(rows) for draw in draws]
         features, mirrored = (np.concatenate(parts) for parts in zip(*made, strict=True))
         labels = np.tile(self.pack.labels[rows], len(made))
         labels = followed(labels, mirrored, run.settings.augment.mirror, run.swap)

@@ -7,7 +7,8 @@ import numpy as np
 
 from driverwatch.data.pack import Pack
 from driverwatch.inference.predict import FeaturePredictor, Predictor
-from driverwatch.models.classifier import Classifier, frozen_count
+from driverwatch.models.classifier import Classifier
+from driverwatch.models.freezing import frozen_count
 from driverwatch.models.halves import Cut, Frozen, Tail, last_cut
 from driverwatch.settings import PredictSettings, ViewSet, pixels
 from driverwatch.terminal import say

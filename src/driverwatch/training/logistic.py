@@ -85,7 +85,7 @@ def _path(rows: Sample, classes: int, l2: list[float]) -> Iterator[tuple[float, 
     Scikit-learn's C multiplies a sum over rows, so it is 1 / (l2 * sum of weights).
     """
     there = np.unique(rows.labels)
-    model = LogisticRegression(warm_start=True, max_iter=500, tol=1e-3)
+    model = LogisticRegression(warm_start=True, max_iter=500, tol=3e-4)
     for strength in sorted(l2, reverse=True):
         kernel, bias = np.zeros((rows.features.shape[1], classes)), np.full(classes, -20.0)
         if len(there) == 1:
@@ -94,7 +94,8 @@ def _path(rows: Sample, classes: int, l2: list[float]) -> Iterator[tuple[float, 
             continue
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # after 500 iterations it is as good as it gets
-            model.set_params(C=1 / (strength * rows.weights.sum()))
+            halves = 2 if len(there) == 2 else 1  # of two classes it fits the difference, which both kernels share
+            model.set_params(C=halves / (strength * rows.weights.sum()))
             model.fit(rows.features, rows.labels, sample_weight=rows.weights)
         weights, biases = model.coef_.astype(np.float64), model.intercept_.astype(np.float64)
         if len(there) == 2:  # one row says it for both

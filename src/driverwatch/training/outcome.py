@@ -29,7 +29,7 @@ def write_predictions(
         held_out: rows of the training pack whose drivers the model never saw.
     """
     weights = digest_of_file(run.fold(number) / "weights.h5")
-    if "ten_crop" in predictor.views and run.settings.augment.mirror == "none":
+    if "ten_crop" in predictor.views and not run.settings.shows_mirrored:
         say(
             f"{run.name}: training never mirrored, so ten_crop's mirrored views mislead; five_crop is written beside it"
         )

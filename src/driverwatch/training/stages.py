@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import keras
 
-from driverwatch.models.classifier import Classifier, Learner, frozen_count
+from driverwatch.models.classifier import Classifier, Learner
+from driverwatch.models.freezing import check_names, frozen_count
 from driverwatch.settings import ModelSettings, Stage, TrainSettings
 from driverwatch.training.optimizers import make_optimizer
 
@@ -51,8 +52,7 @@ def plan(settings: ModelSettings) -> list[StagePlan]:
 def check(classifier: Classifier, stages: list[StagePlan]) -> None:
     """Refuse layer names that the trunk does not have, in whatever stage, before the first one is trained."""
     for stage in stages:
-        for until in (stage.freeze_until, *stage.settings.rate_factors):
-            frozen_count(classifier.trunk.layers, until)
+        check_names(classifier.trunk.layers, stage.settings)
 
 
 def untouched(classifier: Classifier, stages: list[StagePlan], number: int) -> bool:

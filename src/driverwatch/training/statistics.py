@@ -31,7 +31,7 @@ def reestimate(learner: Learner, batches: Iterable[np.ndarray]) -> None:
         for layer in layers:
             layer.momentum = 0.0  # the moving statistics are then the last batch's own
         for batch in batches:
-            learner.features_in_training(batch)
+            learner(batch, training=True)
             for layer, found in zip(layers, seen, strict=True):
                 values = (layer.moving_mean, layer.moving_variance)
                 mean, variance = (keras.ops.convert_to_numpy(value).astype(np.float64) for value in values)

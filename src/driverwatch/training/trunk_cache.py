@@ -5,6 +5,7 @@ from each image: a test-time view, or the augmentation of one epoch.
 """
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from driverwatch.artifacts import digest_of, read_json, require_space
+from driverwatch.artifacts import digest_of, provenance, read_json, require_space
 from driverwatch.data.pack import Pack, stamp
 from driverwatch.data.threads import in_threads
 from driverwatch.errors import InputError
@@ -26,6 +27,7 @@ from driverwatch.vision.views import View, cut
 from driverwatch.writing import locked, replacing, write_json
 
 AT_ONCE = 32  # images in one forward pass
+WAY_OUT = "lower train.cache_trunk, or freeze to a later layer, whose maps are smaller"
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,11 @@ def view_draw(view: View, size: tuple[int, int]) -> Draw:
 def augmented_draw(run: Run, epoch: int) -> Draw:
     """The augmentation that a run's epoch gives."""
     settings = run.settings
-    decisive = [settings.input.model_dump(), settings.augment.model_dump(), run.policy, settings.train.seed, epoch]
+    libraries = {
+        name: provenance()["versions"].get(name) for name in ("albumentations", "opencv-python-headless", "numpy")
+    }
+    field = [settings.input.model_dump(), settings.augment.model_dump(), run.policy]
+    decisive = [*field, settings.train.seed, epoch, libraries]
     return Draw(f"draw{epoch}", decisive, lambda images: AugmentedInputs(images, settings, run.policy, epoch))
 
 
@@ -69,8 +75,8 @@ class TrunkCache:
 
     def __init__(self, folder: Path, frozen: Frozen, dtype: str) -> None:
         """Keep outputs of `dtype` (float16 or float32) under `folder`, in a place of this half's own."""
-        self.frozen, self.dtype = frozen, np.dtype(dtype)
-        self.folder = folder / _identity(frozen, dtype)[:16]
+        self.frozen, self.dtype, self.identity = frozen, np.dtype(dtype), _identity(frozen, dtype)
+        self.folder = folder / self.identity[:16]
         self.shape = frozen.features
 
     def outputs(self, pack: Pack, draw: Draw, label: str) -> Outputs:
@@ -80,13 +86,17 @@ class TrunkCache:
             InputError: no room, or values that float16 cannot hold.
         """
         path = self.folder / f"{draw.name}-{digest_of([pack.digest, draw.identity])[:16]}.h5"
-        with locked(self.folder):
+        if found := self._there(path, len(pack.names)):
+            return found
+        with locked(self.folder, patience=math.inf):  # another run may be filling it, for minutes, to our use
             return self._there(path, len(pack.names)) or self._made(path, pack, draw, label)
 
     def _made(self, path: Path, pack: Pack, draw: Draw, label: str) -> Outputs:
+        if _identity(self.frozen, self.dtype.name) != self.identity:
+            raise ValueError("the frozen half has changed since its cache was opened")
         count, manifest = len(pack.names), path.with_suffix(".json")
         size = count * int(np.prod(self.shape)) * self.dtype.itemsize
-        require_space(self.folder, size, f"{path.name} ({count} images)", "lower train.cache_trunk")
+        require_space(self.folder, size, f"{path.name} ({count} images)", WAY_OUT)
         manifest.unlink(missing_ok=True)
         inputs, contents = draw.cutting(pack.images.open()), hashlib.sha256()
         with replacing(path) as temporary, created(temporary, size + count) as file:
@@ -149,4 +159,5 @@ def _identity(frozen: Frozen, dtype: str) -> str:
         weights.update(np.ascontiguousarray(keras.ops.convert_to_numpy(weight)).data)
     pooling = None if frozen.pool is None else frozen.pool.get_config()
     layers = [frozen.lower.to_json(), frozen.scaling.get_config(), pooling]
-    return digest_of([layers, weights.hexdigest(), dtype, keras.backend.backend()])
+    library = [keras.backend.backend(), keras.__version__]
+    return digest_of([layers, weights.hexdigest(), dtype, library])
