@@ -95,6 +95,13 @@ def test_a_study_writes_its_table_and_stays_out_of_ensembles(
     assert difference == pytest.approx(float(tuned[3]) - float(head[3]), abs=2e-3)
     assert "logistic" not in good(verb, "study", "mini", *place, "--weights", weights)
     assert page.split("| squeezenet")[1:] == (project / "docs/mini_study.md").read_text().split("| squeezenet")[1:]
+    (project / "configs/studies/wrong.yaml").write_text(STUDY.replace("fire5_concat", "fire55_concat"))
+    wrong = verb("study", "wrong", *place, "--weights", weights)
+    assert wrong.returncode == 2
+    assert "wrong-squeezenet-fire55_concat: freeze_until: fire55_concat is no layer or block" in wrong.stderr
+    assert not (project / "build/drawn/studies/wrong").exists()
+    (project / "configs/studies/headless.yaml").write_text(STUDY.replace("[head, fire5", "[fire5"))
+    assert "must begin with head" in verb("study", "headless", *place, "--weights", weights).stderr
     nothing = verb("ensemble", *place)
     assert nothing.returncode == 2
     assert "no run is there that has finished every fold" in nothing.stderr

@@ -260,6 +260,40 @@ def test_a_dense_head_on_features(pretrained: Callable[..., Run], packs: dict[st
     assert read_json(run.fold(0) / "manifest.json")["log_loss"]["five_crop"] < 0.8
 
 
+def test_the_best_epochs_trunk_is_predicted_with_and_cached_by_none(
+    pretrained: Callable[..., Run], packs: dict[str, Pack]
+) -> None:
+    """The best epoch lies before the stage whose head stands on cached features of a later trunk."""
+    stages = [{"freeze_until": None, "epochs": 8}, {"freeze_until": None, "learning_rate": 0.5, "epochs": 1}]
+    run = pretrained(stages=[*stages, {"freeze_until": "head", "fit": "logistic", "l2": [3.0]}], select="best")
+    found = train(run, packs)["held_out"]
+    classifier = build(run.settings, CLASSES, MEAN, None, load=False)
+    folds.load_state(run.fold(0) / "weights.h5", {"model": classifier.weights})
+    whole = folds.Predictor(classifier, "five_crop", SIZE, (32, 40))(packs["train"].images.open(), ROWS.held_out)
+    assert np.allclose(whole["five_crop"], found, atol=1e-5)
+
+
+def test_a_cache_is_named_by_what_it_holds_alone(tmp_path: Path, packs: dict[str, Pack]) -> None:
+    """Not by Keras' counters, which depend on what was built before in the process."""
+    classifier = build(run_of(tmp_path).settings, CLASSES, MEAN, None)
+    cut = Cut("stage2_relu", 0)
+    first = TrunkCache(tmp_path, Frozen(classifier, cut), "float16").folder
+    Tail(classifier, cut)
+    assert TrunkCache(tmp_path, Frozen(classifier, cut), "float16").folder == first
+    cache = TrunkCache(tmp_path, Frozen(classifier, cut), "float16")
+    classifier.trunk.get_layer("stage1_conv").kernel.assign(np.zeros((5, 5, 3, 16)))
+    with pytest.raises(ValueError, match="has changed since its cache was opened"):
+        cache.outputs(packs["train"], view_draw(View(0, 0, False), (32, 40)), "x")
+
+
+def test_a_centre_view_alone_was_never_mirrored(pretrained: Callable[..., Run]) -> None:
+    stages, mirrored = [{"freeze_until": "head", "fit": "logistic"}], {"mirror": "swap"}
+    assert not pretrained(stages=stages, augment=mirrored).settings.shows_mirrored
+    assert pretrained(stages=stages, augment=mirrored, cache_trunk=1).settings.shows_mirrored
+    assert pretrained(stages=[{}], augment=mirrored).settings.shows_mirrored
+    assert not pretrained(stages=[{}]).settings.shows_mirrored
+
+
 class Killed(BaseException):
     pass
 

@@ -68,7 +68,7 @@ def test_a_frozen_part_is_untouched_until_a_stage_trains_it() -> None:
 
 def test_wrong_names_in_rate_factors_are_found_before_training() -> None:
     made = settings(train={"stages": [{"rate_factors": {"stage9": 0.1}}]})
-    with pytest.raises(InputError, match="stage9 is no layer or block"):
+    with pytest.raises(InputError, match="rate_factors: stage9 is no layer or block"):
         check(classifier_of(made), plan(made))
 
 
@@ -161,6 +161,25 @@ def _now(classifier: Classifier, path: str) -> np.ndarray:
     return next(w.numpy() for w in classifier.weights if w.path == path)
 
 
+def test_a_heads_statistics_are_measured_too() -> None:
+    classifier = classifier_of(settings(head={"dense": [8], "normalization": True}))
+    freeze(classifier, "head", train_statistics=True)
+    before = {w.path: w.numpy() for w in classifier.weights}
+    reestimate(classifier, [RANDOM.integers(0, 256, (8, 32, 48, 3), np.uint8)])
+    changed = {path for path, old in before.items() if not np.array_equal(old, _now(classifier, path))}
+    assert {path.split("/")[-2] for path in changed} == {"dense1_bn"}
+
+
+def test_frozen_layers_drop_nothing() -> None:
+    """So that they give the same in training as in their cache."""
+    classifier = classifier_of(settings("alexnet", "67x67", head={"dropout": 0.0}))
+    images = RANDOM.integers(0, 256, (2, 67, 67, 3), np.uint8)
+    freeze(classifier, "head", train_statistics=True)
+    assert np.array_equal(np.asarray(classifier(images, training=True)), np.asarray(classifier(images)))
+    freeze(classifier, "drop2", train_statistics=False)
+    assert [classifier.trunk.get_layer(name).rate for name in ("drop1", "drop2", "drop5")] == [0.0, 0.0, 0.25]
+
+
 # --- heads ------------------------------------------------------------------------------------------------------------
 
 
@@ -238,6 +257,14 @@ def test_auxiliary_losses_weigh_three_tenths_and_no_metric_counts_them(googlenet
     assert total == pytest.approx(one[0] + 0.3 * (one[1] + one[2]), rel=1e-5)
     shown = googlenet.compute_metrics(None, targets, found, None)
     assert float(shown["accuracy"]) == np.mean(np.asarray(found)[:, 0].argmax(axis=1) == [1, 2])
+
+
+def test_an_auxiliary_on_a_frozen_tap_rests(googlenet: Classifier) -> None:
+    images = RANDOM.integers(0, 256, (2, 64, 80, 3), np.uint8)
+    for until, outputs in (("inception3b", (2, 3, 4)), ("inception4a", (2, 2, 4)), ("head", (2, 4))):
+        freeze(googlenet, until, train_statistics=False)
+        assert googlenet(images, training=True).shape == outputs
+    assert not any("auxiliary" in w.path for w in googlenet.trainable_weights)
 
 
 def test_a_step_moves_the_auxiliary_classifiers_and_they_are_kept(googlenet: Classifier, tmp_path: Path) -> None:

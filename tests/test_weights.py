@@ -16,6 +16,7 @@ from test_models import settings
 from driverwatch.backbones import BACKBONES, Backbone, WeightFiles
 from driverwatch.errors import InputError
 from driverwatch.models.networks import construct
+from driverwatch.models.squeezenet import squeezenet
 from driverwatch.models.weight_files import fill
 from driverwatch.models.weights import build_trunk, build_whole, find, identity
 from driverwatch.settings import ModelSettings
@@ -343,3 +344,20 @@ def test_squeezenet_weights_by_name_and_shape(tmp_path: Path) -> None:
     np.savez(tmp_path / "w.npz", **{**arrays, "conv1/bias": np.full(96, np.nan)})
     with pytest.raises(InputError, match="holds NaN or infinity"):
         build_trunk(pretrained("squeezenet", "64x64"), tmp_path / "w.npz")
+
+
+def test_converted_files_say_what_they_were_made_for(tmp_path: Path) -> None:
+    """SqueezeNet v1.0 has the same names and shapes in two releases that expect other inputs."""
+    trunk = squeezenet(input_shape=(64, 64, 3))
+    arrays = {f"{layer.name}/{w.name}": w.numpy() for layer in trunk.layers for w in layer.weights}
+    path = tmp_path / "w.npz"
+    for row, marker, said in (
+        ("squeezenet_torch", {}, "does not say whose it is"),
+        ("squeezenet_torch", {"made_for/squeezenet_v1_1": np.zeros(0, "float32")}, "it is squeezenet_v1_1's"),
+        ("squeezenet", {"made_for/squeezenet_torch": np.zeros(0, "float32")}, "it is squeezenet_torch's"),
+    ):
+        np.savez(path, **arrays, **marker)
+        with pytest.raises(InputError, match=said):
+            build_trunk(settings(row, "64x64").model_copy(update={"weights": "imagenet"}), path)
+    np.savez(path, **arrays, **{"made_for/squeezenet_torch": np.zeros(0, "float32")})
+    build_trunk(settings("squeezenet_torch", "64x64").model_copy(update={"weights": "imagenet"}), path)
