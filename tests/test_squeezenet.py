@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from conftest import SHARED
 
-from driverwatch.models import weights
 from driverwatch.models.squeezenet import squeezenet, squeezenet_torch, squeezenet_v1_1
+from driverwatch.models.weight_files import fill
 
 pytestmark = pytest.mark.keras
 WEIGHTS = SHARED / "weights" / "squeezenet_v1.0_imagenet.npz"
@@ -81,7 +81,7 @@ def test_real_weights_give_what_plain_numpy_gives(size: tuple[int, int]) -> None
         arrays = {name: archive[name] for name in archive.files}
     image = read(min(PHOTOS.iterdir()), size[1], size[0])
     network = squeezenet(include_top=True, input_shape=image.shape)
-    weights._fill(network, WEIGHTS)
+    fill(network, WEIGHTS)
     found, expected = np.asarray(network(image[None]))[0], in_numpy(image, arrays)
     assert expected.max() > 0.02  # not uniform, so that agreement says something
     assert np.abs(found - expected).max() < 1e-6
@@ -91,7 +91,7 @@ def test_real_weights_give_what_plain_numpy_gives(size: tuple[int, int]) -> None
 def test_real_weights_see_seat_belts() -> None:
     """The 1000-way top is whole and its input is scaled right: drivers wear belts, and ImageNet has a class for them."""
     network = squeezenet(include_top=True)
-    weights._fill(network, WEIGHTS)
+    fill(network, WEIGHTS)
     photos = sorted(PHOTOS.iterdir())[::30][:8]
     found = np.asarray(network(np.stack([read(photo, 227, 227) for photo in photos])))
     assert np.allclose(found.sum(axis=1), 1, atol=1e-5)
