@@ -36,6 +36,8 @@ VOLATILE = {
     "seconds",
     "step_seconds",
     "training_seconds",
+    "training_cpu_seconds",
+    "cache_seconds",
     "stamp",
     "signature",
     "commit",

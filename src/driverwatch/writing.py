@@ -75,9 +75,9 @@ def sweep_partials(folder: Path) -> None:
 
 @contextmanager
 def locked(
-    folder: Path, name: str = ".lock", sweep: tuple[Path, ...] | None = None, patience: float = PATIENCE
+    folder: Path, name: str = ".lock", sweep: tuple[Path, ...] | None = None, patience: float | None = None
 ) -> Iterator[int]:
-    """Hold `folder` for one writer; a second one is refused after `patience` seconds.
+    """Hold `folder` for one writer; a second one is refused after `patience` seconds (None: `PATIENCE`).
 
     Yields the lock's file descriptor: a process that inherits it goes on holding the lock, and the lock ends with the
     last of them, however they end. Temporary files of killed writers are removed first, from `sweep` (None: from `folder`).
@@ -88,7 +88,7 @@ def locked(
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({reason(error)}); {way_out(error)}.") from error
     with lock:
-        _take(lock, folder, patience)
+        _take(lock, folder, PATIENCE if patience is None else patience)
         for swept in (folder,) if sweep is None else sweep:
             sweep_partials(swept)
         yield lock.fileno()
