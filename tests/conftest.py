@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import kills
 import pytest
 
@@ -13,6 +14,8 @@ from driverwatch.data import sample
 from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.typed_yaml import load
 
+hypothesis.settings.register_profile("busy", deadline=None)  # the machine may do other things meanwhile
+hypothesis.settings.load_profile("busy")
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 

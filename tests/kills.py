@@ -91,7 +91,9 @@ def _digest(path: Path) -> str:
     if path.suffix == ".json" and content.endswith(b"}\n"):
         content = json.dumps({k: v for k, v in json.loads(content).items() if k not in VOLATILE}).encode()
     if path.name == "history.csv":
-        content = "\n".join(",".join(line.split(",")[:-2]) for line in content.decode().splitlines()).encode()
+        rows = [line.split(",") for line in content.decode().splitlines()]
+        kept = [i for i, column in enumerate(rows[0]) if column not in VOLATILE]
+        content = "\n".join(",".join(row[i] for i in kept) for row in rows).encode()
     return hashlib.sha256(content).hexdigest()
 
 

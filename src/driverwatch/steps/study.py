@@ -3,7 +3,7 @@
 import csv
 from dataclasses import replace
 from pathlib import Path
-from statistics import mean
+from statistics import median
 from typing import NamedTuple
 
 import numpy as np
@@ -82,8 +82,8 @@ def _page(context: Context, name: str, found: Finished) -> str:
         f"{len(found.train.names)} photos of {len(set(found.train.drivers))} drivers ({context.dataset}), {found.folds.count} "
         f"driver folds (digest {found.folds.digest[:12]}), centre view, commit {', '.join(commits)}; the recipe is "
         f"`configs/studies/{name}.yaml`. Log loss out of fold; intervals by drawing drivers anew 10,000 times, those of the "
-        "difference too; CPU seconds (of all cores) of training alone in the last stage, mean over folds, with the share of each "
-        "fold in what frozen layers cost, since they are computed once for all."
+        "difference too; CPU seconds (of all cores) of training alone in the last stage, median over folds and epochs: "
+        "what lies below the boundary is computed once for all folds, and not counted."
     )
     return f"# Study: {name}\n\nWritten by `make study NAME={name}`. {about}\n\n{HEADER}\n" + "\n".join(lines) + "\n"
 
@@ -92,7 +92,7 @@ def _scored(run: Run, found: Finished) -> Scored:
     member = Member(run, found.tests[found.runs.index(run)], "centre")
     rows = blending.out_of_fold(member, found.train, found.folds)
     epochs = [_last_stage(run.fold(fold) / "history.csv") for fold in range(found.folds.count)]
-    seconds = mean(float(epoch["training_cpu_seconds"]) for fold in epochs for epoch in fold)
+    seconds = median(float(epoch["training_cpu_seconds"]) for fold in epochs for epoch in fold)
     learns = {run.manifest(fold)["trainable_parameters"] for fold in range(found.folds.count)}
     labels = found.train.labels
     return Scored(run, log_losses(rows, labels), accuracy(rows, labels), f"{learns.pop() / 1e6:.2f} M", seconds)
