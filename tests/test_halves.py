@@ -8,7 +8,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from test_training import CLASSES, ROWS, SIZE, SWAP, pack_of, run_of
+from test_training import CLASSES, ROWS, SIZE, SWAP, killed_after, pack_of, run_of
 
 from driverwatch.artifacts import read_json
 from driverwatch.data.pack import Pack
@@ -18,7 +18,6 @@ from driverwatch.inference.paths import prediction_path
 from driverwatch.models.classifier import Classifier, build
 from driverwatch.models.freezing import freeze
 from driverwatch.models.halves import Cut, Frozen, Tail, last_cut
-from driverwatch.models.state import write_state
 from driverwatch.settings import ModelSettings, PredictSettings
 from driverwatch.training import fold as folds
 from driverwatch.training import trunk_cache
@@ -294,29 +293,15 @@ def test_a_centre_view_alone_was_never_mirrored(pretrained: Callable[..., Run]) 
     assert not pretrained(stages=[{}]).settings.shows_mirrored
 
 
-class Killed(BaseException):
-    pass
-
-
 @pytest.mark.parametrize("after", [1, 2, 3])
 def test_a_killed_fold_goes_on_from_the_cache(
     pretrained: Callable[..., Run], packs: dict[str, Pack], monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
     stages = [{"freeze_until": "head", "fit": "logistic"}, {"freeze_until": "stage2", "normalization": "re-estimated"}]
     whole = train(pretrained("whole", stages=stages, cache_trunk=2), packs)
-    broken, count = pretrained("broken", stages=stages, cache_trunk=2), 0
-
-    def dies(path: Path, *arguments: object) -> None:
-        nonlocal count
-        write_state(path, *arguments)
-        count += path.name == "bundle.h5"
-        if count == after:
-            raise Killed
-
-    monkeypatch.setattr(folds, "write_state", dies)
-    with pytest.raises(Killed):
+    broken = pretrained("broken", stages=stages, cache_trunk=2)
+    with killed_after(after, monkeypatch):
         train(broken, packs)
-    monkeypatch.setattr(folds, "write_state", write_state)
     assert apart(whole, train(broken, packs)) == 0
 
 

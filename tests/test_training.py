@@ -1,6 +1,8 @@
 """Training on a tiny backbone, by the real code: learns, repeats, resumes, freezes."""
 
 import csv
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -105,6 +107,23 @@ class Killed(BaseException):
     pass
 
 
+@contextmanager
+def killed_after(epochs: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Train inside of this: it ends when that many bundles are kept."""
+    real, count = folds.write_state, 0
+
+    def dies(path: Path, *arguments: object) -> None:
+        nonlocal count
+        real(path, *arguments)
+        count += path.name == "bundle.h5"
+        if count == epochs:
+            raise Killed
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(folds, "write_state", dies)
+        yield
+
+
 @pytest.mark.parametrize("after", [1, 2, 3, 4])
 def test_a_killed_fold_ends_as_an_uninterrupted_one(
     tmp_path: Path, packs: dict[str, Pack], monkeypatch: pytest.MonkeyPatch, after: int
@@ -113,19 +132,8 @@ def test_a_killed_fold_ends_as_an_uninterrupted_one(
     train = {"epochs": 2, "select": "best", "stages": [{}, {"freeze_until": "stage2", "learning_rate": 0.001}]}
     whole = trained(run_of(tmp_path / "whole", **train), packs)
     broken = run_of(tmp_path / "broken", **train)
-    real, count = folds.write_state, 0
-
-    def dies(path: Path, *arguments: object) -> None:
-        nonlocal count
-        real(path, *arguments)
-        count += path.name == "bundle.h5"
-        if count == after:
-            raise Killed
-
-    monkeypatch.setattr(folds, "write_state", dies)
-    with pytest.raises(Killed):
+    with killed_after(after, monkeypatch):
         trained(broken, packs)
-    monkeypatch.setattr(folds, "write_state", real)
     assert same(whole, trained(broken, packs))
 
 

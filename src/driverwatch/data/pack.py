@@ -6,6 +6,7 @@ readers: a contiguous dataset has a file offset, so a reader maps it and needs n
 
 import hashlib
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,6 +58,11 @@ class Pack:
     digest: str  # of the sources' names, bytes, labels and drivers, what was left out, and the size
     folds: str  # digest of the folds that it was packed under
     left_out: LeftOut = field(default_factory=lambda: LeftOut(*(np.array([]) for _ in range(4))))
+
+    @cached_property
+    def pixels(self) -> np.ndarray:
+        """`images`, mapped once: should somebody pack anew meanwhile, this is still the file that was checked."""
+        return self.images.open()
 
 
 def look(image: np.ndarray) -> bytes:

@@ -40,7 +40,7 @@ def of_classifier(classifier: Classifier) -> Network:
 
     if len(classifier.trunk.output.shape) != 4:
         return Network(probabilities, None, ())
-    head = (classifier.pool, *getattr(classifier, "hidden", []), classifier.dropout, classifier.top)
+    head = (classifier.pool, *classifier.hidden, classifier.dropout, classifier.top)
     return Network(probabilities, features, head, margin(classifier.trunk))
 
 

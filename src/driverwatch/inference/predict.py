@@ -63,7 +63,7 @@ class Predictor:
 
     def source(self, pack: Pack) -> Any:
         """What `__call__` predicts from: a pack's images, mapped."""
-        return pack.images.open()
+        return pack.pixels
 
     def __call__(self, source: Any, rows: np.ndarray, label: str = "") -> dict[ViewSet, np.ndarray]:
         """Predict `rows` of a pack under the view set and every smaller one that it holds.

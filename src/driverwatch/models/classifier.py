@@ -36,9 +36,9 @@ class Learner(keras.Model):
 class Classifier(Learner):
     """uint8 or float RGB (B, h, w, 3) in 0-255 -> float32 (B, C) probabilities, rows sum to 1.
 
-    `train_statistics` says whether the trunk's normalisation uses batch statistics in training. It is passed explicitly
-    at each call: in Keras 3 an enclosing functional model hands its own `training` down and would override
-    `trunk(x, training=False)`.
+    `train_statistics` says whether the trunk's normalisation uses batch statistics in training (and layers that learn drop
+    units there, if they are made to). It is passed explicitly at each call: in Keras 3 an enclosing functional model hands
+    its own `training` down and would override `trunk(x, training=False)`.
     """
 
     def __init__(

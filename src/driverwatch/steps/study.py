@@ -39,6 +39,15 @@ class Scored(NamedTuple):
     learns: str
     seconds: float
 
+    @property
+    def network(self) -> str:
+        settings = self.run.settings
+        return settings.backbone + (f" cut at {settings.cut}" if settings.cut else "")
+
+    @property
+    def depth(self) -> str:
+        return str(self.run.settings.train.stages[-1].freeze_until)
+
 
 def run_study(context: Context, name: str, weights: Path | None) -> None:
     """Train what is not finished, in places of the study's own, and write `docs/<name>_study.md`."""
@@ -76,7 +85,7 @@ def _page(context: Context, name: str, found: Finished) -> str:
     commits = sorted({str(row.run.manifest(fold)["commit"]) for row in rows for fold in range(found.folds.count)})
     lines = []
     for row in rows:
-        head = next(one for one in rows if _network(one) == _network(row) and _depth(one) == "head")
+        head = next(one for one in rows if one.network == row.network and one.depth == "head")
         lines.append(_line(row, head, found.train.drivers))
     about = (
         f"{len(found.train.names)} photos of {len(set(found.train.drivers))} drivers ({context.dataset}), {found.folds.count} "
@@ -104,25 +113,14 @@ def _last_stage(path: Path) -> list[dict[str, str]]:
     return [row for row in rows if row["stage"] == rows[-1]["stage"]]
 
 
-def _network(row: Scored) -> str:
-    return row.run.settings.backbone + (f" cut at {row.run.settings.cut}" if row.run.settings.cut else "")
-
-
-def _depth(row: Scored) -> str:
-    return str(row.run.settings.train.stages[-1].freeze_until)
-
-
 def _line(row: Scored, head: Scored, drivers: np.ndarray) -> str:
     low, high = interval(row.losses, drivers)
-    depth = "features alone" if row is head else _depth(row)
-    against = (
-        ""
-        if row is head
-        else "{:+.3f} ({:+.3f} to {:+.3f})".format(
-            (row.losses - head.losses).mean(), *interval(row.losses - head.losses, drivers)
-        )
-    )
+    depth, against = "features alone", ""
+    if row is not head:
+        gain = row.losses - head.losses
+        least, most = interval(gain, drivers)
+        depth, against = row.depth, f"{gain.mean():+.3f} ({least:+.3f} to {most:+.3f})"
     return (
-        f"| {_network(row)}, {depth} | {row.learns} | {row.losses.mean():.3f} | {low:.3f} to {high:.3f} | {against} | "
+        f"| {row.network}, {depth} | {row.learns} | {row.losses.mean():.3f} | {low:.3f} to {high:.3f} | {against} | "
         f"{row.right:.1%} | {row.seconds:.0f} |"
     )

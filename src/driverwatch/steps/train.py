@@ -10,7 +10,7 @@ from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
 from driverwatch.errors import InputError
 from driverwatch.models import weights as weight_files
-from driverwatch.settings import ModelSettings, PredictSettings, pixels
+from driverwatch.settings import ModelSettings, PredictSettings
 from driverwatch.steps.context import CONFIGS, Context, open_packs
 from driverwatch.terminal import say
 from driverwatch.training import run as runs
@@ -132,14 +132,9 @@ def predict(context: Context, name: str, options: PredictSettings, fold: int | N
     if not numbers:
         raise InputError(f"{run.folder}: no finished fold to predict with; run make train first")
     backend.start()
-    from driverwatch.inference.predict import Predictor
     from driverwatch.models.classifier import build
     from driverwatch.models.state import load_state
-    from driverwatch.training.outcome import write_predictions
-
-    field = run.settings.input
-    sizes = pixels(field.pack), pixels(field.size)
-    swap = run.swap if run.settings.augment.mirror == "swap" else None
+    from driverwatch.training.outcome import whole_predictor, write_predictions
 
     with locked(run.folder):
         for number in numbers:
@@ -148,6 +143,6 @@ def predict(context: Context, name: str, options: PredictSettings, fold: int | N
             classifier = build(run.settings, len(run.classes), packs["train"].mean, None, load=False)
             load_state(file, {"model": classifier.weights})
             _, held_out = folds.rows(packs["train"].drivers, number)
-            predictor = Predictor(classifier, options.views, *sizes, swap, options.batch_size)
+            predictor = whole_predictor(classifier, run, options.views, options.batch_size)
             losses = write_predictions(predictor, run, number, packs, held_out)
             say(f"{run.name} fold {number}: held-out log loss " + ", ".join(f"{k} {v:.4f}" for k, v in losses.items()))

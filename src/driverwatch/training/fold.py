@@ -5,6 +5,7 @@ import math
 import sys
 import time
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,16 +63,14 @@ def train_fold(
 ) -> None:
     """Train fold `number` (or go on from its last epoch), then predict its held-out drivers and the test images.
 
-    Args:
-        trunks: folder of cached trunk outputs, shared by folds and runs.
-
     Writes under `run.fold(number)`: `bundle.h5` (removed at the end), `weights.h5`, `history.csv`, `tensorboard/`,
     predictions per view set, and last `manifest.json`, whose presence means finished. The caller holds the run's lock.
+
+    Args:
+        trunks: folder of cached trunk outputs, shared by folds and runs.
     """
     folder, made_by = run.fold(number), provenance()
-    drivers = packs["train"].drivers
-    if both := set(drivers[rows.training]) & set(drivers[rows.held_out]):
-        raise InputError(f"{folder}: driver {min(both)} is trained on and held out; restore {run.name}'s fold file")
+    _refuse_shared_drivers(run, folder, packs["train"].drivers, rows)
     with locked(folder):
         deterministic(run.settings.train.seed)
         resumes = (folder / "bundle.h5").is_file()
@@ -88,6 +87,11 @@ def train_fold(
         facts["seconds"] = facts["training_seconds"] + time.monotonic() - start
         write_json(folder / "manifest.json", facts | made_by)
         run.sweep(number)
+
+
+def _refuse_shared_drivers(run: Run, folder: Path, drivers: np.ndarray, rows: Rows) -> None:
+    if both := set(drivers[rows.training]) & set(drivers[rows.held_out]):
+        raise InputError(f"{folder}: driver {min(both)} is trained on and held out; restore {run.name}'s fold file")
 
 
 def _outcome(run: Run, number: int, progress: Progress, predict: PredictSettings) -> dict[str, Any]:
@@ -163,7 +167,7 @@ class FoldTraining:
         steps = -(-len(self.rows.training) // self.settings.batch_size)
         prepare(self.learner, stage, self.settings, steps, rate_factors(self.classifier, stage))
         self.centre = self.halving.watcher(self.half)
-        self.source = self.centre.source(self.pack)  # once: should somebody pack anew, this file stays as it was opened
+        self.source = self.centre.source(self.pack)
         if resumes:
             load_state(self.bundle, self._state())
 
@@ -182,11 +186,12 @@ class FoldTraining:
     def _epoch(self, stage: StagePlan) -> None:
         """Train one epoch, score the held-out drivers, keep everything in one bundle."""
         start, progress, labels = time.monotonic(), self.progress, self.pack.labels
-        logistic = self.half is not None and stage.settings.fit == "logistic"
-        features = self.halving.features(self.half, self.pack) if self.half is not None and logistic else []
-        inputs = self.halving.inputs(self.half, self.pack, progress.epoch)
+        if self.half is not None and stage.settings.fit == "logistic":
+            train = partial(self._solve, stage, self.halving.features(self.half, self.pack))
+        else:
+            train = partial(self._descend, stage, self.halving.inputs(self.half, self.pack, progress.epoch))
         begun, cpu = time.monotonic(), time.process_time()  # what frozen layers cost, once for all folds, lies behind
-        loss, right = self._solve(stage, features) if logistic else self._descend(stage, inputs)
+        loss, right = train()
         seconds = time.monotonic() - begun, time.process_time() - cpu
         found, labels = self.centre(self.source, self.rows.held_out)["centre"], labels[self.rows.held_out]
         progress.epoch += 1

@@ -13,6 +13,7 @@ from driverwatch.models.halves import Cut, Frozen, Tail, last_cut
 from driverwatch.settings import PredictSettings, ViewSet, pixels
 from driverwatch.terminal import say
 from driverwatch.training.batches import AugmentedInputs, Inputs
+from driverwatch.training.outcome import whole_predictor
 from driverwatch.training.run import Run
 from driverwatch.training.stages import StagePlan, untouched
 from driverwatch.training.trunk_cache import Outputs, TrunkCache, augmented_draw, view_draw
@@ -35,7 +36,6 @@ class Halving:
         self.classifier, self.run, self.stages, self.trunks = classifier, run, stages, trunks
         self.draws = run.settings.train.cache_trunk
         self.image, self.size = pixels(run.settings.input.pack), pixels(run.settings.input.size)
-        self.swap = run.swap if run.settings.augment.mirror == "swap" else None
 
     def half(self, stage: StagePlan) -> Half | None:
         """The halves for a stage, or None where every layer is computed in every step."""
@@ -51,14 +51,14 @@ class Halving:
             say(
                 f"{self.run.name}: the trunk is cached up to {cut.layer}; {cut.between} more frozen layers lie in branches"
             )
-        half = Frozen(self.classifier, cut)
+        frozen_half = Frozen(self.classifier, cut)
         dtype = self.run.settings.train.cache_dtype if cut.layer else "float32"
-        return Half(cut, Tail(self.classifier, cut), TrunkCache(self.trunks, half, dtype))
+        return Half(cut, Tail(self.classifier, cut), TrunkCache(self.trunks, frozen_half, dtype))
 
     def inputs(self, half: Half | None, pack: Pack, epoch: int) -> Inputs:
         """What an epoch trains on: augmented images, or the cached outputs of one draw (each epoch the next one, in turn)."""
         if half is None or self.draws is None:
-            return AugmentedInputs(pack.images.open(), self.run.settings, self.run.policy, epoch)
+            return AugmentedInputs(pack.pixels, self.run.settings, self.run.policy, epoch)
         return self._augmented(half, pack, epoch % self.draws)
 
     def features(self, half: Half, pack: Pack) -> list[Outputs]:
@@ -82,10 +82,10 @@ class Halving:
 
     def _predictor(self, views: ViewSet, crops: int, half: Half | None) -> Predictor:
         if half is None:
-            return Predictor(self.classifier, views, self.image, self.size, self.swap, crops)
+            return whole_predictor(self.classifier, self.run, views, crops)
 
         def outputs(pack: Pack, view: View) -> np.ndarray:
             label = f"{self.run.name}: frozen layers, {len(pack.names)} images, view at {view.top}, {view.left}"
             return half.cache.outputs(pack, view_draw(view, self.size), label).array
 
-        return FeaturePredictor(half.tail, outputs, views, self.image, self.size, self.swap)
+        return FeaturePredictor(half.tail, outputs, views, self.image, self.size, self.run.view_columns)

@@ -12,12 +12,19 @@ from driverwatch.inference.paths import prediction_path
 from driverwatch.inference.predict import Predictor
 from driverwatch.inference.predictions import Predictions
 from driverwatch.metrics import log_loss
-from driverwatch.settings import ViewSet
+from driverwatch.models.classifier import Classifier
+from driverwatch.settings import ViewSet, pixels
 from driverwatch.terminal import say
 from driverwatch.training.run import Run
 
 SHARD_IMAGES = 2000  # predicted between two files: minutes of ten-crop on a CPU, and small beside a batch's start
 SHARD = ".shard-"
+
+
+def whole_predictor(classifier: Classifier, run: Run, views: ViewSet, crops_at_once: int) -> Predictor:
+    """A run's classifier, from packed images."""
+    field = run.settings.input
+    return Predictor(classifier, views, pixels(field.pack), pixels(field.size), run.view_columns, crops_at_once)
 
 
 def write_predictions(

@@ -43,6 +43,11 @@ class Run:
         facts = {"policy": self.policy, "classes": list(self.classes), "swap": self.swap, "pretrained": self.weights}
         return {**self.origin, **facts}
 
+    @property
+    def view_columns(self) -> list[int] | None:
+        """Column order for mirrored views, where labels follow mirroring."""
+        return self.swap if self.settings.augment.mirror == "swap" else None
+
     def fold(self, number: int) -> Path:
         return self.folder / f"fold{number}"
 

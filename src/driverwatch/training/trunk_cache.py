@@ -54,8 +54,8 @@ def augmented_draw(run: Run, epoch: int) -> Draw:
     libraries = {
         name: provenance()["versions"].get(name) for name in ("albumentations", "opencv-python-headless", "numpy")
     }
-    field = [settings.input.model_dump(), settings.augment.model_dump(), run.policy]
-    decisive = [*field, settings.train.seed, epoch, libraries]
+    augmentation = [settings.input.model_dump(), settings.augment.model_dump(), run.policy]
+    decisive = [*augmentation, settings.train.seed, epoch, libraries]
     return Draw(f"draw{epoch}", decisive, lambda images: AugmentedInputs(images, settings, run.policy, epoch))
 
 
@@ -98,7 +98,7 @@ class TrunkCache:
         size = count * int(np.prod(self.shape)) * self.dtype.itemsize
         require_space(self.folder, size, f"{path.name} ({count} images)", WAY_OUT)
         manifest.unlink(missing_ok=True)
-        inputs, contents = draw.cutting(pack.images.open()), hashlib.sha256()
+        inputs, contents = draw.cutting(pack.pixels), hashlib.sha256()
         with replacing(path) as temporary, created(temporary, size + count) as file:
             array = file.create_dataset("outputs", (count, *self.shape), self.dtype)
             mirrored = file.create_dataset("mirrored", (count,), bool)
@@ -110,7 +110,9 @@ class TrunkCache:
                 array[chosen[0] : chosen[-1] + 1], mirrored[chosen[0] : chosen[-1] + 1] = found, flags
                 contents.update(found.data)
         write_json(manifest, {"contents": contents.hexdigest(), "stamp": stamp(path)})
-        return self._there(path, count) or _vanished(path)
+        if made := self._there(path, count):
+            return made
+        raise InputError(f"{path}: was changed while it was written; run again")
 
     def _forward(self, batch: np.ndarray, path: Path) -> np.ndarray:
         """One shape for every pass (the last one filled up), so that nothing is compiled twice."""
@@ -146,10 +148,6 @@ def _contents(mapped: np.ndarray) -> str:
     for start in range(0, len(mapped), AT_ONCE):
         found.update(np.ascontiguousarray(mapped[start : start + AT_ONCE]).data)
     return found.hexdigest()
-
-
-def _vanished(path: Path) -> Outputs:
-    raise InputError(f"{path}: was changed while it was written; run again")
 
 
 def _identity(frozen: Frozen, dtype: str) -> str:
