@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from driverwatch.errors import InputError
-from driverwatch.metrics import limited
+from driverwatch.metrics import CLIP, limited
 
 RESAMPLES = 10_000
 BLOCK = 2_000_000  # drawn drivers held at once: 16 MB an array
@@ -87,9 +87,9 @@ def _resampled(sums: np.ndarray, counts: np.ndarray, unseen: int) -> tuple[np.nd
         new, old = chance.integers(known, size=(size, unseen)), chance.integers(known, size=(size, known))
         drawn = sums[new].sum(axis=1) / counts[new].sum(axis=1)
         mean, spread = _mean_and_spread(sums[old], counts[old])
-        sound = (spread > 1e-9) & (drawn > 0)
+        sound = spread > 1e-9
         means.append(drawn)
-        ratios.append(np.log(drawn[sound] / mean[sound]) / spread[sound])
+        ratios.append(np.log(np.maximum(drawn[sound], CLIP) / mean[sound]) / spread[sound])
     return np.concatenate(means), np.concatenate(ratios)
 
 

@@ -26,7 +26,7 @@ def table(probabilities: np.ndarray, labels: np.ndarray, drivers: np.ndarray, bi
     """
     rows = np.asarray(probabilities, np.float64)
     sure, right = rows.max(axis=1), rows.argmax(axis=1) == labels
-    edges = np.unique(np.quantile(sure, np.linspace(0, 1, bins + 1)[1:-1], method="higher"))
+    edges = np.unique(np.quantile(sure, np.linspace(0, 1, bins + 1)[1:-1], method="lower"))
     index = np.searchsorted(edges, sure, side="left")
     lines = []
     for number in np.unique(index):
