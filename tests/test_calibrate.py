@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from driverwatch.blend import reliability
@@ -62,6 +62,7 @@ def test_biases_are_found_again(true: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("name", list(CALIBRATIONS))
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 12), sure=st.sampled_from([0.0, 0.5, 1.0]))
 def test_any_rows_can_be_calibrated(name: str, seed: int, count: int, sure: float) -> None:
     """Certain rows, all right or all wrong, one row alone, classes that nobody shows; no loss rises where it is fitted."""

@@ -28,8 +28,9 @@ def test_the_expected_loss_is_the_mean_over_images() -> None:
     assert hope(values, drivers).unseen == 19
 
 
-def test_the_interval_holds_as_often_as_it_says() -> None:
+def test_the_interval_holds_as_often_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 150 worlds of 19 drivers, the seven new ones lie within most of the time; by drawing known ones, less often."""
+    monkeypatch.setattr("driverwatch.blend.hope.RESAMPLES", 1000)
     kept, drawn = 0, 0
     for seed in range(150):
         values, drivers = losses(seed, 26, 0.6)

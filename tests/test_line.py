@@ -41,6 +41,20 @@ def test_from_photos_to_submission(verb: Verb, project: Path, drawn: list[str]) 
     assert "epoch" not in again
     assert "2 of 2 folds finished" in again
     assert "checked" in ran("ensemble", "--name", "first")
+    assert "weighted, calibrated by bias" in ran(
+        "ensemble", "--name", "first", "--blend", "weighted", "--calibrate", "bias"
+    )
+    fitted = json.loads((project / "submissions" / "drawn" / "first.json").read_text())
+    assert list(fitted["chain"]["steps"]) == ["weighted", "bias"]
+    blends = ran("blends", "--views", "centre ten_crop")
+    assert "weighted_geometric" in blends
+    table = project / "build" / "drawn" / "blends.json"
+    before = table.read_bytes()
+    assert ran("blends", "--views", "centre ten_crop") == blends
+    assert table.read_bytes() == before
+    assert len(json.loads(before)["blends"]) == 18
+    assert len(list(project.glob("build/drawn/calibration/*.png"))) == 6
+    assert "checked" in ran("ensemble", "--name", "first")
     ran("submissions")
     names = {p.stem for p in (project / "submissions" / "drawn").glob("*.csv")}
     assert names == {"first", *(f"tiny-{v}" for v in ("centre", "five_crop", "ten_crop")), "tiny-fold0", "tiny-fold1"}

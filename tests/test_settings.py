@@ -69,6 +69,24 @@ def test_mistakes_are_one_readable_line(tmp_path: Path, text: str, overrides: st
     assert "pydantic" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("blend: best", "blend: input should be 'mean', 'geometric'.*got 'best'"),
+        ("calibrate: true", "calibrate: input should be 'none'.*got True"),
+        ("clip: 0.0", "clip: must be a probability from 1e-6 to 0.1, or fitted, got 0.0"),
+        ("clip: 1", "clip: must be a probability"),
+        ("clip: fit", "clip: must be a probability.*got 'fit'"),
+    ],
+)
+def test_chains_are_checked(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "e.yaml").write_text(f"runs: [a]\n{text}\n")
+    with pytest.raises(InputError, match=said):
+        load(EnsembleSettings, tmp_path, "e")
+    (tmp_path / "e.yaml").write_text("runs: [a]\nblend: greedy\ncalibrate: bias\nclip: fitted\n")
+    assert load(EnsembleSettings, tmp_path, "e").clip == "fitted"
+
+
 def test_unknown_name_lists_and_suggests(tmp_path: Path) -> None:
     (tmp_path / "vgg16.yaml").write_text(GOOD)
     with pytest.raises(InputError, match="expected one of vgg16; did you mean vgg16"):
