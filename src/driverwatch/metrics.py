@@ -31,3 +31,9 @@ def log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
 def accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """Share of rows whose largest probability is the label's."""
     return float((np.argmax(probabilities, axis=1) == labels).mean())
+
+
+def limited(probabilities: np.ndarray, level: float) -> np.ndarray:
+    """Limit to [`level`, 1] and divide each row by its sum: float64, of the same shape (..., C)."""
+    rows = np.clip(np.asarray(probabilities, np.float64), level, 1.0)
+    return rows / rows.sum(axis=-1, keepdims=True)
