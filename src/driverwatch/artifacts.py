@@ -51,6 +51,11 @@ class Places:
         return self.build / "trunk"
 
     @property
+    def features(self) -> Path:
+        """What pretrained networks see on every image: where neighbours are looked for."""
+        return self.build / "features"
+
+    @property
     def submissions(self) -> Path:
         return self.root / "submissions" / self.dataset
 
