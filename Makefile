@@ -26,9 +26,9 @@ RUNTIME := $(VENV)/.runtime-$(ACCELERATOR)
 DEV     := $(VENV)/.dev
 CLIENT  := .venv-kaggle/.installed
 TORCH   := .venv-torch/.installed
-DEMO    := @$(MAKE) --no-print-directory DATASET=drawn DATA= RUN= SET= FOLD= VIEWS= SIZE= SEED= FORCE= DRIVERS= TEST_DRIVERS= CLIPS= FRAMES=
+DEMO    := @$(MAKE) --no-print-directory DATASET=drawn DATA= RUN= SET= FOLD= VIEWS= BLEND= CALIBRATE= CLIP= SIZE= SEED= FORCE= DRIVERS= TEST_DRIVERS= CLIPS= FRAMES=
 
-.PHONY: help doctor setup demo data sample subset folds pack train features study predict ensemble submissions check submit score \
+.PHONY: help doctor setup demo data sample subset folds pack train features study predict ensemble blends submissions check submit score \
         backbones layers convert classify test test-all test-torch test-kills test-size docs lint clean
 
 help: ## this list
@@ -49,6 +49,9 @@ help: ## this list
 #: VIEWS=ten_crop         centre, five_crop or ten_crop
 #: MODELS="a b"           runs to average or score (default: every finished one)
 #: NAME=ensemble          names the submission
+#: BLEND=mean             mean, geometric, weighted, weighted_geometric, greedy or per_class (make blends compares them)
+#: CALIBRATE=none         none, temperature or bias
+#: CLIP=1e-5              lowest probability of a submission, or fitted
 #: SIZE=180x240           pack size, height x width (default: the model's)
 #: DRIVERS TEST_DRIVERS CLIPS FRAMES SEED   what make sample draws
 #: FORCE=1                replace what is there
@@ -165,8 +168,12 @@ predict: setup ## predict with the trained RUN (default: MODEL's) under VIEWS
 	$(if $(or $(RUN),$(MODEL)),,$(error make predict needs RUN=<name> or MODEL=<name>))
 	$(DW) predict "$(or $(RUN),$(MODEL))" --dataset "$(DATASET)" $(call option,views,VIEWS) $(call option,fold,FOLD)
 
-ensemble: setup ## average MODELS into submissions/<dataset>/NAME.csv
-	$(DW) ensemble $(DATA_OPT) $(call option,models,MODELS) $(call option,name,NAME) $(call option,views,VIEWS) $(call option,fold,FOLD)
+ensemble: setup ## blend MODELS into submissions/<dataset>/NAME.csv
+	$(DW) ensemble $(DATA_OPT) $(call option,models,MODELS) $(call option,name,NAME) $(call option,views,VIEWS) $(call option,fold,FOLD) \
+	  $(call option,blend,BLEND) $(call option,calibrate,CALIBRATE) $(call option,clip,CLIP)
+
+blends: setup ## every blend and calibration of MODELS: loss where fitted, loss on drivers left out, reliability
+	$(DW) blends $(DATA_OPT) $(call option,models,MODELS) $(call option,views,VIEWS)
 
 submissions: setup ## write each run's view sets and fold models as submissions
 	$(DW) submissions $(DATA_OPT) $(call option,models,MODELS)

@@ -46,6 +46,15 @@ class Places:
         return self.build / "runs" if self.study is None else self.build / "studies" / plain_name(self.study, "NAME")
 
     @property
+    def blends(self) -> Path:
+        """What each blend and calibration scores."""
+        return self.build / "blends.json"
+
+    def calibration(self, name: str) -> Path:
+        """A reliability curve."""
+        return self.build / "calibration" / f"{name}.png"
+
+    @property
     def trunks(self) -> Path:
         """What frozen layers made of the packed images, for any run."""
         return self.build / "trunk"

@@ -1,12 +1,13 @@
 """Settings of models, ensembles and studies: every default once, with its unit or reason on the line."""
 
 import re
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from driverwatch.backbones import BACKBONES
 from driverwatch.errors import nearest
+from driverwatch.metrics import FLOOR
 from driverwatch.typed_yaml import Strict, parse
 
 ViewSet = Literal["centre", "five_crop", "ten_crop"]
@@ -30,6 +31,12 @@ def _boundary(until: object) -> object:
     return until
 
 
+def _clip(level: object) -> object:
+    if level != "fitted" and not (isinstance(level, float) and 1e-6 <= level <= 0.1):
+        raise ValueError("must be a probability from 1e-6 to 0.1, or fitted")
+    return level
+
+
 def _known(names: list[str], kind: str, name: str) -> str:
     if name not in names:
         raise ValueError(f"must be a {kind} ({', '.join(names)}){nearest(name, names)}")
@@ -43,6 +50,7 @@ L2 = [0.03, 0.1, 0.3, 1.0]
 Boundary = Annotated[str | int | float | None, BeforeValidator(_boundary)]
 Penalties = Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
 Factor = Annotated[float, Field(gt=0, le=1000)]
+Clip = Annotated[float | str, BeforeValidator(_clip)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 
 
@@ -219,14 +227,28 @@ class NeighbourSettings(Strict):
         return self
 
 
-class EnsembleSettings(Strict):
+BlendName = Literal["mean", "geometric", "weighted", "weighted_geometric", "greedy", "per_class"]
+BLEND_NAMES: tuple[BlendName, ...] = get_args(BlendName)
+Calibration = Literal["none", "temperature", "bias"]
+CALIBRATION_NAMES: tuple[Calibration, ...] = get_args(Calibration)
+
+
+class ChainSettings(Strict):
+    """What happens to the members' probabilities on their way to one row per image."""
+
+    blend: BlendName = "mean"  # what no label decides; make blends says what the others score
+    neighbours: NeighbourSettings | None = None  # null: each image by itself, as single photos in use are
+    calibrate: Calibration = "none"  # likewise
+    clip: Clip = FLOOR  # lowest probability of a submission, or fitted out of fold
+
+
+class EnsembleSettings(ChainSettings):
     """`configs/ensembles/<name>.yaml`."""
 
     runs: Annotated[list[Name], Field(min_length=1)]
     views: Literal["auto", "centre", "five_crop", "ten_crop"] = (
         "auto"  # auto: ten_crop where training mirrored, else five_crop
     )
-    neighbours: NeighbourSettings | None = None  # null: each image by itself, as single photos in use are
 
 
 def _begins_with_head(depths: list[str]) -> list[str]:

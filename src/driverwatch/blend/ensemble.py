@@ -1,9 +1,11 @@
 """Average probabilities: views within a model, then folds, then runs; joined by image name, never by position."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from driverwatch.blend.chain import Rows, Rule, applied
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
 from driverwatch.errors import InputError
@@ -58,30 +60,56 @@ def _read(member: Member, fold: int, kind: str) -> Predictions:
     return made
 
 
-def on_test(member: Member, names: list[str], folds: list[int]) -> np.ndarray:
-    """Mean over `folds` of the test images' probabilities, float64 (len(names), C), in the order of `names`.
+def labelled_rows(members: list[Member], pack: Pack, folds: FoldTable) -> Rows:
+    """The members' out-of-fold probabilities in the pack's order; an image's set is the fold that held its driver out."""
+    sets = np.array([folds.of_driver[driver] for driver in pack.drivers], np.int64)
+    return Rows(pack.names, np.stack([_whole(out_of_fold(member, pack, folds)) for member in members]), sets)
 
-    Rows of images that the member's pack was made without (`SKIP_BROKEN=1`) are NaN.
+
+def unseen_rows(members: list[Member], names: list[str], fold: int) -> Rows:
+    """The members' probabilities of the test images from a fold's models, without images that no member's pack holds.
+
+    A member whose pack lacks an image that others know (`SKIP_BROKEN=1`) takes the mean of the others for it, so that a
+    plain mean is theirs.
     """
+    stack = np.stack([_on_test(member, names, fold) for member in members])
+    known = ~np.isnan(stack[:, :, 0])
+    chosen = known.any(axis=0)
+    known, stack = known[:, chosen], stack[:, chosen]
+    others = np.where(known[..., None], stack, 0).sum(axis=0) / known.sum(axis=0)[:, None]
+    sets = np.zeros(int(chosen.sum()), np.int64)
+    return Rows(np.array(names, object)[chosen], np.where(known[..., None], stack, others), sets)
+
+
+def _on_test(member: Member, names: list[str], fold: int) -> np.ndarray:
+    """A fold's test probabilities, float64 (len(names), C); NaN where the member's pack lacks the image."""
     lacked = set(member.test.left_out.names)
-    known = [name for name in names if name not in lacked]
-    made = [_read(member, fold, "test").aligned_to(known) for fold in folds]
+    known = np.array([name not in lacked for name in names], bool)
     rows = np.full((len(names), len(member.run.classes)), np.nan)
-    rows[[name not in lacked for name in names]] = np.stack(made).mean(axis=0, dtype=np.float64)
+    rows[known] = _whole(_read(member, fold, "test").aligned_to([name for name in names if name not in lacked]))
     return rows
 
 
-def completed(members: list[np.ndarray], prior: np.ndarray) -> np.ndarray:
-    """Mean over the members (each float (N, C)) that know an image, or the class prior (C,) where none does.
+def _whole(rows: np.ndarray) -> np.ndarray:
+    """Rows (N, C) divided by their sum in float64: float32 leaves it 1e-7 off."""
+    wide = rows.astype(np.float64)
+    return wide / wide.sum(axis=1, keepdims=True)
 
-    Args:
-        members: rows of NaN where a member's pack lacks the image.
+
+def by_fold(folds: list[Rows], rules: Sequence[Rule]) -> np.ndarray:
+    """What the rules make of each fold's rows for the same images: float64 (F, N, C), in the order of the first fold's.
+
+    Rules were fitted on rows of single fold models, so they are applied to such, and averaged after (`blend/calibrate.py`).
     """
-    known = ~np.isnan(np.stack([rows[:, 0] for rows in members]))
-    total = np.sum([np.nan_to_num(rows) for rows in members], axis=0)
-    count = known.sum(axis=0)[:, None]
-    average = np.where(count > 0, total / np.maximum(count, 1), prior)
-    return average / average.sum(axis=1, keepdims=True)
+    return np.stack([applied(rules, rows.aligned_to(folds[0].names)).blended for rows in folds])
+
+
+def completed(rows: np.ndarray, known: np.ndarray, names: list[str], prior: np.ndarray) -> np.ndarray:
+    """Rows (K, C) of the images `known` (K,) put in the order of `names`, the class prior (C,) for the others: float64 (N, C)."""
+    made = np.tile(np.asarray(prior, np.float64), (len(names), 1))
+    position = {name: i for i, name in enumerate(names)}
+    made[[position[name] for name in known]] = rows
+    return made
 
 
 def origin(run: Run, fold: int, views: ViewSet) -> dict[str, str]:

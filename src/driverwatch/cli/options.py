@@ -37,3 +37,14 @@ def predict_settings(views: str, batch_size: int) -> Any:
     from driverwatch.typed_yaml import parse
 
     return parse(PredictSettings, {"views": views, "batch_size": batch_size}, "VIEWS")
+
+
+def changes_of(blend: str | None, calibrate: str | None, clip: str | None) -> dict[str, Any]:
+    """Keys of `ChainSettings` that were given; a clip that reads as a number is one."""
+    try:
+        level: float | str | None = None if clip is None else float(clip)
+    except ValueError:
+        level = clip
+    return {
+        key: value for key, value in (("blend", blend), ("calibrate", calibrate), ("clip", level)) if value is not None
+    }

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from driverwatch.cli.options import Client, Data, Dataset, Fold, Force, Models, context_of, predict_settings
+from driverwatch.cli.options import Client, Data, Dataset, Fold, Force, Models, changes_of, context_of, predict_settings
 
 app = typer.Typer()
 
@@ -18,13 +18,32 @@ def ensemble(
     data: Data = None,
     views: str | None = None,
     fold: Fold = None,
+    blend: Annotated[str | None, typer.Option(help="how runs become one row per image")] = None,
+    calibrate: Annotated[str | None, typer.Option(help="none, temperature or bias")] = None,
+    clip: Annotated[str | None, typer.Option(help="lowest probability of a submission, or fitted")] = None,
 ) -> None:
-    """Average runs into a checked submission."""
+    """Blend runs into a checked submission."""
     from driverwatch.steps.submit import make_ensemble
 
     chosen = None if views is None else predict_settings(views, 1).views
     name = name or ("ensemble" if fold is None else f"ensemble-fold{fold}")
-    make_ensemble(context_of(dataset, data), models.split(), name, chosen, fold)
+    make_ensemble(context_of(dataset, data), models.split(), name, chosen, fold, changes_of(blend, calibrate, clip))
+
+
+@app.command()
+def blends(
+    models: Models = "",
+    dataset: Dataset = "statefarm",
+    data: Data = None,
+    views: Annotated[
+        str, typer.Option(help="view sets, each a member of its own; default: each run's honest one")
+    ] = "",
+) -> None:
+    """Print what every blend and calibration of runs scores on drivers left out."""
+    from driverwatch.steps.blends import compare_blends
+
+    chosen = [predict_settings(each, 1).views for each in dict.fromkeys(views.split())]
+    compare_blends(context_of(dataset, data), models.split(), chosen)
 
 
 @app.command()
