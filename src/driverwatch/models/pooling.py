@@ -36,7 +36,9 @@ class GridPooling(keras.layers.Layer):
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Raises InputError where the map has fewer cells than places."""
-        if len(input_shape) != 4 or input_shape[1] < self.rows or input_shape[2] < self.columns:
+        if len(input_shape) != 4 or any(
+            (n or 0) < k for n, k in zip(input_shape[1:3], (self.rows, self.columns), strict=True)
+        ):
             raise InputError(
                 f"features: expected a map of at least {self.rows}x{self.columns} cells, got {input_shape[1:]}; choose a "
                 "coarser grid, or cut the network earlier"
