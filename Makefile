@@ -26,9 +26,9 @@ RUNTIME := $(VENV)/.runtime-$(ACCELERATOR)
 DEV     := $(VENV)/.dev
 CLIENT  := .venv-kaggle/.installed
 TORCH   := .venv-torch/.installed
-DEMO    := @$(MAKE) --no-print-directory DATASET=drawn DATA= RUN= SET= FOLD= VIEWS= BLEND= CALIBRATE= CLIP= SIZE= SEED= FORCE= DRIVERS= TEST_DRIVERS= CLIPS= FRAMES=
+DEMO    := @$(MAKE) --no-print-directory DATASET=drawn DATA= RUN= SET= FOLD= VIEWS= BLEND= NEIGHBOURS= CALIBRATE= CLIP= SIZE= SEED= FORCE= DRIVERS= TEST_DRIVERS= CLIPS= FRAMES=
 
-.PHONY: help doctor setup demo data sample subset folds pack train features study predict ensemble blends submissions check submit score \
+.PHONY: help doctor setup demo data sample subset folds pack train features study predict ensemble blends neighbours submissions check submit score \
         backbones layers convert classify test test-all test-torch test-kills test-size docs lint clean
 
 help: ## this list
@@ -50,6 +50,8 @@ help: ## this list
 #: MODELS="a b"           runs to average or score (default: every finished one)
 #: NAME=ensemble          names the submission
 #: BLEND=mean             mean, geometric, weighted, weighted_geometric, greedy or per_class (make blends compares them)
+#: NEIGHBOURS=<features>  smooth over neighbours among clips' frames, or none (make neighbours compares features)
+#: FEATURES="a:cut:2x2 b"  <model>[:<last layer>][:<places>] whose pretrained trunk images are compared in
 #: CALIBRATE=none         none, temperature or bias
 #: CLIP=1e-5              lowest probability of a submission, or fitted
 #: SIZE=180x240           pack size, height x width (default: the model's)
@@ -75,6 +77,7 @@ help: ## this list
 
 CONVERTING      = $(filter convert,$(MAKECMDGOALS))
 EXPECTED_MODEL  = one of: $(if $(CONVERTING),googlenet squeezenet_torch squeezenet_v1_1,$(basename $(notdir $(wildcard configs/models/*.yaml))))
+EXPECTED_FEATURES = models in configs/models like mobilenet_v2:block_13_expand_relu:2x2
 EXPECTED_SOURCE = the folder of the full download
 EXPECTED_FILE   = $(if $(CONVERTING),a PyTorch checkpoint (.pth),a submission CSV)
 EXPECTED_WEIGHTS = the folder of local weights
@@ -170,10 +173,13 @@ predict: setup ## predict with the trained RUN (default: MODEL's) under VIEWS
 
 ensemble: setup ## blend MODELS into submissions/<dataset>/NAME.csv
 	$(DW) ensemble $(DATA_OPT) $(call option,models,MODELS) $(call option,name,NAME) $(call option,views,VIEWS) $(call option,fold,FOLD) \
-	  $(call option,blend,BLEND) $(call option,calibrate,CALIBRATE) $(call option,clip,CLIP)
+	  $(call option,blend,BLEND) $(call option,neighbours,NEIGHBOURS) $(call option,calibrate,CALIBRATE) $(call option,clip,CLIP)
 
 blends: setup ## every blend and calibration of MODELS: loss where fitted, loss on drivers left out, reliability
 	$(DW) blends $(DATA_OPT) $(call option,models,MODELS) $(call option,views,VIEWS)
+
+neighbours: need-FEATURES setup ## FEATURES of all images, and what smoothing MODELS over neighbours in them scores (docs/neighbours.md)
+	$(DW) neighbours $(DATA_OPT) --features "$(FEATURES)" $(call option,models,MODELS) $(call place,weights,WEIGHTS)
 
 submissions: setup ## write each run's view sets and fold models as submissions
 	$(DW) submissions $(DATA_OPT) $(call option,models,MODELS)

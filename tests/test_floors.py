@@ -11,6 +11,7 @@ FLOORS = [
     {"terminal", "metrics", "backbones"},
     {"artifacts", "hdf5", "writing", "yaml_files"},
     {"typed_yaml"},
+    {"neighbour_settings"},
     {"settings"},
     {"dataset_settings"},
     {"vision", "models"},

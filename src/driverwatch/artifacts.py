@@ -60,6 +60,15 @@ class Places:
         return self.build / "trunk"
 
     @property
+    def neighbours(self) -> Path:
+        return self.build / "neighbours.json"
+
+    @property
+    def features(self) -> Path:
+        """What pretrained networks see on every image: where neighbours are looked for."""
+        return self.build / "features"
+
+    @property
     def submissions(self) -> Path:
         return self.root / "submissions" / self.dataset
 

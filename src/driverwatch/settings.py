@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from driverwatch.backbones import BACKBONES
 from driverwatch.errors import nearest
 from driverwatch.metrics import FLOOR
+from driverwatch.neighbour_settings import NeighbourSettings
 from driverwatch.typed_yaml import Strict, parse
 
 ViewSet = Literal["centre", "five_crop", "ten_crop"]
@@ -193,6 +194,7 @@ class ChainSettings(Strict):
     """What happens to the members' probabilities on their way to one row per image."""
 
     blend: BlendName = "mean"  # what no label decides; make blends says what the others score
+    neighbours: NeighbourSettings | None = None  # null: each image by itself, as single photos in use are
     calibrate: Calibration = "none"  # likewise
     clip: Clip = FLOOR  # lowest probability of a submission, or fitted out of fold
 

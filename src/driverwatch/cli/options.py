@@ -39,12 +39,14 @@ def predict_settings(views: str, batch_size: int) -> Any:
     return parse(PredictSettings, {"views": views, "batch_size": batch_size}, "VIEWS")
 
 
-def changes_of(blend: str | None, calibrate: str | None, clip: str | None) -> dict[str, Any]:
-    """Keys of `ChainSettings` that were given; a clip that reads as a number is one."""
+def changes_of(blend: str | None, neighbours: str | None, calibrate: str | None, clip: str | None) -> dict[str, Any]:
+    """Keys of `ChainSettings` that were given; a clip that reads as a number is one, neighbours `none` are nobody."""
     try:
         level: float | str | None = None if clip is None else float(clip)
     except ValueError:
         level = clip
-    return {
-        key: value for key, value in (("blend", blend), ("calibrate", calibrate), ("clip", level)) if value is not None
-    }
+    given = {"blend": blend, "calibrate": calibrate, "clip": level}
+    changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    if neighbours is not None:
+        changes["neighbours"] = None if neighbours == "none" else {"features": neighbours}
+    return changes

@@ -5,7 +5,18 @@ from typing import Annotated
 
 import typer
 
-from driverwatch.cli.options import Client, Data, Dataset, Fold, Force, Models, changes_of, context_of, predict_settings
+from driverwatch.cli.options import (
+    Client,
+    Data,
+    Dataset,
+    Fold,
+    Force,
+    Models,
+    Weights,
+    changes_of,
+    context_of,
+    predict_settings,
+)
 
 app = typer.Typer()
 
@@ -19,6 +30,9 @@ def ensemble(
     views: str | None = None,
     fold: Fold = None,
     blend: Annotated[str | None, typer.Option(help="how runs become one row per image")] = None,
+    neighbours: Annotated[
+        str | None, typer.Option(help="features that images are smoothed over their nearest by, or none")
+    ] = None,
     calibrate: Annotated[str | None, typer.Option(help="none, temperature or bias")] = None,
     clip: Annotated[str | None, typer.Option(help="lowest probability of a submission, or fitted")] = None,
 ) -> None:
@@ -27,7 +41,8 @@ def ensemble(
 
     chosen = None if views is None else predict_settings(views, 1).views
     name = name or ("ensemble" if fold is None else f"ensemble-fold{fold}")
-    make_ensemble(context_of(dataset, data), models.split(), name, chosen, fold, changes_of(blend, calibrate, clip))
+    changes = changes_of(blend, neighbours, calibrate, clip)
+    make_ensemble(context_of(dataset, data), models.split(), name, chosen, fold, changes)
 
 
 @app.command()
@@ -44,6 +59,20 @@ def blends(
 
     chosen = [predict_settings(each, 1).views for each in dict.fromkeys(views.split())]
     compare_blends(context_of(dataset, data), models.split(), chosen)
+
+
+@app.command()
+def neighbours(
+    features: Annotated[str, typer.Option(help="<model>[:<cut>][:<rows>x<columns>], separated by spaces")],
+    models: Models = "",
+    dataset: Dataset = "statefarm",
+    data: Data = None,
+    weights: Weights = None,
+) -> None:
+    """Compute features of all images, and print what smoothing over neighbours in them scores on drivers left out."""
+    from driverwatch.steps.neighbours import compare_neighbours
+
+    compare_neighbours(context_of(dataset, data), features.split(), models.split(), weights)
 
 
 @app.command()

@@ -28,10 +28,15 @@ def last_cut(classifier: Classifier, frozen: int) -> Cut | None:
 class Frozen(keras.Model):
     """The lower half, in inference mode: uint8 (B, h, w, 3) -> the tensor at the cut (B, h', w', c), or pooled features (B, F)."""
 
-    def __init__(self, classifier: Classifier, cut: Cut) -> None:
+    def __init__(self, classifier: Classifier, cut: Cut, pool: keras.layers.Layer | None = None) -> None:
+        """Take a classifier's layers up to a cut.
+
+        Args:
+            pool: stands in for the classifier's own pooling, which a cut at a layer does without.
+        """
         super().__init__(name="frozen")
         trunk = classifier.trunk
-        self.scaling, self.pool = classifier.scaling, classifier.pool if cut.layer is None else None
+        self.scaling, self.pool = classifier.scaling, (pool or classifier.pool) if cut.layer is None else None
         end = trunk.output if cut.layer is None else trunk.get_layer(cut.layer).output
         self.lower = keras.Model(trunk.input, end, name="lower")  # a name of Keras' would differ from time to time
         self.compile()

@@ -39,7 +39,9 @@ def compare_blends(context: Context, names: list[str], views: list[ViewSet]) -> 
     path = context.places.blends
     with locked(context.places.build, ".blends.lock", sweep=(context.places.calibration("mean").parent,)):
         lines = [line for blend in BLEND_NAMES for line in _lines(context, blend, rows, pack)]
-        write_json(path, {"members": _files(members, folds), "folds": folds.digest, "blends": lines, **provenance()})
+        write_json(
+            path, {"members": prediction_files(members, folds), "folds": folds.digest, "blends": lines, **provenance()}
+        )
     say(f"Blends of {', '.join(f'{m.run.name} ({m.views})' for m in members)}: log loss, {folds.count} driver folds")
     say(_table(lines).to_string(index=False))
     say(
@@ -83,8 +85,8 @@ def _where_fitted(chain: Chain, rows: Rows, labels: np.ndarray) -> float:
     return log_loss(limited(applied(list(chain.rules.values()), rows).blended, chain.level), labels)
 
 
-def _files(members: list[Member], folds: FoldTable) -> dict[str, dict[str, str]]:
-    """The prediction files that the table was made of, with their digests."""
+def prediction_files(members: list[Member], folds: FoldTable) -> dict[str, dict[str, str]]:
+    """The prediction files that a table is made of, with their digests."""
     made: dict[str, dict[str, str]] = {}
     for member in members:
         paths = [prediction_path(member.run.fold(fold), "held_out", member.views) for fold in range(folds.count)]

@@ -8,16 +8,34 @@ import numpy as np
 from driverwatch.blend.blends import BLENDS
 from driverwatch.blend.calibrate import CALIBRATIONS, LEVELS, Clip
 from driverwatch.blend.chain import Rows, Rule, Step, fitted, nested
+from driverwatch.blend.clusters import Clusters
+from driverwatch.blend.neighbours import Average
 from driverwatch.blend.score import interval
+from driverwatch.blend.space import Space
 from driverwatch.metrics import FLOOR, accuracy, limited, log_losses
+from driverwatch.neighbour_settings import NeighbourSettings
 from driverwatch.settings import ChainSettings
 
 
-def steps_of(settings: ChainSettings) -> list[Step]:
-    """Blend, calibration, clip, as far as they are asked for; a clip that is a number needs no fit, so it is no step."""
+def steps_of(settings: ChainSettings, space: Space | None) -> list[Step]:
+    """Blend, neighbours, calibration, clip, as far as they are asked for; a clip that is a number is fitted by nobody.
+
+    Args:
+        space: where neighbours are looked for, if they are.
+    """
     steps: list[Step] = [BLENDS[settings.blend]]
+    steps += [smoothing(settings.neighbours, space)] if settings.neighbours and space else []
     steps += [CALIBRATIONS[settings.calibrate]] if settings.calibrate != "none" else []
     return steps + ([Clip()] if settings.clip == "fitted" else [])
+
+
+def smoothing(settings: NeighbourSettings, space: Space) -> Step:
+    """The step that the settings name."""
+    if settings.method == "clusters":
+        return Clusters(space, settings.k)
+    similar = None if settings.weights is None else settings.weights == "similar"
+    geometric = None if settings.mean is None else settings.mean == "geometric"
+    return Average(space, settings.k, similar, geometric, settings.rounds)
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,14 +54,17 @@ class Chain:
         return {"steps": {name: rule.facts for name, rule in self.rules.items()}, "clip": self.clip}
 
 
-def fit(settings: ChainSettings, rows: Rows, labels: np.ndarray, drivers: np.ndarray) -> Chain:
+def fit(
+    settings: ChainSettings, rows: Rows, labels: np.ndarray, drivers: np.ndarray, space: Space | None = None
+) -> Chain:
     """Fit on all rows for a submission; score by nested folds, beside the plain mean clipped as ever.
 
     Args:
         labels: int (N,), in the order of `rows`.
         drivers: (N,), in the same order.
+        space: where neighbours are looked for, with `settings.neighbours`.
     """
-    steps = steps_of(settings)
+    steps = steps_of(settings, space)
     rules = dict(zip([step.name for step in steps], fitted(steps, rows, labels, drivers), strict=True))
     level = float(settings.clip) if settings.clip != "fitted" else LEVELS[0]
     made = limited(nested(steps, rows, labels, drivers), level)

@@ -18,6 +18,7 @@ from driverwatch.kaggle import submission
 from driverwatch.settings import ChainSettings, EnsembleSettings, ViewSet
 from driverwatch.steps import chains
 from driverwatch.steps.context import CONFIGS, Context, open_packs
+from driverwatch.steps.spaces import open_space
 from driverwatch.steps.train import refuse_fold
 from driverwatch.terminal import say
 from driverwatch.training import run as runs
@@ -111,7 +112,9 @@ def _make_ensemble(
         )
     numbers = list(range(folds.count)) if fold is None else [fold]
     left_out = _left_out(members)
-    chain = chains.fit(settings, blending.labelled_rows(members, pack, folds), pack.labels, pack.drivers)
+    space = None if settings.neighbours is None else open_space(context, settings.neighbours.features)
+    rows = blending.labelled_rows(members, pack, folds)
+    chain = chains.fit(settings, rows, pack.labels, pack.drivers, space)
     unseen = [blending.unseen_rows(members, sample, number) for number in numbers]
     made = blending.by_fold(unseen, list(chain.rules.values()))
     prior = np.bincount(pack.labels, minlength=len(context.settings.classes)) / len(pack.labels)
@@ -136,7 +139,8 @@ def _make_ensemble(
 def _said(members: list[Member], settings: ChainSettings, fold: int | None, facts: dict[str, Any]) -> str:
     """What was blended, its loss out of fold, and what is hoped for."""
     of = ", ".join(f"{m.run.name} ({m.views})" for m in members)
-    steps = [settings.blend] + [f"calibrated by {settings.calibrate}"] * (settings.calibrate != "none")
+    steps = [settings.blend] + ["smoothed over neighbours"] * (settings.neighbours is not None)
+    steps += [f"calibrated by {settings.calibrate}"] * (settings.calibrate != "none")
     steps += [f"clipped at {level}" for level in [facts["chain"]["clip"]] if level != ChainSettings().clip]
     flattered = f" (selected on: {', '.join(facts['selected_on'])})" if facts.get("selected_on") else ""
     loss = f"fold {fold} alone" if fold is not None else f"out-of-fold log loss {facts['out_of_fold_log_loss']:.4f}"
@@ -167,7 +171,7 @@ def _members(
         settings = load(EnsembleSettings, recipe.parent, name)
         names, views = settings.runs, views or (None if settings.views == "auto" else settings.views)
         kept = settings.model_dump(include=set(ChainSettings.model_fields))
-    chain = parse(ChainSettings, {**kept, **changes}, "BLEND, CALIBRATE or CLIP")
+    chain = parse(ChainSettings, {**kept, **changes}, "BLEND, NEIGHBOURS, CALIBRATE or CLIP")
     found, tests, folds, pack = finished_runs(context, names)
     members = [Member(run, test, views or blending.honest_views(run)) for run, test in zip(found, tests, strict=True)]
     for member in members:
