@@ -26,7 +26,7 @@ RUNTIME := $(VENV)/.runtime-$(ACCELERATOR)
 DEV     := $(VENV)/.dev
 CLIENT  := .venv-kaggle/.installed
 TORCH   := .venv-torch/.installed
-DEMO    := @$(MAKE) --no-print-directory DATASET=drawn DATA= RUN= SET= FOLD= VIEWS= BLEND= NEIGHBOURS= CALIBRATE= CLIP= SIZE= SEED= FORCE= DRIVERS= TEST_DRIVERS= CLIPS= FRAMES=
+DEMO    := @$(MAKE) --no-print-directory DATASET=drawn DATA= RUN= SET= FOLD= VIEWS= BLEND= BALANCE= NEIGHBOURS= CALIBRATE= CLIP= SIZE= SEED= FORCE= DRIVERS= TEST_DRIVERS= CLIPS= FRAMES=
 
 .PHONY: help doctor setup demo data sample subset folds pack train features study predict ensemble blends neighbours submissions check submit score \
         backbones layers convert classify test test-all test-torch test-kills test-size docs lint clean
@@ -50,6 +50,7 @@ help: ## this list
 #: MODELS="a b"           runs to average or score (default: every finished one)
 #: NAME=ensemble          names the submission
 #: BLEND=mean             mean, geometric, weighted, weighted_geometric, greedy or per_class (make blends compares them)
+#: BALANCE=<features>     balance classes within each driver, told apart by looks, or none (docs/neighbours.md)
 #: NEIGHBOURS=<features>  smooth over neighbours among clips' frames, or none (make neighbours compares features)
 #: FEATURES="a:cut:2x2 b"  <model>[:<last layer>][:<places>] whose pretrained trunk images are compared in
 #: CALIBRATE=none         none, temperature or bias
@@ -173,7 +174,7 @@ predict: setup ## predict with the trained RUN (default: MODEL's) under VIEWS
 
 ensemble: setup ## blend MODELS into submissions/<dataset>/NAME.csv
 	$(DW) ensemble $(DATA_OPT) $(call option,models,MODELS) $(call option,name,NAME) $(call option,views,VIEWS) $(call option,fold,FOLD) \
-	  $(call option,blend,BLEND) $(call option,neighbours,NEIGHBOURS) $(call option,calibrate,CALIBRATE) $(call option,clip,CLIP)
+	  $(call option,blend,BLEND) $(call option,balance,BALANCE) $(call option,neighbours,NEIGHBOURS) $(call option,calibrate,CALIBRATE) $(call option,clip,CLIP)
 
 blends: setup ## every blend and calibration of MODELS: loss where fitted, loss on drivers left out, reliability
 	$(DW) blends $(DATA_OPT) $(call option,models,MODELS) $(call option,views,VIEWS)

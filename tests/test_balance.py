@@ -116,7 +116,7 @@ def test_a_model_that_favours_a_class_per_driver_is_mended() -> None:
 def test_where_drivers_do_one_thing_alone_nothing_is_done() -> None:
     world = World(bias=0, only=1)
     (rule,) = fitted([world.step], world.asked(), world.labels, world.drivers)
-    assert rule.facts["balance"]["strength"] == 0
+    assert rule.facts["strength"] == 0
     assert np.allclose(rule(world.asked()).blended, world.rows)
 
 

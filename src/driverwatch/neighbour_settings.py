@@ -41,10 +41,13 @@ def _trunk(text: object) -> object:
     return text
 
 
+Features = Annotated[str, BeforeValidator(_trunk)]  # like mobilenet_v2:block_13_expand_relu:2x2, plain ImageNet
+
+
 class NeighbourSettings(Strict):
     """Smoothing over neighbours, for test sets made of clips (docs/neighbours.md); null is chosen on held-out drivers."""
 
-    features: Annotated[str, BeforeValidator(_trunk)]  # like mobilenet_v2:block_13_expand_relu:2x2, plain ImageNet
+    features: Features
     method: Literal["average", "clusters"] = "average"  # clusters: those that agree on a class share one prediction
     k: Annotated[int, Field(ge=0, le=1000)] | None = None  # neighbours; they grow with the frames that a clip has
     weights: Literal["equal", "similar"] | None = None  # similar: nearer images weigh more

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from driverwatch.backbones import BACKBONES
 from driverwatch.errors import nearest
 from driverwatch.metrics import FLOOR
-from driverwatch.neighbour_settings import NeighbourSettings
+from driverwatch.neighbour_settings import Features, NeighbourSettings
 from driverwatch.typed_yaml import Strict, parse
 
 ViewSet = Literal["centre", "five_crop", "ten_crop"]
@@ -194,9 +194,16 @@ class ChainSettings(Strict):
     """What happens to the members' probabilities on their way to one row per image."""
 
     blend: BlendName = "mean"  # what no label decides; make blends says what the others score
+    balance: Features | None = None  # features that tell drivers apart: classes are balanced within each; null: not
     neighbours: NeighbourSettings | None = None  # null: each image by itself, as single photos in use are
     calibrate: Calibration = "none"  # likewise
     clip: Clip = FLOOR  # lowest probability of a submission, or fitted out of fold
+
+    @property
+    def features(self) -> list[str]:
+        """Where images are compared with each other, each once."""
+        asked = [self.balance, self.neighbours.features if self.neighbours else None]
+        return list(dict.fromkeys(text for text in asked if text is not None))
 
 
 class EnsembleSettings(ChainSettings):

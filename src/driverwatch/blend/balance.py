@@ -23,8 +23,8 @@ Lookup = Callable[[np.ndarray], np.ndarray]
 class Looks:
     """Trees of images by looks, each grown once: nested scoring asks for the same ones again and again."""
 
-    def __init__(self, lookup: Lookup) -> None:
-        self.lookup, self.grown = lookup, dict[tuple[str, ...], Tree]()
+    def __init__(self, lookup: Lookup, what: str = "features") -> None:
+        self.lookup, self.what, self.grown = lookup, what, dict[tuple[str, ...], Tree]()
 
     def trees(self, rows: Rows) -> list[tuple[np.ndarray, Tree]]:
         """Each set's row numbers and the tree of its images."""
@@ -55,7 +55,7 @@ class Balancing:
 
     @property
     def facts(self) -> dict[str, Any]:
-        return {"balance": {"reach": round(self.reach, 4), "strength": self.strength}}
+        return {"features": self.looks.what, "reach": round(self.reach, 4), "strength": self.strength}
 
     def __call__(self, rows: Rows) -> Rows:
         groups = [(chosen, grown.cut(self.reach)) for chosen, grown in self.looks.trees(rows)]

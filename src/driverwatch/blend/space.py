@@ -62,22 +62,37 @@ class Space:
                 "point nowhere; compute them again, or from another network"
             )
 
+    def of(self, names: np.ndarray) -> np.ndarray:
+        """Features float32 (N, F) in the order of `names`.
+
+        Raises:
+            InputError: an image whose features are not there.
+        """
+        self._refuse_strangers(names)
+        return self.features[self._rows(names)]
+
+    def _refuse_strangers(self, names: np.ndarray) -> None:
+        if missing := [str(name) for name in names if name not in self._places]:
+            raise InputError(
+                f"{self.what}: {len(missing)} images missing ({', '.join(missing[:3])}); make neighbours computes them for "
+                "today's packs"
+            )
+
+    def _rows(self, names: np.ndarray) -> np.ndarray:
+        return np.array([self._places[name] for name in names], np.int64)
+
     def near(self, rows: Rows, k: int) -> Near:
         """The k nearest others of each row, within its set alone; equally near ones in the order of their names.
 
         Raises:
             InputError: a row whose features are not there.
         """
-        if missing := [str(name) for name in rows.names if name not in self._places]:
-            raise InputError(
-                f"{self.what}: {len(missing)} images missing ({', '.join(missing[:3])}); make neighbours computes them for "
-                "today's packs"
-            )
+        self._refuse_strangers(rows.names)
         indices, similarities = np.full((len(rows.names), k), -1), np.full((len(rows.names), k), -np.inf, np.float32)
         for number in np.unique(rows.sets):
             chosen = np.flatnonzero(rows.sets == number)
             chosen = chosen[np.argsort(rows.names[chosen].astype(str), kind="stable")]
-            found, near = self._nearest(np.array([self._places[name] for name in rows.names[chosen]]), k)
+            found, near = self._nearest(self._rows(rows.names[chosen]), k)
             indices[chosen], similarities[chosen] = np.where(found >= 0, chosen[found], -1), near
         return Near(indices, similarities)
 

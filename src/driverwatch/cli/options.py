@@ -39,14 +39,18 @@ def predict_settings(views: str, batch_size: int) -> Any:
     return parse(PredictSettings, {"views": views, "batch_size": batch_size}, "VIEWS")
 
 
-def changes_of(blend: str | None, neighbours: str | None, calibrate: str | None, clip: str | None) -> dict[str, Any]:
-    """Keys of `ChainSettings` that were given; a clip that reads as a number is one, neighbours `none` are nobody."""
+def changes_of(
+    blend: str | None, balance: str | None, neighbours: str | None, calibrate: str | None, clip: str | None
+) -> dict[str, Any]:
+    """Keys of `ChainSettings` that were given; a clip that reads as a number is one, features `none` are none."""
     try:
         level: float | str | None = None if clip is None else float(clip)
     except ValueError:
         level = clip
     given = {"blend": blend, "calibrate": calibrate, "clip": level}
     changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    if balance is not None:
+        changes["balance"] = None if balance == "none" else balance
     if neighbours is not None:
         changes["neighbours"] = None if neighbours == "none" else {"features": neighbours}
     return changes

@@ -30,6 +30,9 @@ def ensemble(
     views: str | None = None,
     fold: Fold = None,
     blend: Annotated[str | None, typer.Option(help="how runs become one row per image")] = None,
+    balance: Annotated[
+        str | None, typer.Option(help="features that drivers are told apart by, to balance classes in each, or none")
+    ] = None,
     neighbours: Annotated[
         str | None, typer.Option(help="features that images are smoothed over their nearest by, or none")
     ] = None,
@@ -41,7 +44,7 @@ def ensemble(
 
     chosen = None if views is None else predict_settings(views, 1).views
     name = name or ("ensemble" if fold is None else f"ensemble-fold{fold}")
-    changes = changes_of(blend, neighbours, calibrate, clip)
+    changes = changes_of(blend, balance, neighbours, calibrate, clip)
     make_ensemble(context_of(dataset, data), models.split(), name, chosen, fold, changes)
 
 

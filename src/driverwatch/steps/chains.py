@@ -1,10 +1,13 @@
 """A chain as its settings name it: its steps, fitted on all labelled images, and scored by nested driver folds."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
+from driverwatch.blend.balance import Balance, Looks
 from driverwatch.blend.blends import BLENDS
 from driverwatch.blend.calibrate import CALIBRATIONS, LEVELS, Clip
 from driverwatch.blend.chain import Rows, Rule, Step, fitted, nested
@@ -17,14 +20,15 @@ from driverwatch.neighbour_settings import NeighbourSettings
 from driverwatch.settings import ChainSettings
 
 
-def steps_of(settings: ChainSettings, space: Space | None) -> list[Step]:
-    """Blend, neighbours, calibration, clip, as far as they are asked for; a clip that is a number is fitted by nobody.
+def steps_of(settings: ChainSettings, spaces: Mapping[str, Space]) -> list[Step]:
+    """Blend, balance, neighbours, calibration, clip, as far as they are asked for; a clip that is a number is fitted by nobody.
 
     Args:
-        space: where neighbours are looked for, if they are.
+        spaces: where images are compared, by the name of their features: those in `settings.features`.
     """
     steps: list[Step] = [BLENDS[settings.blend]]
-    steps += [smoothing(settings.neighbours, space)] if settings.neighbours and space else []
+    steps += [Balance(Looks(spaces[settings.balance].of, settings.balance))] if settings.balance else []
+    steps += [smoothing(settings.neighbours, spaces[settings.neighbours.features])] if settings.neighbours else []
     steps += [CALIBRATIONS[settings.calibrate]] if settings.calibrate != "none" else []
     return steps + ([Clip()] if settings.clip == "fitted" else [])
 
@@ -55,16 +59,20 @@ class Chain:
 
 
 def fit(
-    settings: ChainSettings, rows: Rows, labels: np.ndarray, drivers: np.ndarray, space: Space | None = None
+    settings: ChainSettings,
+    rows: Rows,
+    labels: np.ndarray,
+    drivers: np.ndarray,
+    spaces: Mapping[str, Space] = MappingProxyType({}),
 ) -> Chain:
     """Fit on all rows for a submission; score by nested folds, beside the plain mean clipped as ever.
 
     Args:
         labels: int (N,), in the order of `rows`.
         drivers: (N,), in the same order.
-        space: where neighbours are looked for, with `settings.neighbours`.
+        spaces: as for `steps_of`.
     """
-    steps = steps_of(settings, space)
+    steps = steps_of(settings, spaces)
     rules = dict(zip([step.name for step in steps], fitted(steps, rows, labels, drivers), strict=True))
     level = float(settings.clip) if settings.clip != "fitted" else LEVELS[0]
     made = limited(nested(steps, rows, labels, drivers), level)

@@ -112,9 +112,9 @@ def _make_ensemble(
         )
     numbers = list(range(folds.count)) if fold is None else [fold]
     left_out = _left_out(members)
-    space = None if settings.neighbours is None else open_space(context, settings.neighbours.features)
+    spaces = {text: open_space(context, text) for text in settings.features}
     rows = blending.labelled_rows(members, pack, folds)
-    chain = chains.fit(settings, rows, pack.labels, pack.drivers, space)
+    chain = chains.fit(settings, rows, pack.labels, pack.drivers, spaces)
     unseen = [blending.unseen_rows(members, sample, number) for number in numbers]
     made = blending.by_fold(unseen, list(chain.rules.values()))
     prior = np.bincount(pack.labels, minlength=len(context.settings.classes)) / len(pack.labels)
@@ -139,7 +139,8 @@ def _make_ensemble(
 def _said(members: list[Member], settings: ChainSettings, fold: int | None, facts: dict[str, Any]) -> str:
     """What was blended, its loss out of fold, and what is hoped for."""
     of = ", ".join(f"{m.run.name} ({m.views})" for m in members)
-    steps = [settings.blend] + ["smoothed over neighbours"] * (settings.neighbours is not None)
+    steps = [settings.blend] + ["balanced within drivers"] * (settings.balance is not None)
+    steps += ["smoothed over neighbours"] * (settings.neighbours is not None)
     steps += [f"calibrated by {settings.calibrate}"] * (settings.calibrate != "none")
     steps += [f"clipped at {level}" for level in [facts["chain"]["clip"]] if level != ChainSettings().clip]
     flattered = f" (selected on: {', '.join(facts['selected_on'])})" if facts.get("selected_on") else ""
@@ -171,7 +172,7 @@ def _members(
         settings = load(EnsembleSettings, recipe.parent, name)
         names, views = settings.runs, views or (None if settings.views == "auto" else settings.views)
         kept = settings.model_dump(include=set(ChainSettings.model_fields))
-    chain = parse(ChainSettings, {**kept, **changes}, "BLEND, NEIGHBOURS, CALIBRATE or CLIP")
+    chain = parse(ChainSettings, {**kept, **changes}, "BLEND, BALANCE, NEIGHBOURS, CALIBRATE or CLIP")
     found, tests, folds, pack = finished_runs(context, names)
     members = [Member(run, test, views or blending.honest_views(run)) for run, test in zip(found, tests, strict=True)]
     for member in members:
