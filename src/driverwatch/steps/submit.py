@@ -17,6 +17,7 @@ from driverwatch.errors import InputError
 from driverwatch.kaggle import submission
 from driverwatch.settings import ChainSettings, EnsembleSettings, ViewSet
 from driverwatch.steps import chains
+from driverwatch.steps.chains import Chain
 from driverwatch.steps.context import CONFIGS, Context, open_packs
 from driverwatch.steps.spaces import open_space
 from driverwatch.steps.train import refuse_fold
@@ -120,20 +121,26 @@ def _make_ensemble(
     prior = np.bincount(pack.labels, minlength=len(context.settings.classes)) / len(pack.labels)
     test = blending.completed(blending.mean(list(made)), unseen[0].names, sample, prior)
     submission.write(test, sample, [context.settings.columns.image, *context.settings.classes], path, chain.level)
-    hoped = hope(chain.losses, pack.drivers, context.settings.test_drivers)
     facts: dict[str, Any] = {
         "runs": {m.run.name: m.views for m in members},
         "folds": folds.digest,
         "fold_models": numbers,
-        "chain": chain.facts,
     }
     facts |= {"submission": digest_of_file(path), "images": len(sample)}
     facts |= {"class_prior": left_out} if left_out else {}
-    facts |= {**chain.score, "selected_on": selected_on([m.run for m in members])} if fold is None else {}
-    facts |= {"hope": {**hoped.facts, "averaging_gain": round(averaging_gain(made, chain.level), 4)}}
+    facts |= {"chain": chain.facts, **_worth(context, members, chain, pack, made, fold is None)}
     write_json(path.with_suffix(".json"), {**facts, "seconds": round(time.monotonic() - start, 1), **provenance()})
     guessed = f", {len(left_out)} broken ones at the class prior" if left_out else ""
     say(f"{path}: {len(sample)} images{guessed}, {_said(members, settings, fold, facts)}, checked")
+
+
+def _worth(
+    context: Context, members: list[Member], chain: Chain, pack: Pack, made: np.ndarray, whole: bool
+) -> dict[str, Any]:
+    """The out-of-fold score, if the submission is of all folds' models, and what to hope for: of each fold (F, N, C) `made`."""
+    score = {**chain.score, "selected_on": selected_on([m.run for m in members])} if whole else {}
+    hoped = hope(chain.losses, pack.drivers, context.settings.test_drivers)
+    return {**score, "hope": {**hoped.facts, "averaging_gain": round(averaging_gain(made, chain.level), 4)}}
 
 
 def _said(members: list[Member], settings: ChainSettings, fold: int | None, facts: dict[str, Any]) -> str:
