@@ -28,7 +28,7 @@ CLIENT  := .venv-kaggle/.installed
 TORCH   := .venv-torch/.installed
 DEMO    := @$(MAKE) --no-print-directory DATASET=drawn DATA= RUN= SET= FOLD= VIEWS= BLEND= BALANCE= NEIGHBOURS= CALIBRATE= CLIP= SIZE= SEED= FORCE= DRIVERS= TEST_DRIVERS= CLIPS= FRAMES=
 
-.PHONY: help doctor setup demo data sample subset folds pack train features study predict ensemble blends neighbours submissions check submit score \
+.PHONY: help doctor setup demo data sample subset folds pack train features best levers study predict ensemble blends neighbours submissions check submit score \
         backbones layers convert classify test test-all test-torch test-kills test-size docs lint clean
 
 help: ## this list
@@ -45,6 +45,7 @@ help: ## this list
 #: WEIGHTS=<folder>       local ImageNet weights (default: Keras downloads them)
 #: CUT=<layer>            last layer kept of the backbone (make features)
 #: HEAD=logistic          logistic or dense (make features)
+#: STUDY=levers           train a run in a study's own place, where ensembles do not see it
 #: FOLD=2                 one fold alone
 #: VIEWS=ten_crop         centre, five_crop or ten_crop
 #: MODELS="a b"           runs to average or score (default: every finished one)
@@ -158,12 +159,18 @@ pack: setup | folds/$(DATASET).csv ## pack the photos into HDF5, at SIZE or as M
 train: need-MODEL setup | folds/$(DATASET).csv ## train every fold of MODEL that is not finished, and predict
 	$(DW) pack $(DATA_OPT) --model "$(MODEL)" $(call option,set,SET) $(call flag,skip-broken,SKIP_BROKEN)
 	$(DW) train "$(MODEL)" $(DATA_OPT) $(call option,run,RUN) $(call option,set,SET) $(call place,weights,WEIGHTS) \
-	  $(call option,fold,FOLD) $(call flag,force,FORCE)
+	  $(call option,fold,FOLD) $(call flag,force,FORCE) $(call option,study,STUDY)
 
 features: need-MODEL setup | folds/$(DATASET).csv ## MODEL's trunk as it is (CUT= earlier), its features once, a HEAD on them per fold; predictions as train's
 	$(DW) pack $(DATA_OPT) --model "$(MODEL)" $(call option,set,SET) $(call flag,skip-broken,SKIP_BROKEN)
 	$(DW) features "$(MODEL)" $(DATA_OPT) $(call option,run,RUN) $(call option,set,SET) $(call place,weights,WEIGHTS) \
 	  $(call option,cut,CUT) $(call option,head,HEAD) $(call option,fold,FOLD) $(call flag,force,FORCE)
+
+best: setup | folds/$(DATASET).csv ## follow configs/recipes/DATASET.yaml to its submissions, going on from whatever is built
+	$(DW) best $(DATA_OPT) $(call place,weights,WEIGHTS)
+
+levers: setup | folds/$(DATASET).csv ## write docs/levers.md: what each lever is worth out of fold; TRAIN=1 trains what is missing
+	$(DW) levers $(DATA_OPT) $(call place,weights,WEIGHTS) $(call flag,train,TRAIN)
 
 study: setup | folds/$(DATASET).csv ## train every run of configs/studies/NAME.yaml (default: freezing) and write docs/NAME_study.md
 	$(DW) study "$(if $(findstring command,$(origin NAME)),$(NAME),freezing)" $(DATA_OPT) $(call place,weights,WEIGHTS)

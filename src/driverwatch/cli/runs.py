@@ -29,11 +29,12 @@ def train(
     weights: Weights = None,
     fold: Fold = None,
     force: Force = False,
+    study: str | None = None,
 ) -> None:
     """Train every fold of a run that is not finished, and predict."""
     from driverwatch.steps.train import train as step
 
-    step(context_of(dataset, data), model_settings(model, overrides), run or model, weights, fold, force)
+    step(context_of(dataset, data, study), model_settings(model, overrides), run or model, weights, fold, force)
 
 
 @app.command(hidden=True)
@@ -87,6 +88,27 @@ def study(
     from driverwatch.steps.study import run_study
 
     run_study(context_of(dataset, data), name, weights)
+
+
+@app.command()
+def best(dataset: Dataset = "statefarm", data: Data = None, weights: Weights = None) -> None:
+    """Follow a data set's recipe to its submissions, going on from whatever is built."""
+    from driverwatch.steps.recipe import make_best
+
+    make_best(context_of(dataset, data), weights)
+
+
+@app.command()
+def levers(
+    dataset: Dataset = "statefarm_mini",
+    data: Data = None,
+    weights: Weights = None,
+    train: Annotated[bool, typer.Option(help="train what is not finished first")] = False,
+) -> None:
+    """Write the table of levers, each with what it is worth out of fold."""
+    from driverwatch.steps.levers import write_levers
+
+    write_levers(context_of(dataset, data), train, weights)
 
 
 @app.command()
