@@ -28,7 +28,7 @@ CLIENT  := .venv-kaggle/.installed
 TORCH   := .venv-torch/.installed
 DEMO    := @$(MAKE) --no-print-directory DATASET=drawn DATA= RUN= SET= FOLD= VIEWS= SIZE= SEED= FORCE= DRIVERS= TEST_DRIVERS= CLIPS= FRAMES=
 
-.PHONY: help doctor setup demo data sample subset folds pack train features study predict ensemble submissions check submit score \
+.PHONY: help doctor setup demo data sample subset folds pack train features study predict views ensemble submissions check submit score \
         backbones layers convert classify test test-all test-torch test-kills test-size docs lint clean
 
 help: ## this list
@@ -46,7 +46,7 @@ help: ## this list
 #: CUT=<layer>            last layer kept of the backbone (make features)
 #: HEAD=logistic          logistic or dense (make features)
 #: FOLD=2                 one fold alone
-#: VIEWS=ten_crop         centre, five_crop or ten_crop
+#: VIEWS="ten_crop shifts"  of centre, multi_scale, five_crop, shifts, ten_crop, ten_crop_keep, ten_crop_swap (ensemble: one)
 #: MODELS="a b"           runs to average or score (default: every finished one)
 #: NAME=ensemble          names the submission
 #: SIZE=180x240           pack size, height x width (default: the model's)
@@ -73,6 +73,7 @@ help: ## this list
 CONVERTING      = $(filter convert,$(MAKECMDGOALS))
 EXPECTED_MODEL  = one of: $(if $(CONVERTING),googlenet squeezenet_torch squeezenet_v1_1,$(basename $(notdir $(wildcard configs/models/*.yaml))))
 EXPECTED_SOURCE = the folder of the full download
+EXPECTED_RUN    = the name of a trained run
 EXPECTED_FILE   = $(if $(CONVERTING),a PyTorch checkpoint (.pth),a submission CSV)
 EXPECTED_WEIGHTS = the folder of local weights
 EXPECTED_IMAGE  = photos or folders of photos
@@ -164,6 +165,9 @@ study: setup | folds/$(DATASET).csv ## train every run of configs/studies/NAME.y
 predict: setup ## predict with the trained RUN (default: MODEL's) under VIEWS
 	$(if $(or $(RUN),$(MODEL)),,$(error make predict needs RUN=<name> or MODEL=<name>))
 	$(DW) predict "$(or $(RUN),$(MODEL))" --dataset "$(DATASET)" $(call option,views,VIEWS) $(call option,fold,FOLD)
+
+views: need-RUN setup ## log loss and cost of every view set that RUN has predicted
+	$(DW) views "$(RUN)" --dataset "$(DATASET)"
 
 ensemble: setup ## average MODELS into submissions/<dataset>/NAME.csv
 	$(DW) ensemble $(DATA_OPT) $(call option,models,MODELS) $(call option,name,NAME) $(call option,views,VIEWS) $(call option,fold,FOLD)

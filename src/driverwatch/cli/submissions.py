@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from driverwatch.cli.options import Client, Data, Dataset, Fold, Force, Models, context_of, predict_settings
+from driverwatch.cli.options import Client, Data, Dataset, Fold, Force, Models, context_of, one_view_set
 
 app = typer.Typer()
 
@@ -22,7 +22,7 @@ def ensemble(
     """Average runs into a checked submission."""
     from driverwatch.steps.submit import make_ensemble
 
-    chosen = None if views is None else predict_settings(views, 1).views
+    chosen = None if views is None else one_view_set(views)
     name = name or ("ensemble" if fold is None else f"ensemble-fold{fold}")
     make_ensemble(context_of(dataset, data), models.split(), name, chosen, fold)
 
@@ -67,3 +67,11 @@ def score(models: Models = "", dataset: Dataset = "statefarm", data: Data = None
     from driverwatch.steps.score import print_scores
 
     print_scores(context_of(dataset, data), models.split())
+
+
+@app.command()
+def views(run: str, dataset: Dataset = "statefarm") -> None:
+    """Compare a run's view sets: log loss out of fold against the centre view, and cost."""
+    from driverwatch.steps.views import compare_views
+
+    compare_views(context_of(dataset, None), run)
