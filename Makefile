@@ -28,7 +28,7 @@ CLIENT  := .venv-kaggle/.installed
 TORCH   := .venv-torch/.installed
 DEMO    := @$(MAKE) --no-print-directory DATASET=drawn DATA= RUN= SET= FOLD= VIEWS= BLEND= BALANCE= NEIGHBOURS= CALIBRATE= CLIP= SIZE= SEED= FORCE= DRIVERS= TEST_DRIVERS= CLIPS= FRAMES=
 
-.PHONY: help doctor setup demo data sample subset folds pack train features best levers study predict ensemble blends neighbours submissions check submit score \
+.PHONY: help doctor setup demo data sample subset folds pack train features best levers study predict views ensemble blends neighbours submissions check submit score \
         backbones layers convert classify test test-all test-torch test-kills test-size docs lint clean
 
 help: ## this list
@@ -47,7 +47,7 @@ help: ## this list
 #: HEAD=logistic          logistic or dense (make features)
 #: STUDY=levers           train a run in a study's own place, where ensembles do not see it
 #: FOLD=2                 one fold alone
-#: VIEWS=ten_crop         centre, five_crop or ten_crop
+#: VIEWS="ten_crop shifts"  of centre, multi_scale, five_crop, shifts, ten_crop, ten_crop_keep, ten_crop_swap (ensemble: one)
 #: MODELS="a b"           runs to average or score (default: every finished one)
 #: NAME=ensemble          names the submission
 #: BLEND=mean             mean, geometric, weighted, weighted_geometric, greedy or per_class (make blends compares them)
@@ -81,6 +81,7 @@ CONVERTING      = $(filter convert,$(MAKECMDGOALS))
 EXPECTED_MODEL  = one of: $(if $(CONVERTING),googlenet squeezenet_torch squeezenet_v1_1,$(basename $(notdir $(wildcard configs/models/*.yaml))))
 EXPECTED_FEATURES = models in configs/models like mobilenet_v2:block_13_expand_relu:2x2
 EXPECTED_SOURCE = the folder of the full download
+EXPECTED_RUN    = the name of a trained run
 EXPECTED_FILE   = $(if $(CONVERTING),a PyTorch checkpoint (.pth),a submission CSV)
 EXPECTED_WEIGHTS = the folder of local weights
 EXPECTED_IMAGE  = photos or folders of photos
@@ -178,6 +179,9 @@ study: setup | folds/$(DATASET).csv ## train every run of configs/studies/NAME.y
 predict: setup ## predict with the trained RUN (default: MODEL's) under VIEWS
 	$(if $(or $(RUN),$(MODEL)),,$(error make predict needs RUN=<name> or MODEL=<name>))
 	$(DW) predict "$(or $(RUN),$(MODEL))" --dataset "$(DATASET)" $(call option,views,VIEWS) $(call option,fold,FOLD)
+
+views: need-RUN setup ## log loss and cost of every view set that RUN has predicted
+	$(DW) views "$(RUN)" --dataset "$(DATASET)"
 
 ensemble: setup ## blend MODELS into submissions/<dataset>/NAME.csv
 	$(DW) ensemble $(DATA_OPT) $(call option,models,MODELS) $(call option,name,NAME) $(call option,views,VIEWS) $(call option,fold,FOLD) \

@@ -13,7 +13,7 @@ FLOORS = [
     {"typed_yaml"},
     {"neighbour_settings"},
     {"settings"},
-    {"dataset_settings"},
+    {"dataset_settings", "recipe_settings"},
     {"vision", "models"},
     {"data"},
     {"inference"},

@@ -25,7 +25,7 @@ from driverwatch.training.fold import Rows, train_fold
 from driverwatch.training.run import Run
 from driverwatch.training.stages import plan, schedule
 from driverwatch.typed_yaml import parse
-from driverwatch.vision.views import cut_all
+from driverwatch.vision.views import Columns, cut_all
 
 pytestmark = pytest.mark.keras
 SIZE, COUNT, CLASSES = (36, 44), 48, 4
@@ -177,15 +177,16 @@ def test_views_on_the_device_are_the_views_of_an_array(tmp_path: Path, packs: di
     run = run_of(tmp_path)
     classifier = build(run.settings, CLASSES, (80.0,) * 3, None)
     images, rows = packs["train"].images.open(), np.array([5, 0, 40])
-    found = Predictor(classifier, "ten_crop", SIZE, (32, 40), SWAP)(images, rows)
+    found = Predictor(classifier, ["ten_crop"], SIZE, (32, 40), Columns(SWAP, "swap"))(images, rows)
     crops = cut_all(np.asarray(images[rows]), "ten_crop", (32, 40))
     each = np.stack([classifier.predict(np.ascontiguousarray(crop), verbose=0) for crop in crops])
     assert np.allclose(found["centre"], each[0], atol=1e-6)
     assert np.allclose(found["five_crop"], each[:5].mean(axis=0), atol=1e-6)
     swapped = np.concatenate([each[:5], each[5:][..., SWAP]])
     assert np.allclose(found["ten_crop"], swapped.mean(axis=0), atol=1e-6)
-    kept = Predictor(classifier, "ten_crop", SIZE, (32, 40))(images, rows)["ten_crop"]
-    assert np.allclose(kept, each.mean(axis=0), atol=1e-6)
+    kept = Predictor(classifier, ["ten_crop"], SIZE, (32, 40))(images, rows)
+    assert np.allclose(kept["ten_crop"], each.mean(axis=0), atol=1e-6)
+    assert "ten_crop_swap" not in kept  # without mirrored pairs nothing can be swapped
 
 
 def batches(run: Run, packs: dict[str, Pack], epoch: int = 0) -> TrainingBatches:
@@ -256,7 +257,7 @@ def test_a_finished_folds_weights_predict_the_same(tmp_path: Path, packs: dict[s
     found = trained(run, packs)["five_crop"]
     classifier = build(run.settings, CLASSES, packs["train"].mean, None, load=False)
     load_state(run.fold(0) / "weights.h5", {"model": classifier.weights})
-    again = Predictor(classifier, "ten_crop", SIZE, (32, 40), crops_at_once=40)(
+    again = Predictor(classifier, ["ten_crop"], SIZE, (32, 40), crops_at_once=40)(
         packs["test"].images.open(), np.arange(9)
     )
     assert np.array_equal(again["five_crop"], found)

@@ -79,7 +79,7 @@ def test_empty_policy_builds() -> None:
 
 def test_ten_crop_order_is_pinned() -> None:
     views = view_set("ten_crop", (5, 7), (3, 4))
-    upright = [View(1, 1, False), View(0, 0, False), View(0, 3, False), View(2, 0, False), View(2, 3, False)]
+    upright = [View(top, left, False, 3, 4) for top, left in ((1, 1), (0, 0), (0, 3), (2, 0), (2, 3))]
     assert views == upright + [view._replace(mirrored=True) for view in upright]
     assert view_set("five_crop", (5, 7), (3, 4)) == upright
     assert view_set("centre", (5, 7), (3, 4)) == upright[:1]

@@ -11,8 +11,8 @@ from driverwatch.metrics import FLOOR
 from driverwatch.neighbour_settings import Features, NeighbourSettings
 from driverwatch.typed_yaml import Strict, parse
 
-ViewSet = Literal["centre", "five_crop", "ten_crop"]
-VIEW_SETS: tuple[ViewSet, ...] = ("centre", "five_crop", "ten_crop")  # each holds the one before it
+ViewSet = Literal["centre", "multi_scale", "five_crop", "shifts", "ten_crop", "ten_crop_keep", "ten_crop_swap"]
+VIEW_SETS: tuple[ViewSet, ...] = get_args(ViewSet)  # smallest first; what they are stands in vision/views.py
 
 
 SIZE = r"[1-9]\d{0,4}x[1-9]\d{0,4}"  # height x width
@@ -44,7 +44,16 @@ def _known(names: list[str], kind: str, name: str) -> str:
     return name
 
 
+def _view_sets(names: object) -> object:
+    """One name or several."""
+    names = [names] if isinstance(names, str) else names
+    if not isinstance(names, list) or not names:
+        raise ValueError(f"must be one or several of {', '.join(VIEW_SETS)}")
+    return [_known(list(VIEW_SETS), "view set", str(name)) for name in names]
+
+
 Size = Annotated[str, BeforeValidator(_size)]
+ViewSets = Annotated[list[ViewSet], BeforeValidator(_view_sets)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Rate = Annotated[float, Field(gt=0, le=10)]
 L2 = [0.03, 0.1, 0.3, 1.0]
@@ -144,7 +153,7 @@ class TrainSettings(Strict):
 
 
 class PredictSettings(Strict):
-    views: ViewSet = "ten_crop"  # the smaller view sets are part of it and are written too
+    views: ViewSets = ["ten_crop"]  # one or several; sets that are made of their views are written too
     batch_size: Annotated[int, Field(ge=1, le=65_536)] = 20  # crops in one forward pass; few suit a CPU, hundreds a GPU
 
 
@@ -210,9 +219,7 @@ class EnsembleSettings(ChainSettings):
     """`configs/ensembles/<name>.yaml`."""
 
     runs: Annotated[list[Name], Field(min_length=1)]
-    views: Literal["auto", "centre", "five_crop", "ten_crop"] = (
-        "auto"  # auto: ten_crop where training mirrored, else five_crop
-    )
+    views: Literal["auto", ViewSet] = "auto"  # auto: ten_crop where training mirrored, else five_crop
 
 
 def _begins_with_head(depths: list[str]) -> list[str]:

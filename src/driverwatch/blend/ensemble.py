@@ -123,12 +123,10 @@ def mean(parts: list[np.ndarray]) -> np.ndarray:
     return average / average.sum(axis=1, keepdims=True)
 
 
-def views_there(run: Run, folds: int) -> list[ViewSet]:
+def views_there(run: Run, folds: int, kinds: tuple[str, ...] = ("held_out", "test")) -> list[ViewSet]:
     """View sets that every fold of a finished run has predicted, smallest first."""
     return [
         views
         for views in VIEW_SETS
-        if all(
-            prediction_path(run.fold(f), kind, views).is_file() for f in range(folds) for kind in ("held_out", "test")
-        )
+        if all(prediction_path(run.fold(f), kind, views).is_file() for f in range(folds) for kind in kinds)
     ]

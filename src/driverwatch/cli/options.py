@@ -15,6 +15,7 @@ Fold = Annotated[int | None, typer.Option(help="one fold alone")]
 Client = Annotated[
     str, typer.Option(envvar="KAGGLE", help="the Kaggle client; default: the one make installs, or on PATH")
 ]
+Views = Annotated[str, typer.Option(help="view sets, separated by spaces")]
 Models = Annotated[str, typer.Option(help="runs, separated by spaces; default: every finished one")]
 
 
@@ -36,7 +37,7 @@ def predict_settings(views: str, batch_size: int) -> Any:
     from driverwatch.settings import PredictSettings
     from driverwatch.typed_yaml import parse
 
-    return parse(PredictSettings, {"views": views, "batch_size": batch_size}, "VIEWS")
+    return parse(PredictSettings, {"views": views.split(), "batch_size": batch_size}, "VIEWS")
 
 
 def changes_of(
@@ -54,3 +55,13 @@ def changes_of(
     if neighbours is not None:
         changes["neighbours"] = None if neighbours == "none" else {"features": neighbours}
     return changes
+
+
+def one_view_set(views: str) -> Any:
+    """The view set that a run takes part with."""
+    from driverwatch.errors import InputError
+
+    chosen = predict_settings(views, 1).views
+    if len(chosen) > 1:
+        raise InputError(f"VIEWS={views}: expected one view set here, got {len(chosen)}; several are for make predict")
+    return chosen[0]

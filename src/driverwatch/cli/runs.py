@@ -10,6 +10,7 @@ from driverwatch.cli.options import (
     Fold,
     Force,
     Overrides,
+    Views,
     Weights,
     context_of,
     model_settings,
@@ -113,7 +114,7 @@ def levers(
 
 @app.command()
 def predict(
-    run: str, dataset: Dataset = "statefarm", views: str = "ten_crop", fold: Fold = None, batch_size: int = 20
+    run: str, dataset: Dataset = "statefarm", views: Views = "ten_crop", fold: Fold = None, batch_size: int = 20
 ) -> None:
     """Predict with a trained run under other views."""
     from driverwatch.steps.train import predict as step

@@ -15,7 +15,7 @@ from driverwatch.cli.options import (
     Weights,
     changes_of,
     context_of,
-    predict_settings,
+    one_view_set,
 )
 
 app = typer.Typer()
@@ -42,7 +42,7 @@ def ensemble(
     """Blend runs into a checked submission."""
     from driverwatch.steps.submit import make_ensemble
 
-    chosen = None if views is None else predict_settings(views, 1).views
+    chosen = None if views is None else one_view_set(views)
     name = name or ("ensemble" if fold is None else f"ensemble-fold{fold}")
     changes = changes_of(blend, balance, neighbours, calibrate, clip)
     make_ensemble(context_of(dataset, data), models.split(), name, chosen, fold, changes)
@@ -60,7 +60,7 @@ def blends(
     """Print what every blend and calibration of runs scores on drivers left out."""
     from driverwatch.steps.blends import compare_blends
 
-    chosen = [predict_settings(each, 1).views for each in dict.fromkeys(views.split())]
+    chosen = [one_view_set(each) for each in dict.fromkeys(views.split())]
     compare_blends(context_of(dataset, data), models.split(), chosen)
 
 
@@ -118,3 +118,11 @@ def score(models: Models = "", dataset: Dataset = "statefarm", data: Data = None
     from driverwatch.steps.score import print_scores
 
     print_scores(context_of(dataset, data), models.split())
+
+
+@app.command()
+def views(run: str, dataset: Dataset = "statefarm") -> None:
+    """Compare a run's view sets: log loss out of fold against the centre view, and cost."""
+    from driverwatch.steps.views import compare_views
+
+    compare_views(context_of(dataset, None), run)

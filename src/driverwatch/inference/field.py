@@ -40,5 +40,6 @@ def centre_view(photo: np.ndarray, field: InputSettings) -> Seen:
     """What a run's centre view shows: the whole photo resized to `field.pack`, as packing does, `field.size` cut from it."""
     pack, size = pixels(field.pack), pixels(field.size)
     view = view_set("centre", pack, size)[0]
-    box = Box(view.top / pack[0], view.left / pack[1], (view.top + size[0]) / pack[0], (view.left + size[1]) / pack[1])
+    bottom, right = view.top + view.height, view.left + view.width
+    box = Box(view.top / pack[0], view.left / pack[1], bottom / pack[0], right / pack[1])
     return Seen(cut(resized(photo, pack)[None], view, size)[0], box)

@@ -43,7 +43,9 @@ def print_scores(context: Context, names: list[str]) -> None:
 
 def _print_notes(context: Context, found: list[Run]) -> None:
     if unmirrored := [run.name for run in found if not blending.mirrored(run)]:
-        say(f"training never mirrored, so ten_crop's mirrored views mislead: {', '.join(unmirrored)}")
+        say(
+            f"training never mirrored, so the mirrored views of ten_crop, _keep and _swap mislead: {', '.join(unmirrored)}"
+        )
     if flattered := selected_on(found):
         say(f"epoch selected on the held-out drivers, so flattered: {', '.join(flattered)}")
     meanings = "  ".join(f"{name} {meaning}" for name, meaning in context.settings.classes.items())

@@ -24,6 +24,7 @@ from driverwatch.steps.train import refuse_fold
 from driverwatch.terminal import say
 from driverwatch.training import run as runs
 from driverwatch.typed_yaml import load, parse
+from driverwatch.vision.views import mirrors
 from driverwatch.writing import locked, write_json
 
 
@@ -183,8 +184,10 @@ def _members(
     found, tests, folds, pack = finished_runs(context, names)
     members = [Member(run, test, views or blending.honest_views(run)) for run, test in zip(found, tests, strict=True)]
     for member in members:
-        if member.views == "ten_crop" and not blending.mirrored(member.run):
-            say(f"{member.run.name}: training never mirrored, so ten_crop's mirrored views mislead; compare five_crop")
+        if mirrors(member.views) and not blending.mirrored(member.run):
+            say(
+                f"{member.run.name}: training never mirrored, so {member.views}'s mirrored views mislead; compare five_crop"
+            )
     return members, folds, pack, chain
 
 

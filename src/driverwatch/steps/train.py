@@ -15,6 +15,7 @@ from driverwatch.steps.context import CONFIGS, Context, open_packs
 from driverwatch.terminal import say
 from driverwatch.training import run as runs
 from driverwatch.vision.augment import read_policy
+from driverwatch.vision.views import Columns
 from driverwatch.writing import locked, sweep_partials
 
 
@@ -49,6 +50,7 @@ def _identity(
         raise InputError(
             f"augment.mirror: swap needs mirrored_pairs in configs/datasets/{context.dataset}.yaml; use keep or none"
         )
+    Columns(context.settings.swap()).sets_of(settings.predict.views)
     policy = read_policy(CONFIGS / "policies", settings.augment.policy)
     digests = {kind: pack.digest for kind, pack in packs.items()}
     found = weight_files.identity(settings, weights)
@@ -71,7 +73,7 @@ def _in_own_process(
     leash, held = os.pipe()
     predict = settings.predict
     command = [sys.executable, "-m", "driverwatch", "train-fold", "--dataset", context.dataset, "--run", run.name]
-    command += ["--fold", str(number), "--views", predict.views, "--batch-size", str(predict.batch_size)]
+    command += ["--fold", str(number), "--views", " ".join(predict.views), "--batch-size", str(predict.batch_size)]
     command += ["--workers", str(settings.train.workers), *(["--weights", str(weights)] if weights else [])]
     command += ["--leash", str(leash), *(["--study", context.places.study] if context.places.study else [])]
     try:
@@ -128,6 +130,7 @@ def predict(context: Context, name: str, options: PredictSettings, fold: int | N
 
     run, folds, packs = _opened(context, name)
     refuse_fold(fold, folds)
+    run.columns.sets_of(options.views)  # what cannot be had is refused before Keras starts
     numbers = [number for number in range(folds.count) if run.finished(number) and fold in (None, number)]
     if not numbers:
         raise InputError(f"{run.folder}: no finished fold to predict with; run make train first")

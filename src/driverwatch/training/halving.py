@@ -74,18 +74,19 @@ class Halving:
 
     def watcher(self, half: Half | None) -> Predictor:
         """The centre view, for the held-out drivers after each epoch."""
-        return self._predictor("centre", 64, half)
+        return self._predictor(["centre"], 64, half)
 
     def predictor(self, half: Half | None, predict: PredictSettings) -> Predictor:
         """For final predictions: the whole network, or the head on cached features where the whole trunk was frozen."""
         return self._predictor(predict.views, predict.batch_size, half if half and half.cut.layer is None else None)
 
-    def _predictor(self, views: ViewSet, crops: int, half: Half | None) -> Predictor:
+    def _predictor(self, views: list[ViewSet], crops: int, half: Half | None) -> Predictor:
         if half is None:
             return whole_predictor(self.classifier, self.run, views, crops)
 
         def outputs(pack: Pack, view: View) -> np.ndarray:
-            label = f"{self.run.name}: frozen layers, {len(pack.names)} images, view at {view.top}, {view.left}"
+            label = f"{self.run.name}: frozen layers, {len(pack.names)} images, "
+            label += f"{view.height}x{view.width} view at {view.top}, {view.left}"
             return half.cache.outputs(pack, view_draw(view, self.size), label).array
 
-        return FeaturePredictor(half.tail, outputs, views, self.image, self.size, self.run.view_columns)
+        return FeaturePredictor(half.tail, outputs, views, self.image, self.size, self.run.columns)

@@ -10,6 +10,7 @@ from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.errors import InputError, listed
 from driverwatch.settings import ModelSettings
 from driverwatch.typed_yaml import parse
+from driverwatch.vision.views import Columns
 from driverwatch.writing import write_json
 
 SPENT = ("bundle.h5", "best.h5")
@@ -44,9 +45,9 @@ class Run:
         return {**self.origin, **facts}
 
     @property
-    def view_columns(self) -> list[int] | None:
-        """Column order for mirrored views, where labels follow mirroring."""
-        return self.swap if self.settings.augment.mirror == "swap" else None
+    def columns(self) -> Columns:
+        """What becomes of the columns of mirrored views."""
+        return Columns(self.swap, self.settings.augment.mirror)
 
     def fold(self, number: int) -> Path:
         return self.folder / f"fold{number}"

@@ -40,12 +40,12 @@ class Draw:
 
 
 def view_draw(view: View, size: tuple[int, int]) -> Draw:
-    """One test-time view of `size` (height, width). Its mirroring is the predictor's business: no label follows it here."""
+    """A test-time view for inputs of `size` (height, width). Its mirroring is the predictor's business: no label follows it."""
 
     def cutting(images: np.ndarray) -> Inputs:
         return lambda rows: (np.ascontiguousarray(cut(images[rows], view, size)), np.zeros(len(rows), bool))
 
-    return Draw("view", [*view, *size], cutting)
+    return Draw("view", [*view] if view.size == size else [*view, *size], cutting)
 
 
 def augmented_draw(run: Run, epoch: int) -> Draw:
