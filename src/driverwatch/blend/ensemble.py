@@ -24,8 +24,8 @@ class Member:
 
 
 def honest_views(run: Run) -> ViewSet:
-    """`ten_crop` where training mirrored too, else `five_crop`: mirrored views of a network that never saw one mislead it."""
-    return "ten_crop" if mirrored(run) else "five_crop"
+    """The view set that a run takes part with when none is asked for."""
+    return run.settings.honest_views
 
 
 def mirrored(run: Run) -> bool:
