@@ -86,7 +86,7 @@ def completed(members: list[np.ndarray], prior: np.ndarray) -> np.ndarray:
 
 def origin(run: Run, fold: int, views: ViewSet) -> dict[str, str]:
     """What a fold's prediction file must say of its origin: the run's digests and the weights the fold ended with."""
-    return {**run.origin, "weights": run.manifest(fold)["weights"], "views": views}
+    return run.predicted(fold, views)
 
 
 def mean(parts: list[np.ndarray]) -> np.ndarray:
