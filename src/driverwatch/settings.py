@@ -202,6 +202,12 @@ class TrainSettings(Strict):
         return self
 
     @property
+    def planned(self) -> list[int]:
+        """Epochs of each stage, as far as it goes."""
+        epochs = [1 if stage.fit == "logistic" else stage.epochs or self.epochs for stage in self.stages]
+        return [*epochs[:-1], self.stop_after or epochs[-1]]
+
+    @property
     def looks_at_held_out(self) -> bool:
         """Whether the held-out drivers decide which weights are kept, so that their loss flatters ("selected on")."""
         return self.select == "best" or self.patience is not None

@@ -33,13 +33,21 @@ def mirrored(run: Run) -> bool:
     return run.settings.shows_mirrored
 
 
+def scored(run: Run) -> bool:
+    """Whether a run has an out-of-fold score: others were not trained on folds, and join averages of test images alone."""
+    return run.settings.train.splits.scored
+
+
 def out_of_fold(member: Member, pack: Pack, folds: FoldTable) -> np.ndarray:
     """Each labelled image's probabilities from the model that never saw its driver, float32 (N, C), in the pack's order.
 
     Raises:
-        InputError: a fold without predictions, or with predictions for other images than its held-out drivers'.
+        InputError: a fold without predictions, or with predictions for other images than its held-out drivers'; a run that
+            was not trained on folds.
     """
     run = member.run
+    if not scored(run):
+        raise InputError(f"{run.folder}: no out-of-fold score: {run.settings.train.splits.unscored}; leave it out")
     found = np.full((len(pack.names), len(run.classes)), np.nan, np.float32)
     for fold in range(folds.count):
         _, held_out = folds.rows(pack.drivers, fold)
@@ -96,11 +104,8 @@ def mean(parts: list[np.ndarray]) -> np.ndarray:
 
 
 def views_there(run: Run, folds: int) -> list[ViewSet]:
-    """View sets that every fold of a finished run has predicted, smallest first."""
-    return [
-        views
-        for views in VIEW_SETS
-        if all(
-            prediction_path(run.fold(f), kind, views).is_file() for f in range(folds) for kind in ("held_out", "test")
-        )
-    ]
+    """View sets that every fit of a finished run has predicted, smallest first, where the data set has so many folds."""
+    splits = run.settings.train.splits
+    kinds = ("test",) if splits.kind == "all" else ("held_out", "test")
+    files = [(run.fold(fit), kind) for fit in range(splits.fits(folds)) for kind in kinds]
+    return [views for views in VIEW_SETS if all(prediction_path(fit, kind, views).is_file() for fit, kind in files)]

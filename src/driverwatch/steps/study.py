@@ -73,6 +73,8 @@ def _check(wanted: dict[str, ModelSettings], weights: Path | None) -> None:
     from driverwatch.models.layers import described
 
     for name, made in wanted.items():
+        if not made.train.splits.scored:
+            raise InputError(f"{name}: a study compares out-of-fold scores; train.splits must be folds")
         try:
             weight_files.find(made, weights)
             described(made)

@@ -72,7 +72,7 @@ def _loaded(path: Path, named: bool) -> runs.Run | None:
 
 
 def _is_finished(context: Context, run: runs.Run, named: bool) -> bool:
-    if all(run.finished(number) for number in range(context.settings.folds)):
+    if all(run.finished(number) for number in range(run.settings.train.splits.fits(context.settings.folds))):
         return True
     if named:
         raise InputError(f"{run.folder}: not every fold is finished; repeat the make train that began it, it goes on")
@@ -89,28 +89,31 @@ def make_ensemble(context: Context, names: list[str], name: str, views: ViewSet 
 def _make_ensemble(context: Context, names: list[str], name: str, views: ViewSet | None, fold: int | None) -> None:
     start, path = time.monotonic(), context.places.submission(name)
     members, folds, pack = _members(context, names, name, views)
-    refuse_fold(fold, folds)
+    fits = [member.run.settings.train.splits.fits(folds.count) for member in members]
+    refuse_fold(fold, min(fits))
     sample = competition.read_sample_submission(context.settings, context.data)
     if not sample:
         raise InputError(
             f"{context.data / context.settings.sample_submission}: names no test image, so there is nothing to submit"
         )
-    numbers = list(range(folds.count)) if fold is None else [fold]
+    numbers = [list(range(count)) if fold is None else [fold] for count in fits]
     left_out = _left_out(members)
     prior = np.bincount(pack.labels, minlength=len(context.settings.classes)) / len(pack.labels)
-    test = blending.completed([blending.on_test(member, sample, numbers) for member in members], prior)
+    test = blending.completed(
+        [blending.on_test(member, sample, each) for member, each in zip(members, numbers, strict=True)], prior
+    )
     submission.write(test, sample, [context.settings.columns.image, *context.settings.classes], path)
     facts: dict[str, Any] = {
         "runs": {m.run.name: m.views for m in members},
         "folds": folds.digest,
-        "fold_models": numbers,
+        "fold_models": max(numbers, key=len),
     }
     facts |= {"submission": digest_of_file(path), "images": len(sample)}
     facts |= {"class_prior": left_out} if left_out else {}
     facts |= _out_of_fold(members, pack, folds) if fold is None else {}
     write_json(path.with_suffix(".json"), {**facts, "seconds": round(time.monotonic() - start, 1), **provenance()})
     said = ", ".join(f"{m.run.name} ({m.views})" for m in members)
-    loss = f"fold {fold} alone" if fold is not None else f"out-of-fold log loss {facts['out_of_fold_log_loss']:.4f}"
+    loss = f"fold {fold} alone" if fold is not None else _said(facts)
     flattered = f" (selected on: {', '.join(facts['selected_on'])})" if facts.get("selected_on") else ""
     guessed = f", {len(left_out)} broken ones at the class prior" if left_out else ""
     say(f"{path}: {len(sample)} images{guessed}, mean of {said}; {loss}{flattered}, checked")
@@ -123,18 +126,34 @@ def _left_out(members: list[Member]) -> dict[str, str]:
 
 
 def _out_of_fold(members: list[Member], pack: Pack, folds: FoldTable) -> dict[str, Any]:
-    """Score the same average, clipped as it is submitted, on drivers that each model had not seen."""
+    """Score the same average, clipped as it is submitted, on drivers that each model had not seen.
+
+    Of runs that were not trained on folds there is no such average: it is that of the others, and says whom it leaves out.
+    """
+    unscored = {m.run.name: m.run.settings.train.splits.unscored for m in members if not blending.scored(m.run)}
+    facts = {"not_scored": unscored} if unscored else {}
+    members = [member for member in members if member.run.name not in unscored]
+    if not members:
+        return facts | {"out_of_fold": f"no out-of-fold score: {', '.join(sorted(set(unscored.values())))}"}
     rows = submission.clipped(blending.mean([blending.out_of_fold(member, pack, folds) for member in members]))
-    return {
+    return facts | {
         "out_of_fold_log_loss": round(log_loss(rows, pack.labels), 4),
         "out_of_fold_right": round(accuracy(rows, pack.labels), 4),
         "selected_on": selected_on([m.run for m in members]),
     }
 
 
+def _said(facts: dict[str, Any]) -> str:
+    """The out-of-fold loss in words, and whose it is not."""
+    if "out_of_fold_log_loss" not in facts:
+        return str(facts["out_of_fold"])
+    rest = "".join(f", without {name} ({why})" for name, why in facts.get("not_scored", {}).items())
+    return f"out-of-fold log loss {facts['out_of_fold_log_loss']:.4f}{rest}"
+
+
 def selected_on(members: list[runs.Run]) -> list[str]:
-    """Runs whose epoch was chosen on the held-out drivers, so that their out-of-fold loss flatters."""
-    return [run.name for run in members if run.settings.train.looks_at_held_out]
+    """Runs whose epoch, or a teacher's, was chosen on the held-out drivers, so that their out-of-fold loss flatters."""
+    return [run.name for run in members if run.looks_at_held_out]
 
 
 def _members(
@@ -158,7 +177,7 @@ def make_submissions(context: Context, names: list[str]) -> None:
     for run in found:
         for views in blending.views_there(run, folds.count):
             make_ensemble(context, [run.name], f"{run.name}-{views}", views, None)
-        for fold in range(folds.count):
+        for fold in range(run.settings.train.splits.fits(folds.count)):
             make_ensemble(context, [run.name], f"{run.name}-fold{fold}", None, fold)
 
 

@@ -28,6 +28,9 @@ class Lesson:
     confidence: float  # mean top probability of those taken, by their teachers
     offered: int  # test images that there are
 
+    def __str__(self) -> str:
+        return f"{len(self.rows)} of {self.offered} test images (the teachers' mean confidence {self.confidence:.3f})"
+
     def facts(self, classes: tuple[str, ...]) -> dict[str, Any]:
         """For manifests: how many were taken, how sure the teachers were, and how many of each class they named."""
         counts = np.bincount(self.targets.argmax(axis=1), minlength=len(classes)).tolist()
@@ -40,13 +43,15 @@ def views_of(teacher: Run, settings: PseudoSettings) -> ViewSet:
     return teacher.settings.honest_views if settings.views == "auto" else settings.views
 
 
-def identity(teachers: list[Run], settings: PseudoSettings, folds: int) -> dict[str, Any]:
+def identity(teachers: list[Run], settings: PseudoSettings | None, folds: int) -> dict[str, Any]:
     """What a student's run repeats of its teachers: the digest of every fit's test predictions, by teacher.
 
     Raises:
         InputError: predictions missing, damaged, or of other weights than the teacher ended with.
     """
-    found = {}
+    found: dict[str, Any] = {}
+    if settings is None:
+        return found
     for teacher in teachers:
         views = views_of(teacher, settings)
         fits = range(teacher.settings.train.splits.fits(folds))

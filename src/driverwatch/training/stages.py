@@ -46,8 +46,7 @@ def plan(settings: ModelSettings) -> list[StagePlan]:
     for number, stage in enumerate(train.stages):
         epochs = 1 if stage.fit == "logistic" else stage.epochs or train.epochs
         rate = stage.learning_rate or train.learning_rate
-        stop = train.stop_after or epochs if stage is train.stages[-1] else epochs
-        plans.append(StagePlan(number, stage, epochs, rate, stage.normalization or default, stop))
+        plans.append(StagePlan(number, stage, epochs, rate, stage.normalization or default, train.planned[number]))
     return plans
 
 
