@@ -23,7 +23,7 @@ from driverwatch.models.freezing import freeze
 from driverwatch.models.state import load_state, write_state
 from driverwatch.settings import PredictSettings
 from driverwatch.terminal import say
-from driverwatch.training.batches import Inputs, TrainingBatches, class_weights, followed
+from driverwatch.training.batches import Inputs, TrainingBatches, class_weights, followed, one_hot
 from driverwatch.training.halving import Half, Halving
 from driverwatch.training.history import HistoryLog
 from driverwatch.training.logistic import Sample, solve
@@ -208,7 +208,8 @@ class FoldTraining:
         """One epoch by gradient; training loss and accuracy."""
         epoch, rows, run = self.progress.epoch, self.rows.training, self.run
         reseed(self.classifier, (self.settings.seed, epoch))
-        batches = TrainingBatches(inputs, rows, self.pack.labels, run.settings, run.swap, epoch)
+        targets = one_hot(self.pack.labels, len(run.swap))
+        batches = TrainingBatches(inputs, rows, targets, run.settings, run.swap, epoch)
         fitted = self.learner.fit(batches, shuffle=False, verbose=1 if sys.stdout.isatty() else 0).history
         if not math.isfinite(fitted["loss"][-1]):
             raise InputError(
@@ -225,9 +226,9 @@ class FoldTraining:
         rows, run = self.rows.training, self.run
         made = [draw(rows) for draw in draws]
         features, mirrored = (np.concatenate(parts) for parts in zip(*made, strict=True))
-        labels = np.tile(self.pack.labels[rows], len(made))
-        labels = followed(labels, mirrored, run.settings.augment.mirror, run.swap)
-        weights = class_weights(labels, len(run.swap), self.settings.class_weights)[labels]
+        targets = np.tile(one_hot(self.pack.labels[rows], len(run.swap)), (len(made), 1))
+        targets = followed(targets, mirrored, run.settings.augment.mirror, run.swap)
+        labels, weights = targets.argmax(axis=1), targets @ class_weights(targets, self.settings.class_weights)
         drivers = np.tile(self.pack.drivers[rows], len(made))
         found = solve(Sample(features, labels, weights), drivers, len(run.swap), stage.settings.l2)
         self.classifier.top.kernel.assign(found.kernel)
