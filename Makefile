@@ -28,7 +28,7 @@ CLIENT  := .venv-kaggle/.installed
 TORCH   := .venv-torch/.installed
 DEMO    := @$(MAKE) --no-print-directory DATASET=drawn DATA= RUN= SET= FOLD= VIEWS= BLEND= BALANCE= NEIGHBOURS= CALIBRATE= CLIP= SIZE= SEED= FORCE= DRIVERS= TEST_DRIVERS= CLIPS= FRAMES=
 
-.PHONY: help doctor setup demo data sample subset folds pack train features best levers study predict views ensemble blends neighbours submissions check submit score \
+.PHONY: help doctor setup demo data sample subset folds pack train features best levers study pseudo final predict views ensemble blends neighbours submissions check submit score \
         backbones layers convert classify test test-all test-torch test-kills test-size docs lint clean
 
 help: ## this list
@@ -42,6 +42,7 @@ help: ## this list
 #: MODEL=<name>           names configs/models/<name>.yaml
 #: RUN=<name>             names what came of it (default: the model's name)
 #: SET="train.epochs=3"   changes settings, several separated by spaces
+#: ROUNDS=2               how many rounds of make pseudo
 #: WEIGHTS=<folder>       local ImageNet weights (default: Keras downloads them)
 #: CUT=<layer>            last layer kept of the backbone (make features)
 #: HEAD=logistic          logistic or dense (make features)
@@ -175,6 +176,12 @@ levers: setup | folds/$(DATASET).csv ## write docs/levers.md: what each lever is
 
 study: setup | folds/$(DATASET).csv ## train every run of configs/studies/NAME.yaml (default: freezing) and write docs/NAME_study.md
 	$(DW) study "$(if $(findstring command,$(origin NAME)),$(NAME),freezing)" $(DATA_OPT) $(call place,weights,WEIGHTS)
+
+pseudo: need-RUN setup ## train ROUNDS of pseudo-labels from RUN on (RUN-round1, ...; SET="train.pseudo.threshold=0.9"), compare them out of fold
+	$(DW) pseudo "$(RUN)" $(DATA_OPT) $(call option,rounds,ROUNDS) $(call option,set,SET) $(call place,weights,WEIGHTS)
+
+final: need-RUN setup ## train RUN-all: RUN's settings on all drivers, for the epochs that RUN's folds chose
+	$(DW) final "$(RUN)" $(DATA_OPT) $(call option,set,SET) $(call place,weights,WEIGHTS) $(call option,fold,FOLD)
 
 predict: setup ## predict with the trained RUN (default: MODEL's) under VIEWS
 	$(if $(or $(RUN),$(MODEL)),,$(error make predict needs RUN=<name> or MODEL=<name>))

@@ -23,6 +23,7 @@ from driverwatch.training import fold as folds
 from driverwatch.training import trunk_cache
 from driverwatch.training.batches import AugmentedInputs
 from driverwatch.training.fold import Rows, train_fold
+from driverwatch.training.pseudo import Lesson
 from driverwatch.training.run import Run
 from driverwatch.training.trunk_cache import TrunkCache, augmented_draw, view_draw
 from driverwatch.typed_yaml import parse
@@ -315,3 +316,15 @@ def test_labels_follow_cached_mirrored_draws(pretrained: Callable[..., Run], pac
         train(run, packs)
         losses[mirror] = read_json(run.fold(0) / "manifest.json")["log_loss"]["centre"]
     assert losses["swap"] < losses["keep"] - 0.2
+
+
+def test_a_student_on_cached_outputs_ends_as_one_on_images(
+    pretrained: Callable[..., Run], packs: dict[str, Pack]
+) -> None:
+    """Of labelled and of test images alike."""
+    shares = np.random.default_rng(0).dirichlet([1.0] * CLASSES, 4).astype(np.float32)
+    rows = Rows(ROWS.training, ROWS.held_out, Lesson(np.array([0, 3, 4, 8]), shares, 0.6, 9))
+    settings = {"stages": [{"freeze_until": "stage2"}], "epochs": 2, "pseudo": {"runs": ["teacher"]}}
+    plain = train(pretrained("plain", augment={"mirror": "swap"}, **settings), packs, rows=rows)
+    cached = pretrained("cached", augment={"mirror": "swap"}, **settings, cache_trunk=2, cache_dtype="float32")
+    assert apart(plain, train(cached, packs, rows=rows)) < 2e-4

@@ -20,7 +20,7 @@ from driverwatch.models.classifier import build
 from driverwatch.models.state import load_state
 from driverwatch.settings import ModelSettings, PredictSettings
 from driverwatch.training import fold as folds
-from driverwatch.training.batches import AugmentedInputs, TrainingBatches, class_weights
+from driverwatch.training.batches import AugmentedInputs, TrainingBatches, class_weights, followed, one_hot
 from driverwatch.training.fold import Rows, train_fold
 from driverwatch.training.run import Run
 from driverwatch.training.stages import plan, schedule
@@ -192,7 +192,7 @@ def test_views_on_the_device_are_the_views_of_an_array(tmp_path: Path, packs: di
 def batches(run: Run, packs: dict[str, Pack], epoch: int = 0) -> TrainingBatches:
     pack = packs["train"]
     inputs = AugmentedInputs(pack.images.open(), run.settings, run.policy, epoch)
-    return TrainingBatches(inputs, ROWS.training, pack.labels, run.settings, SWAP, epoch)
+    return TrainingBatches(inputs, ROWS.training, one_hot(pack.labels, CLASSES), run.settings, SWAP, epoch)
 
 
 def test_an_epoch_sees_every_training_row_once(tmp_path: Path, packs: dict[str, Pack]) -> None:
@@ -219,10 +219,22 @@ def test_labels_follow_mirrored_images(tmp_path: Path, packs: dict[str, Pack], m
 
 
 def test_balanced_class_weights() -> None:
-    labels = np.array([0] * 6 + [1] * 2 + [3] * 4)
-    weights = class_weights(labels, 4, "balanced")
+    targets = one_hot(np.array([0] * 6 + [1] * 2 + [3] * 4), 4)
+    weights = class_weights(targets, "balanced")
     assert np.allclose(weights, [12 / 24, 12 / 8, 0, 12 / 16])
-    assert np.allclose(class_weights(labels, 4, "none"), 1)
+    assert np.allclose(class_weights(targets, "none"), 1)
+
+
+def test_each_class_weighs_the_same_in_sum_where_labels_are_shares() -> None:
+    targets = np.random.default_rng(0).dirichlet([0.1, 0.5, 1, 3], 50).astype(np.float32)
+    assert np.allclose((targets * class_weights(targets, "balanced")).sum(axis=0), 50 / 4, rtol=1e-5)
+
+
+def test_label_shares_of_mirrored_images_go_where_swap_says() -> None:
+    """Class i becomes swap[i], also where going there and back are not the same."""
+    targets, mirrored = np.array([[0.7, 0.2, 0.1]] * 2, np.float32), np.array([True, False])
+    assert np.allclose(followed(targets, mirrored, "swap", [1, 2, 0]), [[0.1, 0.7, 0.2], [0.7, 0.2, 0.1]])
+    assert np.array_equal(followed(targets, mirrored, "keep", [1, 2, 0]), targets)
 
 
 def test_stages_take_from_train_what_they_leave_out() -> None:

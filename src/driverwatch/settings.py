@@ -123,6 +123,63 @@ class Stage(Strict):
         return self
 
 
+def _named_kind(value: object) -> object:
+    return {"kind": value} if isinstance(value, str) else value
+
+
+class SplitSettings(Strict):
+    """Which drivers each fit leaves out; `splits: all` is short for `splits: {kind: all}`. Only folds give an out-of-fold score."""
+
+    kind: Literal["folds", "subsets", "all"] = "folds"  # the fold file's; many overlapping draws; nobody left out
+    count: Annotated[int, Field(ge=1, le=1000)] | None = None  # fits; null: 10 subsets, 1 on all. Folds have theirs
+    hold_out: Annotated[int, Field(ge=1)] | None = None  # drivers that each subset leaves out; null: 4
+
+    @model_validator(mode="after")
+    def _fits(self) -> "SplitSettings":
+        if self.kind == "folds" and self.count is not None:
+            raise ValueError("count belongs to subsets and all; the number of folds is the data set's")
+        if self.kind != "subsets" and self.hold_out is not None:
+            raise ValueError("hold_out belongs to kind: subsets")
+        return self
+
+    @property
+    def held_out(self) -> int:
+        """Drivers that each subset leaves out."""
+        return self.hold_out or 4  # of 26, about what one of six folds holds
+
+    @property
+    def scored(self) -> bool:
+        """Whether each driver is predicted by exactly the one model that has not seen them."""
+        return self.kind == "folds"
+
+    @property
+    def unscored(self) -> str:
+        """Why there is no out-of-fold score, in words."""
+        return "trained on all drivers" if self.kind == "all" else "trained on overlapping subsets of the drivers"
+
+    def fits(self, folds: int) -> int:
+        """Number of models, where the data set has so many folds."""
+        return {"folds": folds, "subsets": self.count or 10, "all": self.count or 1}[self.kind]
+
+
+class PseudoSettings(Strict):
+    """Test images with what finished runs, the teachers, make of them, learnt from beside the labelled images."""
+
+    runs: Annotated[list[Name], Field(min_length=1)]  # teachers: their mean counts
+    views: Literal["auto", "centre", "five_crop", "ten_crop"] = "auto"  # as in ensembles
+    kind: Literal["soft", "hard"] = "soft"  # the teachers' probabilities, or their first choice as if it were true
+    threshold: Annotated[float, Field(ge=0, le=1)] = 0.0  # least top probability of an image that is taken; 0 takes all
+    ratio: Factor = 1.0  # at most so many per labelled image, the most confident first
+    balance: bool = False  # share that number out evenly among the classes that the teachers name
+    weight: Factor = 1.0  # in the loss, of one such image; a labelled one has 1
+
+    @model_validator(mode="after")
+    def _once(self) -> "PseudoSettings":
+        if len(set(self.runs)) < len(self.runs):
+            raise ValueError("runs must name each teacher once")
+        return self
+
+
 class TrainSettings(Strict):
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 4  # of each stage that does not say its own
     learning_rate: Rate = 0.001  # the guides' SGD rate, a tenth of training from scratch
@@ -145,6 +202,28 @@ class TrainSettings(Strict):
     cache_dtype: Literal["float16", "float32"] = "float16"  # of cached feature maps; pooled features are float32
     workers: Annotated[int, Field(ge=0, le=256)] = 0  # augmentation threads, 0: one per core; never changes a result
     stages: Annotated[list[Stage], Field(min_length=1)] = [Stage()]
+    stop_after: Annotated[int, Field(ge=1)] | None = (
+        None  # epochs of the last stage, whose schedule stays that of its `epochs`; null: all
+    )
+    splits: Annotated[SplitSettings, BeforeValidator(_named_kind)] = SplitSettings()
+    pseudo: PseudoSettings | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> "TrainSettings":
+        last = self.stages[-1]
+        if self.stop_after and (last.fit == "logistic" or self.stop_after > (last.epochs or self.epochs)):
+            raise ValueError("stop_after must be at most the last stage's epochs, and needs fit: gradient there")
+        if self.splits.kind == "all" and self.looks_at_held_out:
+            raise ValueError("splits: all holds nobody out; select must be last, and patience null")
+        if self.pseudo and all(stage.fit == "logistic" for stage in self.stages):
+            raise ValueError("pseudo needs a stage with fit: gradient; logistic regression takes labelled images alone")
+        return self
+
+    @property
+    def planned(self) -> list[int]:
+        """Epochs of each stage, as far as it goes."""
+        epochs = [1 if stage.fit == "logistic" else stage.epochs or self.epochs for stage in self.stages]
+        return [*epochs[:-1], self.stop_after or epochs[-1]]
 
     @property
     def looks_at_held_out(self) -> bool:
@@ -169,6 +248,11 @@ class ModelSettings(Strict):
     augment: AugmentSettings = AugmentSettings()
     train: TrainSettings = TrainSettings()
     predict: PredictSettings = PredictSettings()
+
+    @property
+    def honest_views(self) -> ViewSet:
+        """`ten_crop` where training mirrored too, else `five_crop`: mirrored views of a network that never saw one mislead it."""
+        return "ten_crop" if self.shows_mirrored else "five_crop"
 
     @property
     def shows_mirrored(self) -> bool:

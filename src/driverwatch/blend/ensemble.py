@@ -26,8 +26,8 @@ class Member:
 
 
 def honest_views(run: Run) -> ViewSet:
-    """`ten_crop` where training mirrored too, else `five_crop`: mirrored views of a network that never saw one mislead it."""
-    return "ten_crop" if mirrored(run) else "five_crop"
+    """The view set that a run takes part with when none is asked for."""
+    return run.settings.honest_views
 
 
 def mirrored(run: Run) -> bool:
@@ -35,13 +35,21 @@ def mirrored(run: Run) -> bool:
     return run.settings.shows_mirrored
 
 
+def scored(run: Run) -> bool:
+    """Whether a run has an out-of-fold score: others were not trained on folds, and join averages of test images alone."""
+    return run.settings.train.splits.scored
+
+
 def out_of_fold(member: Member, pack: Pack, folds: FoldTable) -> np.ndarray:
     """Each labelled image's probabilities from the model that never saw its driver, float32 (N, C), in the pack's order.
 
     Raises:
-        InputError: a fold without predictions, or with predictions for other images than its held-out drivers'.
+        InputError: a fold without predictions, or with predictions for other images than its held-out drivers'; a run that
+            was not trained on folds.
     """
     run = member.run
+    if not scored(run):
+        raise InputError(f"{run.folder}: no out-of-fold score: {run.settings.train.splits.unscored}; leave it out")
     found = np.full((len(pack.names), len(run.classes)), np.nan, np.float32)
     for fold in range(folds.count):
         _, held_out = folds.rows(pack.drivers, fold)
@@ -66,13 +74,33 @@ def labelled_rows(members: list[Member], pack: Pack, folds: FoldTable) -> Rows:
     return Rows(pack.names, np.stack([_whole(out_of_fold(member, pack, folds)) for member in members]), sets)
 
 
-def unseen_rows(members: list[Member], names: list[str], fold: int) -> Rows:
-    """The members' probabilities of the test images from a fold's models, without images that no member's pack holds.
+def fits_of(members: list[Member], folds: int, only: int | None = None) -> list[list[list[int]]]:
+    """Which fits each member takes part with, for each fold: its own; a run without folds takes part in each with all it has.
+
+    Where no run has folds there is one such list, and with `only` that fit of every member.
+    """
+    if only is not None:
+        return [[[only]] * len(members)]
+    whole = [list(range(member.run.settings.train.splits.fits(folds))) for member in members]
+    if not any(scored(member.run) for member in members):
+        return [whole]
+    return [
+        [[fold] if scored(m.run) else fits for m, fits in zip(members, whole, strict=True)] for fold in range(folds)
+    ]
+
+
+def unseen_rows(members: list[Member], names: list[str], fits: list[list[int]]) -> Rows:
+    """The members' probabilities of the test images, each the mean of its `fits`, without images that no member's pack holds.
 
     A member whose pack lacks an image that others know (`SKIP_BROKEN=1`) takes the mean of the others for it, so that a
     plain mean is theirs.
     """
-    stack = np.stack([_on_test(member, names, fold) for member in members])
+    stack = np.stack(
+        [
+            np.mean([_on_test(member, names, fit) for fit in own], axis=0)
+            for member, own in zip(members, fits, strict=True)
+        ]
+    )
     known = ~np.isnan(stack[:, :, 0])
     chosen = known.any(axis=0)
     known, stack = known[:, chosen], stack[:, chosen]
@@ -96,12 +124,24 @@ def _whole(rows: np.ndarray) -> np.ndarray:
     return wide / wide.sum(axis=1, keepdims=True)
 
 
-def by_fold(folds: list[Rows], rules: Sequence[Rule]) -> np.ndarray:
+def by_fold(folds: list[Rows], rules: Sequence[Rule], fitted: int) -> np.ndarray:
     """What the rules make of each fold's rows for the same images: float64 (F, N, C), in the order of the first fold's.
 
     Rules were fitted on rows of single fold models, so they are applied to such, and averaged after (`blend/calibrate.py`).
+
+    Args:
+        fitted: how many members, the first ones, the blend was fitted on; each other one counts as one more in a mean with
+            them, since it has no out-of-fold rows to be weighed by.
     """
-    return np.stack([applied(rules, rows.aligned_to(folds[0].names)).blended for rows in folds])
+    return np.stack([_chained(rows.aligned_to(folds[0].names), rules, fitted) for rows in folds])
+
+
+def _chained(rows: Rows, rules: Sequence[Rule], fitted: int) -> np.ndarray:
+    members = rows.members[fitted:]
+    if fitted:
+        blended = applied(rules[:1], rows.changed(rows.members[:fitted])).blended
+        members = np.concatenate([np.repeat(blended[None], fitted, axis=0), members])
+    return applied(rules[1:], rows.changed(members.mean(axis=0, keepdims=True))).blended
 
 
 def completed(rows: np.ndarray, known: np.ndarray, names: list[str], prior: np.ndarray) -> np.ndarray:
@@ -114,7 +154,7 @@ def completed(rows: np.ndarray, known: np.ndarray, names: list[str], prior: np.n
 
 def origin(run: Run, fold: int, views: ViewSet) -> dict[str, str]:
     """What a fold's prediction file must say of its origin: the run's digests and the weights the fold ended with."""
-    return {**run.origin, "weights": run.manifest(fold)["weights"], "views": views}
+    return run.predicted(fold, views)
 
 
 def mean(parts: list[np.ndarray]) -> np.ndarray:
@@ -124,9 +164,8 @@ def mean(parts: list[np.ndarray]) -> np.ndarray:
 
 
 def views_there(run: Run, folds: int, kinds: tuple[str, ...] = ("held_out", "test")) -> list[ViewSet]:
-    """View sets that every fold of a finished run has predicted, smallest first."""
-    return [
-        views
-        for views in VIEW_SETS
-        if all(prediction_path(run.fold(f), kind, views).is_file() for f in range(folds) for kind in kinds)
-    ]
+    """View sets that every fit of a finished run has predicted, smallest first, where the data set has so many folds."""
+    splits = run.settings.train.splits
+    kinds = tuple(kind for kind in kinds if kind == "test" or splits.kind != "all")
+    files = [(run.fold(fit), kind) for fit in range(splits.fits(folds)) for kind in kinds]
+    return [views for views in VIEW_SETS if all(prediction_path(fit, kind, views).is_file() for fit, kind in files)]

@@ -113,6 +113,36 @@ def levers(
 
 
 @app.command()
+def final(
+    run: str,
+    dataset: Dataset = "statefarm",
+    data: Data = None,
+    overrides: Overrides = "",
+    weights: Weights = None,
+    fold: Fold = None,
+) -> None:
+    """Train on all drivers, with the epochs that did best on a finished run's held-out drivers."""
+    from driverwatch.steps.final import make_final
+
+    make_final(context_of(dataset, data), run, overrides, weights, fold)
+
+
+@app.command()
+def pseudo(
+    run: str,
+    rounds: Annotated[int, typer.Option(min=1, max=20, help="each taught by the one before")] = 1,
+    dataset: Dataset = "statefarm",
+    data: Data = None,
+    overrides: Overrides = "",
+    weights: Weights = None,
+) -> None:
+    """Train rounds of pseudo-labels from a run on, and compare them out of fold."""
+    from driverwatch.steps.pseudo import run_rounds
+
+    run_rounds(context_of(dataset, data), run, rounds, overrides, weights)
+
+
+@app.command()
 def predict(
     run: str, dataset: Dataset = "statefarm", views: Views = "ten_crop", fold: Fold = None, batch_size: int = 20
 ) -> None:

@@ -15,6 +15,7 @@ from driverwatch.blend.clusters import Clusters
 from driverwatch.blend.neighbours import Average
 from driverwatch.blend.score import interval
 from driverwatch.blend.space import Space
+from driverwatch.errors import InputError
 from driverwatch.metrics import FLOOR, accuracy, limited, log_losses
 from driverwatch.neighbour_settings import NeighbourSettings
 from driverwatch.settings import ChainSettings
@@ -87,6 +88,29 @@ def fit(
     }
     clip = rules["clip"].facts["level"] if "clip" in rules else level
     return Chain(rules, level, clip, made, losses, score)
+
+
+@dataclass(frozen=True, eq=False)
+class Unfitted:
+    """The plain mean, where no out-of-fold rows are there to fit anything to."""
+
+    level: float
+    rules: dict[str, Rule]
+    facts: dict[str, Any]
+
+
+def unfitted(settings: ChainSettings) -> Unfitted:
+    """A chain without steps.
+
+    Raises:
+        InputError: the settings ask for more than a plain mean.
+    """
+    if settings != ChainSettings(clip=settings.clip) or settings.clip == "fitted":
+        raise InputError(
+            "ensemble: none of its runs was trained on folds, so nothing can be fitted to out-of-fold rows; leave BLEND, BALANCE, "
+            "NEIGHBOURS, CALIBRATE and CLIP at their defaults, or add a run that was"
+        )
+    return Unfitted(float(settings.clip), {}, {"steps": {}, "clip": settings.clip})
 
 
 def _short(value: float) -> float:

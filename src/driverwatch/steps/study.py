@@ -11,6 +11,7 @@ import numpy as np
 from driverwatch.blend import ensemble as blending
 from driverwatch.blend.ensemble import Member
 from driverwatch.blend.score import interval
+from driverwatch.errors import InputError
 from driverwatch.metrics import accuracy, log_losses
 from driverwatch.settings import StudySettings
 from driverwatch.steps.context import CONFIGS, Context
@@ -53,6 +54,8 @@ def run_study(context: Context, name: str, weights: Path | None) -> None:
     settings = load(StudySettings, CONFIGS / "studies", name)
     place = replace(context, places=replace(context.places, study=name))
     wanted = settings.runs(name)
+    if unscored := [run for run, made in wanted.items() if not made.train.splits.scored]:
+        raise InputError(f"{unscored[0]}: a study compares out-of-fold scores; train.splits must be folds")
     refuse_misfits(wanted, weights)
     for size in {made.input.pack for made in wanted.values()}:
         make_packs(context, size, None, "", False, False)

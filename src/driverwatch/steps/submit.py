@@ -76,7 +76,7 @@ def _loaded(path: Path, named: bool) -> runs.Run | None:
 
 
 def _is_finished(context: Context, run: runs.Run, named: bool) -> bool:
-    if all(run.finished(number) for number in range(context.settings.folds)):
+    if all(run.finished(number) for number in range(run.settings.train.splits.fits(context.settings.folds))):
         return True
     if named:
         raise InputError(f"{run.folder}: not every fold is finished; repeat the make train that began it, it goes on")
@@ -106,26 +106,25 @@ def _make_ensemble(
 ) -> None:
     start, path = time.monotonic(), context.places.submission(name)
     members, folds, pack, settings = _members(context, names, name, views, changes)
-    refuse_fold(fold, folds)
+    for member in members:
+        refuse_fold(fold, member.run.settings.train.splits.fits(folds.count))
     sample = competition.read_sample_submission(context.settings, context.data)
     if not sample:
         raise InputError(
             f"{context.data / context.settings.sample_submission}: names no test image, so there is nothing to submit"
         )
-    numbers = list(range(folds.count)) if fold is None else [fold]
-    left_out = _left_out(members)
-    spaces = {text: open_space(context, text) for text in settings.features}
-    rows = blending.labelled_rows(members, pack, folds)
-    chain = chains.fit(settings, rows, pack.labels, pack.drivers, spaces)
-    unseen = [blending.unseen_rows(members, sample, number) for number in numbers]
-    made = blending.by_fold(unseen, list(chain.rules.values()))
+    chain = _chain(context, members, pack, folds, settings)
+    fits = blending.fits_of(members, folds.count, fold)
+    unseen = [blending.unseen_rows(members, sample, each) for each in fits]
+    made = blending.by_fold(unseen, list(chain.rules.values()), sum(blending.scored(m.run) for m in members))
     prior = np.bincount(pack.labels, minlength=len(context.settings.classes)) / len(pack.labels)
     test = blending.completed(blending.mean(list(made)), unseen[0].names, sample, prior)
     submission.write(test, sample, [context.settings.columns.image, *context.settings.classes], path, chain.level)
+    left_out = _left_out(members)
     facts: dict[str, Any] = {
         "runs": {m.run.name: m.views for m in members},
         "folds": folds.digest,
-        "fold_models": numbers,
+        "fold_models": {m.run.name: own for m, own in zip(members, _all_fits(fits), strict=True)},
     }
     facts |= {"submission": digest_of_file(path), "images": len(sample)}
     facts |= {"class_prior": left_out} if left_out else {}
@@ -135,13 +134,34 @@ def _make_ensemble(
     say(f"{path}: {len(sample)} images{guessed}, {_said(members, settings, fold, facts)}, checked")
 
 
+def _all_fits(fits: list[list[list[int]]]) -> list[list[int]]:
+    """By member, from what `fits_of` says by fold."""
+    return [sorted({fit for own in each for fit in own}) for each in zip(*fits, strict=True)]
+
+
+def _chain(
+    context: Context, members: list[Member], pack: Pack, folds: FoldTable, settings: ChainSettings
+) -> Chain | chains.Unfitted:
+    """Fitted on the members that have out-of-fold rows; where none has, nothing can be fitted, nor scored."""
+    scored = [member for member in members if blending.scored(member.run)]
+    if not scored:
+        return chains.unfitted(settings)
+    spaces = {text: open_space(context, text) for text in settings.features}
+    rows = blending.labelled_rows(scored, pack, folds)
+    return chains.fit(settings, rows, pack.labels, pack.drivers, spaces)
+
+
 def _worth(
-    context: Context, members: list[Member], chain: Chain, pack: Pack, made: np.ndarray, whole: bool
+    context: Context, members: list[Member], chain: Chain | chains.Unfitted, pack: Pack, made: np.ndarray, whole: bool
 ) -> dict[str, Any]:
     """The out-of-fold score, if the submission is of all folds' models, and what to hope for: of each fold (F, N, C) `made`."""
-    score = {**chain.score, "selected_on": selected_on([m.run for m in members])} if whole else {}
+    unscored = {m.run.name: m.run.settings.train.splits.unscored for m in members if not blending.scored(m.run)}
+    facts: dict[str, Any] = {"not_scored": unscored} if unscored else {}
+    if isinstance(chain, chains.Unfitted):
+        return facts | {"out_of_fold": f"no out-of-fold score: {', '.join(sorted(set(unscored.values())))}"}
+    facts |= {**chain.score, "selected_on": selected_on([m.run for m in members])} if whole else {}
     hoped = hope(chain.losses, pack.drivers, context.settings.test_drivers)
-    return {**score, "hope": {**hoped.facts, "averaging_gain": round(averaging_gain(made, chain.level), 4)}}
+    return {**facts, "hope": {**hoped.facts, "averaging_gain": round(averaging_gain(made, chain.level), 4)}}
 
 
 def _said(members: list[Member], settings: ChainSettings, fold: int | None, facts: dict[str, Any]) -> str:
@@ -151,14 +171,24 @@ def _said(members: list[Member], settings: ChainSettings, fold: int | None, fact
     steps += ["smoothed over neighbours"] * (settings.neighbours is not None)
     steps += [f"calibrated by {settings.calibrate}"] * (settings.calibrate != "none")
     steps += [f"clipped at {level}" for level in [facts["chain"]["clip"]] if level != ChainSettings().clip]
-    flattered = f" (selected on: {', '.join(facts['selected_on'])})" if facts.get("selected_on") else ""
-    loss = f"fold {fold} alone" if fold is not None else f"out-of-fold log loss {facts['out_of_fold_log_loss']:.4f}"
+    said = f"{', '.join(steps)} of {of}; " + (f"fold {fold} alone" if fold is not None else _loss(facts))
+    if "hope" not in facts:
+        return said
     hoped = facts["hope"]
     saved = f"; averaging folds may save {hoped['averaging_gain']:.3f} of it" if fold is None else ""
     return (
-        f"{', '.join(steps)} of {of}; {loss}{flattered}; hoped for on {hoped['unseen_drivers']} new drivers: "
+        f"{said}; hoped for on {hoped['unseen_drivers']} new drivers: "
         f"{hoped['low']:.3f} to {hoped['high']:.3f} ({hoped['level']:.0%}) by a fold's models{saved}"
     )
+
+
+def _loss(facts: dict[str, Any]) -> str:
+    """The out-of-fold loss in words, whom it flatters, and whose it is not."""
+    if "out_of_fold_log_loss" not in facts:
+        return str(facts["out_of_fold"])
+    flattered = f" (selected on: {', '.join(facts['selected_on'])})" if facts.get("selected_on") else ""
+    rest = "".join(f", without {name} ({why})" for name, why in facts.get("not_scored", {}).items())
+    return f"out-of-fold log loss {facts['out_of_fold_log_loss']:.4f}{flattered}{rest}"
 
 
 def _left_out(members: list[Member]) -> dict[str, str]:
@@ -168,8 +198,8 @@ def _left_out(members: list[Member]) -> dict[str, str]:
 
 
 def selected_on(members: list[runs.Run]) -> list[str]:
-    """Runs whose epoch was chosen on the held-out drivers, so that their out-of-fold loss flatters."""
-    return [run.name for run in members if run.settings.train.looks_at_held_out]
+    """Runs whose epoch, or a teacher's, was chosen on the held-out drivers, so that their out-of-fold loss flatters."""
+    return [run.name for run in members if run.looks_at_held_out]
 
 
 def _members(
@@ -188,7 +218,7 @@ def _members(
             say(
                 f"{member.run.name}: training never mirrored, so {member.views}'s mirrored views mislead; compare five_crop"
             )
-    return members, folds, pack, chain
+    return sorted(members, key=lambda member: not blending.scored(member.run)), folds, pack, chain
 
 
 def make_submissions(context: Context, names: list[str]) -> None:
@@ -197,7 +227,7 @@ def make_submissions(context: Context, names: list[str]) -> None:
     for run in found:
         for views in blending.views_there(run, folds.count):
             make_ensemble(context, [run.name], f"{run.name}-{views}", views, None)
-        for fold in range(folds.count):
+        for fold in range(run.settings.train.splits.fits(folds.count)):
             make_ensemble(context, [run.name], f"{run.name}-fold{fold}", None, fold)
 
 

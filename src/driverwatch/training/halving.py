@@ -12,7 +12,7 @@ from driverwatch.models.freezing import frozen_count
 from driverwatch.models.halves import Cut, Frozen, Tail, last_cut
 from driverwatch.settings import PredictSettings, ViewSet, pixels
 from driverwatch.terminal import say
-from driverwatch.training.batches import AugmentedInputs, Inputs
+from driverwatch.training.batches import AugmentedInputs, Inputs, Joined
 from driverwatch.training.outcome import whole_predictor
 from driverwatch.training.run import Run
 from driverwatch.training.stages import StagePlan, untouched
@@ -55,11 +55,20 @@ class Halving:
         dtype = self.run.settings.train.cache_dtype if cut.layer else "float32"
         return Half(cut, Tail(self.classifier, cut), TrunkCache(self.trunks, frozen_half, dtype))
 
-    def inputs(self, half: Half | None, pack: Pack, epoch: int) -> Inputs:
-        """What an epoch trains on: augmented images, or the cached outputs of one draw (each epoch the next one, in turn)."""
+    def inputs(self, half: Half | None, pack: Pack, epoch: int, first: int = 0) -> Inputs:
+        """What an epoch trains on: augmented images, or the cached outputs of one draw (each epoch the next one, in turn).
+
+        Args:
+            first: what the seeds of augmentation number the pack's first row.
+        """
         if half is None or self.draws is None:
-            return AugmentedInputs(pack.pixels, self.run.settings, self.run.policy, epoch)
-        return self._augmented(half, pack, epoch % self.draws)
+            return AugmentedInputs(pack.pixels, self.run.settings, self.run.policy, epoch, first)
+        return self._augmented(half, pack, epoch % self.draws, first)
+
+    def joined(self, half: Half | None, packs: tuple[Pack, Pack], epoch: int) -> Inputs:
+        """The same of two packs: rows of the second are numbered from where the first's end."""
+        count = len(packs[0].names)
+        return Joined(self.inputs(half, packs[0], epoch), self.inputs(half, packs[1], epoch, count), count)
 
     def features(self, half: Half, pack: Pack) -> list[Outputs]:
         """What logistic regression is fitted on: the centre view, or with `train.cache_trunk` every draw."""
@@ -68,9 +77,9 @@ class Halving:
             return [half.cache.outputs(pack, view_draw(centre, self.size), f"{self.run.name}: features, centre view")]
         return [self._augmented(half, pack, draw) for draw in range(self.draws)]
 
-    def _augmented(self, half: Half, pack: Pack, draw: int) -> Outputs:
+    def _augmented(self, half: Half, pack: Pack, draw: int, first: int = 0) -> Outputs:
         label = f"{self.run.name}: frozen layers, draw {draw + 1} of {self.draws}"
-        return half.cache.outputs(pack, augmented_draw(self.run, draw), label)
+        return half.cache.outputs(pack, augmented_draw(self.run, draw, first), label)
 
     def watcher(self, half: Half | None) -> Predictor:
         """The centre view, for the held-out drivers after each epoch."""

@@ -34,7 +34,7 @@ def write_predictions(
     """Predict under a predictor's view sets, write a file per kind and view set, return the held-out log loss by view set.
 
     Args:
-        held_out: rows of the training pack whose drivers the model never saw.
+        held_out: rows of the training pack whose drivers the model never saw; where there are none, there is no such file.
     """
     weights = digest_of_file(run.fold(number) / "weights.h5")
     mirrored = [views for views in predictor.asked if mirrors(views)]
@@ -45,7 +45,8 @@ def write_predictions(
         )
     losses: dict[str, float] = {}
     everything = np.arange(len(packs["test"].names))
-    for kind, pack, rows in (("held_out", packs["train"], held_out), ("test", packs["test"], everything)):
+    asked = [("held_out", packs["train"], held_out)] if len(held_out) else []
+    for kind, pack, rows in [*asked, ("test", packs["test"], everything)]:
         for views, made in _resumable(predictor, run, number, kind, pack, rows, {**run.origin, "weights": weights}):
             predictions.write(made, prediction_path(run.fold(number), kind, views))
             if kind == "held_out":

@@ -19,6 +19,7 @@ class StagePlan:
     epochs: int
     learning_rate: float
     normalization: str
+    stop: int  # epochs that are trained of those that the schedule is made for
 
     @property
     def freeze_until(self) -> str | int | float | None:
@@ -45,7 +46,7 @@ def plan(settings: ModelSettings) -> list[StagePlan]:
     for number, stage in enumerate(train.stages):
         epochs = 1 if stage.fit == "logistic" else stage.epochs or train.epochs
         rate = stage.learning_rate or train.learning_rate
-        plans.append(StagePlan(number, stage, epochs, rate, stage.normalization or default))
+        plans.append(StagePlan(number, stage, epochs, rate, stage.normalization or default, train.planned[number]))
     return plans
 
 

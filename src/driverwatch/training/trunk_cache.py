@@ -48,15 +48,16 @@ def view_draw(view: View, size: tuple[int, int]) -> Draw:
     return Draw("view", [*view] if view.size == size else [*view, *size], cutting)
 
 
-def augmented_draw(run: Run, epoch: int) -> Draw:
-    """The augmentation that a run's epoch gives."""
+def augmented_draw(run: Run, epoch: int, first: int = 0) -> Draw:
+    """The augmentation that a run's epoch gives to a pack whose rows are numbered from `first` on."""
     settings = run.settings
     libraries = {
         name: provenance()["versions"].get(name) for name in ("albumentations", "opencv-python-headless", "numpy")
     }
     augmentation = [settings.input.model_dump(), settings.augment.model_dump(), run.policy]
     decisive = [*augmentation, settings.train.seed, epoch, libraries]
-    return Draw(f"draw{epoch}", decisive, lambda images: AugmentedInputs(images, settings, run.policy, epoch))
+    decisive += [first] if first else []
+    return Draw(f"draw{epoch}", decisive, lambda images: AugmentedInputs(images, settings, run.policy, epoch, first))
 
 
 @dataclass(frozen=True)
