@@ -43,7 +43,39 @@ L2 = [0.03, 0.1, 0.3, 1.0]
 Boundary = Annotated[str | int | float | None, BeforeValidator(_boundary)]
 Penalties = Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
 Factor = Annotated[float, Field(gt=0, le=1000)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+Name = Annotated[str, Field(pattern=f"^{NAME}$", max_length=100)]
+
+
+def transforms(content: object) -> list[dict[str, dict[str, Any]]]:
+    """A policy's list of one transform each as plain data; keywords left out are {}.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if not isinstance(content, list) or not all(map(_is_transform, content)):
+        raise ValueError("expected a list of one transform each, like `- Affine: {rotate: [-5, 5], p: 0.5}`")
+    return [{name: keywords or {} for name, keywords in transform.items()} for transform in content]
+
+
+def _is_transform(entry: object) -> bool:
+    """Whether it is one name and its keywords, or none."""
+    if not isinstance(entry, dict) or len(entry) != 1:
+        return False
+    ((name, keywords),) = entry.items()
+    named = isinstance(keywords, dict) and all(isinstance(keyword, str) for keyword in keywords)
+    return isinstance(name, str) and (keywords is None or named)
+
+
+def _policy(content: object) -> object:
+    if content is None or (isinstance(content, str) and re.fullmatch(NAME, content)):
+        return content
+    if isinstance(content, str):
+        raise ValueError("must be the name of a file in configs/policies, or a list of transforms")
+    return transforms(content)
+
+
+Policy = Annotated[str | list[dict[str, dict[str, Any]]] | None, BeforeValidator(_policy)]
 
 
 def pixels(size: str) -> tuple[int, int]:
@@ -61,7 +93,7 @@ class InputSettings(Strict):
 
 
 class AugmentSettings(Strict):
-    policy: Name | None = None  # a file in configs/policies
+    policy: Policy = None  # a file in configs/policies, or the list of transforms itself
     mirror: Literal["none", "keep", "swap"] = "none"  # half the images; labels kept, or c1/c3-like pairs swapped
 
 
