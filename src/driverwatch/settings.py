@@ -95,6 +95,22 @@ class InputSettings(Strict):
 class AugmentSettings(Strict):
     policy: Policy = None  # a file in configs/policies, or the list of transforms itself
     mirror: Literal["none", "keep", "swap"] = "none"  # half the images; labels kept, or c1/c3-like pairs swapped
+    mix: Literal["none", "mixup", "cutmix", "splice"] = "none"  # images made of two of the fold's: vision/mix.py
+    mix_share: Annotated[float, Field(gt=0, le=1)] = 0.5  # of the training images in each epoch
+    mix_alpha: Annotated[float, Field(ge=0.01, le=100)] | None = (
+        None  # of the Beta(alpha, alpha) that shares come from; null: the papers' for ImageNet, 0.2 for mixup, 1 for cutmix
+    )
+
+    @property
+    def beta(self) -> float:
+        """`mix_alpha`, or its default for this kind of mixing."""
+        return self.mix_alpha or {"mixup": 0.2}.get(self.mix, 1.0)
+
+    @model_validator(mode="after")
+    def _fits(self) -> "AugmentSettings":
+        if self.mix_alpha is not None and self.mix not in ("mixup", "cutmix"):
+            raise ValueError(f"mix_alpha belongs to mix: mixup or cutmix, got mix: {self.mix}; leave it out")
+        return self
 
 
 class HeadSettings(Strict):
@@ -160,6 +176,10 @@ class TrainSettings(Strict):
     workers: Annotated[int, Field(ge=0, le=256)] = 0  # augmentation threads, 0: one per core; never changes a result
     stages: Annotated[list[Stage], Field(min_length=1)] = [Stage()]
 
+    def epochs_of(self, stage: Stage) -> int:
+        """How many epochs a stage has; a head that is solved for counts as one."""
+        return 1 if stage.fit == "logistic" else stage.epochs or self.epochs
+
     @property
     def looks_at_held_out(self) -> bool:
         """Whether the held-out drivers decide which weights are kept, so that their loss flatters ("selected on")."""
@@ -201,6 +221,11 @@ class ModelSettings(Strict):
         if self.weights == "none" and self.train.stages[0].freeze_until is not None:
             raise ValueError(
                 "train.stages.0.freeze_until must be null with weights: none (random layers would stay random)"
+            )
+        if self.augment.mix != "none" and self.train.cache_trunk is not None:
+            raise ValueError(
+                f"augment.mix: {self.augment.mix} needs train.cache_trunk: null (every fold shares the cached images, and a mixed "
+                "one would carry held-out drivers into training)"
             )
         if self.head.dense and any(stage.fit == "logistic" for stage in self.train.stages):
             raise ValueError("fit: logistic solves for a softmax alone; head.dense must be empty, or fit: gradient")

@@ -1,38 +1,16 @@
-"""Training batches: what a step sees is a function of (seed, epoch, row), whatever the number of workers."""
+"""Training batches: inputs, label shares and weights of each step.
+
+Accuracy in training counts an image as right where its largest share is what the network finds likeliest: of mixed images, the
+larger part's class; it may then stay below the held-out accuracy.
+"""
 
 import os
-import threading
-from collections.abc import Callable
-from typing import Any
 
-import cv2
 import keras
 import numpy as np
 
 from driverwatch.settings import ModelSettings
-from driverwatch.vision.augment import Augmenter
-
-Inputs = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-"""Rows of a pack (B,) -> what the network takes (B, ...), and which of them are mirrored, bool (B,). Called by many threads."""
-
-
-class AugmentedInputs:
-    """One epoch's augmentation: rows -> uint8 (B, h, w, 3); seeded by (run seed, epoch, row)."""
-
-    def __init__(
-        self, images: np.ndarray, settings: ModelSettings, policy: list[dict[str, dict[str, Any]]], epoch: int
-    ) -> None:
-        """Augment `images`, uint8 (N, H, W, 3), the whole pack, mapped."""
-        cv2.setNumThreads(1)
-        self.images, self.settings, self.policy, self.epoch = images, settings, policy, epoch
-        self._thread = threading.local()
-
-    def __call__(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        if not hasattr(self._thread, "augment"):  # one pipeline per thread: it carries random state
-            self._thread.augment = Augmenter(self.policy, self.settings.augment, self.settings.input)
-        seed = self.settings.train.seed
-        made = [self._thread.augment(self.images[row], (seed, self.epoch, int(row))) for row in rows]
-        return np.stack([image for image, _ in made]), np.array([mirrored for _, mirrored in made])
+from driverwatch.training.inputs import Inputs
 
 
 class TrainingBatches(keras.utils.PyDataset):

@@ -23,9 +23,10 @@ from driverwatch.models.freezing import freeze
 from driverwatch.models.state import load_state, write_state
 from driverwatch.settings import PredictSettings
 from driverwatch.terminal import say
-from driverwatch.training.batches import Inputs, TrainingBatches, class_weights, followed, one_hot
+from driverwatch.training.batches import TrainingBatches, class_weights, followed, one_hot
 from driverwatch.training.halving import Half, Halving
 from driverwatch.training.history import HistoryLog
+from driverwatch.training.inputs import Inputs, epoch_mixing
 from driverwatch.training.logistic import Sample, solve
 from driverwatch.training.outcome import write_predictions
 from driverwatch.training.run import Run
@@ -189,7 +190,10 @@ class FoldTraining:
         if self.half is not None and stage.settings.fit == "logistic":
             train = partial(self._solve, stage, self.halving.features(self.half, self.pack))
         else:
-            train = partial(self._descend, stage, self.halving.inputs(self.half, self.pack, progress.epoch))
+            mixing = epoch_mixing(self.run.settings, self.pack, self.rows.training, progress.epoch)
+            inputs = self.halving.inputs(self.half, self.pack, progress.epoch, mixing)
+            targets = one_hot(labels, len(self.run.swap))
+            train = partial(self._descend, stage, inputs, mixing.targets(targets) if mixing else targets)
         begun, cpu = time.monotonic(), time.process_time()  # what frozen layers cost, once for all folds, lies behind
         loss, right = train()
         seconds = time.monotonic() - begun, time.process_time() - cpu
@@ -204,11 +208,10 @@ class FoldTraining:
         })  # fmt: skip
         self._keep(stage)
 
-    def _descend(self, stage: StagePlan, inputs: Inputs) -> tuple[float, float]:
-        """One epoch by gradient; training loss and accuracy."""
+    def _descend(self, stage: StagePlan, inputs: Inputs, targets: np.ndarray) -> tuple[float, float]:
+        """One epoch by gradient on inputs and label shares (N, C); training loss and accuracy."""
         epoch, rows, run = self.progress.epoch, self.rows.training, self.run
         reseed(self.classifier, (self.settings.seed, epoch))
-        targets = one_hot(self.pack.labels, len(run.swap))
         batches = TrainingBatches(inputs, rows, targets, run.settings, run.swap, epoch)
         fitted = self.learner.fit(batches, shuffle=False, verbose=1 if sys.stdout.isatty() else 0).history
         if not math.isfinite(fitted["loss"][-1]):

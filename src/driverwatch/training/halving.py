@@ -12,11 +12,12 @@ from driverwatch.models.freezing import frozen_count
 from driverwatch.models.halves import Cut, Frozen, Tail, last_cut
 from driverwatch.settings import PredictSettings, ViewSet, pixels
 from driverwatch.terminal import say
-from driverwatch.training.batches import AugmentedInputs, Inputs
+from driverwatch.training.inputs import AugmentedInputs, Inputs
 from driverwatch.training.outcome import whole_predictor
 from driverwatch.training.run import Run
 from driverwatch.training.stages import StagePlan, untouched
 from driverwatch.training.trunk_cache import Outputs, TrunkCache, augmented_draw, view_draw
+from driverwatch.vision.mix import Mixing
 from driverwatch.vision.views import View, view_set
 
 
@@ -55,10 +56,10 @@ class Halving:
         dtype = self.run.settings.train.cache_dtype if cut.layer else "float32"
         return Half(cut, Tail(self.classifier, cut), TrunkCache(self.trunks, frozen_half, dtype))
 
-    def inputs(self, half: Half | None, pack: Pack, epoch: int) -> Inputs:
+    def inputs(self, half: Half | None, pack: Pack, epoch: int, mixing: Mixing | None = None) -> Inputs:
         """What an epoch trains on: augmented images, or the cached outputs of one draw (each epoch the next one, in turn)."""
         if half is None or self.draws is None:
-            return AugmentedInputs(pack.pixels, self.run.settings, self.run.policy, epoch)
+            return AugmentedInputs(pack.pixels, self.run.settings, self.run.policy, epoch, mixing)
         return self._augmented(half, pack, epoch % self.draws)
 
     def features(self, half: Half, pack: Pack) -> list[Outputs]:
