@@ -66,7 +66,7 @@ def _training(folds: FoldTable, pack: Pack, fold: int) -> np.ndarray:
 
 def _write(context: Context, shown: Shown, name: str, fold: int) -> Path:
     path = context.places.preview(name)
-    title = [f"{name} on {context.dataset}, fold {fold}: what training sees", _said(shown)]
+    title = [f"{name} on {context.dataset}, fold {fold}: what training sees", *_said(shown)]
     meanings = list(context.settings.classes.values())
     columns, lines = _sheet(shown, meanings)
     write_picture(contact_sheet(title, columns, lines), path)
@@ -74,12 +74,12 @@ def _write(context: Context, shown: Shown, name: str, fold: int) -> Path:
     return path
 
 
-def _said(shown: Shown) -> str:
+def _said(shown: Shown) -> list[str]:
     augment, field = shown.settings.augment, shown.settings.input
     names = ", ".join(name for transform in shown.policy for name in transform)
     policy = f"policy {augment.policy} ({names})" if isinstance(augment.policy, str) else f"policy {names or 'none'}"
     mixed = f"mix {augment.mix}" + (f" of {augment.mix_share:.0%}" if augment.mix != "none" else "")
-    return f"{policy}; mirror {augment.mirror}; {mixed}; {field.pack} cut to {field.size}, {field.crop}"
+    return [policy, f"mirror {augment.mirror}; {mixed}; {field.pack} cut to {field.size}, {field.crop}"]
 
 
 def _sheet(shown: Shown, meanings: list[str]) -> tuple[list[str], list[Line]]:

@@ -48,7 +48,9 @@ def contact_sheet(title: list[str], columns: list[str], lines: list[Line]) -> np
     sheet = Image.new("RGB", size, "white")
     for number, text in enumerate(title):
         y = GAP if number == 0 else GAP + TITLE + 6 + (number - 1) * (TEXT + 5)
-        _write(sheet, (GAP, y), Caption(text, "quiet" if number else "plain"), size[0], TEXT if number else TITLE)
+        _write(
+            sheet, (GAP, y), Caption(text, "quiet" if number else "plain"), size[0] - 2 * GAP, TEXT if number else TITLE
+        )
     for number, text in enumerate(columns):
         _write(sheet, (margin + number * (WIDTH + GAP), top - TEXT - 7), Caption(text, "quiet"), WIDTH)
     for number, line in enumerate(lines):
