@@ -28,7 +28,7 @@ CLIENT  := .venv-kaggle/.installed
 TORCH   := .venv-torch/.installed
 DEMO    := @$(MAKE) --no-print-directory DATASET=drawn DATA= RUN= SET= FOLD= VIEWS= BLEND= BALANCE= NEIGHBOURS= CALIBRATE= CLIP= SIZE= SEED= FORCE= DRIVERS= TEST_DRIVERS= CLIPS= FRAMES=
 
-.PHONY: help doctor setup demo data sample subset folds pack train features best levers study pseudo final predict views ensemble blends neighbours submissions check submit score \
+.PHONY: help doctor setup demo data sample subset folds pack preview train features best levers study pseudo final predict views ensemble blends neighbours submissions check submit score \
         backbones layers convert classify test test-all test-torch test-kills test-size docs lint clean
 
 help: ## this list
@@ -157,6 +157,11 @@ folds/$(DATASET).csv: | setup
 pack: setup | folds/$(DATASET).csv ## pack the photos into HDF5, at SIZE or as MODEL asks
 	$(DW) pack $(DATA_OPT) $(call option,size,SIZE) $(call option,model,MODEL) $(call option,set,SET) $(call flag,force,FORCE) \
 	  $(call flag,skip-broken,SKIP_BROKEN)
+
+preview: setup | folds/$(DATASET).csv ## draw what training by MODEL (or a RUN, as it was begun) sees into build/<dataset>/preview
+	$(if $(or $(RUN),$(MODEL)),,$(error make preview needs MODEL=<name> or RUN=<name>))
+	$(if $(MODEL),$(DW) pack $(DATA_OPT) --model "$(MODEL)" $(call option,set,SET) $(call flag,skip-broken,SKIP_BROKEN))
+	$(DW) preview $(DATA_OPT) $(call option,model,MODEL) $(call option,run,RUN) $(call option,set,SET) $(call option,fold,FOLD)
 
 train: need-MODEL setup | folds/$(DATASET).csv ## train every fold of MODEL that is not finished, and predict
 	$(DW) pack $(DATA_OPT) --model "$(MODEL)" $(call option,set,SET) $(call flag,skip-broken,SKIP_BROKEN)

@@ -443,7 +443,7 @@ SETTINGS = [
     Case("Settings", "too small for the backbone", lambda p: None, with_set("input.size=20x20"), "at least 32 px"),
     Case("Settings", "random weights frozen", lambda p: None, with_set('train.stages=[{"freeze_until":"head"}]'), "random layers would stay random"),
     Case("Settings", "SET without a value", lambda p: None, with_set("train.epochs"), "expected key=value"),
-    Case("Settings", "no such policy", lambda p: None, with_set("augment.policy=lite"), "expected one of light"),
+    Case("Settings", "no such policy", lambda p: None, with_set("augment.policy=lite"), "did you mean light"),
     Case("Settings", "policy: no such transform", policy("- Afine: {}"), TRAIN, "did you mean Affine"),
     Case("Settings", "policy: a wrong keyword", policy("- Affine: {rotat: 3}"), TRAIN, "rotat"),
     Case("Settings", "policy: mirrors", policy("- HorizontalFlip: {}"), TRAIN, "mirrors without moving left/right labels"),

@@ -21,8 +21,8 @@ from driverwatch.models.halves import Cut, Frozen, Tail, last_cut
 from driverwatch.settings import ModelSettings, PredictSettings
 from driverwatch.training import fold as folds
 from driverwatch.training import trunk_cache
-from driverwatch.training.batches import AugmentedInputs
 from driverwatch.training.fold import Rows, train_fold
+from driverwatch.training.inputs import AugmentedInputs
 from driverwatch.training.pseudo import Lesson
 from driverwatch.training.run import Run
 from driverwatch.training.trunk_cache import TrunkCache, augmented_draw, view_draw

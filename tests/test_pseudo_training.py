@@ -14,8 +14,9 @@ from driverwatch.artifacts import read_json
 from driverwatch.data.pack import Pack
 from driverwatch.inference.paths import prediction_path
 from driverwatch.settings import ModelSettings, PredictSettings
-from driverwatch.training.batches import AugmentedInputs, Joined, TrainingBatches, class_weights
+from driverwatch.training.batches import TrainingBatches, class_weights
 from driverwatch.training.fold import train_fold
+from driverwatch.training.inputs import AugmentedInputs, Joined
 from driverwatch.training.pseudo import Lesson
 from driverwatch.training.rows import Rows
 from driverwatch.training.run import Run
@@ -52,7 +53,7 @@ def history(run: Run, number: int = 0) -> list[dict[str, str]]:
 def batches(run: Run, packs: dict[str, Pack], rows: Rows, epoch: int = 0) -> Iterator[tuple[np.ndarray, ...]]:
     """Rows, images, targets and weights of an epoch's batches."""
     images = [AugmentedInputs(packs["train"].pixels, run.settings, run.policy, epoch)]
-    images.append(AugmentedInputs(packs["test"].pixels, run.settings, run.policy, epoch, COUNT))
+    images.append(AugmentedInputs(packs["test"].pixels, run.settings, run.policy, epoch, first=COUNT))
     targets = rows.targets(packs["train"].labels, CLASSES)
     made = TrainingBatches(Joined(*images, COUNT), rows.shown(COUNT), targets, run.settings, SWAP, epoch, COUNT)
     for step in range(len(made)):
@@ -69,7 +70,7 @@ def test_an_epoch_shows_labelled_and_taken_images_and_changes_nothing_for_labell
     assert sorted(shown) == [*ROWS.training, *(COUNT + TAUGHT.rows)]
     alone = AugmentedInputs(packs["train"].pixels, run.settings, run.policy, 0)(ROWS.training)[0]
     assert all(np.array_equal(shown[row], image) for row, image in zip(ROWS.training, alone, strict=True))
-    others = AugmentedInputs(packs["test"].pixels, run.settings, run.policy, 0, COUNT)(TAUGHT.rows)[0]
+    others = AugmentedInputs(packs["test"].pixels, run.settings, run.policy, 0, first=COUNT)(TAUGHT.rows)[0]
     assert all(np.array_equal(shown[COUNT + row], image) for row, image in zip(TAUGHT.rows, others, strict=True))
 
 

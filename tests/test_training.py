@@ -20,8 +20,9 @@ from driverwatch.models.classifier import build
 from driverwatch.models.state import load_state
 from driverwatch.settings import ModelSettings, PredictSettings
 from driverwatch.training import fold as folds
-from driverwatch.training.batches import AugmentedInputs, TrainingBatches, class_weights, followed, one_hot
+from driverwatch.training.batches import TrainingBatches, class_weights, followed, one_hot
 from driverwatch.training.fold import Rows, train_fold
+from driverwatch.training.inputs import AugmentedInputs
 from driverwatch.training.run import Run
 from driverwatch.training.stages import plan, schedule
 from driverwatch.typed_yaml import parse
@@ -286,3 +287,20 @@ def test_a_torn_bundle_is_refused_in_one_sentence(tmp_path: Path, packs: dict[st
 def test_a_diverged_training_says_so(tmp_path: Path, packs: dict[str, Pack]) -> None:
     with pytest.raises(InputError, match=r"the loss became .*; lower the learning rate"):
         trained(run_of(tmp_path, optimizer="sgd", learning_rate=10.0, weight_decay=1e30, epochs=3), packs)
+
+
+@pytest.mark.parametrize("mix", ["mixup", "cutmix", "splice"])
+def test_mixing_repeats_and_goes_on_after_a_kill(
+    tmp_path: Path, packs: dict[str, Pack], monkeypatch: pytest.MonkeyPatch, mix: str
+) -> None:
+    def mixed(name: str, mix: str, **train: object) -> Run:
+        run = run_of(tmp_path / name, epochs=2, **train)
+        augment = run.settings.augment.model_copy(update={"mix": mix, "mirror": "swap"})
+        return replace(run, settings=run.settings.model_copy(update={"augment": augment}))
+
+    whole = trained(mixed("one", mix, workers=1), packs)
+    broken = mixed("broken", mix, workers=3)
+    with killed_after(1, monkeypatch):
+        trained(broken, packs)
+    assert same(whole, trained(broken, packs))
+    assert not same(whole, trained(mixed("plain", "none"), packs))

@@ -75,6 +75,9 @@ class Places:
     def pack(self, size: str) -> Path:
         return self.build / "pack" / size
 
+    def preview(self, name: str) -> Path:
+        return self.build / "preview" / f"{plain_name(name, 'RUN')}.png"
+
     def run(self, run: str) -> Path:
         return self.runs / plain_name(run, "RUN")
 

@@ -61,7 +61,39 @@ Boundary = Annotated[str | int | float | None, BeforeValidator(_boundary)]
 Penalties = Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
 Factor = Annotated[float, Field(gt=0, le=1000)]
 Clip = Annotated[float | str, BeforeValidator(_clip)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+Name = Annotated[str, Field(pattern=f"^{NAME}$", max_length=100)]
+
+
+def transforms(content: object) -> list[dict[str, dict[str, Any]]]:
+    """A policy's list of one transform each as plain data; keywords left out are {}.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if not isinstance(content, list) or not all(map(_is_transform, content)):
+        raise ValueError("expected a list of one transform each, like `- Affine: {rotate: [-5, 5], p: 0.5}`")
+    return [{name: keywords or {} for name, keywords in transform.items()} for transform in content]
+
+
+def _is_transform(entry: object) -> bool:
+    """Whether it is one name and its keywords, or none."""
+    if not isinstance(entry, dict) or len(entry) != 1:
+        return False
+    ((name, keywords),) = entry.items()
+    named = isinstance(keywords, dict) and all(isinstance(keyword, str) for keyword in keywords)
+    return isinstance(name, str) and (keywords is None or named)
+
+
+def _policy(content: object) -> object:
+    if content is None or (isinstance(content, str) and re.fullmatch(NAME, content)):
+        return content
+    if isinstance(content, str):
+        raise ValueError("must be the name of a file in configs/policies, or a list of transforms")
+    return transforms(content)
+
+
+Policy = Annotated[str | list[dict[str, dict[str, Any]]] | None, BeforeValidator(_policy)]
 
 
 def pixels(size: str) -> tuple[int, int]:
@@ -79,8 +111,24 @@ class InputSettings(Strict):
 
 
 class AugmentSettings(Strict):
-    policy: Name | None = None  # a file in configs/policies
+    policy: Policy = None  # a file in configs/policies, or the list of transforms itself
     mirror: Literal["none", "keep", "swap"] = "none"  # half the images; labels kept, or c1/c3-like pairs swapped
+    mix: Literal["none", "mixup", "cutmix", "splice"] = "none"  # images made of two of the fold's: vision/mix.py
+    mix_share: Annotated[float, Field(gt=0, le=1)] = 0.5  # of the training images in each epoch
+    mix_alpha: Annotated[float, Field(ge=0.01, le=100)] | None = (
+        None  # of the Beta(alpha, alpha) that shares come from; null: the papers' for ImageNet, 0.2 for mixup, 1 for cutmix
+    )
+
+    @property
+    def beta(self) -> float:
+        """`mix_alpha`, or its default for this kind of mixing."""
+        return self.mix_alpha or {"mixup": 0.2}.get(self.mix, 1.0)
+
+    @model_validator(mode="after")
+    def _fits(self) -> "AugmentSettings":
+        if self.mix_alpha is not None and self.mix not in ("mixup", "cutmix"):
+            raise ValueError(f"mix_alpha belongs to mix: mixup or cutmix, got mix: {self.mix}; leave it out")
+        return self
 
 
 class HeadSettings(Strict):
@@ -222,8 +270,12 @@ class TrainSettings(Strict):
     @property
     def planned(self) -> list[int]:
         """Epochs of each stage, as far as it goes."""
-        epochs = [1 if stage.fit == "logistic" else stage.epochs or self.epochs for stage in self.stages]
+        epochs = [self.epochs_of(stage) for stage in self.stages]
         return [*epochs[:-1], self.stop_after or epochs[-1]]
+
+    def epochs_of(self, stage: Stage) -> int:
+        """Epochs that a stage's schedule is made for; a head that is solved for counts as one."""
+        return 1 if stage.fit == "logistic" else stage.epochs or self.epochs
 
     @property
     def looks_at_held_out(self) -> bool:
@@ -271,6 +323,11 @@ class ModelSettings(Strict):
         if self.weights == "none" and self.train.stages[0].freeze_until is not None:
             raise ValueError(
                 "train.stages.0.freeze_until must be null with weights: none (random layers would stay random)"
+            )
+        if self.augment.mix != "none" and self.train.cache_trunk is not None:
+            raise ValueError(
+                f"augment.mix: {self.augment.mix} needs train.cache_trunk: null (every fold shares the cached images, and a mixed "
+                "one would carry held-out drivers into training)"
             )
         if self.head.dense and any(stage.fit == "logistic" for stage in self.train.stages):
             raise ValueError("fit: logistic solves for a softmax alone; head.dense must be empty, or fit: gradient")

@@ -16,8 +16,29 @@ from driverwatch.cli.options import (
     model_settings,
     predict_settings,
 )
+from driverwatch.errors import InputError
 
 app = typer.Typer()
+
+
+@app.command()
+def preview(
+    model: Annotated[str | None, typer.Option(help="whose settings")] = None,
+    run: Annotated[str | None, typer.Option(help="a run that was begun; beside a model: the sheet's name")] = None,
+    dataset: Dataset = "statefarm",
+    data: Data = None,
+    overrides: Overrides = "",
+    fold: Annotated[int, typer.Option(help="whose training photos")] = 0,
+) -> None:
+    """Draw what training sees of one photo per class, epoch by epoch."""
+    from driverwatch.steps.preview import preview_model, preview_run
+
+    if model is not None:
+        preview_model(context_of(dataset, data), model_settings(model, overrides), run or model, fold)
+    elif run is None or overrides:
+        raise InputError("preview: expected MODEL=<model> with any SET=, or RUN=<run> alone, as it was begun")
+    else:
+        preview_run(context_of(dataset, data), run, fold)
 
 
 @app.command()

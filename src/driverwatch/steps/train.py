@@ -70,15 +70,20 @@ def _identity(
     weights: Path | None,
     learned_from: dict[str, Any] | None,
 ) -> dict[str, object]:
+    policy = read_augmentation(context, settings)
+    digests = {kind: pack.digest for kind, pack in packs.items()}
+    found = weight_files.identity(settings, weights)
+    return runs.identity(settings, context.settings, policy, folds.digest, digests, found, learned_from)
+
+
+def read_augmentation(context: Context, settings: ModelSettings) -> list[dict[str, dict[str, Any]]]:
+    """A model's policy as plain data; refuses mirroring that needs pairs of classes which the data set does not name."""
     if settings.augment.mirror == "swap" and not context.settings.mirrored_pairs:
         raise InputError(
             f"augment.mirror: swap needs mirrored_pairs in configs/datasets/{context.dataset}.yaml; use keep or none"
         )
     Columns(context.settings.swap()).sets_of(settings.predict.views)
-    policy = read_policy(CONFIGS / "policies", settings.augment.policy)
-    digests = {kind: pack.digest for kind, pack in packs.items()}
-    found = weight_files.identity(settings, weights)
-    return runs.identity(settings, context.settings, policy, folds.digest, digests, found, learned_from)
+    return read_policy(CONFIGS / "policies", settings.augment.policy)
 
 
 def refuse_fold(fold: int | None, count: int) -> None:
@@ -129,7 +134,7 @@ def train_one_fold(
     from driverwatch.models import backend
 
     _end_with(leash)
-    run, folds, packs = _opened(context, name)
+    run, folds, packs = open_run(context, name)
     if run.finished(fold):
         raise InputError(f"{run.fold(fold)}: is finished; make train FORCE=1 FOLD={fold} trains it anew")
     backend.start()
@@ -143,7 +148,7 @@ def train_one_fold(
     train_fold(runs.with_workers(run, workers), fold, packs, rows, found, predict, context.places.trunks)
 
 
-def _opened(context: Context, name: str) -> tuple[runs.Run, FoldTable, dict[str, Pack]]:
+def open_run(context: Context, name: str) -> tuple[runs.Run, FoldTable, dict[str, Pack]]:
     """A run with the folds and packs it was begun with; others are refused."""
     run = runs.load(context.places.run(name))
     folds, packs = open_packs(context, run.settings.input.pack)
@@ -155,7 +160,7 @@ def predict(context: Context, name: str, options: PredictSettings, fold: int | N
     """Predict with an existing run's folds under other views; the settings are those the run was trained with."""
     from driverwatch.models import backend
 
-    run, folds, packs = _opened(context, name)
+    run, folds, packs = open_run(context, name)
     split = splits.of(run.settings.train, folds)
     refuse_fold(fold, split.count)
     run.columns.sets_of(options.views)  # what cannot be had is refused before Keras starts

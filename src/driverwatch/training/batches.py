@@ -1,63 +1,16 @@
-"""Training batches: what a step sees is a function of (seed, epoch, row), whatever the number of workers."""
+"""Training batches: inputs, label shares and weights of each step.
+
+Accuracy in training counts an image as right where its largest share is what the network finds likeliest: of mixed images, the
+larger part's class; it may then stay below the held-out accuracy.
+"""
 
 import os
-import threading
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
-import cv2
 import keras
 import numpy as np
 
 from driverwatch.settings import ModelSettings
-from driverwatch.vision.augment import Augmenter
-
-Inputs = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-"""Rows of a pack (B,) -> what the network takes (B, ...), and which of them are mirrored, bool (B,). Called by many threads."""
-
-
-class AugmentedInputs:
-    """One epoch's augmentation: rows -> uint8 (B, h, w, 3); seeded by (run seed, epoch, first + row)."""
-
-    def __init__(
-        self,
-        images: np.ndarray,
-        settings: ModelSettings,
-        policy: list[dict[str, dict[str, Any]]],
-        epoch: int,
-        first: int = 0,
-    ) -> None:
-        """Augment `images`, uint8 (N, H, W, 3), the whole pack, mapped."""
-        cv2.setNumThreads(1)
-        self.first = first
-        self.images, self.settings, self.policy, self.epoch = images, settings, policy, epoch
-        self._thread = threading.local()
-
-    def __call__(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        if not hasattr(self._thread, "augment"):  # one pipeline per thread: it carries random state
-            self._thread.augment = Augmenter(self.policy, self.settings.augment, self.settings.input)
-        seed = self.settings.train.seed
-        made = [self._thread.augment(self.images[row], (seed, self.epoch, self.first + int(row))) for row in rows]
-        return np.stack([image for image, _ in made]), np.array([mirrored for _, mirrored in made])
-
-
-@dataclass(frozen=True)
-class Joined:
-    """Two packs' inputs as one: rows 0..count-1 are the first's, and the second's follow."""
-
-    first: Inputs
-    second: Inputs
-    count: int
-
-    def __call__(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        late = rows >= self.count
-        if late.all() or not late.any():
-            return self.second(rows - self.count) if late.any() else self.first(rows)
-        parts = [self.first(rows[~late]), self.second(rows[late] - self.count)]
-        made, mirrored = (np.concatenate(both) for both in zip(*parts, strict=True))
-        back = np.argsort(np.argsort(late, kind="stable"))
-        return made[back], mirrored[back]
+from driverwatch.training.inputs import Inputs
 
 
 class TrainingBatches(keras.utils.PyDataset):

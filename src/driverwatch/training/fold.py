@@ -23,9 +23,10 @@ from driverwatch.models.freezing import freeze
 from driverwatch.models.state import load_state, write_state
 from driverwatch.settings import PredictSettings
 from driverwatch.terminal import say
-from driverwatch.training.batches import Inputs, TrainingBatches, class_weights, followed, one_hot
+from driverwatch.training.batches import TrainingBatches, class_weights, followed, one_hot
 from driverwatch.training.halving import Half, Halving
 from driverwatch.training.history import HistoryLog
+from driverwatch.training.inputs import Inputs, epoch_mixing
 from driverwatch.training.logistic import Sample, solve
 from driverwatch.training.outcome import write_predictions
 from driverwatch.training.rows import Rows
@@ -33,6 +34,7 @@ from driverwatch.training.run import Run, seeded
 from driverwatch.training.stages import StagePlan, check, plan, prepare, rate_factors
 from driverwatch.training.statistics import BATCHES, reestimate
 from driverwatch.training.trunk_cache import Outputs
+from driverwatch.vision.mix import Mixing
 from driverwatch.writing import locked, write_json
 
 
@@ -190,7 +192,8 @@ class FoldTraining:
         if self.half is not None and stage.settings.fit == "logistic":
             train = partial(self._solve, stage, self.halving.features(self.half, self.pack))
         else:
-            train = partial(self._descend, stage, self._inputs())
+            mixing = epoch_mixing(self.run.settings, self.pack, self.rows.training, progress.epoch)
+            train = partial(self._descend, stage, self._inputs(mixing), self._targets(mixing))
         begun, cpu = time.monotonic(), time.process_time()  # what frozen layers cost, once for all folds, lies behind
         loss, right = train()
         seconds = time.monotonic() - begun, time.process_time() - cpu
@@ -213,17 +216,24 @@ class FoldTraining:
         found, labels = self.centre(self.source, self.rows.held_out)["centre"], self.pack.labels[self.rows.held_out]
         return log_loss(found, labels), accuracy(found, labels)
 
-    def _inputs(self) -> Inputs:
+    def _inputs(self, mixing: Mixing | None) -> Inputs:
         if self.rows.lesson is None:
-            return self.halving.inputs(self.half, self.pack, self.progress.epoch)
-        return self.halving.joined(self.half, (self.pack, self.test), self.progress.epoch)
+            return self.halving.inputs(self.half, self.pack, self.progress.epoch, mixing=mixing)
+        return self.halving.joined(self.half, (self.pack, self.test), self.progress.epoch, mixing)
 
-    def _descend(self, stage: StagePlan, inputs: Inputs) -> tuple[float, float]:
-        """One epoch by gradient; training loss and accuracy."""
+    def _targets(self, mixing: Mixing | None) -> np.ndarray:
+        """Label shares of the pack's rows, and after them of pseudo-labelled ones, which are never mixed."""
+        if mixing is None:
+            return self.targets
+        labelled = len(self.pack.names)
+        return np.concatenate([mixing.targets(self.targets[:labelled]), self.targets[labelled:]])
+
+    def _descend(self, stage: StagePlan, inputs: Inputs, targets: np.ndarray) -> tuple[float, float]:
+        """One epoch by gradient on inputs and label shares (N, C); training loss and accuracy."""
         epoch, rows, run = self.progress.epoch, self.shown, self.run
         reseed(self.classifier, (self.settings.seed, epoch))
         labelled = len(self.pack.names)
-        batches = TrainingBatches(inputs, rows, self.targets, run.settings, run.swap, epoch, labelled)
+        batches = TrainingBatches(inputs, rows, targets, run.settings, run.swap, epoch, labelled)
         fitted = self.learner.fit(batches, shuffle=False, verbose=1 if sys.stdout.isatty() else 0).history
         if not math.isfinite(fitted["loss"][-1]):
             raise InputError(

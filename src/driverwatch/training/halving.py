@@ -12,11 +12,12 @@ from driverwatch.models.freezing import frozen_count
 from driverwatch.models.halves import Cut, Frozen, Tail, last_cut
 from driverwatch.settings import PredictSettings, ViewSet, pixels
 from driverwatch.terminal import say
-from driverwatch.training.batches import AugmentedInputs, Inputs, Joined
+from driverwatch.training.inputs import AugmentedInputs, Inputs, Joined
 from driverwatch.training.outcome import whole_predictor
 from driverwatch.training.run import Run
 from driverwatch.training.stages import StagePlan, untouched
 from driverwatch.training.trunk_cache import Outputs, TrunkCache, augmented_draw, view_draw
+from driverwatch.vision.mix import Mixing
 from driverwatch.vision.views import View, view_set
 
 
@@ -55,20 +56,22 @@ class Halving:
         dtype = self.run.settings.train.cache_dtype if cut.layer else "float32"
         return Half(cut, Tail(self.classifier, cut), TrunkCache(self.trunks, frozen_half, dtype))
 
-    def inputs(self, half: Half | None, pack: Pack, epoch: int, first: int = 0) -> Inputs:
+    def inputs(self, half: Half | None, pack: Pack, epoch: int, first: int = 0, mixing: Mixing | None = None) -> Inputs:
         """What an epoch trains on: augmented images, or the cached outputs of one draw (each epoch the next one, in turn).
 
         Args:
             first: what the seeds of augmentation number the pack's first row.
+            mixing: the epoch's, of this pack's images.
         """
         if half is None or self.draws is None:
-            return AugmentedInputs(pack.pixels, self.run.settings, self.run.policy, epoch, first)
+            return AugmentedInputs(pack.pixels, self.run.settings, self.run.policy, epoch, mixing, first)
         return self._augmented(half, pack, epoch % self.draws, first)
 
-    def joined(self, half: Half | None, packs: tuple[Pack, Pack], epoch: int) -> Inputs:
-        """The same of two packs: rows of the second are numbered from where the first's end."""
+    def joined(self, half: Half | None, packs: tuple[Pack, Pack], epoch: int, mixing: Mixing | None) -> Inputs:
+        """The same of two packs: rows of the second are numbered from where the first's end; `mixing` is of the first's."""
         count = len(packs[0].names)
-        return Joined(self.inputs(half, packs[0], epoch), self.inputs(half, packs[1], epoch, count), count)
+        first = self.inputs(half, packs[0], epoch, mixing=mixing)
+        return Joined(first, self.inputs(half, packs[1], epoch, count), count)
 
     def features(self, half: Half, pack: Pack) -> list[Outputs]:
         """What logistic regression is fitted on: the centre view, or with `train.cache_trunk` every draw."""

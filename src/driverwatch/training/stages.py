@@ -44,8 +44,8 @@ def plan(settings: ModelSettings) -> list[StagePlan]:
     plans: list[StagePlan] = []
     train, default = settings.train, "train" if settings.weights == "none" else "frozen"
     for number, stage in enumerate(train.stages):
-        epochs = 1 if stage.fit == "logistic" else stage.epochs or train.epochs
         rate = stage.learning_rate or train.learning_rate
+        epochs = train.epochs_of(stage)
         plans.append(StagePlan(number, stage, epochs, rate, stage.normalization or default, train.planned[number]))
     return plans
 

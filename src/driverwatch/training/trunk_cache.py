@@ -21,7 +21,7 @@ from driverwatch.errors import InputError
 from driverwatch.hdf5 import created, opened
 from driverwatch.models.halves import Frozen
 from driverwatch.terminal import track
-from driverwatch.training.batches import AugmentedInputs, Inputs
+from driverwatch.training.inputs import AugmentedInputs, Inputs
 from driverwatch.training.run import Run
 from driverwatch.vision.views import View, cut
 from driverwatch.writing import locked, replacing, write_json
@@ -54,10 +54,13 @@ def augmented_draw(run: Run, epoch: int, first: int = 0) -> Draw:
     libraries = {
         name: provenance()["versions"].get(name) for name in ("albumentations", "opencv-python-headless", "numpy")
     }
-    augmentation = [settings.input.model_dump(), settings.augment.model_dump(), run.policy]
+    augment = settings.augment.model_dump(include={"policy", "mirror"})  # nothing mixed is ever cached
+    augmentation = [settings.input.model_dump(), augment, run.policy]
     decisive = [*augmentation, settings.train.seed, epoch, libraries]
     decisive += [first] if first else []
-    return Draw(f"draw{epoch}", decisive, lambda images: AugmentedInputs(images, settings, run.policy, epoch, first))
+    return Draw(
+        f"draw{epoch}", decisive, lambda images: AugmentedInputs(images, settings, run.policy, epoch, first=first)
+    )
 
 
 @dataclass(frozen=True)
