@@ -28,7 +28,7 @@ CLIENT  := .venv-kaggle/.installed
 TORCH   := .venv-torch/.installed
 DEMO    := @$(MAKE) --no-print-directory DATASET=drawn DATA= RUN= SET= FOLD= VIEWS= BLEND= BALANCE= NEIGHBOURS= CALIBRATE= CLIP= SIZE= SEED= FORCE= DRIVERS= TEST_DRIVERS= CLIPS= FRAMES=
 
-.PHONY: help doctor setup demo data sample subset folds pack preview train features best levers study pseudo final predict views ensemble blends neighbours submissions check submit score \
+.PHONY: help doctor setup demo data sample subset folds pack preview train features best levers study pseudo teach final predict views ensemble blends neighbours submissions check submit score \
         backbones layers convert classify test test-all test-torch test-kills test-size docs lint clean
 
 help: ## this list
@@ -82,6 +82,7 @@ CONVERTING      = $(filter convert,$(MAKECMDGOALS))
 EXPECTED_MODEL  = one of: $(if $(CONVERTING),googlenet squeezenet_torch squeezenet_v1_1,$(basename $(notdir $(wildcard configs/models/*.yaml))))
 EXPECTED_FEATURES = models in configs/models like mobilenet_v2:block_13_expand_relu:2x2
 EXPECTED_SOURCE = the folder of the full download
+EXPECTED_NAME   = what the ensemble of teachers is called
 EXPECTED_RUN    = the name of a trained run
 EXPECTED_FILE   = $(if $(CONVERTING),a PyTorch checkpoint (.pth),a submission CSV)
 EXPECTED_WEIGHTS = the folder of local weights
@@ -198,6 +199,10 @@ views: need-RUN setup ## log loss and cost of every view set that RUN has predic
 ensemble: setup ## blend MODELS into submissions/<dataset>/NAME.csv
 	$(DW) ensemble $(DATA_OPT) $(call option,models,MODELS) $(call option,name,NAME) $(call option,views,VIEWS) $(call option,fold,FOLD) \
 	  $(call option,blend,BLEND) $(call option,balance,BALANCE) $(call option,neighbours,NEIGHBOURS) $(call option,calibrate,CALIBRATE) $(call option,clip,CLIP)
+
+teach: need-NAME setup ## keep what MODELS, put together as in an ensemble, make of images without labels: SET="train.pseudo.taught=NAME"
+	$(DW) teach "$(NAME)" $(DATA_OPT) $(call option,models,MODELS) $(call option,views,VIEWS) $(call option,blend,BLEND) \
+	  $(call option,balance,BALANCE) $(call option,neighbours,NEIGHBOURS) $(call option,calibrate,CALIBRATE)
 
 blends: setup ## every blend and calibration of MODELS: loss where fitted, loss on drivers left out, reliability
 	$(DW) blends $(DATA_OPT) $(call option,models,MODELS) $(call option,views,VIEWS)

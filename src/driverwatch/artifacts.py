@@ -54,6 +54,10 @@ class Places:
         """A reliability curve."""
         return self.build / "calibration" / f"{name}.png"
 
+    def taught(self, name: str) -> Path:
+        """What teachers make of images without labels, for students."""
+        return self.build / "taught" / plain_name(name, "NAME")
+
     @property
     def trunks(self) -> Path:
         """What frozen layers made of the packed images, for any run."""

@@ -25,13 +25,15 @@ class RecipeSettings(Strict):
     """`configs/recipes/<dataset>.yaml`: runs, trained in this order, and the submissions that are made of them."""
 
     runs: Annotated[dict[Name, RunSettings], Field(min_length=1)]
+    taught: Annotated[dict[Name, EnsembleSettings], Field(default_factory=dict)]  # for runs with `train.pseudo.taught`
     submissions: Annotated[dict[Name, EnsembleSettings], Field(min_length=1)]
 
     @model_validator(mode="after")
     def _fits(self) -> "RecipeSettings":
-        for name, submission in self.submissions.items():
-            if strangers := [run for run in submission.runs if run not in self.runs]:
-                raise ValueError(f"submissions.{name}.runs must be of this recipe's runs, got {', '.join(strangers)}")
+        for kind, sides in (("submissions", self.submissions), ("taught", self.taught)):
+            for name, side in sides.items():
+                if strangers := [run for run in side.runs if run not in self.runs]:
+                    raise ValueError(f"{kind}.{name}.runs must be of this recipe's runs, got {', '.join(strangers)}")
         return self
 
 

@@ -211,9 +211,12 @@ class SplitSettings(Strict):
 
 
 class PseudoSettings(Strict):
-    """Test images with what finished runs, the teachers, make of them, learnt from beside the labelled images."""
+    """Images without labels with what teachers make of them, learnt from beside the labelled images."""
 
-    runs: Annotated[list[Name], Field(min_length=1)]  # teachers: their mean counts
+    runs: list[Name] = []  # finished runs as teachers: their mean counts
+    taught: Name | None = None  # or what `make teach` wrote under this name: runs blended, balanced, smoothed
+    # of a fold's held-out drivers too (or alone) the student sees the images, never a label: as it does of test drivers
+    images: Literal["test", "held_out", "both"] = "test"
     views: Literal["auto", "centre", "five_crop", "ten_crop"] = "auto"  # as in ensembles
     kind: Literal["soft", "hard"] = "soft"  # the teachers' probabilities, or their first choice as if it were true
     threshold: Annotated[float, Field(ge=0, le=1)] = 0.0  # least top probability of an image that is taken; 0 takes all
@@ -225,6 +228,8 @@ class PseudoSettings(Strict):
     def _once(self) -> "PseudoSettings":
         if len(set(self.runs)) < len(self.runs):
             raise ValueError("runs must name each teacher once")
+        if bool(self.runs) == bool(self.taught):
+            raise ValueError("must have either runs or taught")
         return self
 
 
@@ -263,6 +268,8 @@ class TrainSettings(Strict):
             raise ValueError("stop_after must be at most the last stage's epochs, and needs fit: gradient there")
         if self.splits.kind == "all" and self.looks_at_held_out:
             raise ValueError("splits: all holds nobody out; select must be last, and patience null")
+        if self.pseudo and self.pseudo.images != "test" and self.splits.kind == "all":
+            raise ValueError("splits: all holds nobody out; pseudo.images must be test")
         if self.pseudo and all(stage.fit == "logistic" for stage in self.stages):
             raise ValueError("pseudo needs a stage with fit: gradient; logistic regression takes labelled images alone")
         return self

@@ -49,6 +49,26 @@ def ensemble(
 
 
 @app.command()
+def teach(
+    name: str,
+    models: Models = "",
+    dataset: Dataset = "statefarm",
+    data: Data = None,
+    views: str | None = None,
+    blend: str | None = None,
+    balance: str | None = None,
+    neighbours: str | None = None,
+    calibrate: str | None = None,
+) -> None:
+    """Keep what runs, put together as in an ensemble, make of images without labels, for students to learn from."""
+    from driverwatch.steps.teach import teach as step
+
+    chosen = None if views is None else one_view_set(views)
+    changes = changes_of(blend, balance, neighbours, calibrate, None)
+    step(context_of(dataset, data), models.split(), name, chosen, changes)
+
+
+@app.command()
 def blends(
     models: Models = "",
     dataset: Dataset = "statefarm",

@@ -114,7 +114,7 @@ def write_levers(context: Context, training: bool, weights: Path | None) -> None
     """
     settings = load(LeversSettings, CONFIGS / "levers", context.dataset)
     if training:
-        train_runs(replace(context, places=replace(context.places, study=STUDY)), settings.runs, weights)
+        train_runs(replace(context, places=replace(context.places, study=STUDY)), settings.runs, weights, {})
     table, parts, missing = Table(context, settings, weights), [], list[str]()
     for kind, rows in settings.rows.items():
         lines = []

@@ -1,15 +1,18 @@
 """A recipe: from photos and weights to the submissions it names, going on from whatever is built."""
 
 from pathlib import Path
+from typing import Any
 
+from driverwatch.artifacts import read_json
 from driverwatch.errors import InputError
 from driverwatch.models import weights as weight_files
 from driverwatch.recipe_settings import RecipeSettings, RunSettings
-from driverwatch.settings import ChainSettings, EnsembleSettings, ModelSettings
+from driverwatch.settings import ChainSettings, EnsembleSettings, ModelSettings, ViewSet
 from driverwatch.steps.context import CONFIGS, Context
 from driverwatch.steps.prepare import make_packs
 from driverwatch.steps.spaces import make_features
-from driverwatch.steps.submit import make_ensemble
+from driverwatch.steps.submit import make_ensemble, members_of
+from driverwatch.steps.teach import identity, teach
 from driverwatch.steps.train import train
 from driverwatch.terminal import say
 from driverwatch.typed_yaml import load
@@ -18,27 +21,50 @@ from driverwatch.typed_yaml import load
 def make_best(context: Context, weights: Path | None) -> None:
     """Train what is not finished of `configs/recipes/<dataset>.yaml`, then write its submissions."""
     recipe = load(RecipeSettings, CONFIGS / "recipes", context.dataset)
-    train_runs(context, recipe.runs, weights)
-    for text in dict.fromkeys(text for made in recipe.submissions.values() for text in made.features):
-        make_features(context, text, weights)
+    train_runs(context, recipe.runs, weights, recipe.taught)
     for name, made in recipe.submissions.items():
-        ensemble(context, name, made)
+        make_ensemble(context, made.runs, name, *_put_together(context, made, weights))
     say(f"{context.places.submissions}: {', '.join(recipe.submissions)}; next: make submit FILE=... MESSAGE=...")
 
 
-def ensemble(context: Context, name: str, made: EnsembleSettings) -> None:
-    chain = made.model_dump(include=set(ChainSettings.model_fields))
-    make_ensemble(context, made.runs, name, None if made.views == "auto" else made.views, None, chain)
+def _put_together(
+    context: Context, made: EnsembleSettings, weights: Path | None
+) -> tuple[ViewSet | None, None, dict[str, Any]]:
+    """View set, fold and chain of an ensemble, as `make_ensemble` takes them, once the features it asks for are there."""
+    for text in made.features:
+        make_features(context, text, weights)
+    return None if made.views == "auto" else made.views, None, made.model_dump(include=set(ChainSettings.model_fields))
 
 
-def train_runs(context: Context, wanted: dict[str, RunSettings], weights: Path | None) -> None:
-    """Pack for, train and predict with every run that is not finished, in turn."""
+def train_runs(
+    context: Context, wanted: dict[str, RunSettings], weights: Path | None, taught: dict[str, EnsembleSettings]
+) -> None:
+    """Pack for, train and predict with every run that is not finished, in turn.
+
+    Args:
+        taught: what is put together for runs that learn from it, once the runs before them are finished.
+    """
     settings = {name: load(ModelSettings, CONFIGS / "models", run.model, run.set) for name, run in wanted.items()}
     refuse_misfits(settings, weights)
     for size in {made.input.pack for made in settings.values()}:
         make_packs(context, size, None, "", False, False)
     for name, made in settings.items():
+        asked = made.train.pseudo.taught if made.train.pseudo else None
+        if asked in taught and not _is_there(context, asked, taught[asked]):
+            views, _, chain = _put_together(context, taught[asked], weights)
+            teach(context, taught[asked].runs, asked, views, chain)
         train(context, made, name, weights, None, False)
+
+
+def _is_there(context: Context, name: str, made: EnsembleSettings) -> bool:
+    """Whether teachers have spoken already, by the weights they have now, put together in this way."""
+    path = context.places.taught(name) / "manifest.json"
+    if not path.is_file():
+        return False
+    kept, chain = read_json(path), made.model_dump(include=set(ChainSettings.model_fields))
+    views = None if made.views == "auto" else made.views
+    members, folds, _, settings = members_of(context, made.runs, name, views, chain)
+    return bool(kept.get("identity") == identity(members, folds) and kept.get("chain") == settings.model_dump())
 
 
 def refuse_misfits(wanted: dict[str, ModelSettings], weights: Path | None) -> None:

@@ -105,7 +105,7 @@ def _make_ensemble(
     context: Context, names: list[str], name: str, views: ViewSet | None, fold: int | None, changes: dict[str, Any]
 ) -> None:
     start, path = time.monotonic(), context.places.submission(name)
-    members, folds, pack, settings = _members(context, names, name, views, changes)
+    members, folds, pack, settings = members_of(context, names, name, views, changes)
     for member in members:
         refuse_fold(fold, member.run.settings.train.splits.fits(folds.count))
     sample = competition.read_sample_submission(context.settings, context.data)
@@ -202,9 +202,10 @@ def selected_on(members: list[runs.Run]) -> list[str]:
     return [run.name for run in members if run.looks_at_held_out]
 
 
-def _members(
+def members_of(
     context: Context, names: list[str], name: str, views: ViewSet | None, changes: dict[str, Any]
 ) -> tuple[list[Member], FoldTable, Pack, ChainSettings]:
+    """Who takes part in an ensemble, those with out-of-fold rows first, and how they are put together."""
     recipe, kept = CONFIGS / "ensembles" / f"{name}.yaml", {}
     if not names and recipe.is_file():
         settings = load(EnsembleSettings, recipe.parent, name)

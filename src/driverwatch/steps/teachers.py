@@ -1,6 +1,6 @@
-"""The finished runs that teach another one by pseudo-labels, opened and checked."""
+"""Who teaches a run by pseudo-labels: finished runs, or what `make teach` made of some; opened and checked."""
 
-from driverwatch.artifacts import plain_name
+from driverwatch.artifacts import plain_name, read_json
 from driverwatch.data import splits
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
@@ -8,13 +8,14 @@ from driverwatch.errors import InputError
 from driverwatch.settings import ModelSettings
 from driverwatch.steps.context import Context, open_packs
 from driverwatch.training import run as runs
+from driverwatch.training.pseudo import RunTeacher, TaughtTeacher, Teacher, views_of
 from driverwatch.training.run import Run
 
 
 def teachers(
     context: Context, settings: ModelSettings, student: str, folds: FoldTable, packs: dict[str, Pack]
-) -> list[Run]:
-    """The runs that `train.pseudo` names.
+) -> list[Teacher]:
+    """Whom `train.pseudo` names.
 
     Raises:
         InputError: one that is not there, not finished, on other folds, classes or test images, or that was trained on
@@ -22,12 +23,43 @@ def teachers(
     """
     if settings.train.pseudo is None:
         return []
-    return [_checked(context, settings, student, name, folds, packs) for name in settings.train.pseudo.runs]
+    for name in settings.train.pseudo.runs:
+        _check(context, settings, student, name, folds, packs)
+    if settings.train.pseudo.taught and settings.train.splits.kind == "subsets":
+        raise InputError("train.pseudo.taught: was made by folds, and drawn subsets hold others out; name runs instead")
+    return opened(context, settings, folds)
 
 
-def _checked(
+def opened(context: Context, settings: ModelSettings, folds: FoldTable) -> list[Teacher]:
+    """The same without looking at packs: for a fold's process, whose run was begun by `teachers`."""
+    asked = settings.train.pseudo
+    if asked is None:
+        return []
+    if asked.taught:
+        return [open_taught(context, asked.taught, folds)]
+    found = [runs.load(context.places.run(plain_name(name, "train.pseudo.runs"))) for name in asked.runs]
+    return [RunTeacher(run, views_of(run, asked), folds.count) for run in found]
+
+
+def open_taught(context: Context, name: str, folds: FoldTable) -> TaughtTeacher:
+    """What `make teach NAME=` wrote.
+
+    Raises:
+        InputError: not there, or made on other folds.
+    """
+    folder = context.places.taught(name)
+    if not (folder / "manifest.json").is_file():
+        raise InputError(f"train.pseudo.taught: {folder} is not there; make teach NAME={name} MODELS=... writes it")
+    made = read_json(folder / "manifest.json")
+    if made.get("folds") != folds.digest:
+        raise InputError(f"{folder}: was made on other folds than today's; make teach NAME={name} MODELS=... again")
+    facts = {"runs": made.get("runs"), "chain": made.get("chain"), "selected_on": bool(made.get("selected_on"))}
+    return TaughtTeacher(folder, folds.digest, folds.count, facts)
+
+
+def _check(
     context: Context, settings: ModelSettings, student: str, name: str, folds: FoldTable, packs: dict[str, Pack]
-) -> Run:
+) -> None:
     if name == student:
         raise InputError(f"train.pseudo.runs: {name} cannot teach itself; give the student another name with RUN=")
     teacher = runs.load(context.places.run(plain_name(name, "train.pseudo.runs")))
@@ -45,7 +77,6 @@ def _checked(
             f"{teacher.folder}: its pack holds other test images than {student}'s; make both packs alike (SKIP_BROKEN=)"
         )
     _refuse_informed(settings, student, teacher, folds)
-    return teacher
 
 
 def _refuse_informed(settings: ModelSettings, student: str, teacher: Run, folds: FoldTable) -> None:

@@ -14,7 +14,7 @@ from driverwatch.errors import InputError
 from driverwatch.models import weights as weight_files
 from driverwatch.settings import ModelSettings, PredictSettings
 from driverwatch.steps.context import CONFIGS, Context, open_packs
-from driverwatch.steps.teachers import teachers
+from driverwatch.steps.teachers import opened, teachers
 from driverwatch.terminal import say
 from driverwatch.training import pseudo
 from driverwatch.training import run as runs
@@ -42,7 +42,7 @@ def train(
     folds, packs = open_packs(context, settings.input.pack)
     count = splits.of(settings.train, folds).count
     refuse_fold(fold, count)
-    taught = pseudo.identity(teachers(context, settings, name, folds, packs), settings.train.pseudo, folds.count)
+    taught = pseudo.identity(teachers(context, settings, name, folds, packs), settings.train.pseudo)
     learned_from = {key: made for key, made in (("teachers", taught), ("epochs", epochs)) if made}
     wanted = _identity(context, settings, folds, packs, weights, learned_from or None)
     del packs  # each fold's process opens them itself
@@ -141,9 +141,9 @@ def train_one_fold(
     from driverwatch.training.fold import Rows, train_fold
 
     training, held_out = splits.of(run.settings.train, folds).rows(packs["train"].drivers, fold)
-    named = run.settings.train.pseudo.runs if run.settings.train.pseudo else []
-    there = [runs.load(context.places.run(teacher)) for teacher in named]
-    rows = Rows(training, held_out, pseudo.lesson(run, fold, there, packs["test"].names, len(training)))
+    unlabelled = pseudo.Unlabelled(packs["test"].names, packs["train"].names, held_out)
+    said = pseudo.lesson(run, fold, opened(context, run.settings, folds), unlabelled, len(training))
+    rows = Rows(training, held_out, said)
     found = weight_files.find(run.settings, weights)
     train_fold(runs.with_workers(run, workers), fold, packs, rows, found, predict, context.places.trunks)
 

@@ -27,7 +27,7 @@ class TrainingBatches(keras.utils.PyDataset):
         settings: ModelSettings,
         swap: list[int],
         epoch: int,
-        labelled: int | None = None,
+        guessed: np.ndarray | None = None,
     ) -> None:
         """Shuffle an epoch.
 
@@ -35,15 +35,15 @@ class TrainingBatches(keras.utils.PyDataset):
             rows: those to train on.
             targets: label shares float32 (N, C), each row summing to 1, by number of the row; `one_hot` where it has one class.
             swap: where labels of mirrored images go under `augment.mirror: swap`.
-            labelled: the row that pseudo-labelled ones begin at (None: there are none). Class weights are the others'.
+            guessed: bool (N,), rows with pseudo-labels (None: there are none). Class weights are the others'.
         """
         cores = os.cpu_count() or 1
         super().__init__(workers=settings.train.workers or cores, max_queue_size=2 * cores + 2)
         self.inputs, self.targets, self.batch = inputs, targets, settings.train.batch_size
         self.order = np.random.default_rng((settings.train.seed, epoch)).permutation(rows)
         self.swap, self.mirror = swap, settings.augment.mirror
-        self.labelled, self.pseudo = len(targets) if labelled is None else labelled, settings.train.pseudo
-        self.weights = class_weights(targets[rows[rows < self.labelled]], settings.train.class_weights)
+        self.guessed, self.pseudo = np.zeros(len(targets), bool) if guessed is None else guessed, settings.train.pseudo
+        self.weights = class_weights(targets[rows[~self.guessed[rows]]], settings.train.class_weights)
 
     def __len__(self) -> int:
         return -(-len(self.order) // self.batch)
@@ -54,7 +54,7 @@ class TrainingBatches(keras.utils.PyDataset):
         targets = followed(self.targets[rows], mirrored, self.mirror, self.swap)
         weights = targets @ self.weights
         if self.pseudo is not None:
-            weights[rows >= self.labelled] *= self.pseudo.weight
+            weights[self.guessed[rows]] *= self.pseudo.weight
         return made, targets, weights
 
 

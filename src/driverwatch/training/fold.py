@@ -110,7 +110,7 @@ class FoldTraining:
     ) -> None:
         self.classifier, self.run, self.number, self.rows = classifier, run, number, rows
         self.pack, self.test = packs["train"], packs["test"]
-        self.shown, self.targets = rows.shown(len(self.pack.names)), rows.targets(self.pack.labels, len(run.classes))
+        self.shown, self.targets = rows.shown(), rows.targets(self.pack.labels, len(run.classes))
         self.settings, self.folder = run.settings.train, run.fold(number)
         self.bundle = self.folder / "bundle.h5"
         self.stages = plan(run.settings)
@@ -217,7 +217,7 @@ class FoldTraining:
         return log_loss(found, labels), accuracy(found, labels)
 
     def _inputs(self, mixing: Mixing | None) -> Inputs:
-        if self.rows.lesson is None:
+        if self.rows.lesson is None or self.rows.lesson.rows[-1] < len(self.pack.names):
             return self.halving.inputs(self.half, self.pack, self.progress.epoch, mixing=mixing)
         return self.halving.joined(self.half, (self.pack, self.test), self.progress.epoch, mixing)
 
@@ -232,8 +232,8 @@ class FoldTraining:
         """One epoch by gradient on inputs and label shares (N, C); training loss and accuracy."""
         epoch, rows, run = self.progress.epoch, self.shown, self.run
         reseed(self.classifier, (self.settings.seed, epoch))
-        labelled = len(self.pack.names)
-        batches = TrainingBatches(inputs, rows, targets, run.settings, run.swap, epoch, labelled)
+        guessed = self.rows.guessed(len(self.pack.names))
+        batches = TrainingBatches(inputs, rows, targets, run.settings, run.swap, epoch, guessed)
         fitted = self.learner.fit(batches, shuffle=False, verbose=1 if sys.stdout.isatty() else 0).history
         if not math.isfinite(fitted["loss"][-1]):
             raise InputError(

@@ -6,8 +6,10 @@ A teacher's model of another fold was trained on this fold's held-out drivers, a
 labels over. So fold k's student is taught by the teachers' fold k models alone, and its out-of-fold score stays honest.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -21,15 +23,24 @@ from driverwatch.training.run import Run
 
 @dataclass(frozen=True)
 class Lesson:
-    """What a fit learns from test images: `rows` (T,) of their pack, ascending, and `targets` float32 (T, C)."""
+    """What a fit learns from images without labels.
+
+    Args:
+        rows: (T,), ascending: of the training pack for held-out images, and numbered on from its end for test images.
+        targets: float32 (T, C).
+        confidence: mean top probability of those taken, by their teachers.
+        offered: images that teachers spoke of.
+        tests: images of the test pack.
+    """
 
     rows: np.ndarray
     targets: np.ndarray
-    confidence: float  # mean top probability of those taken, by their teachers
-    offered: int  # test images that there are
+    confidence: float
+    offered: int
+    tests: int
 
     def __str__(self) -> str:
-        return f"{len(self.rows)} of {self.offered} test images (the teachers' mean confidence {self.confidence:.3f})"
+        return f"{len(self.rows)} of {self.offered} images without labels (the teachers' mean confidence {self.confidence:.3f})"
 
     def facts(self, classes: tuple[str, ...]) -> dict[str, Any]:
         """For manifests: how many were taken, how sure the teachers were, and how many of each class they named."""
@@ -38,13 +49,75 @@ class Lesson:
         return said | {"per_class": dict(zip(classes, counts, strict=True))}
 
 
+class Teacher(Protocol):
+    """Who says what images without labels show, by fit: one model, or several put together."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def fits(self) -> int: ...
+
+    @property
+    def facts(self) -> dict[str, Any]: ...
+
+    def said(self, number: int, kind: str) -> Predictions:
+        """Of `kind` images (`test`, or `held_out` ones of fit `number`), by models that fit `number`'s student may ask."""
+
+
+@dataclass(frozen=True)
+class RunTeacher:
+    """A finished run under one view set."""
+
+    run: Run
+    views: ViewSet
+    folds: int
+
+    @property
+    def name(self) -> str:
+        return self.run.name
+
+    @property
+    def fits(self) -> int:
+        return self.run.settings.train.splits.fits(self.folds)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return {"views": self.views, "selected_on": self.run.looks_at_held_out}
+
+    def said(self, number: int, kind: str) -> Predictions:
+        path = prediction_path(self.run.fold(number), kind, self.views)
+        return predictions.read(path, self.run.predicted(number, self.views))
+
+
+@dataclass(frozen=True)
+class TaughtTeacher:
+    """What `make teach` wrote: runs put together by a chain, which for fold k was fitted without fold k."""
+
+    folder: Path
+    digest: str  # of the folds
+    fits: int
+    facts: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    def said(self, number: int, kind: str) -> Predictions:
+        return predictions.read(self.folder / f"fold{number}-{kind}.h5", {"folds": self.digest, "taught": self.name})
+
+
 def views_of(teacher: Run, settings: PseudoSettings) -> ViewSet:
     """The view set that a teacher teaches with."""
     return teacher.settings.honest_views if settings.views == "auto" else settings.views
 
 
-def identity(teachers: list[Run], settings: PseudoSettings | None, folds: int) -> dict[str, Any]:
-    """What a student's run repeats of its teachers: the digest of every fit's test predictions, by teacher.
+def kinds_of(settings: PseudoSettings) -> tuple[str, ...]:
+    return ("held_out", "test") if settings.images == "both" else (settings.images,)
+
+
+def identity(teachers: Sequence[Teacher], settings: PseudoSettings | None) -> dict[str, Any]:
+    """What a student's run repeats of its teachers: the digests of every fit's predictions, by teacher and kind of images.
 
     Raises:
         InputError: predictions missing, damaged, or of other weights than the teacher ended with.
@@ -53,22 +126,33 @@ def identity(teachers: list[Run], settings: PseudoSettings | None, folds: int) -
     if settings is None:
         return found
     for teacher in teachers:
-        views = views_of(teacher, settings)
-        fits = range(teacher.settings.train.splits.fits(folds))
-        digests = [predictions.digest(_read(teacher, number, views)) for number in fits]
-        found[teacher.name] = {"views": views, "selected_on": teacher.looks_at_held_out, "predictions": digests}
+        said = {
+            kind: [predictions.digest(teacher.said(number, kind)) for number in range(teacher.fits)]
+            for kind in kinds_of(settings)
+        }
+        found[teacher.name] = {**teacher.facts, **said}
     return found
 
 
-def _read(teacher: Run, number: int, views: ViewSet) -> Predictions:
-    return predictions.read(prediction_path(teacher.fold(number), "test", views), teacher.predicted(number, views))
+@dataclass(frozen=True)
+class Unlabelled:
+    """Images that teachers may speak of: names by row of the test pack, and of the training pack's held-out rows."""
+
+    test: np.ndarray
+    train: np.ndarray
+    held_out: np.ndarray  # row numbers of the training pack
+
+    def of(self, kind: str) -> tuple[np.ndarray, np.ndarray]:
+        """Names and joined row numbers."""
+        if kind == "test":
+            return self.test, len(self.train) + np.arange(len(self.test))
+        return self.train[self.held_out], self.held_out
 
 
-def lesson(student: Run, number: int, teachers: list[Run], names: np.ndarray, labelled: int) -> Lesson | None:
-    """What fit `number` of a student learns from test images; None where its settings ask for none.
+def lesson(student: Run, number: int, teachers: Sequence[Teacher], there: Unlabelled, labelled: int) -> Lesson | None:
+    """What fit `number` of a student learns from images without labels; None where its settings ask for none.
 
     Args:
-        names: (N,) of the test pack's images, in its order.
         labelled: number of labelled images that the fit is trained on.
 
     Raises:
@@ -77,29 +161,36 @@ def lesson(student: Run, number: int, teachers: list[Run], names: np.ndarray, la
     settings = student.settings.train.pseudo
     if settings is None:
         return None
-    parts = [part for teacher in teachers for part in _taught(student, number, teacher, names)]
-    mean = np.mean(parts, axis=0, dtype=np.float64)
+    parts, names, rows = [], [], []
+    for kind in kinds_of(settings):
+        named, numbers = there.of(kind)
+        said = [part for teacher in teachers for part in _taught(student, number, teacher, kind, named)]
+        parts.append(np.mean(said, axis=0, dtype=np.float64))
+        names.append(named)
+        rows.append(numbers)
+    mean = np.concatenate(parts)
     mean /= mean.sum(axis=1, keepdims=True)
-    rows = select(mean, names, labelled, settings)
-    if not len(rows):
+    chosen = select(mean, np.concatenate(names), labelled, settings)
+    if not len(chosen):
         raise InputError(f"{student.fold(number)}: {_nothing(mean, labelled, settings)}")
-    taken = mean[rows]
+    taken, order = mean[chosen], np.argsort(np.concatenate(rows)[chosen])
     top = taken.max(axis=1)
     shares = np.eye(taken.shape[1])[taken.argmax(axis=1)] if settings.kind == "hard" else taken
-    return Lesson(rows, shares.astype(np.float32), float(top.mean()), len(names))
+    numbers = np.concatenate(rows)[chosen][order]
+    return Lesson(numbers, shares[order].astype(np.float32), float(top.mean()), len(mean), len(there.test))
 
 
-def _taught(student: Run, number: int, teacher: Run, names: np.ndarray) -> list[np.ndarray]:
-    """A teacher's probabilities (N, C) of the test images, from each fit that may teach fit `number`.
+def _taught(student: Run, number: int, teacher: Teacher, kind: str, names: np.ndarray) -> list[np.ndarray]:
+    """A teacher's probabilities (N, C) of the named images, from each fit that may teach fit `number`.
 
     A student that leaves nobody out is taught by all of them.
     """
     begun = (student.learned_from or {})["teachers"][teacher.name]
     everyone = student.settings.train.splits.kind == "all"
     found = []
-    for fit in range(len(begun["predictions"])) if everyone else [number]:
-        made = _read(teacher, fit, begun["views"])
-        if predictions.digest(made) != begun["predictions"][fit]:
+    for fit in range(len(begun[kind])) if everyone else [number]:
+        made = teacher.said(fit, kind)
+        if predictions.digest(made) != begun[kind][fit]:
             raise InputError(
                 f"{made.where}: is not what {student.name} was begun with; restore it, or make train FORCE=1 "
                 f"RUN={student.name} begins anew"
@@ -127,11 +218,11 @@ def select(probabilities: np.ndarray, names: np.ndarray, labelled: int, settings
 def _nothing(probabilities: np.ndarray, labelled: int, settings: PseudoSettings) -> str:
     """Why no image is taken, and what to do."""
     if not len(probabilities):
-        return "there is no test image to learn from; leave train.pseudo out"
+        return "there is no image without a label to learn from; leave train.pseudo out"
     surest = float(probabilities.max())
     if surest < settings.threshold:
         return (
-            f"nothing to learn from: no test image reaches train.pseudo.threshold {settings.threshold:g}, the surest has "
+            f"nothing to learn from: no image reaches train.pseudo.threshold {settings.threshold:g}, the surest has "
             f"{surest:.4f}; lower the threshold"
         )
     shared = f", shared among {probabilities.shape[1]} classes," if settings.balance else ""

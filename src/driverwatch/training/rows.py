@@ -11,7 +11,7 @@ from driverwatch.training.run import Run
 
 @dataclass(frozen=True)
 class Rows:
-    """Row numbers in the training pack, and what is learnt from the test pack besides."""
+    """Row numbers in the training pack, and what is learnt from images without labels besides."""
 
     training: np.ndarray
     held_out: np.ndarray
@@ -23,20 +23,28 @@ class Rows:
             raise InputError(
                 f"{run.fold(number)}: driver {min(both)} is trained on and held out; restore {run.name}'s fold file"
             )
+        if self.lesson is not None and np.isin(self.lesson.rows, self.training).any():
+            raise ValueError("a labelled image cannot have a pseudo-label")
 
-    def shown(self, labelled: int) -> np.ndarray:
-        """Rows that training shows, those of the test pack numbered on from the `labelled` images of the training pack."""
-        return self.training if self.lesson is None else np.concatenate([self.training, labelled + self.lesson.rows])
+    def shown(self) -> np.ndarray:
+        """Rows that training shows; those of the test pack are numbered on from the training pack's."""
+        return self.training if self.lesson is None else np.concatenate([self.training, self.lesson.rows])
+
+    def guessed(self, count: int) -> np.ndarray:
+        """Which of the training pack's `count` rows and the test pack's after them have pseudo-labels, bool."""
+        found = np.zeros(count + (self.lesson.tests if self.lesson else 0), bool)
+        if self.lesson is not None:
+            found[self.lesson.rows] = True
+        return found
 
     def targets(self, labels: np.ndarray, classes: int) -> np.ndarray:
-        """Label shares float32 by such a row; 0 for test images that are not shown.
+        """Label shares float32 by such a row: labels, pseudo-labels, and 0 for images that are not shown.
 
         Args:
             labels: int (N,), of the training pack.
         """
-        known = np.eye(classes, dtype=np.float32)[labels]
-        if self.lesson is None:
-            return known
-        guessed = np.zeros((self.lesson.offered, classes), np.float32)
-        guessed[self.lesson.rows] = self.lesson.targets
-        return np.concatenate([known, guessed])
+        found = np.zeros((len(self.guessed(len(labels))), classes), np.float32)
+        found[self.training] = np.eye(classes, dtype=np.float32)[labels[self.training]]
+        if self.lesson is not None:
+            found[self.lesson.rows] = self.lesson.targets
+        return found

@@ -1,0 +1,76 @@
+"""What runs, put together, make of images without labels: kept by fold, for students to learn from (`train.pseudo.taught`)."""
+
+from typing import Any
+
+import numpy as np
+
+from driverwatch.artifacts import digest_of, provenance
+from driverwatch.blend import ensemble as blending
+from driverwatch.blend.chain import Rows, applied, fitted
+from driverwatch.blend.ensemble import Member
+from driverwatch.data.folds import FoldTable
+from driverwatch.data.pack import Pack
+from driverwatch.errors import InputError
+from driverwatch.inference import predictions
+from driverwatch.inference.predictions import Predictions
+from driverwatch.metrics import FLOOR, limited, log_loss
+from driverwatch.settings import ViewSet
+from driverwatch.steps import chains
+from driverwatch.steps.context import Context
+from driverwatch.steps.spaces import open_space
+from driverwatch.steps.submit import members_of, selected_on
+from driverwatch.terminal import say
+from driverwatch.writing import locked, write_json
+
+
+def teach(context: Context, names: list[str], name: str, views: ViewSet | None, changes: dict[str, Any]) -> None:
+    """Write what a chain makes of every fold's held-out and test images, under `build/<dataset>/taught/<name>`.
+
+    For fold k the chain is fitted on the other folds' held-out images and asks fold k's models alone, so that no label of fold
+    k's held-out drivers reaches a student of fold k, through whatever was fitted.
+
+    Raises:
+        InputError: a run without folds, or images that not every run knows.
+    """
+    folder = context.places.taught(name)
+    members, folds, pack, settings = members_of(context, names, name, views, changes)
+    if unscored := [member.run.name for member in members if not blending.scored(member.run)]:
+        raise InputError(
+            f"MODELS: {', '.join(unscored)} was not trained on folds, so that no fold can be taught by it; leave it out"
+        )
+    spaces = {text: open_space(context, text) for text in settings.features}
+    steps = chains.steps_of(settings, spaces)
+    rows = blending.labelled_rows(members, pack, folds)
+    made = np.empty(rows.members.shape[1:])
+    with locked(folder):
+        (folder / "manifest.json").unlink(missing_ok=True)
+        origin = {"folds": folds.digest, "taught": folder.name}
+        for fold in range(folds.count):
+            own = rows.sets == fold
+            rules = fitted(steps, rows.at(~own), pack.labels[~own], pack.drivers[~own])
+            asked = {"held_out": rows.at(own), "test": _test(members, fold)}
+            said = {kind: limited(applied(rules, each).blended, FLOOR) for kind, each in asked.items()}
+            for kind, found in said.items():
+                about = Predictions(asked[kind].names, found.astype(np.float32), origin)
+                predictions.write(about, folder / f"fold{fold}-{kind}.h5")
+            made[own] = said["held_out"]
+        facts = {"folds": folds.digest, "runs": {m.run.name: m.views for m in members}, "chain": settings.model_dump()}
+        facts |= {"identity": identity(members, folds), "selected_on": selected_on([m.run for m in members])}
+        loss = log_loss(made, pack.labels)
+        write_json(folder / "manifest.json", {**facts, "out_of_fold_log_loss": round(loss, 4), **provenance()})
+    say(
+        f'{folder}: {folds.count} folds, out-of-fold log loss {loss:.4f}; next: SET="train.pseudo.taught={folder.name}"'
+    )
+
+
+def identity(members: list[Member], folds: FoldTable) -> str:
+    """Digest of the weights that speak."""
+    return digest_of(
+        [[m.run.name, m.views, m.run.manifest(fold)["weights"]] for m in members for fold in range(folds.count)]
+    )
+
+
+def _test(members: list[Member], fold: int) -> Rows:
+    """A fold's models on all test images."""
+    names: Pack = members[0].test
+    return blending.unseen_rows(members, list(names.names), [[fold]] * len(members))
