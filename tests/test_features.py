@@ -69,12 +69,37 @@ def test_features_then_an_ensemble(verb: Verb, data: Path, weights: Path, projec
     assert len(rows) == 40
     manifest = read_json(project / "submissions/drawn/features.json")
     assert "squeezenet-features" in str(manifest)
+    smooth_over_neighbours(verb, place, weights, project)
     again = good(verb, "features", "squeezenet", *asked)
     assert "logistic" not in again
     assert "frozen layers" not in again
     wrong = verb("features", "squeezenet", *asked, "--head", "logistics", "--run", "x")
     assert wrong.returncode == 2
     assert "HEAD=logistics: expected logistic or dense; did you mean logistic" in wrong.stderr
+
+
+def smooth_over_neighbours(verb: Verb, place: list[str | Path], weights: Path, project: Path) -> None:
+    """`make neighbours`, and an ensemble over them, on runs that are there."""
+    small = "backbone: squeezenet\ninput: {pack: 36x48, size: 32x40}\n"
+    (project / "configs/models/small.yaml").write_text(small)
+    early = verb("ensemble", *place, "--neighbours", "small:fire3_concat:2x2")
+    assert early.returncode == 2
+    assert "small-fire3_concat-2x2.h5: no such features; make neighbours" in early.stderr
+    asked = ["neighbours", *place, "--models", "squeezenet-features early", "--weights", weights]
+    said = good(verb, *asked, "--features", "small:fire3_concat:2x2 small")
+    assert said.count("small-fire3_concat-2x2.h5: 160 images, 512 features") == 1
+    assert said.count("3 driver folds") == 6
+    made = read_json(project / "build/drawn/neighbours.json")
+    plain = [line for line in made["neighbours"] if line["way"] == "none"]
+    assert [line["difference"] for line in plain] == [0.0] * 6
+    assert "160 images" not in good(verb, *asked, "--features", "small:fire3_concat:2x2")  # they are there
+    said = good(verb, "ensemble", *place, "--name", "smooth", "--neighbours", "small:fire3_concat:2x2")
+    assert "mean, smoothed over neighbours of" in said
+    facts = read_json(project / "submissions/drawn/smooth.json")["chain"]["steps"]["neighbours"]
+    assert facts["features"] == "small:fire3_concat:2x2"
+    flat = verb("neighbours", *place, "--features", "small:9x9", "--weights", weights)
+    assert flat.returncode == 2
+    assert "expected a map of at least 9x9 cells" in flat.stderr
 
 
 def test_a_study_writes_its_table_and_stays_out_of_ensembles(

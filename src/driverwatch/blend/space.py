@@ -99,5 +99,9 @@ class Space:
     def _nearest(self, places: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         key = hashlib.sha256(places.tobytes() + k.to_bytes(8, "big")).hexdigest()
         if key not in self._found:
-            self._found[key] = nearest(self.features[places], np.zeros(len(places), np.int64), k)
+            in_a_row = (
+                len(places) > 0 and (np.diff(places) == 1).all()
+            )  # as all test images are: no copy of their features
+            features = self.features[places[0] : places[-1] + 1] if in_a_row else self.features[places]
+            self._found[key] = nearest(features, np.zeros(len(places), np.int64), k)
         return self._found[key]

@@ -34,16 +34,6 @@ class GridPooling(keras.layers.Layer):
         super().__init__(**kwargs)
         self.rows, self.columns = rows, columns
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Raises InputError where the map has fewer cells than places."""
-        if len(input_shape) != 4 or any(
-            (n or 0) < k for n, k in zip(input_shape[1:3], (self.rows, self.columns), strict=True)
-        ):
-            raise InputError(
-                f"features: expected a map of at least {self.rows}x{self.columns} cells, got {input_shape[1:]}; choose a "
-                "coarser grid, or cut the network earlier"
-            )
-
     def call(self, x: Any) -> Any:
         height, width = x.shape[1:3]
         down = list(pairwise(height * i // self.rows for i in range(self.rows + 1)))
@@ -51,7 +41,18 @@ class GridPooling(keras.layers.Layer):
         places = [ops.mean(x[:, top:bottom, left:right], axis=(1, 2)) for top, bottom in down for left, right in across]
         return ops.concatenate(places, axis=1)
 
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Raises as `compute_output_shape`."""
+        self.compute_output_shape(input_shape)
+
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Raises InputError where the map has fewer cells than places, or is none."""
+        asked = (self.rows, self.columns)
+        if len(input_shape) != 4 or any((n or 0) < k for n, k in zip(input_shape[1:3], asked, strict=True)):
+            raise InputError(
+                f"features: expected a map of at least {self.rows}x{self.columns} cells, got {input_shape[1:]}; choose a "
+                "coarser grid, or cut the network earlier"
+            )
         return input_shape[0], self.rows * self.columns * (input_shape[3] or 0)
 
     def get_config(self) -> dict[str, Any]:
