@@ -10,6 +10,7 @@ from keras import ops
 from driverwatch.data.pack import Pack
 from driverwatch.models.classifier import Classifier
 from driverwatch.models.halves import Tail
+from driverwatch.models.regions import join, split
 from driverwatch.settings import VIEW_SETS, ViewSet
 from driverwatch.terminal import track
 from driverwatch.vision.views import View, view_set
@@ -18,16 +19,18 @@ FEATURES_AT_ONCE = 640  # crops in one pass of a head alone
 
 
 class OnViews(keras.Model):
-    """uint8 (B, H, W, 3) -> float32 (B, V, C): one upload of the larger image, all views cut from it on the device."""
+    """uint8 (B, R * H, W, 3) -> float32 (B, V, C): one upload of the larger image, all views cut from it on the device."""
 
     def __init__(self, classifier: Classifier, views: list[View], size: tuple[int, int]) -> None:
         super().__init__()
         self.classifier, self.views, self.size = classifier, views, size
 
     def call(self, images: Any) -> Any:
-        height, width = self.size
-        crops = [images[:, v.top : v.top + height, v.left : v.left + width] for v in self.views]
+        (height, width), regions = self.size, self.classifier.regions
+        tiles = split(images, regions)
+        crops = [tiles[:, v.top : v.top + height, v.left : v.left + width] for v in self.views]
         crops = [ops.flip(crop, axis=2) if v.mirrored else crop for crop, v in zip(crops, self.views, strict=True)]
+        crops = [join(crop, regions) for crop in crops]
         rows = self.classifier(ops.concatenate(crops, axis=0), training=False)
         return ops.transpose(ops.reshape(rows, (len(self.views), -1, rows.shape[-1])), (1, 0, 2))
 
@@ -44,7 +47,7 @@ class Predictor:
         swap: list[int] | None = None,
         crops_at_once: int = 20,
     ) -> None:
-        """Compile for packed images of `image` and inputs of `size` (height, width).
+        """Compile for packed regions of `image` and inputs of `size` (height, width of one region each).
 
         Args:
             swap: column order for mirrored views (`DatasetSettings.swap`), or None to keep the columns.
@@ -69,7 +72,7 @@ class Predictor:
         """Predict `rows` of a pack under the view set and every smaller one that it holds.
 
         Args:
-            source: what `source` gave; here uint8 (N, H, W, 3).
+            source: what `source` gave; here uint8 (N, R * H, W, 3).
 
         Returns:
             float32 (len(rows), C) by view set, rows sum to 1.

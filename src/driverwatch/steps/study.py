@@ -55,7 +55,7 @@ def run_study(context: Context, name: str, weights: Path | None) -> None:
     place = replace(context, places=replace(context.places, study=name))
     wanted = settings.runs(name)
     _check(wanted, weights)
-    for size in {made.input.pack for made in wanted.values()}:
+    for size in {made.input.key for made in wanted.values()}:
         make_packs(context, size, None, "", False, False)
     for run, made in wanted.items():
         train(place, made, run, weights, None, False)

@@ -24,7 +24,7 @@ def train(
     """Train the folds of run `name` that are not finished; refuse to go on with a run that was begun with something else."""
     folder = context.places.run(name)
     weight_files.find(settings, weights)
-    folds, packs = open_packs(context, settings.input.pack)
+    folds, packs = open_packs(context, settings.input.key)
     refuse_fold(fold, folds)
     wanted = _identity(context, settings, folds, packs, weights)
     del packs  # each fold's process opens them itself
@@ -117,7 +117,7 @@ def train_one_fold(
 def _opened(context: Context, name: str) -> tuple[runs.Run, FoldTable, dict[str, Pack]]:
     """A run with the folds and packs it was begun with; others are refused."""
     run = runs.load(context.places.run(name))
-    folds, packs = open_packs(context, run.settings.input.pack)
+    folds, packs = open_packs(context, run.settings.input.key)
     run.refuse_strangers(folds.digest, {kind: pack.digest for kind, pack in packs.items()})
     return run, folds, packs
 

@@ -17,12 +17,12 @@ Inputs = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 class AugmentedInputs:
-    """One epoch's augmentation: rows -> uint8 (B, h, w, 3); seeded by (run seed, epoch, row)."""
+    """One epoch's augmentation: rows -> uint8 (B, R * h, w, 3); seeded by (run seed, epoch, row)."""
 
     def __init__(
         self, images: np.ndarray, settings: ModelSettings, policy: list[dict[str, dict[str, Any]]], epoch: int
     ) -> None:
-        """Augment `images`, uint8 (N, H, W, 3), the whole pack, mapped."""
+        """Augment `images`, uint8 (N, R * H, W, 3), the whole pack, mapped."""
         cv2.setNumThreads(1)
         self.images, self.settings, self.policy, self.epoch = images, settings, policy, epoch
         self._thread = threading.local()

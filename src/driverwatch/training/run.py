@@ -1,14 +1,14 @@
 """A run's identity: what it was begun with, and the refusal to go on with anything else. Imports no Keras."""
 
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from driverwatch.artifacts import differences, digest_of, digest_of_file, read_json
 from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.errors import InputError, listed
-from driverwatch.settings import ModelSettings
+from driverwatch.settings import WHOLE, ModelSettings
 from driverwatch.typed_yaml import parse
 from driverwatch.writing import write_json
 
@@ -27,6 +27,7 @@ class Run:
     folds: str  # digests
     packs: dict[str, str]
     weights: dict[str, str] | None
+    regions: dict[str, list[float]] = field(default_factory=dict)  # boxes of what it looks at; none: the whole frame
 
     @property
     def name(self) -> str:
@@ -41,7 +42,7 @@ class Run:
     def claim(self) -> dict[str, Any]:
         """What a finished fold repeats of its run, beside the settings."""
         facts = {"policy": self.policy, "classes": list(self.classes), "swap": self.swap, "pretrained": self.weights}
-        return {**self.origin, **facts}
+        return {**self.origin, **facts, **_told(self.regions)}
 
     @property
     def view_columns(self) -> list[int] | None:
@@ -54,7 +55,8 @@ class Run:
     @property
     def identity(self) -> str:
         """Digest of all that decides the run's result; a fold's bundle repeats it."""
-        return digest_of([_decisive(self.settings), self.policy, self.classes, self.swap, self.origin, self.weights])
+        facts = [_decisive(self.settings), self.policy, self.classes, self.swap, self.origin, self.weights]
+        return digest_of([*facts, *_told(self.regions).values()])
 
     def finished(self, number: int) -> bool:
         return (self.fold(number) / "manifest.json").is_file()
@@ -122,7 +124,13 @@ def identity(
         "folds": folds,
         "packs": packs,
         "weights": weights,
+        **_told(dataset.boxes(settings.input.regions)),
     }
+
+
+def _told(regions: dict[str, list[float]]) -> dict[str, Any]:
+    """Boxes as a run records them, which is not at all where it looks at the whole frame alone."""
+    return {"regions": regions} if regions and list(regions) != [WHOLE] else {}
 
 
 def begin(folder: Path, wanted: dict[str, Any], fold: int | None, force: bool) -> None:
@@ -195,6 +203,7 @@ def load(folder: Path) -> Run:
             made["folds"],
             made["packs"],
             made["weights"],
+            made.get("regions", {}),
         )
     except (LookupError, TypeError) as error:
         raise InputError(f"{path}: lacks {error}; train anew with FORCE=1") from error

@@ -36,14 +36,14 @@ class Draw:
 
     name: str
     identity: Any
-    cutting: Callable[[np.ndarray], Inputs] = field(compare=False)  # uint8 (N, H, W, 3), mapped -> rows -> inputs
+    cutting: Callable[[np.ndarray], Inputs] = field(compare=False)  # uint8 (N, R * H, W, 3), mapped -> rows -> inputs
 
 
-def view_draw(view: View, size: tuple[int, int]) -> Draw:
-    """One test-time view of `size` (height, width). Its mirroring is the predictor's business: no label follows it here."""
+def view_draw(view: View, size: tuple[int, int], regions: int = 1) -> Draw:
+    """One test-time view of `size` (height, width of each region); mirroring is the predictor's business: no label follows."""
 
     def cutting(images: np.ndarray) -> Inputs:
-        return lambda rows: (np.ascontiguousarray(cut(images[rows], view, size)), np.zeros(len(rows), bool))
+        return lambda rows: (np.ascontiguousarray(cut(images[rows], view, size, regions)), np.zeros(len(rows), bool))
 
     return Draw("view", [*view, *size], cutting)
 
@@ -54,7 +54,8 @@ def augmented_draw(run: Run, epoch: int) -> Draw:
     libraries = {
         name: provenance()["versions"].get(name) for name in ("albumentations", "opencv-python-headless", "numpy")
     }
-    augmentation = [settings.input.model_dump(), settings.augment.model_dump(), run.policy]
+    field = settings.input.model_dump(exclude={"regions"})  # the pack's digest tells them
+    augmentation = [field, settings.augment.model_dump(), run.policy]
     decisive = [*augmentation, settings.train.seed, epoch, libraries]
     return Draw(f"draw{epoch}", decisive, lambda images: AugmentedInputs(images, settings, run.policy, epoch))
 

@@ -9,10 +9,11 @@ from typing import NamedTuple
 import numpy as np
 
 from driverwatch.settings import ViewSet
+from driverwatch.vision.mosaic import join, split
 
 
 class View(NamedTuple):
-    """One crop: its upper left corner in px, and whether it is mirrored after cutting."""
+    """One crop, of each region alike: its upper left corner in px, and whether it is mirrored after cutting."""
 
     top: int
     left: int
@@ -35,10 +36,10 @@ def view_set(name: ViewSet, image: tuple[int, int], size: tuple[int, int]) -> li
     )
 
 
-def cut(images: np.ndarray, view: View, size: tuple[int, int]) -> np.ndarray:
-    """(B, H, W, 3) -> (B, h, w, 3), a view of the same memory."""
-    crop = images[:, view.top : view.top + size[0], view.left : view.left + size[1]]
-    return crop[:, :, ::-1] if view.mirrored else crop
+def cut(images: np.ndarray, view: View, size: tuple[int, int], regions: int = 1) -> np.ndarray:
+    """(B, R * H, W, 3) -> (B, R * h, w, 3)."""
+    crop = split(images, regions)[:, view.top : view.top + size[0], view.left : view.left + size[1]]
+    return join(crop[:, :, ::-1] if view.mirrored else crop, regions)
 
 
 def cut_all(images: np.ndarray, name: ViewSet, size: tuple[int, int]) -> np.ndarray:
