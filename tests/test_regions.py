@@ -205,7 +205,9 @@ def test_alike_in_a_dark_corner_is_no_copy_and_a_copy_is_one(tmp_path: Path) -> 
     packing.write(one)
     assert len({image.tobytes() for image in opened(one).pixels}) == 1
     other = tmp_path / "copies"
-    with pytest.raises(BrokenPhotosError, match=r"img1\.png: the same photo as img0.png, under another class and driver"):
+    with pytest.raises(
+        BrokenPhotosError, match=r"img1\.png: the same photo as img0.png, under another class and driver"
+    ):
         packing.write(job(other, album(other, [photo(0), photo(0)]), "12x16-head", {"head": HEAD}))
 
 
