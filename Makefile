@@ -49,7 +49,7 @@ help: ## this list
 #: VIEWS=ten_crop         centre, five_crop or ten_crop
 #: MODELS="a b"           runs to average or score (default: every finished one)
 #: NAME=ensemble          names the submission
-#: SIZE=180x240           pack size, height x width (default: the model's)
+#: SIZE=180x240           pack size, height x width; with regions 180x240-whole+head (default: the model's)
 #: DRIVERS TEST_DRIVERS CLIPS FRAMES SEED   what make sample draws
 #: FORCE=1                replace what is there
 #: SKIP_BROKEN=1          go on without broken photos and table rows, and record them
