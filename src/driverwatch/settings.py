@@ -47,7 +47,7 @@ def _each_once(names: list[str]) -> list[str]:
 
 Size = Annotated[str, BeforeValidator(_size)]
 Region = Annotated[str, Field(pattern=f"^{REGION}$")]
-Regions = Annotated[list[Region], Field(min_length=1, max_length=8), AfterValidator(_each_once)]
+Regions = Annotated[list[Region], Field(min_length=1, max_length=7), AfterValidator(_each_once)]  # a folder is named so
 Share = Annotated[float, Field(ge=0, lt=1)]
 Rate = Annotated[float, Field(gt=0, le=10)]
 L2 = [0.03, 0.1, 0.3, 1.0]
