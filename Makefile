@@ -26,9 +26,9 @@ RUNTIME := $(VENV)/.runtime-$(ACCELERATOR)
 DEV     := $(VENV)/.dev
 CLIENT  := .venv-kaggle/.installed
 TORCH   := .venv-torch/.installed
-DEMO    := @$(MAKE) --no-print-directory DATASET=drawn DATA= RUN= SET= FOLD= VIEWS= SIZE= SEED= FORCE= DRIVERS= TEST_DRIVERS= CLIPS= FRAMES=
+DEMO    := @$(MAKE) --no-print-directory DATASET=drawn DATA= RUN= SET= FOLD= VIEWS= BLEND= BALANCE= NEIGHBOURS= CALIBRATE= CLIP= SIZE= SEED= FORCE= DRIVERS= TEST_DRIVERS= CLIPS= FRAMES=
 
-.PHONY: help doctor setup demo data sample subset folds pack train features study predict ensemble submissions check submit score \
+.PHONY: help doctor setup demo data sample subset folds pack preview train features best levers study pseudo final predict views ensemble blends neighbours submissions check submit score \
         backbones layers convert classify test test-all test-torch test-kills test-size docs lint clean
 
 help: ## this list
@@ -42,13 +42,21 @@ help: ## this list
 #: MODEL=<name>           names configs/models/<name>.yaml
 #: RUN=<name>             names what came of it (default: the model's name)
 #: SET="train.epochs=3"   changes settings, several separated by spaces
+#: ROUNDS=2               how many rounds of make pseudo
 #: WEIGHTS=<folder>       local ImageNet weights (default: Keras downloads them)
 #: CUT=<layer>            last layer kept of the backbone (make features)
 #: HEAD=logistic          logistic or dense (make features)
+#: STUDY=levers           train a run in a study's own place, where ensembles do not see it
 #: FOLD=2                 one fold alone
-#: VIEWS=ten_crop         centre, five_crop or ten_crop
+#: VIEWS="ten_crop shifts"  of centre, multi_scale, five_crop, shifts, ten_crop, ten_crop_keep, ten_crop_swap (ensemble: one)
 #: MODELS="a b"           runs to average or score (default: every finished one)
 #: NAME=ensemble          names the submission
+#: BLEND=mean             mean, geometric, weighted, weighted_geometric, greedy or per_class (make blends compares them)
+#: BALANCE=<features>     balance classes within each driver, told apart by looks, or none (docs/neighbours.md)
+#: NEIGHBOURS=<features>  smooth over neighbours among clips' frames, or none (make neighbours compares features)
+#: FEATURES="a:cut:2x2 b"  <model>[:<last layer>][:<places>] whose pretrained trunk images are compared in
+#: CALIBRATE=none         none, temperature or bias
+#: CLIP=1e-5              lowest probability of a submission, or fitted
 #: SIZE=180x240           pack size, height x width; with regions 180x240-whole+head (default: the model's)
 #: DRIVERS TEST_DRIVERS CLIPS FRAMES SEED   what make sample draws
 #: FORCE=1                replace what is there
@@ -72,7 +80,9 @@ help: ## this list
 
 CONVERTING      = $(filter convert,$(MAKECMDGOALS))
 EXPECTED_MODEL  = one of: $(if $(CONVERTING),googlenet squeezenet_torch squeezenet_v1_1,$(basename $(notdir $(wildcard configs/models/*.yaml))))
+EXPECTED_FEATURES = models in configs/models like mobilenet_v2:block_13_expand_relu:2x2
 EXPECTED_SOURCE = the folder of the full download
+EXPECTED_RUN    = the name of a trained run
 EXPECTED_FILE   = $(if $(CONVERTING),a PyTorch checkpoint (.pth),a submission CSV)
 EXPECTED_WEIGHTS = the folder of local weights
 EXPECTED_IMAGE  = photos or folders of photos
@@ -148,25 +158,52 @@ pack: setup | folds/$(DATASET).csv ## pack the photos into HDF5, at SIZE or as M
 	$(DW) pack $(DATA_OPT) $(call option,size,SIZE) $(call option,model,MODEL) $(call option,set,SET) $(call flag,force,FORCE) \
 	  $(call flag,skip-broken,SKIP_BROKEN)
 
+preview: setup | folds/$(DATASET).csv ## draw what training by MODEL (or a RUN, as it was begun) sees into build/<dataset>/preview
+	$(if $(or $(RUN),$(MODEL)),,$(error make preview needs MODEL=<name> or RUN=<name>))
+	$(if $(MODEL),$(DW) pack $(DATA_OPT) --model "$(MODEL)" $(call option,set,SET) $(call flag,skip-broken,SKIP_BROKEN))
+	$(DW) preview $(DATA_OPT) $(call option,model,MODEL) $(call option,run,RUN) $(call option,set,SET) $(call option,fold,FOLD)
+
 train: need-MODEL setup | folds/$(DATASET).csv ## train every fold of MODEL that is not finished, and predict
 	$(DW) pack $(DATA_OPT) --model "$(MODEL)" $(call option,set,SET) $(call flag,skip-broken,SKIP_BROKEN)
 	$(DW) train "$(MODEL)" $(DATA_OPT) $(call option,run,RUN) $(call option,set,SET) $(call place,weights,WEIGHTS) \
-	  $(call option,fold,FOLD) $(call flag,force,FORCE)
+	  $(call option,fold,FOLD) $(call flag,force,FORCE) $(call option,study,STUDY)
 
 features: need-MODEL setup | folds/$(DATASET).csv ## MODEL's trunk as it is (CUT= earlier), its features once, a HEAD on them per fold; predictions as train's
 	$(DW) pack $(DATA_OPT) --model "$(MODEL)" $(call option,set,SET) $(call flag,skip-broken,SKIP_BROKEN)
 	$(DW) features "$(MODEL)" $(DATA_OPT) $(call option,run,RUN) $(call option,set,SET) $(call place,weights,WEIGHTS) \
 	  $(call option,cut,CUT) $(call option,head,HEAD) $(call option,fold,FOLD) $(call flag,force,FORCE)
 
+best: setup | folds/$(DATASET).csv ## follow configs/recipes/DATASET.yaml to its submissions, going on from whatever is built
+	$(DW) best $(DATA_OPT) $(call place,weights,WEIGHTS)
+
+levers: setup | folds/$(DATASET).csv ## write docs/levers.md: what each lever is worth out of fold; TRAIN=1 trains what is missing
+	$(DW) levers $(DATA_OPT) $(call place,weights,WEIGHTS) $(call flag,train,TRAIN)
+
 study: setup | folds/$(DATASET).csv ## train every run of configs/studies/NAME.yaml (default: freezing) and write docs/NAME_study.md
 	$(DW) study "$(if $(findstring command,$(origin NAME)),$(NAME),freezing)" $(DATA_OPT) $(call place,weights,WEIGHTS)
+
+pseudo: need-RUN setup ## train ROUNDS of pseudo-labels from RUN on (RUN-round1, ...; SET="train.pseudo.threshold=0.9"), compare them out of fold
+	$(DW) pseudo "$(RUN)" $(DATA_OPT) $(call option,rounds,ROUNDS) $(call option,set,SET) $(call place,weights,WEIGHTS)
+
+final: need-RUN setup ## train RUN-all: RUN's settings on all drivers, for the epochs that RUN's folds chose
+	$(DW) final "$(RUN)" $(DATA_OPT) $(call option,set,SET) $(call place,weights,WEIGHTS) $(call option,fold,FOLD)
 
 predict: setup ## predict with the trained RUN (default: MODEL's) under VIEWS
 	$(if $(or $(RUN),$(MODEL)),,$(error make predict needs RUN=<name> or MODEL=<name>))
 	$(DW) predict "$(or $(RUN),$(MODEL))" --dataset "$(DATASET)" $(call option,views,VIEWS) $(call option,fold,FOLD)
 
-ensemble: setup ## average MODELS into submissions/<dataset>/NAME.csv
-	$(DW) ensemble $(DATA_OPT) $(call option,models,MODELS) $(call option,name,NAME) $(call option,views,VIEWS) $(call option,fold,FOLD)
+views: need-RUN setup ## log loss and cost of every view set that RUN has predicted
+	$(DW) views "$(RUN)" --dataset "$(DATASET)"
+
+ensemble: setup ## blend MODELS into submissions/<dataset>/NAME.csv
+	$(DW) ensemble $(DATA_OPT) $(call option,models,MODELS) $(call option,name,NAME) $(call option,views,VIEWS) $(call option,fold,FOLD) \
+	  $(call option,blend,BLEND) $(call option,balance,BALANCE) $(call option,neighbours,NEIGHBOURS) $(call option,calibrate,CALIBRATE) $(call option,clip,CLIP)
+
+blends: setup ## every blend and calibration of MODELS: loss where fitted, loss on drivers left out, reliability
+	$(DW) blends $(DATA_OPT) $(call option,models,MODELS) $(call option,views,VIEWS)
+
+neighbours: need-FEATURES setup ## FEATURES of all images, and what smoothing MODELS over neighbours in them scores (docs/neighbours.md)
+	$(DW) neighbours $(DATA_OPT) --features "$(FEATURES)" $(call option,models,MODELS) $(call place,weights,WEIGHTS)
 
 submissions: setup ## write each run's view sets and fold models as submissions
 	$(DW) submissions $(DATA_OPT) $(call option,models,MODELS)

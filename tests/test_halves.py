@@ -21,8 +21,9 @@ from driverwatch.models.halves import Cut, Frozen, Tail, last_cut
 from driverwatch.settings import ModelSettings, PredictSettings
 from driverwatch.training import fold as folds
 from driverwatch.training import trunk_cache
-from driverwatch.training.batches import AugmentedInputs
 from driverwatch.training.fold import Rows, train_fold
+from driverwatch.training.inputs import AugmentedInputs
+from driverwatch.training.pseudo import Lesson
 from driverwatch.training.run import Run
 from driverwatch.training.trunk_cache import TrunkCache, augmented_draw, view_draw
 from driverwatch.typed_yaml import parse
@@ -162,7 +163,7 @@ def cache_of(packs: dict[str, Pack], folder: Path, dtype: str = "float32") -> Tr
 
 def test_an_edited_cache_is_computed_again(tmp_path: Path, packs: dict[str, Pack]) -> None:
     keras.utils.set_random_seed(0)
-    cache, draw = cache_of(packs, tmp_path), view_draw(View(0, 0, False), (32, 40))
+    cache, draw = cache_of(packs, tmp_path), view_draw(View(0, 0, False, 32, 40), (32, 40))
     good = np.array(cache.outputs(packs["train"], draw, "x").array)
     (path,) = (tmp_path / "trunk").glob("*/*.h5")
     with h5py.File(path, "r+") as file:
@@ -177,7 +178,7 @@ def test_an_edited_cache_is_computed_again(tmp_path: Path, packs: dict[str, Pack
 def test_a_file_with_another_time_is_taken_if_its_contents_are_ours(
     tmp_path: Path, packs: dict[str, Pack], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cache, draw = cache_of(packs, tmp_path), view_draw(View(0, 0, False), (32, 40))
+    cache, draw = cache_of(packs, tmp_path), view_draw(View(0, 0, False, 32, 40), (32, 40))
     good = np.array(cache.outputs(packs["train"], draw, "x").array)
     (path,) = (tmp_path / "trunk").glob("*/*.h5")
     path.touch()
@@ -189,7 +190,7 @@ def test_activations_that_float16_cannot_hold_are_refused(tmp_path: Path, packs:
     classifier = build(run_of(tmp_path).settings, CLASSES, MEAN, None)
     layer = classifier.trunk.get_layer("stage2_bn")
     layer.gamma.assign(np.full(layer.gamma.shape, 1e6))
-    frozen, draw = Frozen(classifier, Cut("stage2_relu", 0)), view_draw(View(0, 0, False), (32, 40))
+    frozen, draw = Frozen(classifier, Cut("stage2_relu", 0)), view_draw(View(0, 0, False, 32, 40), (32, 40))
     with pytest.raises(InputError, match=r"too large for float16; set train\.cache_dtype: float32"):
         TrunkCache(tmp_path / "trunk", frozen, "float16").outputs(packs["train"], draw, "x")
     assert not list((tmp_path / "trunk").glob("*/*.h5"))
@@ -197,7 +198,7 @@ def test_activations_that_float16_cannot_hold_are_refused(tmp_path: Path, packs:
 
 
 def test_room_is_asked_for_first(tmp_path: Path, packs: dict[str, Pack], monkeypatch: pytest.MonkeyPatch) -> None:
-    cache, draw = cache_of(packs, tmp_path), view_draw(View(0, 0, False), (32, 40))
+    cache, draw = cache_of(packs, tmp_path), view_draw(View(0, 0, False, 32, 40), (32, 40))
 
     def none(folder: Path, needed: int, what: str, way_out: str) -> None:
         assert needed == 48 * 8 * 10 * 32 * 4
@@ -245,7 +246,7 @@ def test_logistic_regression_on_features_is_a_head(
     classifier = build(run.settings, CLASSES, MEAN, None, load=False)
     folds.load_state(run.fold(0) / "weights.h5", {"model": classifier.weights})
     freeze(classifier, "head", False)
-    whole = folds.Predictor(classifier, "five_crop", SIZE, (32, 40))(packs["train"].images.open(), ROWS.held_out)
+    whole = folds.Predictor(classifier, ["five_crop"], SIZE, (32, 40))(packs["train"].images.open(), ROWS.held_out)
     assert np.allclose(whole["five_crop"], found["held_out"], atol=1e-5)
     made = read_json(run.fold(0) / "manifest.json")
     assert made["log_loss"]["five_crop"] < 0.8
@@ -268,7 +269,7 @@ def test_the_best_epochs_trunk_is_predicted_with_and_cached_by_none(
     found = train(run, packs)["held_out"]
     classifier = build(run.settings, CLASSES, MEAN, None, load=False)
     folds.load_state(run.fold(0) / "weights.h5", {"model": classifier.weights})
-    whole = folds.Predictor(classifier, "five_crop", SIZE, (32, 40))(packs["train"].images.open(), ROWS.held_out)
+    whole = folds.Predictor(classifier, ["five_crop"], SIZE, (32, 40))(packs["train"].images.open(), ROWS.held_out)
     assert np.allclose(whole["five_crop"], found, atol=1e-5)
 
 
@@ -282,7 +283,7 @@ def test_a_cache_is_named_by_what_it_holds_alone(tmp_path: Path, packs: dict[str
     cache = TrunkCache(tmp_path, Frozen(classifier, cut), "float16")
     classifier.trunk.get_layer("stage1_conv").kernel.assign(np.zeros((5, 5, 3, 16)))
     with pytest.raises(ValueError, match="has changed since its cache was opened"):
-        cache.outputs(packs["train"], view_draw(View(0, 0, False), (32, 40)), "x")
+        cache.outputs(packs["train"], view_draw(View(0, 0, False, 32, 40), (32, 40)), "x")
 
 
 def test_a_centre_view_alone_was_never_mirrored(pretrained: Callable[..., Run]) -> None:
@@ -315,3 +316,15 @@ def test_labels_follow_cached_mirrored_draws(pretrained: Callable[..., Run], pac
         train(run, packs)
         losses[mirror] = read_json(run.fold(0) / "manifest.json")["log_loss"]["centre"]
     assert losses["swap"] < losses["keep"] - 0.2
+
+
+def test_a_student_on_cached_outputs_ends_as_one_on_images(
+    pretrained: Callable[..., Run], packs: dict[str, Pack]
+) -> None:
+    """Of labelled and of test images alike."""
+    shares = np.random.default_rng(0).dirichlet([1.0] * CLASSES, 4).astype(np.float32)
+    rows = Rows(ROWS.training, ROWS.held_out, Lesson(np.array([0, 3, 4, 8]), shares, 0.6, 9))
+    settings = {"stages": [{"freeze_until": "stage2"}], "epochs": 2, "pseudo": {"runs": ["teacher"]}}
+    plain = train(pretrained("plain", augment={"mirror": "swap"}, **settings), packs, rows=rows)
+    cached = pretrained("cached", augment={"mirror": "swap"}, **settings, cache_trunk=2, cache_dtype="float32")
+    assert apart(plain, train(cached, packs, rows=rows)) < 2e-4

@@ -41,9 +41,24 @@ def test_from_photos_to_submission(verb: Verb, project: Path, drawn: list[str]) 
     assert "epoch" not in again
     assert "2 of 2 folds finished" in again
     assert "checked" in ran("ensemble", "--name", "first")
+    assert "weighted, calibrated by bias" in ran(
+        "ensemble", "--name", "first", "--blend", "weighted", "--calibrate", "bias"
+    )
+    fitted = json.loads((project / "submissions" / "drawn" / "first.json").read_text())
+    assert list(fitted["chain"]["steps"]) == ["weighted", "bias"]
+    blends = ran("blends", "--views", "centre ten_crop")
+    assert "weighted_geometric" in blends
+    table = project / "build" / "drawn" / "blends.json"
+    before = table.read_bytes()
+    assert ran("blends", "--views", "centre ten_crop") == blends
+    assert table.read_bytes() == before
+    assert len(json.loads(before)["blends"]) == 18
+    assert len(list(project.glob("build/drawn/calibration/*.png"))) == 6
+    assert "checked" in ran("ensemble", "--name", "first")
     ran("submissions")
     names = {p.stem for p in (project / "submissions" / "drawn").glob("*.csv")}
-    assert names == {"first", *(f"tiny-{v}" for v in ("centre", "five_crop", "ten_crop")), "tiny-fold0", "tiny-fold1"}
+    held = ("centre", "five_crop", "ten_crop", "ten_crop_keep", "ten_crop_swap")
+    assert names == {"first", *(f"tiny-{v}" for v in held), "tiny-fold0", "tiny-fold1"}
     first = pd.read_csv(project / "submissions" / "drawn" / "first.csv")
     sample = pd.read_csv(Path(drawn[-1]) / "sample_submission.csv")
     assert list(first["img"]) == list(sample["img"])
@@ -104,7 +119,7 @@ def test_from_photos_to_submission(verb: Verb, project: Path, drawn: list[str]) 
         (["sample", "--seed", "-1"], "SEED=-1 must be at least 0"),
         (["sample", "--dataset", "statefarm"], "not a drawn one"),
         (["ensemble", "--models", "a"], "no such run"),
-        (["predict", "tiny", "--views", "ten"], "VIEWS: views: input should be 'centre', 'five_crop' or 'ten_crop'"),
+        (["predict", "tiny", "--views", "ten"], r"VIEWS: views: must be a view set .*centre, .*got \['ten'\]"),
         (["folds", "--dataset", "stategarm"], "did you mean statefarm"),
         (["folds"], "DATA=<folder>"),
         (["pack"], "expected SIZE="),

@@ -80,15 +80,11 @@ def test_the_mean_is_the_mean() -> None:
     assert mean([rows()]).sum(axis=1) == pytest.approx(1)
 
 
-def test_members_that_lack_an_image_leave_it_to_the_others() -> None:
-    one, other = rows(seed=1), rows(seed=2)
-    known = np.array([[True, True, False, False, True, True], [True, False, True, False, True, True]])
-    members = [np.where(there[:, None], found, np.nan) for there, found in zip(known, (one, other), strict=True)]
-    found = completed(members, np.array([0.2, 0.3, 0.5]))
-    assert np.allclose(found[0], (one[0] + other[0]) / 2, atol=1e-6)
-    assert np.allclose(found[1], one[1], atol=1e-6)
-    assert np.allclose(found[2], other[2], atol=1e-6)
-    assert np.allclose(found[3], [0.2, 0.3, 0.5])
+def test_images_that_no_rows_are_of_get_the_prior() -> None:
+    known = NAMES[[4, 0, 2]]
+    found = completed(rows(3), known, list(NAMES), np.array([0.2, 0.3, 0.5]))
+    assert np.array_equal(found[[4, 0, 2]], rows(3))
+    assert np.allclose(found[[1, 3, 5]], [0.2, 0.3, 0.5])
 
 
 @given(st.integers(1, 40), st.integers(0, 2**32 - 1), st.sampled_from([1.0, 0.01, 1e-6]))

@@ -81,17 +81,19 @@ def test_one_region_is_computed_as_before() -> None:
     features = classifier.pool(classifier.trunk(classifier.scaling(images), training=False))
     assert np.array_equal(classifier(images, training=False), classifier.top(features))
     packed = noise(2, *SIZE, seed=1)
-    found = Predictor(classifier, "five_crop", SIZE, (32, 40))(packed, np.array([1, 0]))["five_crop"]
+    found = Predictor(classifier, ["five_crop"], SIZE, (32, 40))(packed, np.array([1, 0]))["five_crop"]
     each = [np.asarray(classifier(crops, training=False)) for crops in cut_all(packed, "five_crop", (32, 40))]
     assert np.allclose(found, np.mean(each, axis=0)[::-1], atol=1e-6)
 
 
 def test_views_on_the_device_are_those_of_an_array() -> None:
     classifier, mosaics = classifier_of(2), noise(3, 2 * SIZE[0], SIZE[1])
-    found = Predictor(classifier, "ten_crop", SIZE, (32, 40))(mosaics, np.array([2, 0]))["ten_crop"]
-    views = view_set("ten_crop", SIZE, (32, 40))
-    each = [np.asarray(classifier(cut(mosaics, view, (32, 40), 2), training=False)) for view in views]
-    assert np.allclose(found, np.mean(each, axis=0)[[2, 0]], atol=1e-6)
+    predictor = Predictor(classifier, ["ten_crop", "multi_scale"], SIZE, (32, 40))
+    found = predictor(mosaics, np.array([2, 0]))
+    for name, close in (("ten_crop", 1e-6), ("multi_scale", 1e-4)):  # resized pixels may be 1 apart
+        views = view_set(name, SIZE, (32, 40))
+        each = [np.asarray(classifier(cut(mosaics, view, (32, 40), 2), training=False)) for view in views]
+        assert np.allclose(found[name], np.mean(each, axis=0)[[2, 0]], atol=close)
 
 
 @pytest.mark.parametrize("layer", [None, "stage2_relu"])
@@ -172,11 +174,11 @@ def test_both_regions_together_say_what_neither_says(runs: Callable[..., Run], p
     assert (found.argmax(axis=1) == labels).mean() > 0.9
     classifier = build(run.settings, CLASSES, MEAN, None, load=False)
     folds.load_state(run.fold(0) / "weights.h5", {"model": classifier.weights})
-    whole = Predictor(classifier, "five_crop", SIZE, (32, 40))(packs["train"].pixels, np.arange(32, 48))
+    whole = Predictor(classifier, ["five_crop"], SIZE, (32, 40))(packs["train"].pixels, np.arange(32, 48))
     assert np.allclose(whole["five_crop"], found, atol=1e-5)  # the head of cached features is the classifier's
     blind = np.array(packs["train"].pixels)
     blind[:, SIZE[0] :] = 45
-    lost = Predictor(classifier, "centre", SIZE, (32, 40))(blind, np.arange(32, 48))["centre"]
+    lost = Predictor(classifier, ["centre"], SIZE, (32, 40))(blind, np.arange(32, 48))["centre"]
     assert (lost.argmax(axis=1) // 2 == labels // 2).mean() > 0.9
     assert (lost.argmax(axis=1) == labels).mean() < 0.8
 

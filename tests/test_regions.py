@@ -28,7 +28,7 @@ from driverwatch.typed_yaml import load, parse
 from driverwatch.vision.augment import Augmenter, build, read_policy
 from driverwatch.vision.mosaic import FRAME, Box, join, split
 from driverwatch.vision.overlay import overlay, overlay_regions
-from driverwatch.vision.views import View, cut, view_set
+from driverwatch.vision.views import View, cut, cut_all, unique
 
 HEAD, LOW = Box(0, 0, 0.5, 0.5), Box(0.25, 0.5, 1, 1)
 REGIONS = {"whole": FRAME, "head": HEAD, "low": LOW}
@@ -278,11 +278,15 @@ def test_regions_are_augmented_alike_and_one_alone_as_before(mirror: Any, crop: 
 
 def test_views_cut_each_region_alike() -> None:
     tiles = np.stack([photo(i, 20, 28) for i in range(6)])
-    for view in view_set("ten_crop", (20, 28), (16, 24)):
+    for view in unique(["ten_crop", "multi_scale"], (20, 28), (16, 24)):
         found = cut(join(tiles, 3), view, (16, 24), 3)
         assert found.shape == (2, 48, 24, 3)
         assert np.array_equal(split(found, 3), cut(tiles, view, (16, 24)))
-    memory = cut(tiles, View(1, 2, True), (16, 24))
+    assert np.array_equal(
+        cut_all(join(tiles, 3), "multi_scale", (16, 24), 3),
+        np.stack([join(crops, 3) for crops in cut_all(tiles, "multi_scale", (16, 24))]),
+    )
+    memory = cut(tiles, View(1, 2, True, 16, 24), (16, 24))
     assert np.shares_memory(memory, tiles)  # one region costs no copy
 
 

@@ -127,3 +127,30 @@ def test_unknown_and_damaged_runs(tmp_path: Path) -> None:
     write_json(folder / "run.json", {"settings": read_json(folder / "run.json")["settings"]})
     with pytest.raises(InputError, match=r"run.json: lacks 'classes'"):
         runs.load(folder)
+
+
+def test_a_run_from_before_pseudo_labels_and_splits_goes_on(tmp_path: Path) -> None:
+    folder = begun(tmp_path)
+    old = read_json(folder / "run.json")
+    del old["learned_from"]
+    for added in ("splits", "pseudo", "stop_after"):
+        del old["settings"]["train"][added]
+    write_json(folder / "run.json", old)
+    runs.begin(folder, wanted(), None, False)
+    assert runs.load(folder).finished(1)
+    assert runs.load(folder).learned_from is None
+
+
+def test_what_was_learned_from_is_part_of_a_run(tmp_path: Path) -> None:
+    def taught(digest: str) -> dict[str, Any]:
+        return wanted(learned_from={"teachers": {"t": {"predictions": ["a", digest]}}})
+
+    runs.begin(tmp_path, taught("b"), None, False)
+    (tmp_path / "fold0").mkdir()
+    (tmp_path / "fold0" / "bundle.h5").write_bytes(b"")
+    before = runs.load(tmp_path)
+    runs.begin(tmp_path, taught("b"), None, False)
+    with pytest.raises(InputError, match=r'learned_from.teachers.t.predictions.1: "b" -> "c"'):
+        runs.begin(tmp_path, taught("c"), None, False)
+    runs.begin(tmp_path, taught("c"), None, True)
+    assert runs.load(tmp_path).identity != before.identity

@@ -59,6 +59,17 @@ def test_overrides_reach_into_lists(tmp_path: Path) -> None:
         ("- a\n- b", "", "expected settings as key: value lines, got list"),
         ("a: [", "", "expected YAML"),
         (GOOD, "train.epochs", "expected key=value"),
+        (GOOD, "augment.policy=3", "augment.policy: expected a list of one transform each.*got 3"),
+        (GOOD + "augment: {policy: [Affine]}", "", "augment.policy: expected a list of one transform each"),
+        (GOOD + "augment: {policy: {Affine: {}}}", "", "augment.policy: expected a list of one transform each"),
+        (GOOD + "augment: {policy: [Affine: 3]}", "", "augment.policy: expected a list of one transform each"),
+        (GOOD + "augment: {policy: [3: {}]}", "", "augment.policy: expected a list of one transform each"),
+        (GOOD, "augment.policy=../light", "augment.policy: must be the name of a file.*got '../light'"),
+        (GOOD, "augment.mix=mixxup", "augment.mix: .*'none', 'mixup', 'cutmix' or 'splice'"),
+        (GOOD, "augment.mix=mixup augment.mix_share=0", "augment.mix_share: .*greater than 0, got 0"),
+        (GOOD, "augment.mix=splice augment.mix_alpha=0.4", "augment: mix_alpha belongs to mix: mixup or cutmix"),
+        (GOOD, "augment.mix_alpha=0.4", "augment: mix_alpha belongs to mix: mixup or cutmix"),
+        (GOOD, "augment.mix=cutmix train.cache_trunk=2", "augment.mix: cutmix needs train.cache_trunk: null"),
         (GOOD, "train.stages.5.epochs=1", "train.stages"),
         (GOOD, "backbone.name=1", "holds a value"),
     ],
@@ -69,6 +80,24 @@ def test_mistakes_are_one_readable_line(tmp_path: Path, text: str, overrides: st
     assert "pydantic" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("blend: best", "blend: input should be 'mean', 'geometric'.*got 'best'"),
+        ("calibrate: true", "calibrate: input should be 'none'.*got True"),
+        ("clip: 0.0", "clip: must be a probability from 1e-6 to 0.1, or fitted, got 0.0"),
+        ("clip: 1", "clip: must be a probability"),
+        ("clip: fit", "clip: must be a probability.*got 'fit'"),
+    ],
+)
+def test_chains_are_checked(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "e.yaml").write_text(f"runs: [a]\n{text}\n")
+    with pytest.raises(InputError, match=said):
+        load(EnsembleSettings, tmp_path, "e")
+    (tmp_path / "e.yaml").write_text("runs: [a]\nblend: greedy\ncalibrate: bias\nclip: fitted\n")
+    assert load(EnsembleSettings, tmp_path, "e").clip == "fitted"
+
+
 def test_unknown_name_lists_and_suggests(tmp_path: Path) -> None:
     (tmp_path / "vgg16.yaml").write_text(GOOD)
     with pytest.raises(InputError, match="expected one of vgg16; did you mean vgg16"):
@@ -77,6 +106,21 @@ def test_unknown_name_lists_and_suggests(tmp_path: Path) -> None:
 
 def test_mirrored_pairs_swap_columns(drawn_settings: DatasetSettings) -> None:
     assert drawn_settings.swap() == [0, 3, 4, 1, 2, 5, 6, 7, 8, 9]
+
+
+def test_mixing_has_the_papers_defaults(tmp_path: Path) -> None:
+    plain = model(tmp_path, GOOD).augment
+    assert (plain.policy, plain.mix, plain.mix_share, plain.mix_alpha) == (None, "none", 0.5, None)
+    assert model(tmp_path, GOOD, "augment.mix=mixup").augment.beta == 0.2
+    assert model(tmp_path, GOOD, "augment.mix=cutmix").augment.beta == 1.0
+    assert model(tmp_path, GOOD, "augment.mix=mixup augment.mix_alpha=0.7").augment.beta == 0.7
+
+
+def test_keywords_of_a_policy_may_be_left_out_and_overridden(tmp_path: Path) -> None:
+    text = GOOD + "augment:\n  policy:\n    - ToGray:\n    - Affine: {p: 0.5}\n"
+    assert model(tmp_path, text).augment.policy == [{"ToGray": {}}, {"Affine": {"p": 0.5}}]
+    changed = model(tmp_path, text, "augment.policy.1.Affine.p=1.0").augment.policy
+    assert changed == [{"ToGray": {}}, {"Affine": {"p": 1.0}}]
 
 
 def test_pixels() -> None:

@@ -20,12 +20,13 @@ from driverwatch.models.classifier import build
 from driverwatch.models.state import load_state
 from driverwatch.settings import ModelSettings, PredictSettings
 from driverwatch.training import fold as folds
-from driverwatch.training.batches import AugmentedInputs, TrainingBatches, class_weights
+from driverwatch.training.batches import TrainingBatches, class_weights, followed, one_hot
 from driverwatch.training.fold import Rows, train_fold
+from driverwatch.training.inputs import AugmentedInputs
 from driverwatch.training.run import Run
 from driverwatch.training.stages import plan, schedule
 from driverwatch.typed_yaml import parse
-from driverwatch.vision.views import cut_all
+from driverwatch.vision.views import Columns, cut_all
 
 pytestmark = pytest.mark.keras
 SIZE, COUNT, CLASSES = (36, 44), 48, 4
@@ -177,21 +178,22 @@ def test_views_on_the_device_are_the_views_of_an_array(tmp_path: Path, packs: di
     run = run_of(tmp_path)
     classifier = build(run.settings, CLASSES, (80.0,) * 3, None)
     images, rows = packs["train"].images.open(), np.array([5, 0, 40])
-    found = Predictor(classifier, "ten_crop", SIZE, (32, 40), SWAP)(images, rows)
+    found = Predictor(classifier, ["ten_crop"], SIZE, (32, 40), Columns(SWAP, "swap"))(images, rows)
     crops = cut_all(np.asarray(images[rows]), "ten_crop", (32, 40))
     each = np.stack([classifier.predict(np.ascontiguousarray(crop), verbose=0) for crop in crops])
     assert np.allclose(found["centre"], each[0], atol=1e-6)
     assert np.allclose(found["five_crop"], each[:5].mean(axis=0), atol=1e-6)
     swapped = np.concatenate([each[:5], each[5:][..., SWAP]])
     assert np.allclose(found["ten_crop"], swapped.mean(axis=0), atol=1e-6)
-    kept = Predictor(classifier, "ten_crop", SIZE, (32, 40))(images, rows)["ten_crop"]
-    assert np.allclose(kept, each.mean(axis=0), atol=1e-6)
+    kept = Predictor(classifier, ["ten_crop"], SIZE, (32, 40))(images, rows)
+    assert np.allclose(kept["ten_crop"], each.mean(axis=0), atol=1e-6)
+    assert "ten_crop_swap" not in kept  # without mirrored pairs nothing can be swapped
 
 
 def batches(run: Run, packs: dict[str, Pack], epoch: int = 0) -> TrainingBatches:
     pack = packs["train"]
     inputs = AugmentedInputs(pack.images.open(), run.settings, run.policy, epoch)
-    return TrainingBatches(inputs, ROWS.training, pack.labels, run.settings, SWAP, epoch)
+    return TrainingBatches(inputs, ROWS.training, one_hot(pack.labels, CLASSES), run.settings, SWAP, epoch)
 
 
 def test_an_epoch_sees_every_training_row_once(tmp_path: Path, packs: dict[str, Pack]) -> None:
@@ -218,10 +220,22 @@ def test_labels_follow_mirrored_images(tmp_path: Path, packs: dict[str, Pack], m
 
 
 def test_balanced_class_weights() -> None:
-    labels = np.array([0] * 6 + [1] * 2 + [3] * 4)
-    weights = class_weights(labels, 4, "balanced")
+    targets = one_hot(np.array([0] * 6 + [1] * 2 + [3] * 4), 4)
+    weights = class_weights(targets, "balanced")
     assert np.allclose(weights, [12 / 24, 12 / 8, 0, 12 / 16])
-    assert np.allclose(class_weights(labels, 4, "none"), 1)
+    assert np.allclose(class_weights(targets, "none"), 1)
+
+
+def test_each_class_weighs_the_same_in_sum_where_labels_are_shares() -> None:
+    targets = np.random.default_rng(0).dirichlet([0.1, 0.5, 1, 3], 50).astype(np.float32)
+    assert np.allclose((targets * class_weights(targets, "balanced")).sum(axis=0), 50 / 4, rtol=1e-5)
+
+
+def test_label_shares_of_mirrored_images_go_where_swap_says() -> None:
+    """Class i becomes swap[i], also where going there and back are not the same."""
+    targets, mirrored = np.array([[0.7, 0.2, 0.1]] * 2, np.float32), np.array([True, False])
+    assert np.allclose(followed(targets, mirrored, "swap", [1, 2, 0]), [[0.1, 0.7, 0.2], [0.7, 0.2, 0.1]])
+    assert np.array_equal(followed(targets, mirrored, "keep", [1, 2, 0]), targets)
 
 
 def test_stages_take_from_train_what_they_leave_out() -> None:
@@ -256,7 +270,7 @@ def test_a_finished_folds_weights_predict_the_same(tmp_path: Path, packs: dict[s
     found = trained(run, packs)["five_crop"]
     classifier = build(run.settings, CLASSES, packs["train"].mean, None, load=False)
     load_state(run.fold(0) / "weights.h5", {"model": classifier.weights})
-    again = Predictor(classifier, "ten_crop", SIZE, (32, 40), crops_at_once=40)(
+    again = Predictor(classifier, ["ten_crop"], SIZE, (32, 40), crops_at_once=40)(
         packs["test"].images.open(), np.arange(9)
     )
     assert np.array_equal(again["five_crop"], found)
@@ -273,3 +287,20 @@ def test_a_torn_bundle_is_refused_in_one_sentence(tmp_path: Path, packs: dict[st
 def test_a_diverged_training_says_so(tmp_path: Path, packs: dict[str, Pack]) -> None:
     with pytest.raises(InputError, match=r"the loss became .*; lower the learning rate"):
         trained(run_of(tmp_path, optimizer="sgd", learning_rate=10.0, weight_decay=1e30, epochs=3), packs)
+
+
+@pytest.mark.parametrize("mix", ["mixup", "cutmix", "splice"])
+def test_mixing_repeats_and_goes_on_after_a_kill(
+    tmp_path: Path, packs: dict[str, Pack], monkeypatch: pytest.MonkeyPatch, mix: str
+) -> None:
+    def mixed(name: str, mix: str, **train: object) -> Run:
+        run = run_of(tmp_path / name, epochs=2, **train)
+        augment = run.settings.augment.model_copy(update={"mix": mix, "mirror": "swap"})
+        return replace(run, settings=run.settings.model_copy(update={"augment": augment}))
+
+    whole = trained(mixed("one", mix, workers=1), packs)
+    broken = mixed("broken", mix, workers=3)
+    with killed_after(1, monkeypatch):
+        trained(broken, packs)
+    assert same(whole, trained(broken, packs))
+    assert not same(whole, trained(mixed("plain", "none"), packs))

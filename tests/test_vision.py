@@ -1,14 +1,17 @@
 """Augmentation and views: pure functions of image and seed, pinned order, left and right never silently."""
 
 from pathlib import Path
+from textwrap import indent
 
+import cv2
 import numpy as np
 import pytest
 import yaml
 from conftest import ROOT
 
 from driverwatch.errors import InputError
-from driverwatch.settings import AugmentSettings, InputSettings
+from driverwatch.settings import AugmentSettings, InputSettings, ModelSettings
+from driverwatch.typed_yaml import load, parse
 from driverwatch.vision.augment import Augmenter, build, read_policy
 from driverwatch.vision.views import View, cut_all, view_set
 
@@ -31,6 +34,30 @@ def test_an_augmented_image_is_a_function_of_image_and_seed(name: str) -> None:
     assert forth[0][0].shape == (36, 48, 3)
     assert forth[0][0].dtype == np.uint8
     assert np.array_equal(IMAGE, before)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_every_policy_changes_photos_and_keeps_their_size(name: str) -> None:
+    """By itself: no patch, no mirror. A photo is smooth here, so that blur has something to leave."""
+    photo = cv2.resize(np.random.default_rng(1).integers(30, 220, (9, 12, 3), np.uint8), (160, 120))
+    field = InputSettings(pack="120x160", size="120x160")
+    augment = Augmenter(read_policy(ROOT / "configs" / "policies", name), AugmentSettings(), field)
+    made = [augment(photo, (0, i))[0] for i in range(60)]
+    assert all(one.shape == photo.shape and one.dtype == np.uint8 for one in made)
+    apart = np.array([np.abs(one.astype(int) - photo).mean() for one in made])
+    assert (apart > 0).mean() > 0.4
+    assert 0.3 < apart.mean() < 80, "something is to be seen of it, and of the photo"
+
+
+def test_a_policy_in_the_settings_is_the_same_as_in_a_file(tmp_path: Path) -> None:
+    text = (ROOT / "configs" / "policies" / "strong.yaml").read_text()
+    (tmp_path / "m.yaml").write_text(
+        f"backbone: tiny\nweights: none\ninput: {{pack: 40x40, size: 36x36}}\naugment:\n  policy:\n{indent(text, '    ')}"
+    )
+    inline = load(ModelSettings, tmp_path, "m").augment.policy
+    assert isinstance(inline, list)
+    assert read_policy(tmp_path, inline) == read_policy(ROOT / "configs" / "policies", "strong")
+    assert read_policy(tmp_path, []) == []
 
 
 def test_random_patch_reaches_every_offset_and_centre_stays() -> None:
@@ -58,12 +85,18 @@ def test_mirroring_says_so() -> None:
         ([{"Affine": {"rotate": "far"}}], "Affine"),
         ({"Affine": {}}, "expected a list"),
         (["Affine"], "expected a list"),
+        ([{"Affine": {}, "Blur": {}}], "expected a list of one transform each"),
+        ([{"Affine": [3]}], "expected a list of one transform each"),
+        ([{"Resize": {"height": 9, "width": 9}}], "must keep size and type"),
     ],
 )
 def test_wrong_policies_are_refused(tmp_path: Path, policy: object, said: str) -> None:
     (tmp_path / "p.yaml").write_text(yaml.safe_dump(policy))
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=f"p.yaml: .*{said}"):
         read_policy(tmp_path, "p")
+    with pytest.raises(InputError, match=f"augment.policy: .*{said}"):
+        inline = {"backbone": "tiny", "input": {"pack": "40x40", "size": "36x36"}, "augment": {"policy": policy}}
+        read_policy(tmp_path, parse(ModelSettings, inline, "m.yaml").augment.policy)
 
 
 def test_unknown_policy(tmp_path: Path) -> None:
@@ -79,7 +112,7 @@ def test_empty_policy_builds() -> None:
 
 def test_ten_crop_order_is_pinned() -> None:
     views = view_set("ten_crop", (5, 7), (3, 4))
-    upright = [View(1, 1, False), View(0, 0, False), View(0, 3, False), View(2, 0, False), View(2, 3, False)]
+    upright = [View(top, left, False, 3, 4) for top, left in ((1, 1), (0, 0), (0, 3), (2, 0), (2, 3))]
     assert views == upright + [view._replace(mirrored=True) for view in upright]
     assert view_set("five_crop", (5, 7), (3, 4)) == upright
     assert view_set("centre", (5, 7), (3, 4)) == upright[:1]

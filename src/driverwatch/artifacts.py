@@ -46,9 +46,27 @@ class Places:
         return self.build / "runs" if self.study is None else self.build / "studies" / plain_name(self.study, "NAME")
 
     @property
+    def blends(self) -> Path:
+        """What each blend and calibration scores."""
+        return self.build / "blends.json"
+
+    def calibration(self, name: str) -> Path:
+        """A reliability curve."""
+        return self.build / "calibration" / f"{name}.png"
+
+    @property
     def trunks(self) -> Path:
         """What frozen layers made of the packed images, for any run."""
         return self.build / "trunk"
+
+    @property
+    def neighbours(self) -> Path:
+        return self.build / "neighbours.json"
+
+    @property
+    def features(self) -> Path:
+        """What pretrained networks see on every image: where neighbours are looked for."""
+        return self.build / "features"
 
     @property
     def submissions(self) -> Path:
@@ -56,6 +74,9 @@ class Places:
 
     def pack(self, size: str) -> Path:
         return self.build / "pack" / size
+
+    def preview(self, name: str) -> Path:
+        return self.build / "preview" / f"{plain_name(name, 'RUN')}.png"
 
     def run(self, run: str) -> Path:
         return self.runs / plain_name(run, "RUN")

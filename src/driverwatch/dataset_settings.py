@@ -78,6 +78,7 @@ class DatasetSettings(Strict):
     test_images: Annotated[str, _template("image")] = "imgs/test/{image}"
     sample_submission: Below = "sample_submission.csv"
     truth: Below | None = None  # the test images' labels, where they are known (drawn competitions)
+    test_drivers: Annotated[int, Field(ge=1)] | None = None  # where known; null: hope speaks of as many as training has
     classes: Annotated[dict[Class, str], Field(min_length=2)]  # name: meaning, in the submission's column order
     mirrored_pairs: Annotated[list[Pair], Field(default_factory=list)]
     # parts of the frame that a model may look at, since the camera is fixed: [top, left, bottom, right], shares of the frame

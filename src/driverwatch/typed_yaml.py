@@ -37,9 +37,15 @@ def load(kind: type[S], folder: Path, name: str, overrides: str = "") -> S:
     content = read_yaml(path) or {}
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected settings as key: value lines, got {type(content).__name__}")
+    where = f"{path}" + (f' with SET="{overrides}"' if overrides.strip() else "")
+    return parse(kind, overridden(content, overrides), where)
+
+
+def overridden(content: dict[str, Any], overrides: str) -> dict[str, Any]:
+    """Plain settings, changed in place by `key.path=value` overrides (space-separated)."""
     for override in overrides.split():
         _override(content, override)
-    return parse(kind, content, f"{path}" + (f' with SET="{overrides}"' if overrides.strip() else ""))
+    return content
 
 
 def _override(content: dict[str, Any], override: str) -> None:

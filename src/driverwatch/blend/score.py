@@ -51,6 +51,24 @@ def interval(losses: np.ndarray, groups: np.ndarray, resamples: int = 10_000) ->
     return float(low), float(high)
 
 
+def compared(rows: dict[str, np.ndarray], labels: np.ndarray, groups: np.ndarray, against: str) -> pd.DataFrame:
+    """One line per entry of `rows` (name: probabilities (N, C)), each image's loss paired with that under `against`.
+
+    `summary`'s columns, then the mean difference (below 0: better than `against`) and its 95 % interval over groups, which
+    says more than two intervals side by side: what makes a driver hard is in both. NaN where `against` is not among the
+    rows, and for the interval where there is one group alone.
+    """
+    table, first = summary(rows, labels, groups), rows.get(against)
+    unknown = float("nan")
+    lines = []
+    for p in rows.values():
+        gain = np.full(len(labels), unknown) if first is None else log_losses(p, labels) - log_losses(first, labels)
+        known = first is not None and len(set(groups)) > 1
+        low, high = interval(gain, groups) if known else (unknown, unknown)
+        lines.append({f"against {against}": float(gain.mean()), "low": low, "high": high})
+    return pd.concat([table, pd.DataFrame(lines, index=table.index)], axis=1)
+
+
 Metric = Callable[[np.ndarray, np.ndarray], float]
 
 

@@ -15,6 +15,7 @@ Fold = Annotated[int | None, typer.Option(help="one fold alone")]
 Client = Annotated[
     str, typer.Option(envvar="KAGGLE", help="the Kaggle client; default: the one make installs, or on PATH")
 ]
+Views = Annotated[str, typer.Option(help="view sets, separated by spaces")]
 Models = Annotated[str, typer.Option(help="runs, separated by spaces; default: every finished one")]
 
 
@@ -36,4 +37,31 @@ def predict_settings(views: str, batch_size: int) -> Any:
     from driverwatch.settings import PredictSettings
     from driverwatch.typed_yaml import parse
 
-    return parse(PredictSettings, {"views": views, "batch_size": batch_size}, "VIEWS")
+    return parse(PredictSettings, {"views": views.split(), "batch_size": batch_size}, "VIEWS")
+
+
+def changes_of(
+    blend: str | None, balance: str | None, neighbours: str | None, calibrate: str | None, clip: str | None
+) -> dict[str, Any]:
+    """Keys of `ChainSettings` that were given; a clip that reads as a number is one, features `none` are none."""
+    try:
+        level: float | str | None = None if clip is None else float(clip)
+    except ValueError:
+        level = clip
+    given = {"blend": blend, "calibrate": calibrate, "clip": level}
+    changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    if balance is not None:
+        changes["balance"] = None if balance == "none" else balance
+    if neighbours is not None:
+        changes["neighbours"] = None if neighbours == "none" else {"features": neighbours}
+    return changes
+
+
+def one_view_set(views: str) -> Any:
+    """The view set that a run takes part with."""
+    from driverwatch.errors import InputError
+
+    chosen = predict_settings(views, 1).views
+    if len(chosen) > 1:
+        raise InputError(f"VIEWS={views}: expected one view set here, got {len(chosen)}; several are for make predict")
+    return chosen[0]

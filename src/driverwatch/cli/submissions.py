@@ -5,7 +5,18 @@ from typing import Annotated
 
 import typer
 
-from driverwatch.cli.options import Client, Data, Dataset, Fold, Force, Models, context_of, predict_settings
+from driverwatch.cli.options import (
+    Client,
+    Data,
+    Dataset,
+    Fold,
+    Force,
+    Models,
+    Weights,
+    changes_of,
+    context_of,
+    one_view_set,
+)
 
 app = typer.Typer()
 
@@ -18,13 +29,53 @@ def ensemble(
     data: Data = None,
     views: str | None = None,
     fold: Fold = None,
+    blend: Annotated[str | None, typer.Option(help="how runs become one row per image")] = None,
+    balance: Annotated[
+        str | None, typer.Option(help="features that drivers are told apart by, to balance classes in each, or none")
+    ] = None,
+    neighbours: Annotated[
+        str | None, typer.Option(help="features that images are smoothed over their nearest by, or none")
+    ] = None,
+    calibrate: Annotated[str | None, typer.Option(help="none, temperature or bias")] = None,
+    clip: Annotated[str | None, typer.Option(help="lowest probability of a submission, or fitted")] = None,
 ) -> None:
-    """Average runs into a checked submission."""
+    """Blend runs into a checked submission."""
     from driverwatch.steps.submit import make_ensemble
 
-    chosen = None if views is None else predict_settings(views, 1).views
+    chosen = None if views is None else one_view_set(views)
     name = name or ("ensemble" if fold is None else f"ensemble-fold{fold}")
-    make_ensemble(context_of(dataset, data), models.split(), name, chosen, fold)
+    changes = changes_of(blend, balance, neighbours, calibrate, clip)
+    make_ensemble(context_of(dataset, data), models.split(), name, chosen, fold, changes)
+
+
+@app.command()
+def blends(
+    models: Models = "",
+    dataset: Dataset = "statefarm",
+    data: Data = None,
+    views: Annotated[
+        str, typer.Option(help="view sets, each a member of its own; default: each run's honest one")
+    ] = "",
+) -> None:
+    """Print what every blend and calibration of runs scores on drivers left out."""
+    from driverwatch.steps.blends import compare_blends
+
+    chosen = [one_view_set(each) for each in dict.fromkeys(views.split())]
+    compare_blends(context_of(dataset, data), models.split(), chosen)
+
+
+@app.command()
+def neighbours(
+    features: Annotated[str, typer.Option(help="<model>[:<cut>][:<rows>x<columns>], separated by spaces")],
+    models: Models = "",
+    dataset: Dataset = "statefarm",
+    data: Data = None,
+    weights: Weights = None,
+) -> None:
+    """Compute features of all images, and print what smoothing over neighbours in them scores on drivers left out."""
+    from driverwatch.steps.neighbours import compare_neighbours
+
+    compare_neighbours(context_of(dataset, data), features.split(), models.split(), weights)
 
 
 @app.command()
@@ -67,3 +118,11 @@ def score(models: Models = "", dataset: Dataset = "statefarm", data: Data = None
     from driverwatch.steps.score import print_scores
 
     print_scores(context_of(dataset, data), models.split())
+
+
+@app.command()
+def views(run: str, dataset: Dataset = "statefarm") -> None:
+    """Compare a run's view sets: log loss out of fold against the centre view, and cost."""
+    from driverwatch.steps.views import compare_views
+
+    compare_views(context_of(dataset, None), run)

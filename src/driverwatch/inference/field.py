@@ -40,6 +40,7 @@ def centre_view(photo: np.ndarray, field: InputSettings, boxes: tuple[Box, ...] 
     """What a run's centre view shows: each box resized to `field.pack`, as packing does, `field.size` cut from it."""
     pack, size = pixels(field.pack), pixels(field.size)
     view = view_set("centre", pack, size)[0]
-    part = Box(view.top / pack[0], view.left / pack[1], (view.top + size[0]) / pack[0], (view.left + size[1]) / pack[1])
+    bottom, right = view.top + view.height, view.left + view.width
+    part = Box(view.top / pack[0], view.left / pack[1], bottom / pack[0], right / pack[1])
     shown = cut(cut_out(photo, boxes, pack)[None], view, size, len(boxes))[0]
     return Seen(shown, tuple(box.within(part) for box in boxes))

@@ -1,6 +1,6 @@
-"""Forward passes over packed images: views cut and mirrored on the device, averaged, columns swapped where labels swap."""
+"""Forward passes over packed images: views cut, resized and mirrored on the device, averaged, columns swapped where asked."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -11,9 +11,9 @@ from driverwatch.data.pack import Pack
 from driverwatch.models.classifier import Classifier
 from driverwatch.models.halves import Tail
 from driverwatch.models.regions import join, split
-from driverwatch.settings import VIEW_SETS, ViewSet
+from driverwatch.settings import ViewSet
 from driverwatch.terminal import track
-from driverwatch.vision.views import View, view_set
+from driverwatch.vision.views import KEPT, Columns, View, resampling, unique, view_set
 
 FEATURES_AT_ONCE = 640  # crops in one pass of a head alone
 
@@ -26,36 +26,49 @@ class OnViews(keras.Model):
         self.classifier, self.views, self.size = classifier, views, size
 
     def call(self, images: Any) -> Any:
-        (height, width), regions = self.size, self.classifier.regions
-        tiles = split(images, regions)
-        crops = [tiles[:, v.top : v.top + height, v.left : v.left + width] for v in self.views]
-        crops = [ops.flip(crop, axis=2) if v.mirrored else crop for crop, v in zip(crops, self.views, strict=True)]
-        crops = [join(crop, regions) for crop in crops]
+        tiles, regions = split(images, self.classifier.regions), self.classifier.regions
+        crops = [join(self._cut(tiles, view), regions) for view in self.views]
         rows = self.classifier(ops.concatenate(crops, axis=0), training=False)
         return ops.transpose(ops.reshape(rows, (len(self.views), -1, rows.shape[-1])), (1, 0, 2))
 
+    def _cut(self, tiles: Any, view: View) -> Any:
+        """As `vision.views.cut`: each region for itself, (B * R, H, W, 3) -> (B * R, h, w, 3)."""
+        crop = tiles[:, view.top : view.top + view.height, view.left : view.left + view.width]
+        crop = crop if view.size == self.size else resized(crop, self.size)
+        return ops.flip(crop, axis=2) if view.mirrored else crop
+
+
+def resized(images: Any, size: tuple[int, int]) -> Any:
+    """uint8 (B, H, W, C) -> (B, h, w, C) of `size` (height, width), on the device as `vision.views.resized` on the host, +-1."""
+    _, height, width, channels = images.shape
+    lines = ops.reshape(ops.cast(images, "float32"), (-1, height, width * channels))
+    lines = ops.matmul(resampling(height, size[0]), lines)
+    made = ops.matmul(resampling(width, size[1]), ops.reshape(lines, (-1, size[0], width, channels)))
+    return ops.cast(ops.round(made), images.dtype)
+
 
 class Predictor:
-    """A classifier under a view set; made once and used often, because its graph is compiled at the first batch."""
+    """A classifier under view sets; made once and used often, because its graph is compiled at the first batch."""
 
     def __init__(
         self,
         classifier: Classifier,
-        views: ViewSet,
+        views: Sequence[ViewSet],
         image: tuple[int, int],
         size: tuple[int, int],
-        swap: list[int] | None = None,
+        columns: Columns = KEPT,
         crops_at_once: int = 20,
     ) -> None:
         """Compile for packed regions of `image` and inputs of `size` (height, width of one region each).
 
         Args:
-            swap: column order for mirrored views (`DatasetSettings.swap`), or None to keep the columns.
+            views: what is asked for; every set made of their views is given too (`vision.views.held_by`).
+            columns: what becomes of the columns of mirrored views.
             crops_at_once: bounds the forward pass' batch.
         """
-        self.views = {name: view_set(name, image, size) for name in VIEW_SETS[: VIEW_SETS.index(views) + 1]}
-        self.unique = list(dict.fromkeys(self.views[views]))  # of a whole frame, corners and centre are one view
-        self.swap, self.classes = swap, classifier.top.units
+        self.asked, self.columns, self.classes = views, columns, classifier.top.units
+        self.views = {name: view_set(name, image, size) for name in columns.sets_of(views)}
+        self.unique = unique(list(self.views), image, size)
         self.batch = max(1, crops_at_once // len(self.unique))
         self.model = self._compiled(classifier, size)
 
@@ -69,7 +82,7 @@ class Predictor:
         return pack.pixels
 
     def __call__(self, source: Any, rows: np.ndarray, label: str = "") -> dict[ViewSet, np.ndarray]:
-        """Predict `rows` of a pack under the view set and every smaller one that it holds.
+        """Predict `rows` of a pack under the view sets and every one that they hold.
 
         Args:
             source: what `source` gave; here uint8 (N, R * H, W, 3).
@@ -81,17 +94,19 @@ class Predictor:
         found = (
             np.concatenate(parts)[: len(rows)] if parts else np.zeros((0, len(self.unique), self.classes), np.float32)
         )
-        if self.swap is not None:
-            mirrored = [i for i, view in enumerate(self.unique) if view.mirrored]
-            found[:, mirrored] = found[:, mirrored][..., self.swap]
-        return {name: self._mean(found, views) for name, views in self.views.items()}
+        return {name: self._mean(found, name) for name in self.views}
 
     def _forward(self, source: Any, rows: np.ndarray) -> np.ndarray:
         """float32 (B, V, C)."""
         return np.asarray(self.model.predict_on_batch(source[rows]))
 
-    def _mean(self, found: np.ndarray, views: list[View]) -> np.ndarray:
-        mean = found[:, [self.unique.index(view) for view in views]].mean(axis=1, dtype=np.float64)
+    def _mean(self, found: np.ndarray, name: ViewSet) -> np.ndarray:
+        views, order = self.views[name], self.columns.of(name)
+        rows = found[:, [self.unique.index(view) for view in views]]
+        if order is not None:
+            mirrored = [view.mirrored for view in views]
+            rows[:, mirrored] = rows[:, mirrored][..., order]
+        mean = rows.mean(axis=1, dtype=np.float64)
         return (mean / mean.sum(axis=1, keepdims=True)).astype(np.float32)
 
     def _batches(self, rows: np.ndarray, label: str) -> Iterator[np.ndarray]:
@@ -109,10 +124,10 @@ class FeaturePredictor(Predictor):
         self,
         tail: Tail,
         outputs: Callable[[Pack, View], np.ndarray],
-        views: ViewSet,
+        views: Sequence[ViewSet],
         image: tuple[int, int],
         size: tuple[int, int],
-        swap: list[int] | None = None,
+        columns: Columns = KEPT,
     ) -> None:
         """As `Predictor`.
 
@@ -120,7 +135,7 @@ class FeaturePredictor(Predictor):
             outputs: a pack's outputs under a view, (N, ...).
         """
         self.tail, self.outputs = tail, outputs
-        super().__init__(tail.classifier, views, image, size, swap, crops_at_once=FEATURES_AT_ONCE)
+        super().__init__(tail.classifier, views, image, size, columns, crops_at_once=FEATURES_AT_ONCE)
 
     def _compiled(self, classifier: Classifier, size: tuple[int, int]) -> keras.Model:
         return self.tail

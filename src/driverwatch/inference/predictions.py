@@ -78,6 +78,11 @@ def write(predictions: Predictions, path: Path) -> None:
         file.attrs["contents"] = _contents(predictions.names, rows, predictions.origin)
 
 
+def digest(made: Predictions) -> str:
+    """Digest of names, probabilities and origin, whatever file they lie in."""
+    return _contents(made.names, np.ascontiguousarray(made.probabilities, np.float32), made.origin)
+
+
 def _contents(names: np.ndarray, rows: np.ndarray, origin: dict[str, str]) -> str:
     """Digest of all that a file holds, so that one edited since is found out."""
     return digest_of([names, hashlib.sha256(np.ascontiguousarray(rows).data).hexdigest(), list(rows.shape), origin])

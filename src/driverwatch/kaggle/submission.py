@@ -7,25 +7,24 @@ import pandas as pd
 
 from driverwatch.data.tables import numbers, read_csv
 from driverwatch.errors import InputError
+from driverwatch.metrics import FLOOR, limited
 from driverwatch.writing import replacing
 
-CLIP = 1e-5  # a confident mistake costs at most ln(1e5) = 11.5 instead of Kaggle's 34.5
 TOLERANCE = 0.01  # of a row's sum: three decimals may miss by 0.005, and Kaggle divides each row by its sum
 
 
 def clipped(probabilities: np.ndarray) -> np.ndarray:
     """Limit to [1e-5, 1] and divide each row by its sum: float64 (N, C)."""
-    rows = np.clip(probabilities.astype(np.float64), CLIP, 1.0)
-    return rows / rows.sum(axis=1, keepdims=True)
+    return limited(probabilities, FLOOR)
 
 
-def write(probabilities: np.ndarray, names: list[str], header: list[str], path: Path) -> None:
+def write(probabilities: np.ndarray, names: list[str], header: list[str], path: Path, level: float = FLOOR) -> None:
     """Write `header` (`img,c0,..`), one line per name; read back and checked before it replaces what is there.
 
     Args:
-        probabilities: float (N, C), rows in the order of `names`.
+        probabilities: float (N, C), rows in the order of `names`; limited to [`level`, 1].
     """
-    frame = pd.DataFrame(clipped(probabilities), columns=header[1:])
+    frame = pd.DataFrame(limited(probabilities, level), columns=header[1:])
     frame.insert(0, header[0], names)
     with replacing(path) as temporary:
         frame.to_csv(temporary, index=False, float_format="%.7f", lineterminator="\n")

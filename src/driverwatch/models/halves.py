@@ -32,10 +32,15 @@ class Frozen(keras.Model):
     R regions' tensors at the cut stay stacked, (B, R * h', w', c), so that there is one output for each image of a pack.
     """
 
-    def __init__(self, classifier: Classifier, cut: Cut) -> None:
+    def __init__(self, classifier: Classifier, cut: Cut, pool: keras.layers.Layer | None = None) -> None:
+        """Take a classifier's layers up to a cut.
+
+        Args:
+            pool: stands in for the classifier's own pooling, which a cut at a layer does without.
+        """
         super().__init__(name="frozen")
         trunk, self.regions = classifier.trunk, classifier.regions
-        self.scaling, self.pool = classifier.scaling, classifier.pool if cut.layer is None else None
+        self.scaling, self.pool = classifier.scaling, (pool or classifier.pool) if cut.layer is None else None
         end = trunk.output if cut.layer is None else trunk.get_layer(cut.layer).output
         self.lower = keras.Model(trunk.input, end, name="lower")  # a name of Keras' would differ from time to time
         self.compile()

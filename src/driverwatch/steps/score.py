@@ -7,9 +7,11 @@ from driverwatch.blend import ensemble as blending
 from driverwatch.blend import score as scores
 from driverwatch.blend.ensemble import Member
 from driverwatch.data import competition
+from driverwatch.data.folds import FoldTable
+from driverwatch.data.pack import Pack
 from driverwatch.errors import InputError
 from driverwatch.kaggle import submission
-from driverwatch.metrics import accuracy, log_loss
+from driverwatch.metrics import FLOOR, accuracy, limited, log_loss
 from driverwatch.steps.closing import closing
 from driverwatch.steps.context import Context
 from driverwatch.steps.submit import finished_runs, selected_on
@@ -19,15 +21,30 @@ from driverwatch.training.run import Run
 
 def print_scores(context: Context, names: list[str]) -> None:
     """Log loss and accuracy per run and view set, and per fold, driver and class of what an ensemble would take."""
-    found, tests, folds, pack = finished_runs(context, names)
+    finished, tests, folds, pack = finished_runs(context, names)
+    found = [run for run in finished if blending.scored(run)]
     rows = {
-        f"{run.name} {views}": submission.clipped(blending.out_of_fold(Member(run, test, views), pack, folds))
-        for run, test in zip(found, tests, strict=True)
+        f"{run.name} {views}": limited(blending.out_of_fold(Member(run, test, views), pack, folds), FLOOR)
+        for run, test in zip(finished, tests, strict=True)
+        if blending.scored(run)
         for views in blending.views_there(run, folds.count)
     }
     honest = [f"{run.name} {blending.honest_views(run)}" for run in found]
     if len(found) > 1 and all(name in rows for name in honest):
         rows[f"mean of {len(found)}"] = blending.mean([rows[name] for name in honest])
+    for run in finished:
+        if not blending.scored(run):
+            say(f"{run.name}: no out-of-fold score: {run.settings.train.splits.unscored}")
+    if found:
+        _print_out_of_fold(context, found, folds, pack, rows, honest)
+    _print_truth(context)
+    say(closing(context, finished))
+
+
+def _print_out_of_fold(
+    context: Context, found: list[Run], folds: FoldTable, pack: Pack, rows: dict[str, np.ndarray], honest: list[str]
+) -> None:
+    """Tables of `rows` (name: probabilities (N, C)), the detailed ones of those with `honest` views."""
     title = f"Out of fold: {context.dataset}, {folds.count} driver folds"
     say(scores.text(scores.summary(rows, pack.labels, pack.drivers), title))
     _print_notes(context, found)
@@ -37,13 +54,13 @@ def print_scores(context: Context, names: list[str]) -> None:
     for keys, kind in ((fold_of, "fold"), (pack.drivers, "driver"), (classes, "class")):
         say(scores.text(scores.by(chosen, pack.labels, keys, kind, log_loss), f"Log loss by {kind}"))
         say(scores.text(scores.by(chosen, pack.labels, keys, kind, accuracy), f"Right by {kind}", percent=True))
-    _print_truth(context)
-    say(closing(context, found))
 
 
 def _print_notes(context: Context, found: list[Run]) -> None:
     if unmirrored := [run.name for run in found if not blending.mirrored(run)]:
-        say(f"training never mirrored, so ten_crop's mirrored views mislead: {', '.join(unmirrored)}")
+        say(
+            f"training never mirrored, so the mirrored views of ten_crop, _keep and _swap mislead: {', '.join(unmirrored)}"
+        )
     if flattered := selected_on(found):
         say(f"epoch selected on the held-out drivers, so flattered: {', '.join(flattered)}")
     meanings = "  ".join(f"{name} {meaning}" for name, meaning in context.settings.classes.items())

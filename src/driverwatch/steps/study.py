@@ -13,10 +13,10 @@ from driverwatch.blend.ensemble import Member
 from driverwatch.blend.score import interval
 from driverwatch.errors import InputError
 from driverwatch.metrics import accuracy, log_losses
-from driverwatch.models import weights as weight_files
-from driverwatch.settings import ModelSettings, StudySettings
+from driverwatch.settings import StudySettings
 from driverwatch.steps.context import CONFIGS, Context
 from driverwatch.steps.prepare import make_packs
+from driverwatch.steps.recipe import refuse_misfits
 from driverwatch.steps.submit import Finished, finished_runs
 from driverwatch.steps.train import train
 from driverwatch.terminal import say
@@ -54,7 +54,9 @@ def run_study(context: Context, name: str, weights: Path | None) -> None:
     settings = load(StudySettings, CONFIGS / "studies", name)
     place = replace(context, places=replace(context.places, study=name))
     wanted = settings.runs(name)
-    _check(wanted, weights)
+    if unscored := [run for run, made in wanted.items() if not made.train.splits.scored]:
+        raise InputError(f"{unscored[0]}: a study compares out-of-fold scores; train.splits must be folds")
+    refuse_misfits(wanted, weights)
     for size in {made.input.key for made in wanted.values()}:
         make_packs(context, size, None, "", False, False)
     for run, made in wanted.items():
@@ -63,21 +65,6 @@ def run_study(context: Context, name: str, weights: Path | None) -> None:
     path = Path("docs") / f"{name}_study.md"
     write_text(path, _page(context, name, found))
     say(f"{path}: written")
-
-
-def _check(wanted: dict[str, ModelSettings], weights: Path | None) -> None:
-    """Find wrong layers, cuts and missing weights of every run before the first one is trained for hours."""
-    from driverwatch.models import backend
-
-    backend.start()
-    from driverwatch.models.layers import described
-
-    for name, made in wanted.items():
-        try:
-            weight_files.find(made, weights)
-            described(made)
-        except InputError as error:
-            raise InputError(f"{name}: {error}") from error
 
 
 def _page(context: Context, name: str, found: Finished) -> str:

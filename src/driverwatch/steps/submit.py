@@ -9,18 +9,22 @@ import numpy as np
 from driverwatch.artifacts import digest_of_file, provenance
 from driverwatch.blend import ensemble as blending
 from driverwatch.blend.ensemble import Member
+from driverwatch.blend.hope import averaging_gain, hope
 from driverwatch.data import competition
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
 from driverwatch.errors import InputError
 from driverwatch.kaggle import submission
-from driverwatch.metrics import accuracy, log_loss
-from driverwatch.settings import EnsembleSettings, ViewSet
+from driverwatch.settings import ChainSettings, EnsembleSettings, ViewSet
+from driverwatch.steps import chains
+from driverwatch.steps.chains import Chain
 from driverwatch.steps.context import CONFIGS, Context, open_packs
+from driverwatch.steps.spaces import open_space
 from driverwatch.steps.train import refuse_fold
 from driverwatch.terminal import say
 from driverwatch.training import run as runs
-from driverwatch.typed_yaml import load
+from driverwatch.typed_yaml import load, parse
+from driverwatch.vision.views import mirrors
 from driverwatch.writing import locked, write_json
 
 
@@ -72,7 +76,7 @@ def _loaded(path: Path, named: bool) -> runs.Run | None:
 
 
 def _is_finished(context: Context, run: runs.Run, named: bool) -> bool:
-    if all(run.finished(number) for number in range(context.settings.folds)):
+    if all(run.finished(number) for number in range(run.settings.train.splits.fits(context.settings.folds))):
         return True
     if named:
         raise InputError(f"{run.folder}: not every fold is finished; repeat the make train that began it, it goes on")
@@ -80,40 +84,111 @@ def _is_finished(context: Context, run: runs.Run, named: bool) -> bool:
     return False
 
 
-def make_ensemble(context: Context, names: list[str], name: str, views: ViewSet | None, fold: int | None) -> None:
-    """Average runs into a submission (folds, then runs), check it, and record its out-of-fold loss beside it."""
+def make_ensemble(
+    context: Context,
+    names: list[str],
+    name: str,
+    views: ViewSet | None,
+    fold: int | None,
+    changes: dict[str, Any] | None = None,
+) -> None:
+    """Blend runs into a submission (members, then folds), check it, and record its out-of-fold loss beside it.
+
+    Args:
+        changes: keys of `ChainSettings` that the caller sets.
+    """
     with locked(context.places.build, ".submissions.lock", sweep=(context.places.submissions,)):
-        _make_ensemble(context, names, name, views, fold)
+        _make_ensemble(context, names, name, views, fold, changes or {})
 
 
-def _make_ensemble(context: Context, names: list[str], name: str, views: ViewSet | None, fold: int | None) -> None:
+def _make_ensemble(
+    context: Context, names: list[str], name: str, views: ViewSet | None, fold: int | None, changes: dict[str, Any]
+) -> None:
     start, path = time.monotonic(), context.places.submission(name)
-    members, folds, pack = _members(context, names, name, views)
-    refuse_fold(fold, folds)
+    members, folds, pack, settings = _members(context, names, name, views, changes)
+    for member in members:
+        refuse_fold(fold, member.run.settings.train.splits.fits(folds.count))
     sample = competition.read_sample_submission(context.settings, context.data)
     if not sample:
         raise InputError(
             f"{context.data / context.settings.sample_submission}: names no test image, so there is nothing to submit"
         )
-    numbers = list(range(folds.count)) if fold is None else [fold]
-    left_out = _left_out(members)
+    chain = _chain(context, members, pack, folds, settings)
+    fits = blending.fits_of(members, folds.count, fold)
+    unseen = [blending.unseen_rows(members, sample, each) for each in fits]
+    made = blending.by_fold(unseen, list(chain.rules.values()), sum(blending.scored(m.run) for m in members))
     prior = np.bincount(pack.labels, minlength=len(context.settings.classes)) / len(pack.labels)
-    test = blending.completed([blending.on_test(member, sample, numbers) for member in members], prior)
-    submission.write(test, sample, [context.settings.columns.image, *context.settings.classes], path)
+    test = blending.completed(blending.mean(list(made)), unseen[0].names, sample, prior)
+    submission.write(test, sample, [context.settings.columns.image, *context.settings.classes], path, chain.level)
+    left_out = _left_out(members)
     facts: dict[str, Any] = {
         "runs": {m.run.name: m.views for m in members},
         "folds": folds.digest,
-        "fold_models": numbers,
+        "fold_models": {m.run.name: own for m, own in zip(members, _all_fits(fits), strict=True)},
     }
     facts |= {"submission": digest_of_file(path), "images": len(sample)}
     facts |= {"class_prior": left_out} if left_out else {}
-    facts |= _out_of_fold(members, pack, folds) if fold is None else {}
+    facts |= {"chain": chain.facts, **_worth(context, members, chain, pack, made, fold is None)}
     write_json(path.with_suffix(".json"), {**facts, "seconds": round(time.monotonic() - start, 1), **provenance()})
-    said = ", ".join(f"{m.run.name} ({m.views})" for m in members)
-    loss = f"fold {fold} alone" if fold is not None else f"out-of-fold log loss {facts['out_of_fold_log_loss']:.4f}"
-    flattered = f" (selected on: {', '.join(facts['selected_on'])})" if facts.get("selected_on") else ""
     guessed = f", {len(left_out)} broken ones at the class prior" if left_out else ""
-    say(f"{path}: {len(sample)} images{guessed}, mean of {said}; {loss}{flattered}, checked")
+    say(f"{path}: {len(sample)} images{guessed}, {_said(members, settings, fold, facts)}, checked")
+
+
+def _all_fits(fits: list[list[list[int]]]) -> list[list[int]]:
+    """By member, from what `fits_of` says by fold."""
+    return [sorted({fit for own in each for fit in own}) for each in zip(*fits, strict=True)]
+
+
+def _chain(
+    context: Context, members: list[Member], pack: Pack, folds: FoldTable, settings: ChainSettings
+) -> Chain | chains.Unfitted:
+    """Fitted on the members that have out-of-fold rows; where none has, nothing can be fitted, nor scored."""
+    scored = [member for member in members if blending.scored(member.run)]
+    if not scored:
+        return chains.unfitted(settings)
+    spaces = {text: open_space(context, text) for text in settings.features}
+    rows = blending.labelled_rows(scored, pack, folds)
+    return chains.fit(settings, rows, pack.labels, pack.drivers, spaces)
+
+
+def _worth(
+    context: Context, members: list[Member], chain: Chain | chains.Unfitted, pack: Pack, made: np.ndarray, whole: bool
+) -> dict[str, Any]:
+    """The out-of-fold score, if the submission is of all folds' models, and what to hope for: of each fold (F, N, C) `made`."""
+    unscored = {m.run.name: m.run.settings.train.splits.unscored for m in members if not blending.scored(m.run)}
+    facts: dict[str, Any] = {"not_scored": unscored} if unscored else {}
+    if isinstance(chain, chains.Unfitted):
+        return facts | {"out_of_fold": f"no out-of-fold score: {', '.join(sorted(set(unscored.values())))}"}
+    facts |= {**chain.score, "selected_on": selected_on([m.run for m in members])} if whole else {}
+    hoped = hope(chain.losses, pack.drivers, context.settings.test_drivers)
+    return {**facts, "hope": {**hoped.facts, "averaging_gain": round(averaging_gain(made, chain.level), 4)}}
+
+
+def _said(members: list[Member], settings: ChainSettings, fold: int | None, facts: dict[str, Any]) -> str:
+    """What was blended, its loss out of fold, and what is hoped for."""
+    of = ", ".join(f"{m.run.name} ({m.views})" for m in members)
+    steps = [settings.blend] + ["balanced within drivers"] * (settings.balance is not None)
+    steps += ["smoothed over neighbours"] * (settings.neighbours is not None)
+    steps += [f"calibrated by {settings.calibrate}"] * (settings.calibrate != "none")
+    steps += [f"clipped at {level}" for level in [facts["chain"]["clip"]] if level != ChainSettings().clip]
+    said = f"{', '.join(steps)} of {of}; " + (f"fold {fold} alone" if fold is not None else _loss(facts))
+    if "hope" not in facts:
+        return said
+    hoped = facts["hope"]
+    saved = f"; averaging folds may save {hoped['averaging_gain']:.3f} of it" if fold is None else ""
+    return (
+        f"{said}; hoped for on {hoped['unseen_drivers']} new drivers: "
+        f"{hoped['low']:.3f} to {hoped['high']:.3f} ({hoped['level']:.0%}) by a fold's models{saved}"
+    )
+
+
+def _loss(facts: dict[str, Any]) -> str:
+    """The out-of-fold loss in words, whom it flatters, and whose it is not."""
+    if "out_of_fold_log_loss" not in facts:
+        return str(facts["out_of_fold"])
+    flattered = f" (selected on: {', '.join(facts['selected_on'])})" if facts.get("selected_on") else ""
+    rest = "".join(f", without {name} ({why})" for name, why in facts.get("not_scored", {}).items())
+    return f"out-of-fold log loss {facts['out_of_fold_log_loss']:.4f}{flattered}{rest}"
 
 
 def _left_out(members: list[Member]) -> dict[str, str]:
@@ -122,34 +197,28 @@ def _left_out(members: list[Member]) -> dict[str, str]:
     return {image: reason for image, reason in each[0].items() if all(image in left for left in each)}
 
 
-def _out_of_fold(members: list[Member], pack: Pack, folds: FoldTable) -> dict[str, Any]:
-    """Score the same average, clipped as it is submitted, on drivers that each model had not seen."""
-    rows = submission.clipped(blending.mean([blending.out_of_fold(member, pack, folds) for member in members]))
-    return {
-        "out_of_fold_log_loss": round(log_loss(rows, pack.labels), 4),
-        "out_of_fold_right": round(accuracy(rows, pack.labels), 4),
-        "selected_on": selected_on([m.run for m in members]),
-    }
-
-
 def selected_on(members: list[runs.Run]) -> list[str]:
-    """Runs whose epoch was chosen on the held-out drivers, so that their out-of-fold loss flatters."""
-    return [run.name for run in members if run.settings.train.looks_at_held_out]
+    """Runs whose epoch, or a teacher's, was chosen on the held-out drivers, so that their out-of-fold loss flatters."""
+    return [run.name for run in members if run.looks_at_held_out]
 
 
 def _members(
-    context: Context, names: list[str], name: str, views: ViewSet | None
-) -> tuple[list[Member], FoldTable, Pack]:
-    recipe = CONFIGS / "ensembles" / f"{name}.yaml"
+    context: Context, names: list[str], name: str, views: ViewSet | None, changes: dict[str, Any]
+) -> tuple[list[Member], FoldTable, Pack, ChainSettings]:
+    recipe, kept = CONFIGS / "ensembles" / f"{name}.yaml", {}
     if not names and recipe.is_file():
         settings = load(EnsembleSettings, recipe.parent, name)
         names, views = settings.runs, views or (None if settings.views == "auto" else settings.views)
+        kept = settings.model_dump(include=set(ChainSettings.model_fields))
+    chain = parse(ChainSettings, {**kept, **changes}, "BLEND, BALANCE, NEIGHBOURS, CALIBRATE or CLIP")
     found, tests, folds, pack = finished_runs(context, names)
     members = [Member(run, test, views or blending.honest_views(run)) for run, test in zip(found, tests, strict=True)]
     for member in members:
-        if member.views == "ten_crop" and not blending.mirrored(member.run):
-            say(f"{member.run.name}: training never mirrored, so ten_crop's mirrored views mislead; compare five_crop")
-    return members, folds, pack
+        if mirrors(member.views) and not blending.mirrored(member.run):
+            say(
+                f"{member.run.name}: training never mirrored, so {member.views}'s mirrored views mislead; compare five_crop"
+            )
+    return sorted(members, key=lambda member: not blending.scored(member.run)), folds, pack, chain
 
 
 def make_submissions(context: Context, names: list[str]) -> None:
@@ -158,7 +227,7 @@ def make_submissions(context: Context, names: list[str]) -> None:
     for run in found:
         for views in blending.views_there(run, folds.count):
             make_ensemble(context, [run.name], f"{run.name}-{views}", views, None)
-        for fold in range(folds.count):
+        for fold in range(run.settings.train.splits.fits(folds.count)):
             make_ensemble(context, [run.name], f"{run.name}-fold{fold}", None, fold)
 
 

@@ -23,15 +23,18 @@ from driverwatch.models.freezing import freeze
 from driverwatch.models.state import load_state, write_state
 from driverwatch.settings import PredictSettings
 from driverwatch.terminal import say
-from driverwatch.training.batches import Inputs, TrainingBatches, class_weights, followed
+from driverwatch.training.batches import TrainingBatches, class_weights, followed, one_hot
 from driverwatch.training.halving import Half, Halving
 from driverwatch.training.history import HistoryLog
+from driverwatch.training.inputs import Inputs, epoch_mixing
 from driverwatch.training.logistic import Sample, solve
 from driverwatch.training.outcome import write_predictions
-from driverwatch.training.run import Run
+from driverwatch.training.rows import Rows
+from driverwatch.training.run import Run, seeded
 from driverwatch.training.stages import StagePlan, check, plan, prepare, rate_factors
 from driverwatch.training.statistics import BATCHES, reestimate
 from driverwatch.training.trunk_cache import Outputs
+from driverwatch.vision.mix import Mixing
 from driverwatch.writing import locked, write_json
 
 
@@ -42,14 +45,6 @@ class Progress:
     epoch: int = 0  # finished ones, over all stages
     history: list[dict[str, Any]] = field(default_factory=list)
     best: float = float("inf")
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Row numbers in the training pack."""
-
-    training: np.ndarray
-    held_out: np.ndarray
 
 
 def train_fold(
@@ -70,28 +65,25 @@ def train_fold(
         trunks: folder of cached trunk outputs, shared by folds and runs.
     """
     folder, made_by = run.fold(number), provenance()
-    _refuse_shared_drivers(run, folder, packs["train"].drivers, rows)
+    rows.refuse_shared(packs["train"].drivers, run, number)
     with locked(folder):
-        deterministic(run.settings.train.seed)
+        mine = seeded(run, number)
+        deterministic(mine.settings.train.seed)
         resumes = (folder / "bundle.h5").is_file()
         classifier = build(run.settings, len(run.classes), packs["train"].mean, weights, load=not resumes)
-        training = FoldTraining(classifier, run, number, packs["train"], rows, trunks)
+        training = FoldTraining(classifier, mine, number, packs, rows, trunks)
         progress = training.train()
         if run.settings.train.select == "best":
             training.take_best()
         write_state(folder / "weights.h5", {"model": classifier.weights}, run.origin)
         start = time.monotonic()
         losses = write_predictions(training.predictor(predict), run, number, packs, rows.held_out)
-        facts = _outcome(run, number, progress, predict) | {"log_loss": losses}
+        facts = _outcome(run, number, progress, predict) | {"log_loss": losses, "seed": mine.settings.train.seed}
+        facts["pseudo_labels"] = rows.lesson and rows.lesson.facts(run.classes)
         facts["trainable_parameters"] = sum(int(np.prod(w.shape)) for w in classifier.trainable_weights)
         facts["seconds"] = facts["training_seconds"] + time.monotonic() - start
         write_json(folder / "manifest.json", facts | made_by)
         run.sweep(number)
-
-
-def _refuse_shared_drivers(run: Run, folder: Path, drivers: np.ndarray, rows: Rows) -> None:
-    if both := set(drivers[rows.training]) & set(drivers[rows.held_out]):
-        raise InputError(f"{folder}: driver {min(both)} is trained on and held out; restore {run.name}'s fold file")
 
 
 def _outcome(run: Run, number: int, progress: Progress, predict: PredictSettings) -> dict[str, Any]:
@@ -102,7 +94,8 @@ def _outcome(run: Run, number: int, progress: Progress, predict: PredictSettings
         "settings": {**run.settings.model_dump(), "predict": predict.model_dump()},
         **run.claim,
         "weights": digest_of_file(run.fold(number) / "weights.h5"),
-        "selected_on": "held-out drivers" if run.settings.train.looks_at_held_out else None,
+        "selected_on": "held-out drivers" if run.looks_at_held_out else None,
+        "out_of_fold": None if run.settings.train.splits.scored else f"no score: {run.settings.train.splits.unscored}",
         "step_seconds": progress.history[-1]["step_seconds"],
         "training_seconds": sum(epoch["seconds"] for epoch in progress.history),
         "backend": keras.backend.backend(),
@@ -112,8 +105,12 @@ def _outcome(run: Run, number: int, progress: Progress, predict: PredictSettings
 class FoldTraining:
     """The epochs of one fold, resumable after any of them."""
 
-    def __init__(self, classifier: Classifier, run: Run, number: int, pack: Pack, rows: Rows, trunks: Path) -> None:
-        self.classifier, self.run, self.number, self.pack, self.rows = classifier, run, number, pack, rows
+    def __init__(
+        self, classifier: Classifier, run: Run, number: int, packs: dict[str, Pack], rows: Rows, trunks: Path
+    ) -> None:
+        self.classifier, self.run, self.number, self.rows = classifier, run, number, rows
+        self.pack, self.test = packs["train"], packs["test"]
+        self.shown, self.targets = rows.shown(len(self.pack.names)), rows.targets(self.pack.labels, len(run.classes))
         self.settings, self.folder = run.settings.train, run.fold(number)
         self.bundle = self.folder / "bundle.h5"
         self.stages = plan(run.settings)
@@ -139,6 +136,11 @@ class FoldTraining:
             if len(stages) != self.progress.epoch:
                 raise InputError(f"{self.bundle}: not a whole bundle; make train FORCE=1 FOLD={self.number}")
             say(f"{self.run.name} fold {self.number}: goes on after epoch {self.progress.epoch}")
+        if self.rows.lesson:
+            more = len(self.shown) / len(self.rows.training)
+            say(
+                f"{self.run.name} fold {self.number}: learns from {self.rows.lesson} too, {more:.2f} times the steps per epoch"
+            )
         log = HistoryLog(self.folder, self.progress.history)
         for stage in self.stages:
             if self._is_over(stage) and stage.number + 1 < len(self.settings.stages):
@@ -152,9 +154,9 @@ class FoldTraining:
     def _is_over(self, stage: StagePlan) -> bool:
         """Whether a stage has had its epochs, or `patience` of them without a better held-out loss: read off the history."""
         losses = [row["held_out_loss"] for row in self.progress.history if row["stage"] == stage.number]
-        stalled = len(losses) - 1 - int(np.argmin(losses)) if losses else 0
         patience = self.settings.patience
-        return len(losses) >= stage.epochs or (patience is not None and stalled >= patience)
+        stalled = len(losses) - 1 - int(np.argmin(losses)) if losses and patience is not None else 0
+        return len(losses) >= stage.stop or (patience is not None and stalled >= patience)
 
     def _enter(self, stage: StagePlan) -> None:
         """Freeze, halve and compile; take weights, and within a stage the optimizer too, from the bundle."""
@@ -164,10 +166,11 @@ class FoldTraining:
             load_state(self.bundle, {"model": self.classifier.weights})
         self.half = self.halving.half(stage)
         self.learner = self.half.tail if self.half else self.classifier
-        steps = -(-len(self.rows.training) // self.settings.batch_size)
+        steps = -(-len(self.shown) // self.settings.batch_size)
         prepare(self.learner, stage, self.settings, steps, rate_factors(self.classifier, stage))
-        self.centre = self.halving.watcher(self.half)
-        self.source = self.centre.source(self.pack)
+        if len(self.rows.held_out):
+            self.centre = self.halving.watcher(self.half)
+            self.source = self.centre.source(self.pack)
         if resumes:
             load_state(self.bundle, self._state())
 
@@ -185,30 +188,52 @@ class FoldTraining:
 
     def _epoch(self, stage: StagePlan) -> None:
         """Train one epoch, score the held-out drivers, keep everything in one bundle."""
-        start, progress, labels = time.monotonic(), self.progress, self.pack.labels
+        start, progress = time.monotonic(), self.progress
         if self.half is not None and stage.settings.fit == "logistic":
             train = partial(self._solve, stage, self.halving.features(self.half, self.pack))
         else:
-            train = partial(self._descend, stage, self.halving.inputs(self.half, self.pack, progress.epoch))
+            mixing = epoch_mixing(self.run.settings, self.pack, self.rows.training, progress.epoch)
+            train = partial(self._descend, stage, self._inputs(mixing), self._targets(mixing))
         begun, cpu = time.monotonic(), time.process_time()  # what frozen layers cost, once for all folds, lies behind
         loss, right = train()
         seconds = time.monotonic() - begun, time.process_time() - cpu
-        found, labels = self.centre(self.source, self.rows.held_out)["centre"], labels[self.rows.held_out]
+        held_out = self._watch()
         progress.epoch += 1
         progress.history.append({
             "epoch": progress.epoch, "stage": stage.number, "loss": loss, "accuracy": right,
-            "held_out_loss": log_loss(found, labels), "held_out_accuracy": accuracy(found, labels),
-            "step_seconds": seconds[0] * self.settings.batch_size / len(self.rows.training),
+            "held_out_loss": held_out[0], "held_out_accuracy": held_out[1],
+            "step_seconds": seconds[0] * self.settings.batch_size / len(self.shown),
             "cache_seconds": begun - start, "training_seconds": seconds[0], "training_cpu_seconds": seconds[1],
             "seconds": time.monotonic() - start,
+            **({"pseudo_images": len(self.rows.lesson.rows)} if self.rows.lesson else {}),
         })  # fmt: skip
         self._keep(stage)
 
-    def _descend(self, stage: StagePlan, inputs: Inputs) -> tuple[float, float]:
-        """One epoch by gradient; training loss and accuracy."""
-        epoch, rows, run = self.progress.epoch, self.rows.training, self.run
+    def _watch(self) -> tuple[float, float] | tuple[None, None]:
+        """Log loss and accuracy on the held-out drivers, where there are any."""
+        if not len(self.rows.held_out):
+            return None, None
+        found, labels = self.centre(self.source, self.rows.held_out)["centre"], self.pack.labels[self.rows.held_out]
+        return log_loss(found, labels), accuracy(found, labels)
+
+    def _inputs(self, mixing: Mixing | None) -> Inputs:
+        if self.rows.lesson is None:
+            return self.halving.inputs(self.half, self.pack, self.progress.epoch, mixing=mixing)
+        return self.halving.joined(self.half, (self.pack, self.test), self.progress.epoch, mixing)
+
+    def _targets(self, mixing: Mixing | None) -> np.ndarray:
+        """Label shares of the pack's rows, and after them of pseudo-labelled ones, which are never mixed."""
+        if mixing is None:
+            return self.targets
+        labelled = len(self.pack.names)
+        return np.concatenate([mixing.targets(self.targets[:labelled]), self.targets[labelled:]])
+
+    def _descend(self, stage: StagePlan, inputs: Inputs, targets: np.ndarray) -> tuple[float, float]:
+        """One epoch by gradient on inputs and label shares (N, C); training loss and accuracy."""
+        epoch, rows, run = self.progress.epoch, self.shown, self.run
         reseed(self.classifier, (self.settings.seed, epoch))
-        batches = TrainingBatches(inputs, rows, self.pack.labels, run.settings, run.swap, epoch)
+        labelled = len(self.pack.names)
+        batches = TrainingBatches(inputs, rows, targets, run.settings, run.swap, epoch, labelled)
         fitted = self.learner.fit(batches, shuffle=False, verbose=1 if sys.stdout.isatty() else 0).history
         if not math.isfinite(fitted["loss"][-1]):
             raise InputError(
@@ -221,13 +246,13 @@ class FoldTraining:
         return fitted["loss"][-1], fitted["accuracy"][-1]
 
     def _solve(self, stage: StagePlan, draws: list[Outputs]) -> tuple[float, float]:
-        """The softmax by logistic regression on cached features; training loss and accuracy."""
+        """The softmax by logistic regression on cached features of labelled images; training loss and accuracy."""
         rows, run = self.rows.training, self.run
         made = [draw(rows) for draw in draws]
         features, mirrored = (np.concatenate(parts) for parts in zip(*made, strict=True))
-        labels = np.tile(self.pack.labels[rows], len(made))
-        labels = followed(labels, mirrored, run.settings.augment.mirror, run.swap)
-        weights = class_weights(labels, len(run.swap), self.settings.class_weights)[labels]
+        targets = np.tile(one_hot(self.pack.labels[rows], len(run.swap)), (len(made), 1))
+        targets = followed(targets, mirrored, run.settings.augment.mirror, run.swap)
+        labels, weights = targets.argmax(axis=1), targets @ class_weights(targets, self.settings.class_weights)
         drivers = np.tile(self.pack.drivers[rows], len(made))
         found = solve(Sample(features, labels, weights), drivers, len(run.swap), stage.settings.l2)
         self.classifier.top.kernel.assign(found.kernel)
@@ -242,10 +267,11 @@ class FoldTraining:
             progress.best = kept["held_out_loss"]
             write_state(self.folder / "best.h5", {"model": self.classifier.weights}, self.run.origin)
         write_state(self.bundle, self._state(), {"run": self.run.identity, "progress": json.dumps(asdict(progress))})
-        say(
-            f"{self.run.name} fold {self.number}, epoch {progress.epoch} ({stage.name}): loss {kept['loss']:.3f}, "
-            f"held-out drivers {kept['held_out_loss']:.3f} ({kept['held_out_accuracy']:.1%} right), {kept['seconds']:.0f} s"
-        )
+        held_out = "nobody held out"
+        if kept["held_out_loss"] is not None:
+            held_out = f"held-out drivers {kept['held_out_loss']:.3f} ({kept['held_out_accuracy']:.1%} right)"
+        said = f"{self.run.name} fold {self.number}, epoch {progress.epoch} ({stage.name}): loss {kept['loss']:.3f}"
+        say(f"{said}, {held_out}, {kept['seconds']:.0f} s")
 
 
 def reseed(classifier: Classifier, seed: tuple[int, ...]) -> None:

@@ -12,11 +12,12 @@ from driverwatch.models.freezing import frozen_count
 from driverwatch.models.halves import Cut, Frozen, Tail, last_cut
 from driverwatch.settings import PredictSettings, ViewSet, pixels
 from driverwatch.terminal import say
-from driverwatch.training.batches import AugmentedInputs, Inputs
+from driverwatch.training.inputs import AugmentedInputs, Inputs, Joined
 from driverwatch.training.outcome import whole_predictor
 from driverwatch.training.run import Run
 from driverwatch.training.stages import StagePlan, untouched
 from driverwatch.training.trunk_cache import Outputs, TrunkCache, augmented_draw, view_draw
+from driverwatch.vision.mix import Mixing
 from driverwatch.vision.views import View, view_set
 
 
@@ -56,11 +57,22 @@ class Halving:
         dtype = self.run.settings.train.cache_dtype if cut.layer else "float32"
         return Half(cut, Tail(self.classifier, cut), TrunkCache(self.trunks, frozen_half, dtype))
 
-    def inputs(self, half: Half | None, pack: Pack, epoch: int) -> Inputs:
-        """What an epoch trains on: augmented images, or the cached outputs of one draw (each epoch the next one, in turn)."""
+    def inputs(self, half: Half | None, pack: Pack, epoch: int, first: int = 0, mixing: Mixing | None = None) -> Inputs:
+        """What an epoch trains on: augmented images, or the cached outputs of one draw (each epoch the next one, in turn).
+
+        Args:
+            first: what the seeds of augmentation number the pack's first row.
+            mixing: the epoch's, of this pack's images.
+        """
         if half is None or self.draws is None:
-            return AugmentedInputs(pack.pixels, self.run.settings, self.run.policy, epoch)
-        return self._augmented(half, pack, epoch % self.draws)
+            return AugmentedInputs(pack.pixels, self.run.settings, self.run.policy, epoch, mixing, first)
+        return self._augmented(half, pack, epoch % self.draws, first)
+
+    def joined(self, half: Half | None, packs: tuple[Pack, Pack], epoch: int, mixing: Mixing | None) -> Inputs:
+        """The same of two packs: rows of the second are numbered from where the first's end; `mixing` is of the first's."""
+        count = len(packs[0].names)
+        first = self.inputs(half, packs[0], epoch, mixing=mixing)
+        return Joined(first, self.inputs(half, packs[1], epoch, count), count)
 
     def features(self, half: Half, pack: Pack) -> list[Outputs]:
         """What logistic regression is fitted on: the centre view, or with `train.cache_trunk` every draw."""
@@ -73,24 +85,25 @@ class Halving:
             ]
         return [self._augmented(half, pack, draw) for draw in range(self.draws)]
 
-    def _augmented(self, half: Half, pack: Pack, draw: int) -> Outputs:
+    def _augmented(self, half: Half, pack: Pack, draw: int, first: int = 0) -> Outputs:
         label = f"{self.run.name}: frozen layers, draw {draw + 1} of {self.draws}"
-        return half.cache.outputs(pack, augmented_draw(self.run, draw), label)
+        return half.cache.outputs(pack, augmented_draw(self.run, draw, first), label)
 
     def watcher(self, half: Half | None) -> Predictor:
         """The centre view, for the held-out drivers after each epoch."""
-        return self._predictor("centre", 64, half)
+        return self._predictor(["centre"], 64, half)
 
     def predictor(self, half: Half | None, predict: PredictSettings) -> Predictor:
         """For final predictions: the whole network, or the head on cached features where the whole trunk was frozen."""
         return self._predictor(predict.views, predict.batch_size, half if half and half.cut.layer is None else None)
 
-    def _predictor(self, views: ViewSet, crops: int, half: Half | None) -> Predictor:
+    def _predictor(self, views: list[ViewSet], crops: int, half: Half | None) -> Predictor:
         if half is None:
             return whole_predictor(self.classifier, self.run, views, crops)
 
         def outputs(pack: Pack, view: View) -> np.ndarray:
-            label = f"{self.run.name}: frozen layers, {len(pack.names)} images, view at {view.top}, {view.left}"
+            label = f"{self.run.name}: frozen layers, {len(pack.names)} images, "
+            label += f"{view.height}x{view.width} view at {view.top}, {view.left}"
             return half.cache.outputs(pack, view_draw(view, self.size, self.regions), label).array
 
-        return FeaturePredictor(half.tail, outputs, views, self.image, self.size, self.run.view_columns)
+        return FeaturePredictor(half.tail, outputs, views, self.image, self.size, self.run.columns)

@@ -24,7 +24,7 @@ class HistoryLog:
 
     def write(self, history: list[dict[str, Any]]) -> None:
         for row in history[self.written :]:
-            for name in row.keys() - {"epoch", "stage"}:
+            for name in (name for name in row.keys() - {"epoch", "stage"} if row[name] is not None):
                 self.writer.add_scalar(name, row[name], row["epoch"])
         self.writer.flush()
         self.written = len(history)

@@ -1,6 +1,6 @@
 """What a trained fold leaves: predictions for its held-out drivers and the test images, bound to its weights."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +16,16 @@ from driverwatch.models.classifier import Classifier
 from driverwatch.settings import ViewSet, pixels
 from driverwatch.terminal import say
 from driverwatch.training.run import Run
+from driverwatch.vision.views import mirrors
 
 SHARD_IMAGES = 2000  # predicted between two files: minutes of ten-crop on a CPU, and small beside a batch's start
 SHARD = ".shard-"
 
 
-def whole_predictor(classifier: Classifier, run: Run, views: ViewSet, crops_at_once: int) -> Predictor:
+def whole_predictor(classifier: Classifier, run: Run, views: Sequence[ViewSet], crops_at_once: int) -> Predictor:
     """A run's classifier, from packed images."""
     field = run.settings.input
-    return Predictor(classifier, views, pixels(field.pack), pixels(field.size), run.view_columns, crops_at_once)
+    return Predictor(classifier, views, pixels(field.pack), pixels(field.size), run.columns, crops_at_once)
 
 
 def write_predictions(
@@ -33,16 +34,19 @@ def write_predictions(
     """Predict under a predictor's view sets, write a file per kind and view set, return the held-out log loss by view set.
 
     Args:
-        held_out: rows of the training pack whose drivers the model never saw.
+        held_out: rows of the training pack whose drivers the model never saw; where there are none, there is no such file.
     """
     weights = digest_of_file(run.fold(number) / "weights.h5")
-    if "ten_crop" in predictor.views and not run.settings.shows_mirrored:
+    mirrored = [views for views in predictor.asked if mirrors(views)]
+    if mirrored and not run.settings.shows_mirrored:
         say(
-            f"{run.name}: training never mirrored, so ten_crop's mirrored views mislead; five_crop is written beside it"
+            f"{run.name}: training never mirrored, so the mirrored views of {', '.join(mirrored)} mislead; five_crop is "
+            "written beside"
         )
     losses: dict[str, float] = {}
     everything = np.arange(len(packs["test"].names))
-    for kind, pack, rows in (("held_out", packs["train"], held_out), ("test", packs["test"], everything)):
+    asked = [("held_out", packs["train"], held_out)] if len(held_out) else []
+    for kind, pack, rows in [*asked, ("test", packs["test"], everything)]:
         for views, made in _resumable(predictor, run, number, kind, pack, rows, {**run.origin, "weights": weights}):
             predictions.write(made, prediction_path(run.fold(number), kind, views))
             if kind == "held_out":
@@ -70,7 +74,7 @@ def _resumable(
             chosen = rows[start : start + size]
             if _are_of(paths, origin, pack.names[chosen]):
                 continue
-            said = f"{run.name} fold {number}: {list(predictor.views)[-1]} of {kind.replace('_', '-')} images"
+            said = f"{run.name} fold {number}: {' and '.join(predictor.asked)} of {kind.replace('_', '-')} images"
             said += f" {start + 1}-{start + len(chosen)} of {len(rows)}" if len(rows) > size else ""
             for views, found in predictor(source, chosen, said).items():
                 predictions.write(Predictions(pack.names[chosen], found, origin | {"views": views}), paths[views])

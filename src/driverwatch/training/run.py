@@ -8,8 +8,9 @@ from typing import Any
 from driverwatch.artifacts import differences, digest_of, digest_of_file, read_json
 from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.errors import InputError, listed
-from driverwatch.settings import WHOLE, ModelSettings
+from driverwatch.settings import WHOLE, ModelSettings, ViewSet
 from driverwatch.typed_yaml import parse
+from driverwatch.vision.views import Columns
 from driverwatch.writing import write_json
 
 SPENT = ("bundle.h5", "best.h5")
@@ -27,6 +28,7 @@ class Run:
     folds: str  # digests
     packs: dict[str, str]
     weights: dict[str, str] | None
+    learned_from: dict[str, Any] | None = None  # other runs: `teachers` of pseudo-labels, `epochs` of a final fit
     regions: dict[str, list[float]] = field(default_factory=dict)  # boxes of what it looks at; none: the whole frame
 
     @property
@@ -38,16 +40,26 @@ class Run:
         """Digests that the run's predictions repeat."""
         return {"folds": self.folds, "train_pack": self.packs["train"], "test_pack": self.packs["test"]}
 
+    def predicted(self, number: int, views: ViewSet) -> dict[str, str]:
+        """What a fold's prediction file must say of its origin: the run's digests and the weights the fold ended with."""
+        return {**self.origin, "weights": self.manifest(number)["weights"], "views": views}
+
+    @property
+    def looks_at_held_out(self) -> bool:
+        """Whether held-out drivers had a say in this run's weights, its teachers' included ("selected on")."""
+        teachers = (self.learned_from or {}).get("teachers", {})
+        return self.settings.train.looks_at_held_out or any(made["selected_on"] for made in teachers.values())
+
     @property
     def claim(self) -> dict[str, Any]:
         """What a finished fold repeats of its run, beside the settings."""
         facts = {"policy": self.policy, "classes": list(self.classes), "swap": self.swap, "pretrained": self.weights}
-        return {**self.origin, **facts, **_told(self.regions)}
+        return {**self.origin, **facts, "learned_from": self.learned_from, **_told(self.regions)}
 
     @property
-    def view_columns(self) -> list[int] | None:
-        """Column order for mirrored views, where labels follow mirroring."""
-        return self.swap if self.settings.augment.mirror == "swap" else None
+    def columns(self) -> Columns:
+        """What becomes of the columns of mirrored views."""
+        return Columns(self.swap, self.settings.augment.mirror)
 
     def fold(self, number: int) -> Path:
         return self.folder / f"fold{number}"
@@ -55,8 +67,8 @@ class Run:
     @property
     def identity(self) -> str:
         """Digest of all that decides the run's result; a fold's bundle repeats it."""
-        facts = [_decisive(self.settings), self.policy, self.classes, self.swap, self.origin, self.weights]
-        return digest_of([*facts, *_told(self.regions).values()])
+        made_with = [self.policy, self.classes, self.swap, self.origin, self.weights, self.learned_from]
+        return digest_of([_decisive(self.settings), *made_with, *_told(self.regions).values()])
 
     def finished(self, number: int) -> bool:
         return (self.fold(number) / "manifest.json").is_file()
@@ -114,6 +126,7 @@ def identity(
     folds: str,
     packs: dict[str, str],
     weights: dict[str, str] | None,
+    learned_from: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """All that decides a run's result, as plain data; what only decides its speed (`workers`, `predict`) is left out."""
     return {
@@ -124,6 +137,7 @@ def identity(
         "folds": folds,
         "packs": packs,
         "weights": weights,
+        "learned_from": learned_from,
         **_told(dataset.boxes(settings.input.regions)),
     }
 
@@ -203,6 +217,7 @@ def load(folder: Path) -> Run:
             made["folds"],
             made["packs"],
             made["weights"],
+            made.get("learned_from"),
             made.get("regions", {}),
         )
     except (LookupError, TypeError) as error:
@@ -211,5 +226,16 @@ def load(folder: Path) -> Run:
 
 def with_workers(run: Run, workers: int) -> Run:
     """The same run with another number of augmentation threads, which decides its speed and nothing else."""
-    train = run.settings.train.model_copy(update={"workers": workers})
+    return _with_train(run, workers=workers)
+
+
+def seeded(run: Run, number: int) -> Run:
+    """The run as fit `number` trains it: fits that leave nobody out have nothing but their seed to differ in."""
+    if run.settings.train.splits.kind != "all":
+        return run
+    return _with_train(run, seed=(run.settings.train.seed + number) % 2**32)
+
+
+def _with_train(run: Run, **changed: int) -> Run:
+    train = run.settings.train.model_copy(update=changed)
     return replace(run, settings=run.settings.model_copy(update={"train": train}))

@@ -19,6 +19,7 @@ class StagePlan:
     epochs: int
     learning_rate: float
     normalization: str
+    stop: int  # epochs that are trained of those that the schedule is made for
 
     @property
     def freeze_until(self) -> str | int | float | None:
@@ -43,9 +44,9 @@ def plan(settings: ModelSettings) -> list[StagePlan]:
     plans: list[StagePlan] = []
     train, default = settings.train, "train" if settings.weights == "none" else "frozen"
     for number, stage in enumerate(train.stages):
-        epochs = 1 if stage.fit == "logistic" else stage.epochs or train.epochs
         rate = stage.learning_rate or train.learning_rate
-        plans.append(StagePlan(number, stage, epochs, rate, stage.normalization or default))
+        epochs = train.epochs_of(stage)
+        plans.append(StagePlan(number, stage, epochs, rate, stage.normalization or default, train.planned[number]))
     return plans
 
 

@@ -21,7 +21,7 @@ from driverwatch.errors import InputError
 from driverwatch.hdf5 import created, opened
 from driverwatch.models.halves import Frozen
 from driverwatch.terminal import track
-from driverwatch.training.batches import AugmentedInputs, Inputs
+from driverwatch.training.inputs import AugmentedInputs, Inputs
 from driverwatch.training.run import Run
 from driverwatch.vision.views import View, cut
 from driverwatch.writing import locked, replacing, write_json
@@ -40,24 +40,31 @@ class Draw:
 
 
 def view_draw(view: View, size: tuple[int, int], regions: int = 1) -> Draw:
-    """One test-time view of `size` (height, width of each region); mirroring is the predictor's business: no label follows."""
+    """A test-time view for inputs of `size` (height, width of each region).
+
+    Its mirroring is the predictor's business: no label follows it here.
+    """
 
     def cutting(images: np.ndarray) -> Inputs:
         return lambda rows: (np.ascontiguousarray(cut(images[rows], view, size, regions)), np.zeros(len(rows), bool))
 
-    return Draw("view", [*view, *size], cutting)
+    return Draw("view", [*view] if view.size == size else [*view, *size], cutting)
 
 
-def augmented_draw(run: Run, epoch: int) -> Draw:
-    """The augmentation that a run's epoch gives."""
+def augmented_draw(run: Run, epoch: int, first: int = 0) -> Draw:
+    """The augmentation that a run's epoch gives to a pack whose rows are numbered from `first` on."""
     settings = run.settings
     libraries = {
         name: provenance()["versions"].get(name) for name in ("albumentations", "opencv-python-headless", "numpy")
     }
     field = settings.input.model_dump(exclude={"regions"})  # the pack's digest tells them
-    augmentation = [field, settings.augment.model_dump(), run.policy]
+    augment = settings.augment.model_dump(include={"policy", "mirror"})  # nothing mixed is ever cached
+    augmentation = [field, augment, run.policy]
     decisive = [*augmentation, settings.train.seed, epoch, libraries]
-    return Draw(f"draw{epoch}", decisive, lambda images: AugmentedInputs(images, settings, run.policy, epoch))
+    decisive += [first] if first else []
+    return Draw(
+        f"draw{epoch}", decisive, lambda images: AugmentedInputs(images, settings, run.policy, epoch, first=first)
+    )
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Augmentation: `(image, seed) -> image` by named policies, the one module that touches albumentations.
 
-A policy is a YAML list in `configs/policies/`, one albumentations transform with its keywords each. Mirroring is not among
-them: left and right are classes here, so `augment.mirror` says how labels follow.
+A policy is a YAML list, in `configs/policies/` or in a model's settings: one albumentations transform with its keywords each.
+Mirroring is not among them: left and right are classes here, so `augment.mirror` says how labels follow.
 """
 
 import os
@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from driverwatch.errors import InputError, nearest
-from driverwatch.settings import AugmentSettings, InputSettings, pixels
+from driverwatch.settings import AugmentSettings, InputSettings, pixels, transforms
 from driverwatch.vision.mosaic import join, split
 from driverwatch.yaml_files import read_yaml
 
@@ -24,31 +24,41 @@ FOREIGN = {"Lambda", "TextImage", "OverlayElements"}  # they take code or files
 MIRRORING = {"HorizontalFlip", "VerticalFlip", "Flip", "Transpose", "D4", "RandomRotate90", "SquareSymmetry"}
 
 
-def read_policy(folder: Path, name: str | None) -> list[dict[str, dict[str, Any]]]:
-    """Read a policy as plain data, so that it can be recorded and compared; None is the empty policy."""
-    if name is None:
-        return []
+def read_policy(folder: Path, policy: str | list[dict[str, dict[str, Any]]] | None) -> list[dict[str, dict[str, Any]]]:
+    """Read a policy as plain data, so that it can be recorded and compared, and try it.
+
+    Args:
+        policy: a file's name in `folder`, the transforms themselves, or None, the empty policy.
+
+    Raises:
+        InputError: no such file, no such transform or keyword, or a transform that does not give a photo of the same size.
+    """
+    where, content = ("augment.policy", policy or []) if not isinstance(policy, str) else _file(folder, policy)
+    try:
+        made = transforms(content)
+    except ValueError as error:
+        raise InputError(f"{where}: {error}") from error
+    with warnings.catch_warnings():  # the library only warns about a wrong keyword
+        warnings.simplefilter("error", UserWarning)
+        build(made, where)
+        _probe(made, where)
+    return made
+
+
+def _file(folder: Path, name: str) -> tuple[str, Any]:
     path = folder / f"{name}.yaml"
     if not path.is_file():
         names = sorted(p.stem for p in folder.glob("*.yaml"))
         raise InputError(
             f"augment.policy: {path} does not exist; expected one of {', '.join(names)}{nearest(name, names)}"
         )
-    content = read_yaml(path)
-    if not isinstance(content, list) or not all(isinstance(t, dict) and len(t) == 1 for t in content):
-        raise InputError(f"{path}: expected a list of one transform each, like `- Affine: {{rotate: [-5, 5], p: 0.5}}`")
-    transforms = [{name: keywords or {} for name, keywords in t.items()} for t in content]
-    with warnings.catch_warnings():  # the library only warns about a wrong keyword
-        warnings.simplefilter("error", UserWarning)
-        build(transforms, str(path))
-        _probe(transforms, str(path))
-    return transforms
+    return str(path), read_yaml(path)
 
 
-def _probe(transforms: list[dict[str, dict[str, Any]]], where: str) -> None:
+def _probe(policy: list[dict[str, dict[str, Any]]], where: str) -> None:
     """Try each transform on its own, for certain: it must take a photo and give one of the same shape and type."""
     photo = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
-    for name, keywords in ((n, k) for transform in transforms for n, k in transform.items()):
+    for name, keywords in ((n, k) for transform in policy for n, k in transform.items()):
         try:
             made = build([{name: {**keywords, "p": 1.0}}], where)(image=photo.copy())["image"]
         except InputError:
@@ -74,10 +84,10 @@ def _has_negative(value: Any) -> bool:
     return isinstance(value, int | float) and value < 0
 
 
-def build(transforms: list[dict[str, dict[str, Any]]], where: str = "policy") -> A.Compose:
+def build(policy: list[dict[str, dict[str, Any]]], where: str = "policy") -> A.Compose:
     """Make an albumentations pipeline. Build one per thread: a pipeline carries its random state."""
     made = []
-    for name, keywords in ((n, k) for transform in transforms for n, k in transform.items()):
+    for name, keywords in ((n, k) for transform in policy for n, k in transform.items()):
         kind = getattr(A, str(name), None)
         if not (isinstance(kind, type) and issubclass(kind, A.BasicTransform)):
             names = [
@@ -105,8 +115,8 @@ class Augmenter:
     The regions of a mosaic are changed alike, by the same draw each: they show one moment of one camera.
     """
 
-    def __init__(self, transforms: list[dict[str, dict[str, Any]]], augment: AugmentSettings, field: InputSettings):
-        self.pipeline = build(transforms) if transforms else None
+    def __init__(self, policy: list[dict[str, dict[str, Any]]], augment: AugmentSettings, field: InputSettings):
+        self.pipeline = build(policy) if policy else None
         self.mirror = augment.mirror
         self.crop = field.crop
         self.size, self.regions = pixels(field.size), len(field.regions)

@@ -1,47 +1,159 @@
-"""Test-time views: where each is cut and which are mirrored, as data; and cutting them from an array.
+"""Test-time views: where each is cut and at which scale, which are mirrored and whose columns follow, as data; and cutting them.
 
-Order of `ten_crop`: centre, top left, top right, bottom left, bottom right, then the mirrors of these five in the same
-order. `five_crop` is its first five, `centre` its first: a ten-crop pass holds the smaller view sets.
+In order, the views of each set:
+
+- `centre`: the centre crop.
+- `multi_scale`: the centre crop, the whole packed frame shrunk to the input (squashed where its shape is another), and a
+  smaller centre crop enlarged to it (`CLOSER`).
+- `five_crop`: centre, top left, top right, bottom left, bottom right.
+- `shifts`: these five, then the middles of the top, left, right and bottom edge: a grid of 3 x 3 crops.
+- `ten_crop`: the five, then their mirrors. Of mirrored views the columns follow as labels did in training (`augment.mirror`);
+  `ten_crop_keep` keeps them and `ten_crop_swap` swaps them, whatever training did.
+
+Every set holds `centre`; which others a set holds is read off the views (`held_by`), so that one pass gives all of them.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from functools import cache
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from driverwatch.settings import ViewSet
+from driverwatch.errors import InputError
+from driverwatch.settings import VIEW_SETS, ViewSet
 from driverwatch.vision.mosaic import join, split
+
+CLOSER = 0.875  # 224 out of 256, the ratio of the published centre crops: the side of `multi_scale`'s smaller crop
+EXAMPLE = (80, 120), (64, 96)  # an image and an input in which no two crops coincide
 
 
 class View(NamedTuple):
-    """One crop, of each region alike: its upper left corner in px, and whether it is mirrored after cutting."""
+    """One crop in px of each region, and whether it is mirrored; where its size is not the network's it is resized to that."""
 
     top: int
     left: int
     mirrored: bool
+    height: int
+    width: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.height, self.width
+
+
+class Columns(NamedTuple):
+    """What becomes of the columns of mirrored views."""
+
+    swap: Sequence[int] = ()  # the class that each becomes in a mirror; each itself where no mirrored pairs are named
+    mirror: Literal["none", "keep", "swap"] = "none"  # what became of labels in training
+
+    @property
+    def can_swap(self) -> bool:
+        return any(after != before for before, after in enumerate(self.swap))
+
+    def of(self, name: ViewSet) -> list[int] | None:
+        """Column order for a set's mirrored views, or None where columns stay.
+
+        Raises:
+            InputError: `ten_crop_swap` of a data set without mirrored pairs.
+        """
+        if name == "ten_crop_swap" and not self.can_swap:
+            raise InputError(
+                "VIEWS=ten_crop_swap: the data set names no mirrored_pairs whose columns could be swapped; "
+                "take ten_crop_keep, or name them in its YAML"
+            )
+        follows = name == "ten_crop_swap" or (name == "ten_crop" and self.mirror == "swap")
+        return list(self.swap) if follows else None
+
+    def sets_of(self, asked: Sequence[ViewSet]) -> list[ViewSet]:
+        """The sets that a pass under `asked` gives. Raises as `of` if one was asked for that cannot be had."""
+        for name in asked:
+            self.of(name)
+        return [name for name in held_by(*asked) if name != "ten_crop_swap" or self.can_swap]
+
+
+KEPT = Columns()
 
 
 def view_set(name: ViewSet, image: tuple[int, int], size: tuple[int, int]) -> list[View]:
-    """The views of `size` (height, width) cut from images of `image` (height, width)."""
+    """The views of a set, cut from images of `image` (height, width) for inputs of `size` (height, width)."""
     bottom, right = image[0] - size[0], image[1] - size[1]
     if bottom < 0 or right < 0:
         raise ValueError(f"views of {size} do not fit into images of {image}")
-    centre = [View(bottom // 2, right // 2, False)]
-    corners = [View(top, left, False) for top in (0, bottom) for left in (0, right)]
-    if name == "centre":
-        return centre
-    return (
-        centre + corners
-        if name == "five_crop"
-        else [v._replace(mirrored=m) for m in (False, True) for v in centre + corners]
-    )
+
+    def crops(*corners: tuple[int, int], mirrored: bool = False) -> list[View]:
+        return [View(top, left, mirrored, *size) for top, left in corners]
+
+    middle, centre = (bottom // 2, right // 2), crops((bottom // 2, right // 2))
+    corners = [(0, 0), (0, right), (bottom, 0), (bottom, right)]
+    match name:
+        case "centre":
+            return centre
+        case "multi_scale":  # where the pack is the input, the whole frame is the centre crop and counts once
+            return list(dict.fromkeys([*centre, View(0, 0, False, *image), _closer(image, size)]))
+        case "five_crop":
+            return centre + crops(*corners)
+        case "shifts":
+            return centre + crops(*corners, (0, middle[1]), (middle[0], 0), (middle[0], right), (bottom, middle[1]))
+        case _:
+            return [*centre, *crops(*corners), *crops(middle, *corners, mirrored=True)]
+
+
+def _closer(image: tuple[int, int], size: tuple[int, int]) -> View:
+    height, width = (max(1, round(CLOSER * side)) for side in size)
+    return View((image[0] - height) // 2, (image[1] - width) // 2, False, height, width)
+
+
+@cache
+def held_by(*names: ViewSet) -> tuple[ViewSet, ...]:
+    """The sets, smallest first, that are made of views which the named sets hold together; they themselves among them."""
+    held = {view for name in names for view in view_set(name, *EXAMPLE)}
+    return tuple(name for name in VIEW_SETS if held.issuperset(view_set(name, *EXAMPLE)))
+
+
+def mirrors(name: ViewSet) -> bool:
+    """Whether a set holds mirrored views."""
+    return any(view.mirrored for view in view_set(name, *EXAMPLE))
+
+
+def unique(names: Sequence[ViewSet], image: tuple[int, int], size: tuple[int, int]) -> list[View]:
+    """The views of several sets, each once: the forward passes that an image costs. Of a whole frame all crops are one view."""
+    return list(dict.fromkeys(view for name in names for view in view_set(name, image, size)))
 
 
 def cut(images: np.ndarray, view: View, size: tuple[int, int], regions: int = 1) -> np.ndarray:
-    """(B, R * H, W, 3) -> (B, R * h, w, 3)."""
-    crop = split(images, regions)[:, view.top : view.top + size[0], view.left : view.left + size[1]]
+    """uint8 (B, R * H, W, 3) -> (B, R * h, w, 3), each region of `size` (height, width).
+
+    Of one region a view of the same memory, unless it is resized.
+    """
+    crop = split(images, regions)[:, view.top : view.top + view.height, view.left : view.left + view.width]
+    crop = crop if view.size == size else resized(crop, size)
     return join(crop[:, :, ::-1] if view.mirrored else crop, regions)
 
 
-def cut_all(images: np.ndarray, name: ViewSet, size: tuple[int, int]) -> np.ndarray:
-    """(B, H, W, 3) -> (V, B, h, w, 3), in the order above."""
-    return np.stack([cut(images, view, size) for view in view_set(name, images.shape[1:3], size)])
+def resized(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """uint8 (B, H, W, C) -> (B, h, w, C) of `size` (height, width), on the host as `inference.predict` does it on the device."""
+    count, height, width, channels = images.shape
+    lines = resampling(height, size[0]) @ images.reshape(count, height, width * channels)
+    made = resampling(width, size[1]) @ lines.reshape(count, size[0], width, channels)
+    return np.rint(made).astype(images.dtype)
+
+
+def cut_all(images: np.ndarray, name: ViewSet, size: tuple[int, int], regions: int = 1) -> np.ndarray:
+    """uint8 (B, R * H, W, 3) -> (V, B, R * h, w, 3), in the order above."""
+    one = images.shape[1] // regions, images.shape[2]
+    return np.stack([cut(images, view, size, regions) for view in view_set(name, one, size)])
+
+
+def resampling(length: int, to: int) -> np.ndarray:
+    """Weights float32 (to, length), rows sum to 1, by which the pixels of an axis are averaged into fewer or more.
+
+    Bilinear, pixel centres at halves, the triangle widened by the factor that shrinks: what Pillow's BILINEAR and the
+    `antialias` of TensorFlow, JAX and PyTorch do. As matrices they give the same on the host and on every device;
+    TensorFlow's own operation has no kernel for GPUs and none for XLA.
+    """
+    scale = length / to
+    centres = (np.arange(to) + 0.5) * scale - 0.5
+    distances = np.abs(np.arange(length) - centres[:, None]) / max(scale, 1)
+    weights = np.maximum(1 - distances, 0)
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)

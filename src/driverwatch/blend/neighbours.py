@@ -1,0 +1,128 @@
+"""Smoothing over neighbours: an image's probabilities averaged with those of its nearest images, as frames of one clip are.
+
+After the first and third places of 2016, who averaged test images with their nearest in a feature space. A fold's held-out
+images are smoothed among themselves alone, as test images will be: nobody's label or prediction from another fold's models
+comes in, so that what is chosen on them holds where the test set is made of clips too (docs/neighbours.md).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from driverwatch.blend.chain import Rows
+from driverwatch.blend.space import Near, Space
+from driverwatch.metrics import log_loss
+
+COUNTS = (0, 1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50)  # neighbours; a whole clip of State Farm has about 120 frames
+WIDTHS = (None, 4.0, 2.0, 1.0, 0.5)  # of similarity weights, in spacings; None: all the same
+FLOOR = 1e-6  # of logarithms: one neighbour's rounded zero would else veto a class against all the others
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to smooth.
+
+    Args:
+        k: neighbours that come in; 0: none.
+        width: a neighbour's weight is exp((cosine - 1) / width), the image's own 1; None: all weigh the same.
+        geometric: averages logarithms, not probabilities.
+        rounds: how often; in the second, neighbours' neighbours come in.
+    """
+
+    k: int
+    width: float | None = None
+    geometric: bool = False
+    rounds: int = 1
+
+
+def weights(near: Near, k: int, width: float | None) -> csr_array:
+    """How much of each image goes into each: float64 (N, N), itself and its k nearest, rows sum to 1."""
+    count = len(near.indices)
+    indices, similarities = near.indices[:, :k], near.similarities[:, :k].astype(np.float64)
+    there = indices >= 0
+    shares = there.astype(np.float64) if width is None else np.exp((np.minimum(similarities, 1) - 1) / width)
+    shares = np.column_stack([np.ones(count), shares])
+    columns = np.column_stack([np.arange(count), np.where(there, indices, 0)])
+    starts = np.arange(0, columns.size + 1, columns.shape[1])
+    return csr_array(((shares / shares.sum(axis=1, keepdims=True)).ravel(), columns.ravel(), starts), (count, count))
+
+
+def averaged(members: np.ndarray, shares: csr_array, geometric: bool, rounds: int) -> np.ndarray:
+    """Rows of each member averaged by `shares`, float64 (M, N, C), rows sum to 1."""
+    values = np.log(np.maximum(members, FLOOR)) if geometric else members
+    for _ in range(rounds):
+        values = np.stack([shares @ member for member in values]) if len(values) else values
+    if geometric:
+        values = np.exp(values - values.max(axis=2, keepdims=True))
+    return values / values.sum(axis=2, keepdims=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Smoothed:
+    """A fitted rule: rows smoothed in a given way among themselves, set by set."""
+
+    space: Space
+    way: Way
+    reach: int  # neighbours that are looked up: those the fit looked at, which are known already
+    facts: dict[str, Any]
+
+    def __call__(self, rows: Rows) -> Rows:
+        if self.way.k == 0 or len(rows.names) == 0:
+            return rows
+        shares = weights(self.space.near(rows, max(self.reach, self.way.k)), self.way.k, self.way.width)
+        return rows.changed(averaged(rows.members, shares, self.way.geometric, self.way.rounds))
+
+
+@dataclass(frozen=True, eq=False)
+class Average:
+    """Averages each image with its nearest; what is None is chosen by log loss on the rows that it is fitted on.
+
+    Args:
+        k: neighbours; None: of `COUNTS`, no neighbour among them.
+        similar: whether nearer images weigh more.
+        geometric: whether logarithms are averaged.
+        rounds: 1 or 2.
+    """
+
+    space: Space
+    k: int | None = None
+    similar: bool | None = None
+    geometric: bool | None = None
+    rounds: int | None = None
+    name: str = "neighbours"
+
+    def fit(self, rows: Rows, labels: np.ndarray, drivers: np.ndarray) -> Smoothed:
+        """Every way is tried on the rows, smoothed within their sets; of equally good ones the fewest neighbours win."""
+        counts = COUNTS if self.k is None else (self.k,)
+        near = self.space.near(rows, max(counts))
+        best, loss = best_of(self._tried(near, counts, rows, labels))
+        facts: dict[str, Any] = {"features": self.space.what, "method": "average", "k": best.k}
+        if best.k:
+            facts |= {"width": best.width, "geometric": best.geometric, "rounds": best.rounds}
+        return Smoothed(self.space, best, max(counts), facts | {"fitted_log_loss": round(loss, 6)})
+
+    def _tried(
+        self, near: Near, counts: tuple[int, ...], rows: Rows, labels: np.ndarray
+    ) -> Iterator[tuple[Way, float]]:
+        widths = [w for w in WIDTHS if self.similar is None or self.similar == (w is not None)]
+        for k in counts:
+            for width in [None if w is None else w * near.spacing for w in widths][: None if k else 1]:
+                shares = weights(near, k, width)
+                for geometric, rounds in self._means(k):
+                    made = averaged(rows.members, shares, geometric, rounds)
+                    yield Way(k, width, geometric, rounds), log_loss(made.mean(axis=0), labels)
+
+    def _means(self, k: int) -> list[tuple[bool, int]]:
+        if k == 0:
+            return [(False, 1)]
+        kinds = (False, True) if self.geometric is None else (self.geometric,)
+        return list(product(kinds, (1, 2) if self.rounds is None else (self.rounds,)))
+
+
+def best_of(tried: Iterator[tuple[Any, float]]) -> tuple[Any, float]:
+    """What loses least; the first of those that lose the same, to a billionth: sums differ by rounding alone."""
+    return min(tried, key=lambda pair: round(pair[1], 9))

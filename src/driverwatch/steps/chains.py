@@ -1,0 +1,117 @@
+"""A chain as its settings name it: its steps, fitted on all labelled images, and scored by nested driver folds."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from driverwatch.blend.balance import Balance, Looks
+from driverwatch.blend.blends import BLENDS
+from driverwatch.blend.calibrate import CALIBRATIONS, LEVELS, Clip
+from driverwatch.blend.chain import Rows, Rule, Step, fitted, nested
+from driverwatch.blend.clusters import Clusters
+from driverwatch.blend.neighbours import Average
+from driverwatch.blend.score import interval
+from driverwatch.blend.space import Space
+from driverwatch.errors import InputError
+from driverwatch.metrics import FLOOR, accuracy, limited, log_losses
+from driverwatch.neighbour_settings import NeighbourSettings
+from driverwatch.settings import ChainSettings
+
+
+def steps_of(settings: ChainSettings, spaces: Mapping[str, Space]) -> list[Step]:
+    """Blend, balance, neighbours, calibration, clip, as far as they are asked for; a clip that is a number is fitted by nobody.
+
+    Args:
+        spaces: where images are compared, by the name of their features: those in `settings.features`.
+    """
+    steps: list[Step] = [BLENDS[settings.blend]]
+    steps += [Balance(Looks(spaces[settings.balance].of, settings.balance))] if settings.balance else []
+    steps += [smoothing(settings.neighbours, spaces[settings.neighbours.features])] if settings.neighbours else []
+    steps += [CALIBRATIONS[settings.calibrate]] if settings.calibrate != "none" else []
+    return steps + ([Clip()] if settings.clip == "fitted" else [])
+
+
+def smoothing(settings: NeighbourSettings, space: Space) -> Step:
+    """The step that the settings name."""
+    if settings.method == "clusters":
+        return Clusters(space, settings.k)
+    similar = None if settings.weights is None else settings.weights == "similar"
+    geometric = None if settings.mean is None else settings.mean == "geometric"
+    return Average(space, settings.k, similar, geometric, settings.rounds)
+
+
+@dataclass(frozen=True, eq=False)
+class Chain:
+    """A fitted chain: its rules by step, and what they are worth on drivers that they were not fitted on."""
+
+    rules: dict[str, Rule]
+    level: float  # of the clip that every row ends with
+    clip: float  # what the settings asked for, or what was fitted
+    rows: np.ndarray  # float64 (N, C), nested
+    losses: np.ndarray  # (N,), of these
+    score: dict[str, Any]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return {"steps": {name: rule.facts for name, rule in self.rules.items()}, "clip": self.clip}
+
+
+def fit(
+    settings: ChainSettings,
+    rows: Rows,
+    labels: np.ndarray,
+    drivers: np.ndarray,
+    spaces: Mapping[str, Space] = MappingProxyType({}),
+) -> Chain:
+    """Fit on all rows for a submission; score by nested folds, beside the plain mean clipped as ever.
+
+    Args:
+        labels: int (N,), in the order of `rows`.
+        drivers: (N,), in the same order.
+        spaces: as for `steps_of`.
+    """
+    steps = steps_of(settings, spaces)
+    rules = dict(zip([step.name for step in steps], fitted(steps, rows, labels, drivers), strict=True))
+    level = float(settings.clip) if settings.clip != "fitted" else LEVELS[0]
+    made = limited(nested(steps, rows, labels, drivers), level)
+    losses = log_losses(made, labels)
+    plain = log_losses(limited(rows.members.mean(axis=0), FLOOR), labels)
+    low, high = interval(losses - plain, drivers)
+    score = {
+        "out_of_fold_log_loss": round(float(losses.mean()), 4),
+        "out_of_fold_right": round(accuracy(made, labels), 4),
+        "plain_mean_log_loss": round(float(plain.mean()), 4),
+        "against_plain_mean": {"difference": _short(losses.mean() - plain.mean()), "95%": [_short(low), _short(high)]},
+    }
+    clip = rules["clip"].facts["level"] if "clip" in rules else level
+    return Chain(rules, level, clip, made, losses, score)
+
+
+@dataclass(frozen=True, eq=False)
+class Unfitted:
+    """The plain mean, where no out-of-fold rows are there to fit anything to."""
+
+    level: float
+    rules: dict[str, Rule]
+    facts: dict[str, Any]
+
+
+def unfitted(settings: ChainSettings) -> Unfitted:
+    """A chain without steps.
+
+    Raises:
+        InputError: the settings ask for more than a plain mean.
+    """
+    if settings != ChainSettings(clip=settings.clip) or settings.clip == "fitted":
+        raise InputError(
+            "ensemble: none of its runs was trained on folds, so nothing can be fitted to out-of-fold rows; leave BLEND, BALANCE, "
+            "NEIGHBOURS, CALIBRATE and CLIP at their defaults, or add a run that was"
+        )
+    return Unfitted(float(settings.clip), {}, {"steps": {}, "clip": settings.clip})
+
+
+def _short(value: float) -> float:
+    return round(float(value), 4) + 0.0  # no -0.0

@@ -1,0 +1,147 @@
+"""The table of levers: each one's loss out of fold without it and with it, from what finished runs left."""
+
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from driverwatch.blend import ensemble as blending
+from driverwatch.blend.ensemble import Member
+from driverwatch.blend.score import interval
+from driverwatch.blend.space import Space
+from driverwatch.errors import InputError
+from driverwatch.recipe_settings import LeverSettings, LeversSettings
+from driverwatch.settings import ChainSettings, EnsembleSettings
+from driverwatch.steps import chains
+from driverwatch.steps.context import CONFIGS, Context
+from driverwatch.steps.recipe import train_runs
+from driverwatch.steps.spaces import make_features, open_space
+from driverwatch.steps.submit import Finished, finished_runs
+from driverwatch.terminal import say
+from driverwatch.typed_yaml import load
+from driverwatch.writing import write_text
+
+PAGE = Path("docs") / "levers.md"
+STUDY = "levers"
+HEADER = (
+    "| lever | log loss before | after | difference (95 % over drivers) | minutes | kept | command |\n"
+    "|---|---|---|---|---|---|---|"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """Losses out of fold (N,), nested wherever something was fitted; minutes of training by run; commits."""
+
+    losses: np.ndarray
+    drivers: np.ndarray
+    minutes: dict[str, float]
+    commits: set[str]
+
+
+class Table:
+    """Rows of the page, each side scored once."""
+
+    def __init__(self, context: Context, settings: LeversSettings, weights: Path | None) -> None:
+        self.context, self.settings, self.weights = context, settings, weights
+        self.space = cache(self._space)
+        self.finished = cache(self._finished)
+        self.known: dict[str, Scored] = {}
+
+    def _space(self, text: str) -> Space:
+        make_features(self.context, text, self.weights)
+        return open_space(self.context, text)
+
+    def _finished(self, names: tuple[str, ...]) -> Finished:
+        own = set(names) <= set(self.settings.runs)
+        places = replace(self.context.places, study=STUDY) if own else self.context.places
+        return finished_runs(replace(self.context, places=places), list(names))
+
+    def scored(self, side: EnsembleSettings) -> Scored:
+        key = side.model_dump_json()
+        if key not in self.known:
+            self.known[key] = self._scored(side)
+        return self.known[key]
+
+    def _scored(self, side: EnsembleSettings) -> Scored:
+        found, tests, folds, pack = self.finished(tuple(side.runs))
+        members = [
+            Member(run, test, blending.honest_views(run) if side.views == "auto" else side.views)
+            for run, test in zip(found, tests, strict=True)
+        ]
+        rows = blending.labelled_rows(members, pack, folds)
+        spaces = {text: self.space(text) for text in side.features}
+        made = [[run.manifest(fold) for fold in range(folds.count)] for run in found]
+        minutes = {run.name: sum(fold["seconds"] for fold in each) / 60 for run, each in zip(found, made, strict=True)}
+        commits = {str(fold["commit"]) for each in made for fold in each}
+        losses = chains.fit(side, rows, pack.labels, pack.drivers, spaces).losses
+        return Scored(losses, pack.drivers, minutes, commits)
+
+    def line(self, row: LeverSettings) -> str:
+        before, after = self.scored(row.before), self.scored(row.after)
+        low, high = interval(after.losses - before.losses, before.drivers)
+        more = sum(minutes for name, minutes in after.minutes.items() if name not in before.minutes)
+        kept = ("yes" if row.kept else "no") + (f": {row.why}" if row.why else "")
+        return (
+            f"| {row.lever} | {before.losses.mean():.3f} | {after.losses.mean():.3f} | "
+            f"{(after.losses - before.losses).mean():+.3f} ({low:+.3f} to {high:+.3f}) | {more:.0f} | {kept} | "
+            f"`{self.command(row)}` |"
+        )
+
+    def command(self, row: LeverSettings) -> str:
+        """What makes the row's second side of its first: a training, or a way of putting predictions together."""
+        new = [run for run in row.after.runs if run not in row.before.runs and run in self.settings.runs]
+        trained = [self.settings.runs[run].command(run, STUDY) for run in new]
+        return "; ".join(trained) if trained else ensemble_command(row.after)
+
+
+def ensemble_command(side: EnsembleSettings) -> str:
+    """What makes a submission of one side of a row, as typed in a shell; only what differs from the defaults."""
+    words = ["make ensemble", f'MODELS="{" ".join(side.runs)}"']
+    words += [f"VIEWS={side.views}"] if side.views != "auto" else []
+    plain, near = ChainSettings(), side.neighbours
+    for key in ("blend", "balance", "calibrate", "clip"):
+        words += [f"{key.upper()}={getattr(side, key)}"] if getattr(side, key) != getattr(plain, key) else []
+    return " ".join([*words, *([f"NEIGHBOURS={near.features}"] if near else [])])
+
+
+def write_levers(context: Context, training: bool, weights: Path | None) -> None:
+    """Write `docs/levers.md` from finished runs; what is not finished is named there with the command that trains it.
+
+    Args:
+        training: train that first.
+    """
+    settings = load(LeversSettings, CONFIGS / "levers", context.dataset)
+    if training:
+        train_runs(replace(context, places=replace(context.places, study=STUDY)), settings.runs, weights)
+    table, parts, missing = Table(context, settings, weights), [], list[str]()
+    for kind, rows in settings.rows.items():
+        lines = []
+        for row in rows:
+            try:
+                lines.append(table.line(row))
+            except InputError as error:
+                missing.append(f"- {row.lever}: {error}; `{table.command(row)}`")
+        parts += [f"## {kind}\n\n{HEADER}\n" + "\n".join(lines) + "\n"] if lines else []
+    if not table.known:
+        raise InputError(
+            f"{CONFIGS / 'levers'}: no row's runs are finished; make levers TRAIN=1 trains them:\n" + "\n".join(missing)
+        )
+    parts += ["## Not measured\n\n" + "\n".join(missing) + "\n"] if missing else []
+    write_text(PAGE, _head(context, table) + "\n" + "\n".join(parts))
+    say(f"{PAGE}: {sum(map(len, settings.rows.values())) - len(missing)} rows, {len(missing)} not measured")
+
+
+def _head(context: Context, table: Table) -> str:
+    one = next(iter(table.known.values()))
+    commits = sorted({commit for scored in table.known.values() for commit in scored.commits})
+    return (
+        "# Levers\n\n"
+        f"Written by `make levers DATASET={context.dataset}`; the rows are named in `configs/levers/{context.dataset}.yaml`. "
+        f"{len(one.losses)} photos of {len(set(one.drivers))} drivers, {context.settings.folds} driver folds; log loss out of "
+        "fold, of single fold models, and nested (fitted on the other folds) wherever something was fitted to labels. Intervals: "
+        "drivers drawn anew 10,000 times. Minutes: what the manifests of the row's new runs say of training and predicting all "
+        f"folds, on the machine they were trained on. Commands lack `DATASET={context.dataset}`, `DATA=` and `WEIGHTS=`. Trained "
+        f"at {', '.join(commits)}.\n"
+    )

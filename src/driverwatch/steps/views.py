@@ -1,0 +1,137 @@
+"""A run's view sets side by side: log loss out of fold, against the centre view, and what each costs. No network is asked."""
+
+import math
+from statistics import median
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from driverwatch.artifacts import provenance
+from driverwatch.blend import ensemble as blending
+from driverwatch.blend import score as scores
+from driverwatch.blend.ensemble import Member
+from driverwatch.errors import InputError
+from driverwatch.kaggle import submission
+from driverwatch.settings import VIEW_SETS, PredictSettings, ViewSet, pixels
+from driverwatch.steps.context import Context
+from driverwatch.steps.submit import Finished, finished_runs, selected_on
+from driverwatch.terminal import say
+from driverwatch.training.run import Run
+from driverwatch.typed_yaml import parse
+from driverwatch.vision.views import held_by, unique
+from driverwatch.writing import write_json
+
+CENTRE: ViewSet = "centre"
+LEGEND = """\
+passes: forward passes per image, the cost in units of the centre view's
+against centre: each image's loss less its loss under the centre view, below 0 is better
+low, high: 95 % interval of that difference, drivers drawn anew 10,000 times
+a set chosen by this table is flattered by it"""
+
+
+def compare_views(context: Context, name: str) -> None:
+    """Print the view sets that a run has predicted, and write them to `views.json` beside it.
+
+    Raises:
+        InputError: no such run, a fold not finished, or no view set that every fold has predicted.
+    """
+    found = finished_runs(context, [name])
+    run = found.runs[0]
+    there = blending.views_there(run, found.folds.count, ("held_out",))
+    missing = [
+        views for views in VIEW_SETS if views not in there and (views != "ten_crop_swap" or run.columns.can_swap)
+    ]
+    command = f'make predict RUN={run.name} DATASET={context.dataset} VIEWS="{" ".join(asked_for(missing))}"'
+    if not there:
+        raise InputError(f"{run.folder}: no view set is there that every fold has predicted; {command} makes them")
+    table, rate, path = _table(found, there), _rate(found), run.folder / "views.json"
+    say(
+        scores.text(table, f"View sets of {run.name}: {context.dataset}, {found.folds.count} driver folds, out of fold")
+    )
+    say("\n".join([LEGEND, *_notes(run, rate)]))
+    if missing:
+        say(f"not predicted yet: {', '.join(missing)}; {command} makes them")
+    write_json(path, _facts(found, table) | {"missing": missing, "prediction": rate} | provenance())
+    say(f"{path}: written")
+
+
+def asked_for(wanted: list[ViewSet]) -> list[ViewSet]:
+    """The fewest sets to predict so that all `wanted` are there: none that another one holds."""
+    chosen: list[ViewSet] = []
+    for views in reversed(VIEW_SETS):
+        if views in wanted and views not in held_by(*chosen):
+            chosen.append(views)
+    return chosen[::-1]
+
+
+def _table(found: Finished, there: list[ViewSet]) -> pd.DataFrame:
+    """A line per view set; probabilities are clipped as submissions are."""
+    run, pack = found.runs[0], found.train
+    members = {views: Member(run, found.tests[0], views) for views in there}
+    rows: dict[str, np.ndarray] = {
+        views: submission.clipped(blending.out_of_fold(member, pack, found.folds)) for views, member in members.items()
+    }
+    table = scores.compared(rows, pack.labels, pack.drivers, CENTRE).rename(columns={"model": "views"})
+    table.insert(1, "passes", [_passes(run, [views]) for views in there])
+    return table
+
+
+def _passes(run: Run, views: list[ViewSet]) -> int:
+    field = run.settings.input
+    return len(unique(views, pixels(field.pack), pixels(field.size)))
+
+
+def _rate(found: Finished) -> dict[str, Any] | None:
+    """Images per second of the prediction that ended training, as the folds' manifests have it; None where they do not.
+
+    Seconds of different machines and hours do not compare: between view sets only their passes do.
+    """
+    run, rates = found.runs[0], []
+    for fold in range(found.folds.count):
+        made = run.manifest(fold)
+        asked = parse(PredictSettings, made["settings"].get("predict", {}), f"{run.fold(fold)}/manifest.json").views
+        spent = made.get("seconds", 0) - made.get("training_seconds", 0)
+        images = len(found.folds.rows(found.train.drivers, fold)[1]) + len(found.tests[0].names)
+        if spent > 0:
+            rates.append((images / spent, asked))
+    if not rates or any(asked != rates[0][1] for _, asked in rates):
+        return None
+    return {
+        "views": rates[0][1],
+        "passes": _passes(run, run.columns.sets_of(rates[0][1])),
+        "images_per_second": round(median(rate for rate, _ in rates), 2),
+        "from": "median over the folds' manifests: seconds less training_seconds",
+    }
+
+
+def _notes(run: Run, rate: dict[str, Any] | None) -> list[str]:
+    notes = []
+    if rate:
+        notes.append(
+            f"when it was trained, {' and '.join(rate['views'])} took {rate['passes']} passes an image, "
+            f"{rate['images_per_second']} images/s ({rate['from']})"
+        )
+    if not blending.mirrored(run):
+        notes.append("training never mirrored, so the mirrored views of ten_crop, _keep and _swap mislead")
+    if selected_on([run]):
+        notes.append("epoch selected on the held-out drivers, so flattered")
+    return notes
+
+
+def _facts(found: Finished, table: pd.DataFrame) -> dict[str, Any]:
+    """What `views.json` says; null stands for what cannot be known."""
+    run = found.runs[0]
+    names = {"± (drivers)": "standard_error", f"against {CENTRE}": "against_centre"}
+    lines = table.rename(columns=names | {"log loss": "log_loss"}).drop(columns="images").to_dict("records")
+    return {
+        "run": run.name,
+        "folds": found.folds.digest,
+        "weights": [run.manifest(fold)["weights"] for fold in range(found.folds.count)],
+        "images": len(found.train.names),
+        "drivers": len(set(found.train.drivers)),
+        "views": {
+            line.pop("views"): {key: None if math.isnan(value) else value for key, value in line.items()}
+            for line in lines
+        },
+    }

@@ -1,0 +1,90 @@
+"""What training shows of a pack's images: a function of (seed, epoch, row), whatever the number of workers. Imports no Keras."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+from driverwatch.data.pack import Pack
+from driverwatch.settings import ModelSettings
+from driverwatch.vision.augment import Augmenter
+from driverwatch.vision.mix import Mixing, draw_mixing
+
+Inputs = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""Rows of a pack (B,) -> what the network takes (B, ...), and which of them are mirrored, bool (B,). Called by many threads."""
+
+
+class AugmentedInputs:
+    """One epoch's augmentation: rows -> uint8 (B, R * h, w, 3); seeded by (run seed, epoch, first + row)."""
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        settings: ModelSettings,
+        policy: list[dict[str, dict[str, Any]]],
+        epoch: int,
+        mixing: Mixing | None = None,
+        first: int = 0,
+    ) -> None:
+        """Augment `images`, uint8 (N, R * H, W, 3), the whole pack, mapped; mixed first where `mixing` (the epoch's) says so."""
+        cv2.setNumThreads(1)
+        self.images, self.settings, self.policy, self.epoch = images, settings, policy, epoch
+        self.first, self.mixing = first, mixing
+        self._thread = threading.local()
+
+    def __call__(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if not hasattr(self._thread, "augment"):  # one pipeline per thread: it carries random state
+            self._thread.augment = Augmenter(self.policy, self.settings.augment, self.settings.input)
+        seed = self.settings.train.seed
+        made = [self._thread.augment(self._image(row), (seed, self.epoch, self.first + row)) for row in map(int, rows)]
+        return np.stack([image for image, _ in made]), np.array([mirrored for _, mirrored in made])
+
+    def _image(self, row: int) -> np.ndarray:
+        return self.images[row] if self.mixing is None else self.mixing.image(self.images, row)
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Two packs' inputs as one: rows 0..count-1 are the first's, and the second's follow."""
+
+    first: Inputs
+    second: Inputs
+    count: int
+
+    def __call__(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        late = rows >= self.count
+        if late.all() or not late.any():
+            return self.second(rows - self.count) if late.any() else self.first(rows)
+        parts = [self.first(rows[~late]), self.second(rows[late] - self.count)]
+        made, mirrored = (np.concatenate(both) for both in zip(*parts, strict=True))
+        back = np.argsort(np.argsort(late, kind="stable"))
+        return made[back], mirrored[back]
+
+
+def epoch_mixing(settings: ModelSettings, pack: Pack, rows: np.ndarray, epoch: int) -> Mixing | None:
+    """An epoch's mixing of the fold's training `rows` with one another."""
+    seed = (settings.train.seed, epoch)
+    (height, width), regions = pack.images.shape[1:3], len(settings.input.regions)
+    size = height // regions, width
+    return draw_mixing(settings.augment, size, rows, pack.labels, pack.drivers, seed, regions)
+
+
+def augmentation_epochs(settings: ModelSettings) -> list[int]:
+    """The epochs, from 0, whose augmentation training shows, in their order; with `train.cache_trunk` its draws, each once.
+
+    Logistic regression takes the centre view, or every draw.
+    """
+    found: list[int] = []
+    train, begun = settings.train, 0
+    for stage, planned in zip(train.stages, train.planned, strict=True):
+        epochs = range(begun, begun + planned)
+        begun = epochs.stop
+        if stage.fit == "logistic":
+            found += range(train.cache_trunk or 0)
+        else:
+            cached = train.cache_trunk if stage.freeze_until not in (None, 0) else None
+            found += [epoch % cached if cached else epoch for epoch in epochs]
+    return list(dict.fromkeys(found))

@@ -1,0 +1,182 @@
+"""View sets on the device: the crops of the host, each computed once, and the same files after any kill."""
+
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from test_training import CLASSES, SIZE, SWAP, Killed, pack_of, run_of
+
+from driverwatch.data.pack import Pack
+from driverwatch.errors import InputError
+from driverwatch.inference import predict, predictions
+from driverwatch.inference.predict import OnViews, Predictor
+from driverwatch.models.classifier import Classifier, build
+from driverwatch.settings import VIEW_SETS, ViewSet
+from driverwatch.training import outcome
+from driverwatch.training.run import Run
+from driverwatch.training.trunk_cache import view_draw
+from driverwatch.vision import views as host
+from driverwatch.vision.views import Columns, View, cut, cut_all, unique
+from driverwatch.writing import write_text
+
+pytestmark = pytest.mark.keras
+INPUT = (32, 40)
+IMAGES = np.random.default_rng(0).integers(0, 256, (3, *SIZE, 3), np.uint8)
+
+
+class Pixels:
+    """Stands for a classifier: what it is shown is what it says."""
+
+    def __call__(self, crops: Any, training: bool) -> Any:
+        assert keras.backend.standardize_dtype(crops.dtype) == "uint8"
+        return ops.reshape(crops, (-1, int(np.prod(INPUT)) * 3))
+
+
+def test_the_device_cuts_what_the_host_cuts() -> None:
+    views = unique(VIEW_SETS, SIZE, INPUT)
+    views += [view._replace(mirrored=True) for view in views if view.size != INPUT]
+    found = ops.convert_to_numpy(OnViews(Pixels(), views, INPUT)(IMAGES)).reshape(3, len(views), *INPUT, 3)  # type: ignore[arg-type]
+    for number, view in enumerate(views):
+        apart = np.abs(found[:, number].astype(int) - cut(IMAGES, view, INPUT)).max()
+        assert apart <= (view.size != INPUT)  # where nothing is resized the pixels are equal
+
+
+@pytest.mark.parametrize("to", [(20, 30), (50, 61), (20, 61)])
+def test_resizing_is_keras_own(to: tuple[int, int]) -> None:
+    """Its bilinear one, with `antialias`: TensorFlow's, JAX's or PyTorch's, whichever is installed."""
+    mine = ops.convert_to_numpy(predict.resized(ops.convert_to_tensor(IMAGES), to)).astype(int)
+    theirs = ops.image.resize(
+        IMAGES.astype("float32"), to, interpolation="bilinear", antialias=True, data_format="channels_last"
+    )
+    assert np.abs(mine - ops.convert_to_numpy(theirs)).max() <= 0.51
+    assert np.abs(mine - host.resized(IMAGES, to)).max() <= 1
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="XLA by TensorFlow's name")
+def test_resizing_compiles_under_xla() -> None:
+    """Keras compiles so on a GPU; TensorFlow's own resizing with antialias has no kernel there."""
+    import tensorflow as tf
+
+    compiled = tf.function(lambda images: predict.resized(images, INPUT), jit_compile=True)
+    assert np.abs(compiled(IMAGES).numpy().astype(int) - host.resized(IMAGES, INPUT)).max() <= 1
+
+
+@pytest.fixture
+def packs(tmp_path: Path) -> dict[str, Pack]:
+    return {"train": pack_of(tmp_path, 48, "train"), "test": pack_of(tmp_path, 9, "test")}
+
+
+def fold_of(folder: Path, mirror: str = "none") -> tuple[Run, Classifier]:
+    """A run, and a classifier that nobody trained: the same one every time."""
+    run = run_of(folder)
+    augment = run.settings.augment.model_copy(update={"mirror": mirror})
+    keras.utils.set_random_seed(0)
+    write_text(run.fold(0) / "weights.h5", "its digest is all that is asked for")
+    run = replace(run, settings=run.settings.model_copy(update={"augment": augment}))
+    return run, build(run.settings, CLASSES, (80.0,) * 3, None)
+
+
+def test_one_pass_gives_every_set_that_its_views_make(tmp_path: Path, packs: dict[str, Pack]) -> None:
+    _, classifier = fold_of(tmp_path)
+    images, rows = packs["train"].images.open(), np.array([5, 0, 40])
+    asked: list[ViewSet] = ["ten_crop", "shifts", "multi_scale"]
+    predictor = Predictor(classifier, asked, SIZE, INPUT, Columns(SWAP, "keep"))
+    assert len(predictor.unique) == 1 + 4 + 4 + 5 + 2  # each view once: 9 shifts, their five mirrored, two other scales
+    found = predictor(images, rows)
+    assert list(found) == list(VIEW_SETS)
+    for name, made in found.items():
+        crops = cut_all(np.asarray(images[rows]), name, INPUT)
+        each = np.stack([classifier.predict(np.ascontiguousarray(crop), verbose=0) for crop in crops])
+        if name == "ten_crop_swap":
+            each[5:] = each[5:][..., SWAP]
+        assert np.allclose(made, each.mean(axis=0), atol=1e-4 if name == "multi_scale" else 1e-6)
+        assert made.sum(axis=1) == pytest.approx(1)
+    assert np.array_equal(found["ten_crop"], found["ten_crop_keep"])
+    assert np.abs(found["ten_crop"] - found["ten_crop_swap"]).max() > 1e-3
+    swapped = Predictor(classifier, asked, SIZE, INPUT, Columns(SWAP, "swap"))(images, rows)
+    assert np.array_equal(swapped["ten_crop"], found["ten_crop_swap"])
+    assert np.array_equal(swapped["ten_crop_keep"], found["ten_crop_keep"])
+    none = predictor(images, rows[:0])
+    assert {made.shape for made in none.values()} == {(0, CLASSES)}
+
+
+def test_a_set_that_cannot_be_had_is_refused_before_anything_is_computed(tmp_path: Path) -> None:
+    _, classifier = fold_of(tmp_path)
+    with pytest.raises(InputError, match="names no mirrored_pairs"):
+        Predictor(classifier, ["ten_crop_swap"], SIZE, INPUT, Columns([0, 1, 2, 3], "keep"))
+
+
+@contextmanager
+def killed_at(write: int, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Predict inside of this: it ends after that many files."""
+    real, count = predictions.write, 0
+
+    def dies(*arguments: Any) -> None:
+        nonlocal count
+        real(*arguments)
+        count += 1
+        if count == write:
+            raise Killed
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(predictions, "write", dies)
+        yield
+
+
+def predicted(run: Run, classifier: Classifier, packs: dict[str, Pack], views: Sequence[ViewSet]) -> dict[str, bytes]:
+    """What lies in the fold's folder once it is predicted."""
+    predictor = outcome.whole_predictor(classifier, run, views, 40)
+    outcome.write_predictions(predictor, run, 0, packs, np.arange(32, 48))
+    return {path.name: path.read_bytes() for path in sorted(run.fold(0).glob("*.h5")) if path.name != "weights.h5"}
+
+
+@pytest.mark.parametrize(
+    "write", [1, 9, 10, 14, 20, 24, 30]
+)  # in the first shard, later ones, whole files, test images
+def test_a_killed_prediction_ends_as_an_uninterrupted_one(
+    tmp_path: Path, packs: dict[str, Pack], monkeypatch: pytest.MonkeyPatch, write: int
+) -> None:
+    monkeypatch.setattr(outcome, "SHARD_IMAGES", 5)
+    asked: list[ViewSet] = ["ten_crop", "shifts"]
+    whole = predicted(*fold_of(tmp_path / "whole", "swap"), packs, asked)
+    assert len(whole) == 2 * 6
+    run, classifier = fold_of(tmp_path / "broken", "swap")
+    with killed_at(write, monkeypatch):
+        predicted(run, classifier, packs, ["ten_crop", "shifts"])
+    assert predicted(run, classifier, packs, ["shifts", "ten_crop"]) == whole
+    assert not list(run.fold(0).glob(".shard-*"))
+
+
+def test_what_another_pass_left_is_not_taken(
+    tmp_path: Path, packs: dict[str, Pack], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed under five crops, asked for shifts: the shards of five crops and of centre are of other batches."""
+    monkeypatch.setattr(outcome, "SHARD_IMAGES", 5)
+    whole = predicted(*fold_of(tmp_path / "whole"), packs, ["shifts"])
+    run, classifier = fold_of(tmp_path / "broken")
+    with killed_at(3, monkeypatch):
+        predicted(run, classifier, packs, ["five_crop"])
+    assert predicted(run, classifier, packs, ["shifts"]) == whole
+
+
+@pytest.mark.parametrize(("mirror", "asked"), [("none", "ten_crop_swap"), ("none", "shifts"), ("keep", "ten_crop")])
+def test_mirrored_views_of_a_network_that_never_saw_one_are_reported(
+    tmp_path: Path, packs: dict[str, Pack], capsys: pytest.CaptureFixture[str], mirror: str, asked: ViewSet
+) -> None:
+    predicted(*fold_of(tmp_path, mirror), packs, [asked])
+    assert ("mirrored views of ten_crop_swap mislead" in capsys.readouterr().out) == (asked == "ten_crop_swap")
+
+
+def test_caches_of_crops_keep_their_names() -> None:
+    """A crop that is not resized is told from others by what told it before views had a size."""
+    assert view_draw(View(2, 3, False, *INPUT), INPUT).identity == [2, 3, False, 32, 40]
+    seen: list[Any] = [view_draw(view, INPUT).identity for view in unique(VIEW_SETS, SIZE, INPUT)]
+    assert len({str(identity) for identity in seen}) == len(seen)
+    resized: Callable[..., Any] = view_draw(View(0, 0, False, *SIZE), INPUT).cutting(IMAGES)
+    assert np.array_equal(resized(np.array([1]))[0][0], cut_all(IMAGES, "multi_scale", INPUT)[1, 1])

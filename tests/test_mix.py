@@ -1,0 +1,282 @@
+"""Mixed training images: whom with, how much of whom, and that nobody held out takes part."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from driverwatch.data.pack import ImageBlock, Pack
+from driverwatch.settings import AugmentSettings, InputSettings, ModelSettings, TrainSettings
+from driverwatch.training.inputs import AugmentedInputs, augmentation_epochs, epoch_mixing
+from driverwatch.vision.mix import Mixing, blended, cut_box, draw_mixing, pasted, seam_box
+
+SIZE, COUNT, CLASSES = (12, 18), 60, 4
+RANDOM = np.random.default_rng(0)
+LABELS = RANDOM.integers(0, CLASSES, COUNT)
+DRIVERS = np.array([f"p{i:03}" for i in RANDOM.integers(0, 6, COUNT)], dtype=object)
+IMAGES = RANDOM.integers(0, 256, (COUNT, *SIZE, 3), np.uint8)
+TRAINING = np.flatnonzero(DRIVERS != "p002")
+KINDS = ("mixup", "cutmix", "splice")
+TARGETS = np.eye(CLASSES, dtype=np.float32)[LABELS]
+
+
+def drawn(kind: str, rows: np.ndarray = TRAINING, seed: tuple[int, int] = (0, 0), **more: object) -> Mixing:
+    made = draw_mixing(AugmentSettings(mix=kind, **more), SIZE, rows, LABELS, DRIVERS, seed)
+    assert made is not None
+    return made
+
+
+def mixed(mixing: Mixing) -> np.ndarray:
+    return np.flatnonzero(mixing.partners != np.arange(len(mixing.partners)))
+
+
+def same(one: Mixing, other: Mixing) -> bool:
+    names = ("partners", "shares", "boxes")
+    return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in names)
+
+
+def pack() -> Pack:
+    block = ImageBlock("nowhere", 0, IMAGES.shape)
+    return Pack(block, np.arange(COUNT).astype(str), LABELS, DRIVERS, (0.0,) * 3, (1.0,) * 3, "", "")
+
+
+def model(**augment: object) -> ModelSettings:
+    return ModelSettings.model_construct(
+        input=InputSettings(pack="12x18", size="10x16"), augment=AugmentSettings(**augment), train=TrainSettings()
+    )
+
+
+def test_nothing_is_mixed_unless_asked_for() -> None:
+    assert draw_mixing(AugmentSettings(), SIZE, TRAINING, LABELS, DRIVERS, (0, 0)) is None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(st.lists(st.integers(0, COUNT - 1), min_size=1, max_size=COUNT), st.integers(0, 2**32 - 1), st.integers(0, 99))
+@settings(max_examples=40)
+def test_partners_are_training_rows_alone(kind: str, chosen: list[int], seed: int, epoch: int) -> None:
+    """Whatever rows a fold trains on: no other row is a partner, and none of the others is touched."""
+    rows = np.array(chosen)
+    mixing = drawn(kind, rows, (seed, epoch), mix_share=1.0)
+    others = np.setdiff1d(np.arange(COUNT), rows)
+    assert set(mixing.partners[rows]) <= set(chosen)
+    assert np.array_equal(mixing.partners[others], others)
+    assert (mixing.shares[others] == 1).all()
+    assert not mixing.boxes[others].any()
+    assert (mixing.shares >= 0).all()
+    assert (mixing.shares <= 1).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_held_out_pixel_reaches_training(kind: str) -> None:
+    """Other pixels, labels and drivers of held-out rows change nothing that training is given."""
+    held_out = np.setdiff1d(np.arange(COUNT), TRAINING)
+    mine = drawn(kind, mix_share=1.0)
+    images, labels, drivers = IMAGES.copy(), LABELS.copy(), DRIVERS.copy()
+    images[held_out], labels[held_out], drivers[held_out] = 7, (labels[held_out] + 1) % CLASSES, "p999"
+    theirs = draw_mixing(AugmentSettings(mix=kind, mix_share=1.0), SIZE, TRAINING, labels, drivers, (0, 0))
+    assert theirs is not None
+    assert same(mine, theirs)
+    for row in TRAINING:
+        assert np.array_equal(mine.image(IMAGES, row), theirs.image(images, row))
+    targets = np.eye(CLASSES, dtype=np.float32)[labels]
+    assert np.array_equal(mine.targets(TARGETS)[TRAINING], theirs.targets(targets)[TRAINING])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_draw_is_a_function_of_seed_epoch_and_row(kind: str) -> None:
+    shuffled = np.random.default_rng(1).permutation(np.concatenate([TRAINING, TRAINING[:9]]))
+    assert same(drawn(kind), drawn(kind, shuffled))
+    assert not same(drawn(kind), drawn(kind, seed=(1, 0)))
+    assert not same(drawn(kind), drawn(kind, seed=(0, 1)))
+    assert not same(drawn(kind, seed=(1, 0)), drawn(kind, seed=(0, 1)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_workers_and_batches_change_nothing(kind: str) -> None:
+    wanted, rows = model(mix=kind, mirror="keep"), np.array([5, 2, 40, 33])
+    inputs = AugmentedInputs(IMAGES, wanted, [], 3, epoch_mixing(wanted, pack(), TRAINING, 3))
+    whole, flags = inputs(rows)
+    again = AugmentedInputs(IMAGES, wanted, [], 3, epoch_mixing(wanted, pack(), TRAINING[::-1], 3))
+    alone = [again(rows[i : i + 1]) for i in reversed(range(4))][::-1]
+    assert np.array_equal(whole, np.concatenate([image for image, _ in alone]))
+    assert np.array_equal(flags, np.concatenate([flag for _, flag in alone]))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 1.0])
+def test_the_share_of_mixed_images_is_the_settings(share: float) -> None:
+    rows = np.arange(4000)
+    labels, drivers = rows % 10, np.array([f"p{i % 26}" for i in rows])
+    for kind in KINDS:
+        settings = AugmentSettings(mix=kind, mix_share=share)
+        mixing = draw_mixing(settings, SIZE, rows, labels, drivers, (0, 0))
+        assert mixing is not None
+        assert abs(len(mixed(mixing)) / 4000 - share) < 0.03
+        partners = mixing.partners[mixed(mixing)]
+        assert len(np.unique(partners)) > 0.9 * len(partners) * (1 - share / 2)  # spread over all, none preferred
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_labels_are_shares_that_sum_to_one(kind: str) -> None:
+    made = drawn(kind, mix_share=1.0).targets(TARGETS)
+    assert made.dtype == np.float32
+    assert np.allclose(made.sum(axis=1), 1, atol=1e-6)
+    assert (made >= 0).all()
+
+
+@pytest.mark.parametrize("kind", ["mixup", "cutmix"])
+def test_labels_have_the_shares_of_the_pixels(kind: str) -> None:
+    """A pack whose images are 255 in the channel of their class shows its label shares in its mean."""
+    images = np.zeros((COUNT, *SIZE, CLASSES), np.uint8)
+    images[np.arange(COUNT), :, :, LABELS] = 255
+    mixing = drawn(kind, mix_share=1.0)
+    seen = np.stack([mixing.image(images, row).mean(axis=(0, 1)) / 255 for row in range(COUNT)])
+    assert len(mixed(mixing)) == len(TRAINING)
+    assert np.allclose(seen, mixing.targets(TARGETS), atol=0.5 / 255 + 1e-6 if kind == "mixup" else 1e-6)
+
+
+def test_mixup_keeps_the_larger_part() -> None:
+    mixing = drawn("mixup", mix_share=1.0, mix_alpha=1.0)
+    assert (mixing.shares >= 0.5).all()
+    assert 0.65 < mixing.shares[TRAINING].mean() < 0.85
+    assert drawn("mixup", mix_share=1.0, mix_alpha=0.05).shares[TRAINING].mean() > 0.9
+
+
+def test_splices_join_two_drivers_of_one_class() -> None:
+    mixing = drawn("splice", mix_share=1.0)
+    rows = mixed(mixing)
+    assert len(rows) == len(TRAINING)
+    assert np.array_equal(LABELS[mixing.partners[rows]], LABELS[rows])
+    assert (DRIVERS[mixing.partners[rows]] != DRIVERS[rows]).all()
+    assert np.array_equal(mixing.targets(TARGETS), TARGETS)
+    for row in rows:
+        made, seam = mixing.image(IMAGES, row), mixing.boxes[row][1]
+        assert SIZE[1] / 3 <= seam <= 2 * SIZE[1] / 3
+        assert np.array_equal(made[:, :seam], IMAGES[row][:, :seam])
+        assert np.array_equal(made[:, seam:], IMAGES[mixing.partners[row]][:, seam:])
+
+
+def test_a_class_of_one_driver_is_spliced_within_him_and_of_one_image_not_at_all() -> None:
+    labels, drivers = np.array([0, 0, 0, 1, 2, 2]), np.array(["a", "a", "a", "b", "a", "b"])
+    settings = AugmentSettings(mix="splice", mix_share=1.0)
+    mixing = draw_mixing(settings, SIZE, np.arange(6), labels, drivers, (0, 0))
+    assert mixing is not None
+    assert set(mixing.partners[:3]) <= {0, 1, 2}
+    assert (mixing.partners[:3] != np.arange(3)).all()
+    assert mixing.partners[3] == 3
+    assert mixing.partners[4:].tolist() == [5, 4]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_training_row_stays_as_it_is(kind: str) -> None:
+    mixing = drawn(kind, np.array([4]), mix_share=1.0)
+    assert not len(mixed(mixing))
+    assert np.array_equal(mixing.image(IMAGES, 4), IMAGES[4])
+
+
+@given(st.integers(1, 60), st.integers(1, 60), st.floats(0, 1), st.integers(0, 999))
+def test_boxes_lie_in_the_frame(height: int, width: int, share: float, seed: int) -> None:
+    for box in (
+        cut_box(np.random.default_rng(seed), (height, width), share),
+        seam_box(np.random.default_rng(seed), (height, width)),
+    ):
+        assert 0 <= box[0] <= box[2] <= height
+        assert 0 <= box[1] <= box[3] <= width
+
+
+def test_boxes_have_their_area_where_no_edge_cuts_them() -> None:
+    areas = []
+    for seed in range(400):
+        top, left, bottom, right = cut_box(np.random.default_rng(seed), (300, 400), 0.9)
+        if top > 0 and left > 0 and bottom < 300 and right < 400:
+            areas.append((bottom - top) * (right - left) / 120_000)
+    assert len(areas) > 100
+    assert np.allclose(areas, 0.1, atol=0.002)
+
+
+def test_the_whole_box_and_none() -> None:
+    one, other = IMAGES[:2]
+    assert np.array_equal(pasted(one, other, (0, 0, *SIZE)), other)
+    assert np.array_equal(pasted(one, other, (3, 4, 3, 9)), one)
+    assert np.array_equal(blended(one, other, 1.0), one)
+    assert np.array_equal(blended(one, other, 0.0), other)
+    assert blended(np.uint8([[[3]]]), np.uint8([[[250]]]), 0.5)[0, 0, 0] in (126, 127)
+
+
+def test_a_packs_images_are_never_written_to() -> None:
+    images = IMAGES.copy()
+    images.setflags(write=False)  # as a mapped pack's
+    for kind in KINDS:
+        mixing = drawn(kind, mix_share=1.0)
+        assert any(not np.array_equal(mixing.image(images, row), IMAGES[row]) for row in TRAINING)
+
+
+def test_mixing_comes_first_and_is_cut_and_mirrored_as_one() -> None:
+    """What training is given of a mixed image is what augmentation makes of it had the pack held it so."""
+    wanted = model(mix="cutmix", mix_share=1.0, mirror="swap")
+    policy = [{"Affine": {"rotate": [-20, 20], "p": 1.0}}]
+    mixing = epoch_mixing(wanted, pack(), TRAINING, 2)
+    assert mixing is not None
+    made = np.stack([mixing.image(IMAGES, row) for row in range(COUNT)])
+    plain = AugmentedInputs(made, wanted, policy, 2)
+    found = AugmentedInputs(IMAGES, wanted, policy, 2, mixing)
+    for one, other in zip(found(TRAINING), plain(TRAINING), strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_mixing_leaves_the_augmentation_of_others_alone() -> None:
+    wanted = model(mix="mixup", mirror="keep")
+    mixing = epoch_mixing(wanted, pack(), TRAINING, 0)
+    assert mixing is not None
+    rest = np.setdiff1d(TRAINING, mixed(mixing))
+    assert 0 < len(rest) < len(TRAINING)
+    one, other = AugmentedInputs(IMAGES, wanted, [], 0, mixing)(rest), AugmentedInputs(IMAGES, wanted, [], 0)(rest)
+    assert np.array_equal(one[0], other[0])
+
+
+@pytest.mark.parametrize(
+    ("train", "expected"),
+    [
+        ({"epochs": 3}, [0, 1, 2]),
+        ({"epochs": 2, "stages": [{"freeze_until": "head", "epochs": 1}, {}]}, [0, 1, 2]),
+        ({"epochs": 5, "cache_trunk": 2, "stages": [{"freeze_until": "head"}]}, [0, 1]),
+        ({"epochs": 2, "cache_trunk": 2, "stages": [{"freeze_until": "head", "epochs": 3}, {}]}, [0, 1, 3, 4]),
+        ({"epochs": 2, "stages": [{"freeze_until": "head", "fit": "logistic"}, {}]}, [1, 2]),
+        ({"stages": [{"freeze_until": "head", "fit": "logistic"}]}, []),
+        ({"cache_trunk": 3, "stages": [{"freeze_until": "head", "fit": "logistic"}]}, [0, 1, 2]),
+    ],
+)
+def test_epochs_whose_augmentation_is_shown(train: dict, expected: list[int]) -> None:
+    settings = ModelSettings.model_validate(
+        {"backbone": "tiny", "input": {"pack": "40x40", "size": "36x36"}, "train": train}
+    )
+    assert augmentation_epochs(settings) == expected
+
+
+@pytest.mark.keras
+@pytest.mark.parametrize("mirror", ["none", "keep", "swap"])
+def test_batches_of_mixed_images(tmp_path: Path, mirror: str) -> None:
+    """Label shares follow mirroring, and an image weighs as the weighted mean of its classes."""
+    from driverwatch.training.batches import TrainingBatches, class_weights
+
+    swap = [1, 0, 3, 2]
+    wanted = model(mix="mixup", mix_share=1.0, mirror=mirror, mix_alpha=1.0)
+    train = wanted.train.model_copy(update={"class_weights": "balanced", "batch_size": 11})
+    wanted = wanted.model_copy(update={"train": train})
+    mixing = epoch_mixing(wanted, replace(pack(), digest="x"), TRAINING, 1)
+    assert mixing is not None
+    targets, inputs = mixing.targets(TARGETS), AugmentedInputs(IMAGES, wanted, [], 1, mixing)
+    batches = TrainingBatches(inputs, TRAINING, targets, wanted, swap, 1)
+    flags = inputs(batches.order)[1]
+    _, labels, weights = (
+        np.concatenate(parts) for parts in zip(*(batches[i] for i in range(len(batches))), strict=True)
+    )
+    own = targets[batches.order]
+    expected = np.where((flags & (mirror == "swap"))[:, None], own[:, swap], own)
+    assert flags.any() == (mirror != "none")
+    assert np.array_equal(labels, expected)
+    assert labels.dtype == np.float32
+    assert np.allclose(labels.sum(axis=1), 1, atol=1e-6)
+    assert np.allclose(weights, labels @ class_weights(targets[TRAINING], "balanced"))

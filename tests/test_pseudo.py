@@ -1,0 +1,222 @@
+"""Pseudo-labels: which test images are taken, by whom they are named, and that no fold's held-out drivers leak."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from driverwatch.errors import InputError
+from driverwatch.inference import predictions
+from driverwatch.inference.paths import prediction_path
+from driverwatch.inference.predictions import Predictions
+from driverwatch.settings import ModelSettings, PseudoSettings
+from driverwatch.training import pseudo
+from driverwatch.training.pseudo import lesson, select
+from driverwatch.training.rows import Rows
+from driverwatch.training.run import Run
+from driverwatch.typed_yaml import parse
+from driverwatch.writing import write_json
+
+CLASSES, FOLDS = tuple("abc"), 3
+NAMES = np.array([f"test{i:02d}.jpg" for i in range(12)])
+
+
+def settings_of(**train: object) -> ModelSettings:
+    content = {"backbone": "tiny", "weights": "none", "input": {"pack": "36x44", "size": "32x40"}, "train": train}
+    return parse(ModelSettings, content, "test")
+
+
+def run_of(folder: Path, **train: object) -> Run:
+    return Run(folder, settings_of(**train), CLASSES, [0, 1, 2], [], "folds", {"train": "t", "test": "u"}, None)
+
+
+def shares(seed: int, count: int = len(NAMES)) -> np.ndarray:
+    return np.random.default_rng(seed).dirichlet([0.4] * 3, count).astype(np.float32)
+
+
+def tell(run: Run, number: int, rows: np.ndarray, names: np.ndarray = NAMES, views: str = "five_crop") -> None:
+    """Leave what a finished fold leaves: a manifest and predictions of the test images."""
+    content = {"settings": run.settings.model_dump(), **run.claim, "weights": f"w{number}"}
+    write_json(run.fold(number) / "manifest.json", content)
+    made = Predictions(names, rows, run.predicted(number, views))
+    predictions.write(made, prediction_path(run.fold(number), "test", views))
+
+
+def teacher_of(tmp_path: Path, name: str = "teacher", seed: int = 0, **train: object) -> Run:
+    run = run_of(tmp_path / name, **train)
+    for number in range(run.settings.train.splits.fits(FOLDS)):
+        tell(run, number, shares(seed + number))
+    return run
+
+
+def student_of(tmp_path: Path, teachers: list[Run], splits: str = "folds", **asked: object) -> Run:
+    run = run_of(tmp_path / "student", splits=splits, pseudo={"runs": [t.name for t in teachers], **asked})
+    assert run.settings.train.pseudo
+    return replace(run, learned_from={"teachers": pseudo.identity(teachers, run.settings.train.pseudo, FOLDS)})
+
+
+def rows_of(made: pseudo.Lesson | None) -> dict[str, list[float]]:
+    assert made is not None
+    return {str(NAMES[row]): target.tolist() for row, target in zip(made.rows, made.targets, strict=True)}
+
+
+def test_a_fold_is_taught_by_its_teachers_same_fold_alone(tmp_path: Path) -> None:
+    """A model of another fold has seen the held-out drivers' labels: what it says must change nothing."""
+    teacher = teacher_of(tmp_path)
+    before = {
+        number: rows_of(lesson(student_of(tmp_path, [teacher]), number, [teacher], NAMES, 5)) for number in (0, 1)
+    }
+    for other in (1, 2):
+        tell(teacher, other, shares(90 + other))
+    student = student_of(tmp_path, [teacher])
+    assert rows_of(lesson(student, 0, [teacher], NAMES, 5)) == before[0]
+    assert rows_of(lesson(student, 1, [teacher], NAMES, 5)) != before[1]
+
+
+def test_only_who_leaves_nobody_out_is_taught_by_every_fold(tmp_path: Path) -> None:
+    teacher = teacher_of(tmp_path)
+    made = lesson(student_of(tmp_path, [teacher], splits="all"), 0, [teacher], NAMES, 50)
+    assert made is not None
+    assert np.allclose(made.targets, np.mean([shares(fold) for fold in range(FOLDS)], axis=0), atol=1e-6)
+
+
+def test_several_teachers_are_averaged_by_name(tmp_path: Path) -> None:
+    one, two = teacher_of(tmp_path, "one"), teacher_of(tmp_path, "two", seed=50)
+    order = np.random.default_rng(1).permutation(len(NAMES))
+    tell(two, 1, shares(51)[order], NAMES[order])
+    made = lesson(student_of(tmp_path, [one, two]), 1, [one, two], NAMES, 50)
+    assert made is not None
+    assert np.allclose(made.targets, (shares(1) + shares(51)) / 2, atol=1e-6)
+    assert made.targets.dtype == np.float32
+    turned = NAMES[::-1]
+    again = lesson(student_of(tmp_path, [one, two]), 1, [one, two], turned, 50)
+    assert again is not None
+    assert np.array_equal(again.targets[::-1], made.targets)
+
+
+def test_hard_labels_are_the_first_choice(tmp_path: Path) -> None:
+    teacher = teacher_of(tmp_path)
+    made = lesson(student_of(tmp_path, [teacher], kind="hard"), 0, [teacher], NAMES, 50)
+    assert made is not None
+    assert np.array_equal(made.targets, np.eye(3)[shares(0).argmax(axis=1)])
+    facts = made.facts(CLASSES)
+    assert facts["images"] == facts["of"] == sum(facts["per_class"].values()) == 12
+    assert facts["mean_confidence"] == pytest.approx(shares(0).max(axis=1).mean(), abs=1e-4)
+
+
+def test_a_teacher_that_was_retrained_meanwhile_is_refused(tmp_path: Path) -> None:
+    teacher = teacher_of(tmp_path)
+    student = student_of(tmp_path, [teacher])
+    tell(teacher, 2, shares(77))
+    assert lesson(student, 0, [teacher], NAMES, 5)
+    with pytest.raises(InputError, match=r"fold2/test-five_crop.h5: is not what student was begun with"):
+        lesson(student, 2, [teacher], NAMES, 5)
+
+
+def test_a_fold_without_teacher_predictions_is_one_sentence(tmp_path: Path) -> None:
+    teacher = teacher_of(tmp_path)
+    prediction_path(teacher.fold(1), "test", "five_crop").unlink()
+    with pytest.raises(InputError, match=r"fold1/test-five_crop.h5: no such predictions; run make predict"):
+        student_of(tmp_path, [teacher])
+    (teacher.fold(1) / "manifest.json").unlink()
+    with pytest.raises(InputError, match="fold 1 is not finished"):
+        student_of(tmp_path, [teacher])
+
+
+def test_other_test_images_are_refused(tmp_path: Path) -> None:
+    teacher = teacher_of(tmp_path)
+    for names in (NAMES[:-1], np.array([*NAMES, "more.jpg"]), np.array([*NAMES[:-1], "other.jpg"])):
+        with pytest.raises(InputError, match="images missing"):
+            lesson(student_of(tmp_path, [teacher]), 0, [teacher], names, 5)
+
+
+@pytest.mark.parametrize(
+    ("asked", "labelled", "said"),
+    [
+        (
+            {"threshold": 1.0},
+            50,
+            "no test image reaches train.pseudo.threshold 1, the surest has 0.*; lower the threshold",
+        ),
+        ({"ratio": 0.01}, 50, "ratio 0.01 of 50 labelled images allows none; raise the ratio"),
+        ({"balance": True}, 2, "of 2 labelled images, shared among 3 classes, allows none"),
+    ],
+)
+def test_nothing_to_learn_from_is_one_sentence(tmp_path: Path, asked: dict, labelled: int, said: str) -> None:
+    teacher = teacher_of(tmp_path)
+    with pytest.raises(InputError, match=said):
+        lesson(student_of(tmp_path, [teacher], **asked), 0, [teacher], NAMES, labelled)
+
+
+def test_a_competition_without_test_images_is_one_sentence(tmp_path: Path) -> None:
+    teacher = run_of(tmp_path / "teacher")
+    for number in range(FOLDS):
+        tell(teacher, number, shares(0, 0), NAMES[:0])
+    with pytest.raises(InputError, match="there is no test image to learn from"):
+        lesson(student_of(tmp_path, [teacher]), 0, [teacher], NAMES[:0], 5)
+
+
+def test_no_pseudo_labels_no_lesson(tmp_path: Path) -> None:
+    assert lesson(run_of(tmp_path / "run"), 0, [], NAMES, 5) is None
+    assert pseudo.identity([], None, FOLDS) == {}
+
+
+def test_a_students_score_flatters_where_its_teachers_epoch_was_selected(tmp_path: Path) -> None:
+    honest = student_of(tmp_path, [teacher_of(tmp_path, "a")])
+    assert not honest.looks_at_held_out
+    assert student_of(tmp_path, [teacher_of(tmp_path, "a"), teacher_of(tmp_path, "b", select="best")]).looks_at_held_out
+    chain = replace(teacher_of(tmp_path, "c"), learned_from={"teachers": {"b": {"selected_on": True}}})
+    for number in range(FOLDS):
+        tell(chain, number, shares(number))
+    assert student_of(tmp_path, [chain]).looks_at_held_out
+
+
+def asked(**content: object) -> PseudoSettings:
+    return parse(PseudoSettings, {"runs": ["t"], **content}, "test")
+
+
+@given(
+    arrays(np.float64, st.tuples(st.integers(0, 40), st.just(4)), elements=st.sampled_from([0.0, 0.1, 0.3, 1.0, 2.0])),
+    st.integers(0, 60),
+    st.sampled_from([0.0, 0.3, 0.5, 0.9, 1.0]),
+    st.sampled_from([0.1, 0.5, 1.0, 3.0]),
+    st.booleans(),
+    st.randoms(use_true_random=False),
+)
+def test_the_most_confident_are_taken_whatever_the_order(
+    scores: np.ndarray, labelled: int, threshold: float, ratio: float, balance: bool, random: object
+) -> None:
+    rows = (scores + 1e-9) / (scores + 1e-9).sum(axis=1, keepdims=True)
+    names = np.array([f"n{i:02d}" for i in range(len(rows))], object)
+    settings = asked(threshold=threshold, ratio=ratio, balance=balance)
+    taken = select(rows, names, labelled, settings)
+    assert len(set(taken)) == len(taken) <= ratio * labelled
+    assert list(taken) == sorted(taken)
+    top, named = rows.max(axis=1), rows.argmax(axis=1)
+    assert (top[taken] >= threshold).all()
+    left = np.setdiff1d(np.flatnonzero(top >= threshold), taken)
+    limit = int(ratio * labelled)
+    for group in [named == one for one in range(4)] if balance else [np.ones(len(rows), bool)]:
+        mine, others = taken[group[taken]], left[group[left]]
+        assert len(mine) <= (limit // 4 if balance else limit)
+        if len(others):
+            assert len(mine) == (limit // 4 if balance else limit)
+            assert top[mine].min(initial=1) >= top[others].max()
+    order = np.array(random.sample(range(len(rows)), len(rows)), int)  # type: ignore[attr-defined]
+    assert set(names[order][select(rows[order], names[order], labelled, settings)]) == set(names[taken])
+
+
+def test_rows_and_targets_of_test_images_follow_the_labelled_ones() -> None:
+    taught = pseudo.Lesson(np.array([1, 3]), np.array([[0.2, 0.8], [1, 0]], np.float32), 0.9, 5)
+    rows = Rows(np.array([0, 2]), np.array([1]), taught)
+    targets = rows.targets(np.array([1, 0, 1]), 2)
+    assert rows.shown(3).tolist() == [0, 2, 4, 6]
+    assert np.allclose(targets[rows.shown(3)], [[0, 1], [0, 1], [0.2, 0.8], [1, 0]])
+    assert len(targets) == 3 + 5
+    alone = Rows(np.array([0, 2]), np.array([1]))
+    assert alone.shown(3).tolist() == [0, 2]
+    assert alone.targets(np.array([1, 0, 1]), 2).tolist() == [[0, 1], [1, 0], [0, 1]]

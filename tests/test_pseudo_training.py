@@ -1,0 +1,185 @@
+"""Training on pseudo-labels, on all drivers, and for fewer epochs than the schedule's, by the real code on a tiny network."""
+
+import csv
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from test_training import CLASSES, COUNT, ROWS, SWAP, killed_after, pack_of, run_of, same
+
+from driverwatch.artifacts import read_json
+from driverwatch.data.pack import Pack
+from driverwatch.inference.paths import prediction_path
+from driverwatch.settings import ModelSettings, PredictSettings
+from driverwatch.training.batches import TrainingBatches, class_weights
+from driverwatch.training.fold import train_fold
+from driverwatch.training.inputs import AugmentedInputs, Joined
+from driverwatch.training.pseudo import Lesson
+from driverwatch.training.rows import Rows
+from driverwatch.training.run import Run
+from driverwatch.training.trunk_cache import augmented_draw
+from driverwatch.typed_yaml import parse
+
+pytestmark = pytest.mark.keras
+TEST = 9
+TAUGHT = Lesson(np.array([1, 4, 5, 8]), np.random.default_rng(0).dirichlet([1.0] * 4, 4).astype(np.float32), 0.6, TEST)
+STUDENT = Rows(ROWS.training, ROWS.held_out, TAUGHT)
+
+
+@pytest.fixture
+def packs(tmp_path: Path) -> dict[str, Pack]:
+    return {"train": pack_of(tmp_path, COUNT, "train"), "test": pack_of(tmp_path, TEST, "test")}
+
+
+def changed(run: Run, **parts: dict) -> Run:
+    content = run.settings.model_dump()
+    for name, part in parts.items():
+        content[name] |= part
+    return replace(run, settings=parse(ModelSettings, content, "test"))
+
+
+def student_of(folder: Path, **train: object) -> Run:
+    return run_of(folder, pseudo={"runs": ["teacher"], "weight": 0.5}, **train)
+
+
+def history(run: Run, number: int = 0) -> list[dict[str, str]]:
+    with (run.fold(number) / "history.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def batches(run: Run, packs: dict[str, Pack], rows: Rows, epoch: int = 0) -> Iterator[tuple[np.ndarray, ...]]:
+    """Rows, images, targets and weights of an epoch's batches."""
+    images = [AugmentedInputs(packs["train"].pixels, run.settings, run.policy, epoch)]
+    images.append(AugmentedInputs(packs["test"].pixels, run.settings, run.policy, epoch, first=COUNT))
+    targets = rows.targets(packs["train"].labels, CLASSES)
+    made = TrainingBatches(Joined(*images, COUNT), rows.shown(COUNT), targets, run.settings, SWAP, epoch, COUNT)
+    for step in range(len(made)):
+        size = run.settings.train.batch_size
+        yield made.order[step * size : (step + 1) * size], *made[step]
+
+
+def test_an_epoch_shows_labelled_and_taken_images_and_changes_nothing_for_labelled_ones(
+    tmp_path: Path, packs: dict[str, Pack]
+) -> None:
+    run, shown = student_of(tmp_path, batch_size=7), {}
+    for rows, images, *_ in batches(run, packs, STUDENT):
+        shown |= dict(zip(rows.tolist(), images, strict=True))
+    assert sorted(shown) == [*ROWS.training, *(COUNT + TAUGHT.rows)]
+    alone = AugmentedInputs(packs["train"].pixels, run.settings, run.policy, 0)(ROWS.training)[0]
+    assert all(np.array_equal(shown[row], image) for row, image in zip(ROWS.training, alone, strict=True))
+    others = AugmentedInputs(packs["test"].pixels, run.settings, run.policy, 0, first=COUNT)(TAUGHT.rows)[0]
+    assert all(np.array_equal(shown[COUNT + row], image) for row, image in zip(TAUGHT.rows, others, strict=True))
+
+
+def test_weights_of_classes_are_those_of_labelled_images(tmp_path: Path, packs: dict[str, Pack]) -> None:
+    run = student_of(tmp_path, class_weights="balanced")
+    labelled = Rows(ROWS.training[:29], ROWS.held_out, TAUGHT)
+    of_class = class_weights(labelled.targets(packs["train"].labels, CLASSES)[labelled.training], "balanced")
+    for rows, _, targets, weights in batches(run, packs, labelled):
+        expected = targets @ of_class * np.where(rows >= COUNT, 0.5, 1.0)
+        assert np.allclose(weights, expected)
+
+
+def test_soft_targets_follow_mirrored_images(tmp_path: Path, packs: dict[str, Pack]) -> None:
+    run = changed(student_of(tmp_path), augment={"mirror": "swap", "policy": None})
+    given, seen = STUDENT.targets(packs["train"].labels, CLASSES), set()
+    for epoch in range(4):
+        for rows, _, targets, _ in batches(replace(run, policy=[]), packs, STUDENT, epoch):
+            for row, target in zip(rows, targets, strict=True):
+                kept = np.array_equal(target, given[row])
+                assert kept or np.array_equal(target, given[row][SWAP])
+                seen |= {kept} if row >= COUNT else set()
+    assert seen == {True, False}
+
+
+def test_joined_inputs_keep_the_order_asked_for() -> None:
+    def numbers(base: int) -> object:
+        return lambda rows: (np.stack([rows + base, rows], axis=1), rows % 2 == 0)
+
+    joined = Joined(numbers(100), numbers(200), 5)  # type: ignore[arg-type]
+    for rows in (np.array([7, 0, 5, 4, 6]), np.array([4, 3]), np.array([9, 5])):
+        made, mirrored = joined(rows)
+        own = np.where(rows < 5, rows, rows - 5)
+        assert made[:, 0].tolist() == np.where(rows < 5, 100 + own, 200 + own).tolist()
+        assert mirrored.tolist() == (own % 2 == 0).tolist()
+
+
+def test_a_cached_draw_of_test_images_is_that_of_training(tmp_path: Path, packs: dict[str, Pack]) -> None:
+    run, rows = run_of(tmp_path), np.arange(TEST)
+    cached = augmented_draw(run, 1, COUNT).cutting(packs["test"].pixels)(rows)[0]
+    live = AugmentedInputs(packs["test"].pixels, run.settings, run.policy, 1, COUNT)(rows)[0]
+    assert np.array_equal(cached, live)
+    assert augmented_draw(run, 1, COUNT).identity != augmented_draw(run, 1).identity
+    assert augmented_draw(run, 1, 0).identity == augmented_draw(run, 1).identity
+
+
+def train(run: Run, packs: dict[str, Pack], rows: Rows, number: int = 0) -> dict[str, np.ndarray]:
+    train_fold(run, number, packs, rows, None, PredictSettings(views="centre", batch_size=40), run.folder / "trunk")
+    with h5py.File(run.fold(number) / "weights.h5") as file:
+        return {key: item[...] for key, item in file["model"].items()}
+
+
+@pytest.mark.parametrize("after", [1, 3])
+def test_a_killed_student_ends_as_an_uninterrupted_one(
+    tmp_path: Path, packs: dict[str, Pack], monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    settings = {"epochs": 2, "stages": [{}, {"freeze_until": "stage2", "learning_rate": 0.001}]}
+    run = student_of(tmp_path / "whole", **settings)
+    whole = train(run, packs, STUDENT)
+    broken = student_of(tmp_path / "broken", **settings)
+    with killed_after(after, monkeypatch):
+        train(broken, packs, STUDENT)
+    assert same(whole, train(broken, packs, STUDENT))
+    manifest = read_json(run.fold(0) / "manifest.json")
+    assert manifest["pseudo_labels"]["images"] == 4
+    assert sum(manifest["pseudo_labels"]["per_class"].values()) == 4
+    assert [row["pseudo_images"] for row in history(run)] == ["4"] * 4
+
+
+def test_students_learn_from_their_teachers(tmp_path: Path, packs: dict[str, Pack]) -> None:
+    """Other teachers' words give other weights; the same words the same."""
+    one = train(student_of(tmp_path / "a", epochs=1), packs, STUDENT)
+    assert same(one, train(student_of(tmp_path / "b", epochs=1), packs, STUDENT))
+    turned = Rows(ROWS.training, ROWS.held_out, replace(TAUGHT, targets=TAUGHT.targets[:, ::-1]))
+    assert not same(one, train(student_of(tmp_path / "c", epochs=1), packs, turned))
+
+
+def test_a_fit_on_all_drivers_holds_nobody_out_and_has_no_score(tmp_path: Path, packs: dict[str, Pack]) -> None:
+    run = run_of(tmp_path, epochs=1, splits={"kind": "all", "count": 2})
+    everybody = Rows(np.arange(COUNT), np.arange(0))
+    first, second = (train(run, packs, everybody, number) for number in (0, 1))
+    assert not same(first, second)  # nothing but the seed tells them apart
+    other = changed(replace(run, folder=tmp_path / "seed1"), train={"seed": 1, "splits": {"kind": "all", "count": 1}})
+    assert same(second, train(other, packs, everybody))
+    assert (history(run)[0]["held_out_loss"], history(run)[0]["held_out_accuracy"]) == ("", "")
+    manifest = read_json(run.fold(1) / "manifest.json")
+    assert manifest["log_loss"] == {}
+    assert manifest["seed"] == 1
+    assert manifest["out_of_fold"] == "no score: trained on all drivers"
+    assert run.manifest(1)
+    assert prediction_path(run.fold(0), "test", "centre").is_file()
+    assert not prediction_path(run.fold(0), "held_out", "centre").is_file()
+
+
+def test_a_killed_fit_on_all_drivers_goes_on(
+    tmp_path: Path, packs: dict[str, Pack], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everybody = Rows(np.arange(COUNT), np.arange(0))
+    settings = {"epochs": 2, "splits": {"kind": "all", "count": 2}}
+    whole = train(run_of(tmp_path / "whole", **settings), packs, everybody, 1)
+    broken = run_of(tmp_path / "broken", **settings)
+    with killed_after(1, monkeypatch):
+        train(broken, packs, everybody, 1)
+    assert same(whole, train(broken, packs, everybody, 1))
+
+
+def test_stopping_early_leaves_the_schedule_as_it_is(tmp_path: Path, packs: dict[str, Pack]) -> None:
+    whole, short = run_of(tmp_path / "whole", epochs=3), run_of(tmp_path / "short", epochs=3, stop_after=2)
+    train(whole, packs, ROWS)
+    train(short, packs, ROWS)
+    both = [[(row["loss"], row["held_out_loss"]) for row in history(run)] for run in (whole, short)]
+    assert len(both[1]) == 2
+    assert both[0][:2] == both[1]

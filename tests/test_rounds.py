@@ -1,0 +1,85 @@
+"""Rounds of pseudo-labels and fits without an out-of-fold score, through the command line."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import Verb
+from test_line import SMALL, drawn
+
+from driverwatch.artifacts import read_json
+
+__all__ = ["drawn"]
+pytestmark = pytest.mark.line
+
+
+def test_rounds_subsets_and_a_final_fit(verb: Verb, project: Path, drawn: list[str]) -> None:
+    def ran(*arguments: str) -> str:
+        made = verb(*arguments, *drawn)
+        assert made.returncode == 0, made.stderr
+        return made.stdout
+
+    def refused(*arguments: str) -> str:
+        made = verb(*arguments, *drawn)
+        assert made.returncode == 2
+        assert "Traceback" not in made.stderr
+        return made.stderr
+
+    def student(run: str, settings: str) -> list[str]:
+        return ["train", "tiny", "--run", run, "--set", f"{SMALL} {settings}"]
+
+    assert "no such run" in refused("pseudo", "tiny")
+    ran("train", "tiny", "--set", SMALL, "--fold", "0")
+    assert "fold 1 is not finished" in refused(*student("x", "train.pseudo.runs=[tiny]"))
+    surest = refused("pseudo", "tiny", "--set", "train.pseudo.threshold=1")  # trains fold 1 first
+    assert "nothing to learn from" in surest
+    runs = project / "build" / "drawn" / "runs"
+    said = ran("pseudo", "tiny", "--rounds", "1", "--set", "train.pseudo.ratio=0.2")
+    table = pd.read_csv(project / "build" / "drawn" / "pseudo" / "tiny.csv")
+    assert list(table["run"]) == ["tiny", "tiny-round1"]
+    assert "test log loss" in said  # drawn, so the test images' labels are known
+    first, second = table.to_dict("records")
+    assert second["change"] == pytest.approx(second["log loss"] - first["log loss"])
+    assert second["from"] <= second["change"] <= second["to"]
+    for fold in range(2):
+        made = read_json(runs / "tiny-round1" / f"fold{fold}" / "manifest.json")
+        labelled = 120 - len(held_out(runs / "tiny-round1" / f"fold{fold}"))
+        assert made["pseudo_labels"]["images"] == int(0.2 * labelled)
+
+    assert "least mean held-out loss" in ran("final", "tiny")
+    assert read_json(runs / "tiny-all" / "run.json")["learned_from"]["epochs"]["run"] == "tiny"
+    ran(*student("sub", "train.splits.kind=subsets train.splits.count=1 train.splits.hold_out=2"))
+    scores = ran("score")
+    assert "tiny-all: no out-of-fold score: trained on all drivers" in scores
+    assert "sub: no out-of-fold score: trained on overlapping subsets" in scores
+    assert "tiny-round1 ten_crop" in scores
+    assert "sub ten_crop" not in scores
+    submissions = project / "submissions" / "drawn"
+    assert "no out-of-fold score: trained on all drivers" in ran("ensemble", "--models", "tiny-all", "--name", "a")
+    alone = json.loads((submissions / "a.json").read_text())
+    assert "out_of_fold_log_loss" not in alone
+    assert alone["out_of_fold"] == "no out-of-fold score: trained on all drivers"
+    assert "without tiny-all (trained on all drivers)" in ran("ensemble", "--models", "tiny tiny-all", "--name", "b")
+    ran("ensemble", "--models", "tiny", "--name", "c")
+    both, folds = (json.loads((submissions / f"{name}.json").read_text()) for name in "bc")
+    assert both["out_of_fold_log_loss"] == folds["out_of_fold_log_loss"]
+    assert both["not_scored"] == {"tiny-all": "trained on all drivers"}
+    a, b, c = (pd.read_csv(submissions / f"{name}.csv").drop(columns="img") for name in "abc")
+    assert ((a + c) / 2 - b).abs().to_numpy().max() < 1e-4
+    ran("submissions", "--models", "tiny-all sub")
+    assert (submissions / "tiny-all-fold0.csv").is_file()
+
+    assert "no out-of-fold score" in refused("pseudo", "tiny-all")
+    assert "expected a run on folds" in refused("final", "tiny-all")
+    assert "trained on drivers that x holds out" in refused(*student("x", "train.pseudo.runs=[tiny-all]"))
+    assert "tiny cannot teach itself" in refused(*student("tiny", "train.pseudo.runs=[tiny]"), "--force")
+    assert (runs / "tiny" / "fold0" / "manifest.json").is_file()
+    verb("predict", "tiny", "--dataset", "drawn", "--views", "ten_crop", "--batch-size", "7", "--fold", "1")
+    assert "learned_from.teachers.tiny.predictions.1" in refused("pseudo", "tiny", "--set", "train.pseudo.ratio=0.2")
+
+
+def held_out(fold: Path) -> list[str]:
+    from driverwatch.inference import predictions
+
+    return list(predictions.read(fold / "held_out-centre.h5", {}).names)

@@ -1,0 +1,122 @@
+"""Splits: who is left out, how evenly, and what is said where no score can be."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from driverwatch.data import splits
+from driverwatch.data.folds import FoldTable
+from driverwatch.errors import InputError
+from driverwatch.settings import ModelSettings, TrainSettings
+from driverwatch.typed_yaml import parse
+
+DRIVERS = [f"p{i:02d}" for i in range(9)]
+FOLDS = FoldTable(pd.DataFrame({"driver": DRIVERS, "fold": [i % 3 for i in range(9)], "images": 4, "c0": 4}))
+
+
+def train(**settings: object) -> TrainSettings:
+    return parse(TrainSettings, settings, "test")
+
+
+@given(st.integers(2, 12), st.data())
+def test_subsets_are_different_and_leave_everybody_out_equally_often(drivers: int, data: st.DataObject) -> None:
+    size = data.draw(st.integers(1, drivers - 1))
+    count = data.draw(st.integers(1, min(60, math.comb(drivers, size))))
+    seed = data.draw(st.integers(0, 9))
+    found = splits.subsets(drivers, size, count, seed)
+    assert len(set(found)) == count
+    assert {len(subset) for subset in found} == {size}
+    held = np.bincount([i for subset in found for i in subset], minlength=drivers)
+    assert len(held) == drivers
+    assert held.max() - held.min() <= 1
+    assert found == splits.subsets(drivers, size, count, seed)
+
+
+@pytest.mark.parametrize(("drivers", "size"), [(5, 2), (6, 3), (4, 3)])
+def test_every_subset_there_is_can_be_asked_for(drivers: int, size: int) -> None:
+    assert len(set(splits.subsets(drivers, size, math.comb(drivers, size), 0))) == math.comb(drivers, size)
+
+
+def test_the_seed_draws_other_subsets() -> None:
+    assert set(splits.subsets(26, 4, 10, 0)) != set(splits.subsets(26, 4, 10, 1))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"hold_out": 9}, "9 of 9 drivers leave nobody to train on"),
+        ({"hold_out": 8, "count": 10}, "only 9 subsets of 8, got 10"),
+    ],
+)
+def test_too_few_drivers_are_one_sentence(settings: dict, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        splits.of(train(splits={"kind": "subsets", **settings}), FOLDS)
+
+
+@pytest.mark.parametrize("kind", ["folds", "subsets", "all"])
+def test_no_driver_is_on_both_sides_and_none_is_lost(kind: str) -> None:
+    settings = train(splits=kind)
+    made = splits.of(settings, FOLDS)
+    rows = np.random.default_rng(0).choice(DRIVERS, 50)
+    assert made.count == settings.splits.fits(FOLDS.count)
+    for number in range(made.count):
+        training, held_out = made.rows(rows, number)
+        assert sorted([*training, *held_out]) == list(range(50))
+        assert not set(rows[training]) & set(rows[held_out])
+        assert set(rows[held_out]) == made.held_out[number] & set(rows)
+
+
+def test_folds_are_those_of_the_fold_file_and_all_leaves_nobody_out() -> None:
+    rows = np.array(DRIVERS[::-1])
+    for number in range(3):
+        expected, found = FOLDS.rows(rows, number), splits.of(train(), FOLDS).rows(rows, number)
+        assert all(np.array_equal(*pair) for pair in zip(expected, found, strict=True))
+    everybody = splits.of(train(splits={"kind": "all", "count": 3}), FOLDS)
+    assert everybody.count == 3
+    assert [len(part) for part in everybody.rows(rows, 2)] == [9, 0]
+
+
+def test_strangers_and_fits_that_are_not_there_are_refused() -> None:
+    made = splits.of(train(splits="all"), FOLDS)
+    with pytest.raises(InputError, match="no fold holds driver p99"):
+        made.rows(np.array(["p99"]), 0)
+    with pytest.raises(InputError, match="FOLD=1: expected 0 to 0"):
+        made.rows(np.array(DRIVERS), 1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"splits": "al"}, "splits.kind: input should be 'folds', 'subsets' or 'all', got 'al'"),
+        ({"splits": {"kind": "folds", "count": 4}}, "number of folds is the data set's"),
+        ({"splits": {"kind": "all", "hold_out": 4}}, "hold_out belongs to kind: subsets"),
+        ({"splits": {"subsets": 4}}, "splits.subsets: unknown key; expected one of kind, count, hold_out"),
+        ({"splits": "all", "select": "best"}, "holds nobody out; select must be last"),
+        ({"splits": "all", "patience": 2}, "holds nobody out"),
+        ({"stop_after": 5}, "stop_after must be at most the last stage's epochs"),
+        ({"stop_after": 1, "stages": [{"freeze_until": "head", "fit": "logistic"}]}, "stop_after .* fit: gradient"),
+        ({"pseudo": {}}, "pseudo.runs: is missing"),
+        ({"pseudo": {"runs": []}}, "pseudo.runs: .*at least 1"),
+        ({"pseudo": {"runs": ["a", "a"]}}, "name each teacher once"),
+        ({"pseudo": {"runs": ["../a"]}}, "pseudo.runs.0: .*pattern"),
+        ({"pseudo": {"runs": ["a"], "threshold": 1.5}}, "pseudo.threshold: .*less than or equal to 1"),
+        (
+            {"pseudo": {"runs": ["a"]}, "stages": [{"freeze_until": "head", "fit": "logistic"}]},
+            "pseudo needs a stage with fit: gradient",
+        ),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(settings: dict, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        train(**settings)
+
+
+def test_settings_come_back_from_a_manifest_as_they_were() -> None:
+    content = {"backbone": "tiny", "weights": "none", "input": {"pack": "36x44", "size": "32x40"}}
+    for more in ({}, {"splits": "all"}, {"splits": {"kind": "subsets", "count": 7}}, {"pseudo": {"runs": ["a", "b"]}}):
+        made = parse(ModelSettings, {**content, "train": more}, "test")
+        assert parse(ModelSettings, made.model_dump(), "again") == made
