@@ -15,6 +15,7 @@ from driverwatch.data.folds import FoldTable
 from driverwatch.errors import InputError
 from driverwatch.inference import predictions
 from driverwatch.inference.predictions import Predictions
+from driverwatch.settings import TrainSettings
 
 TRAIN = np.array([f"img_{i}.jpg" for i in range(8)], object)
 DRIVERS = np.array(list("aabbccdd"), object)
@@ -42,7 +43,10 @@ def member(tmp_path: Path) -> Callable[..., Any]:
             for kind, names in (("held_out", held_out), ("test", [n for n in TEST if n not in lacks])):
                 predictions.write(made(names, seed + fold), folder / f"fold{fold}" / f"{kind}-centre.h5")
         run: Any = SimpleNamespace(
-            classes=("x", "y"), origin={}, fold=lambda k: folder / f"fold{k}", manifest=lambda k: {"weights": "w"}
+            classes=("x", "y"),
+            settings=SimpleNamespace(train=TrainSettings()),
+            fold=lambda k: folder / f"fold{k}",
+            predicted=lambda k, views: {"weights": "w", "views": views},
         )
         pack: Any = SimpleNamespace(left_out=SimpleNamespace(names=list(lacks)))
         return blending.Member(run, pack, "centre")
