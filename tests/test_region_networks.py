@@ -1,5 +1,6 @@
 """Networks that look at regions: one trunk, a head for each, cached, resumed, explained; with one region as before."""
 
+import csv
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,17 +12,23 @@ import numpy as np
 import pytest
 from conftest import Verb
 from test_halves import apart, train
-from test_training import CLASSES, killed_after, run_of
+from test_training import CLASSES, ROWS, killed_after, run_of
 
 from driverwatch.data.pack import ImageBlock, Pack
+from driverwatch.inference import predictions
 from driverwatch.inference.heatmap import heat
 from driverwatch.inference.network import of_classifier
+from driverwatch.inference.paths import prediction_path
 from driverwatch.inference.predict import Predictor
 from driverwatch.models.classifier import Classifier, build
 from driverwatch.models.halves import Cut, Frozen, Tail
-from driverwatch.settings import ModelSettings
+from driverwatch.models.pooling import GridPooling
+from driverwatch.settings import AugmentSettings, ModelSettings
 from driverwatch.training import fold as folds
+from driverwatch.training.pseudo import Lesson
+from driverwatch.training.rows import Rows
 from driverwatch.training.run import Run
+from driverwatch.training.trunk_cache import TrunkCache, view_draw
 from driverwatch.typed_yaml import parse
 from driverwatch.vision.mosaic import split
 from driverwatch.vision.views import cut, cut_all, view_set
@@ -189,6 +196,50 @@ def test_cached_and_uncached_training_agree(runs: Callable[..., Run], packs: dic
     plain = train(runs("plain", stages=stages), packs)
     cached = train(runs("cached", stages=stages, cache_trunk=2, cache_dtype="float32"), packs)
     assert apart(plain, cached) < 2e-4
+
+
+@pytest.mark.parametrize("cached", [None, 2])
+def test_pseudo_labels_join_two_packs_of_mosaics(
+    runs: Callable[..., Run], packs: dict[str, Pack], cached: int | None
+) -> None:
+    """A student of regions learns from taken test mosaics; confident right labels of all test images help it."""
+    labels = packs["test"].labels
+    lesson = Lesson(np.arange(len(labels)), np.eye(CLASSES, dtype=np.float32)[labels], 1.0, len(labels))
+    stages, taught = [{"freeze_until": "stage2"}], {"runs": ["teacher"], "weight": 2.0}
+    student = runs(f"student{cached}", stages=stages, cache_trunk=cached, cache_dtype="float32", pseudo=taught)
+    alone = runs(f"alone{cached}", stages=stages, cache_trunk=cached, cache_dtype="float32")
+    found = train(student, packs, rows=Rows(ROWS.training, ROWS.held_out, lesson))
+    assert found["held_out"].shape == train(alone, packs)["held_out"].shape
+    with (student.fold(0) / "history.csv").open() as file:
+        assert {row["pseudo_images"] for row in csv.DictReader(file)} == {"9"}
+    path = prediction_path(student.fold(0), "test", "five_crop")
+    right, plain = (
+        predictions.read(p, run.origin).probabilities[np.arange(9), labels].mean()
+        for p, run in ((path, student), (prediction_path(alone.fold(0), "test", "five_crop"), alone))
+    )
+    assert right > plain
+
+
+@pytest.mark.parametrize("kind", ["mixup", "cutmix", "splice"])
+def test_mixed_mosaics_train(runs: Callable[..., Run], packs: dict[str, Pack], kind: str) -> None:
+    plain, run = runs("plain"), runs(kind)
+    settings = run.settings.model_copy(update={"augment": AugmentSettings(mix=kind, mix_share=1.0)})
+    found = train(replace(run, settings=settings), packs)
+    assert np.isfinite(found["held_out"]).all()
+    assert apart(train(plain, packs), found) > 1e-4
+
+
+def test_features_of_regions_lie_side_by_side(tmp_path: Path, packs: dict[str, Pack]) -> None:
+    """As neighbours are looked for in them: the grid's places of each region, region after region."""
+    classifier, one = classifier_of(2), classifier_of(1)
+    one.trunk.set_weights(classifier.trunk.get_weights())
+    halves = [Frozen(made, Cut(None, 0), GridPooling(1, 2, name="grid")) for made in (classifier, one)]
+    view = view_set("centre", SIZE, (32, 40))[0]
+    cache = TrunkCache(tmp_path / "trunks", halves[0], "float32")
+    found = cache.outputs(packs["test"], view_draw(view, (32, 40), 2), "features").array
+    tiles = cut(split(packs["test"].pixels, 2), view, (32, 40))
+    assert np.allclose(found, halves[1].predict_on_batch(tiles).reshape(9, -1), atol=1e-5)
+    assert found.shape == (9, *halves[0].features)
 
 
 def test_a_killed_fold_ends_as_an_uninterrupted_one(
