@@ -57,7 +57,7 @@ help: ## this list
 #: FEATURES="a:cut:2x2 b"  <model>[:<last layer>][:<places>] whose pretrained trunk images are compared in
 #: CALIBRATE=none         none, temperature or bias
 #: CLIP=1e-5              lowest probability of a submission, or fitted
-#: SIZE=180x240           pack size, height x width (default: the model's)
+#: SIZE=180x240           pack size, height x width; with regions 180x240-whole+head (default: the model's)
 #: DRIVERS TEST_DRIVERS CLIPS FRAMES SEED   what make sample draws
 #: FORCE=1                replace what is there
 #: SKIP_BROKEN=1          go on without broken photos and table rows, and record them

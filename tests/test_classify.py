@@ -22,7 +22,8 @@ from driverwatch.settings import InputSettings, ModelSettings
 from driverwatch.steps.photo_files import overlay_files, photo_files
 from driverwatch.training import run as runs
 from driverwatch.typed_yaml import parse
-from driverwatch.vision.overlay import Box, normalized, overlay, write_picture
+from driverwatch.vision.mosaic import Box
+from driverwatch.vision.overlay import normalized, overlay, write_picture
 from driverwatch.writing import write_json
 
 ANCHORS = {
@@ -59,7 +60,7 @@ def test_the_centre_square_is_the_published_crop(height: int, width: int) -> Non
     published = whole[top : top + 224, left : left + 224]
     assert seen.pixels.shape == (224, 224, 3)
     assert np.abs(seen.pixels.astype(int) - published).mean() < 2
-    assert seen.box == pytest.approx(
+    assert seen.boxes[0] == pytest.approx(
         (top / whole.shape[0], left / whole.shape[1], (top + 224) / whole.shape[0], (left + 224) / whole.shape[1]),
         abs=0.003,
     )
@@ -74,7 +75,7 @@ def test_the_centre_view_is_cut_from_what_packing_would_keep(data: Path) -> None
     assert whole.shape == (*map(int, MINI.size.split("x")), 3)
     seen = centre_view(whole, field)
     assert np.array_equal(seen.pixels, packed[2:38, 2:50])
-    assert seen.box == Box(2 / 40, 2 / 52, 38 / 40, 50 / 52)
+    assert seen.boxes == (Box(2 / 40, 2 / 52, 38 / 40, 50 / 52),)
 
 
 def test_an_overlay_lies_where_the_network_looked() -> None:

@@ -22,6 +22,7 @@ from driverwatch.training import outcome
 from driverwatch.training.run import Run
 from driverwatch.training.trunk_cache import view_draw
 from driverwatch.vision import views as host
+from driverwatch.vision.mosaic import join
 from driverwatch.vision.views import Columns, View, cut, cut_all, unique
 from driverwatch.writing import write_text
 
@@ -31,19 +32,26 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (3, *SIZE, 3), np.uint8)
 
 
 class Pixels:
-    """Stands for a classifier: what it is shown is what it says."""
+    """Stands for a classifier of so many regions: what it is shown is what it says."""
+
+    def __init__(self, regions: int = 1) -> None:
+        self.regions = regions
 
     def __call__(self, crops: Any, training: bool) -> Any:
         assert keras.backend.standardize_dtype(crops.dtype) == "uint8"
-        return ops.reshape(crops, (-1, int(np.prod(INPUT)) * 3))
+        return ops.reshape(crops, (-1, self.regions * int(np.prod(INPUT)) * 3))
 
 
-def test_the_device_cuts_what_the_host_cuts() -> None:
+@pytest.mark.parametrize("regions", [1, 3])
+def test_the_device_cuts_what_the_host_cuts(regions: int) -> None:
+    """Of mosaics each region for itself: three photos are one of three regions."""
     views = unique(VIEW_SETS, SIZE, INPUT)
     views += [view._replace(mirrored=True) for view in views if view.size != INPUT]
-    found = ops.convert_to_numpy(OnViews(Pixels(), views, INPUT)(IMAGES)).reshape(3, len(views), *INPUT, 3)  # type: ignore[arg-type]
+    mosaics = join(IMAGES, regions)
+    shown: Any = OnViews(Pixels(regions), views, INPUT)(mosaics)  # type: ignore[arg-type]
+    found = ops.convert_to_numpy(shown).reshape(3 // regions, len(views), regions * INPUT[0], INPUT[1], 3)
     for number, view in enumerate(views):
-        apart = np.abs(found[:, number].astype(int) - cut(IMAGES, view, INPUT)).max()
+        apart = np.abs(found[:, number].astype(int) - cut(mosaics, view, INPUT, regions)).max()
         assert apart <= (view.size != INPUT)  # where nothing is resized the pixels are equal
 
 

@@ -15,6 +15,7 @@ from driverwatch.data.folds import FoldTable
 from driverwatch.errors import InputError
 from driverwatch.inference import predictions
 from driverwatch.inference.predictions import Predictions
+from driverwatch.settings import TrainSettings
 
 TRAIN = np.array([f"img_{i}.jpg" for i in range(8)], object)
 DRIVERS = np.array(list("aabbccdd"), object)
@@ -42,7 +43,10 @@ def member(tmp_path: Path) -> Callable[..., Any]:
             for kind, names in (("held_out", held_out), ("test", [n for n in TEST if n not in lacks])):
                 predictions.write(made(names, seed + fold), folder / f"fold{fold}" / f"{kind}-centre.h5")
         run: Any = SimpleNamespace(
-            classes=("x", "y"), origin={}, fold=lambda k: folder / f"fold{k}", manifest=lambda k: {"weights": "w"}
+            classes=("x", "y"),
+            settings=SimpleNamespace(train=TrainSettings()),
+            fold=lambda k: folder / f"fold{k}",
+            predicted=lambda k, views: {"weights": "w", "views": views},
         )
         pack: Any = SimpleNamespace(left_out=SimpleNamespace(names=list(lacks)))
         return blending.Member(run, pack, "centre")
@@ -66,7 +70,7 @@ def test_labelled_rows_are_joined_by_name(member: Callable[..., Any]) -> None:
 
 def test_an_image_that_a_member_lacks_is_the_others_mean(member: Callable[..., Any]) -> None:
     members = [member("one", 0, (TEST[1], TEST[3])), member("two", 10, (TEST[3],)), member("three", 20, (TEST[3],))]
-    rows = blending.unseen_rows(members, TEST, 1)
+    rows = blending.unseen_rows(members, TEST, [[1]] * 3)
     assert list(rows.names) == [TEST[i] for i in (0, 1, 2, 4)]
     assert rows.members[:, 0, 0] == pytest.approx([value(TEST[0], s) for s in (1, 11, 21)], abs=1e-6)
     others = [value(TEST[1], s) for s in (11, 21)]
@@ -75,10 +79,10 @@ def test_an_image_that_a_member_lacks_is_the_others_mean(member: Callable[..., A
 
 def test_rules_come_before_the_average_of_the_folds(member: Callable[..., Any]) -> None:
     members = [member("one", 0), member("two", 10)]
-    rows = [blending.unseen_rows(members, TEST, fold) for fold in range(2)]
+    rows = [blending.unseen_rows(members, TEST, [[fold]] * 2) for fold in range(2)]
     rule = BLENDS["geometric"].fit(rows[0], np.zeros(5, int), np.zeros(5))
     shuffled = rows[1].at(np.array([3, 1, 0, 2, 4]))
-    found = blending.by_fold([rows[0], shuffled], [rule])
+    found = blending.by_fold([rows[0], shuffled], [rule], 2)
     assert np.allclose(found[1], rule(rows[1]).blended)
     assert found.shape == (2, 5, 2)
 
@@ -96,4 +100,4 @@ def test_incomplete_predictions_are_refused(
     one = member("one", 0)
     predictions.write(made(names, 0), tmp_path / "one" / "fold0" / "test-centre.h5")
     with pytest.raises(InputError, match=said):
-        blending.unseen_rows([one], TEST, 0)
+        blending.unseen_rows([one], TEST, [[0]])

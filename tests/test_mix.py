@@ -12,6 +12,7 @@ from driverwatch.data.pack import ImageBlock, Pack
 from driverwatch.settings import AugmentSettings, InputSettings, ModelSettings, TrainSettings
 from driverwatch.training.inputs import AugmentedInputs, augmentation_epochs, epoch_mixing
 from driverwatch.vision.mix import Mixing, blended, cut_box, draw_mixing, pasted, seam_box
+from driverwatch.vision.mosaic import join, split
 
 SIZE, COUNT, CLASSES = (12, 18), 60, 4
 RANDOM = np.random.default_rng(0)
@@ -224,6 +225,27 @@ def test_mixing_comes_first_and_is_cut_and_mirrored_as_one() -> None:
     found = AugmentedInputs(IMAGES, wanted, policy, 2, mixing)
     for one, other in zip(found(TRAINING), plain(TRAINING), strict=True):
         assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_regions_of_a_mosaic_are_mixed_alike(kind: str) -> None:
+    """Each region is what mixing would make of a pack of that region alone, so that each shows the label's share."""
+    regions = np.stack([IMAGES, IMAGES[..., ::-1], 255 - IMAGES])
+    mosaics = np.concatenate(list(regions), axis=1)
+    one = model(mix=kind, mix_share=1.0)
+    three = one.model_copy(update={"input": one.input.model_copy(update={"regions": ["whole", "head", "wheel"]})})
+    held = Pack(**{**vars(pack()), "images": ImageBlock("nowhere", 0, mosaics.shape)})
+    alone, together = epoch_mixing(one, pack(), TRAINING, 1), epoch_mixing(three, held, TRAINING, 1)
+    assert alone is not None
+    assert together is not None
+    assert same(alone, together)
+    inputs = AugmentedInputs(mosaics, three, [], 1, together)
+    for row in TRAINING:
+        tiles = split(together.image(mosaics, row)[None], 3)
+        assert np.array_equal(tiles, np.stack([alone.image(region, row) for region in regions]))
+    tiles = np.stack([AugmentedInputs(region, one, [], 1, alone)(TRAINING)[0] for region in regions], axis=1)
+    made = join(tiles.reshape(-1, 10, 16, 3), 3)
+    assert np.array_equal(inputs(TRAINING)[0], made)
 
 
 def test_mixing_leaves_the_augmentation_of_others_alone() -> None:

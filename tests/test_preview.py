@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -68,6 +69,23 @@ def test_cells_hold_what_training_is_given() -> None:
         given_, _ = AugmentedInputs(IMAGES, about.settings, [], epoch, mixing)(rows)
         assert all(np.array_equal(line.cells[epoch + 1].picture, one) for line, one in zip(lines, given_, strict=True))
         assert all(line.cells[epoch + 1].captions[1].ink == "mixed" for line in lines)
+
+
+def test_cells_of_regions_are_mosaics() -> None:
+    about = shown(mix="cutmix", mix_share=1.0)
+    mosaics = np.concatenate([IMAGES, 255 - IMAGES], axis=1)
+    held: object = SimpleNamespace(
+        images=SimpleNamespace(shape=mosaics.shape), pixels=mosaics, labels=LABELS, drivers=DRIVERS
+    )
+    field = about.settings.input.model_copy(update={"regions": ["whole", "head"]})
+    two = about._replace(pack=held, settings=about.settings.model_copy(update={"input": field}))
+    plain, made = (preview._sheet(one, ["w", "x", "y", "z"])[1] for one in (about, two))
+    for line, both in zip(plain, made, strict=True):
+        for cell, mosaic in zip(line.cells, both.cells, strict=True):
+            assert np.array_equal(mosaic.picture, np.concatenate([cell.picture, 255 - cell.picture]))
+            assert mosaic.captions == cell.captions
+    assert "whole above head: 12x18 cut to 10x16" in preview._said(two)[1]
+    assert "above" not in preview._said(about)[1]
 
 
 def texts(said: list[Caption]) -> list[str]:

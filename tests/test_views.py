@@ -118,7 +118,7 @@ def test_what_a_heat_map_is_drawn_over_is_the_centre_view() -> None:
     photo = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
     seen = centre_view(photo, InputSettings(pack="20x30", size="16x24"))
     assert np.array_equal(seen.pixels, photo[2:18, 3:27])
-    assert seen.box == (2 / 20, 3 / 30, 18 / 20, 27 / 30)
+    assert seen.boxes == ((2 / 20, 3 / 30, 18 / 20, 27 / 30),)
 
 
 @pytest.mark.parametrize("mirror", ["none", "keep", "swap"])

@@ -6,6 +6,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
+from driverwatch.errors import InputError, nearest
+from driverwatch.settings import WHOLE, Region
 from driverwatch.typed_yaml import Strict
 
 
@@ -42,8 +44,16 @@ def _class_name(name: str) -> str:
     return name
 
 
+def _box(corners: list[float]) -> list[float]:
+    top, left, bottom, right = corners
+    if not (0 <= top < bottom <= 1 and 0 <= left < right <= 1):
+        raise ValueError("must be [top, left, bottom, right] as shares of the frame, like [0, 0.2, 0.6, 0.8]")
+    return [float(share) for share in corners]
+
+
 Below = Annotated[str, AfterValidator(_below)]
 Class = Annotated[str, AfterValidator(_class_name)]
+Corners = Annotated[list[float], Field(min_length=4, max_length=4), AfterValidator(_box)]
 Pair = Annotated[list[str], Field(min_length=2, max_length=2)]
 
 
@@ -71,6 +81,8 @@ class DatasetSettings(Strict):
     test_drivers: Annotated[int, Field(ge=1)] | None = None  # where known; null: hope speaks of as many as training has
     classes: Annotated[dict[Class, str], Field(min_length=2)]  # name: meaning, in the submission's column order
     mirrored_pairs: Annotated[list[Pair], Field(default_factory=list)]
+    # parts of the frame that a model may look at, since the camera is fixed: [top, left, bottom, right], shares of the frame
+    regions: Annotated[dict[Region, Corners], Field(default_factory=dict)]
     folds: Annotated[int, Field(ge=2, le=1000)] = 5
     group_distance: Annotated[int, Field(ge=0, lt=512)] = 80  # bits of 512, where no driver is named: data/groups.py
     subset: str | None = None  # CSV of the training photos that `make subset` picks out of a larger download
@@ -83,6 +95,27 @@ class DatasetSettings(Strict):
         if len(set(named)) < len(named):
             raise ValueError("mirrored_pairs must name each class at most once")
         return self
+
+    @model_validator(mode="after")
+    def _whole_is_built_in(self) -> "DatasetSettings":
+        if WHOLE in self.regions:
+            raise ValueError(f"regions: {WHOLE} is the frame itself and always there; choose another name")
+        return self
+
+    def boxes(self, names: list[str]) -> dict[str, list[float]]:
+        """Regions by name as [top, left, bottom, right], shares of the frame, in the order of `names`.
+
+        Raises:
+            InputError: a name that is no region here.
+        """
+        known = {WHOLE: [0.0, 0.0, 1.0, 1.0], **self.regions}
+        for name in names:
+            if name not in known:
+                raise InputError(
+                    f"input.regions: {name} is no region of this data set ({self.title}); expected {', '.join(known)}"
+                    f"{nearest(name, list(known))}"
+                )
+        return {name: known[name] for name in names}
 
     def swap(self) -> list[int]:
         """Column order after mirroring: `swap()[i]` is the class that class `i` becomes in a mirror."""

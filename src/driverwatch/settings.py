@@ -16,6 +16,9 @@ VIEW_SETS: tuple[ViewSet, ...] = get_args(ViewSet)  # smallest first; what they 
 
 
 SIZE = r"[1-9]\d{0,4}x[1-9]\d{0,4}"  # height x width
+REGION = r"[a-z][a-z0-9_]{0,30}"
+KEY = rf"{SIZE}(-{REGION}(\+{REGION})*)?"  # of a pack: the size of each region, and the regions unless it is the frame alone
+WHOLE = "whole"  # the region that every data set has: the frame itself
 
 
 def _size(text: object) -> object:
@@ -44,6 +47,12 @@ def _known(names: list[str], kind: str, name: str) -> str:
     return name
 
 
+def _each_once(names: list[str]) -> list[str]:
+    if len(set(names)) < len(names):
+        raise ValueError("must name each region once")
+    return names
+
+
 def _view_sets(names: object) -> object:
     """One name or several."""
     names = [names] if isinstance(names, str) else names
@@ -53,6 +62,8 @@ def _view_sets(names: object) -> object:
 
 
 Size = Annotated[str, BeforeValidator(_size)]
+Region = Annotated[str, Field(pattern=f"^{REGION}$")]
+Regions = Annotated[list[Region], Field(min_length=1, max_length=7), AfterValidator(_each_once)]  # a folder is named so
 ViewSets = Annotated[list[ViewSet], BeforeValidator(_view_sets)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Rate = Annotated[float, Field(gt=0, le=10)]
@@ -97,17 +108,34 @@ Policy = Annotated[str | list[dict[str, dict[str, Any]]] | None, BeforeValidator
 
 
 def pixels(size: str) -> tuple[int, int]:
-    """`"224x298"` -> `(224, 298)`: height, width."""
-    height, width = size.split("x")
+    """`"224x298"` -> `(224, 298)`: height, width. Of a pack's key, `"224x298-head+wheel"`, those of one region."""
+    height, width = size.partition("-")[0].split("x")
     return int(height), int(width)
 
 
-class InputSettings(Strict):
-    """Field of view: photos are resized whole to `pack`, networks see `size` cut from it, at one scale everywhere."""
+def key_of(size: str, regions: list[str]) -> str:
+    """Name the pack that holds these regions of each photo, each resized to `size`: `224x298`, or `224x298-whole+head`."""
+    return size if regions == [WHOLE] else f"{size}-{'+'.join(regions)}"
 
-    pack: Size  # a pack of the photos' own shape keeps it; any other squashes the whole frame
-    size: Size  # what the network takes; equal to `pack` means the whole frame
+
+def regions_of(key: str) -> list[str]:
+    """The regions in the pack of this key, in their order."""
+    _, dash, names = key.partition("-")
+    return names.split("+") if dash else [WHOLE]
+
+
+class InputSettings(Strict):
+    """Field of view: each region is resized to `pack`, networks see `size` cut from it, at one scale everywhere."""
+
+    pack: Size  # of each region; a region of another shape is squashed or stretched to this one
+    size: Size  # what the network takes of each region; equal to `pack` means all of it
     crop: Literal["random", "centre"] = "random"  # in training: the HDF5 guides' random patch, or the centre view
+    regions: Regions = [WHOLE]  # by name, from the data set's YAML; several share a trunk and have a head each
+
+    @property
+    def key(self) -> str:
+        """Names the pack that holds what this asks for."""
+        return key_of(self.pack, self.regions)
 
 
 class AugmentSettings(Strict):

@@ -1,9 +1,10 @@
 """One pass over the photos of a table into an HDF5 file: decoded in parallel, checked, counted, digested."""
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ from driverwatch.data.photos import Photo, examine
 from driverwatch.data.threads import in_threads
 from driverwatch.errors import InputError
 from driverwatch.hdf5 import created
-from driverwatch.settings import pixels
+from driverwatch.settings import WHOLE, pixels
 from driverwatch.terminal import track
+from driverwatch.vision.mosaic import FRAME
 
 CHUNK = 256  # images decoded before they are written: bounds memory whatever the count
 CHUNK_BYTES = 256 * 2**20
@@ -35,11 +37,12 @@ class Job:
     data: Path
     folder: Path
     kind: str
-    size: str
+    size: str  # key of the pack: `settings.key_of`
     folds: str  # digest
     skip: bool = False  # go on without broken photos
     rows: tuple[str, ...] = ()  # what was wrong with table rows and stray files, recorded with `skip`
     strangers: Path | None = None  # the pack of test images, which must not be trained on
+    regions: pack.Boxes = field(default_factory=lambda: {WHOLE: FRAME})
 
     @property
     def path(self) -> Path:
@@ -51,8 +54,9 @@ class Job:
 
 
 def table_digest(job: Job) -> str:
-    """Digest of the size and the table's rows."""
-    return digest_of([job.size, job.table.frame[["image", "driver", "label"]].astype(str).to_numpy()])
+    """Digest of the size, the table's rows, and the regions unless they are the whole frame alone."""
+    rows = job.table.frame[["image", "driver", "label"]].astype(str).to_numpy()
+    return digest_of([job.size, rows, *filter(None, [pack.recorded(job.regions)])])
 
 
 def source_digest(job: Job, left: dict[str, str], sources: np.ndarray) -> str:
@@ -66,11 +70,14 @@ class Filler:
     def __init__(self, job: Job, left: dict[str, str], sources: np.ndarray) -> None:
         """Prepare to pack all photos of `job` but those in `left` (name: why), whose `sources` an earlier pass has noted."""
         self.job, self.left, self.size, self.sources = job, left, pixels(job.size), sources
+        self.boxes = tuple(job.regions.values())
+        self.shape = (len(self.boxes) * self.size[0], self.size[1], 3)  # of one packed image
         absent = job.table.frame["image"].isin(left).to_numpy(bool)
         self.frame, self.absent = job.table.where(~absent).frame, job.table.where(absent).frame
         self.places = np.flatnonzero(~absent)
         self.total = np.zeros((2, 3), np.int64)  # channel sums and sums of squares: exact in any order
         self.looks = np.zeros((len(self.frame), pack.LOOK), np.uint8)
+        self.frames = np.zeros_like(self.looks)  # looks of whole frames, where regions are packed
         self.traits: Counter[str] = Counter()
         self.shapes: Counter[tuple[int, int]] = Counter()
         self.broken: dict[str, str] = {}
@@ -78,9 +85,9 @@ class Filler:
 
     def fill(self, temporary: Path) -> None:
         """Write images as long as none is broken, then everything beside them."""
-        size = len(self.frame) * (self.size[0] * self.size[1] * 3 + BYTES_BESIDE)
+        size = len(self.frame) * (math.prod(self.shape) + BYTES_BESIDE)
         with created(temporary, size, libver="earliest") as file:
-            images = file.create_dataset("images", (len(self.frame), *self.size, 3), np.uint8)
+            images = file.create_dataset("images", (len(self.frame), *self.shape), np.uint8)
             if images.chunks is not None:
                 raise InputError(f"{temporary}: HDF5 chose chunks; a pack must be contiguous")
             for start, photos in self._examined():
@@ -103,8 +110,10 @@ class Filler:
         """Decode in parallel, a chunk at a time, in the table's order; the next chunk decodes while one is written."""
         cv2.setNumThreads(1)  # the pool is the parallelism
         label, count = f"pack {self.job.kind} {self.job.size}", len(self.frame)
-        chunk = max(1, min(CHUNK, CHUNK_BYTES // (3 * self.size[0] * self.size[1])))
-        photos = in_threads(lambda path: examine(self.job.data / path, self.size), self.frame["path"], chunk)
+        chunk = max(1, min(CHUNK, CHUNK_BYTES // math.prod(self.shape)))
+        photos = in_threads(
+            lambda path: examine(self.job.data / path, self.size, self.boxes), self.frame["path"], chunk
+        )
         for start in track(range(0, count, chunk), count, label, step=chunk):
             yield start, list(islice(photos, chunk))
 
@@ -116,12 +125,13 @@ class Filler:
                 self.broken[name] = photo.problem
                 continue
             self.looks[row] = np.frombuffer(photo.look, np.uint8)
+            self.frames[row] = np.frombuffer(photo.frame or photo.look, np.uint8)
             self.traits.update(photo.traits)
             self.shapes[photo.shape] += 1
 
     def _find_copies(self) -> None:
         """Copies of one photo under two classes, two drivers, or in training and test contradict each other or leak."""
-        frame, looks = self.frame, pack.as_keys(self.looks)
+        frame, looks = self.frame, pack.as_keys(self.frames)
         sound = ~frame["image"].isin(self.broken).to_numpy(bool)
         alike = frame[sound].assign(group=np.unique(looks[sound], return_inverse=True)[1])
         alike = alike[alike["group"].duplicated(keep=False)]
@@ -140,9 +150,13 @@ class Filler:
 
     def _finish(self, file: h5py.File) -> None:
         """Write names, labels, drivers and looks, and sum up."""
-        frame, mean_std = self.frame, _moments(self.total, len(self.frame) * self.size[0] * self.size[1])
+        frame, mean_std = self.frame, _moments(self.total, len(self.frame) * math.prod(self.shape[:2]))
         _columns(file, {"names": frame["image"], "drivers": frame["driver"], "labels": frame["label"]})
         file.create_dataset("looks", data=self.looks)
+        looks, regions = self.looks, pack.recorded(self.job.regions)
+        if regions:
+            file.create_dataset("frames", data=self.frames)
+            looks = np.concatenate([self.looks, self.frames], axis=1)
         reasons = [self.left[name] for name in self.absent["image"]]
         absent: dict[str, Any] = {
             "names": self.absent["image"],
@@ -156,11 +170,12 @@ class Filler:
         self.facts = {
             "digest": digest,
             **mean_std,
-            "contents": pack.contents_digest(self.looks, *columns, mean_std["mean"], mean_std["std"], left_out),
+            "contents": pack.contents_digest(looks, *columns, mean_std["mean"], mean_std["std"], left_out),
             "images": len(frame),
             "taken": self._taken(),
             "left_out": self.left,
             "left_out_rows": list(self.job.rows),
+            **({"regions": regions} if regions else {}),
         }
         file.attrs.update({"digest": digest, **mean_std})
 

@@ -13,13 +13,17 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
-from driverwatch.artifacts import PIECE, digest_of, read_json
+from driverwatch.artifacts import PIECE, differences, digest_of, read_json
 from driverwatch.data.threads import in_threads
 from driverwatch.errors import InputError
 from driverwatch.hdf5 import opened
-from driverwatch.settings import pixels
+from driverwatch.settings import WHOLE, pixels, regions_of
+from driverwatch.vision.mosaic import Box
 
 LOOK = 16  # bytes that tell one image's pixels
+
+
+Boxes = dict[str, Box]  # regions by name, in the order in which they are stacked
 
 
 class ImageBlock(NamedTuple):
@@ -47,7 +51,10 @@ class LeftOut(NamedTuple):
 
 @dataclass(frozen=True)
 class Pack:
-    """One packed table: `names` (N,), `labels` int64 (N,), `drivers` (N,), channel `mean` and `std` float64 (3,) in 0-255."""
+    """One packed table: `names` (N,), `labels` int64 (N,), `drivers` (N,), channel `mean` and `std` float64 (3,) in 0-255.
+
+    An image is one region of a photo, or several stacked along its height.
+    """
 
     images: ImageBlock
     names: np.ndarray
@@ -55,7 +62,7 @@ class Pack:
     drivers: np.ndarray
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    digest: str  # of the sources' names, bytes, labels and drivers, what was left out, and the size
+    digest: str  # of the sources' names, bytes, labels and drivers, what was left out, the size and the regions' boxes
     folds: str  # digest of the folds that it was packed under
     left_out: LeftOut = field(default_factory=lambda: LeftOut(*(np.array([]) for _ in range(4))))
 
@@ -73,7 +80,7 @@ def look(image: np.ndarray) -> bytes:
 def contents_digest(
     looks: np.ndarray, names: np.ndarray, drivers: np.ndarray, labels: np.ndarray, *more: object
 ) -> str:
-    """Digest of what a pack holds: every image's look (uint8 (N, `LOOK`)), name, driver and label, and `more` (JSON-able)."""
+    """Digest of what a pack holds: every image's look (as `_looks` gives them), name, driver and label, and `more` (JSON-able)."""
     table = digest_of([names, drivers, labels, *more])
     return hashlib.sha256(table.encode() + looks.tobytes()).hexdigest()
 
@@ -93,6 +100,20 @@ def manifest_of(folder: Path, kind: str, size: str) -> dict[str, Any]:
     return made
 
 
+def recorded(regions: Boxes) -> dict[str, list[float]]:
+    """Regions as a pack's manifest has them: nothing for the whole frame alone."""
+    return {} if list(regions) == [WHOLE] else {name: list(box) for name, box in regions.items()}
+
+
+def refuse_moved(path: Path, made: dict[str, Any], regions: Boxes) -> None:
+    """Refuse a pack whose regions were cut at other places than `regions`."""
+    if moved := differences(made.get("regions", {}), recorded(regions), "regions"):
+        raise InputError(
+            f"{path}: cut where the data set's YAML no longer has it ({', '.join(moved)}); restore the boxes, give the moved "
+            "region a new name, or make pack FORCE=1 (runs on the old pack then no longer count)"
+        )
+
+
 def folds_of(folder: Path, kind: str, size: str) -> str:
     """Digest of the folds that a pack was made under."""
     return str(manifest_of(folder, kind, size).get("folds"))
@@ -104,19 +125,23 @@ def stamp(path: Path) -> list[int]:
     return [found.st_size, found.st_mtime_ns]
 
 
-def read(folder: Path, kind: str, folds: str, size: str) -> Pack:
+def read(folder: Path, kind: str, folds: str, size: str, regions: Boxes | None = None) -> Pack:
     """Open `<folder>/<kind>.h5` and check it: complete, contiguous, of this size, and packed under these folds.
 
-    A file whose size or time is not what packing left (copied, edited) is compared with its digests image by image.
+    With `regions` it must be cut at these places too. A file whose size or time is not what packing left (copied, edited) is
+    compared with its digests image by image.
     """
     path, made = folder / f"{kind}.h5", manifest_of(folder, kind, size)
     if made.get("folds") != folds:
         raise InputError(f"{path}: packed under other folds; run make pack again (the pixels are kept)")
+    if regions is not None:
+        refuse_moved(path, made, regions)
+    height, width = pixels(size)
     try:
         with opened(path) as file:
-            found = _opened(file, path, made, pixels(size))
+            found = _opened(file, path, made, (len(regions_of(size)) * height, width))
             if made.get("stamp") != stamp(path):
-                _verify(found, file["looks"][...], made)
+                _verify(found, _looks(file), made)
             return found
     except (OSError, LookupError, ValueError, TypeError, AttributeError) as error:
         raise InputError(
@@ -125,9 +150,14 @@ def read(folder: Path, kind: str, folds: str, size: str) -> Pack:
 
 
 def looks_of(path: Path) -> np.ndarray:
-    """The look of every image in a pack, as `as_keys` gives it."""
+    """The look of every photo in a pack (of its whole frame, where the pack holds regions), as `as_keys` gives it."""
     with h5py.File(path, "r") as file:
-        return as_keys(file["looks"][...])
+        return as_keys(np.ascontiguousarray(_looks(file)[:, -LOOK:]))
+
+
+def _looks(file: h5py.File) -> np.ndarray:
+    """uint8 (N, `LOOK`) of images, or where they hold regions (N, 2 * `LOOK`), of images and frames."""
+    return np.concatenate([file[name][...] for name in ("looks", "frames") if name in file], axis=1)
 
 
 def as_keys(looks: np.ndarray) -> np.ndarray:
@@ -136,7 +166,7 @@ def as_keys(looks: np.ndarray) -> np.ndarray:
 
 
 def twins(path: Path, looks: np.ndarray) -> dict[int, str]:
-    """Which of `looks` (as `as_keys` gives them) belong to images of a pack too: their place, and that image's name."""
+    """Which of `looks` (as `as_keys` gives them) belong to photos of a pack too: their place, and that image's name."""
     known = looks_of(path)
     both = np.flatnonzero(np.isin(looks, known))
     with h5py.File(path, "r") as file:
@@ -189,7 +219,7 @@ def _verify(found: Pack, looks: np.ndarray, made: dict[str, Any]) -> None:
     """
     images, path = found.images.open(), found.images.path
     for name, kept, now in zip(found.names, looks, in_threads(look, images), strict=True):
-        if bytes(kept) != now:
+        if bytes(kept[:LOOK]) != now:
             raise InputError(f"{path}: image {name} was changed since it was packed; run make pack again")
     more = (list(found.mean), list(found.std), [list(map(str, column)) for column in found.left_out])
     if contents_digest(looks, found.names, found.drivers, found.labels, *more) != made["contents"]:

@@ -1,6 +1,7 @@
 """Packing: what is there already is kept, what is broken is listed, all of it, and a pack is written whole or not at all."""
 
 import hashlib
+import math
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -41,8 +42,8 @@ def write(job: Job, force: bool = False) -> None:
         if not force and _is_kept(job):
             return
         start, signature = time.monotonic(), _signature(job)
-        height, width = pixels(job.size)
-        require_space(job.folder, len(job.table) * height * width * 3, "the pack", "choose a smaller pack size")
+        size = len(job.table) * len(job.regions) * math.prod(pixels(job.size)) * 3
+        require_space(job.folder, size, "the pack", "choose a smaller pack size")
         with replacing(job.path) as temporary:
             facts = _fill_sound(temporary, job)
         facts |= {"signature": signature, "folds": job.folds, "size": job.size, "stamp": pack.stamp(job.path)}
@@ -79,6 +80,7 @@ def _is_kept(job: Job) -> bool:
     except InputError as error:
         say(f"packing anew: {error}")
         return False
+    pack.refuse_moved(job.path, made, job.regions)
     signature = _signature(job)
     if made.get("signature") != signature and made["digest"] != _source_digest(job, made["left_out"]):
         if not job.skip and (lines := broken(job)):

@@ -17,6 +17,7 @@ import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
 from driverwatch.data.pack import look
+from driverwatch.vision.mosaic import FRAME, Box, join
 
 LARGEST_FILE = 64 * 2**20  # bytes
 LARGEST = 50_000_000  # px: 150 MB decoded; the competition's photos have 0.3 million
@@ -51,9 +52,10 @@ KINDS = {
 class Photo(NamedTuple):
     """What became of one file."""
 
-    pixels: np.ndarray | None  # uint8 (H, W, 3) RGB, upright, of the asked size; None if broken
+    pixels: np.ndarray | None  # uint8 (R * H, W, 3) RGB, upright, each region of the asked size; None if broken
     source: str  # SHA-256 (hex) of the file's bytes, empty if it could not be read
-    look: bytes  # 16 bytes that tell equal pixels, whatever the file around them
+    look: bytes  # 16 bytes that tell equal `pixels`, whatever the file around them
+    frame: bytes  # the same of the whole frame, where regions were cut: two photos may be alike in a dark corner
     shape: tuple[int, int]  # height, width before resizing
     traits: tuple[str, ...]  # what is unusual and was taken all the same
     problem: str | None  # without the path
@@ -63,8 +65,8 @@ class BrokenError(Exception):
     """What is wrong with a photo, without its path."""
 
 
-def examine(path: Path, size: tuple[int, int] | None) -> Photo:
-    """Read a photo and resize its whole upright frame to `size` (height, width); None keeps the frame's own.
+def examine(path: Path, size: tuple[int, int] | None, boxes: tuple[Box, ...] = (FRAME,)) -> Photo:
+    """Read a photo and resize each of `boxes`, cut from its upright frame, to `size` (height, width); None keeps the frame.
 
     JPEG and PNG are taken whatever the file is called: colour, greyscale, palette, CMYK, 16 bits, transparency (dropped),
     any EXIF orientation.
@@ -75,13 +77,27 @@ def examine(path: Path, size: tuple[int, int] | None) -> Photo:
         source = hashlib.sha256(content).hexdigest()
         image, traits = _decoded(content, path)
     except BrokenError as error:
-        return Photo(None, source, b"", (0, 0), (), str(error))
-    shape = image.shape[:2]
+        return Photo(None, source, b"", b"", (0, 0), (), str(error))
+    shape, frame = image.shape[:2], b""
     if size is not None:
-        if shape[0] < size[0] and shape[1] < size[1]:
+        if any(_is_smaller(box, shape, size) for box in boxes):
             traits.append("smaller than the pack and enlarged")
-        image = resized(image, size)
-    return Photo(image, source, look(image), shape, tuple(traits), None)
+        frame = b"" if boxes == (FRAME,) else look(image)
+        image = cut_out(image, boxes, size)
+    return Photo(image, source, look(image), frame, shape, tuple(traits), None)
+
+
+def cut_out(photo: np.ndarray, boxes: tuple[Box, ...], size: tuple[int, int]) -> np.ndarray:
+    """uint8 (H, W, 3) -> (R * h, w, 3): each box resized to `size` (height, width), whatever its own shape, and stacked."""
+    if boxes == (FRAME,):
+        return resized(photo, size)
+    parts = [np.ascontiguousarray(photo[box.slices(*photo.shape[:2])]) for box in boxes]
+    return join(np.stack([resized(part, size) for part in parts]), len(parts))[0]
+
+
+def _is_smaller(box: Box, shape: tuple[int, int], size: tuple[int, int]) -> bool:
+    rows, columns = box.slices(*shape)
+    return rows.stop - rows.start < size[0] and columns.stop - columns.start < size[1]
 
 
 def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

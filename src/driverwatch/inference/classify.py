@@ -40,14 +40,14 @@ def fold_models(settings: ModelSettings, classes: int, mean: tuple[float, ...], 
 
 
 def probabilities(networks: Networks, images: np.ndarray) -> np.ndarray:
-    """The mean over networks: uint8 (B, h, w, 3) -> float64 (B, C), rows sum to 1."""
+    """The mean over networks: uint8 (B, R * h, w, 3) -> float64 (B, C), rows sum to 1."""
     found = [np.concatenate([_rows(network, part) for part in _parts(images)]) for network in networks()]
     mean = np.mean(found, axis=0, dtype=np.float64)
     return mean / mean.sum(axis=1, keepdims=True)
 
 
 def heat_map(networks: Networks, image: np.ndarray, label: int) -> tuple[np.ndarray, heatmap.Method]:
-    """The mean over networks (all of one kind) of `heatmap.heat`, and how it was made: uint8 (h, w, 3) -> float32 (y, x)."""
+    """The mean over networks (all of one kind) of `heatmap.heat`: uint8 (R * h, w, 3) -> float32 (R * y, x); how it was made."""
     made = [heatmap.heat(network, image, label) for network in networks()]
     return np.mean([heat for heat, _ in made], axis=0), made[0][1]
 

@@ -4,19 +4,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from driverwatch.data.photos import resized
+from driverwatch.data.photos import cut_out, resized
 from driverwatch.settings import InputSettings, pixels
-from driverwatch.vision.overlay import Box
+from driverwatch.vision.mosaic import FRAME, Box
 from driverwatch.vision.views import cut, view_set
 
 CENTRAL = 0.875  # 224 out of 256: the share of the shorter side in the published centre crops
 
 
 class Seen(NamedTuple):
-    """What a network is shown: uint8 (h, w, 3), and its place in the upright photo."""
+    """What a network is shown: uint8 (R * h, w, 3), and where in the upright photo each region of it lies."""
 
     pixels: np.ndarray
-    box: Box
+    boxes: tuple[Box, ...]
 
 
 def centre_square(photo: np.ndarray, side: int) -> Seen:
@@ -33,13 +33,14 @@ def centre_square(photo: np.ndarray, side: int) -> Seen:
     square = max(1, round(min(height, width) * CENTRAL))
     top, left = (height - square) // 2, (width - square) // 2
     box = Box(top / height, left / width, (top + square) / height, (left + square) / width)
-    return Seen(resized(np.ascontiguousarray(photo[top : top + square, left : left + square]), (side, side)), box)
+    return Seen(resized(np.ascontiguousarray(photo[top : top + square, left : left + square]), (side, side)), (box,))
 
 
-def centre_view(photo: np.ndarray, field: InputSettings) -> Seen:
-    """What a run's centre view shows: the whole photo resized to `field.pack`, as packing does, `field.size` cut from it."""
+def centre_view(photo: np.ndarray, field: InputSettings, boxes: tuple[Box, ...] = (FRAME,)) -> Seen:
+    """What a run's centre view shows: each box resized to `field.pack`, as packing does, `field.size` cut from it."""
     pack, size = pixels(field.pack), pixels(field.size)
     view = view_set("centre", pack, size)[0]
     bottom, right = view.top + view.height, view.left + view.width
-    box = Box(view.top / pack[0], view.left / pack[1], bottom / pack[0], right / pack[1])
-    return Seen(cut(resized(photo, pack)[None], view, size)[0], box)
+    part = Box(view.top / pack[0], view.left / pack[1], bottom / pack[0], right / pack[1])
+    shown = cut(cut_out(photo, boxes, pack)[None], view, size, len(boxes))[0]
+    return Seen(shown, tuple(box.within(part) for box in boxes))

@@ -27,17 +27,19 @@ def heat(network: Network, image: np.ndarray, label: int) -> tuple[np.ndarray, M
     """A map for one class, and how it was made.
 
     Args:
-        image: uint8 RGB (h, w, 3), what the network takes.
+        image: uint8 RGB (R * h, w, 3), what the network takes.
         label: the class, 0..C-1.
 
     Returns:
-        float32 (y, x), which covers the image whatever its size: contributions to the class' logit, or drops in its probability.
+        float32 (R * y, x), a map per region, stacked as the regions are; each covers its region whatever its size:
+        contributions to the class' logit, or drops in its probability.
     """
     kernel = class_kernel(network.head)
     if network.features is None or kernel is None:
         return occlusion(network, image, label), "occlusion"
-    features = ops.convert_to_numpy(network.features(image[None]))[0]
-    return class_activation(features, kernel, label, network.margin), "class activation"
+    features, kernels = ops.convert_to_numpy(network.features(image[None])), np.split(kernel, network.regions)
+    maps = [class_activation(*pair, label, network.margin) for pair in zip(features, kernels, strict=True)]
+    return np.concatenate(maps), "class activation"
 
 
 def class_activation(
@@ -90,11 +92,15 @@ def _kernel(layer: Any) -> np.ndarray | None:
 def occlusion(network: Network, image: np.ndarray, label: int) -> np.ndarray:
     """How much the class' probability drops behind a grey patch: at each pixel the mean over the patches that cover it.
 
+    A patch lies in one region; where others show the same spot, they go on showing it.
+
     Returns:
-        float32 (h, w), the image's size.
+        float32 (R * h, w), the image's size.
     """
-    side = max(1, min(image.shape[:2]) // PATCHES)
-    corners = [(y, x) for y in _starts(image.shape[0], side) for x in _starts(image.shape[1], side)]
+    height, width = image.shape[0] // network.regions, image.shape[1]
+    side = max(1, min(height, width) // PATCHES)
+    tops = range(0, image.shape[0], height)
+    corners = [(top + y, x) for top in tops for y in _starts(height, side) for x in _starts(width, side)]
     whole = float(ops.convert_to_numpy(network(image[None]))[0, label])
     drops, covered = (np.zeros(image.shape[:2]) for _ in range(2))
     for start in range(0, len(corners), AT_ONCE):

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from driverwatch.models.classifier import Classifier
+from driverwatch.models.regions import split
 from driverwatch.models.scaling import ChannelScaling
 
 POOLS = (keras.layers.GlobalAveragePooling2D, keras.layers.Flatten)
@@ -14,16 +15,18 @@ POOLS = (keras.layers.GlobalAveragePooling2D, keras.layers.Flatten)
 
 @dataclass(frozen=True)
 class Network:
-    """uint8 RGB (B, h, w, 3) in 0-255 -> float32 (B, C) probabilities.
+    """uint8 RGB (B, R * h, w, 3) in 0-255 -> float32 (B, C) probabilities.
 
-    `features` gives the last map, (B, y, x, K), or is None where the network has none; `head` holds the layers above it, the
-    pooling first. `margin` counts rows (above, below) and columns (left, right) of the map that lie outside of the image.
+    `features` gives the last map of each of R regions, (B * R, y, x, K), or is None where the network has none; `head` holds
+    the layers above it, the pooling first, and takes the regions' features side by side. `margin` counts rows (above, below)
+    and columns (left, right) of a map that lie outside of the image.
     """
 
     probabilities: Callable[[Any], Any]
     features: Callable[[Any], Any] | None
     head: tuple[Any, ...]
     margin: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0))
+    regions: int = 1
 
     def __call__(self, images: Any) -> Any:
         return self.probabilities(images)
@@ -33,15 +36,15 @@ def of_classifier(classifier: Classifier) -> Network:
     """A fold's classifier; its trunk may have been cut where no map is left."""
 
     def features(images: Any) -> Any:
-        return classifier.trunk(classifier.scaling(images), training=False)
+        return classifier.trunk(classifier.scaling(split(images, classifier.regions)), training=False)
 
     def probabilities(images: Any) -> Any:
         return classifier(images, training=False)
 
     if len(classifier.trunk.output.shape) != 4:
-        return Network(probabilities, None, ())
+        return Network(probabilities, None, (), regions=classifier.regions)
     head = (classifier.pool, *classifier.hidden, classifier.dropout, classifier.top)
-    return Network(probabilities, features, head, margin(classifier.trunk))
+    return Network(probabilities, features, head, margin(classifier.trunk), classifier.regions)
 
 
 def of_whole(model: keras.Model, scaling: ChannelScaling) -> Network:

@@ -10,6 +10,7 @@ from keras import ops
 from driverwatch.data.pack import Pack
 from driverwatch.models.classifier import Classifier
 from driverwatch.models.halves import Tail
+from driverwatch.models.regions import join, split
 from driverwatch.settings import ViewSet
 from driverwatch.terminal import track
 from driverwatch.vision.views import KEPT, Columns, View, resampling, unique, view_set
@@ -18,20 +19,21 @@ FEATURES_AT_ONCE = 640  # crops in one pass of a head alone
 
 
 class OnViews(keras.Model):
-    """uint8 (B, H, W, 3) -> float32 (B, V, C): one upload of the larger image, all views cut from it on the device."""
+    """uint8 (B, R * H, W, 3) -> float32 (B, V, C): one upload of the larger image, all views cut from it on the device."""
 
     def __init__(self, classifier: Classifier, views: list[View], size: tuple[int, int]) -> None:
         super().__init__()
         self.classifier, self.views, self.size = classifier, views, size
 
     def call(self, images: Any) -> Any:
-        crops = [self._cut(images, view) for view in self.views]
+        tiles, regions = split(images, self.classifier.regions), self.classifier.regions
+        crops = [join(self._cut(tiles, view), regions) for view in self.views]
         rows = self.classifier(ops.concatenate(crops, axis=0), training=False)
         return ops.transpose(ops.reshape(rows, (len(self.views), -1, rows.shape[-1])), (1, 0, 2))
 
-    def _cut(self, images: Any, view: View) -> Any:
-        """As `vision.views.cut`."""
-        crop = images[:, view.top : view.top + view.height, view.left : view.left + view.width]
+    def _cut(self, tiles: Any, view: View) -> Any:
+        """As `vision.views.cut`: each region for itself, (B * R, H, W, 3) -> (B * R, h, w, 3)."""
+        crop = tiles[:, view.top : view.top + view.height, view.left : view.left + view.width]
         crop = crop if view.size == self.size else resized(crop, self.size)
         return ops.flip(crop, axis=2) if view.mirrored else crop
 
@@ -57,7 +59,7 @@ class Predictor:
         columns: Columns = KEPT,
         crops_at_once: int = 20,
     ) -> None:
-        """Compile for packed images of `image` and inputs of `size` (height, width).
+        """Compile for packed regions of `image` and inputs of `size` (height, width of one region each).
 
         Args:
             views: what is asked for; every set made of their views is given too (`vision.views.held_by`).
@@ -83,7 +85,7 @@ class Predictor:
         """Predict `rows` of a pack under the view sets and every one that they hold.
 
         Args:
-            source: what `source` gave; here uint8 (N, H, W, 3).
+            source: what `source` gave; here uint8 (N, R * H, W, 3).
 
         Returns:
             float32 (len(rows), C) by view set, rows sum to 1.

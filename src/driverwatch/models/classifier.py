@@ -9,32 +9,42 @@ from keras import ops
 
 from driverwatch.backbones import BACKBONES
 from driverwatch.models.googlenet import auxiliary
+from driverwatch.models.regions import join, split
 from driverwatch.models.scaling import ChannelScaling
 from driverwatch.models.weights import build_trunk
 from driverwatch.settings import HeadSettings, ModelSettings, pixels
 
 
 class Learner(keras.Model):
-    """What gives (B, C) probabilities, or in training with auxiliary classifiers (B, 1 + A, C), its own first.
+    """What gives (B, C) probabilities, or in training with auxiliary classifiers (B, 1 + A * R, C), its own first.
 
-    Auxiliary losses are weighed into the loss (Szegedy et al. 2015, arXiv:1409.4842: 0.3 each) and counted in no metric.
+    Auxiliary losses are weighed into the loss (Szegedy et al. 2015, arXiv:1409.4842: 0.3 each) and counted in no metric. An
+    auxiliary classifier is asked about each of R regions for itself; its loss is their mean.
     """
 
     auxiliary_weight = 0.0
+    regions = 1
 
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Any:
         found, *others = ops.unstack(y_pred, axis=1) if len(y_pred.shape) == 3 else [y_pred]
         loss, one = super().compute_loss(x, y, found, sample_weight, training), keras.losses.get(self.loss)
-        return loss + sum(self.auxiliary_weight * one(y, other, sample_weight) for other in others)
+        weight = self.auxiliary_weight / self.regions
+        return loss + sum(weight * one(y, other, sample_weight) for other in others)
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         return super().compute_metrics(x, y, y_pred[:, 0] if len(y_pred.shape) == 3 else y_pred, sample_weight)
 
 
 class Classifier(Learner):
-    """uint8 or float RGB (B, h, w, 3) in 0-255 -> float32 (B, C) probabilities, rows sum to 1.
+    """uint8 or float RGB (B, R * h, w, 3) in 0-255 -> float32 (B, C) probabilities, rows sum to 1.
+
+    R regions of a photo go through one trunk, each as an image of its own, and their pooled features side by side into the
+    head. Without hidden layers that is a head per region: `top.kernel` (R * F, C) holds one kernel (F, C) after the other, and
+    the softmax of the summed logits is their product of experts (Hinton 2002), fitted jointly: a head can stay silent about
+    classes that its region does not show, which a mean of separate probabilities punishes. Normalisation that uses batch
+    statistics takes them over all regions.
 
     `train_statistics` says whether the trunk's normalisation uses batch statistics in training (and layers that learn drop
     units there, if they are made to). It is passed explicitly at each call: in Keras 3 an enclosing functional model hands
@@ -42,15 +52,22 @@ class Classifier(Learner):
     """
 
     def __init__(
-        self, scaling: ChannelScaling, trunk: keras.Model, classes: int, head: HeadSettings, taps: tuple[str, ...] = ()
+        self,
+        scaling: ChannelScaling,
+        trunk: keras.Model,
+        classes: int,
+        head: HeadSettings,
+        taps: tuple[str, ...] = (),
+        regions: int = 1,
     ) -> None:
         """Put a new head on a trunk.
 
         Args:
             taps: layers of the trunk where an auxiliary classifier hangs in training.
+            regions: R, how many are stacked in an image.
         """
         super().__init__(name="classifier")
-        self.scaling, self.trunk, self.taps = scaling, trunk, taps
+        self.scaling, self.trunk, self.taps, self.regions = scaling, trunk, taps, regions
         self.pool = _pooling(head.pooling, len(trunk.output_shape))
         penalty = keras.regularizers.L2(head.weight_decay) if head.weight_decay else None
         self.hidden: list[keras.Sequential] = [
@@ -69,20 +86,27 @@ class Classifier(Learner):
         self.tapped = tapped(trunk, trunk.input, taps) if taps else None
 
     def call(self, images: Any, training: bool = False) -> Any:
-        return self.above(self.scaling(images), self.tapped if training and self.taps else self.trunk, training)
+        tiles = split(images, self.regions)
+        return self.above(self.scaling(tiles), self.tapped if training and self.taps else self.trunk, training)
 
     def above(self, x: Any, trunk: keras.Model, training: bool) -> Any:
-        """Go on from a tensor in the trunk; `trunk` is what lies above it, with or without its taps."""
+        """Go on from a tensor (B * R, ...) in the trunk; `trunk` is what lies above it, with or without its taps."""
         x = trunk(x, training=bool(training) and self.train_statistics)
         x, *taps = x if isinstance(x, list) else [x]
-        found = self.decide(self.pool(x), training)
+        found = self.decide(join(self.pool(x), self.regions), training)
         if not taps:
             return found
         hung = [(one, tap) for one, tap in zip(self.auxiliaries[-len(taps) :], taps, strict=True) if one.trainable]
-        return ops.stack([found, *(one(tap, training=training) for one, tap in hung)], axis=1) if hung else found
+        said = [one(tap, training=training) for one, tap in hung]
+        each = [part[:, i] for part in map(self._by_region, said) for i in range(self.regions)]
+        return ops.stack([found, *each], axis=1) if each else found
+
+    def _by_region(self, rows: Any) -> Any:
+        """(B * R, C) -> (B, R, C)."""
+        return ops.reshape(rows, (-1, self.regions, rows.shape[-1]))
 
     def decide(self, pooled: Any, training: bool = False) -> Any:
-        """Pooled features (B, F) -> probabilities (B, C)."""
+        """Pooled features (B, R * F) -> probabilities (B, C)."""
         for block in self.hidden:
             pooled = block(pooled, training=training)
         return self.top(self.dropout(pooled, training=training))
@@ -125,6 +149,7 @@ def build(
     row = BACKBONES[settings.backbone]
     scaling = ChannelScaling.of(row.scaling, mean if settings.mean == "dataset" else None)
     taps = tuple(tap for tap in row.auxiliary if any(layer.name == tap for layer in trunk.layers))
-    classifier = Classifier(scaling, trunk, classes, settings.head, taps)
-    classifier(np.zeros((1, *pixels(settings.input.size), 3), np.uint8))
+    regions, (height, width) = len(settings.input.regions), pixels(settings.input.size)
+    classifier = Classifier(scaling, trunk, classes, settings.head, taps, regions)
+    classifier(np.zeros((1, regions * height, width, 3), np.uint8))
     return classifier

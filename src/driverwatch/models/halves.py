@@ -6,6 +6,7 @@ import keras
 
 from driverwatch.models.classifier import Classifier, Learner, tapped
 from driverwatch.models.cuts import single_tensor_layers
+from driverwatch.models.regions import join, split
 
 
 class Cut(NamedTuple):
@@ -26,7 +27,10 @@ def last_cut(classifier: Classifier, frozen: int) -> Cut | None:
 
 
 class Frozen(keras.Model):
-    """The lower half, in inference mode: uint8 (B, h, w, 3) -> the tensor at the cut (B, h', w', c), or pooled features (B, F)."""
+    """The lower half, in inference mode: uint8 (B, R * h, w, 3) -> the tensor at the cut, or pooled features (B, R * F).
+
+    R regions' tensors at the cut stay stacked, (B, R * h', w', c), so that there is one output for each image of a pack.
+    """
 
     def __init__(self, classifier: Classifier, cut: Cut, pool: keras.layers.Layer | None = None) -> None:
         """Take a classifier's layers up to a cut.
@@ -35,7 +39,7 @@ class Frozen(keras.Model):
             pool: stands in for the classifier's own pooling, which a cut at a layer does without.
         """
         super().__init__(name="frozen")
-        trunk = classifier.trunk
+        trunk, self.regions = classifier.trunk, classifier.regions
         self.scaling, self.pool = classifier.scaling, (pool or classifier.pool) if cut.layer is None else None
         end = trunk.output if cut.layer is None else trunk.get_layer(cut.layer).output
         self.lower = keras.Model(trunk.input, end, name="lower")  # a name of Keras' would differ from time to time
@@ -43,13 +47,14 @@ class Frozen(keras.Model):
 
     @property
     def features(self) -> tuple[int, ...]:
-        """Shape of one image's output: (h', w', c), or (F,)."""
+        """Shape of one image's output: (R * h', w', c), or (R * F,)."""
         shape = self.lower.output_shape
-        return tuple(shape if self.pool is None else self.pool.compute_output_shape(shape))[1:]
+        _, first, *rest = shape if self.pool is None else self.pool.compute_output_shape(shape)
+        return (self.regions * first, *rest)
 
     def call(self, images: Any) -> Any:
-        x = self.lower(self.scaling(images), training=False)
-        return x if self.pool is None else self.pool(x)
+        x = self.lower(self.scaling(split(images, self.regions)), training=False)
+        return join(x if self.pool is None else self.pool(x), self.regions)
 
 
 class Tail(Learner):
@@ -57,7 +62,8 @@ class Tail(Learner):
 
     def __init__(self, classifier: Classifier, cut: Cut) -> None:
         super().__init__(name="tail")
-        self.classifier, self.auxiliary_weight = classifier, classifier.auxiliary_weight
+        self.classifier, self.regions = classifier, classifier.regions
+        self.auxiliary_weight = classifier.auxiliary_weight
         self.pooled, self.upper, self.tapped = cut.layer is None, None, None
         if cut.layer is not None:
             trunk = classifier.trunk
@@ -71,4 +77,4 @@ class Tail(Learner):
         if self.pooled:
             return self.classifier.decide(x, training)
         tapping = training and self.tapped is not None
-        return self.classifier.above(x, self.tapped if tapping else self.upper, training)
+        return self.classifier.above(split(x, self.regions), self.tapped if tapping else self.upper, training)

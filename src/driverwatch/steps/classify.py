@@ -21,7 +21,8 @@ from driverwatch.steps.photo_files import overlay_files, photo_files
 from driverwatch.terminal import say
 from driverwatch.training import run as runs
 from driverwatch.typed_yaml import load
-from driverwatch.vision.overlay import overlay, write_picture
+from driverwatch.vision.mosaic import FRAME, Box, split
+from driverwatch.vision.overlay import overlay_regions, write_picture
 
 AT_ONCE = 64  # photos between two passes over a run's fold models
 AHEAD = 4  # photos decoded ahead: each may have 150 MB
@@ -81,14 +82,16 @@ def classify_drivers(request: Request, context: Context, name: str, fold: int | 
 
     who = f"fold {fold}" if fold is not None else f"mean of {len(files)} fold model{'s' * (len(files) != 1)}"
     classes = {key: context.settings.classes.get(key, "") for key in run.classes}
-    _classify(request, Judge(f"{name}, {who}", classes, partial(centre_view, field=run.settings.input), networks))
+    boxes = tuple(Box(*corners) for corners in run.regions.values()) or (FRAME,)
+    see = partial(centre_view, field=run.settings.input, boxes=boxes)
+    _classify(request, Judge(f"{name}, {who}", classes, see, networks))
 
 
 def _mean(context: Context, run: runs.Run) -> tuple[float, ...]:
     """The pack's channel means, where the run subtracts them."""
     if run.settings.mean == "weights":
         return (0.0, 0.0, 0.0)
-    pack = context.pack(run.settings.input.pack, "train", run.folds)
+    pack = context.pack(run.settings.input.key, "train", run.folds)
     run.refuse_strangers(run.folds, {**run.packs, "train": pack.digest})
     return pack.mean
 
@@ -156,7 +159,8 @@ def _draw(networks: Any, path: Path, seen: Seen, label: int, target: Path) -> st
     photo = examine(path, None).pixels  # read again: many photos at their own size may not fit into memory
     if photo is None:
         raise InputError(f"{path}: changed while it was classified; run the same command again")
-    write_picture(overlay(photo, heat, seen.box), target)
+    maps = split(heat[None], len(seen.boxes))
+    write_picture(overlay_regions(photo, maps, seen.boxes), target)
     return method
 
 

@@ -13,7 +13,7 @@ def closing(context: Context, runs: list[Run]) -> str:
     """Seconds per step and places, as text."""
     drawn = _facts([context.data / "sample.json"])
     packs = _facts(
-        sorted({context.places.pack(run.settings.input.pack) / f"{k}.json" for run in runs for k in ("train", "test")})
+        sorted({context.places.pack(run.settings.input.key) / f"{k}.json" for run in runs for k in ("train", "test")})
     )
     ensembles = _facts(sorted(context.places.submissions.glob("*.json")))
     lines = [("draw", _seconds(drawn), ""), ("pack", _seconds(packs), f"{sum(f['images'] for f in packs)} images")]

@@ -13,7 +13,9 @@ from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
 from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.errors import InputError
+from driverwatch.settings import regions_of
 from driverwatch.typed_yaml import load
+from driverwatch.vision.mosaic import Box
 
 CONFIGS = Path("configs")
 
@@ -27,8 +29,12 @@ class Context:
     places: Places
     data: Path
 
+    def regions(self, size: str) -> packs.Boxes:
+        """Where the data set's YAML has the regions of a pack. Raises `InputError` where it has none of a name."""
+        return {name: Box(*corners) for name, corners in self.settings.boxes(regions_of(size)).items()}
+
     def pack(self, size: str, kind: str, folds: str) -> Pack:
-        return packs.read(self.places.pack(size), kind, folds, size)
+        return packs.read(self.places.pack(size), kind, folds, size, self.regions(size))
 
 
 def open_context(dataset: str, data: Path | None, study: str | None = None) -> Context:

@@ -12,7 +12,7 @@ from driverwatch.data.filling import Job
 from driverwatch.data.packing import BrokenPhotosError
 from driverwatch.data.tables import read_csv
 from driverwatch.errors import InputError, counted, listed, printable
-from driverwatch.settings import SIZE, ModelSettings, pixels
+from driverwatch.settings import KEY, ModelSettings, key_of, pixels, regions_of
 from driverwatch.steps.context import CONFIGS, Context
 from driverwatch.terminal import say
 from driverwatch.typed_yaml import load
@@ -113,13 +113,19 @@ def _grouped(context: Context, train: ImageTable, skip: bool) -> tuple[ImageTabl
 def make_packs(
     context: Context, size: str | None, model: str | None, overrides: str, force: bool, skip: bool = False
 ) -> None:
-    """Pack training and test images at `size`, or at the size that `model` asks for."""
+    """Pack training and test images at `size` (with regions, `180x240-whole+head`), or as `model` asks for."""
     if size is None:
         if model is None:
             raise InputError("pack: expected SIZE=<height>x<width> or MODEL=<name>")
-        size = load(ModelSettings, CONFIGS / "models", model, overrides).input.pack
-    elif not re.fullmatch(SIZE, size) or min(pixels(size)) < 16:
-        raise InputError(f"SIZE={size}: expected <height>x<width>, 16 px or more each, like 180x240")
+        size = load(ModelSettings, CONFIGS / "models", model, overrides).input.key
+    elif not re.fullmatch(KEY, size) or min(pixels(size)) < 16:
+        raise InputError(
+            f"SIZE={size}: expected <height>x<width>, 16 px or more each, like 180x240, or with regions 180x240-whole+head"
+        )
+    size, regions = size.partition("-")[0], regions_of(size)
+    if len(set(regions)) < len(regions):
+        raise InputError(f"SIZE={size}-{'+'.join(regions)}: expected each region once")
+    size = key_of(size, regions)
     folder = context.places.pack(size)
     if (
         not context.data.is_dir()
@@ -132,6 +138,7 @@ def make_packs(
 
 def _pack_both(context: Context, size: str, force: bool, skip: bool) -> None:
     """Test images first: a photo among them must not be trained on."""
+    regions = context.regions(size)  # a wrong name ends here, before any photo is read
     tables, folder = competition.read_both(context.settings, context.data), context.places.pack(size)
     train, lost = _grouped(context, tables.train, skip)
     table = folds.read(context.places.folds, train)
@@ -139,7 +146,7 @@ def _pack_both(context: Context, size: str, force: bool, skip: bool) -> None:
     strangers: Path | None = None
     for kind, images in (("test", tables.test), ("train", train)):
         rows = tuple(tables.problems + lost)
-        job = Job(images, context.data, folder, kind, size, table.digest, skip, rows, strangers)
+        job = Job(images, context.data, folder, kind, size, table.digest, skip, rows, strangers, regions)
         if problems and not skip:  # nothing will be written, but all that is broken is said at once
             problems += packing.broken(job)
             continue

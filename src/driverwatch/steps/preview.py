@@ -9,7 +9,7 @@ from driverwatch.data import splits
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
 from driverwatch.errors import InputError
-from driverwatch.settings import ModelSettings, pixels
+from driverwatch.settings import WHOLE, ModelSettings, pixels
 from driverwatch.steps.context import Context, open_packs
 from driverwatch.steps.train import open_run, read_augmentation, refuse_fold
 from driverwatch.terminal import say
@@ -40,7 +40,7 @@ class Shown(NamedTuple):
 def preview_model(context: Context, settings: ModelSettings, name: str, fold: int) -> Path:
     """Draw what training by these settings would see, into `<build>/preview/<name>.png`."""
     policy = read_augmentation(context, settings)
-    folds, packs = open_packs(context, settings.input.pack)
+    folds, packs = open_packs(context, settings.input.key)
     classes, swap = tuple(context.settings.classes), context.settings.swap()
     shown = Shown(settings, policy, packs["train"], _training(settings, folds, packs["train"], fold), classes, swap)
     return _write(context, shown, name, fold)
@@ -81,14 +81,15 @@ def _said(shown: Shown) -> list[str]:
     names = ", ".join(name for transform in shown.policy for name in transform)
     policy = f"policy {augment.policy} ({names})" if isinstance(augment.policy, str) else f"policy {names or 'none'}"
     mixed = f"mix {augment.mix}" + (f" of {augment.mix_share:.0%}" if augment.mix != "none" else "")
-    return [policy, f"mirror {augment.mirror}; {mixed}; {field.pack} cut to {field.size}, {field.crop}"]
+    seen = f"{' above '.join(field.regions)}: " if field.regions != [WHOLE] else ""
+    return [policy, f"mirror {augment.mirror}; {mixed}; {seen}{field.pack} cut to {field.size}, {field.crop}"]
 
 
 def _sheet(shown: Shown, meanings: list[str]) -> tuple[list[str], list[Line]]:
     """Heads of the columns, and a line per class: the centre view, then what each epoch shows."""
     rows = chosen_rows(shown.pack.labels, shown.pack.drivers, shown.training)
-    size = pixels(shown.settings.input.size)
-    centres = cut_all(shown.pack.pixels[rows], "centre", size)[0]
+    field = shown.settings.input
+    centres = cut_all(shown.pack.pixels[rows], "centre", pixels(field.size), len(field.regions))[0]
     cells = [[Cell(view, [Caption(shown.who(row))]) for row, view in zip(rows, centres, strict=True)]]
     epochs = augmentation_epochs(shown.settings)[:EPOCHS]
     cells += [_epoch(shown, rows, epoch) for epoch in epochs]

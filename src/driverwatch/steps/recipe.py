@@ -46,7 +46,7 @@ def train_runs(
     """
     settings = {name: load(ModelSettings, CONFIGS / "models", run.model, run.set) for name, run in wanted.items()}
     refuse_misfits(settings, weights)
-    for size in {made.input.pack for made in settings.values()}:
+    for size in {made.input.key for made in settings.values()}:
         make_packs(context, size, None, "", False, False)
     for name, made in settings.items():
         asked = made.train.pseudo.taught if made.train.pseudo else None

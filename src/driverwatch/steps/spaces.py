@@ -28,7 +28,7 @@ def open_space(context: Context, text: str) -> Space:
     """
     trunk = _trunk(text)
     settings = _settings(trunk)
-    _, packs = open_packs(context, settings.input.pack)
+    _, packs = open_packs(context, settings.input.key)
     found = features.read(context.places.features / trunk.file, _origin(settings, trunk, packs))
     return Space(found.names, found.array, text)
 
@@ -41,7 +41,7 @@ def make_features(context: Context, text: str, weights: Path | None) -> None:
     """
     trunk = _trunk(text)
     settings = _settings(trunk)
-    _, packs = open_packs(context, settings.input.pack)
+    _, packs = open_packs(context, settings.input.key)
     origin, path = _origin(settings, trunk, packs), context.places.features / trunk.file
     origin["weights"] = digest_of(weight_files.identity(settings, weights))
     with locked(path.parent):
@@ -71,7 +71,9 @@ def _settings(trunk: Trunk) -> ModelSettings:
 
 
 def _origin(settings: ModelSettings, trunk: Trunk, packs: dict[str, Pack]) -> dict[str, str]:
-    decisive: list[Any] = [settings.model_dump(include={"backbone", "cut", "mean", "input"}), list(trunk.grid)]
+    field = settings.input.model_dump(exclude={"regions"})  # the packs' digests tell them
+    made = {**settings.model_dump(include={"backbone", "cut", "mean"}), "input": field}
+    decisive: list[Any] = [made, list(trunk.grid)]
     digests = {f"{kind}_pack": packs[kind].digest for kind in ("train", "test")}
     return {"settings": digest_of(decisive), **digests}
 
@@ -94,5 +96,6 @@ def _computed(
     pool = None if flat else GridPooling(*trunk.grid, name="grid")
     cache = TrunkCache(context.places.trunks, Frozen(classifier, Cut(None, 0), pool), "float32")
     size = pixels(settings.input.size)
-    draw = view_draw(view_set("centre", pixels(settings.input.pack), size)[0], size)
+    centre = view_set("centre", pixels(settings.input.pack), size)[0]
+    draw = view_draw(centre, size, len(settings.input.regions))
     return [cache.outputs(packs[kind], draw, f"{trunk.file}, {kind}").array for kind in ("train", "test")]

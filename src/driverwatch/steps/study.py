@@ -57,7 +57,7 @@ def run_study(context: Context, name: str, weights: Path | None) -> None:
     if unscored := [run for run, made in wanted.items() if not made.train.splits.scored]:
         raise InputError(f"{unscored[0]}: a study compares out-of-fold scores; train.splits must be folds")
     refuse_misfits(wanted, weights)
-    for size in {made.input.pack for made in wanted.values()}:
+    for size in {made.input.key for made in wanted.values()}:
         make_packs(context, size, None, "", False, False)
     for run, made in wanted.items():
         train(place, made, run, weights, None, False)

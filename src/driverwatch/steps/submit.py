@@ -54,7 +54,7 @@ def finished_runs(context: Context, names: list[str]) -> Finished:
             f"{context.places.runs}: no run is there that has finished every fold; run make train MODEL=... "
             f"DATASET={context.dataset}, or again: it goes on"
         )
-    opened = [open_packs(context, run.settings.input.pack) for run in found]
+    opened = [open_packs(context, run.settings.input.key) for run in found]
     folds, first = opened[0][0], opened[0][1]["train"]
     for run, (_, packs) in zip(found, opened, strict=True):
         run.refuse_strangers(folds.digest, {kind: pack.digest for kind, pack in packs.items()})

@@ -65,8 +65,8 @@ def _check(
     teacher = runs.load(context.places.run(plain_name(name, "train.pseudo.runs")))
     for number in range(teacher.settings.train.splits.fits(folds.count)):
         teacher.manifest(number)  # or a sentence that it is not finished
-    size = teacher.settings.input.pack
-    theirs = packs if size == settings.input.pack else open_packs(context, size)[1]
+    key = teacher.settings.input.key
+    theirs = packs if key == settings.input.key else open_packs(context, key)[1]
     teacher.refuse_strangers(folds.digest, {kind: pack.digest for kind, pack in theirs.items()})
     if list(teacher.classes) != list(context.settings.classes):
         raise InputError(

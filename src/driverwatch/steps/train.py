@@ -39,7 +39,7 @@ def train(
     """
     folder = context.places.run(name)
     weight_files.find(settings, weights)
-    folds, packs = open_packs(context, settings.input.pack)
+    folds, packs = open_packs(context, settings.input.key)
     count = splits.of(settings.train, folds).count
     refuse_fold(fold, count)
     taught = pseudo.identity(teachers(context, settings, name, folds, packs), settings.train.pseudo)
@@ -151,7 +151,7 @@ def train_one_fold(
 def open_run(context: Context, name: str) -> tuple[runs.Run, FoldTable, dict[str, Pack]]:
     """A run with the folds and packs it was begun with; others are refused."""
     run = runs.load(context.places.run(name))
-    folds, packs = open_packs(context, run.settings.input.pack)
+    folds, packs = open_packs(context, run.settings.input.key)
     run.refuse_strangers(folds.digest, {kind: pack.digest for kind, pack in packs.items()})
     return run, folds, packs
 

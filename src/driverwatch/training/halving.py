@@ -36,6 +36,7 @@ class Halving:
     def __init__(self, classifier: Classifier, run: Run, stages: list[StagePlan], trunks: Path) -> None:
         self.classifier, self.run, self.stages, self.trunks = classifier, run, stages, trunks
         self.draws = run.settings.train.cache_trunk
+        self.regions = len(run.settings.input.regions)
         self.image, self.size = pixels(run.settings.input.pack), pixels(run.settings.input.size)
 
     def half(self, stage: StagePlan) -> Half | None:
@@ -77,7 +78,11 @@ class Halving:
         """What logistic regression is fitted on: the centre view, or with `train.cache_trunk` every draw."""
         if self.draws is None:
             centre = view_set("centre", self.image, self.size)[0]
-            return [half.cache.outputs(pack, view_draw(centre, self.size), f"{self.run.name}: features, centre view")]
+            return [
+                half.cache.outputs(
+                    pack, view_draw(centre, self.size, self.regions), f"{self.run.name}: features, centre view"
+                )
+            ]
         return [self._augmented(half, pack, draw) for draw in range(self.draws)]
 
     def _augmented(self, half: Half, pack: Pack, draw: int, first: int = 0) -> Outputs:
@@ -99,6 +104,6 @@ class Halving:
         def outputs(pack: Pack, view: View) -> np.ndarray:
             label = f"{self.run.name}: frozen layers, {len(pack.names)} images, "
             label += f"{view.height}x{view.width} view at {view.top}, {view.left}"
-            return half.cache.outputs(pack, view_draw(view, self.size), label).array
+            return half.cache.outputs(pack, view_draw(view, self.size, self.regions), label).array
 
         return FeaturePredictor(half.tail, outputs, views, self.image, self.size, self.run.columns)

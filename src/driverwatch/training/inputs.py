@@ -18,7 +18,7 @@ Inputs = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 class AugmentedInputs:
-    """One epoch's augmentation: rows -> uint8 (B, h, w, 3); seeded by (run seed, epoch, first + row)."""
+    """One epoch's augmentation: rows -> uint8 (B, R * h, w, 3); seeded by (run seed, epoch, first + row)."""
 
     def __init__(
         self,
@@ -29,7 +29,7 @@ class AugmentedInputs:
         mixing: Mixing | None = None,
         first: int = 0,
     ) -> None:
-        """Augment `images`, uint8 (N, H, W, 3), the whole pack, mapped; mixed first where `mixing` (the epoch's) says so."""
+        """Augment `images`, uint8 (N, R * H, W, 3), the whole pack, mapped; mixed first where `mixing` (the epoch's) says so."""
         cv2.setNumThreads(1)
         self.images, self.settings, self.policy, self.epoch = images, settings, policy, epoch
         self.first, self.mixing = first, mixing
@@ -67,7 +67,9 @@ class Joined:
 def epoch_mixing(settings: ModelSettings, pack: Pack, rows: np.ndarray, epoch: int) -> Mixing | None:
     """An epoch's mixing of the fold's training `rows` with one another."""
     seed = (settings.train.seed, epoch)
-    return draw_mixing(settings.augment, pack.images.shape[1:3], rows, pack.labels, pack.drivers, seed)
+    (height, width), regions = pack.images.shape[1:3], len(settings.input.regions)
+    size = height // regions, width
+    return draw_mixing(settings.augment, size, rows, pack.labels, pack.drivers, seed, regions)
 
 
 def augmentation_epochs(settings: ModelSettings) -> list[int]:

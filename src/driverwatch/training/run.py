@@ -1,14 +1,14 @@
 """A run's identity: what it was begun with, and the refusal to go on with anything else. Imports no Keras."""
 
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from driverwatch.artifacts import differences, digest_of, digest_of_file, read_json
 from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.errors import InputError, listed
-from driverwatch.settings import ModelSettings, ViewSet
+from driverwatch.settings import WHOLE, ModelSettings, ViewSet
 from driverwatch.typed_yaml import parse
 from driverwatch.vision.views import Columns
 from driverwatch.writing import write_json
@@ -29,6 +29,7 @@ class Run:
     packs: dict[str, str]
     weights: dict[str, str] | None
     learned_from: dict[str, Any] | None = None  # other runs: `teachers` of pseudo-labels, `epochs` of a final fit
+    regions: dict[str, list[float]] = field(default_factory=dict)  # boxes of what it looks at; none: the whole frame
 
     @property
     def name(self) -> str:
@@ -53,7 +54,7 @@ class Run:
     def claim(self) -> dict[str, Any]:
         """What a finished fold repeats of its run, beside the settings."""
         facts = {"policy": self.policy, "classes": list(self.classes), "swap": self.swap, "pretrained": self.weights}
-        return {**self.origin, **facts, "learned_from": self.learned_from}
+        return {**self.origin, **facts, "learned_from": self.learned_from, **_told(self.regions)}
 
     @property
     def columns(self) -> Columns:
@@ -67,7 +68,7 @@ class Run:
     def identity(self) -> str:
         """Digest of all that decides the run's result; a fold's bundle repeats it."""
         made_with = [self.policy, self.classes, self.swap, self.origin, self.weights, self.learned_from]
-        return digest_of([_decisive(self.settings), *made_with])
+        return digest_of([_decisive(self.settings), *made_with, *_told(self.regions).values()])
 
     def finished(self, number: int) -> bool:
         return (self.fold(number) / "manifest.json").is_file()
@@ -137,7 +138,13 @@ def identity(
         "packs": packs,
         "weights": weights,
         "learned_from": learned_from,
+        **_told(dataset.boxes(settings.input.regions)),
     }
+
+
+def _told(regions: dict[str, list[float]]) -> dict[str, Any]:
+    """Boxes as a run records them, which is not at all where it looks at the whole frame alone."""
+    return {"regions": regions} if regions and list(regions) != [WHOLE] else {}
 
 
 def begin(folder: Path, wanted: dict[str, Any], fold: int | None, force: bool) -> None:
@@ -211,6 +218,7 @@ def load(folder: Path) -> Run:
             made["packs"],
             made["weights"],
             made.get("learned_from"),
+            made.get("regions", {}),
         )
     except (LookupError, TypeError) as error:
         raise InputError(f"{path}: lacks {error}; train anew with FORCE=1") from error

@@ -36,14 +36,17 @@ class Draw:
 
     name: str
     identity: Any
-    cutting: Callable[[np.ndarray], Inputs] = field(compare=False)  # uint8 (N, H, W, 3), mapped -> rows -> inputs
+    cutting: Callable[[np.ndarray], Inputs] = field(compare=False)  # uint8 (N, R * H, W, 3), mapped -> rows -> inputs
 
 
-def view_draw(view: View, size: tuple[int, int]) -> Draw:
-    """A test-time view for inputs of `size` (height, width). Its mirroring is the predictor's business: no label follows it."""
+def view_draw(view: View, size: tuple[int, int], regions: int = 1) -> Draw:
+    """A test-time view for inputs of `size` (height, width of each region).
+
+    Its mirroring is the predictor's business: no label follows it here.
+    """
 
     def cutting(images: np.ndarray) -> Inputs:
-        return lambda rows: (np.ascontiguousarray(cut(images[rows], view, size)), np.zeros(len(rows), bool))
+        return lambda rows: (np.ascontiguousarray(cut(images[rows], view, size, regions)), np.zeros(len(rows), bool))
 
     return Draw("view", [*view] if view.size == size else [*view, *size], cutting)
 
@@ -54,8 +57,9 @@ def augmented_draw(run: Run, epoch: int, first: int = 0) -> Draw:
     libraries = {
         name: provenance()["versions"].get(name) for name in ("albumentations", "opencv-python-headless", "numpy")
     }
+    field = settings.input.model_dump(exclude={"regions"})  # the pack's digest tells them
     augment = settings.augment.model_dump(include={"policy", "mirror"})  # nothing mixed is ever cached
-    augmentation = [settings.input.model_dump(), augment, run.policy]
+    augmentation = [field, augment, run.policy]
     decisive = [*augmentation, settings.train.seed, epoch, libraries]
     decisive += [first] if first else []
     return Draw(

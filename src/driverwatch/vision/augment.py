@@ -17,6 +17,7 @@ import numpy as np
 
 from driverwatch.errors import InputError, nearest
 from driverwatch.settings import AugmentSettings, InputSettings, pixels, transforms
+from driverwatch.vision.mosaic import join, split
 from driverwatch.yaml_files import read_yaml
 
 FOREIGN = {"Lambda", "TextImage", "OverlayElements"}  # they take code or files
@@ -109,37 +110,47 @@ def build(policy: list[dict[str, dict[str, Any]]], where: str = "policy") -> A.C
 
 
 class Augmenter:
-    """Cut, mirror and change one training image; a pure function of image and seed. One per thread."""
+    """Cut, mirror and change one training image; a pure function of image and seed. One per thread.
+
+    The regions of a mosaic are changed alike, by the same draw each: they show one moment of one camera.
+    """
 
     def __init__(self, policy: list[dict[str, dict[str, Any]]], augment: AugmentSettings, field: InputSettings):
         self.pipeline = build(policy) if policy else None
         self.mirror = augment.mirror
         self.crop = field.crop
-        self.size = pixels(field.size)
+        self.size, self.regions = pixels(field.size), len(field.regions)
 
     def __call__(self, image: np.ndarray, seed: tuple[int, ...]) -> tuple[np.ndarray, bool]:
         """Augment one image.
 
         Args:
-            image: uint8 RGB (H, W, 3), at least the input size.
+            image: uint8 RGB (R * H, W, 3), each region at least the input size.
             seed: for example (run seed, epoch, row); the same seed gives the same result.
 
         Returns:
-            uint8 (h, w, 3) and whether it was mirrored.
+            uint8 (R * h, w, 3) and whether it was mirrored.
         """
         random = np.random.default_rng(seed)
+        tiles = split(image[None], self.regions)
         if self.pipeline is not None:
-            self.pipeline.set_random_seed(int(random.integers(2**32)))
-            image = self.pipeline(image=image)["image"]
-        patch = self._patch(image, random)
+            drawn = int(random.integers(2**32))
+            tiles = np.stack([_changed(self.pipeline, tile, drawn) for tile in tiles])
+        patch = join(self._patch(tiles, random), self.regions)[0]
         mirrored = self.mirror != "none" and bool(random.random() < 0.5)
         return (cv2.flip(patch, 1) if mirrored else patch), mirrored
 
-    def _patch(self, image: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        """The random patch of the HDF5 guides (227 out of 256 there), or the centre."""
+    def _patch(self, tiles: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        """The random patch of the HDF5 guides (227 out of 256 there), or the centre: (R, H, W, 3) -> (R, h, w, 3)."""
         height, width = self.size
-        spare_y, spare_x = image.shape[0] - height, image.shape[1] - width
+        spare_y, spare_x = tiles.shape[1] - height, tiles.shape[2] - width
         y, x = spare_y // 2, spare_x // 2
         if self.crop == "random":
             y, x = int(random.integers(spare_y + 1)), int(random.integers(spare_x + 1))
-        return image[y : y + height, x : x + width]
+        return tiles[:, y : y + height, x : x + width]
+
+
+def _changed(pipeline: A.Compose, tile: np.ndarray, drawn: int) -> np.ndarray:
+    """One region, by the draw that all of an image share."""
+    pipeline.set_random_seed(drawn)
+    return np.asarray(pipeline(image=tile)["image"])

@@ -1,7 +1,9 @@
 """Training images made of two: mixed as they come from the pack, so that policy, cutting and mirroring treat them as one.
 
 mixup blends two frames (Zhang et al. 2018, arXiv:1710.09412); CutMix puts a box of one into the other (Yun et al. 2019,
-arXiv:1905.04899); splice puts the left part of one beside the right part of another of the same class.
+arXiv:1905.04899); splice puts the left part of one beside the right part of another of the same class. Where an image is a
+mosaic, its regions are mixed alike: the same share, the same box, the same column in the px of each. So every region shows as
+much of the partner as the label says, whatever part of the frame it is; a box of the frame would miss some of them.
 """
 
 from collections.abc import Callable
@@ -10,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from driverwatch.settings import AugmentSettings
+from driverwatch.vision.mosaic import join, split
 
 SEAM = (
     1 / 3,
@@ -18,7 +21,7 @@ SEAM = (
 STREAM = 1  # keeps this randomness apart from the Augmenter's, which is seeded by (run seed, epoch, row) alone
 
 Box = tuple[int, int, int, int]
-"""Top, left, bottom, right in px: what the partner covers."""
+"""Top, left, bottom, right in px of one region: what the partner covers of each."""
 
 
 @dataclass(frozen=True)
@@ -32,16 +35,18 @@ class Mixing:
     partners: np.ndarray
     shares: np.ndarray
     boxes: np.ndarray
+    regions: int = 1  # R, how many are stacked in an image
 
     def image(self, images: np.ndarray, row: int) -> np.ndarray:
-        """What training takes for image `row` of uint8 (N, H, W, 3): uint8 (H, W, 3)."""
+        """What training takes for image `row` of uint8 (N, R * H, W, 3): uint8 (R * H, W, 3)."""
         partner = int(self.partners[row])
         if partner == row:
             return np.asarray(images[row])
         if self.kind == "mixup":
             return blended(images[row], images[partner], float(self.shares[row]))
         top, left, bottom, right = map(int, self.boxes[row])
-        return pasted(images[row], images[partner], (top, left, bottom, right))
+        own, other = (split(np.asarray(images[one])[None], self.regions) for one in (row, partner))
+        return join(pasted(own, other, (top, left, bottom, right)), self.regions)[0]
 
     def targets(self, targets: np.ndarray) -> np.ndarray:
         """Label shares (N, C) of the whole pack -> those of the mixed images, float32 (N, C)."""
@@ -54,11 +59,11 @@ def blended(image: np.ndarray, other: np.ndarray, share: float) -> np.ndarray:
     return np.rint(image * np.float32(share) + other * np.float32(1 - share)).astype(np.uint8)
 
 
-def pasted(image: np.ndarray, other: np.ndarray, box: Box) -> np.ndarray:
-    """An image with a box of another at the same place, uint8 (H, W, 3)."""
+def pasted(images: np.ndarray, others: np.ndarray, box: Box) -> np.ndarray:
+    """Images with a box of others at the same place, uint8 (..., H, W, 3)."""
     top, left, bottom, right = box
-    made = np.array(image)
-    made[top:bottom, left:right] = other[top:bottom, left:right]
+    made = np.array(images)
+    made[..., top:bottom, left:right, :] = others[..., top:bottom, left:right, :]
     return made
 
 
@@ -86,22 +91,25 @@ def draw_mixing(
     labels: np.ndarray,
     drivers: np.ndarray,
     seed: tuple[int, int],
+    regions: int = 1,
 ) -> Mixing | None:
     """Draw an epoch's mixing; None where nothing is mixed.
 
     A row's draw depends on the seed, the row and which rows there are, never on their order or on who asks first.
 
     Args:
-        size: height and width of the pack's images.
+        size: height and width of one region of the pack's images.
         rows: the fold's training rows, among which all partners are found.
         labels: int (N,), of the whole pack.
         drivers: (N,), of the whole pack.
         seed: (run seed, epoch).
+        regions: how many are stacked in an image.
     """
     if augment.mix == "none":
         return None
     count, rows = len(labels), np.unique(rows)
-    made = Mixing(augment.mix, np.arange(count), np.ones(count, np.float32), np.zeros((count, 4), np.int32))
+    unmixed = np.arange(count), np.ones(count, np.float32), np.zeros((count, 4), np.int32)
+    made = Mixing(augment.mix, *unmixed, regions)
     pool = _same_class(rows, labels, drivers) if augment.mix == "splice" else lambda row: rows
     for row in map(int, rows):
         random = np.random.default_rng((*seed, row, STREAM))

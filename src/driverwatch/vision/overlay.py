@@ -1,24 +1,15 @@
 """Heat maps drawn over the photos that they explain."""
 
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from driverwatch.errors import InputError
+from driverwatch.vision.mosaic import Box
 from driverwatch.writing import replacing
 
 STRENGTH = 0.5  # share of the colour in the blend
-
-
-class Box(NamedTuple):
-    """A rectangle in a photo, as shares (0..1) of its height and width."""
-
-    top: float
-    left: float
-    bottom: float
-    right: float
 
 
 def normalized(heat: np.ndarray) -> np.ndarray:
@@ -40,20 +31,43 @@ def overlay(photo: np.ndarray, heat: np.ndarray, box: Box) -> np.ndarray:
     Returns:
         uint8 RGB (H, W, 3).
     """
-    rows, columns = _inside(box.top, box.bottom, photo.shape[0]), _inside(box.left, box.right, photo.shape[1])
-    part = cv2.cvtColor(np.ascontiguousarray(photo[rows, columns]), cv2.COLOR_RGB2GRAY)
-    stretched = cv2.resize(normalized(heat), part.shape[::-1], interpolation=cv2.INTER_CUBIC)
-    levels = np.round(np.clip(stretched, 0, 1) * 255).astype(np.uint8)
-    colours = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB)
-    made = photo.copy()
-    made[rows, columns] = cv2.addWeighted(cv2.cvtColor(part, cv2.COLOR_GRAY2RGB), 1 - STRENGTH, colours, STRENGTH, 0)
+    made, inside = photo.copy(), box.slices(*photo.shape[:2])
+    made[inside] = _coloured(photo[inside], _stretched(normalized(heat), photo[inside]))
     return made
 
 
-def _inside(start: float, end: float, length: int) -> slice:
-    """Shares of an axis in px, at least one px."""
-    first = min(round(start * length), length - 1)
-    return slice(first, max(round(end * length), first + 1))
+def overlay_regions(photo: np.ndarray, maps: np.ndarray, boxes: tuple[Box, ...]) -> np.ndarray:
+    """The same of several regions: their maps added where they overlap, the photo left as it is where none lies.
+
+    Each map is divided by its region's share of the photo first. A class-activation map so becomes logit per area: what the
+    colours say of a spot does not depend on how many px its region gave it.
+
+    Args:
+        maps: (R, h, w), as `overlay` takes one.
+    """
+    if len(boxes) == 1:
+        return overlay(photo, maps[0], boxes[0])
+    total, seen = np.zeros(photo.shape[:2], np.float32), np.zeros(photo.shape[:2], bool)
+    for heat, box in zip(maps, boxes, strict=True):
+        inside = box.slices(*photo.shape[:2])
+        area = (box.bottom - box.top) * (box.right - box.left)
+        total[inside] += _stretched(np.asarray(heat, np.float32), total[inside]) / area
+        seen[inside] = True
+    total[~seen] = total[seen].min()
+    return np.where(seen[..., None], _coloured(photo, normalized(total)), photo)
+
+
+def _stretched(heat: np.ndarray, over: np.ndarray) -> np.ndarray:
+    """A map at the height and width of `over`."""
+    return np.asarray(cv2.resize(heat, over.shape[1::-1], interpolation=cv2.INTER_CUBIC))
+
+
+def _coloured(photo: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """A map in 0..1 (H, W) blended over a photo, uint8 (H, W, 3), that is made grey."""
+    levels = np.round(np.clip(heat, 0, 1) * 255).astype(np.uint8)
+    colours = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB)
+    grey = cv2.cvtColor(cv2.cvtColor(np.ascontiguousarray(photo), cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    return np.asarray(cv2.addWeighted(grey, 1 - STRENGTH, colours, STRENGTH, 0))
 
 
 def write_picture(picture: np.ndarray, path: Path) -> None:

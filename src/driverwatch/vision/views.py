@@ -21,13 +21,14 @@ import numpy as np
 
 from driverwatch.errors import InputError
 from driverwatch.settings import VIEW_SETS, ViewSet
+from driverwatch.vision.mosaic import join, split
 
 CLOSER = 0.875  # 224 out of 256, the ratio of the published centre crops: the side of `multi_scale`'s smaller crop
 EXAMPLE = (80, 120), (64, 96)  # an image and an input in which no two crops coincide
 
 
 class View(NamedTuple):
-    """One crop in px of the image, and whether it is mirrored; where its size is not the network's it is resized to that."""
+    """One crop in px of each region, and whether it is mirrored; where its size is not the network's it is resized to that."""
 
     top: int
     left: int
@@ -120,11 +121,14 @@ def unique(names: Sequence[ViewSet], image: tuple[int, int], size: tuple[int, in
     return list(dict.fromkeys(view for name in names for view in view_set(name, image, size)))
 
 
-def cut(images: np.ndarray, view: View, size: tuple[int, int]) -> np.ndarray:
-    """uint8 (B, H, W, 3) -> (B, h, w, 3) of `size` (height, width); a view of the same memory unless it is resized."""
-    crop = images[:, view.top : view.top + view.height, view.left : view.left + view.width]
+def cut(images: np.ndarray, view: View, size: tuple[int, int], regions: int = 1) -> np.ndarray:
+    """uint8 (B, R * H, W, 3) -> (B, R * h, w, 3), each region of `size` (height, width).
+
+    Of one region a view of the same memory, unless it is resized.
+    """
+    crop = split(images, regions)[:, view.top : view.top + view.height, view.left : view.left + view.width]
     crop = crop if view.size == size else resized(crop, size)
-    return crop[:, :, ::-1] if view.mirrored else crop
+    return join(crop[:, :, ::-1] if view.mirrored else crop, regions)
 
 
 def resized(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -135,9 +139,10 @@ def resized(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.rint(made).astype(images.dtype)
 
 
-def cut_all(images: np.ndarray, name: ViewSet, size: tuple[int, int]) -> np.ndarray:
-    """uint8 (B, H, W, 3) -> (V, B, h, w, 3), in the order above."""
-    return np.stack([cut(images, view, size) for view in view_set(name, images.shape[1:3], size)])
+def cut_all(images: np.ndarray, name: ViewSet, size: tuple[int, int], regions: int = 1) -> np.ndarray:
+    """uint8 (B, R * H, W, 3) -> (V, B, R * h, w, 3), in the order above."""
+    one = images.shape[1] // regions, images.shape[2]
+    return np.stack([cut(images, view, size, regions) for view in view_set(name, one, size)])
 
 
 def resampling(length: int, to: int) -> np.ndarray:
