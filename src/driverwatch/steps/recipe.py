@@ -13,7 +13,7 @@ from driverwatch.steps.prepare import make_packs
 from driverwatch.steps.spaces import make_features
 from driverwatch.steps.submit import make_ensemble, members_of
 from driverwatch.steps.teach import identity, teach
-from driverwatch.steps.train import train
+from driverwatch.steps.train import read_augmentation, train
 from driverwatch.terminal import say
 from driverwatch.typed_yaml import load
 
@@ -46,6 +46,9 @@ def train_runs(
     """
     settings = {name: load(ModelSettings, CONFIGS / "models", run.model, run.set) for name, run in wanted.items()}
     refuse_misfits(settings, weights)
+    refuse_disorder(settings, taught)
+    for made in settings.values():
+        read_augmentation(context, made)
     for size in {made.input.pack for made in settings.values()}:
         make_packs(context, size, None, "", False, False)
     for name, made in settings.items():
@@ -64,7 +67,30 @@ def _is_there(context: Context, name: str, made: EnsembleSettings) -> bool:
     kept, chain = read_json(path), made.model_dump(include=set(ChainSettings.model_fields))
     views = None if made.views == "auto" else made.views
     members, folds, _, settings = members_of(context, made.runs, name, views, chain)
-    return bool(kept.get("identity") == identity(members, folds) and kept.get("chain") == settings.model_dump())
+    return bool(kept.get("identity") == identity(members, folds, settings))
+
+
+def refuse_disorder(wanted: dict[str, ModelSettings], taught: dict[str, EnsembleSettings]) -> None:
+    """Find runs that would learn from a run of the recipe that is trained after them, or that nobody can be taught by.
+
+    Raises:
+        InputError: the first one, by name.
+    """
+    before: list[str] = []
+    for name, made in wanted.items():
+        asked = made.train.pseudo
+        if asked is not None:
+            teachers = taught[asked.taught].runs if asked.taught in taught else asked.runs
+            if late := [teacher for teacher in teachers if teacher in wanted and teacher not in before]:
+                raise InputError(
+                    f"{name}: learns from {', '.join(late)}, which the recipe trains later; put {name} below"
+                )
+        before.append(name)
+    for name, side in taught.items():
+        if unscored := [run for run in side.runs if not wanted[run].train.splits.scored]:
+            raise InputError(
+                f"taught.{name}: {', '.join(unscored)} is not trained on folds, so no fold can be taught by it"
+            )
 
 
 def refuse_misfits(wanted: dict[str, ModelSettings], weights: Path | None) -> None:
