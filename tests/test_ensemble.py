@@ -1,5 +1,6 @@
 """Members of an ensemble: read from prediction files, joined by image name, complete or refused."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,15 +9,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from finished import World, world
 
 from driverwatch.blend import ensemble as blending
-from driverwatch.blend.blends import BLENDS
+from driverwatch.blend.blends import BLENDS, Mean
 from driverwatch.data.folds import FoldTable
 from driverwatch.errors import InputError
 from driverwatch.inference import predictions
 from driverwatch.inference.predictions import Predictions
-from driverwatch.settings import TrainSettings
+from driverwatch.settings import ChainSettings, SplitSettings, TrainSettings
+from driverwatch.steps import chains
+from driverwatch.steps.submit import make_ensemble
 
+__all__ = ["world"]
 TRAIN = np.array([f"img_{i}.jpg" for i in range(8)], object)
 DRIVERS = np.array(list("aabbccdd"), object)
 FOLDS = FoldTable(pd.DataFrame({"driver": list("abcd"), "fold": [0, 1, 0, 1], "images": 2, "x": 1, "y": 1}))
@@ -44,9 +49,9 @@ def member(tmp_path: Path) -> Callable[..., Any]:
                 predictions.write(made(names, seed + fold), folder / f"fold{fold}" / f"{kind}-centre.h5")
         run: Any = SimpleNamespace(
             classes=("x", "y"),
-            settings=SimpleNamespace(train=TrainSettings()),
             fold=lambda k: folder / f"fold{k}",
             predicted=lambda k, views: {"weights": "w", "views": views},
+            settings=SimpleNamespace(train=TrainSettings()),
         )
         pack: Any = SimpleNamespace(left_out=SimpleNamespace(names=list(lacks)))
         return blending.Member(run, pack, "centre")
@@ -101,3 +106,103 @@ def test_incomplete_predictions_are_refused(
     predictions.write(made(names, 0), tmp_path / "one" / "fold0" / "test-centre.h5")
     with pytest.raises(InputError, match=said):
         blending.unseen_rows([one], TEST, [[0]])
+
+
+def of_splits(*kinds: SplitSettings) -> list[Any]:
+    runs = [SimpleNamespace(settings=SimpleNamespace(train=TrainSettings(splits=kind))) for kind in kinds]
+    return [blending.Member(run, None, "centre") for run in runs]  # type: ignore[arg-type]
+
+
+ON_FOLDS, TWICE, DRAWN = SplitSettings(), SplitSettings(kind="all", count=2), SplitSettings(kind="subsets", count=4)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "only", "expected"),
+    [
+        ([ON_FOLDS, ON_FOLDS], None, [[[0], [0]], [[1], [1]], [[2], [2]]]),
+        ([ON_FOLDS, TWICE], None, [[[0], [0, 1]], [[1], [0, 1]], [[2], [0, 1]]]),
+        ([TWICE, DRAWN], None, [[[0, 1], [0, 1, 2, 3]]]),
+        ([ON_FOLDS, TWICE], 1, [[[1], [1]]]),
+    ],
+)
+def test_runs_without_folds_take_part_in_every_fold_with_all_they_have(
+    kinds: list[SplitSettings], only: int | None, expected: list
+) -> None:
+    assert blending.fits_of(of_splits(*kinds), 3, only) == expected
+
+
+def test_a_run_without_folds_counts_as_one_more_member(member: Callable[..., Any]) -> None:
+    """By hand: two runs are blended as fitted, and the third joins as a third, the blend counting for two."""
+    members = [member("one", 0), member("two", 10), member("plain", 20)]
+    rows = [blending.unseen_rows(members, TEST, [[fold], [fold], [0, 1]]) for fold in range(2)]
+    weighted = Mean(np.array([0.25, 0.75]))
+    found = blending.by_fold(rows, [weighted], 2)
+    for fold in range(2):
+        for image, row in zip(rows[0].names, found[fold], strict=True):
+            blend = 0.25 * value(image, fold) + 0.75 * value(image, 10 + fold)
+            plain = (value(image, 20) + value(image, 21)) / 2
+            assert row[0] == pytest.approx((2 * blend + plain) / 3, abs=1e-6)
+    alone = blending.by_fold([blending.unseen_rows(members[2:], TEST, [[0, 1]])], [], 0)
+    assert alone[0, :, 0] == pytest.approx([(value(image, 20) + value(image, 21)) / 2 for image in TEST], abs=1e-6)
+
+
+def submitted(world: World, names: list[str], **changes: object) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """A submission by image name, and its manifest."""
+    make_ensemble(world.context, names, "x", "five_crop", None, changes)
+    path = world.context.places.submission("x")
+    return pd.read_csv(path, index_col="img").sort_index(), json.loads(path.with_suffix(".json").read_text())
+
+
+def test_unscored_runs_join_a_scored_ensemble(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, seed, splits in (("whole", 90, {"kind": "all", "count": 2}), ("one", 0, "folds"), ("two", 50, "folds")):
+        world.run(name, seed, splits=splits)
+    both, made = submitted(world, ["whole", "one", "two"])
+    said = capsys.readouterr().out
+    assert made["not_scored"] == {"whole": "trained on all drivers"}
+    assert list(made["runs"]) == ["one", "two", "whole"]
+    assert made["fold_models"] == {"one": [0, 1, 2], "two": [0, 1, 2], "whole": [0, 1]}
+    assert f"log loss {made['out_of_fold_log_loss']:.4f}, without whole (trained on all drivers)" in said
+    scored, alone = submitted(world, ["one", "two"])
+    assert alone["out_of_fold_log_loss"] == made["out_of_fold_log_loss"]
+    assert "not_scored" not in alone
+    assert "without whole" not in capsys.readouterr().out
+    whole, unscored = submitted(world, ["whole"])
+    assert unscored["out_of_fold"] == "no out-of-fold score: trained on all drivers"
+    assert not {"out_of_fold_log_loss", "hope", "selected_on"} & set(unscored)
+    assert "no out-of-fold score: trained on all drivers, checked" in capsys.readouterr().out
+    assert np.allclose(both, (2 * scored + whole) / 3, atol=1e-6)
+
+
+def test_nothing_is_fitted_to_unscored_runs_alone(world: World) -> None:
+    world.run("whole", 90, splits="all")
+    world.run("one", 0)
+    for changes in ({"blend": "geometric"}, {"calibrate": "bias"}, {"clip": "fitted"}, {"balance": "tiny"}):
+        with pytest.raises(InputError, match="none of its runs was trained on folds"):
+            submitted(world, ["whole"], **changes)
+    assert not world.context.places.submission("x").exists()
+    assert submitted(world, ["whole"], clip=0.01)[0].to_numpy().min() >= 0.01
+    assert list(submitted(world, ["whole", "one"], blend="geometric")[1]["chain"]["steps"]) == ["geometric"]
+    assert chains.unfitted(ChainSettings(clip=0.01)).level == 0.01
+
+
+def test_runs_named_in_another_order_are_the_same_submission(world: World) -> None:
+    for name, seed, splits in (("whole", 90, "all"), ("one", 0, "folds"), ("two", 50, "folds")):
+        world.run(name, seed, 1.0 + seed / 50, splits=splits)
+    for changes in ({}, {"blend": "weighted"}, {"blend": "geometric", "calibrate": "temperature"}):
+        first, second = (
+            submitted(world, names, **changes)[0] for names in (["whole", "one", "two"], ["two", "whole", "one"])
+        )
+        assert np.allclose(first, second, atol=1e-4)
+    with pytest.raises(InputError, match="one is named twice"):
+        submitted(world, ["one", "whole", "one"])
+
+
+def test_one_fold_asks_that_fit_of_every_run(world: World) -> None:
+    world.run("one", 0)
+    world.run("whole", 90, splits={"kind": "all", "count": 2})
+    make_ensemble(world.context, ["one", "whole"], "x", "five_crop", 1)
+    made = json.loads(world.context.places.submission("x").with_suffix(".json").read_text())
+    assert made["fold_models"] == {"one": [1], "whole": [1]}
+    assert "out_of_fold_log_loss" not in made
+    with pytest.raises(InputError, match="FOLD=2: expected 0 to 1"):
+        make_ensemble(world.context, ["one", "whole"], "y", "five_crop", 2)

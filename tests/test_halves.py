@@ -323,7 +323,7 @@ def test_a_student_on_cached_outputs_ends_as_one_on_images(
 ) -> None:
     """Of labelled and of test images alike."""
     shares = np.random.default_rng(0).dirichlet([1.0] * CLASSES, 4).astype(np.float32)
-    rows = Rows(ROWS.training, ROWS.held_out, Lesson(np.array([0, 3, 4, 8]), shares, 0.6, 9))
+    rows = Rows(ROWS.training, ROWS.held_out, Lesson(48 + np.array([0, 3, 4, 8]), shares, 0.6, 9, 9))
     settings = {"stages": [{"freeze_until": "stage2"}], "epochs": 2, "pseudo": {"runs": ["teacher"]}}
     plain = train(pretrained("plain", augment={"mirror": "swap"}, **settings), packs, rows=rows)
     cached = pretrained("cached", augment={"mirror": "swap"}, **settings, cache_trunk=2, cache_dtype="float32")

@@ -1,4 +1,4 @@
-"""Pseudo-labels: which test images are taken, by whom they are named, and that no fold's held-out drivers leak."""
+"""Pseudo-labels: which images are taken, by whom they are named, and that no fold's held-out drivers leak."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from driverwatch.inference.paths import prediction_path
 from driverwatch.inference.predictions import Predictions
 from driverwatch.settings import ModelSettings, PseudoSettings
 from driverwatch.training import pseudo
-from driverwatch.training.pseudo import lesson, select
+from driverwatch.training.pseudo import Lesson, RunTeacher, TaughtTeacher, Unlabelled, select, views_of
 from driverwatch.training.rows import Rows
 from driverwatch.training.run import Run
 from driverwatch.typed_yaml import parse
@@ -23,6 +23,7 @@ from driverwatch.writing import write_json
 
 CLASSES, FOLDS = tuple("abc"), 3
 NAMES = np.array([f"test{i:02d}.jpg" for i in range(12)])
+TRAIN = np.array([f"train{i:02d}.jpg" for i in range(9)])  # three images for each fold to hold out, in turn
 
 
 def settings_of(**train: object) -> ModelSettings:
@@ -38,12 +39,29 @@ def shares(seed: int, count: int = len(NAMES)) -> np.ndarray:
     return np.random.default_rng(seed).dirichlet([0.4] * 3, count).astype(np.float32)
 
 
-def tell(run: Run, number: int, rows: np.ndarray, names: np.ndarray = NAMES, views: str = "five_crop") -> None:
-    """Leave what a finished fold leaves: a manifest and predictions of the test images."""
+def there(number: int, test: np.ndarray = NAMES, train: np.ndarray = TRAIN) -> Unlabelled:
+    """The images without labels of fit `number`; every third training image is held out by it."""
+    return Unlabelled(test, train, np.flatnonzero([int(name[5:7]) % FOLDS == number for name in train]))
+
+
+def tell(
+    run: Run,
+    number: int,
+    rows: np.ndarray,
+    names: np.ndarray = NAMES,
+    views: str = "five_crop",
+    held_out: np.ndarray | None = None,
+) -> None:
+    """Leave what a finished fold leaves: a manifest, and predictions of the test images and of held-out ones."""
     content = {"settings": run.settings.model_dump(), **run.claim, "weights": f"w{number}"}
     write_json(run.fold(number) / "manifest.json", content)
     made = Predictions(names, rows, run.predicted(number, views))
     predictions.write(made, prediction_path(run.fold(number), "test", views))
+    mine = TRAIN[there(number).held_out] if number < FOLDS else TRAIN[:0]
+    told = shares(200 + number, len(mine)) if held_out is None else held_out
+    predictions.write(
+        Predictions(mine, told, run.predicted(number, views)), prediction_path(run.fold(number), "held_out", views)
+    )
 
 
 def teacher_of(tmp_path: Path, name: str = "teacher", seed: int = 0, **train: object) -> Run:
@@ -56,12 +74,24 @@ def teacher_of(tmp_path: Path, name: str = "teacher", seed: int = 0, **train: ob
 def student_of(tmp_path: Path, teachers: list[Run], splits: str = "folds", **asked: object) -> Run:
     run = run_of(tmp_path / "student", splits=splits, pseudo={"runs": [t.name for t in teachers], **asked})
     assert run.settings.train.pseudo
-    return replace(run, learned_from={"teachers": pseudo.identity(teachers, run.settings.train.pseudo, FOLDS)})
+    found = pseudo.identity(heard(teachers, run), run.settings.train.pseudo)
+    return replace(run, learned_from={"teachers": found})
 
 
-def rows_of(made: pseudo.Lesson | None) -> dict[str, list[float]]:
+def heard(teachers: list[Run], student: Run) -> list[RunTeacher]:
+    assert student.settings.train.pseudo
+    return [RunTeacher(run, views_of(run, student.settings.train.pseudo), FOLDS) for run in teachers]
+
+
+def lesson(student: Run, number: int, teachers: list[Run], names: np.ndarray, labelled: int) -> Lesson | None:
+    return pseudo.lesson(student, number, heard(teachers, student), there(number, names), labelled)
+
+
+def rows_of(made: Lesson | None) -> dict[str, list[float]]:
+    """Targets by name: test images are numbered on from the training pack's end."""
     assert made is not None
-    return {str(NAMES[row]): target.tolist() for row, target in zip(made.rows, made.targets, strict=True)}
+    joined = np.concatenate([TRAIN, NAMES])
+    return {str(joined[row]): target.tolist() for row, target in zip(made.rows, made.targets, strict=True)}
 
 
 def test_a_fold_is_taught_by_its_teachers_same_fold_alone(tmp_path: Path) -> None:
@@ -122,6 +152,7 @@ def test_a_fold_without_teacher_predictions_is_one_sentence(tmp_path: Path) -> N
     prediction_path(teacher.fold(1), "test", "five_crop").unlink()
     with pytest.raises(InputError, match=r"fold1/test-five_crop.h5: no such predictions; run make predict"):
         student_of(tmp_path, [teacher])
+    assert student_of(tmp_path, [teacher], images="held_out").learned_from  # asks for no test images
     (teacher.fold(1) / "manifest.json").unlink()
     with pytest.raises(InputError, match="fold 1 is not finished"):
         student_of(tmp_path, [teacher])
@@ -140,7 +171,7 @@ def test_other_test_images_are_refused(tmp_path: Path) -> None:
         (
             {"threshold": 1.0},
             50,
-            "no test image reaches train.pseudo.threshold 1, the surest has 0.*; lower the threshold",
+            "no image reaches train.pseudo.threshold 1, the surest has 0.*; lower the threshold",
         ),
         ({"ratio": 0.01}, 50, "ratio 0.01 of 50 labelled images allows none; raise the ratio"),
         ({"balance": True}, 2, "of 2 labelled images, shared among 3 classes, allows none"),
@@ -156,13 +187,13 @@ def test_a_competition_without_test_images_is_one_sentence(tmp_path: Path) -> No
     teacher = run_of(tmp_path / "teacher")
     for number in range(FOLDS):
         tell(teacher, number, shares(0, 0), NAMES[:0])
-    with pytest.raises(InputError, match="there is no test image to learn from"):
+    with pytest.raises(InputError, match="there is no image without a label to learn from"):
         lesson(student_of(tmp_path, [teacher]), 0, [teacher], NAMES[:0], 5)
 
 
 def test_no_pseudo_labels_no_lesson(tmp_path: Path) -> None:
-    assert lesson(run_of(tmp_path / "run"), 0, [], NAMES, 5) is None
-    assert pseudo.identity([], None, FOLDS) == {}
+    assert pseudo.lesson(run_of(tmp_path / "run"), 0, [], there(0), 5) is None
+    assert pseudo.identity([], None) == {}
 
 
 def test_a_students_score_flatters_where_its_teachers_epoch_was_selected(tmp_path: Path) -> None:
@@ -211,12 +242,127 @@ def test_the_most_confident_are_taken_whatever_the_order(
 
 
 def test_rows_and_targets_of_test_images_follow_the_labelled_ones() -> None:
-    taught = pseudo.Lesson(np.array([1, 3]), np.array([[0.2, 0.8], [1, 0]], np.float32), 0.9, 5)
+    """Held-out images keep their row of the training pack, test images are numbered on from its end."""
+    labels = np.array([1, 0, 1])
+    taught = Lesson(np.array([1, 4, 6]), np.array([[0.4, 0.6], [0.2, 0.8], [1, 0]], np.float32), 0.9, 6, 5)
     rows = Rows(np.array([0, 2]), np.array([1]), taught)
-    targets = rows.targets(np.array([1, 0, 1]), 2)
-    assert rows.shown(3).tolist() == [0, 2, 4, 6]
-    assert np.allclose(targets[rows.shown(3)], [[0, 1], [0, 1], [0.2, 0.8], [1, 0]])
+    targets = rows.targets(labels, 2)
+    assert rows.shown().tolist() == [0, 2, 1, 4, 6]
+    assert np.allclose(targets[rows.shown()], [[0, 1], [0, 1], [0.4, 0.6], [0.2, 0.8], [1, 0]])
     assert len(targets) == 3 + 5
+    assert np.flatnonzero(rows.guessed(3)).tolist() == [1, 4, 6]
+    assert np.array_equal(rows.targets(np.array([1, 1, 1]), 2), targets)  # whatever the held-out label is
     alone = Rows(np.array([0, 2]), np.array([1]))
-    assert alone.shown(3).tolist() == [0, 2]
-    assert alone.targets(np.array([1, 0, 1]), 2).tolist() == [[0, 1], [1, 0], [0, 1]]
+    assert alone.shown().tolist() == [0, 2]
+    assert alone.targets(labels, 2).tolist() == [[0, 1], [0, 0], [0, 1]]
+    assert not alone.guessed(3).any()
+
+
+def test_a_labelled_image_cannot_be_guessed(tmp_path: Path) -> None:
+    taught = Lesson(np.array([2, 4]), np.full((2, 2), 0.5, np.float32), 0.5, 2, 2)
+    drivers = np.array(["a", "b", "c"])
+    with pytest.raises(ValueError, match="a labelled image cannot have a pseudo-label"):
+        Rows(np.array([0, 2]), np.array([1]), taught).refuse_shared(drivers, run_of(tmp_path), 0)
+    Rows(np.array([0, 1]), np.array([2]), taught).refuse_shared(drivers, run_of(tmp_path), 0)
+
+
+def test_held_out_images_are_learnt_from_as_test_images_are(tmp_path: Path) -> None:
+    teacher = teacher_of(tmp_path)
+    held = there(1).held_out
+    both = rows_of(lesson(student_of(tmp_path, [teacher], images="both"), 1, [teacher], NAMES, 50))
+    assert set(both) == {*TRAIN[held], *NAMES}
+    own = rows_of(lesson(student_of(tmp_path, [teacher], images="held_out"), 1, [teacher], NAMES, 50))
+    assert own == {name: both[name] for name in TRAIN[held]}
+    assert np.allclose([own[name] for name in TRAIN[held]], shares(201, 3), atol=1e-6)
+    test = rows_of(lesson(student_of(tmp_path, [teacher]), 1, [teacher], NAMES, 50))
+    assert test == {name: both[name] for name in NAMES}
+
+
+def test_the_surest_of_both_kinds_share_one_ratio_whatever_their_order(tmp_path: Path) -> None:
+    """Rows come out ascending, each with its own targets, though the packs are turned round."""
+    teacher = teacher_of(tmp_path)
+    certain = np.array([[0.99, 0.01, 0], [0.2, 0.4, 0.4], [0, 0, 1]], np.float32)
+    tell(teacher, 0, shares(0), held_out=certain)
+    student = student_of(tmp_path, [teacher], images="both", ratio=0.5)
+    taken = rows_of(lesson(student, 0, [teacher], NAMES, 10))
+    mine = TRAIN[there(0).held_out]
+    offered = dict(zip([*mine, *NAMES], [*certain.max(axis=1), *shares(0).max(axis=1)], strict=True))
+    assert len(taken) == 5
+    assert set(taken) == set(sorted(offered, key=lambda name: -offered[name])[:5])
+    assert {mine[0], mine[2]} <= set(taken)
+    turned = there(0, NAMES[::-1], TRAIN[::-1])
+    again = pseudo.lesson(student, 0, heard([teacher], student), turned, 10)
+    assert again is not None
+    assert (np.diff(again.rows) > 0).all()
+    joined = np.concatenate([TRAIN[::-1], NAMES[::-1]])
+    assert dict(zip(joined[again.rows].tolist(), again.targets.tolist(), strict=True)) == taken
+
+
+def test_a_name_in_both_packs_is_two_images(tmp_path: Path) -> None:
+    """A test photo called as a held-out one keeps what was said of itself."""
+    teacher, mine = teacher_of(tmp_path), TRAIN[there(0).held_out]
+    named = np.array([*mine, *NAMES[3:]])
+    tell(teacher, 0, shares(0), named)
+    student = student_of(tmp_path, [teacher], images="both")
+    made = pseudo.lesson(student, 0, heard([teacher], student), there(0, named), 50)
+    assert made is not None
+    assert made.rows.tolist() == [*there(0).held_out, *range(len(TRAIN), len(TRAIN) + 12)]
+    assert np.allclose(made.targets, [*shares(200, 3), *shares(0)], atol=1e-6)
+
+
+def test_held_out_predictions_that_changed_or_are_of_others_are_refused(tmp_path: Path) -> None:
+    teacher = teacher_of(tmp_path)
+    student, unaware = (student_of(tmp_path, [teacher], images=images) for images in ("held_out", "test"))
+    tell(teacher, 2, shares(2), held_out=shares(5, 3))
+    assert lesson(unaware, 2, [teacher], NAMES, 50)
+    with pytest.raises(InputError, match=r"fold2/held_out-five_crop.h5: is not what student was begun with"):
+        lesson(student, 2, [teacher], NAMES, 50)
+    with pytest.raises(InputError, match="images missing"):
+        pseudo.lesson(student, 0, heard([teacher], student), there(1), 50)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"runs": ["t"], "taught": "x"}, "either runs or taught"),
+        ({}, "either runs or taught"),
+        ({"runs": ["t", "t"]}, "each teacher once"),
+        ({"runs": ["t"], "images": "all"}, "images"),
+    ],
+)
+def test_who_teaches_is_named_once(content: dict, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        parse(PseudoSettings, content, "test")
+
+
+@pytest.mark.parametrize("images", ["held_out", "both"])
+def test_who_leaves_nobody_out_has_no_held_out_images(images: str) -> None:
+    with pytest.raises(InputError, match=r"holds nobody out; pseudo.images must be test"):
+        settings_of(splits="all", pseudo={"runs": ["t"], "images": images})
+
+
+def taught_of(folder: Path, fits: int = FOLDS) -> TaughtTeacher:
+    """What `make teach` leaves for students, without its manifest."""
+    made = TaughtTeacher(folder / "taught", "folds", "weights and chain", fits, {"selected_on": False})
+    for number in range(fits):
+        for kind, names in (("test", NAMES), ("held_out", TRAIN[there(number).held_out])):
+            predictions.write(
+                Predictions(names, shares(number, len(names)), made.origin(number)), made.path(number, kind)
+            )
+    return made
+
+
+def test_a_taught_students_fold_reads_its_own_folds_file(tmp_path: Path) -> None:
+    """A file of another fold, which knows this fold's labels, is refused in its place."""
+    teacher = taught_of(tmp_path)
+    run = run_of(tmp_path / "student", pseudo={"taught": "taught", "images": "both"})
+    found = pseudo.identity([teacher], run.settings.train.pseudo)
+    student = replace(run, learned_from={"teachers": found})
+    made = pseudo.lesson(student, 1, [teacher], there(1), 50)
+    assert np.allclose([rows_of(made)[name] for name in NAMES], shares(1), atol=1e-6)
+    teacher.path(1, "test").write_bytes(teacher.path(0, "test").read_bytes())
+    with pytest.raises(InputError, match=r"fold1-test.h5: made from other fold than today's.*make teach NAME=taught"):
+        pseudo.lesson(student, 1, [teacher], there(1), 50)
+    teacher.path(2, "held_out").unlink()
+    with pytest.raises(InputError, match=r"fold2-held_out.h5: no such.*make teach NAME=taught"):
+        pseudo.identity([teacher], run.settings.train.pseudo)

@@ -25,7 +25,8 @@ from driverwatch.typed_yaml import parse
 
 pytestmark = pytest.mark.keras
 TEST = 9
-TAUGHT = Lesson(np.array([1, 4, 5, 8]), np.random.default_rng(0).dirichlet([1.0] * 4, 4).astype(np.float32), 0.6, TEST)
+SAID = np.random.default_rng(0).dirichlet([1.0] * 4, 4).astype(np.float32)
+TAUGHT = Lesson(COUNT + np.array([1, 4, 5, 8]), SAID, 0.6, TEST, TEST)
 STUDENT = Rows(ROWS.training, ROWS.held_out, TAUGHT)
 
 
@@ -55,7 +56,9 @@ def batches(run: Run, packs: dict[str, Pack], rows: Rows, epoch: int = 0) -> Ite
     images = [AugmentedInputs(packs["train"].pixels, run.settings, run.policy, epoch)]
     images.append(AugmentedInputs(packs["test"].pixels, run.settings, run.policy, epoch, first=COUNT))
     targets = rows.targets(packs["train"].labels, CLASSES)
-    made = TrainingBatches(Joined(*images, COUNT), rows.shown(COUNT), targets, run.settings, SWAP, epoch, COUNT)
+    made = TrainingBatches(
+        Joined(*images, COUNT), rows.shown(), targets, run.settings, SWAP, epoch, rows.guessed(COUNT)
+    )
     for step in range(len(made)):
         size = run.settings.train.batch_size
         yield made.order[step * size : (step + 1) * size], *made[step]
@@ -67,11 +70,11 @@ def test_an_epoch_shows_labelled_and_taken_images_and_changes_nothing_for_labell
     run, shown = student_of(tmp_path, batch_size=7), {}
     for rows, images, *_ in batches(run, packs, STUDENT):
         shown |= dict(zip(rows.tolist(), images, strict=True))
-    assert sorted(shown) == [*ROWS.training, *(COUNT + TAUGHT.rows)]
+    assert sorted(shown) == [*ROWS.training, *TAUGHT.rows]
     alone = AugmentedInputs(packs["train"].pixels, run.settings, run.policy, 0)(ROWS.training)[0]
     assert all(np.array_equal(shown[row], image) for row, image in zip(ROWS.training, alone, strict=True))
-    others = AugmentedInputs(packs["test"].pixels, run.settings, run.policy, 0, first=COUNT)(TAUGHT.rows)[0]
-    assert all(np.array_equal(shown[COUNT + row], image) for row, image in zip(TAUGHT.rows, others, strict=True))
+    others = AugmentedInputs(packs["test"].pixels, run.settings, run.policy, 0, first=COUNT)(TAUGHT.rows - COUNT)[0]
+    assert all(np.array_equal(shown[row], image) for row, image in zip(TAUGHT.rows, others, strict=True))
 
 
 def test_weights_of_classes_are_those_of_labelled_images(tmp_path: Path, packs: dict[str, Pack]) -> None:
@@ -110,7 +113,7 @@ def test_joined_inputs_keep_the_order_asked_for() -> None:
 def test_a_cached_draw_of_test_images_is_that_of_training(tmp_path: Path, packs: dict[str, Pack]) -> None:
     run, rows = run_of(tmp_path), np.arange(TEST)
     cached = augmented_draw(run, 1, COUNT).cutting(packs["test"].pixels)(rows)[0]
-    live = AugmentedInputs(packs["test"].pixels, run.settings, run.policy, 1, COUNT)(rows)[0]
+    live = AugmentedInputs(packs["test"].pixels, run.settings, run.policy, 1, first=COUNT)(rows)[0]
     assert np.array_equal(cached, live)
     assert augmented_draw(run, 1, COUNT).identity != augmented_draw(run, 1).identity
     assert augmented_draw(run, 1, 0).identity == augmented_draw(run, 1).identity
@@ -145,6 +148,30 @@ def test_students_learn_from_their_teachers(tmp_path: Path, packs: dict[str, Pac
     assert same(one, train(student_of(tmp_path / "b", epochs=1), packs, STUDENT))
     turned = Rows(ROWS.training, ROWS.held_out, replace(TAUGHT, targets=TAUGHT.targets[:, ::-1]))
     assert not same(one, train(student_of(tmp_path / "c", epochs=1), packs, turned))
+
+
+@pytest.mark.parametrize("mix", ["none", "mixup", "splice"])
+def test_held_out_images_are_learnt_from_without_their_labels(tmp_path: Path, packs: dict[str, Pack], mix: str) -> None:
+    """Other labels of held-out images change the score they are held against, and not one bit of the weights."""
+    held = ROWS.held_out[[0, 3, 5]]
+    taught = Lesson(np.concatenate([held, [COUNT + 2]]), SAID, 0.6, 25, TEST)
+    rows, labels = Rows(ROWS.training, ROWS.held_out, taught), packs["train"].labels.copy()
+    labels[ROWS.held_out] = (labels[ROWS.held_out] + 1) % CLASSES
+    others = {**packs, "train": replace(packs["train"], labels=labels)}
+    pseudo = {"runs": ["teacher"], "images": "both"}
+
+    def student(name: str) -> Run:
+        run = run_of(tmp_path / name, epochs=2, batch_size=16, class_weights="balanced", pseudo=pseudo)
+        return changed(run, augment={"mix": mix})
+
+    one, two = student("one"), student("two")
+    weights = train(one, packs, rows)
+    assert same(weights, train(two, others, rows))
+    assert history(one)[-1]["held_out_loss"] != history(two)[-1]["held_out_loss"]
+    assert [row["pseudo_images"] for row in history(one)] == ["4", "4"]
+    if mix == "none":
+        unaware = Rows(ROWS.training, ROWS.held_out, replace(taught, rows=COUNT + np.arange(4)))
+        assert not same(weights, train(student("three"), packs, unaware))
 
 
 def test_a_fit_on_all_drivers_holds_nobody_out_and_has_no_score(tmp_path: Path, packs: dict[str, Pack]) -> None:

@@ -76,7 +76,7 @@ def test_rounds_subsets_and_a_final_fit(verb: Verb, project: Path, drawn: list[s
     assert "tiny cannot teach itself" in refused(*student("tiny", "train.pseudo.runs=[tiny]"), "--force")
     assert (runs / "tiny" / "fold0" / "manifest.json").is_file()
     verb("predict", "tiny", "--dataset", "drawn", "--views", "ten_crop", "--batch-size", "7", "--fold", "1")
-    assert "learned_from.teachers.tiny.predictions.1" in refused("pseudo", "tiny", "--set", "train.pseudo.ratio=0.2")
+    assert "learned_from.teachers.tiny.test.1" in refused("pseudo", "tiny", "--set", "train.pseudo.ratio=0.2")
 
 
 def held_out(fold: Path) -> list[str]:

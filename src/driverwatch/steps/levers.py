@@ -11,6 +11,7 @@ from driverwatch.blend.ensemble import Member
 from driverwatch.blend.score import interval
 from driverwatch.blend.space import Space
 from driverwatch.errors import InputError
+from driverwatch.neighbour_settings import NeighbourSettings
 from driverwatch.recipe_settings import LeverSettings, LeversSettings
 from driverwatch.settings import ChainSettings, EnsembleSettings
 from driverwatch.steps import chains
@@ -32,8 +33,9 @@ HEADER = (
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """Losses out of fold (N,), nested wherever something was fitted; minutes of training by run; commits."""
+    """Losses out of fold (N,) of the images named, nested wherever something was fitted; minutes by run; commits."""
 
+    names: np.ndarray
     losses: np.ndarray
     drivers: np.ndarray
     minutes: dict[str, float]
@@ -76,10 +78,14 @@ class Table:
         minutes = {run.name: sum(fold["seconds"] for fold in each) / 60 for run, each in zip(found, made, strict=True)}
         commits = {str(fold["commit"]) for each in made for fold in each}
         losses = chains.fit(side, rows, pack.labels, pack.drivers, spaces).losses
-        return Scored(losses, pack.drivers, minutes, commits)
+        return Scored(pack.names, losses, pack.drivers, minutes, commits)
 
     def line(self, row: LeverSettings) -> str:
         before, after = self.scored(row.before), self.scored(row.after)
+        if list(before.names) != list(after.names):
+            raise InputError(
+                "its two sides are of packs that hold different images; make both packs alike (SKIP_BROKEN=)"
+            )
         low, high = interval(after.losses - before.losses, before.drivers)
         more = sum(minutes for name, minutes in after.minutes.items() if name not in before.minutes)
         kept = ("yes" if row.kept else "no") + (f": {row.why}" if row.why else "")
@@ -92,8 +98,27 @@ class Table:
     def command(self, row: LeverSettings) -> str:
         """What makes the row's second side of its first: a training, or a way of putting predictions together."""
         new = [run for run in row.after.runs if run not in row.before.runs and run in self.settings.runs]
-        trained = [self.settings.runs[run].command(run, STUDY) for run in new]
-        return "; ".join(trained) if trained else ensemble_command(row.after)
+        if new:
+            return self.trainings(new)
+        own, near = set(row.after.runs) <= set(self.settings.runs), row.after.neighbours
+        if own or (near and near != NeighbourSettings(features=near.features)):
+            return "make levers"  # no ensemble sees a study's runs, and NEIGHBOURS= names features alone
+        return ensemble_command(row.after)
+
+    def missing(self, row: LeverSettings) -> str:
+        """What trains the runs of a row that are not finished; of the data set's own runs nothing is known here."""
+        asked = [*row.before.runs, *(run for run in row.after.runs if run not in row.before.runs)]
+        return self.trainings([run for run in asked if run in self.settings.runs and not self._is_finished(run)])
+
+    def trainings(self, names: list[str]) -> str:
+        return "; ".join(self.settings.runs[name].command(name, STUDY) for name in names)
+
+    def _is_finished(self, name: str) -> bool:
+        try:
+            self.finished((name,))
+        except InputError:
+            return False
+        return True
 
 
 def ensemble_command(side: EnsembleSettings) -> str:
@@ -122,7 +147,8 @@ def write_levers(context: Context, training: bool, weights: Path | None) -> None
             try:
                 lines.append(table.line(row))
             except InputError as error:
-                missing.append(f"- {row.lever}: {error}; `{table.command(row)}`")
+                command = table.missing(row)
+                missing.append(f"- {row.lever}: {error}" + (f"; `{command}`" if command else ""))
         parts += [f"## {kind}\n\n{HEADER}\n" + "\n".join(lines) + "\n"] if lines else []
     if not table.known:
         raise InputError(

@@ -65,7 +65,7 @@ def student_settings(settings: ModelSettings, teacher: str, overrides: str) -> M
     content: dict[str, Any] = settings.model_dump()
     content["train"]["pseudo"] = {
         "runs": [teacher],
-        **{k: v for k, v in (content["train"]["pseudo"] or {}).items() if k != "runs"},
+        **{k: v for k, v in (content["train"]["pseudo"] or {}).items() if k not in ("runs", "taught")},
     }
     overridden(content, overrides)
     if content["train"]["pseudo"]["runs"] != [teacher]:

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from driverwatch.artifacts import read_json
 from driverwatch.errors import InputError
 from driverwatch.models import weights as weight_files
 from driverwatch.recipe_settings import RecipeSettings, RunSettings
@@ -13,8 +12,10 @@ from driverwatch.steps.prepare import make_packs
 from driverwatch.steps.spaces import make_features
 from driverwatch.steps.submit import make_ensemble, members_of
 from driverwatch.steps.teach import identity, teach
-from driverwatch.steps.train import train
+from driverwatch.steps.teachers import open_taught
+from driverwatch.steps.train import read_augmentation, train
 from driverwatch.terminal import say
+from driverwatch.training import run as runs
 from driverwatch.typed_yaml import load
 
 
@@ -45,6 +46,9 @@ def train_runs(
         taught: what is put together for runs that learn from it, once the runs before them are finished.
     """
     settings = {name: load(ModelSettings, CONFIGS / "models", run.model, run.set) for name, run in wanted.items()}
+    refuse_disorder(context, settings, taught)
+    for made in settings.values():
+        read_augmentation(context, made)
     refuse_misfits(settings, weights)
     for size in {made.input.key for made in settings.values()}:
         make_packs(context, size, None, "", False, False)
@@ -57,14 +61,47 @@ def train_runs(
 
 
 def _is_there(context: Context, name: str, made: EnsembleSettings) -> bool:
-    """Whether teachers have spoken already, by the weights they have now, put together in this way."""
-    path = context.places.taught(name) / "manifest.json"
-    if not path.is_file():
-        return False
-    kept, chain = read_json(path), made.model_dump(include=set(ChainSettings.model_fields))
-    views = None if made.views == "auto" else made.views
+    """Whether teachers have spoken already, by the weights they have now, put together in this way, and all is whole."""
+    views, chain = (
+        None if made.views == "auto" else made.views,
+        made.model_dump(include=set(ChainSettings.model_fields)),
+    )
     members, folds, _, settings = members_of(context, made.runs, name, views, chain)
-    return bool(kept.get("identity") == identity(members, folds) and kept.get("chain") == settings.model_dump())
+    try:
+        teacher = open_taught(context, name, folds)
+        for fold in range(teacher.fits):
+            for kind in ("held_out", "test"):
+                teacher.said(fold, kind)
+    except InputError:
+        return False
+    return teacher.made_of == identity(members, folds, settings)
+
+
+def refuse_disorder(context: Context, wanted: dict[str, ModelSettings], taught: dict[str, EnsembleSettings]) -> None:
+    """Find runs whose teachers would be missing when it is their turn.
+
+    Raises:
+        InputError: the first one, by name.
+    """
+    before: list[str] = []
+    for name, made in wanted.items():
+        asked = made.train.pseudo
+        teachers = [] if asked is None else taught[asked.taught].runs if asked.taught in taught else asked.runs
+        if late := [teacher for teacher in teachers if teacher in wanted and teacher not in before]:
+            raise InputError(
+                f"{name}: learns from {', '.join(late)}, which the recipe does not train before; put it below"
+            )
+        for teacher in teachers:
+            if teacher not in wanted:
+                runs.load(context.places.run(teacher))
+        if asked and asked.taught and asked.taught not in taught and not context.places.taught(asked.taught).is_dir():
+            raise InputError(f"{name}: train.pseudo.taught={asked.taught} is neither in the recipe nor made; add it")
+        before.append(name)
+    for name, side in taught.items():
+        if unscored := [run for run in side.runs if not wanted[run].train.splits.scored]:
+            raise InputError(
+                f"taught.{name}: {', '.join(unscored)} is not trained on folds, so no fold is taught by it"
+            )
 
 
 def refuse_misfits(wanted: dict[str, ModelSettings], weights: Path | None) -> None:

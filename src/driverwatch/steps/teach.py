@@ -14,12 +14,13 @@ from driverwatch.errors import InputError
 from driverwatch.inference import predictions
 from driverwatch.inference.predictions import Predictions
 from driverwatch.metrics import FLOOR, limited, log_loss
-from driverwatch.settings import ViewSet
+from driverwatch.settings import ChainSettings, ViewSet
 from driverwatch.steps import chains
 from driverwatch.steps.context import Context
 from driverwatch.steps.spaces import open_space
 from driverwatch.steps.submit import members_of, selected_on
 from driverwatch.terminal import say
+from driverwatch.training.pseudo import TaughtTeacher
 from driverwatch.writing import locked, write_json
 
 
@@ -27,7 +28,8 @@ def teach(context: Context, names: list[str], name: str, views: ViewSet | None, 
     """Write what a chain makes of every fold's held-out and test images, under `build/<dataset>/taught/<name>`.
 
     For fold k the chain is fitted on the other folds' held-out images and asks fold k's models alone, so that no label of fold
-    k's held-out drivers reaches a student of fold k, through whatever was fitted.
+    k's held-out drivers is fitted to. What is left is what nested scores share too (`blend/chain.py`): the models whose rows a
+    chain is fitted on had seen these drivers, of which the chain's few numbers carry little.
 
     Raises:
         InputError: a run without folds, or images that not every run knows.
@@ -44,18 +46,18 @@ def teach(context: Context, names: list[str], name: str, views: ViewSet | None, 
     made = np.empty(rows.members.shape[1:])
     with locked(folder):
         (folder / "manifest.json").unlink(missing_ok=True)
-        origin = {"folds": folds.digest, "taught": folder.name}
+        teacher = TaughtTeacher(folder, folds.digest, identity(members, folds, settings), folds.count, {})
         for fold in range(folds.count):
             own = rows.sets == fold
             rules = fitted(steps, rows.at(~own), pack.labels[~own], pack.drivers[~own])
             asked = {"held_out": rows.at(own), "test": _test(members, fold)}
             said = {kind: limited(applied(rules, each).blended, FLOOR) for kind, each in asked.items()}
             for kind, found in said.items():
-                about = Predictions(asked[kind].names, found.astype(np.float32), origin)
-                predictions.write(about, folder / f"fold{fold}-{kind}.h5")
+                about = Predictions(asked[kind].names, found.astype(np.float32), teacher.origin(fold))
+                predictions.write(about, teacher.path(fold, kind))
             made[own] = said["held_out"]
         facts = {"folds": folds.digest, "runs": {m.run.name: m.views for m in members}, "chain": settings.model_dump()}
-        facts |= {"identity": identity(members, folds), "selected_on": selected_on([m.run for m in members])}
+        facts |= {"identity": teacher.made_of, "selected_on": selected_on([m.run for m in members])}
         loss = log_loss(made, pack.labels)
         write_json(folder / "manifest.json", {**facts, "out_of_fold_log_loss": round(loss, 4), **provenance()})
     say(
@@ -63,11 +65,10 @@ def teach(context: Context, names: list[str], name: str, views: ViewSet | None, 
     )
 
 
-def identity(members: list[Member], folds: FoldTable) -> str:
-    """Digest of the weights that speak."""
-    return digest_of(
-        [[m.run.name, m.views, m.run.manifest(fold)["weights"]] for m in members for fold in range(folds.count)]
-    )
+def identity(members: list[Member], folds: FoldTable, settings: ChainSettings) -> str:
+    """Digest of the weights that speak, and of how they are put together."""
+    weights = [[m.run.name, m.views, m.run.manifest(fold)["weights"]] for m in members for fold in range(folds.count)]
+    return digest_of([weights, settings.model_dump()])
 
 
 def _test(members: list[Member], fold: int) -> Rows:

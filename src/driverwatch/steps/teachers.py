@@ -5,10 +5,10 @@ from driverwatch.data import splits
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
 from driverwatch.errors import InputError
-from driverwatch.settings import ModelSettings
+from driverwatch.settings import ModelSettings, TrainSettings
 from driverwatch.steps.context import Context, open_packs
 from driverwatch.training import run as runs
-from driverwatch.training.pseudo import RunTeacher, TaughtTeacher, Teacher, views_of
+from driverwatch.training.pseudo import RunTeacher, TaughtTeacher, Teacher, kinds_of, views_of
 from driverwatch.training.run import Run
 
 
@@ -27,7 +27,29 @@ def teachers(
         _check(context, settings, student, name, folds, packs)
     if settings.train.pseudo.taught and settings.train.splits.kind == "subsets":
         raise InputError("train.pseudo.taught: was made by folds, and drawn subsets hold others out; name runs instead")
-    return opened(context, settings, folds)
+    found = opened(context, settings, folds)
+    for teacher in found:
+        refuse_other_images(teacher, settings.train, folds, packs)
+    return found
+
+
+def refuse_other_images(teacher: Teacher, settings: TrainSettings, folds: FoldTable, packs: dict[str, Pack]) -> None:
+    """Refuse a teacher that speaks of other images than its student's packs hold, before anything is trained.
+
+    Raises:
+        InputError: such a teacher, or one whose predictions are not there.
+    """
+    mine = splits.of(settings, folds)
+    for kind in kinds_of(settings.pseudo) if settings.pseudo else ():
+        for number in range(teacher.fits):
+            asked = packs["test"].names
+            if kind == "held_out":
+                asked = packs["train"].names[mine.rows(packs["train"].drivers, number)[1]]
+            if strange := set(teacher.said(number, kind).names.tolist()) ^ set(asked.tolist()):
+                raise InputError(
+                    f"{teacher.name}: speaks of other {kind} images in fold {number} than the student's pack holds ("
+                    f"{min(strange)}, {len(strange)} in all); make both packs alike (SKIP_BROKEN=), then teach again"
+                )
 
 
 def opened(context: Context, settings: ModelSettings, folds: FoldTable) -> list[Teacher]:
@@ -51,10 +73,10 @@ def open_taught(context: Context, name: str, folds: FoldTable) -> TaughtTeacher:
     if not (folder / "manifest.json").is_file():
         raise InputError(f"train.pseudo.taught: {folder} is not there; make teach NAME={name} MODELS=... writes it")
     made = read_json(folder / "manifest.json")
-    if made.get("folds") != folds.digest:
+    if made.get("folds") != folds.digest or not isinstance(made.get("identity"), str):
         raise InputError(f"{folder}: was made on other folds than today's; make teach NAME={name} MODELS=... again")
     facts = {"runs": made.get("runs"), "chain": made.get("chain"), "selected_on": bool(made.get("selected_on"))}
-    return TaughtTeacher(folder, folds.digest, folds.count, facts)
+    return TaughtTeacher(folder, folds.digest, made["identity"], folds.count, facts)
 
 
 def _check(

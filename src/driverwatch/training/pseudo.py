@@ -96,6 +96,7 @@ class TaughtTeacher:
 
     folder: Path
     digest: str  # of the folds
+    made_of: str  # digest of the weights that spoke, and of how they were put together
     fits: int
     facts: dict[str, Any]
 
@@ -103,8 +104,18 @@ class TaughtTeacher:
     def name(self) -> str:
         return self.folder.name
 
+    def path(self, number: int, kind: str) -> Path:
+        return self.folder / f"fold{number}-{kind}.h5"
+
+    def origin(self, number: int) -> dict[str, str]:
+        """What a file must say of itself: another fold's models know the labels that this fold holds out."""
+        return {"folds": self.digest, "taught": self.name, "made_of": self.made_of, "fold": str(number)}
+
     def said(self, number: int, kind: str) -> Predictions:
-        return predictions.read(self.folder / f"fold{number}-{kind}.h5", {"folds": self.digest, "taught": self.name})
+        try:
+            return predictions.read(self.path(number, kind), self.origin(number))
+        except InputError as error:
+            raise InputError(f"{error} (of teachers: make teach NAME={self.name} MODELS=...)") from error
 
 
 def views_of(teacher: Run, settings: PseudoSettings) -> ViewSet:

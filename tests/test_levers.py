@@ -1,0 +1,223 @@
+"""The table of levers: its numbers, what is missing, and the commands that make a row; nothing is trained."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from finished import World, world
+from typer.testing import CliRunner
+
+from driverwatch.blend.score import interval
+from driverwatch.cli.main import app
+from driverwatch.errors import InputError
+from driverwatch.inference import predictions
+from driverwatch.inference.paths import prediction_path
+from driverwatch.metrics import FLOOR, limited, log_losses
+from driverwatch.recipe_settings import LeverSettings, LeversSettings
+from driverwatch.settings import EnsembleSettings
+from driverwatch.steps import levers
+from driverwatch.steps.levers import Table, ensemble_command, write_levers
+from driverwatch.typed_yaml import parse
+
+__all__ = ["world"]
+RUNS = {"base": {"model": "tiny"}, "longer": {"model": "tiny", "set": "train.epochs=9"}}
+
+
+def row(lever: str, before: dict, after: dict, **more: object) -> dict[str, Any]:
+    return {"lever": lever, "before": before, "after": after, "kept": True, **more}
+
+
+def asked(folder: Path, *rows: dict[str, Any], runs: dict | None = None) -> None:
+    """Write the settings of a study."""
+    path = folder / "configs" / "levers" / "made_up.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump({"runs": RUNS if runs is None else runs, "rows": {"Training": list(rows)}}))
+
+
+def losses(world: World, *names: str, study: str = "studies/levers") -> np.ndarray:
+    """By hand: each image's loss by the mean of the models that did not see its driver."""
+    pack, found = world.packs["train"], np.empty((len(names), len(world.packs["train"].names), 3))
+    for member, name in enumerate(names):
+        for fold in range(3):
+            path = prediction_path(world.context.places.build / study / name / f"fold{fold}", "held_out", "five_crop")
+            made = predictions.read(path, {})
+            for image, p in zip(made.names, made.probabilities.astype(float), strict=True):
+                found[member, list(pack.names).index(image)] = p / p.sum()
+    return log_losses(limited(found.mean(axis=0), FLOOR), pack.labels)
+
+
+def lines(folder: Path) -> dict[str, list[str]]:
+    """The table's cells by lever."""
+    text = (folder / "docs" / "levers.md").read_text()
+    cells = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| ")
+    ]
+    return {first: rest for first, *rest in cells if first != "lever"}
+
+
+def test_the_numbers_are_those_computed_by_hand(world: World, tmp_path: Path) -> None:
+    world.run("base", 0, 1.0, study="levers")
+    world.run("longer", 50, 2.0, study="levers")
+    asked(
+        tmp_path,
+        row("epochs", {"runs": ["base"]}, {"runs": ["longer"]}, why="half the loss"),
+        row("averaging", {"runs": ["base"]}, {"runs": ["base", "longer"]}, kept=False),
+    )
+    write_levers(world.context, False, None)
+    found, base = lines(tmp_path), losses(world, "base")
+    for lever, names, kept in (("epochs", ["longer"], "yes: half the loss"), ("averaging", ["base", "longer"], "no")):
+        after = losses(world, *names)
+        low, high = interval(after - base, world.packs["train"].drivers)
+        difference = f"{(after - base).mean():+.3f} ({low:+.3f} to {high:+.3f})"
+        assert found[lever][:3] == [f"{base.mean():.3f}", f"{after.mean():.3f}", difference]
+        assert found[lever][3] == "6"  # 1 + 2 + 3 minutes of the run that is new
+        assert found[lever][4] == kept
+        assert found[lever][5] == '`make train MODEL=tiny RUN=longer STUDY=levers SET="train.epochs=9"`'
+    head = (tmp_path / "docs" / "levers.md").read_text()
+    assert "54 photos of 6 drivers, 3 driver folds" in head
+    assert "Trained at c-base, c-longer." in head
+    assert "Not measured" not in head
+
+
+def test_what_is_fitted_is_scored_on_drivers_left_out(world: World, tmp_path: Path) -> None:
+    """A calibration's row is the nested loss, not that of the rows it was fitted on."""
+    world.run("base", 0, 3.0, study="levers")
+    asked(tmp_path, row("bias", {"runs": ["base"]}, {"runs": ["base"], "calibrate": "bias"}))
+    table = Table(
+        world.context, parse(LeversSettings, yaml.safe_load(Path("configs/levers/made_up.yaml").read_text()), "x"), None
+    )
+    side = EnsembleSettings(runs=["base"], calibrate="bias")
+    first = table.scored(side).losses
+    labels, rows = world.packs["train"].labels.copy(), world.folds.rows(world.packs["train"].drivers, 0)[1]
+    other = world.labelled(np.where(np.isin(np.arange(len(labels)), rows), (labels + 1) % 3, labels))
+    changed = _predicted(other, side)
+    assert np.array_equal(changed[rows], _predicted(world, side)[rows])  # fold 0's labels fit nothing for fold 0
+    assert np.allclose(log_losses(_predicted(world, side), labels), first)
+
+
+def _predicted(world: World, side: EnsembleSettings) -> np.ndarray:
+    from driverwatch.blend import ensemble as blending
+    from driverwatch.steps import chains
+    from driverwatch.training import run as runs
+
+    run = runs.load(world.context.places.build / "studies" / "levers" / "base")
+    rows = blending.labelled_rows(
+        [blending.Member(run, world.packs["test"], "five_crop")], world.packs["train"], world.folds
+    )
+    return chains.fit(side, rows, world.packs["train"].labels, world.packs["train"].drivers).rows
+
+
+def test_missing_runs_are_named_with_what_trains_them(world: World, tmp_path: Path) -> None:
+    world.run("base", 0, study="levers")
+    asked(
+        tmp_path,
+        row("clip", {"runs": ["base"]}, {"runs": ["base"], "clip": 0.01}),
+        row("epochs", {"runs": ["base"]}, {"runs": ["longer"]}),
+        row("none of both", {"runs": ["longer"]}, {"runs": ["wider"]}),
+        runs={**RUNS, "wider": {"model": "tiny", "set": "head.dense=[9]"}},
+    )
+    write_levers(world.context, False, None)
+    assert list(lines(tmp_path)) == ["clip"]
+    longer = 'make train MODEL=tiny RUN=longer STUDY=levers SET="train.epochs=9"'
+    wider = 'make train MODEL=tiny RUN=wider STUDY=levers SET="head.dense=[9]"'
+    _, missing = (tmp_path / "docs" / "levers.md").read_text().split("## Not measured\n\n")
+    first, second = missing.strip().splitlines()
+    assert first.startswith("- epochs: ")
+    assert "longer" in first
+    assert first.endswith(f"`{longer}`")
+    assert second.endswith(f"`{longer}; {wider}`")
+    (world.context.places.build / "studies" / "levers" / "base" / "fold1" / "manifest.json").unlink()
+    with pytest.raises(
+        InputError, match=r"no row's runs are finished; make levers TRAIN=1 trains them:\n- clip: .*fold"
+    ):
+        write_levers(world.context, False, None)
+
+
+def test_rows_of_different_images_are_not_compared(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many images in the same places are not yet the same images."""
+    world.run("base", 0, study="levers")
+    world.run("longer", 50, study="levers")
+    asked(tmp_path, row("epochs", {"runs": ["base"]}, {"runs": ["longer"]}))
+    content = yaml.safe_load(Path("configs/levers/made_up.yaml").read_text())
+    table = Table(world.context, parse(LeversSettings, content, "x"), None)
+    made = table.settings.rows["Training"][0]
+    assert table.line(made)
+    other = table.scored(made.after)
+    names = other.names[::-1]
+    table.known[made.after.model_dump_json()] = levers.Scored(names, other.losses, other.drivers, other.minutes, set())
+    with pytest.raises(InputError, match="packs that hold different images"):
+        table.line(made)
+
+
+@pytest.mark.parametrize(
+    ("side", "command"),
+    [
+        ({"runs": ["a"]}, 'make ensemble MODELS="a"'),
+        ({"runs": ["a", "b"], "views": "centre"}, 'make ensemble MODELS="a b" VIEWS=centre'),
+        (
+            {"runs": ["a"], "blend": "greedy", "calibrate": "bias"},
+            'make ensemble MODELS="a" BLEND=greedy CALIBRATE=bias',
+        ),
+        ({"runs": ["a"], "clip": 0.01, "balance": "m"}, 'make ensemble MODELS="a" BALANCE=m CLIP=0.01'),
+        ({"runs": ["a"], "clip": "fitted"}, 'make ensemble MODELS="a" CLIP=fitted'),
+        ({"runs": ["a"], "neighbours": {"features": "m:x:2x2"}}, 'make ensemble MODELS="a" NEIGHBOURS=m:x:2x2'),
+    ],
+)
+def test_an_ensembles_command_says_what_differs(side: dict, command: str) -> None:
+    assert ensemble_command(parse(EnsembleSettings, side, "x")) == command
+
+
+@pytest.mark.parametrize(
+    ("runs", "after", "command"),
+    [
+        ({}, {"runs": ["a", "b"], "blend": "greedy"}, 'make ensemble MODELS="a b" BLEND=greedy'),
+        (RUNS, {"runs": ["base"], "blend": "greedy"}, "make levers"),  # no ensemble sees a study's runs
+        ({}, {"runs": ["a"], "neighbours": {"features": "m", "k": 9}}, "make levers"),  # no variable says k
+        (RUNS, {"runs": ["base", "longer"]}, 'make train MODEL=tiny RUN=longer STUDY=levers SET="train.epochs=9"'),
+    ],
+)
+def test_a_rows_command_is_one_that_works(world: World, runs: dict, after: dict, command: str) -> None:
+    before = {"runs": ["base"] if runs else ["a"]}
+    made = parse(LeversSettings, {"runs": runs, "rows": {"x": [row("x", before, after)]}}, "x")
+    assert Table(world.context, made, None).command(made.rows["x"][0]) == command
+
+
+def test_runs_of_a_study_and_others_are_not_compared() -> None:
+    content = {"runs": RUNS, "rows": {"x": [row("mixed", {"runs": ["base"]}, {"runs": ["elsewhere"]})]}}
+    with pytest.raises(InputError, match="mixed: must compare runs of this study, or none of them"):
+        parse(LeversSettings, content, "x")
+    assert LeverSettings(**content["rows"]["x"][0]).lever == "mixed"  # type: ignore[index]
+
+
+def test_the_data_sets_own_runs_are_found_too(world: World, tmp_path: Path) -> None:
+    world.run("one", 0, 1.0)
+    world.run("two", 50, 2.0)
+    asked(tmp_path, row("more", {"runs": ["one"]}, {"runs": ["one", "two"]}), runs={})
+    write_levers(world.context, False, None)
+    after = losses(world, "one", "two", study="runs")
+    assert lines(tmp_path)["more"][1] == f"{after.mean():.3f}"
+    assert lines(tmp_path)["more"][5] == '`make ensemble MODELS="one two"`'
+
+
+@pytest.mark.parametrize("option", [[], ["--train"]])
+def test_only_train_trains(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: list[str]) -> None:
+    """TRAIN=1 trains the study's runs, in the study's own place, before the page is written."""
+    world.run("base", 0, study="levers")
+    asked(tmp_path, row("clip", {"runs": ["base"]}, {"runs": ["base"], "clip": 0.01}))
+    (tmp_path / "configs" / "datasets").mkdir()
+    content = world.context.settings.model_dump()
+    (tmp_path / "configs" / "datasets" / "made_up.yaml").write_text(yaml.safe_dump(content))
+    trained: list[tuple[str | None, list[str], dict]] = []
+    monkeypatch.setattr(
+        levers,
+        "train_runs",
+        lambda context, runs, weights, taught: trained.append((context.places.study, list(runs), taught)),
+    )
+    made = CliRunner().invoke(app, ["levers", "--dataset", "made_up", *option], catch_exceptions=False)
+    assert made.exit_code == 0
+    assert trained == ([("levers", ["base", "longer"], {})] if option else [])
+    assert list(lines(tmp_path)) == ["clip"]

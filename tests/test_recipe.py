@@ -1,0 +1,200 @@
+"""Recipes: from photos to the submissions they name, going on from whatever is built, and nothing trained in vain."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+from conftest import Verb
+from finished import MODEL, World, world
+from test_line import SMALL, drawn
+
+from driverwatch.artifacts import read_json
+from driverwatch.errors import InputError
+from driverwatch.inference import predictions
+from driverwatch.recipe_settings import RecipeSettings, RunSettings
+from driverwatch.settings import EnsembleSettings
+from driverwatch.steps import recipe
+from driverwatch.steps.context import Context
+from driverwatch.steps.recipe import train_runs
+from driverwatch.typed_yaml import parse
+
+__all__ = ["drawn", "world"]
+TAUGHT = "train.pseudo.taught=both"
+Told = dict[str, str]
+
+
+@pytest.fixture
+def done(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was done, in turn, where a training leaves a finished run at once."""
+    (tmp_path / "configs" / "models").mkdir(parents=True)
+    (tmp_path / "configs" / "models" / "tiny.yaml").write_text(yaml.safe_dump(MODEL))
+    made, real = list[str](), recipe.teach
+
+    def train(context: Context, settings: Any, name: str, *_: object) -> None:
+        made.append(name)
+        if not (context.places.run(name) / "run.json").is_file():
+            world.run(name, seed=10 * len(made), **settings.train.model_dump(include={"splits"}))
+
+    def teach(context: Context, names: list[str], name: str, *rest: Any) -> None:
+        made.append(f"teach {name}")
+        real(context, names, name, *rest)
+
+    monkeypatch.setattr(recipe, "train", train)
+    monkeypatch.setattr(recipe, "teach", teach)
+    monkeypatch.setattr(recipe, "make_packs", lambda *_: None)
+    monkeypatch.setattr(recipe, "refuse_misfits", lambda *_: None)
+    return made
+
+
+def follow(world: World, told: Told, **chain: object) -> None:
+    """Train runs, given as `SET` by name; `both` is what one and two make together."""
+    wanted = {name: RunSettings(model="tiny", set=change) for name, change in told.items()}
+    side = parse(EnsembleSettings, {"runs": ["one", "two"], "views": "five_crop", **chain}, "x")
+    train_runs(world.context, wanted, None, {"both": side})
+
+
+RUNS = {"one": "", "two": "train.seed=1", "student": TAUGHT}
+
+
+def test_teachers_speak_once_before_their_first_student(world: World, done: list[str]) -> None:
+    follow(world, {**RUNS, "other": f"{TAUGHT} train.seed=2"})
+    assert done == ["one", "two", "teach both", "student", "other"]
+    manifest = world.context.places.taught("both") / "manifest.json"
+    before = manifest.stat().st_mtime_ns
+    follow(world, RUNS)
+    assert done[5:] == ["one", "two", "student"]
+    assert manifest.stat().st_mtime_ns == before
+
+
+def test_teachers_speak_again_when_they_or_their_chain_changed(world: World, done: list[str]) -> None:
+    follow(world, RUNS)
+    follow(world, RUNS, blend="geometric")
+    assert done.count("teach both") == 2
+    follow(world, RUNS, blend="geometric")
+    assert done.count("teach both") == 2
+    path = world.context.places.run("two") / "fold1"
+    text = (path / "manifest.json").read_text()
+    (path / "manifest.json").write_text(text.replace('"weights": "two1"', '"weights": "new"'))
+    with pytest.raises(InputError, match="made from other weights than today's"):  # its predictions are of the old ones
+        follow(world, RUNS, blend="geometric")
+    assert done.count("teach both") == 3
+    (path / "manifest.json").write_text(text)
+    follow(world, RUNS, blend="geometric")
+    assert done.count("teach both") == 3  # what was there is untouched
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:99])])
+def test_what_is_not_whole_is_taught_again_and_is_the_same(
+    world: World, done: list[str], damage: Callable[[Path], object]
+) -> None:
+    follow(world, RUNS)
+    path = world.context.places.taught("both") / "fold1-test.h5"
+    before = predictions.digest(predictions.read(path, {}))
+    damage(path)
+    follow(world, RUNS)
+    assert done.count("teach both") == 2
+    assert predictions.digest(predictions.read(path, {})) == before
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ({"one": "", "student": TAUGHT, "two": ""}, "student: learns from two, which the recipe does not train before"),
+        ({"one": "train.pseudo.runs=[two]", "two": ""}, "one: learns from two, which the recipe does not train before"),
+        ({"one": "train.pseudo.runs=[one]", "two": ""}, "one: learns from one"),
+        ({"one": "train.pseudo.runs=[stranger]", "two": ""}, "stranger: no such run"),
+        ({"one": "train.pseudo.taught=nobody", "two": ""}, "taught=nobody is neither in the recipe nor made"),
+        ({"one": "", "two": "train.splits.kind=all"}, "taught.both: two is not trained on folds"),
+        ({"one": "", "two": "augment.mirror=swap"}, "needs mirrored_pairs"),
+        ({"one": "", "two": "augment.policy=lihgt"}, "lihgt"),
+        ({"one": "", "two": "train.epoch=1"}, "did you mean epochs"),
+    ],
+)
+def test_misfits_are_found_before_anything_is_trained(world: World, done: list[str], told: Told, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        follow(world, told)
+    assert done == []
+
+
+def test_finished_runs_of_others_may_teach(world: World, done: list[str]) -> None:
+    world.run("earlier", 5)
+    follow(world, {"one": "train.pseudo.runs=[earlier]", "two": "train.pseudo.runs=[one]"})
+    assert done == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        (
+            {"submissions": {"x": {"runs": ["one", "other"]}}},
+            "submissions.x.runs must be of this recipe's runs, got other",
+        ),
+        ({"taught": {"both": {"runs": ["other"]}}}, "taught.both.runs must be of this recipe's runs, got other"),
+        ({"runs": {}}, "runs"),
+        ({"submissions": {}}, "submissions"),
+        ({"runs": {"../one": {"model": "tiny"}}}, "runs"),
+    ],
+)
+def test_recipes_name_their_own_runs(part: dict, said: str) -> None:
+    whole = {"runs": {"one": {"model": "tiny"}}, "submissions": {"x": {"runs": ["one"]}}}
+    assert parse(RecipeSettings, whole, "x").taught == {}
+    with pytest.raises(InputError, match=said):
+        parse(RecipeSettings, {**whole, **part}, "x")
+
+
+@pytest.mark.line
+def test_a_recipe_goes_on_from_whatever_is_built(verb: Verb, project: Path, drawn: list[str]) -> None:
+    def best(recipe: dict[str, Any]) -> tuple[int, str]:
+        path = project / "configs" / "recipes" / "drawn.yaml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(yaml.safe_dump(recipe, sort_keys=False))
+        made = verb("best", *drawn)
+        return made.returncode, made.stdout + made.stderr
+
+    def run(*changes: str) -> dict[str, str]:
+        return {"model": "tiny", "set": " ".join([SMALL, *changes])}
+
+    runs = {"one": run(), "two": run("train.seed=1"), "student": run(TAUGHT, "train.pseudo.images=both")}
+    whole = {
+        "runs": runs,
+        "taught": {"both": {"runs": ["one", "two"]}},
+        "submissions": {"teachers": {"runs": ["one", "two"]}, "everyone": {"runs": list(runs), "blend": "geometric"}},
+    }
+    build, submissions = project / "build" / "drawn", project / "submissions" / "drawn"
+    wrong = {**whole, "runs": {**runs, "last": run("cut=nowhere")}}
+    status, said = best(wrong)
+    assert (status, "last: " in said, "Traceback" in said) == (2, True, False), said
+    assert not list(build.glob("runs/*"))
+
+    status, said = best(whole)
+    assert status == 0, said
+    assert "2 of 2 folds finished" in said
+    manifests = sorted([*build.glob("runs/*/fold*/manifest.json"), *build.glob("taught/*/*")])
+    assert len(manifests) == 3 * 2 + 1 + 4
+    for fold in range(2):
+        taught = read_json(build / "runs" / "student" / f"fold{fold}" / "manifest.json")["pseudo_labels"]
+        labelled = len(pd.read_csv(project / "folds" / "drawn.csv").query(f"fold != {fold}")["driver"]) * 20
+        assert taught["of"] == 120 - labelled + 40  # held-out and test images
+    sent = {path.name: path.read_bytes() for path in submissions.glob("*.csv")}
+    assert set(sent) == {"teachers.csv", "everyone.csv"}
+    assert read_json(submissions / "everyone.json")["runs"].keys() == runs.keys()
+
+    times = {path: path.stat().st_mtime_ns for path in manifests}
+    status, said = best(whole)
+    assert (status, "epoch" in said) == (0, False), said
+    assert {path: path.stat().st_mtime_ns for path in manifests} == times
+    assert {path.name: path.read_bytes() for path in submissions.glob("*.csv")} == sent
+
+    gone = build / "runs" / "two" / "fold1"
+    shutil.rmtree(gone)
+    status, said = best(whole)
+    assert status == 0, said
+    assert "two fold 1, epoch 1" in said
+    assert "two fold 0, epoch" not in said
+    changed = {path for path in manifests if path.stat().st_mtime_ns != times[path]}
+    assert changed == {gone / "manifest.json"}  # the same weights came of it, so its students stay
+    assert {path.name: path.read_bytes() for path in submissions.glob("*.csv")} == sent

@@ -1,0 +1,262 @@
+"""What `make teach` keeps for students: by fold, by name, and without the labels that the fold holds out."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from finished import CLASSES, World, world
+
+from driverwatch.blend.space import Space
+from driverwatch.data.folds import FoldTable
+from driverwatch.errors import InputError
+from driverwatch.inference import predictions
+from driverwatch.inference.paths import prediction_path
+from driverwatch.inference.predictions import Predictions
+from driverwatch.metrics import FLOOR, limited
+from driverwatch.settings import ChainSettings, PseudoSettings
+from driverwatch.steps import teach as step
+from driverwatch.steps.teach import teach
+from driverwatch.steps.teachers import open_taught, refuse_other_images, teachers
+from driverwatch.training import pseudo
+from driverwatch.training.pseudo import Unlabelled
+from driverwatch.training.run import Run
+from driverwatch.typed_yaml import parse
+
+__all__ = ["world"]
+NEAR = {"neighbours": {"features": "looks", "k": 2}}
+CHAINS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "weighted": {"blend": "weighted"},
+    "greedy": {"blend": "greedy"},
+    "per_class": {"blend": "per_class"},
+    "balance": {"balance": "looks"},
+    "neighbours": {"neighbours": {"features": "looks"}},
+    "calibrate": {"calibrate": "bias"},
+    "all": {"blend": "weighted_geometric", "balance": "looks", **NEAR, "calibrate": "temperature"},
+}
+COARSE = ["per_class", "balance"]  # fitted in steps, so that other labels may come to the same
+
+
+@pytest.fixture(autouse=True)
+def _looks(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Features in which a driver's images lie together, in place of a network's."""
+    names = np.concatenate([world.packs["train"].names, world.packs["test"].names])
+    own = np.random.default_rng(0).normal(size=(len(names), 8))
+    driver = [np.random.default_rng([*name[:2].encode()]).normal(size=8) for name in names]
+    monkeypatch.setattr(step, "open_space", lambda *_: Space(names, (own + 3 * np.array(driver)).astype(np.float32)))
+
+
+def taught(world: World, name: str = "both", **changes: object) -> dict[tuple[int, str], Predictions]:
+    """What is written for each fold and kind of images."""
+    teach(world.context, ["one", "two"], name, "five_crop", changes)
+    teacher = open_taught(world.context, name, world.folds)
+    return {(fold, kind): teacher.said(fold, kind) for fold in range(3) for kind in ("held_out", "test")}
+
+
+def held_out(world: World, fold: int) -> np.ndarray:
+    return world.folds.rows(world.packs["train"].drivers, fold)[1]
+
+
+def permuted(world: World, fold: int) -> World:
+    """The world with the labels of a fold's held-out images shifted to other classes."""
+    labels, rows = world.packs["train"].labels.copy(), held_out(world, fold)
+    labels[rows] = (np.random.default_rng(fold).permutation(labels[rows]) + 1) % len(CLASSES)
+    return world.labelled(labels)
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+@pytest.mark.parametrize("fold", range(3))
+def test_a_folds_held_out_labels_change_nothing_for_it(
+    world: World, monkeypatch: pytest.MonkeyPatch, chain: str, fold: int
+) -> None:
+    world.run("one", 0, 1.0)
+    world.run("two", 50, 2.0)
+    before = taught(world, **CHAINS[chain])
+    permuted(world, fold).opened(monkeypatch)
+    after = taught(world, **CHAINS[chain])
+    for kind in ("held_out", "test"):
+        assert list(after[fold, kind].names) == list(before[fold, kind].names)
+        assert np.array_equal(after[fold, kind].probabilities, before[fold, kind].probabilities)
+    others = [key for key in before if key[0] != fold]
+    changed = any(not np.array_equal(after[key].probabilities, before[key].probabilities) for key in others)
+    assert chain in COARSE or changed == (chain != "plain")  # for other folds these labels are fitted to
+
+
+def test_a_fold_asks_its_own_models_alone_and_joins_by_name(world: World) -> None:
+    found = [world.run("one", 0, 1.0), world.run("two", 50, 2.0)]
+    made = taught(world)
+    for fold in range(3):
+        for kind, pack in (("held_out", "train"), ("test", "test")):
+            names = world.packs[pack].names[held_out(world, fold) if kind == "held_out" else slice(None)]
+            assert list(made[fold, kind].names) == list(names)
+            told = [predictions.read(prediction_path(run.fold(fold), kind, "five_crop"), {}) for run in found]
+            mean = np.mean([one.aligned_to(list(names)).astype(float) for one in told], axis=0)
+            assert np.allclose(made[fold, kind].probabilities, limited(mean, FLOOR), atol=1e-6)
+
+
+def test_the_manifest_says_what_was_put_together(world: World) -> None:
+    world.run("one", 0)
+    world.run("two", 50, select="best")
+    taught(world, blend="weighted")
+    teacher = open_taught(world.context, "both", world.folds)
+    assert teacher.facts["runs"] == {"one": "five_crop", "two": "five_crop"}
+    assert teacher.facts["chain"] == ChainSettings(blend="weighted").model_dump()
+    assert teacher.facts["selected_on"] is True
+    assert (teacher.fits, teacher.name) == (3, "both")
+
+
+def student_of(world: World, name: str = "both", **asked: object) -> Run:
+    """A student that was begun with what is taught now."""
+    run = world.run("student", pseudo={"taught": name, **asked})
+    settings = run.settings.train.pseudo
+    found = pseudo.identity([open_taught(world.context, name, world.folds)], settings)
+    return replace(run, learned_from={"teachers": found})
+
+
+def lesson(world: World, student: Run, fold: int) -> pseudo.Lesson:
+    there = Unlabelled(world.packs["test"].names, world.packs["train"].names, held_out(world, fold))
+    made = pseudo.lesson(student, fold, [open_taught(world.context, "both", world.folds)], there, 36)
+    assert made is not None
+    return made
+
+
+@pytest.mark.parametrize("images", ["test", "held_out", "both"])
+def test_a_student_learns_what_is_kept_for_its_fold(world: World, images: str) -> None:
+    world.run("one", 0)
+    world.run("two", 50)
+    kept = taught(world, **CHAINS["all"])
+    made = lesson(world, student_of(world, images=images), 1)
+    joined = np.concatenate([world.packs["train"].names, world.packs["test"].names])
+    expected = {}
+    for kind in ("held_out", "test"):
+        if images in (kind, "both"):
+            expected |= dict(zip(kept[1, kind].names, kept[1, kind].probabilities, strict=True))
+    assert set(joined[made.rows]) == set(expected)
+    for row, target in zip(made.rows, made.targets, strict=True):
+        assert target == pytest.approx(expected[joined[row]], abs=1e-6)
+
+
+def test_a_student_refuses_lessons_that_changed(world: World) -> None:
+    world.run("one", 0)
+    world.run("two", 50)
+    taught(world)
+    student = student_of(world)
+    assert len(lesson(world, student, 2).rows) == 12
+    taught(world)
+    lesson(world, student, 2)  # the same again is the same
+    taught(world, blend="geometric")
+    with pytest.raises(InputError, match=r"fold2-test.h5: is not what student was begun with"):
+        lesson(world, student, 2)
+
+
+def test_what_was_begun_anew_and_not_finished_is_not_there(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill between two folds leaves no mixture of an old and a new chain that a student would take."""
+    world.run("one", 0)
+    world.run("two", 50)
+    taught(world)
+    written, real = [], predictions.write
+
+    def once(*arguments: Any) -> None:
+        written.append(arguments)
+        if len(written) == 3:
+            raise KeyboardInterrupt
+        real(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(predictions, "write", once)
+        with pytest.raises(KeyboardInterrupt):
+            teach(world.context, ["one", "two"], "both", "five_crop", {"blend": "geometric"})
+    with pytest.raises(InputError, match="both is not there; make teach NAME=both"):
+        open_taught(world.context, "both", world.folds)
+
+
+def test_a_file_of_an_older_chain_is_refused(world: World) -> None:
+    world.run("one", 0)
+    world.run("two", 50)
+    taught(world)
+    path = open_taught(world.context, "both", world.folds).path(1, "test")
+    old = path.read_bytes()
+    taught(world, blend="geometric")
+    path.write_bytes(old)
+    with pytest.raises(InputError, match="made from other made_of than today's"):
+        open_taught(world.context, "both", world.folds).said(1, "test")
+
+
+def test_what_was_taught_on_other_folds_is_refused(world: World) -> None:
+    world.run("one", 0)
+    world.run("two", 50)
+    taught(world)
+    frame = world.folds.frame.copy()
+    frame["fold"] = (frame["fold"] + 1) % 3
+    with pytest.raises(InputError, match="made on other folds than today's; make teach NAME=both"):
+        open_taught(world.context, "both", FoldTable(frame))
+
+
+def test_who_was_not_trained_on_folds_teaches_nobody(world: World) -> None:
+    world.run("one", 0)
+    world.run("everybody", 9, splits="all")
+    with pytest.raises(InputError, match="everybody was not trained on folds, so that no fold can be taught by it"):
+        teach(world.context, ["one", "everybody"], "both", "five_crop", {})
+    assert not (world.context.places.taught("both") / "manifest.json").exists()
+
+
+def test_other_images_are_found_before_training(world: World) -> None:
+    world.run("one", 0)
+    world.run("two", 50)
+    taught(world)
+    teacher = open_taught(world.context, "both", world.folds)
+    test, train = world.packs["test"], world.packs["train"]
+    fewer = {
+        "test": {**world.packs, "test": replace(test, names=test.names[1:])},
+        "held_out": {**world.packs, "train": replace(train, names=train.names[1:], drivers=train.drivers[1:])},
+    }
+    for kind, packs in fewer.items():
+        other = {"test": "held_out", "held_out": "test"}[kind]
+        settings = {
+            images: world.settings(pseudo={"taught": "both", "images": images}) for images in (kind, other, "both")
+        }
+        for images in (kind, "both"):
+            with pytest.raises(InputError, match=f"both: speaks of other {kind} images in fold .* than the student's"):
+                refuse_other_images(teacher, settings[images].train, world.folds, packs)
+        refuse_other_images(teacher, settings[other].train, world.folds, packs)
+
+
+@pytest.mark.parametrize("images", ["test", "held_out", "both"])
+def test_drawn_subsets_cannot_be_taught_by_folds(world: World, images: str) -> None:
+    world.run("one", 0)
+    world.run("two", 50)
+    taught(world)
+    drawn = world.settings(
+        pseudo={"taught": "both", "images": images}, splits={"kind": "subsets", "count": 3, "hold_out": 2}
+    )
+    with pytest.raises(InputError, match="drawn subsets hold others out; name runs instead"):
+        teachers(world.context, drawn, "student", world.folds, world.packs)
+    whole = world.settings(pseudo={"taught": "both"}, splits="all")
+    assert [one.name for one in teachers(world.context, whole, "student", world.folds, world.packs)] == ["both"]
+
+
+def test_a_student_that_leaves_nobody_out_hears_every_fold(world: World) -> None:
+    world.run("one", 0)
+    world.run("two", 50)
+    kept = taught(world)
+    made = lesson(world, student_of(world), 0)
+    assert np.allclose(made.targets, kept[0, "test"].probabilities, atol=1e-6)
+    run = world.run("whole", splits="all", pseudo={"taught": "both"})
+    found = pseudo.identity([open_taught(world.context, "both", world.folds)], run.settings.train.pseudo)
+    every = lesson(world, replace(run, learned_from={"teachers": found}), 0)
+    assert np.allclose(
+        every.targets, np.mean([kept[fold, "test"].probabilities for fold in range(3)], axis=0), atol=1e-6
+    )
+
+
+def test_an_epoch_chosen_on_held_out_drivers_is_handed_on(world: World) -> None:
+    """A student's score is flattered by what chose its teachers, and by its own choice, whatever it is taught."""
+    world.run("one", 0)
+    world.run("two", 50)
+    taught(world)
+    assert not student_of(world, images="both").looks_at_held_out
+    world.run("two", 50, select="best")
+    taught(world)
+    assert student_of(world, images="both").looks_at_held_out
+    assert parse(PseudoSettings, {"taught": "both"}, "x").images == "test"
