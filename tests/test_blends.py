@@ -9,9 +9,9 @@ from test_chain import world
 from driverwatch.blend import weights
 from driverwatch.blend.blends import BLENDS, Mean
 from driverwatch.blend.chain import Rows
+from driverwatch.ensemble_settings import BLEND_NAMES, CALIBRATION_NAMES
 from driverwatch.errors import InputError
 from driverwatch.metrics import log_loss
-from driverwatch.settings import BLEND_NAMES, CALIBRATION_NAMES
 
 FITTED = ["weighted", "weighted_geometric", "greedy", "per_class"]
 every_blend = pytest.mark.parametrize("name", list(BLENDS))

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from driverwatch.blend import reliability
 from driverwatch.blend.calibrate import CALIBRATIONS, LEVELS, SHARPNESS, Clip, Floor, Softmax
 from driverwatch.blend.chain import Rows
+from driverwatch.ensemble_settings import CALIBRATION_NAMES
 from driverwatch.metrics import log_loss
-from driverwatch.settings import CALIBRATION_NAMES
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from driverwatch.errors import InputError
 from driverwatch.inference import predict, predictions
 from driverwatch.inference.predict import OnViews, Predictor
 from driverwatch.models.classifier import Classifier, build
-from driverwatch.settings import VIEW_SETS, ViewSet
+from driverwatch.setting_types import VIEW_SETS, ViewSet
 from driverwatch.training import outcome
 from driverwatch.training.run import Run
 from driverwatch.training.trunk_cache import view_draw

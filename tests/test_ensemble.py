@@ -14,12 +14,13 @@ from finished import World, world
 from driverwatch.blend import ensemble as blending
 from driverwatch.blend.blends import BLENDS, Mean
 from driverwatch.data.folds import FoldTable
+from driverwatch.ensemble_settings import ChainSettings
 from driverwatch.errors import InputError
 from driverwatch.inference import predictions
 from driverwatch.inference.predictions import Predictions
-from driverwatch.settings import ChainSettings, SplitSettings, TrainSettings
 from driverwatch.steps import chains
 from driverwatch.steps.submit import make_ensemble
+from driverwatch.train_settings import SplitSettings, TrainSettings
 
 __all__ = ["world"]
 TRAIN = np.array([f"img_{i}.jpg" for i in range(8)], object)

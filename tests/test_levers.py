@@ -11,12 +11,12 @@ from typer.testing import CliRunner
 
 from driverwatch.blend.score import interval
 from driverwatch.cli.main import app
+from driverwatch.ensemble_settings import EnsembleSettings
 from driverwatch.errors import InputError
 from driverwatch.inference import predictions
 from driverwatch.inference.paths import prediction_path
 from driverwatch.metrics import FLOOR, limited, log_losses
 from driverwatch.recipe_settings import LeverSettings, LeversSettings
-from driverwatch.settings import EnsembleSettings
 from driverwatch.steps import levers
 from driverwatch.steps.levers import Table, ensemble_command, write_levers
 from driverwatch.typed_yaml import parse

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from driverwatch.data.pack import ImageBlock, Pack
-from driverwatch.settings import AugmentSettings, InputSettings, ModelSettings, TrainSettings
+from driverwatch.settings import AugmentSettings, InputSettings, ModelSettings
+from driverwatch.train_settings import TrainSettings
 from driverwatch.training.inputs import AugmentedInputs, augmentation_epochs, epoch_mixing
 from driverwatch.vision.mix import Mixing, blended, cut_box, draw_mixing, pasted, seam_box
 from driverwatch.vision.mosaic import join, split

@@ -13,7 +13,8 @@ from driverwatch.errors import InputError
 from driverwatch.inference import predictions
 from driverwatch.inference.paths import prediction_path
 from driverwatch.inference.predictions import Predictions
-from driverwatch.settings import ModelSettings, PseudoSettings
+from driverwatch.settings import ModelSettings
+from driverwatch.train_settings import PseudoSettings
 from driverwatch.training import pseudo
 from driverwatch.training.pseudo import Lesson, RunTeacher, TaughtTeacher, Unlabelled, select, views_of
 from driverwatch.training.rows import Rows

@@ -13,10 +13,10 @@ from finished import MODEL, World, world
 from test_line import SMALL, drawn
 
 from driverwatch.artifacts import read_json
+from driverwatch.ensemble_settings import EnsembleSettings
 from driverwatch.errors import InputError
 from driverwatch.inference import predictions
 from driverwatch.recipe_settings import RecipeSettings, RunSettings
-from driverwatch.settings import EnsembleSettings
 from driverwatch.steps import recipe
 from driverwatch.steps.context import Context
 from driverwatch.steps.recipe import train_runs

@@ -23,7 +23,8 @@ from driverwatch.data.photos import examine
 from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.errors import InputError
 from driverwatch.inference.field import centre_view
-from driverwatch.settings import AugmentSettings, InputSettings, ModelSettings, key_of, pixels, regions_of
+from driverwatch.setting_types import key_of, pixels, regions_of
+from driverwatch.settings import AugmentSettings, InputSettings, ModelSettings
 from driverwatch.typed_yaml import load, parse
 from driverwatch.vision.augment import Augmenter, build, read_policy
 from driverwatch.vision.mosaic import FRAME, Box, join, split

@@ -6,8 +6,10 @@ import pytest
 from conftest import ROOT
 
 from driverwatch.dataset_settings import DatasetSettings
+from driverwatch.ensemble_settings import EnsembleSettings
 from driverwatch.errors import InputError
-from driverwatch.settings import EnsembleSettings, ModelSettings, pixels
+from driverwatch.setting_types import pixels
+from driverwatch.settings import ModelSettings
 from driverwatch.typed_yaml import load
 
 GOOD = "backbone: tiny\nweights: none\ninput: {pack: 40x40, size: 36x36}\n"

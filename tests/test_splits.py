@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from driverwatch.data import splits
 from driverwatch.data.folds import FoldTable
 from driverwatch.errors import InputError
-from driverwatch.settings import ModelSettings, TrainSettings
+from driverwatch.settings import ModelSettings
+from driverwatch.train_settings import TrainSettings
 from driverwatch.typed_yaml import parse
 
 DRIVERS = [f"p{i:02d}" for i in range(9)]

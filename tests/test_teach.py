@@ -9,15 +9,16 @@ from finished import CLASSES, World, world
 
 from driverwatch.blend.space import Space
 from driverwatch.data.folds import FoldTable
+from driverwatch.ensemble_settings import ChainSettings
 from driverwatch.errors import InputError
 from driverwatch.inference import predictions
 from driverwatch.inference.paths import prediction_path
 from driverwatch.inference.predictions import Predictions
 from driverwatch.metrics import FLOOR, limited
-from driverwatch.settings import ChainSettings, PseudoSettings
 from driverwatch.steps import teach as step
 from driverwatch.steps.teach import teach
 from driverwatch.steps.teachers import open_taught, refuse_other_images, teachers
+from driverwatch.train_settings import PseudoSettings
 from driverwatch.training import pseudo
 from driverwatch.training.pseudo import Unlabelled
 from driverwatch.training.run import Run

@@ -15,13 +15,15 @@ from test_run import wanted
 from driverwatch.artifacts import read_json
 from driverwatch.blend.score import compared
 from driverwatch.data.folds import FoldTable
+from driverwatch.ensemble_settings import EnsembleSettings
 from driverwatch.errors import InputError
 from driverwatch.inference import predictions
 from driverwatch.inference.field import centre_view
 from driverwatch.inference.paths import prediction_path
 from driverwatch.inference.predictions import Predictions
 from driverwatch.metrics import log_loss, log_losses
-from driverwatch.settings import VIEW_SETS, EnsembleSettings, InputSettings, PredictSettings, ViewSet
+from driverwatch.setting_types import VIEW_SETS, ViewSet
+from driverwatch.settings import InputSettings, PredictSettings
 from driverwatch.steps import views as step
 from driverwatch.steps.submit import Finished
 from driverwatch.training import run as runs

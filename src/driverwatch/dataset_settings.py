@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, model_validator
 
 from driverwatch.errors import InputError, nearest
-from driverwatch.settings import WHOLE, Region
+from driverwatch.setting_types import WHOLE, Region
 from driverwatch.typed_yaml import Strict
 
 

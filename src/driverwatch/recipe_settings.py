@@ -1,11 +1,13 @@
 """Settings of what is made of many runs: recipes, which end in submissions, and levers, which end in a table."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from driverwatch.settings import EnsembleSettings, Name
-from driverwatch.typed_yaml import Strict
+from driverwatch.ensemble_settings import EnsembleSettings
+from driverwatch.setting_types import Name
+from driverwatch.settings import ModelSettings
+from driverwatch.typed_yaml import Strict, parse
 
 
 class RunSettings(Strict):
@@ -60,3 +62,38 @@ class LeversSettings(Strict):
             if asked & set(self.runs) and asked - set(self.runs):
                 raise ValueError(f"rows: {row.lever}: must compare runs of this study, or none of them")
         return self
+
+
+def _begins_with_head(depths: list[str]) -> list[str]:
+    if depths[:1] != ["head"] or len(set(depths)) < len(depths):
+        raise ValueError("must begin with head, which the others are compared with, and name each depth once")
+    return depths
+
+
+class StudyModel(Strict):
+    """One network of a study: where to freeze it, `head` being its features alone."""
+
+    backbone: str
+    cut: str | None = None
+    freeze_until: Annotated[list[str], AfterValidator(_begins_with_head)]
+
+
+class StudySettings(Strict):
+    """`configs/studies/<name>.yaml`: the same training for several networks, each frozen to several depths."""
+
+    settings: dict[str, Any]  # what every run has in common, as in a model's YAML
+    head: dict[str, Any]  # the first stage, which every run begins with
+    models: dict[Name, StudyModel]
+
+    def runs(self, study: str) -> dict[str, ModelSettings]:
+        """Settings of each run by its name."""
+        made = {}
+        for name, model in self.models.items():
+            for depth in model.freeze_until:
+                stages = [self.head] if depth == "head" else [self.head, {"freeze_until": depth}]
+                content = {**self.settings, "backbone": model.backbone, "cut": model.cut}
+                content["train"] = {**(content.get("train") or {}), "stages": stages}
+                made[f"{study}-{name}-{depth}"] = parse(
+                    ModelSettings, content, f"study {study}: {name} frozen to {depth}"
+                )
+        return made

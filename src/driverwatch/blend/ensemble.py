@@ -12,7 +12,7 @@ from driverwatch.errors import InputError
 from driverwatch.inference import predictions
 from driverwatch.inference.paths import prediction_path
 from driverwatch.inference.predictions import Predictions
-from driverwatch.settings import VIEW_SETS, ViewSet
+from driverwatch.setting_types import VIEW_SETS, ViewSet
 from driverwatch.training.run import Run
 
 

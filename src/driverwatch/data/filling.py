@@ -20,7 +20,7 @@ from driverwatch.data.photos import Photo, examine
 from driverwatch.data.threads import in_threads
 from driverwatch.errors import InputError
 from driverwatch.hdf5 import created
-from driverwatch.settings import WHOLE, pixels
+from driverwatch.setting_types import WHOLE, pixels
 from driverwatch.terminal import track
 from driverwatch.vision.mosaic import FRAME
 

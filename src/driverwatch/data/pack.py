@@ -17,7 +17,7 @@ from driverwatch.artifacts import PIECE, differences, digest_of, read_json
 from driverwatch.data.threads import in_threads
 from driverwatch.errors import InputError
 from driverwatch.hdf5 import opened
-from driverwatch.settings import WHOLE, pixels, regions_of
+from driverwatch.setting_types import WHOLE, pixels, regions_of
 from driverwatch.vision.mosaic import Box
 
 LOOK = 16  # bytes that tell one image's pixels

@@ -15,7 +15,7 @@ from driverwatch.data.filling import Filler, Job, source_digest, table_digest
 from driverwatch.data.photos import source_of
 from driverwatch.data.threads import in_threads
 from driverwatch.errors import InputError
-from driverwatch.settings import pixels
+from driverwatch.setting_types import pixels
 from driverwatch.terminal import say
 from driverwatch.writing import locked, replacing, write_json
 

@@ -19,7 +19,7 @@ from driverwatch.data.drawing import POSES, Driver, draw
 from driverwatch.data.threads import in_threads
 from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.errors import InputError
-from driverwatch.settings import Size, pixels
+from driverwatch.setting_types import Size, pixels
 from driverwatch.terminal import say, track
 from driverwatch.typed_yaml import Strict
 from driverwatch.writing import making, replacing_folder, write_json

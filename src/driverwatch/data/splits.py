@@ -7,7 +7,7 @@ import numpy as np
 
 from driverwatch.data.folds import FoldTable
 from driverwatch.errors import InputError
-from driverwatch.settings import TrainSettings
+from driverwatch.train_settings import TrainSettings
 
 
 @dataclass(frozen=True)

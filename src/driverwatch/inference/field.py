@@ -5,7 +5,8 @@ from typing import NamedTuple
 import numpy as np
 
 from driverwatch.data.photos import cut_out, resized
-from driverwatch.settings import InputSettings, pixels
+from driverwatch.setting_types import pixels
+from driverwatch.settings import InputSettings
 from driverwatch.vision.mosaic import FRAME, Box
 from driverwatch.vision.views import cut, view_set
 

@@ -11,7 +11,7 @@ from driverwatch.data.pack import Pack
 from driverwatch.models.classifier import Classifier
 from driverwatch.models.halves import Tail
 from driverwatch.models.regions import join, split
-from driverwatch.settings import ViewSet
+from driverwatch.setting_types import ViewSet
 from driverwatch.terminal import track
 from driverwatch.vision.views import KEPT, Columns, View, resampling, unique, view_set
 

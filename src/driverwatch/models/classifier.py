@@ -12,7 +12,8 @@ from driverwatch.models.googlenet import auxiliary
 from driverwatch.models.regions import join, split
 from driverwatch.models.scaling import ChannelScaling
 from driverwatch.models.weights import build_trunk
-from driverwatch.settings import HeadSettings, ModelSettings, pixels
+from driverwatch.setting_types import pixels
+from driverwatch.settings import HeadSettings, ModelSettings
 
 
 class Learner(keras.Model):

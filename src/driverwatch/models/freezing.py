@@ -4,7 +4,7 @@ from typing import Any
 
 from driverwatch.errors import InputError, nearest
 from driverwatch.models.classifier import Classifier
-from driverwatch.settings import Stage
+from driverwatch.train_settings import Stage
 
 
 def freeze(classifier: Classifier, until: str | int | float | None, train_statistics: bool) -> int:

@@ -12,7 +12,8 @@ from driverwatch.errors import InputError, nearest
 from driverwatch.models.cuts import cut_at, refuse_empty
 from driverwatch.models.networks import construct
 from driverwatch.models.weight_files import fill
-from driverwatch.settings import ModelSettings, pixels
+from driverwatch.setting_types import pixels
+from driverwatch.settings import ModelSettings
 
 SCRATCH = 'or train from scratch with SET="weights=none train.stages.0.freeze_until=null"'
 

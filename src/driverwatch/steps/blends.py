@@ -12,9 +12,10 @@ from driverwatch.blend.chain import Rows, applied
 from driverwatch.blend.ensemble import Member
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
+from driverwatch.ensemble_settings import BLEND_NAMES, CALIBRATION_NAMES, BlendName, ChainSettings
 from driverwatch.inference.paths import prediction_path
 from driverwatch.metrics import limited, log_loss
-from driverwatch.settings import BLEND_NAMES, CALIBRATION_NAMES, BlendName, ChainSettings, ViewSet
+from driverwatch.setting_types import ViewSet
 from driverwatch.steps import chains
 from driverwatch.steps.chains import Chain
 from driverwatch.steps.context import Context

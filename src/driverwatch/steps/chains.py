@@ -15,10 +15,10 @@ from driverwatch.blend.clusters import Clusters
 from driverwatch.blend.neighbours import Average
 from driverwatch.blend.score import interval
 from driverwatch.blend.space import Space
+from driverwatch.ensemble_settings import ChainSettings
 from driverwatch.errors import InputError
 from driverwatch.metrics import FLOOR, accuracy, limited, log_losses
 from driverwatch.neighbour_settings import NeighbourSettings
-from driverwatch.settings import ChainSettings
 
 
 def steps_of(settings: ChainSettings, spaces: Mapping[str, Space]) -> list[Step]:

@@ -13,7 +13,7 @@ from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
 from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.errors import InputError
-from driverwatch.settings import regions_of
+from driverwatch.setting_types import regions_of
 from driverwatch.typed_yaml import load
 from driverwatch.vision.mosaic import Box
 

@@ -10,10 +10,10 @@ from driverwatch.blend import ensemble as blending
 from driverwatch.blend.ensemble import Member
 from driverwatch.blend.score import interval
 from driverwatch.blend.space import Space
+from driverwatch.ensemble_settings import ChainSettings, EnsembleSettings
 from driverwatch.errors import InputError
 from driverwatch.neighbour_settings import NeighbourSettings
 from driverwatch.recipe_settings import LeverSettings, LeversSettings
-from driverwatch.settings import ChainSettings, EnsembleSettings
 from driverwatch.steps import chains
 from driverwatch.steps.context import CONFIGS, Context
 from driverwatch.steps.recipe import train_runs

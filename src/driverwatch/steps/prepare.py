@@ -12,7 +12,8 @@ from driverwatch.data.filling import Job
 from driverwatch.data.packing import BrokenPhotosError
 from driverwatch.data.tables import read_csv
 from driverwatch.errors import InputError, counted, listed, printable
-from driverwatch.settings import KEY, ModelSettings, key_of, pixels, regions_of
+from driverwatch.setting_types import KEY, key_of, pixels, regions_of
+from driverwatch.settings import ModelSettings
 from driverwatch.steps.context import CONFIGS, Context
 from driverwatch.terminal import say
 from driverwatch.typed_yaml import load

@@ -9,7 +9,8 @@ from driverwatch.data import splits
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
 from driverwatch.errors import InputError
-from driverwatch.settings import WHOLE, ModelSettings, pixels
+from driverwatch.setting_types import WHOLE, pixels
+from driverwatch.settings import ModelSettings
 from driverwatch.steps.context import Context, open_packs
 from driverwatch.steps.train import open_run, read_augmentation, refuse_fold
 from driverwatch.terminal import say

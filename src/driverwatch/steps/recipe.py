@@ -3,10 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+from driverwatch.ensemble_settings import ChainSettings, EnsembleSettings
 from driverwatch.errors import InputError
 from driverwatch.models import weights as weight_files
 from driverwatch.recipe_settings import RecipeSettings, RunSettings
-from driverwatch.settings import ChainSettings, EnsembleSettings, ModelSettings, ViewSet
+from driverwatch.setting_types import ViewSet
+from driverwatch.settings import ModelSettings
 from driverwatch.steps.context import CONFIGS, Context
 from driverwatch.steps.prepare import make_packs
 from driverwatch.steps.spaces import make_features

@@ -12,7 +12,8 @@ from driverwatch.errors import InputError
 from driverwatch.inference import features
 from driverwatch.models import weights as weight_files
 from driverwatch.neighbour_settings import Trunk, trunk_of
-from driverwatch.settings import ModelSettings, pixels
+from driverwatch.setting_types import pixels
+from driverwatch.settings import ModelSettings
 from driverwatch.steps.context import CONFIGS, Context, open_packs
 from driverwatch.terminal import say
 from driverwatch.typed_yaml import load, parse

@@ -13,7 +13,7 @@ from driverwatch.blend.ensemble import Member
 from driverwatch.blend.score import interval
 from driverwatch.errors import InputError
 from driverwatch.metrics import accuracy, log_losses
-from driverwatch.settings import StudySettings
+from driverwatch.recipe_settings import StudySettings
 from driverwatch.steps.context import CONFIGS, Context
 from driverwatch.steps.prepare import make_packs
 from driverwatch.steps.recipe import refuse_misfits

@@ -13,9 +13,10 @@ from driverwatch.blend.hope import averaging_gain, hope
 from driverwatch.data import competition
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
+from driverwatch.ensemble_settings import ChainSettings, EnsembleSettings
 from driverwatch.errors import InputError
 from driverwatch.kaggle import submission
-from driverwatch.settings import ChainSettings, EnsembleSettings, ViewSet
+from driverwatch.setting_types import ViewSet
 from driverwatch.steps import chains
 from driverwatch.steps.chains import Chain
 from driverwatch.steps.context import CONFIGS, Context, open_packs

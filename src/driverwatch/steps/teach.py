@@ -10,11 +10,12 @@ from driverwatch.blend.chain import Rows, applied, fitted
 from driverwatch.blend.ensemble import Member
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
+from driverwatch.ensemble_settings import ChainSettings
 from driverwatch.errors import InputError
 from driverwatch.inference import predictions
 from driverwatch.inference.predictions import Predictions
 from driverwatch.metrics import FLOOR, limited, log_loss
-from driverwatch.settings import ChainSettings, ViewSet
+from driverwatch.setting_types import ViewSet
 from driverwatch.steps import chains
 from driverwatch.steps.context import Context
 from driverwatch.steps.spaces import open_space

@@ -5,8 +5,9 @@ from driverwatch.data import splits
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
 from driverwatch.errors import InputError
-from driverwatch.settings import ModelSettings, TrainSettings
+from driverwatch.settings import ModelSettings
 from driverwatch.steps.context import Context, open_packs
+from driverwatch.train_settings import TrainSettings
 from driverwatch.training import run as runs
 from driverwatch.training.pseudo import RunTeacher, TaughtTeacher, Teacher, kinds_of, views_of
 from driverwatch.training.run import Run

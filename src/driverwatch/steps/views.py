@@ -13,7 +13,8 @@ from driverwatch.blend import score as scores
 from driverwatch.blend.ensemble import Member
 from driverwatch.errors import InputError
 from driverwatch.kaggle import submission
-from driverwatch.settings import VIEW_SETS, PredictSettings, ViewSet, pixels
+from driverwatch.setting_types import VIEW_SETS, ViewSet, pixels
+from driverwatch.settings import PredictSettings
 from driverwatch.steps.context import Context
 from driverwatch.steps.submit import Finished, finished_runs, selected_on
 from driverwatch.terminal import say

@@ -10,7 +10,8 @@ from driverwatch.inference.predict import FeaturePredictor, Predictor
 from driverwatch.models.classifier import Classifier
 from driverwatch.models.freezing import frozen_count
 from driverwatch.models.halves import Cut, Frozen, Tail, last_cut
-from driverwatch.settings import PredictSettings, ViewSet, pixels
+from driverwatch.setting_types import ViewSet, pixels
+from driverwatch.settings import PredictSettings
 from driverwatch.terminal import say
 from driverwatch.training.inputs import AugmentedInputs, Inputs, Joined
 from driverwatch.training.outcome import whole_predictor

@@ -4,7 +4,7 @@ from typing import Any, ClassVar, TypeAlias
 
 import keras
 
-from driverwatch.settings import TrainSettings
+from driverwatch.train_settings import TrainSettings
 
 Rate: TypeAlias = "float | keras.optimizers.schedules.LearningRateSchedule"
 

@@ -13,7 +13,7 @@ from driverwatch.inference.predict import Predictor
 from driverwatch.inference.predictions import Predictions
 from driverwatch.metrics import log_loss
 from driverwatch.models.classifier import Classifier
-from driverwatch.settings import ViewSet, pixels
+from driverwatch.setting_types import ViewSet, pixels
 from driverwatch.terminal import say
 from driverwatch.training.run import Run
 from driverwatch.vision.views import mirrors

@@ -17,7 +17,8 @@ from driverwatch.errors import InputError
 from driverwatch.inference import predictions
 from driverwatch.inference.paths import prediction_path
 from driverwatch.inference.predictions import Predictions
-from driverwatch.settings import PseudoSettings, ViewSet
+from driverwatch.setting_types import ViewSet
+from driverwatch.train_settings import PseudoSettings
 from driverwatch.training.run import Run
 
 

@@ -8,7 +8,8 @@ from typing import Any
 from driverwatch.artifacts import differences, digest_of, digest_of_file, read_json
 from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.errors import InputError, listed
-from driverwatch.settings import WHOLE, ModelSettings, ViewSet
+from driverwatch.setting_types import WHOLE, ViewSet
+from driverwatch.settings import ModelSettings
 from driverwatch.typed_yaml import parse
 from driverwatch.vision.views import Columns
 from driverwatch.writing import write_json

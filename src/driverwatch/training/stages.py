@@ -6,7 +6,8 @@ import keras
 
 from driverwatch.models.classifier import Classifier, Learner
 from driverwatch.models.freezing import check_names, frozen_count
-from driverwatch.settings import ModelSettings, Stage, TrainSettings
+from driverwatch.settings import ModelSettings
+from driverwatch.train_settings import Stage, TrainSettings
 from driverwatch.training.optimizers import make_optimizer
 
 

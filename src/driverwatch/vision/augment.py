@@ -16,7 +16,8 @@ import cv2
 import numpy as np
 
 from driverwatch.errors import InputError, nearest
-from driverwatch.settings import AugmentSettings, InputSettings, pixels, transforms
+from driverwatch.setting_types import pixels
+from driverwatch.settings import AugmentSettings, InputSettings, transforms
 from driverwatch.vision.mosaic import join, split
 from driverwatch.yaml_files import read_yaml
 

@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from driverwatch.errors import InputError
-from driverwatch.settings import VIEW_SETS, ViewSet
+from driverwatch.setting_types import VIEW_SETS, ViewSet
 from driverwatch.vision.mosaic import join, split
 
 CLOSER = 0.875  # 224 out of 256, the ratio of the published centre crops: the side of `multi_scale`'s smaller crop
