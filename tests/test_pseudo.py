@@ -14,6 +14,7 @@ from driverwatch.inference import predictions
 from driverwatch.inference.paths import prediction_path
 from driverwatch.inference.predictions import Predictions
 from driverwatch.settings import ModelSettings
+from driverwatch.steps.pseudo import student_settings
 from driverwatch.train_settings import PseudoSettings
 from driverwatch.training import pseudo
 from driverwatch.training.pseudo import Lesson, RunTeacher, TaughtTeacher, Unlabelled, select, views_of
@@ -367,3 +368,9 @@ def test_a_taught_students_fold_reads_its_own_folds_file(tmp_path: Path) -> None
     teacher.path(2, "held_out").unlink()
     with pytest.raises(InputError, match=r"fold2-held_out.h5: no such.*make teach NAME=taught"):
         pseudo.identity([teacher], run.settings.train.pseudo)
+
+
+def test_a_round_after_a_taught_run_has_its_own_teacher() -> None:
+    first = settings_of(pseudo={"taught": "both", "images": "both", "weight": 0.5})
+    made = student_settings(first, "first", "train.pseudo.ratio=2").train.pseudo
+    assert made == PseudoSettings(runs=["first"], images="both", weight=0.5, ratio=2)
