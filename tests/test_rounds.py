@@ -41,6 +41,7 @@ def test_rounds_subsets_and_a_final_fit(verb: Verb, project: Path, drawn: list[s
     assert "test log loss" in said  # drawn, so the test images' labels are known
     first, second = table.to_dict("records")
     assert second["change"] == pytest.approx(second["log loss"] - first["log loss"])
+    assert (first["steps"], second["steps"]) == (1, pytest.approx(1.2, abs=0.01))
     assert second["from"] <= second["change"] <= second["to"]
     for fold in range(2):
         made = read_json(runs / "tiny-round1" / f"fold{fold}" / "manifest.json")

@@ -89,7 +89,7 @@ def effects(context: Context, found: Finished) -> pd.DataFrame:
         base = losses if base is None else base
         low, high = interval(losses - base, drivers) if number else (None, None)
         lines.append({
-            "round": number, "run": run.name, **_taken(run, found.folds.count),
+            "round": number, "run": run.name, **_taken(run, found.folds.count, len(labels)),
             "log loss": losses.mean(), "right": accuracy(rows, labels),
             "change": (losses - base).mean() if number else None, "from": low, "to": high,
             "minutes": sum(run.manifest(fold)["seconds"] for fold in range(found.folds.count)) / 60,
@@ -98,11 +98,16 @@ def effects(context: Context, found: Finished) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def _taken(run: Run, folds: int) -> dict[str, float | None]:
-    """Mean over folds of what each learnt from test images."""
+def _taken(run: Run, folds: int, labelled: int) -> dict[str, float | None]:
+    """Mean over folds of what each learnt from test images; `steps` per epoch against those without them.
+
+    Args:
+        labelled: images of all folds; each is trained on in all folds but one.
+    """
     made = [run.manifest(fold).get("pseudo_labels") or {} for fold in range(folds)]
     columns = (("images", "images"), ("confidence", "mean_confidence"))
-    return {column: sum(each[key] for each in made) / folds if all(made) else None for column, key in columns}
+    found = {column: sum(each[key] for each in made) / folds if all(made) else None for column, key in columns}
+    return found | {"steps": 1 + (found["images"] or 0) * folds / (labelled * (folds - 1))}
 
 
 def _truth(context: Context, member: Member, folds: int) -> dict[str, float]:
@@ -119,5 +124,7 @@ def _note(table: pd.DataFrame) -> str:
     known = "the competition is drawn, so their loss is known" if "test log loss" in table else "unknown"
     return (
         "change: to round 0, on drivers that neither had seen, with its 95 % interval over drivers; images and confidence: "
-        f"mean over folds, the confidence being the teachers'. How right they are on test images: {known}."
+        "mean over folds, the confidence being the teachers'; steps: per epoch, against those without pseudo-labels. More steps "
+        "alone change a loss: train round 0 with so many times the epochs before crediting pseudo-labels. How right they are on "
+        f"test images: {known}."
     )
