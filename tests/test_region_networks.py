@@ -204,7 +204,8 @@ def test_pseudo_labels_join_two_packs_of_mosaics(
 ) -> None:
     """A student of regions learns from taken test mosaics; confident right labels of all test images help it."""
     labels = packs["test"].labels
-    lesson = Lesson(np.arange(len(labels)), np.eye(CLASSES, dtype=np.float32)[labels], 1.0, len(labels))
+    rows = len(packs["train"].names) + np.arange(len(labels))
+    lesson = Lesson(rows, np.eye(CLASSES, dtype=np.float32)[labels], 1.0, len(labels), len(labels))
     stages, taught = [{"freeze_until": "stage2"}], {"runs": ["teacher"], "weight": 2.0}
     student = runs(f"student{cached}", stages=stages, cache_trunk=cached, cache_dtype="float32", pseudo=taught)
     alone = runs(f"alone{cached}", stages=stages, cache_trunk=cached, cache_dtype="float32")
