@@ -46,6 +46,7 @@ help: ## this list
 #: WEIGHTS=<folder>       local ImageNet weights (default: Keras downloads them)
 #: CUT=<layer>            last layer kept of the backbone (make features)
 #: HEAD=logistic          logistic or dense (make features)
+#: TRAIN=1                train what the table of levers lacks (make levers)
 #: STUDY=levers           train a run in a study's own place, where ensembles do not see it
 #: FOLD=2                 one fold alone
 #: VIEWS="ten_crop shifts"  of centre, multi_scale, five_crop, shifts, ten_crop, ten_crop_keep, ten_crop_swap (ensemble: one)
