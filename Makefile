@@ -53,7 +53,7 @@ help: ## this list
 #: MODELS="a b"           runs to average or score (default: every finished one)
 #: NAME=ensemble          names the submission
 #: BLEND=mean             mean, geometric, weighted, weighted_geometric, greedy or per_class (make blends compares them)
-#: BALANCE=<features>     balance classes within each driver, told apart by looks, or none (docs/neighbours.md)
+#: BALANCE=<features>     balance classes within each driver, told apart by looks, or none (docs/balance.md)
 #: NEIGHBOURS=<features>  smooth over neighbours among clips' frames, or none (make neighbours compares features)
 #: FEATURES="a:cut:2x2 b"  <model>[:<last layer>][:<places>] whose pretrained trunk images are compared in
 #: CALIBRATE=none         none, temperature or bias
