@@ -16,7 +16,7 @@ from driverwatch.inference.paths import prediction_path
 from driverwatch.inference.predictions import Predictions
 from driverwatch.metrics import FLOOR, limited
 from driverwatch.steps import teach as step
-from driverwatch.steps.teach import teach
+from driverwatch.steps.teach import identity, teach
 from driverwatch.steps.teachers import open_taught, refuse_other_images, teachers
 from driverwatch.train_settings import PseudoSettings
 from driverwatch.training import pseudo
@@ -261,3 +261,11 @@ def test_an_epoch_chosen_on_held_out_drivers_is_handed_on(world: World) -> None:
     taught(world)
     assert student_of(world, images="both").looks_at_held_out
     assert parse(PseudoSettings, {"taught": "both"}, "x").images == "test"
+
+
+def test_other_features_make_another_chain(world: World) -> None:
+    """A taught set made by features of other weights must be taught again."""
+    settings, names = ChainSettings(balance="mobilenet_v2"), np.array(["a"])
+    spaces = [{"mobilenet_v2": Space(names, np.ones((1, 2), np.float32), "mobilenet_v2", digest)} for digest in "xyx"]
+    one, other, same = (identity([], world.folds, settings, space) for space in spaces)
+    assert one == same != other

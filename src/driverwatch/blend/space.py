@@ -38,6 +38,7 @@ class Space:
         names: (N,), unique.
         features: float32 (N, F), finite, no row zero.
         what: how sentences call it.
+        digest: of the features, for those who keep what came of them.
 
     Raises:
         InputError: when built from anything else.
@@ -46,6 +47,7 @@ class Space:
     names: np.ndarray
     features: np.ndarray
     what: str = "features"
+    digest: str = ""
     _found: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict, init=False, repr=False)
     _places: dict[str, int] = field(default_factory=dict, init=False, repr=False)
 

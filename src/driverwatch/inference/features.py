@@ -20,11 +20,12 @@ PIECE = 4096  # rows
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """`names` (N,) of the training and the test images, `array` float32 (N, F), and the digests of what made them."""
+    """`names` (N,) of the training and the test images, `array` float32 (N, F), digests of what made them and of it all."""
 
     names: np.ndarray
     array: np.ndarray
     origin: dict[str, str]
+    contents: str
 
 
 def write(path: Path, names: np.ndarray, parts: Sequence[np.ndarray], origin: dict[str, str]) -> None:
@@ -70,4 +71,4 @@ def read(path: Path, origin: dict[str, str]) -> Features:
     digest = hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
     if array.dtype != np.float32 or contents != digest_of([names, digest, list(array.shape), found]):
         raise InputError(f"{path}: was changed since it was written; remove it, run make neighbours")
-    return Features(names, array, found)
+    return Features(names, array, found, contents)

@@ -11,7 +11,7 @@ from driverwatch.setting_types import ViewSet
 from driverwatch.settings import ModelSettings
 from driverwatch.steps.context import CONFIGS, Context
 from driverwatch.steps.prepare import make_packs
-from driverwatch.steps.spaces import make_features
+from driverwatch.steps.spaces import make_features, open_space
 from driverwatch.steps.submit import make_ensemble, members_of
 from driverwatch.steps.teach import identity, teach
 from driverwatch.steps.teachers import open_taught
@@ -70,13 +70,14 @@ def _is_there(context: Context, name: str, made: EnsembleSettings) -> bool:
     )
     members, folds, _, settings = members_of(context, made.runs, name, views, chain)
     try:
+        spaces = {text: open_space(context, text) for text in settings.features}
         teacher = open_taught(context, name, folds)
         for fold in range(teacher.fits):
             for kind in ("held_out", "test"):
                 teacher.said(fold, kind)
     except InputError:
         return False
-    return teacher.made_of == identity(members, folds, settings)
+    return teacher.made_of == identity(members, folds, settings, spaces)
 
 
 def refuse_disorder(context: Context, wanted: dict[str, ModelSettings], taught: dict[str, EnsembleSettings]) -> None:

@@ -31,7 +31,7 @@ def open_space(context: Context, text: str) -> Space:
     settings = _settings(trunk)
     _, packs = open_packs(context, settings.input.key)
     found = features.read(context.places.features / trunk.file, _origin(settings, trunk, packs))
-    return Space(found.names, found.array, text)
+    return Space(found.names, found.array, text, found.contents)
 
 
 def make_features(context: Context, text: str, weights: Path | None) -> None:

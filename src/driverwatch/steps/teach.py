@@ -1,5 +1,6 @@
 """What runs, put together, make of images without labels: kept by fold, for students to learn from (`train.pseudo.taught`)."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ from driverwatch.artifacts import digest_of, provenance
 from driverwatch.blend import ensemble as blending
 from driverwatch.blend.chain import Rows, applied, fitted
 from driverwatch.blend.ensemble import Member
+from driverwatch.blend.space import Space
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
 from driverwatch.ensemble_settings import ChainSettings
@@ -47,7 +49,7 @@ def teach(context: Context, names: list[str], name: str, views: ViewSet | None, 
     made = np.empty(rows.members.shape[1:])
     with locked(folder):
         (folder / "manifest.json").unlink(missing_ok=True)
-        teacher = TaughtTeacher(folder, folds.digest, identity(members, folds, settings), folds.count, {})
+        teacher = TaughtTeacher(folder, folds.digest, identity(members, folds, settings, spaces), folds.count, {})
         for fold in range(folds.count):
             own = rows.sets == fold
             rules = fitted(steps, rows.at(~own), pack.labels[~own], pack.drivers[~own])
@@ -66,10 +68,10 @@ def teach(context: Context, names: list[str], name: str, views: ViewSet | None, 
     )
 
 
-def identity(members: list[Member], folds: FoldTable, settings: ChainSettings) -> str:
-    """Digest of the weights that speak, and of how they are put together."""
+def identity(members: list[Member], folds: FoldTable, settings: ChainSettings, spaces: Mapping[str, Space]) -> str:
+    """Digest of the weights that speak, of how they are put together, and of the features that images are compared by."""
     weights = [[m.run.name, m.views, m.run.manifest(fold)["weights"]] for m in members for fold in range(folds.count)]
-    return digest_of([weights, settings.model_dump()])
+    return digest_of([weights, settings.model_dump(), [spaces[text].digest for text in settings.features]])
 
 
 def _test(members: list[Member], fold: int) -> Rows:
