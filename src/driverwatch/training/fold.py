@@ -4,7 +4,7 @@ import json
 import math
 import sys
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from driverwatch.training.history import HistoryLog
 from driverwatch.training.inputs import Inputs, epoch_mixing
 from driverwatch.training.logistic import Sample, solve
 from driverwatch.training.outcome import write_predictions
+from driverwatch.training.progress import Progress, resumed
 from driverwatch.training.rows import Rows
 from driverwatch.training.run import Run, seeded
 from driverwatch.training.stages import StagePlan, check, plan, prepare, rate_factors
@@ -36,15 +37,6 @@ from driverwatch.training.statistics import BATCHES, reestimate
 from driverwatch.training.trunk_cache import Outputs
 from driverwatch.vision.mix import Mixing
 from driverwatch.writing import locked, write_json
-
-
-@dataclass
-class Progress:
-    """How far a fold has come; travels in the bundle beside weights and optimizer."""
-
-    epoch: int = 0  # finished ones, over all stages
-    history: list[dict[str, Any]] = field(default_factory=list)
-    best: float = float("inf")
 
 
 def train_fold(
@@ -123,18 +115,7 @@ class FoldTraining:
     def train(self) -> Progress:
         """Train every stage that is not behind us, from the bundle if there is one."""
         if self.bundle.is_file():
-            kept = load_state(self.bundle, {})
-            if kept.get("run") != self.run.identity:
-                raise InputError(f"{self.bundle}: is of another run than this folder's; make train FORCE=1 begins anew")
-            try:
-                self.progress = Progress(**json.loads(kept["progress"]))
-                stages = [row["stage"] for row in self.progress.history]
-            except (LookupError, TypeError, ValueError) as error:
-                raise InputError(
-                    f"{self.bundle}: not a whole bundle ({error}); make train FORCE=1 FOLD={self.number}"
-                ) from error
-            if len(stages) != self.progress.epoch:
-                raise InputError(f"{self.bundle}: not a whole bundle; make train FORCE=1 FOLD={self.number}")
+            self.progress = resumed(self.bundle, self.run.identity, self.number)
             say(f"{self.run.name} fold {self.number}: goes on after epoch {self.progress.epoch}")
         if self.rows.lesson:
             more = len(self.shown) / len(self.rows.training)

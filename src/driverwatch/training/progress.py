@@ -1,0 +1,37 @@
+"""How far a fold has come, and reading that from the bundle it goes on from."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from driverwatch.errors import InputError
+from driverwatch.models.state import load_state
+
+
+@dataclass
+class Progress:
+    """How far a fold has come; travels in the bundle beside weights and optimizer."""
+
+    epoch: int = 0  # finished ones, over all stages
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best: float = float("inf")
+
+
+def resumed(bundle: Path, identity: str, number: int) -> Progress:
+    """What the bundle of fold `number` says of a run with this identity.
+
+    Raises:
+        InputError: it is of another run, or not whole.
+    """
+    kept = load_state(bundle, {})
+    if kept.get("run") != identity:
+        raise InputError(f"{bundle}: is of another run than this folder's; make train FORCE=1 begins anew")
+    try:
+        progress = Progress(**json.loads(kept["progress"]))
+        stages = [row["stage"] for row in progress.history]
+    except (LookupError, TypeError, ValueError) as error:
+        raise InputError(f"{bundle}: not a whole bundle ({error}); make train FORCE=1 FOLD={number}") from error
+    if len(stages) != progress.epoch:
+        raise InputError(f"{bundle}: not a whole bundle; make train FORCE=1 FOLD={number}")
+    return progress
