@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from sklearn.metrics import adjusted_rand_score
 
 from driverwatch.blend import drivers as by_looks
-from driverwatch.blend.balance import Balance, Looks, balanced, shift
+from driverwatch.blend.balance import Balance, balanced, shift
 from driverwatch.blend.chain import Rows, fitted, nested
 from driverwatch.blend.drivers import best_reach, tree
+from driverwatch.blend.space import Space
 from driverwatch.errors import InputError
 from driverwatch.metrics import log_loss
 
@@ -35,13 +36,9 @@ class World:
         logits += np.repeat(bias * np.eye(CLASSES)[np.arange(count) % CLASSES], CLASSES * EACH, axis=0)
         self.rows = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
 
-    def lookup(self, names: np.ndarray) -> np.ndarray:
-        place = {name: i for i, name in enumerate(self.names)}
-        return self.features[[place[name] for name in names]]
-
     @property
     def step(self) -> Balance:
-        return Balance(Looks(self.lookup))
+        return Balance(Space(self.names, self.features.astype(np.float32)))
 
     def asked(self, order: np.ndarray | None = None) -> Rows:
         order = np.arange(len(self.names)) if order is None else order

@@ -11,7 +11,6 @@ FLOORS = [
     {"terminal", "metrics", "backbones"},
     {"artifacts", "hdf5", "writing", "yaml_files"},
     {"typed_yaml"},
-    {"neighbour_settings"},
     {"setting_types"},
     {"train_settings"},
     {"ensemble_settings"},

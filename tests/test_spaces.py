@@ -6,10 +6,9 @@ import h5py
 import numpy as np
 import pytest
 
-from driverwatch.ensemble_settings import ChainSettings, EnsembleSettings
+from driverwatch.ensemble_settings import ChainSettings, EnsembleSettings, NeighbourSettings, Trunk, trunk_of
 from driverwatch.errors import InputError
 from driverwatch.inference import features
-from driverwatch.neighbour_settings import NeighbourSettings, Trunk, trunk_of
 from driverwatch.steps.neighbours import same
 from driverwatch.typed_yaml import parse
 

@@ -6,37 +6,15 @@ per class until the classes are about as frequent as in training. No label of th
 are needed at once, so this belongs to competitions, not to single photos in use.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from driverwatch.blend.chain import Rows
-from driverwatch.blend.drivers import Tree, best_reach, tree
+from driverwatch.blend.drivers import best_reach
+from driverwatch.blend.space import Space
 from driverwatch.metrics import log_loss
-
-Lookup = Callable[[np.ndarray], np.ndarray]
-"""Names (N,) -> features float (N, F)."""
-
-
-class Looks:
-    """Trees of images by looks, each grown once: nested scoring asks for the same ones again and again."""
-
-    def __init__(self, lookup: Lookup, what: str = "features") -> None:
-        self.lookup, self.what, self.grown = lookup, what, dict[tuple[str, ...], Tree]()
-
-    def trees(self, rows: Rows) -> list[tuple[np.ndarray, Tree]]:
-        """Each set's row numbers and the tree of its images."""
-        sets = [np.flatnonzero(rows.sets == number) for number in np.unique(rows.sets)]
-        return [(chosen, self._tree(rows.names[chosen])) for chosen in sets]
-
-    def _tree(self, names: np.ndarray) -> Tree:
-        key = tuple(names.tolist())
-        if key not in self.grown:
-            self.grown[key] = tree(self.lookup(names))
-        return self.grown[key]
-
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 FLOOR = 1e-6  # of a probability: what a model rules out may still be raised, a millionfold at most
@@ -44,40 +22,40 @@ ROUNDS = 100
 PER_CLASS = 2.0  # images per class at which a cluster's counts are trusted half
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Balancing:
     """Fitted: the height that parts drivers, how far to go, and the class frequencies aimed at."""
 
-    looks: Looks
+    space: Space
     reach: float
     strength: float
     prior: np.ndarray
 
     @property
     def facts(self) -> dict[str, Any]:
-        return {"features": self.looks.what, "reach": round(self.reach, 4), "strength": self.strength}
+        return {"features": self.space.what, "reach": round(self.reach, 4), "strength": self.strength}
 
     def __call__(self, rows: Rows) -> Rows:
-        groups = [(chosen, grown.cut(self.reach)) for chosen, grown in self.looks.trees(rows)]
+        groups = [(chosen, grown.cut(self.reach)) for chosen, grown in self.space.trees(rows)]
         return rebalanced(rows, groups, self.prior, self.strength)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Balance:
     """The step: the height is fitted on known drivers, the strength on the log loss of what comes of it."""
 
-    looks: Looks
+    space: Space
     name: str = "balance"
 
     def fit(self, rows: Rows, labels: np.ndarray, drivers: np.ndarray) -> Balancing:
         """See `Step.fit`. Drivers are told apart within each set, as they will be in a test set."""
-        grown = self.looks.trees(rows)
+        grown = self.space.trees(rows)
         reach = best_reach([one for _, one in grown], [drivers[chosen] for chosen, _ in grown])
         groups = [(chosen, one.cut(reach)) for chosen, one in grown]
         classes = rows.members.shape[2]
         prior = (np.bincount(labels, minlength=classes) + 1) / (len(labels) + classes)
         losses = [log_loss(rebalanced(rows, groups, prior, one).blended, labels) for one in STRENGTHS]
-        return Balancing(self.looks, reach, STRENGTHS[int(np.argmin(losses))], prior)
+        return Balancing(self.space, reach, STRENGTHS[int(np.argmin(losses))], prior)
 
 
 def rebalanced(rows: Rows, groups: list[tuple[np.ndarray, np.ndarray]], prior: np.ndarray, strength: float) -> Rows:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from driverwatch.blend.chain import Rows
+from driverwatch.blend.drivers import Tree, tree
 from driverwatch.blend.nearest import nearest
 from driverwatch.errors import InputError
 
@@ -49,6 +50,7 @@ class Space:
     what: str = "features"
     digest: str = ""
     _found: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict, init=False, repr=False)
+    _grown: dict[bytes, Tree] = field(default_factory=dict, init=False, repr=False)
     _places: dict[str, int] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -64,14 +66,20 @@ class Space:
                 "point nowhere; compute them again, or from another network"
             )
 
-    def of(self, names: np.ndarray) -> np.ndarray:
-        """Features float32 (N, F) in the order of `names`.
+    def trees(self, rows: Rows) -> list[tuple[np.ndarray, Tree]]:
+        """Each set's row numbers, in the order of their names, and the tree of its images by looks (`blend/drivers.py`).
 
         Raises:
-            InputError: an image whose features are not there.
+            InputError: a row whose features are not there.
         """
-        self._refuse_strangers(names)
-        return self.features[self._rows(names)]
+        self._refuse_strangers(rows.names)
+        return [(chosen, self._tree(self._rows(rows.names[chosen]))) for chosen in _by_set(rows)]
+
+    def _tree(self, places: np.ndarray) -> Tree:
+        key = places.tobytes()
+        if key not in self._grown:
+            self._grown[key] = tree(self.features[places])
+        return self._grown[key]
 
     def _refuse_strangers(self, names: np.ndarray) -> None:
         if missing := [str(name) for name in names if name not in self._places]:
@@ -91,9 +99,7 @@ class Space:
         """
         self._refuse_strangers(rows.names)
         indices, similarities = np.full((len(rows.names), k), -1), np.full((len(rows.names), k), -np.inf, np.float32)
-        for number in np.unique(rows.sets):
-            chosen = np.flatnonzero(rows.sets == number)
-            chosen = chosen[np.argsort(rows.names[chosen].astype(str), kind="stable")]
+        for chosen in _by_set(rows):
             found, near = self._nearest(self._rows(rows.names[chosen]), k)
             indices[chosen], similarities[chosen] = np.where(found >= 0, chosen[found], -1), near
         return Near(indices, similarities)
@@ -107,3 +113,9 @@ class Space:
             features = self.features[places[0] : places[-1] + 1] if in_a_row else self.features[places]
             self._found[key] = nearest(features, np.zeros(len(places), np.int64), k)
         return self._found[key]
+
+
+def _by_set(rows: Rows) -> list[np.ndarray]:
+    """Row numbers of each set in the order of their names, so that the order of rows decides nothing."""
+    order = np.argsort(rows.names.astype(str), kind="stable")
+    return [order[rows.sets[order] == number] for number in np.unique(rows.sets)]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from driverwatch.blend.balance import Balance, Looks
+from driverwatch.blend.balance import Balance
 from driverwatch.blend.blends import BLENDS
 from driverwatch.blend.calibrate import CALIBRATIONS, LEVELS, Clip
 from driverwatch.blend.chain import Rows, Rule, Step, fitted, nested
@@ -15,10 +15,9 @@ from driverwatch.blend.clusters import Clusters
 from driverwatch.blend.neighbours import Average
 from driverwatch.blend.score import interval
 from driverwatch.blend.space import Space
-from driverwatch.ensemble_settings import ChainSettings
+from driverwatch.ensemble_settings import ChainSettings, NeighbourSettings
 from driverwatch.errors import InputError
 from driverwatch.metrics import FLOOR, accuracy, limited, log_losses
-from driverwatch.neighbour_settings import NeighbourSettings
 
 
 def steps_of(settings: ChainSettings, spaces: Mapping[str, Space]) -> list[Step]:
@@ -28,7 +27,7 @@ def steps_of(settings: ChainSettings, spaces: Mapping[str, Space]) -> list[Step]
         spaces: where images are compared, by the name of their features: those in `settings.features`.
     """
     steps: list[Step] = [BLENDS[settings.blend]]
-    steps += [Balance(Looks(spaces[settings.balance].of, settings.balance))] if settings.balance else []
+    steps += [Balance(spaces[settings.balance])] if settings.balance else []
     steps += [smoothing(settings.neighbours, spaces[settings.neighbours.features])] if settings.neighbours else []
     steps += [CALIBRATIONS[settings.calibrate]] if settings.calibrate != "none" else []
     return steps + ([Clip()] if settings.clip == "fitted" else [])

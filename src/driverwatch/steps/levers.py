@@ -10,9 +10,8 @@ from driverwatch.blend import ensemble as blending
 from driverwatch.blend.ensemble import Member
 from driverwatch.blend.score import interval
 from driverwatch.blend.space import Space
-from driverwatch.ensemble_settings import ChainSettings, EnsembleSettings
+from driverwatch.ensemble_settings import ChainSettings, EnsembleSettings, NeighbourSettings
 from driverwatch.errors import InputError
-from driverwatch.neighbour_settings import NeighbourSettings
 from driverwatch.recipe_settings import LeverSettings, LeversSettings
 from driverwatch.steps import chains
 from driverwatch.steps.context import CONFIGS, Context
@@ -69,7 +68,7 @@ class Table:
     def _scored(self, side: EnsembleSettings) -> Scored:
         found, tests, folds, pack = self.finished(tuple(side.runs))
         members = [
-            Member(run, test, blending.honest_views(run) if side.views == "auto" else side.views)
+            Member(run, test, side.view_set or blending.honest_views(run))
             for run, test in zip(found, tests, strict=True)
         ]
         rows = blending.labelled_rows(members, pack, folds)

@@ -13,8 +13,8 @@ from driverwatch.blend.ensemble import Member
 from driverwatch.blend.score import interval
 from driverwatch.blend.space import Space
 from driverwatch.data.pack import Pack
+from driverwatch.ensemble_settings import NeighbourSettings
 from driverwatch.metrics import FLOOR, accuracy, limited, log_losses
-from driverwatch.neighbour_settings import NeighbourSettings
 from driverwatch.steps.blends import prediction_files
 from driverwatch.steps.chains import smoothing
 from driverwatch.steps.context import Context

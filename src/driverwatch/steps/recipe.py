@@ -1,13 +1,11 @@
 """A recipe: from photos and weights to the submissions it names, going on from whatever is built."""
 
 from pathlib import Path
-from typing import Any
 
-from driverwatch.ensemble_settings import ChainSettings, EnsembleSettings
+from driverwatch.ensemble_settings import EnsembleSettings
 from driverwatch.errors import InputError
 from driverwatch.models import weights as weight_files
 from driverwatch.recipe_settings import RecipeSettings, RunSettings
-from driverwatch.setting_types import ViewSet
 from driverwatch.settings import ModelSettings
 from driverwatch.steps.context import CONFIGS, Context
 from driverwatch.steps.prepare import make_packs
@@ -26,17 +24,14 @@ def make_best(context: Context, weights: Path | None) -> None:
     recipe = load(RecipeSettings, CONFIGS / "recipes", context.dataset)
     train_runs(context, recipe.runs, weights, recipe.taught)
     for name, made in recipe.submissions.items():
-        make_ensemble(context, made.runs, name, *_put_together(context, made, weights))
+        _make_features(context, made, weights)
+        make_ensemble(context, made.runs, name, made.view_set, None, made.chain)
     say(f"{context.places.submissions}: {', '.join(recipe.submissions)}; next: make submit FILE=... MESSAGE=...")
 
 
-def _put_together(
-    context: Context, made: EnsembleSettings, weights: Path | None
-) -> tuple[ViewSet | None, None, dict[str, Any]]:
-    """View set, fold and chain of an ensemble, as `make_ensemble` takes them, once the features it asks for are there."""
+def _make_features(context: Context, made: EnsembleSettings, weights: Path | None) -> None:
     for text in made.features:
         make_features(context, text, weights)
-    return None if made.views == "auto" else made.views, None, made.model_dump(include=set(ChainSettings.model_fields))
 
 
 def train_runs(
@@ -57,18 +52,15 @@ def train_runs(
     for name, made in settings.items():
         asked = made.train.pseudo.taught if made.train.pseudo else None
         if asked in taught and not _is_there(context, asked, taught[asked]):
-            views, _, chain = _put_together(context, taught[asked], weights)
-            teach(context, taught[asked].runs, asked, views, chain)
+            made_by = taught[asked]
+            _make_features(context, made_by, weights)
+            teach(context, made_by.runs, asked, made_by.view_set, made_by.chain)
         train(context, made, name, weights, None, False)
 
 
 def _is_there(context: Context, name: str, made: EnsembleSettings) -> bool:
     """Whether teachers have spoken already, by the weights they have now, put together in this way, and all is whole."""
-    views, chain = (
-        None if made.views == "auto" else made.views,
-        made.model_dump(include=set(ChainSettings.model_fields)),
-    )
-    members, folds, _, settings = members_of(context, made.runs, name, views, chain)
+    members, folds, _, settings = members_of(context, made.runs, name, made.view_set, made.chain)
     try:
         spaces = {text: open_space(context, text) for text in settings.features}
         teacher = open_taught(context, name, folds)

@@ -8,10 +8,10 @@ import numpy as np
 from driverwatch.artifacts import digest_of
 from driverwatch.blend.space import Space
 from driverwatch.data.pack import Pack
+from driverwatch.ensemble_settings import Trunk, trunk_of
 from driverwatch.errors import InputError
 from driverwatch.inference import features
 from driverwatch.models import weights as weight_files
-from driverwatch.neighbour_settings import Trunk, trunk_of
 from driverwatch.setting_types import pixels
 from driverwatch.settings import ModelSettings
 from driverwatch.steps.context import CONFIGS, Context, open_packs

@@ -210,8 +210,8 @@ def members_of(
     recipe, kept = CONFIGS / "ensembles" / f"{name}.yaml", {}
     if not names and recipe.is_file():
         settings = load(EnsembleSettings, recipe.parent, name)
-        names, views = settings.runs, views or (None if settings.views == "auto" else settings.views)
-        kept = settings.model_dump(include=set(ChainSettings.model_fields))
+        names, views = settings.runs, views or settings.view_set
+        kept = settings.chain
     chain = parse(ChainSettings, {**kept, **changes}, "BLEND, BALANCE, NEIGHBOURS, CALIBRATE or CLIP")
     found, tests, folds, pack = finished_runs(context, names)
     members = [Member(run, test, views or blending.honest_views(run)) for run, test in zip(found, tests, strict=True)]
