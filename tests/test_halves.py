@@ -8,14 +8,14 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from test_training import CLASSES, ROWS, SIZE, SWAP, killed_after, pack_of, run_of
+from test_training import CLASSES, ROWS, SIZE, SWAP, counts_as_pretrained, killed_after, pack_of, run_of
 
 from driverwatch.artifacts import read_json
 from driverwatch.data.pack import Pack
 from driverwatch.errors import InputError
 from driverwatch.inference import predictions
 from driverwatch.inference.paths import prediction_path
-from driverwatch.models.classifier import Classifier, build
+from driverwatch.models.classifier import build
 from driverwatch.models.freezing import freeze
 from driverwatch.models.halves import Cut, Frozen, Tail, last_cut
 from driverwatch.settings import ModelSettings, PredictSettings
@@ -47,15 +47,7 @@ def pretrained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[...,
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.gamma.assign(np.random.default_rng(1).uniform(0.5, 1.5, layer.gamma.shape))
             layer.moving_variance.assign(np.full(layer.moving_variance.shape, 0.7))
-    kept = [weight.numpy() for weight in made.trunk.weights]
-
-    def loaded(*arguments: object, **keywords: object) -> Classifier:
-        classifier = build(*arguments, **{**keywords, "load": False})
-        for weight, value in zip(classifier.trunk.weights, kept, strict=True):
-            weight.assign(value)
-        return classifier
-
-    monkeypatch.setattr(folds, "build", loaded)
+    counts_as_pretrained(made, monkeypatch)
 
     def run(name: str = "run", head: dict | None = None, augment: dict | None = None, **train: object) -> Run:
         content = {

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import Verb
 from test_halves import apart, train
-from test_training import CLASSES, ROWS, killed_after, run_of
+from test_training import CLASSES, ROWS, counts_as_pretrained, killed_after, run_of
 
 from driverwatch.data.pack import ImageBlock, Pack
 from driverwatch.inference import predictions
@@ -154,15 +154,7 @@ def packs(tmp_path: Path) -> dict[str, Pack]:
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
     """Runs of two regions on a trunk that counts as pretrained: the same random weights for each."""
     made = classifier_of(2, {"pooling": "flatten"})
-    kept = [weight.numpy() for weight in made.trunk.weights]
-
-    def loaded(*arguments: object, **keywords: object) -> Classifier:
-        classifier = build(*arguments, **{**keywords, "load": False})
-        for weight, value in zip(classifier.trunk.weights, kept, strict=True):
-            weight.assign(value)
-        return classifier
-
-    monkeypatch.setattr(folds, "build", loaded)
+    counts_as_pretrained(made, monkeypatch)
 
     def run(name: str, **train: object) -> Run:
         training = {"optimizer": "adam", "learning_rate": 0.003, "epochs": 2, "batch_size": 8, **train}

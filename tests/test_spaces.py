@@ -25,7 +25,7 @@ def test_round_trip_in_parts(tmp_path: Path) -> None:
     assert list(found.names) == list(NAMES)
     np.testing.assert_array_equal(found.array, ARRAY)
     assert found.origin == ORIGIN
-    with pytest.raises(InputError, match="another settings than today's; run make neighbours"):
+    with pytest.raises(InputError, match="other settings than today's; run make neighbours"):
         features.read(path, {"settings": "other", "train_pack": "t"})
 
 

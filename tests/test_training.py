@@ -16,7 +16,7 @@ from driverwatch.errors import InputError
 from driverwatch.inference import predictions
 from driverwatch.inference.paths import prediction_path
 from driverwatch.inference.predict import Predictor
-from driverwatch.models.classifier import build
+from driverwatch.models.classifier import Classifier, build
 from driverwatch.models.state import load_state
 from driverwatch.settings import ModelSettings, PredictSettings
 from driverwatch.training import fold as folds
@@ -106,6 +106,19 @@ def test_same_seed_same_weights_whatever_the_workers(tmp_path: Path, packs: dict
 
 class Killed(BaseException):
     pass
+
+
+def counts_as_pretrained(made: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on folds begin with this trunk's weights, as they would with a weight file's."""
+    kept = [weight.numpy() for weight in made.trunk.weights]
+
+    def loaded(*arguments: object, **keywords: object) -> Classifier:
+        classifier = build(*arguments, **{**keywords, "load": False})
+        for weight, value in zip(classifier.trunk.weights, kept, strict=True):
+            weight.assign(value)
+        return classifier
+
+    monkeypatch.setattr(folds, "build", loaded)
 
 
 @contextmanager

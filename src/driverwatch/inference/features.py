@@ -10,9 +10,9 @@ import h5py
 import numpy as np
 
 from driverwatch.artifacts import digest_of, require_space
-from driverwatch.data.pack import texts
 from driverwatch.errors import InputError
-from driverwatch.hdf5 import created, opened
+from driverwatch.hdf5 import created
+from driverwatch.inference.rows_on_disk import Words, read_rows
 from driverwatch.writing import replacing
 
 PIECE = 4096  # rows
@@ -51,23 +51,22 @@ def write(path: Path, names: np.ndarray, parts: Sequence[np.ndarray], origin: di
         file.attrs["contents"] = digest_of([names, contents.hexdigest(), [count, length], origin])
 
 
+WORDS = Words(
+    what="features",
+    missing="make neighbours FEATURES=... computes them",
+    whole="file of features",
+    again="remove it, run make neighbours",
+    other="run make neighbours",
+)
+
+
 def read(path: Path, origin: dict[str, str]) -> Features:
     """Read features made from what is expected (the keys given in `origin`).
 
     Raises:
         InputError: no such file, not a whole one, or made from something else.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no such features; make neighbours FEATURES=... computes them")
-    try:
-        with opened(path) as file:
-            found = json.loads(file.attrs["origin"])
-            if other := [key for key, value in origin.items() if found.get(key) != value]:
-                raise InputError(f"{path}: made from another {' and '.join(other)} than today's; run make neighbours")
-            names, array, contents = texts(file["names"]), file["features"][...], file.attrs["contents"]
-    except (OSError, LookupError, ValueError, TypeError, AttributeError) as error:
-        words = " ".join(str(error).split())[:150]
-        raise InputError(f"{path}: not a whole file of features ({words}); remove it, run make neighbours") from error
+    names, array, found, contents = read_rows(path, "features", origin, WORDS)
     digest = hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
     if array.dtype != np.float32 or contents != digest_of([names, digest, list(array.shape), found]):
         raise InputError(f"{path}: was changed since it was written; remove it, run make neighbours")

@@ -10,9 +10,9 @@ import h5py
 import numpy as np
 
 from driverwatch.artifacts import digest_of
-from driverwatch.data.pack import texts
 from driverwatch.errors import InputError
-from driverwatch.hdf5 import created, opened
+from driverwatch.hdf5 import created
+from driverwatch.inference.rows_on_disk import Words, read_rows
 from driverwatch.writing import replacing
 
 
@@ -96,24 +96,22 @@ def is_of(path: Path, origin: dict[str, str], names: np.ndarray) -> bool:
         return False
 
 
+WORDS = Words(
+    what="predictions",
+    missing="run make predict with the views you want",
+    whole="prediction file",
+    again="predict again",
+    other="run make predict again",
+)
+
+
 def read(path: Path, origin: dict[str, str]) -> Predictions:
     """Read a file and compare what it says of its origin with what is expected (the keys given in `origin`).
 
     Raises:
         InputError: no such file, not a whole one, or one of another origin.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no such predictions; run make predict with the views you want")
-    try:
-        with opened(path) as file:
-            found = json.loads(file.attrs["origin"])
-            if other := [key for key, value in origin.items() if found.get(key) != value]:
-                raise InputError(f"{path}: made from other {', '.join(other)} than today's; run make predict again")
-            names, probabilities = texts(file["names"]), file["probabilities"][...]
-            contents = file.attrs["contents"]
-    except (OSError, LookupError, ValueError, TypeError, AttributeError) as error:
-        words = " ".join(str(error).split())[:150]
-        raise InputError(f"{path}: not a whole prediction file ({words}); predict again") from error
+    names, probabilities, found, contents = read_rows(path, "probabilities", origin, WORDS)
     made = Predictions(names, probabilities, found, str(path))
     if contents != _contents(names, probabilities, found):
         raise InputError(f"{path}: was changed since it was written; predict again")

@@ -7,7 +7,7 @@ import numpy as np
 
 from driverwatch.artifacts import digest_of, provenance
 from driverwatch.blend import ensemble as blending
-from driverwatch.blend.chain import Rows, applied, fitted
+from driverwatch.blend.chain import Rows, Rule, applied, fitted
 from driverwatch.blend.ensemble import Member
 from driverwatch.blend.space import Space
 from driverwatch.data.folds import FoldTable
@@ -53,12 +53,7 @@ def teach(context: Context, names: list[str], name: str, views: ViewSet | None, 
         for fold in range(folds.count):
             own = rows.sets == fold
             rules = fitted(steps, rows.at(~own), pack.labels[~own], pack.drivers[~own])
-            asked = {"held_out": rows.at(own), "test": _test(members, fold)}
-            said = {kind: limited(applied(rules, each).blended, FLOOR) for kind, each in asked.items()}
-            for kind, found in said.items():
-                about = Predictions(asked[kind].names, found.astype(np.float32), teacher.origin(fold))
-                predictions.write(about, teacher.path(fold, kind))
-            made[own] = said["held_out"]
+            made[own] = _say(teacher, fold, rules, {"held_out": rows.at(own), "test": _test(members, fold)})
         facts = {"folds": folds.digest, "runs": {m.run.name: m.views for m in members}, "chain": settings.model_dump()}
         facts |= {"identity": teacher.made_of, "selected_on": selected_on([m.run for m in members])}
         loss = log_loss(made, pack.labels)
@@ -66,6 +61,15 @@ def teach(context: Context, names: list[str], name: str, views: ViewSet | None, 
     say(
         f'{folder}: {folds.count} folds, out-of-fold log loss {loss:.4f}; next: SET="train.pseudo.taught={folder.name}"'
     )
+
+
+def _say(teacher: TaughtTeacher, fold: int, rules: list[Rule], asked: dict[str, Rows]) -> np.ndarray:
+    """Write what the rules make of each kind of images; returns that of the held-out ones, (N, C)."""
+    said = {kind: limited(applied(rules, rows).blended, FLOOR) for kind, rows in asked.items()}
+    for kind, found in said.items():
+        about = Predictions(asked[kind].names, found.astype(np.float32), teacher.origin(fold))
+        predictions.write(about, teacher.path(fold, kind))
+    return said["held_out"]
 
 
 def identity(members: list[Member], folds: FoldTable, settings: ChainSettings, spaces: Mapping[str, Space]) -> str:
