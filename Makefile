@@ -47,7 +47,7 @@ help: ## this list
 #: CUT=<layer>            last layer kept of the backbone (make features)
 #: HEAD=logistic          logistic or dense (make features)
 #: TRAIN=1                train what the table of levers lacks (make levers)
-#: STUDY=levers           train a run in a study's own place, where ensembles do not see it
+#: STUDY=levers           train a run (or predict with it) in a study's own place, where ensembles do not see it
 #: FOLD=2                 one fold alone
 #: VIEWS="ten_crop shifts"  of centre, multi_scale, five_crop, shifts, ten_crop, ten_crop_keep, ten_crop_swap (ensemble: one)
 #: MODELS="a b"           runs to average or score (default: every finished one)
@@ -192,7 +192,7 @@ final: need-RUN setup ## train RUN-all: RUN's settings on all drivers, for the e
 
 predict: setup ## predict with the trained RUN (default: MODEL's) under VIEWS
 	$(if $(or $(RUN),$(MODEL)),,$(error make predict needs RUN=<name> or MODEL=<name>))
-	$(DW) predict "$(or $(RUN),$(MODEL))" --dataset "$(DATASET)" $(call option,views,VIEWS) $(call option,fold,FOLD)
+	$(DW) predict "$(or $(RUN),$(MODEL))" --dataset "$(DATASET)" $(call option,views,VIEWS) $(call option,fold,FOLD) $(call option,study,STUDY)
 
 views: need-RUN setup ## log loss and cost of every view set that RUN has predicted
 	$(DW) views "$(RUN)" --dataset "$(DATASET)"

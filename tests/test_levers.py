@@ -186,6 +186,38 @@ def test_a_rows_command_is_one_that_works(world: World, runs: dict, after: dict,
     assert Table(world.context, made, None).command(made.rows["x"][0]) == command
 
 
+def test_views_that_a_finished_run_has_not_predicted_are_named_and_predicted(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.run("base", 0, study="levers")
+
+    def seen(views: str, **more: object) -> dict[str, Any]:
+        return {"runs": ["base"], "views": views, **more}
+
+    clip = row("clip", seen("five_crop"), seen("five_crop", clip=0.01))
+    asked(tmp_path, clip, row("shifts", seen("five_crop"), seen("shifts")), runs={"base": {"model": "tiny"}})
+    write_levers(world.context, False, None)
+    _, missing = (tmp_path / "docs" / "levers.md").read_text().split("## Not measured\n\n")
+    assert missing.startswith("- shifts: ")
+    assert missing.strip().endswith('`make predict RUN=base STUDY=levers VIEWS="shifts"`')
+    done: list[tuple[str | None, str, list[str]]] = []
+    monkeypatch.setattr(levers, "train_runs", lambda *_: None)
+    monkeypatch.setattr(
+        levers, "predict", lambda context, name, options, fold: done.append((context.places.study, name, options.views))
+    )
+    write_levers(world.context, True, None)
+    assert done == [("levers", "base", ["shifts"])]
+
+
+def test_a_studys_teachers_are_of_its_runs() -> None:
+    side = {"runs": ["base"], "views": "centre"}
+    content = {"runs": RUNS, "taught": {"chain": {"runs": ["base"]}}, "rows": {"x": [row("x", side, side)]}}
+    assert parse(LeversSettings, content, "x").views == {"base": ["centre"]}
+    content["taught"] = {"chain": {"runs": ["base", "elsewhere"]}}
+    with pytest.raises(InputError, match=r"taught\.chain\.runs must be of this study's runs, got elsewhere"):
+        parse(LeversSettings, content, "x")
+
+
 def test_runs_of_a_study_and_others_are_not_compared() -> None:
     content = {"runs": RUNS, "rows": {"x": [row("mixed", {"runs": ["base"]}, {"runs": ["elsewhere"]})]}}
     with pytest.raises(InputError, match="mixed: must compare runs of this study, or none of them"):

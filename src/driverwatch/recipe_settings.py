@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, model_validator
 
 from driverwatch.ensemble_settings import EnsembleSettings
-from driverwatch.setting_types import Name
+from driverwatch.setting_types import Name, ViewSet
 from driverwatch.settings import ModelSettings
 from driverwatch.typed_yaml import Strict, parse
 
@@ -53,6 +53,9 @@ class LeversSettings(Strict):
     """`configs/levers/<dataset>.yaml`: the runs of this study, and what is compared; other runs are the data set's own."""
 
     runs: Annotated[dict[Name, RunSettings], Field(default_factory=dict)]
+    taught: Annotated[
+        dict[Name, EnsembleSettings], Field(default_factory=dict)
+    ]  # of these runs, for those that learn from it
     rows: Annotated[dict[str, list[LeverSettings]], Field(min_length=1)]  # by the kind of lever, a table each
 
     @model_validator(mode="after")
@@ -61,7 +64,17 @@ class LeversSettings(Strict):
             asked = {*row.before.runs, *row.after.runs}
             if asked & set(self.runs) and asked - set(self.runs):
                 raise ValueError(f"rows: {row.lever}: must compare runs of this study, or none of them")
+        for name, side in self.taught.items():
+            if strangers := [run for run in side.runs if run not in self.runs]:
+                raise ValueError(f"taught.{name}.runs must be of this study's runs, got {', '.join(strangers)}")
         return self
+
+    @property
+    def views(self) -> dict[str, list[ViewSet]]:
+        """View sets that rows ask of each of this study's runs, by name."""
+        sides = [side for rows in self.rows.values() for row in rows for side in (row.before, row.after)]
+        asked = [(run, side.view_set) for side in sides for run in side.runs if side.view_set and run in self.runs]
+        return {run: list(dict.fromkeys(views for name, views in asked if name == run)) for run, _ in asked}
 
 
 def _begins_with_head(depths: list[str]) -> list[str]:

@@ -165,9 +165,14 @@ def pseudo(
 
 @app.command()
 def predict(
-    run: str, dataset: Dataset = "statefarm", views: Views = "ten_crop", fold: Fold = None, batch_size: int = 20
+    run: str,
+    dataset: Dataset = "statefarm",
+    views: Views = "ten_crop",
+    fold: Fold = None,
+    batch_size: int = 20,
+    study: str | None = None,
 ) -> None:
     """Predict with a trained run under other views."""
     from driverwatch.steps.train import predict as step
 
-    step(context_of(dataset, None), run, predict_settings(views, batch_size), fold)
+    step(context_of(dataset, None, study), run, predict_settings(views, batch_size), fold)

@@ -13,11 +13,14 @@ from driverwatch.blend.space import Space
 from driverwatch.ensemble_settings import ChainSettings, EnsembleSettings, NeighbourSettings
 from driverwatch.errors import InputError
 from driverwatch.recipe_settings import LeverSettings, LeversSettings
+from driverwatch.setting_types import ViewSet
+from driverwatch.settings import PredictSettings
 from driverwatch.steps import chains
 from driverwatch.steps.context import CONFIGS, Context
 from driverwatch.steps.recipe import train_runs
 from driverwatch.steps.spaces import make_features, open_space
 from driverwatch.steps.submit import Finished, finished_runs
+from driverwatch.steps.train import predict
 from driverwatch.terminal import say
 from driverwatch.typed_yaml import load
 from driverwatch.writing import write_text
@@ -105,9 +108,24 @@ class Table:
         return ensemble_command(row.after)
 
     def missing(self, row: LeverSettings) -> str:
-        """What trains the runs of a row that are not finished; of the data set's own runs nothing is known here."""
+        """What trains a row's runs that are not finished, and predicts what finished ones have not.
+
+        Of the data set's own runs nothing is known here.
+        """
         asked = [*row.before.runs, *(run for run in row.after.runs if run not in row.before.runs)]
-        return self.trainings([run for run in asked if run in self.settings.runs and not self._is_finished(run)])
+        own = [run for run in asked if run in self.settings.runs]
+        trainings = self.trainings([run for run in own if not self._is_finished(run)])
+        unseen = {run: self.unpredicted(run) for run in own if self._is_finished(run)}
+        predictions = [
+            f'make predict RUN={run} STUDY={STUDY} VIEWS="{" ".join(views)}"' for run, views in unseen.items() if views
+        ]
+        return "; ".join([*([trainings] if trainings else []), *predictions])
+
+    def unpredicted(self, name: str) -> list[ViewSet]:
+        """View sets that rows ask of a finished run and that not all of its folds have predicted."""
+        found = self.finished((name,))
+        there = blending.views_there(found.runs[0], found.folds.count)
+        return [views for views in self.settings.views.get(name, []) if views not in there]
 
     def trainings(self, names: list[str]) -> str:
         return "; ".join(self.settings.runs[name].command(name, STUDY) for name in names)
@@ -138,7 +156,7 @@ def write_levers(context: Context, training: bool, weights: Path | None) -> None
     """
     settings = load(LeversSettings, CONFIGS / "levers", context.dataset)
     if training:
-        train_runs(replace(context, places=replace(context.places, study=STUDY)), settings.runs, weights, {})
+        _train(context, settings, weights)
     table, parts, missing = Table(context, settings, weights), [], list[str]()
     for kind, rows in settings.rows.items():
         lines = []
@@ -156,6 +174,16 @@ def write_levers(context: Context, training: bool, weights: Path | None) -> None
     parts += ["## Not measured\n\n" + "\n".join(missing) + "\n"] if missing else []
     write_text(PAGE, _head(context, table) + "\n" + "\n".join(parts))
     say(f"{PAGE}: {sum(map(len, settings.rows.values())) - len(missing)} rows, {len(missing)} not measured")
+
+
+def _train(context: Context, settings: LeversSettings, weights: Path | None) -> None:
+    """Train what rows ask for and is not finished, and predict with the views that they ask for."""
+    own = replace(context, places=replace(context.places, study=STUDY))
+    train_runs(own, settings.runs, weights, settings.taught)
+    table = Table(context, settings, weights)
+    for name in settings.views:
+        if views := table.unpredicted(name):
+            predict(own, name, PredictSettings(views=views), None)
 
 
 def _head(context: Context, table: Table) -> str:
