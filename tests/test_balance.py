@@ -11,8 +11,12 @@ from driverwatch.blend.balance import Balance, balanced, shift
 from driverwatch.blend.chain import Rows, fitted, nested
 from driverwatch.blend.drivers import best_reach, tree
 from driverwatch.blend.space import Space
+from driverwatch.ensemble_settings import ChainSettings, NeighbourSettings
 from driverwatch.errors import InputError
-from driverwatch.metrics import log_loss
+from driverwatch.metrics import FLOOR, limited, log_loss
+from driverwatch.steps import chains
+from driverwatch.steps.chains import steps_of
+from driverwatch.typed_yaml import parse
 
 CLASSES, EACH = 4, 15  # images of a driver in each class
 
@@ -130,3 +134,35 @@ def test_labels_of_what_is_scored_are_never_seen() -> None:
     labels, own = world.labels.copy(), world.sets == 2
     labels[own] = np.random.default_rng(1).permutation(labels[own])
     assert np.array_equal(nested([world.step], world.asked(), labels, world.drivers)[own], before[own])
+
+
+def test_smoothing_goes_around_balance_where_asked() -> None:
+    """Each step is fitted on what the one before made, and nothing else is in between."""
+    world = World(2.0)
+    looks = Space(world.names, world.features.astype(np.float32))
+    asked = {"balance": "looks", "neighbours": {"features": "clips"}}
+    spaces = {"looks": looks, "clips": looks}
+    once = steps_of(parse(ChainSettings, asked, "x"), spaces)
+    both = steps_of(
+        parse(ChainSettings, {**asked, "neighbours": {"features": "clips", "before_balance": True}}, "x"), spaces
+    )
+    assert [step.name for step in once] == ["mean", "balance", "neighbours"]
+    assert [step.name for step in both] == ["mean", "neighbours before", "balance", "neighbours"]
+    made = chains.fit(
+        parse(ChainSettings, {**asked, "neighbours": {"features": "clips", "before_balance": True}}, "x"),
+        world.asked(), world.labels, world.drivers, spaces,
+    )  # fmt: skip
+    by_hand = nested([once[0], once[2], once[1], once[2]], world.asked(), world.labels, world.drivers)
+    assert np.allclose(made.rows, limited(by_hand, FLOOR))
+    assert list(made.rules) == ["mean", "neighbours before", "balance", "neighbours"]
+
+
+def test_what_was_put_together_before_that_setting_came_has_the_digest_it_had() -> None:
+    plain, around = NeighbourSettings(features="m"), NeighbourSettings(features="m", before_balance=True)
+    assert plain.model_dump() == {
+        "features": "m", "method": "average", "k": None, "weights": None, "mean": None, "rounds": None,
+    }  # fmt: skip
+    assert around.model_dump()["before_balance"] is True
+    assert NeighbourSettings(**around.model_dump()) == around
+    with pytest.raises(InputError, match=r"before_balance needs balance"):
+        parse(ChainSettings, {"neighbours": around.model_dump()}, "x")

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from driverwatch.metrics import FLOOR
 from driverwatch.setting_types import Name, ViewSet
@@ -55,12 +55,18 @@ class NeighbourSettings(Strict):
     weights: Literal["equal", "similar"] | None = None  # similar: nearer images weigh more
     mean: Literal["arithmetic", "geometric"] | None = None  # of probabilities, or of their logarithms
     rounds: Annotated[int, Field(ge=1, le=2)] | None = None  # in the second, neighbours' neighbours come in
+    before_balance: bool = False  # before balance as well as after it: classes are then counted on smoothed rows
 
     @model_validator(mode="after")
     def _fits(self) -> "NeighbourSettings":
         if self.method == "clusters" and (self.weights or self.mean or self.rounds):
             raise ValueError("method: clusters takes no weights, mean or rounds; leave them out")
         return self
+
+    @model_serializer(mode="wrap")
+    def _sparse(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Digests of what was put together before this setting came stay as they are."""
+        return {key: value for key, value in handler(self).items() if key != "before_balance" or value}
 
 
 def _clip(level: object) -> object:
@@ -84,6 +90,12 @@ class ChainSettings(Strict):
     neighbours: NeighbourSettings | None = None  # null: each image by itself, as single photos in use are
     calibrate: Calibration = "none"  # likewise
     clip: Clip = FLOOR  # lowest probability of a submission, or fitted out of fold
+
+    @model_validator(mode="after")
+    def _balanced(self) -> "ChainSettings":
+        if self.neighbours and self.neighbours.before_balance and not self.balance:
+            raise ValueError("neighbours.before_balance needs balance; leave it out, or name features for balance")
+        return self
 
     @property
     def features(self) -> list[str]:

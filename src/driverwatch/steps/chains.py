@@ -21,25 +21,27 @@ from driverwatch.metrics import FLOOR, accuracy, limited, log_losses
 
 
 def steps_of(settings: ChainSettings, spaces: Mapping[str, Space]) -> list[Step]:
-    """Blend, balance, neighbours, calibration, clip, as far as they are asked for; a clip that is a number is fitted by nobody.
+    """Blend, balance with neighbours around it, calibration, clip, as far as asked for; a clip that is a number is not fitted.
 
     Args:
         spaces: where images are compared, by the name of their features: those in `settings.features`.
     """
     steps: list[Step] = [BLENDS[settings.blend]]
+    near = settings.neighbours
+    steps += [smoothing(near, spaces[near.features], " before")] if near and near.before_balance else []
     steps += [Balance(spaces[settings.balance])] if settings.balance else []
-    steps += [smoothing(settings.neighbours, spaces[settings.neighbours.features])] if settings.neighbours else []
+    steps += [smoothing(near, spaces[near.features])] if near else []
     steps += [CALIBRATIONS[settings.calibrate]] if settings.calibrate != "none" else []
     return steps + ([Clip()] if settings.clip == "fitted" else [])
 
 
-def smoothing(settings: NeighbourSettings, space: Space) -> Step:
-    """The step that the settings name."""
+def smoothing(settings: NeighbourSettings, space: Space, suffix: str = "") -> Step:
+    """The step that the settings name; `suffix` tells two in one chain apart."""
     if settings.method == "clusters":
-        return Clusters(space, settings.k)
+        return Clusters(space, settings.k, f"clusters{suffix}")
     similar = None if settings.weights is None else settings.weights == "similar"
     geometric = None if settings.mean is None else settings.mean == "geometric"
-    return Average(space, settings.k, similar, geometric, settings.rounds)
+    return Average(space, settings.k, similar, geometric, settings.rounds, f"neighbours{suffix}")
 
 
 @dataclass(frozen=True, eq=False)
