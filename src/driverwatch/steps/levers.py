@@ -115,7 +115,9 @@ class Table:
         asked = [*row.before.runs, *(run for run in row.after.runs if run not in row.before.runs)]
         own = [run for run in asked if run in self.settings.runs]
         trainings = self.trainings([run for run in own if not self._is_finished(run)])
-        unseen = {run: self.unpredicted(run) for run in own if self._is_finished(run)}
+        sides = [side for side in (row.before, row.after) if side.view_set]
+        views = {run: {side.view_set for side in sides if run in side.runs} for run in own}
+        unseen = {run: [v for v in self.unpredicted(run) if v in views[run]] for run in own if self._is_finished(run)}
         predictions = [
             f'make predict RUN={run} STUDY={STUDY} VIEWS="{" ".join(views)}"' for run, views in unseen.items() if views
         ]
