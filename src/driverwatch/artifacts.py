@@ -82,11 +82,35 @@ class Places:
     def preview(self, name: str) -> Path:
         return self.build / "preview" / f"{plain_name(name, 'RUN')}.png"
 
+    def page(self, name: str) -> Path:
+        """A page for people (`report/`)."""
+        return self.build / "report" / f"{plain_name(name, 'NAME')}.html"
+
+    def export(self, name: str) -> Path:
+        """A run as one file for others."""
+        return self.build / "export" / f"{plain_name(name, 'RUN')}.keras"
+
+    def search(self, name: str) -> Path:
+        """What a search keeps and found; its runs are a study's."""
+        return self.build / "searches" / plain_name(name, "NAME")
+
+    def range_test(self, name: str) -> Path:
+        """A learning-rate range test, beside its picture."""
+        return self.build / "lr_find" / f"{plain_name(name, 'MODEL')}.csv"
+
+    def notebook(self, name: str) -> Path:
+        """What goes up to train elsewhere: a notebook and its data set."""
+        return self.build / "notebook" / plain_name(name, "NAME")
+
     def run(self, run: str) -> Path:
         return self.runs / plain_name(run, "RUN")
 
     def submission(self, name: str) -> Path:
         return self.submissions / f"{plain_name(name, 'NAME')}.csv"
+
+    def out_of_fold(self, name: str) -> Path:
+        """What a submission's chain makes of the labelled images, each fold's by others."""
+        return self.submissions / "out_of_fold" / f"{plain_name(name, 'NAME')}.csv.gz"
 
 
 def plain_name(name: str, variable: str) -> str:
@@ -194,4 +218,4 @@ def _commit() -> str | None:
         changed = git("status", "--porcelain", "--untracked-files=no", "--", "src", "configs", "folds", "requirements")
         return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
-        return None
+        return os.environ.get("DRIVERWATCH_COMMIT") or None  # of an installed wheel, where its notebook knows it

@@ -12,8 +12,10 @@ from driverwatch.typed_yaml import Strict
 
 
 class Columns(Strict):
-    image: str = "img"
-    label: str = "classname"
+    """What the table's columns are called; the defaults are Kaggle's."""
+
+    image: str = "img"  # the photo's file name, unique
+    label: str = "classname"  # one of `classes`
     driver: str | None = "subject"  # what folds keep together; null: near-duplicate photos, found by their looks
 
 
@@ -65,25 +67,35 @@ class Expected(Strict):
     gigabytes: Annotated[float, Field(gt=0, le=1000)]  # of the archive, and about the same again unpacked
 
 
+class BoardSettings(Strict):
+    """A private log loss of the competition's board, for comparison."""
+
+    who: str  # whose
+    log_loss: Annotated[float, Field(gt=0)]  # private, as the source states it
+    confirmed: bool = True  # whether a source that could be read states it
+
+
 class DatasetSettings(Strict):
     """`configs/datasets/<name>.yaml`."""
 
-    title: str
+    title: str  # how pages call it
     slug: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=100)] | None = None  # on Kaggle
     expected: Expected | None = None
     data: Annotated[str, Field(pattern=r"^[^\x00]+$")]  # folder that DATA= overrides
-    table: Below = "driver_imgs_list.csv"
+    table: Below = "driver_imgs_list.csv"  # one line per labelled photo
     columns: Columns = Columns()
+    # where photos lie, by class and name, and test photos
     train_images: Annotated[str, _template("label", "image")] = "imgs/train/{label}/{image}"
-    test_images: Annotated[str, _template("image")] = "imgs/test/{image}"
-    sample_submission: Below = "sample_submission.csv"
+    test_images: Annotated[str, _template("image")] = "imgs/test/{image}"  # by name
+    sample_submission: Below = "sample_submission.csv"  # names the test photos, in a submission's order
     truth: Below | None = None  # the test images' labels, where they are known (drawn competitions)
+    board: Annotated[list[BoardSettings], Field(default_factory=list)]  # where the competition ended; reports show it
     test_drivers: Annotated[int, Field(ge=1)] | None = None  # where known; null: hope speaks of as many as training has
     classes: Annotated[dict[Class, str], Field(min_length=2)]  # name: meaning, in the submission's column order
-    mirrored_pairs: Annotated[list[Pair], Field(default_factory=list)]
+    mirrored_pairs: Annotated[list[Pair], Field(default_factory=list)]  # classes that change places in a mirror
     # parts of the frame that a model may look at, since the camera is fixed: [top, left, bottom, right], shares of the frame
     regions: Annotated[dict[Region, Corners], Field(default_factory=dict)]
-    folds: Annotated[int, Field(ge=2, le=1000)] = 5
+    folds: Annotated[int, Field(ge=2, le=1000)] = 5  # of drivers; as many models per run
     group_distance: Annotated[int, Field(ge=0, lt=512)] = 80  # bits of 512, where no driver is named: data/groups.py
     subset: str | None = None  # CSV of the training photos that `make subset` picks out of a larger download
 

@@ -49,7 +49,7 @@ Features = Annotated[str, BeforeValidator(_trunk)]  # like mobilenet_v2:block_13
 class NeighbourSettings(Strict):
     """Smoothing over neighbours, for test sets made of clips (docs/neighbours.md); null is chosen on held-out drivers."""
 
-    features: Features
+    features: Features  # where images are compared; `make neighbours` computes them
     method: Literal["average", "clusters"] = "average"  # clusters: those that agree on a class share one prediction
     k: Annotated[int, Field(ge=0, le=1000)] | None = None  # neighbours; they grow with the frames that a clip has
     weights: Literal["equal", "similar"] | None = None  # similar: nearer images weigh more
@@ -88,7 +88,7 @@ class ChainSettings(Strict):
     blend: BlendName = "mean"  # what no label decides; make blends says what the others score
     balance: Features | None = None  # features that tell drivers apart: classes are balanced within each; null: not
     neighbours: NeighbourSettings | None = None  # null: each image by itself, as single photos in use are
-    calibrate: Calibration = "none"  # likewise
+    calibrate: Calibration = "none"  # what no label decides, as above
     clip: Clip = FLOOR  # lowest probability of a submission, or fitted out of fold
 
     @model_validator(mode="after")
@@ -107,7 +107,7 @@ class ChainSettings(Strict):
 class EnsembleSettings(ChainSettings):
     """`configs/ensembles/<name>.yaml`."""
 
-    runs: Annotated[list[Name], Field(min_length=1)]
+    runs: Annotated[list[Name], Field(min_length=1)]  # finished runs that take part
     views: Literal["auto", ViewSet] = "auto"  # auto: ten_crop where training mirrored, else five_crop
 
     @property

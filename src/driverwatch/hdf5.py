@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import h5py
 
@@ -44,6 +45,12 @@ def opened(path: Path) -> Iterator[h5py.File]:
         if outside:
             raise ValueError(f"{outside[0]} points into another file")
         yield file
+
+
+def attributes(path: Path) -> dict[str, Any]:
+    """What a file says of itself at its root; nothing that it holds is read. Raises `OSError` where it is no whole HDF5 file."""
+    with h5py.File(path, "r") as file:
+        return dict(file.attrs)
 
 
 def _is_elsewhere(item: h5py.HLObject) -> bool:

@@ -1,5 +1,7 @@
 """Log loss and its company, as the competition defines them."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 CLIP = 1e-15  # the competition's own limit
@@ -27,6 +29,22 @@ def log_losses(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """Mean of `log_losses`."""
     return float(log_losses(probabilities, labels).mean())
+
+
+def over_folds(losses: Sequence[float], images: Sequence[int]) -> tuple[float, float]:
+    """Mean loss over all images from each fold's own, and its standard error over folds; NaN for a single fold.
+
+    That of the mean over folds, weighted by their images (a ratio estimate, as over drivers in `blend/score.py`).
+
+    Args:
+        losses: (K,), mean log loss on each fold's held-out images.
+        images: (K,), how many these are, one at least.
+    """
+    each, weight = np.asarray(losses, np.float64), np.asarray(images, np.float64)
+    mean, count = float((each * weight).sum() / weight.sum()), len(each)
+    residuals = weight * (each - mean)
+    error = np.sqrt(count / (count - 1) * (residuals**2).sum()) / weight.sum() if count > 1 else np.nan
+    return mean, float(error)
 
 
 def accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:

@@ -13,8 +13,8 @@ from driverwatch.typed_yaml import Strict, parse
 class RunSettings(Strict):
     """A run by what `make train` is told of it."""
 
-    model: Name  # MODEL
-    set: str = ""  # SET
+    model: Name  # MODEL, of configs/models
+    set: str = ""  # SET, what is changed of it
 
     def command(self, name: str, study: str | None = None) -> str:
         """What trains it, as typed in a shell."""
@@ -28,34 +28,43 @@ class RecipeSettings(Strict):
 
     runs: Annotated[dict[Name, RunSettings], Field(min_length=1)]
     taught: Annotated[dict[Name, EnsembleSettings], Field(default_factory=dict)]  # for runs with `train.pseudo.taught`
-    submissions: Annotated[dict[Name, EnsembleSettings], Field(min_length=1)]
+    submissions: Annotated[dict[Name, EnsembleSettings], Field(min_length=1)]  # by the name of the CSV
 
     @model_validator(mode="after")
     def _fits(self) -> "RecipeSettings":
-        for kind, sides in (("submissions", self.submissions), ("taught", self.taught)):
-            for name, side in sides.items():
-                if strangers := [run for run in side.runs if run not in self.runs]:
-                    raise ValueError(f"{kind}.{name}.runs must be of this recipe's runs, got {', '.join(strangers)}")
+        _refuse_strangers("submissions", self.submissions, self.runs, "recipe")
+        _refuse_strangers("taught", self.taught, self.runs, "recipe")
         return self
+
+
+def _refuse_strangers(kind: str, sides: dict[str, EnsembleSettings], runs: dict[str, RunSettings], whose: str) -> None:
+    """Refuse what is put together of runs that are not named beside it."""
+    for name, side in sides.items():
+        if strangers := [run for run in side.runs if run not in runs]:
+            raise ValueError(f"{kind}.{name}.runs must be of this {whose}'s runs, got {', '.join(strangers)}")
 
 
 class LeverSettings(Strict):
     """One row of the table: the same thing without a lever and with it."""
 
     lever: str  # what is changed, in a few words
-    before: EnsembleSettings
-    after: EnsembleSettings
+    before: EnsembleSettings  # without it
+    after: EnsembleSettings  # with it, all else the same
     kept: bool  # whether the recipe takes it
     why: str = ""  # what decided that, where it is not the row's own numbers
+
+    @property
+    def views(self) -> list[tuple[str, ViewSet]]:
+        """View sets asked for by name, each with the run it is asked of, once."""
+        sides = (self.before, self.after)
+        return list(dict.fromkeys((run, side.view_set) for side in sides if side.view_set for run in side.runs))
 
 
 class LeversSettings(Strict):
     """`configs/levers/<dataset>.yaml`: the runs of this study, and what is compared; other runs are the data set's own."""
 
     runs: Annotated[dict[Name, RunSettings], Field(default_factory=dict)]
-    taught: Annotated[
-        dict[Name, EnsembleSettings], Field(default_factory=dict)
-    ]  # of these runs, for those that learn from it
+    taught: Annotated[dict[Name, EnsembleSettings], Field(default_factory=dict)]  # as in a recipe
     rows: Annotated[dict[str, list[LeverSettings]], Field(min_length=1)]  # by the kind of lever, a table each
 
     @model_validator(mode="after")
@@ -64,17 +73,17 @@ class LeversSettings(Strict):
             asked = {*row.before.runs, *row.after.runs}
             if asked & set(self.runs) and asked - set(self.runs):
                 raise ValueError(f"rows: {row.lever}: must compare runs of this study, or none of them")
-        for name, side in self.taught.items():
-            if strangers := [run for run in side.runs if run not in self.runs]:
-                raise ValueError(f"taught.{name}.runs must be of this study's runs, got {', '.join(strangers)}")
+        _refuse_strangers("taught", self.taught, self.runs, "study")
         return self
 
     @property
     def views(self) -> dict[str, list[ViewSet]]:
         """View sets that rows ask of each of this study's runs, by name."""
-        sides = [side for rows in self.rows.values() for row in rows for side in (row.before, row.after)]
-        asked = [(run, side.view_set) for side in sides for run in side.runs if side.view_set and run in self.runs]
-        return {run: list(dict.fromkeys(views for name, views in asked if name == run)) for run, _ in asked}
+        found: dict[str, list[ViewSet]] = {}
+        for run, views in dict.fromkeys(pair for rows in self.rows.values() for row in rows for pair in row.views):
+            if run in self.runs:
+                found.setdefault(run, []).append(views)
+        return found
 
 
 def _begins_with_head(depths: list[str]) -> list[str]:
@@ -86,9 +95,9 @@ def _begins_with_head(depths: list[str]) -> list[str]:
 class StudyModel(Strict):
     """One network of a study: where to freeze it, `head` being its features alone."""
 
-    backbone: str
-    cut: str | None = None
-    freeze_until: Annotated[list[str], AfterValidator(_begins_with_head)]
+    backbone: str  # as in a model's settings
+    cut: str | None = None  # likewise
+    freeze_until: Annotated[list[str], AfterValidator(_begins_with_head)]  # a run each, `head` first
 
 
 class StudySettings(Strict):

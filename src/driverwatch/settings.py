@@ -57,6 +57,8 @@ class InputSettings(Strict):
 
 
 class AugmentSettings(Strict):
+    """What training does to images, in this order: mixing, the policy, the patch, the mirror."""
+
     policy: Policy = None  # a file in configs/policies, or the list of transforms itself
     mirror: Literal["none", "keep", "swap"] = "none"  # half the images; labels kept, or c1/c3-like pairs swapped
     mix: Literal["none", "mixup", "cutmix", "splice"] = "none"  # images made of two of the fold's: vision/mix.py
@@ -89,17 +91,23 @@ class HeadSettings(Strict):
 
 
 class PredictSettings(Strict):
+    """What `make train` predicts once a fold is trained; decides no weights, so it is no part of a run's identity."""
+
     views: ViewSets = ["ten_crop"]  # one or several; sets that are made of their views are written too
     batch_size: Annotated[int, Field(ge=1, le=65_536)] = 20  # crops in one forward pass; few suit a CPU, hundreds a GPU
+    test: bool = True  # the test images too; false: held-out drivers alone, as a search does (`make predict` goes on)
 
 
 class ModelSettings(Strict):
     """`configs/models/<name>.yaml`."""
 
+    # what the trunk is: one line of backbones.csv (`make backbones` lists them)
     backbone: Annotated[str, AfterValidator(lambda name: known_name(list(BACKBONES), "backbone", name))]
-    weights: Literal["imagenet", "none"] = "imagenet"
+    weights: Literal["imagenet", "none"] = "imagenet"  # none: random, so that nothing may be frozen at first
     cut: str | None = None  # last layer kept of the backbone; null: all of it
     mean: Literal["weights", "dataset"] = "weights"  # what is subtracted: the weights' own mean, or this data set's
+    # what layers compute in; weights stay float32. Mixed ones are for accelerators: a processor gains nothing by them
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     input: InputSettings
     head: HeadSettings = HeadSettings()
     augment: AugmentSettings = AugmentSettings()

@@ -1,11 +1,20 @@
 """Progress in a terminal as a bar with rate and time left; elsewhere as plain lines, at half way and at the end."""
 
+import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from typing import IO, TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
 
 T = TypeVar("T")
+Part = tuple[int, str]  # what a bar says beside itself; the highest number is left out first where it is narrow
+LEAST = 6  # columns of a bar
+RECENT = 50  # reports that a rate is taken from: the first steps of an epoch compile, and would count for minutes
 
 
 def say(text: str) -> None:
@@ -13,43 +22,138 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
+def plain(stream: IO[str]) -> bool:
+    """Whether nothing but lines may go there: a file, a pipe, or a terminal that cannot move its cursor."""
+    return not stream.isatty() or os.environ.get("TERM", "") in ("", "dumb", "unknown")
+
+
+def show_cursor() -> None:
+    """Give a terminal its cursor back: whoever drew a bar may be gone without having done so."""
+    if not plain(sys.stderr):
+        print("\x1b[?25h", end="", file=sys.stderr, flush=True)
+
+
+def clock(seconds: float) -> str:
+    """`0:07`, `12:30`, `1:02:05`."""
+    minutes, rest = divmod(round(max(seconds, 0)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def fitting(parts: Sequence[Part], room: int) -> list[str]:
+    """Texts in their order, without those of the highest numbers, as many as it takes for them and two blanks each to fit."""
+    kept = list(parts)
+    while kept and sum(len(text) + 2 for _, text in kept) > room:
+        kept.remove(max(kept, key=lambda part: part[0]))
+    return [text for _, text in kept]
+
+
+class Meter:
+    """Something long that tells how far it is: as a bar on stderr, or off a terminal as lines on stdout.
+
+    Use it as a context; whatever ends that leaves a clean terminal.
+    """
+
+    def __init__(
+        self, label: str, total: int, unit: str = "images", whose: str = "", patience: float = 0.0, end: bool = True
+    ) -> None:
+        """Prepare to count to `total`.
+
+        Args:
+            whose: goes before `label`, where there is room.
+            patience: seconds that must have gone by at half way for a line about it.
+            end: whether the end gets a line too; otherwise a bar is gone then.
+        """
+        self.label, self.whose, self.total, self.unit = label, whose, total, unit
+        self.patience, self.end = patience, end
+        self.done, self.start, self.said_half = 0, time.monotonic(), False
+        self.reports: deque[tuple[float, int]] = deque(maxlen=RECENT)
+        self.notes: Callable[[], Sequence[Part]] = tuple
+        self.open = ExitStack()
+        self.bar = not plain(sys.stderr)
+
+    def __enter__(self) -> "Meter":
+        self.start = time.monotonic()
+        if self.bar:
+            from rich.console import Console
+            from rich.live import Live
+
+            # what is printed meanwhile goes above the bar; unless stdout is a file, which is to get it
+            live = Live(
+                console=Console(stderr=True), get_renderable=lambda: self, redirect_stdout=sys.stdout.isatty(),
+                refresh_per_second=5, transient=not self.end,
+            )  # fmt: skip
+            self.open.enter_context(live)
+        return self
+
+    def __exit__(self, *ended: object) -> None:
+        self.open.close()
+
+    @property
+    def rate(self) -> float:
+        """Units per second, of late; before the second report, since the start."""
+        begun, first = self.reports[0] if len(self.reports) > 1 else (self.start, 0)
+        now, last = self.reports[-1] if self.reports else (self.start, 0)
+        return (last - first) / max(now - begun, 1e-9)
+
+    @property
+    def known(self) -> bool:
+        """Whether the rate is one of steps alone: the first report's would be that of compiling and filling caches."""
+        return len(self.reports) > 1
+
+    @property
+    def left(self) -> float:
+        """Seconds to the end at this rate; 0 where nothing is known."""
+        return (self.total - self.done) / self.rate if self.rate else 0.0
+
+    def at(self, done: int, notes: Callable[[], Sequence[Part]] = tuple) -> None:
+        """Report `done` of `total`; `notes` is called for what else there is to say, only when something is shown."""
+        self.done, self.notes = min(done, self.total), notes
+        self.reports.append((time.monotonic(), self.done))
+        if not self.bar and self.total:
+            self._line()
+
+    def _line(self) -> None:
+        elapsed = time.monotonic() - self.start
+        half = not self.said_half and self.total <= 2 * self.done < 2 * self.total and elapsed >= self.patience
+        if half or (self.end and self.done == self.total):
+            self.said_half = True
+            whose = f"{self.whose} " if self.whose else ""
+            said = [
+                f"{self.done}/{self.total} {self.unit}",
+                f"{self.rate:.0f} {self.unit}/s",
+                f"{self.left:.0f} s left",
+            ]
+            say(f"{whose}{self.label}: {', '.join([*said, *(text for _, text in self.notes())])}")
+
+    def beside(self, width: int) -> tuple[str, str]:
+        """What stands before and after a bar of at least `LEAST` columns in a terminal `width` columns wide."""
+        rate = f"{self.rate:.{int(self.rate < 10)}f}" + (f" {self.unit}" if width >= 100 else "") + "/s"
+        told = [(2, rate), (0, f"{clock(self.left)} left")] if self.known else [(0, "starting")]
+        parts = [(5, f"{self.done}/{self.total}"), *told, *self.notes()]
+        label = self.label[: max(width - LEAST - 2, 1)]
+        after = "  ".join(fitting(parts, width - len(label) - LEAST - 2))
+        whose = f"{self.whose} "
+        fits = self.whose and len(whose) + len(label) + LEAST + 2 + len(after) + 2 <= width
+        return (whose if fits else "") + label, after
+
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        before, after = self.beside(options.max_width)
+        line = Table.grid(padding=(0, 2, 0, 0), expand=True)
+        line.add_column(no_wrap=True)
+        line.add_column(ratio=1)
+        line.add_column(no_wrap=True)
+        line.add_row(Text(before), ProgressBar(max(self.total, 1), self.done), Text(after))
+        yield line
+
+
 def track(items: Iterable[T], total: int, label: str, unit: str = "images", step: int = 1) -> Iterator[T]:
     """Yield `items`, reporting progress; each item counts for `step` units of `total`."""
-    yield from _bar(items, total, label, unit, step) if sys.stderr.isatty() else _lines(items, total, label, unit, step)
-
-
-def _bar(items: Iterable[T], total: int, label: str, unit: str, step: int) -> Iterator[T]:
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        Task,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-    from rich.text import Text
-
-    class Rate(ProgressColumn):
-        def render(self, task: Task) -> Text:
-            return Text(f"{task.speed or 0:.0f} {unit}/s")
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(label, total=total)
+    with Meter(label, total, unit) as meter:
         for done, item in enumerate(items, start=1):
             yield item
-            progress.update(task, completed=min(total, done * step))
-
-
-def _lines(items: Iterable[T], total: int, label: str, unit: str, step: int) -> Iterator[T]:
-    start, done, reported = time.monotonic(), 0, 0
-    for item in items:
-        yield item
-        done = min(total, done + step)
-        if total and done * 10 // total > reported:
-            reported = done * 10 // total
-            if reported in (5, 10):
-                rate = done / max(time.monotonic() - start, 1e-9)
-                say(f"{label}: {done}/{total} {unit}, {rate:.0f} {unit}/s, {(total - done) / rate:.0f} s left")
+            meter.at(done * step)

@@ -31,8 +31,8 @@ class Stage(Strict):
     )
     fit: Literal["gradient", "logistic"] = "gradient"  # logistic: solve for the softmax on features computed once
     l2: Penalties = L2  # of logistic regression: the one that does best on inner driver folds is taken
-    epochs: Annotated[int, Field(ge=1, le=10_000)] | None = None
-    learning_rate: Rate | None = None
+    epochs: Annotated[int, Field(ge=1, le=10_000)] | None = None  # null: `train.epochs`
+    learning_rate: Rate | None = None  # null: `train.learning_rate`
     rate_factors: dict[str, Factor] = {}  # layer or block: factor on the rate of all up to and including it
     # normalisation of layers that learn; default: frozen if pretrained, else train. Their dropout follows: none with `frozen`
     normalization: Literal["frozen", "train", "re-estimated"] | None = None
@@ -59,14 +59,20 @@ def _named_kind(value: object) -> object:
 class SplitSettings(Strict):
     """Which drivers each fit leaves out; `splits: all` is short for `splits: {kind: all}`. Only folds give an out-of-fold score."""
 
-    kind: Literal["folds", "subsets", "all"] = "folds"  # the fold file's; many overlapping draws; nobody left out
+    # the fold file's; as many folds that share as few pairs of drivers with it as can be; overlapping draws; nobody left out
+    kind: Literal["folds", "redrawn", "subsets", "all"] = "folds"
     count: Annotated[int, Field(ge=1, le=1000)] | None = None  # fits; null: 10 subsets, 1 on all. Folds have theirs
     hold_out: Annotated[int, Field(ge=1)] | None = None  # drivers that each subset leaves out; null: 4
+    # drivers that each fit learns from, of those it does not leave out; null: all of them. Fewer are always among more
+    learn_from: Annotated[int, Field(ge=1)] | None = None
+    draw: Annotated[int, Field(ge=0, lt=2**32)] | None = None  # number of the redrawing; null: 0
 
     @model_validator(mode="after")
     def _fits(self) -> "SplitSettings":
-        if self.kind == "folds" and self.count is not None:
+        if self.kind in ("folds", "redrawn") and self.count is not None:
             raise ValueError("count belongs to subsets and all; the number of folds is the data set's")
+        if self.kind != "redrawn" and self.draw is not None:
+            raise ValueError("draw belongs to kind: redrawn")
         if self.kind != "subsets" and self.hold_out is not None:
             raise ValueError("hold_out belongs to kind: subsets")
         return self
@@ -78,17 +84,18 @@ class SplitSettings(Strict):
 
     @property
     def scored(self) -> bool:
-        """Whether each driver is predicted by exactly the one model that has not seen them."""
+        """Whether each driver is predicted by exactly the one model that has not seen them, on the fold file's folds."""
         return self.kind == "folds"
 
     @property
     def unscored(self) -> str:
         """Why there is no out-of-fold score, in words."""
-        return "trained on all drivers" if self.kind == "all" else "trained on overlapping subsets of the drivers"
+        how = {"all": "all drivers", "redrawn": "other folds than the fold file's"}
+        return f"trained on {how.get(self.kind, 'overlapping subsets of the drivers')}"
 
     def fits(self, folds: int) -> int:
         """Number of models, where the data set has so many folds."""
-        return {"folds": folds, "subsets": self.count or 10, "all": self.count or 1}[self.kind]
+        return {"subsets": self.count or 10, "all": self.count or 1}.get(self.kind, folds)
 
 
 class PseudoSettings(Strict):
@@ -115,26 +122,34 @@ class PseudoSettings(Strict):
 
 
 class TrainSettings(Strict):
+    """How a head and what is not frozen of the trunk are fitted, fold by fold."""
+
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 4  # of each stage that does not say its own
     learning_rate: Rate = 0.001  # the guides' SGD rate, a tenth of training from scratch
-    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"  # the guides'; adam where rates are small (1e-4)
     momentum: Share = 0.9  # SGD, with Nesterov's correction
     weight_decay: Annotated[float, Field(ge=0)] = 0.0  # decoupled, on kernels, in every optimizer
     schedule: Literal["constant", "cosine"] = "cosine"  # within each stage, down to 0
     warmup: Share = 0.0  # share of a stage's steps with a rising rate
-    batch_size: Annotated[int, Field(ge=1, le=65_536)] = 32
-    label_smoothing: Share = 0.0
-    class_weights: Literal["none", "balanced"] = "none"
+    batch_size: Annotated[int, Field(ge=1, le=65_536)] = 32  # images in one step; memory grows with it
+    # that train a fold, each on an equal part of `batch_size`, which stays the whole step's, so that rates stay as they are;
+    # all: of those there are. The result differs in rounding, as between machines, so a run may go on on other devices
+    devices: Annotated[int, Field(ge=1, le=1024)] | Literal["all"] = 1
+    label_smoothing: Share = 0.0  # share of each target spread evenly over all classes
+    class_weights: Literal["none", "balanced"] = "none"  # balanced: a class's loss weighs by how seldom it is
     select: Literal["last", "best"] = "last"  # best: the epoch that scores best on the held-out drivers ("selected on")
     patience: Annotated[int, Field(ge=1)] | None = (
         None  # end a stage after so many epochs without a better held-out loss
     )
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0  # of new layers, order, augmentation and dropout
     cache_trunk: Annotated[int, Field(ge=1, le=1000)] | None = (
         None  # compute frozen layers once per image and augmentation draw, with so many draws; null: in every step
     )
     cache_dtype: Literal["float16", "float32"] = "float16"  # of cached feature maps; pooled features are float32
-    workers: Annotated[int, Field(ge=0, le=256)] = 0  # augmentation threads, 0: one per core; never changes a result
+    workers: Annotated[int, Field(ge=0, le=256)] = 0  # that augment, 0: one per core; never changes a result
+    loader: Literal["auto", "threads", "processes"] = (
+        "auto"  # what they are; auto: processes where it pays; same result
+    )
     stages: Annotated[list[Stage], Field(min_length=1)] = [Stage()]
     stop_after: Annotated[int, Field(ge=1)] | None = (
         None  # epochs of the last stage, whose schedule stays that of its `epochs`; null: all

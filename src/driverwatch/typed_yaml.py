@@ -53,22 +53,27 @@ def _override(content: dict[str, Any], override: str) -> None:
     key, equals, value = override.partition("=")
     if not equals or not key:
         raise InputError(f'SET="{override}": expected key=value, like SET="train.epochs=3 augment.policy=light"')
-    *parents, last = key.split(".")
-    place: Any = content
-    for part in parents:
-        place = place[_index(place, part, key)] if isinstance(place, list) else place.setdefault(part, {})
-        if not isinstance(place, dict | list):
-            raise InputError(f"SET {key}: {part} holds a value, not further keys")
     try:
         parsed = parse_yaml(value)
     except ValueError as error:
         raise InputError(f'SET="{override}": expected YAML after =, got {error}') from error
-    place[_index(place, last, key) if isinstance(place, list) else last] = parsed
+    put(content, key, parsed, f"SET {key}")
 
 
-def _index(place: list[Any], part: str, key: str) -> int:
+def put(content: dict[str, Any], key: str, value: Any, where: str) -> None:
+    """Put a value at `a.b.0.c` into nested settings. Raises `InputError`, beginning with `where`, if there is no such place."""
+    *parents, last = key.split(".")
+    place: Any = content
+    for part in parents:
+        place = place[_index(place, part, where)] if isinstance(place, list) else place.setdefault(part, {})
+        if not isinstance(place, dict | list):
+            raise InputError(f"{where}: {part} holds a value, not further keys")
+    place[_index(place, last, where) if isinstance(place, list) else last] = value
+
+
+def _index(place: list[Any], part: str, where: str) -> int:
     if not part.isdigit() or int(part) >= len(place):
-        raise InputError(f"SET {key}: expected a number from 0 to {len(place) - 1} in place of {part}")
+        raise InputError(f"{where}: expected a number from 0 to {len(place) - 1} in place of {part}")
     return int(part)
 
 

@@ -114,6 +114,22 @@ def _take(lock: IO[str], folder: Path, patience: float) -> None:
         lock.flush()
 
 
+def writer_of(folder: Path, name: str = ".lock") -> str | None:
+    """Who holds `folder` as a writer now: a process number, or `unknown`; None: nobody. Writes nothing.
+
+    To look takes the lock for a moment, shared with others who look; a writer who comes just then has patience.
+    """
+    try:
+        with (folder / name).open() as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return lock.read().strip() or "unknown"
+    except OSError:
+        pass
+    return None
+
+
 @contextmanager
 def making(path: Path) -> Iterator[int]:
     """Hold the place of a folder that is made whole or not at all (`replacing_folder`), for one writer. Yields as `locked`."""

@@ -53,8 +53,13 @@ def out_of_fold(member: Member, pack: Pack, folds: FoldTable) -> np.ndarray:
     found = np.full((len(pack.names), len(run.classes)), np.nan, np.float32)
     for fold in range(folds.count):
         _, held_out = folds.rows(pack.drivers, fold)
-        found[held_out] = _read(member, fold, "held_out").aligned_to(list(pack.names[held_out]))
+        found[held_out] = held_out_rows(member, fold, list(pack.names[held_out]))
     return found
+
+
+def held_out_rows(member: Member, fit: int, names: list[str]) -> np.ndarray:
+    """A fit's probabilities of its held-out images, float32 (len(names), C), in the order of `names`; other images are refused."""
+    return _read(member, fit, "held_out").aligned_to(names)
 
 
 def _read(member: Member, fold: int, kind: str) -> Predictions:

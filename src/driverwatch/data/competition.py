@@ -1,17 +1,21 @@
 """A competition's tables in Kaggle's layout, read and held against its folders before anything else happens."""
 
+from __future__ import annotations  # pandas, half a second, is imported only where a frame is made
+
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from driverwatch.data.tables import cell_problems, name_problems, read_csv, read_text
 from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.errors import InputError, counted, listed, printable
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png"}
 
@@ -34,7 +38,7 @@ class ImageTable:
     def names(self) -> list[str]:
         return list(self.frame["image"])
 
-    def where(self, rows: np.ndarray) -> "ImageTable":
+    def where(self, rows: np.ndarray) -> ImageTable:
         """Some of its rows, by mask."""
         return ImageTable(self.frame[rows].reset_index(drop=True), self.classes)
 
@@ -80,7 +84,7 @@ def read_both(settings: DatasetSettings, data: Path) -> Tables:
     dropped = dropped | set(train.frame["image"][both])
     train = train.where(~both)
     absent, strange = {*train.frame["path"], *test.frame["path"]}, []
-    for path in _present(settings, data):
+    for path in present(settings, data):
         if path in absent:
             absent.remove(path)
         elif Path(path).name not in dropped:
@@ -96,6 +100,8 @@ def read_train(settings: DatasetSettings, data: Path) -> Sound:
     Raises:
         InputError: no readable table, or no row in it.
     """
+    import pandas as pd
+
     columns, classes = settings.columns, tuple(settings.classes)
     table = data / settings.table
     if not table.is_file():
@@ -160,6 +166,8 @@ def read_sample_submission(settings: DatasetSettings, data: Path) -> list[str]:
 
 def read_test(settings: DatasetSettings, data: Path) -> Sound:
     """The test images that the sample submission asks for; they may be none. Raises as `read_sample_submission`."""
+    import pandas as pd
+
     names = sorted(read_sample_submission(settings, data))
     paths = [settings.test_images.format(image=name) for name in names]
     frame = pd.DataFrame({"image": names, "driver": [""] * len(names), "label": [-1] * len(names), "path": paths})
@@ -182,7 +190,7 @@ def read_truth(settings: DatasetSettings, data: Path) -> dict[str, int] | None:
     return dict(zip(raw[settings.columns.image], labels, strict=True))
 
 
-def _present(settings: DatasetSettings, data: Path) -> Iterator[str]:
+def present(settings: DatasetSettings, data: Path) -> Iterator[str]:
     """Image files below the folders of both templates, each once, as paths below the data folder."""
     roots = {Path(template.split("{")[0]) for template in (settings.train_images, settings.test_images)}
     for root in (root for root in roots if roots.isdisjoint(root.parents)):

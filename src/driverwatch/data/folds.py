@@ -1,17 +1,22 @@
 """Driver folds: written once to a small CSV, committed, and re-checked by everything that uses them."""
 
+from __future__ import annotations  # pandas, half a second, is imported only where a frame is made
+
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from driverwatch.artifacts import digest_of
 from driverwatch.data.competition import ImageTable
 from driverwatch.data.tables import numbers, read_csv
 from driverwatch.errors import InputError, listed
 from driverwatch.writing import write_text
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 EXCHANGED = 1000  # drivers whose pairs are all tried: 8 MB a table, some 20 ms a round
 
@@ -54,6 +59,8 @@ class FoldTable:
 
 def class_counts(table: ImageTable) -> pd.DataFrame:
     """Images per driver (rows, sorted) and class (columns)."""
+    import pandas as pd
+
     counts = pd.crosstab(table.frame["driver"], table.frame["label"])
     counts = counts.reindex(columns=range(len(table.classes)), fill_value=0).sort_index()
     counts.columns = list(table.classes)

@@ -36,6 +36,7 @@ TURNS = {
 }  # EXIF orientation: how to show it upright (EXIF 2.32, tag 0x0112)
 
 HARMLESS = ("Invalid SOS parameters for sequential JPEG", "unknown JFIF revision number")  # some cameras' headers
+HEIC = (b"ftypheic", b"ftypheix", b"ftypmif1")  # as phones save photos; after four bytes of length
 KINDS = {
     b"GIF8": "a GIF",
     b"BM": "a BMP",
@@ -71,13 +72,22 @@ def examine(path: Path, size: tuple[int, int] | None, boxes: tuple[Box, ...] = (
     JPEG and PNG are taken whatever the file is called: colour, greyscale, palette, CMYK, 16 bits, transparency (dropped),
     any EXIF orientation.
     """
-    source = ""
     try:
         content = _content(path)
-        source = hashlib.sha256(content).hexdigest()
-        image, traits = _decoded(content, path)
     except BrokenError as error:
-        return Photo(None, source, b"", b"", (0, 0), (), str(error))
+        return _broken("", error)
+    return examine_content(content, path.suffix, size, boxes)
+
+
+def examine_content(
+    content: bytes, suffix: str, size: tuple[int, int] | None, boxes: tuple[Box, ...] = (FRAME,)
+) -> Photo:
+    """As `examine` of a file's bytes; `suffix` is how its name ends, such as .jpg."""
+    source = hashlib.sha256(content).hexdigest()
+    try:
+        image, traits = _decoded(content, suffix.lower())
+    except BrokenError as error:
+        return _broken(source, error)
     shape, frame = image.shape[:2], b""
     if size is not None:
         if any(_is_smaller(box, shape, size) for box in boxes):
@@ -85,6 +95,10 @@ def examine(path: Path, size: tuple[int, int] | None, boxes: tuple[Box, ...] = (
         frame = b"" if boxes == (FRAME,) else look(image)
         image = cut_out(image, boxes, size)
     return Photo(image, source, look(image), frame, shape, tuple(traits), None)
+
+
+def _broken(source: str, error: BrokenError) -> Photo:
+    return Photo(None, source, b"", b"", (0, 0), (), str(error))
 
 
 def cut_out(photo: np.ndarray, boxes: tuple[Box, ...], size: tuple[int, int]) -> np.ndarray:
@@ -134,11 +148,13 @@ def _content(path: Path) -> bytes:
     return content
 
 
-def _decoded(content: bytes, path: Path) -> tuple[np.ndarray, list[str]]:
+def _decoded(content: bytes, suffix: str) -> tuple[np.ndarray, list[str]]:
     """Upright uint8 RGB (H, W, 3) and traits."""
+    if not content:
+        raise BrokenError("empty file")
     head = _head(content)
     if head.width * head.height > LARGEST:
-        raise BrokenError(f"claims {head.width}x{head.height} px; at most {LARGEST} px are decoded")
+        raise BrokenError(f"claims {head.width}x{head.height} px; at most {LARGEST // 10**6} million px are decoded")
     if min(head.size) < SMALLEST:
         raise BrokenError(f"is {head.width}x{head.height} px; expected at least {SMALLEST} on each side")
     turn = TURNS.get(_orientation(head))
@@ -146,7 +162,7 @@ def _decoded(content: bytes, path: Path) -> tuple[np.ndarray, list[str]]:
         image = _jpeg(content, head) if content[:2] == b"\xff\xd8" else _png(content)
     except (ValueError, OSError, SyntaxError, cv2.error) as error:
         raise BrokenError(f"damaged or cut short ({_words(error)}; {len(content)} bytes)") from error
-    traits = _traits(content, head, path)
+    traits = _traits(content, head, suffix)
     if turn:
         traits.append("turned upright by its EXIF orientation")
         image = np.ascontiguousarray(turn(image))
@@ -158,7 +174,8 @@ def _head(content: bytes) -> Image.Image:
     try:
         return Image.open(io.BytesIO(content), formats=("JPEG", "PNG"))
     except UnidentifiedImageError:
-        kind = next((kind for start, kind in KINDS.items() if content.startswith(start)), "something else")
+        kind = "a HEIC (save it as JPEG first)" if content[4:12] in HEIC else "something else"
+        kind = next((kind for start, kind in KINDS.items() if content.startswith(start)), kind)
         if content.startswith(b"\xff\xd8"):
             raise BrokenError(
                 f"is a JPEG of a kind that is not read, or its header is damaged ({len(content)} bytes)"
@@ -189,15 +206,15 @@ def _png(content: bytes) -> np.ndarray:
     return image
 
 
-def _traits(content: bytes, head: Image.Image, path: Path) -> list[str]:
+def _traits(content: bytes, head: Image.Image, suffix: str) -> list[str]:
     is_png = head.format == "PNG"
     found = {
         "greyscale": head.mode in ("1", "L", "LA", "I", "I;16"),
         "CMYK": head.mode == "CMYK",
         "16 bits per channel, taken as 8": is_png and content[24] == 16,
         "transparency dropped": head.mode in ("RGBA", "LA") or "transparency" in head.info,
-        "PNG under another name": is_png and path.suffix.lower() != ".png",
-        "JPEG under another name": not is_png and path.suffix.lower() not in (".jpg", ".jpeg"),
+        "PNG under another name": is_png and suffix != ".png",
+        "JPEG under another name": not is_png and suffix not in (".jpg", ".jpeg"),
     }
     return [trait for trait, there in found.items() if there]
 

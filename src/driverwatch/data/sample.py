@@ -11,7 +11,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import pandas as pd
 
 from driverwatch.artifacts import digest_of, digest_of_file, provenance, read_json
 from driverwatch.data import drawing
@@ -20,8 +19,9 @@ from driverwatch.data.threads import in_threads
 from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.errors import InputError
 from driverwatch.setting_types import Size, pixels
-from driverwatch.terminal import say, track
+from driverwatch.terminal import track
 from driverwatch.typed_yaml import Strict
+from driverwatch.wording import close
 from driverwatch.writing import making, replacing_folder, write_json
 
 
@@ -69,7 +69,7 @@ def write(options: SampleOptions, settings: DatasetSettings, data: Path, force: 
     }
     with making(data):
         if _is_drawn(data, wanted, force):
-            return say(f"{data}: up to date (seed {options.seed})")
+            return close(data, f"up to date (seed {options.seed})")
         start, shots = time.monotonic(), plan(options, len(settings.classes))
         with replacing_folder(data) as partial:
             _draw_all(shots, options, settings, partial)
@@ -77,10 +77,8 @@ def write(options: SampleOptions, settings: DatasetSettings, data: Path, force: 
             seconds = round(time.monotonic() - start, 1)
             write_json(partial / "sample.json", {**wanted, "seconds": seconds, **provenance()})
     test = sum(shot.test for shot in shots)
-    return say(
-        f"{data}: {len(shots) - test} labelled images of {options.drivers} drivers, "
-        f"{test} test images of {options.test_drivers} others"
-    )
+    said = f"{len(shots) - test} labelled images of {options.drivers} drivers, {test} test images of "
+    return close(data, f"{said}{options.test_drivers} others", seconds)
 
 
 def _layout(settings: DatasetSettings) -> str:
@@ -174,6 +172,8 @@ def _draw_all(shots: list[Shot], options: SampleOptions, settings: DatasetSettin
 
 
 def _write_tables(shots: list[Shot], settings: DatasetSettings, folder: Path) -> None:
+    import pandas as pd  # half a second, for who draws
+
     columns, classes = settings.columns, list(settings.classes)
     uniform = dict.fromkeys(classes, round(1 / len(classes), 6))
     train = sorted((shot for shot in shots if not shot.test), key=lambda s: (s.driver, s.label, s.name))

@@ -1,10 +1,11 @@
-"""Which drivers each fit of a run leaves out: a fold's, a drawn subset, or nobody."""
+"""Which drivers each fit of a run leaves out: a fold's, a redrawn fold's, a drawn subset, or nobody."""
 
 import math
 from dataclasses import dataclass
 
 import numpy as np
 
+from driverwatch.data import redrawn
 from driverwatch.data.folds import FoldTable
 from driverwatch.errors import InputError
 from driverwatch.train_settings import TrainSettings
@@ -12,10 +13,11 @@ from driverwatch.train_settings import TrainSettings
 
 @dataclass(frozen=True)
 class Splits:
-    """`held_out[k]`: the drivers that fit k is not trained on; `drivers`: all that there are."""
+    """Of fit k, `held_out[k]`: the drivers it is held against, `unused[k]`: others it does not see; `drivers`: all there are."""
 
     drivers: frozenset[str]
     held_out: tuple[frozenset[str], ...]
+    unused: tuple[frozenset[str], ...]
 
     @property
     def count(self) -> int:
@@ -34,18 +36,25 @@ class Splits:
         if not 0 <= number < self.count:
             raise InputError(f"FOLD={number}: expected 0 to {self.count - 1}")
         held_out = np.array([driver in self.held_out[number] for driver in drivers], dtype=bool)
-        return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+        unused = np.array([driver in self.unused[number] for driver in drivers], dtype=bool)
+        return np.flatnonzero(~(held_out | unused)), np.flatnonzero(held_out)
+
+    def learnt_from(self, number: int) -> int:
+        """Drivers that fit `number` is trained on."""
+        return len(self.drivers - self.held_out[number] - self.unused[number])
 
 
 def of(train: TrainSettings, folds: FoldTable) -> Splits:
     """The splits that a run's settings ask for.
 
     Raises:
-        InputError: subsets that the drivers are too few for.
+        InputError: subsets, or drivers to learn from, that there are too few drivers for.
     """
     of_driver, splits = folds.of_driver, train.splits
     drivers, count = sorted(of_driver), splits.fits(folds.count)
-    if splits.kind == "folds":
+    if splits.kind == "redrawn":
+        of_driver = redrawn.folds(folds, splits.draw or 0)
+    if splits.kind in ("folds", "redrawn"):
         held_out = [{driver for driver in drivers if of_driver[driver] == fold} for fold in range(count)]
     elif splits.kind == "all":
         held_out = [set()] * count
@@ -53,7 +62,21 @@ def of(train: TrainSettings, folds: FoldTable) -> Splits:
         held_out = [
             {drivers[i] for i in subset} for subset in subsets(len(drivers), splits.held_out, count, train.seed)
         ]
-    return Splits(frozenset(drivers), tuple(map(frozenset, held_out)))
+    unused = [_unused([d for d in drivers if d not in held], fit, train) for fit, held in enumerate(held_out)]
+    return Splits(frozenset(drivers), tuple(map(frozenset, held_out)), tuple(unused))
+
+
+def _unused(drivers: list[str], fit: int, train: TrainSettings) -> frozenset[str]:
+    """Of those that fit `fit` may learn from, the ones that it does not: the last ones of an order drawn once."""
+    count = train.splits.learn_from
+    if count is None:
+        return frozenset()
+    if count > len(drivers):
+        raise InputError(
+            f"train.splits.learn_from: fit {fit} has only {len(drivers)} drivers to learn from, got {count}; lower it"
+        )
+    order = np.random.default_rng((train.seed, fit, len(drivers))).permutation(len(drivers))
+    return frozenset(drivers[place] for place in order[count:])
 
 
 def subsets(drivers: int, size: int, count: int, seed: int) -> list[frozenset[int]]:

@@ -1,13 +1,18 @@
 """CSV files from anywhere: read as text, with what is wrong in them named by line."""
 
+from __future__ import annotations  # pandas, half a second, is imported only where a frame is made
+
 import re
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from driverwatch.errors import InputError, counted, listed, nearest, printable
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PLAIN = r"[^/\\\0\r\n]+"  # a file name that stays in its folder
 BOMS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"PK\3\4": "a ZIP archive or a spreadsheet", b"\x1f\x8b": "gzip"}
@@ -19,6 +24,8 @@ def read_text(path: Path, expected: list[str]) -> pd.DataFrame:
     Raises:
         InputError: no such file, no UTF-8 CSV, a column missing or given twice, or rows longer than the header.
     """
+    import pandas as pd
+
     try:
         _refuse_foreign(path)
         with warnings.catch_warnings():
@@ -61,7 +68,7 @@ def read_csv(path: Path, expected: list[str]) -> pd.DataFrame:
     return frame
 
 
-def cell_problems(column: "pd.Series[str]") -> tuple[list[str], np.ndarray]:
+def cell_problems(column: pd.Series[str]) -> tuple[list[str], np.ndarray]:
     """Blank cells and cells with blanks around their text (two spellings of one driver are two drivers), and which rows."""
     stripped = column.str.strip()
     blank = (stripped == "").to_numpy(bool)
@@ -89,7 +96,7 @@ def numbers(frame: pd.DataFrame, whole: bool = False) -> np.ndarray:
     return frame.to_numpy(dtype=np.int64 if whole else np.float64)
 
 
-def name_problems(names: "pd.Series[str]") -> tuple[list[str], np.ndarray]:
+def name_problems(names: pd.Series[str]) -> tuple[list[str], np.ndarray]:
     """Names given twice and names that are no plain file names, and which rows (every copy of a repeated name)."""
     repeated = names.duplicated(keep=False).to_numpy(bool) & (names.str.strip() != "").to_numpy(bool)
     unsafe = (~names.str.fullmatch(PLAIN) | names.isin([".", ".."])).to_numpy(bool) & (names != "").to_numpy(bool)

@@ -33,10 +33,12 @@ CHECKS = (  # what later checks build on comes first
 )
 
 
-def examine(s: Surroundings) -> int:
-    """Print every finding as soon as it is there, then their count; return the exit status."""
+def examine(s: Surroundings, only: Sequence[str] = ()) -> int:
+    """Print every finding (of checks named `only`, if any) as soon as it is there, then their count; return the exit status."""
     count = {"ok": 0, "note": 0, "problem": 0}
     for title, check in CHECKS:
+        if only and title not in only:
+            continue
         finding = examined(check, s)
         count[finding.mark] += 1
         print(finding.line(title), flush=True)
@@ -46,20 +48,23 @@ def examine(s: Surroundings) -> int:
     return 2 if count["problem"] else 0
 
 
-def surroundings(arguments: Sequence[str] | None) -> Surroundings:
-    """The repository in the working directory, as make's variables describe it."""
+def surroundings(arguments: Sequence[str] | None) -> tuple[Surroundings, list[str]]:
+    """The repository in the working directory, as make's variables describe it, and the checks that are asked for."""
     parser = argparse.ArgumentParser(prog="make doctor", description=__doc__)
     parser.add_argument("--dataset", default="statefarm")
-    for option in ("data", "weights", "make-version"):
+    for option in ("data", "weights", "make-version", "interpreter"):
         parser.add_argument(f"--{option}", default="")
     parser.add_argument("--accelerator", default="cpu")
-    return Surroundings(**vars(parser.parse_args(arguments)))
+    parser.add_argument("--only", nargs="+", default=[], choices=[title for title, _ in CHECKS])
+    given = vars(parser.parse_args(arguments))
+    only = given.pop("only")
+    return Surroundings(**given), only
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a folder's name must not end the report
-    return examine(surroundings(arguments))
+    return examine(*surroundings(arguments))
 
 
 if __name__ == "__main__":

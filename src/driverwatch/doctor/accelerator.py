@@ -54,7 +54,7 @@ def _no_keras(s: Surroundings, answer: Answer) -> Finding:
     if backend not in ("", "tensorflow"):
         return problem(
             f"Keras does not start on KERAS_BACKEND={backend} ({answer.cause})",
-            "Only TensorFlow is pinned and tested: unset KERAS_BACKEND",
+            f"Only TensorFlow is pinned: install {backend} into .venv, or unset KERAS_BACKEND",
         )
     return problem(
         f"Keras does not start ({answer.cause})",

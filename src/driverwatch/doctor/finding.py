@@ -48,6 +48,7 @@ class Surroundings:
     weights: str = ""  # WEIGHTS; empty where Keras downloads
     accelerator: str = "cpu"
     make_version: str = ""  # empty where make did not start us
+    interpreter: str = ""  # a Python in place of .venv's, on machines that come with their own
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     system: Path = Path("/")  # where proc/ and sys/ lie
     seconds: float = 120  # limit of each process that a check starts; TensorFlow on a cold disk is slow
@@ -58,8 +59,8 @@ class Surroundings:
 
     @property
     def python(self) -> Path:
-        """The virtual environment's Python, which need not be there."""
-        return self.root.absolute() / ".venv" / "bin" / "python"
+        """The virtual environment's Python, which need not be there, unless another was named."""
+        return Path(self.interpreter) if self.interpreter else self.root.absolute() / ".venv" / "bin" / "python"
 
     def stamp(self, accelerator: str) -> Path:
         """The file that `make setup` leaves when it has finished."""

@@ -39,6 +39,16 @@ def fold_models(settings: ModelSettings, classes: int, mean: tuple[float, ...], 
     return each
 
 
+def resident(settings: ModelSettings, classes: int, mean: tuple[float, ...], files: list[Path]) -> Networks:
+    """The same, each fold's classifier kept in memory: for whoever asks again and again about a photo at a time."""
+    networks = []
+    for file in files:
+        classifier = build(settings, classes, mean, None, load=False)
+        load_state(file, {"model": classifier.weights})
+        networks.append(of_classifier(classifier))
+    return lambda: iter(networks)
+
+
 def probabilities(networks: Networks, images: np.ndarray) -> np.ndarray:
     """The mean over networks: uint8 (B, R * h, w, 3) -> float64 (B, C), rows sum to 1."""
     found = [np.concatenate([_rows(network, part) for part in _parts(images)]) for network in networks()]

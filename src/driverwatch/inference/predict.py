@@ -9,7 +9,7 @@ from keras import ops
 
 from driverwatch.data.pack import Pack
 from driverwatch.models.classifier import Classifier
-from driverwatch.models.halves import Tail
+from driverwatch.models.halves import Tail, Together
 from driverwatch.models.regions import join, split
 from driverwatch.setting_types import ViewSet
 from driverwatch.terminal import track
@@ -19,9 +19,9 @@ FEATURES_AT_ONCE = 640  # crops in one pass of a head alone
 
 
 class OnViews(keras.Model):
-    """uint8 (B, R * H, W, 3) -> float32 (B, V, C): one upload of the larger image, all views cut from it on the device."""
+    """uint8 (B, R * H, W, 3) -> float32 (B, V, ...): one upload of the larger image, all views cut from it on the device."""
 
-    def __init__(self, classifier: Classifier, views: list[View], size: tuple[int, int]) -> None:
+    def __init__(self, classifier: Classifier | Together, views: list[View], size: tuple[int, int]) -> None:
         super().__init__()
         self.classifier, self.views, self.size = classifier, views, size
 
@@ -29,7 +29,7 @@ class OnViews(keras.Model):
         tiles, regions = split(images, self.classifier.regions), self.classifier.regions
         crops = [join(self._cut(tiles, view), regions) for view in self.views]
         rows = self.classifier(ops.concatenate(crops, axis=0), training=False)
-        return ops.transpose(ops.reshape(rows, (len(self.views), -1, rows.shape[-1])), (1, 0, 2))
+        return ops.swapaxes(ops.reshape(rows, (len(self.views), -1, *rows.shape[1:])), 0, 1)
 
     def _cut(self, tiles: Any, view: View) -> Any:
         """As `vision.views.cut`: each region for itself, (B * R, H, W, 3) -> (B * R, h, w, 3)."""
@@ -48,11 +48,11 @@ def resized(images: Any, size: tuple[int, int]) -> Any:
 
 
 class Predictor:
-    """A classifier under view sets; made once and used often, because its graph is compiled at the first batch."""
+    """A classifier, or several together, under view sets; made once and used often: its graph is compiled at the first batch."""
 
     def __init__(
         self,
-        classifier: Classifier,
+        classifier: Classifier | Together,
         views: Sequence[ViewSet],
         image: tuple[int, int],
         size: tuple[int, int],
@@ -66,13 +66,13 @@ class Predictor:
             columns: what becomes of the columns of mirrored views.
             crops_at_once: bounds the forward pass' batch.
         """
-        self.asked, self.columns, self.classes = views, columns, classifier.top.units
+        self.asked, self.columns, self.shape = views, columns, classifier.given
         self.views = {name: view_set(name, image, size) for name in columns.sets_of(views)}
         self.unique = unique(list(self.views), image, size)
         self.batch = max(1, crops_at_once // len(self.unique))
         self.model = self._compiled(classifier, size)
 
-    def _compiled(self, classifier: Classifier, size: tuple[int, int]) -> keras.Model:
+    def _compiled(self, classifier: Classifier | Together, size: tuple[int, int]) -> keras.Model:
         model = OnViews(classifier, self.unique, size)
         model.compile()
         return model
@@ -88,16 +88,16 @@ class Predictor:
             source: what `source` gave; here uint8 (N, R * H, W, 3).
 
         Returns:
-            float32 (len(rows), C) by view set, rows sum to 1.
+            float32 (len(rows), C) by view set, or of K classifiers together (len(rows), K, C); rows sum to 1.
         """
         parts = [self._forward(source, chosen) for chosen in self._batches(rows, label)]
         found = (
-            np.concatenate(parts)[: len(rows)] if parts else np.zeros((0, len(self.unique), self.classes), np.float32)
+            np.concatenate(parts)[: len(rows)] if parts else np.zeros((0, len(self.unique), *self.shape), np.float32)
         )
         return {name: self._mean(found, name) for name in self.views}
 
     def _forward(self, source: Any, rows: np.ndarray) -> np.ndarray:
-        """float32 (B, V, C)."""
+        """float32 (B, V, C) or (B, V, K, C)."""
         return np.asarray(self.model.predict_on_batch(source[rows]))
 
     def _mean(self, found: np.ndarray, name: ViewSet) -> np.ndarray:
@@ -107,7 +107,7 @@ class Predictor:
             mirrored = [view.mirrored for view in views]
             rows[:, mirrored] = rows[:, mirrored][..., order]
         mean = rows.mean(axis=1, dtype=np.float64)
-        return (mean / mean.sum(axis=1, keepdims=True)).astype(np.float32)
+        return (mean / mean.sum(axis=-1, keepdims=True)).astype(np.float32)
 
     def _batches(self, rows: np.ndarray, label: str) -> Iterator[np.ndarray]:
         """Rows in batches of one length (the last one filled up with its first row), so that nothing is compiled twice."""
@@ -137,7 +137,7 @@ class FeaturePredictor(Predictor):
         self.tail, self.outputs = tail, outputs
         super().__init__(tail.classifier, views, image, size, columns, crops_at_once=FEATURES_AT_ONCE)
 
-    def _compiled(self, classifier: Classifier, size: tuple[int, int]) -> keras.Model:
+    def _compiled(self, classifier: Classifier | Together, size: tuple[int, int]) -> keras.Model:
         return self.tail
 
     def source(self, pack: Pack) -> list[np.ndarray]:

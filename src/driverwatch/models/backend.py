@@ -3,13 +3,21 @@
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from driverwatch.errors import InputError
 
 
 def start() -> None:
     """Import Keras and touch the device once, with stderr held back: TensorFlow logs a screenful of notes while it loads.
 
-    What was held back is shown if the import fails.
+    What was held back is shown if the import fails. `VIRTUAL_DEVICES=2` in the environment makes two devices of the processor,
+    to try `train.devices` where there are no others.
     """
+    virtual = _virtual_devices()
+    if virtual > 1:  # read by JAX when it is first imported
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={virtual}"
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as held:
@@ -17,6 +25,8 @@ def start() -> None:
         try:
             import keras
 
+            if virtual > 1 and keras.backend.backend() == "tensorflow":
+                _divide_processor(virtual)
             keras.ops.zeros(1)
         except BaseException:
             held.seek(0)
@@ -25,6 +35,35 @@ def start() -> None:
         finally:
             os.dup2(kept, 2)
             os.close(kept)
+
+
+def _virtual_devices() -> int:
+    asked = os.environ.get("VIRTUAL_DEVICES") or "1"
+    if not asked.isdecimal() or not 1 <= int(asked) <= 64:
+        raise InputError(
+            f"VIRTUAL_DEVICES={asked}: expected a number from 1 to 64, of devices to make of the processor"
+        )
+    return int(asked)
+
+
+def _divide_processor(count: int) -> None:
+    import tensorflow as tf
+
+    made = [tf.config.LogicalDeviceConfiguration()] * count
+    tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], made)
+
+
+@contextmanager
+def computing(precision: str) -> Iterator[None]:
+    """Layers that are made meanwhile compute in `precision`, a dtype policy of Keras'."""
+    import keras
+
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def deterministic(seed: int) -> None:

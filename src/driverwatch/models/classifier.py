@@ -1,5 +1,6 @@
 """The classifier: scaling, a trunk, a new softmax."""
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from driverwatch.backbones import BACKBONES
+from driverwatch.models.backend import computing
 from driverwatch.models.googlenet import auxiliary
 from driverwatch.models.regions import join, split
 from driverwatch.models.scaling import ChannelScaling
@@ -86,6 +88,11 @@ class Classifier(Learner):
         self.dropout_rates = {one.name: one.rate for one in trunk.layers if isinstance(one, keras.layers.Dropout)}
         self.tapped = tapped(trunk, trunk.input, taps) if taps else None
 
+    @property
+    def given(self) -> tuple[int, ...]:
+        """Shape of what is said of one image."""
+        return (int(self.top.units),)
+
     def call(self, images: Any, training: bool = False) -> Any:
         tiles = split(images, self.regions)
         return self.above(self.scaling(tiles), self.tapped if training and self.taps else self.trunk, training)
@@ -135,7 +142,12 @@ def _hidden(number: int, units: int, head: HeadSettings, penalty: Any) -> keras.
 
 
 def build(
-    settings: ModelSettings, classes: int, mean: tuple[float, ...], weights: Path | None, load: bool = True
+    settings: ModelSettings,
+    classes: int,
+    mean: tuple[float, ...],
+    weights: Path | None,
+    load: bool = True,
+    scope: AbstractContextManager[Any] | None = None,
 ) -> Classifier:
     """Build a model's classifier.
 
@@ -144,8 +156,16 @@ def build(
         mean: the data set's channel means (RGB, 0-255), used with `mean: dataset`.
         weights: local weight file of the trunk, or None (Keras downloads, or random).
         load: False leaves the trunk random, to be filled by `load_state`.
+        scope: of the devices that train it; entered after the session was cleared, which would forget it.
     """
     keras.backend.clear_session()  # automatic layer names begin anew, so that `freeze_until` finds the same layers
+    with computing(settings.precision), scope or nullcontext():
+        return _built(settings, classes, mean, weights, load)
+
+
+def _built(
+    settings: ModelSettings, classes: int, mean: tuple[float, ...], weights: Path | None, load: bool
+) -> Classifier:
     trunk = build_trunk(settings, weights, load)
     row = BACKBONES[settings.backbone]
     scaling = ChannelScaling.of(row.scaling, mean if settings.mean == "dataset" else None)

@@ -1,8 +1,11 @@
 """A classifier in two halves: what is frozen, computed once per image, and what is trained on its outputs."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
+from keras import ops
 
 from driverwatch.models.classifier import Classifier, Learner, tapped
 from driverwatch.models.cuts import single_tensor_layers
@@ -78,3 +81,36 @@ class Tail(Learner):
             return self.classifier.decide(x, training)
         tapping = training and self.tapped is not None
         return self.classifier.above(split(x, self.regions), self.tapped if tapping else self.upper, training)
+
+
+class Together(keras.Model):
+    """K classifiers of one architecture: uint8 (B, R * h, w, 3) -> their probabilities (B, K, C).
+
+    Layers from the input on that hold the same weights in all, as frozen ones do in the folds of a run, are computed once.
+    """
+
+    def __init__(self, classifiers: Sequence[Classifier]) -> None:
+        super().__init__(name="together")
+        self.classifiers, first = list(classifiers), classifiers[0]
+        self.regions = first.regions
+        self.cut = last_cut(first, alike(classifiers))
+        self.frozen = Frozen(first, self.cut) if self.cut else None
+        self.tails = [Tail(each, self.cut) for each in classifiers] if self.cut else list(classifiers)
+
+    @property
+    def given(self) -> tuple[int, ...]:
+        """Shape of what is said of one image."""
+        return (len(self.tails), *self.classifiers[0].given)
+
+    def call(self, images: Any) -> Any:
+        x = self.frozen(images) if self.frozen else images
+        return ops.stack([tail(x, training=False) for tail in self.tails], axis=1)
+
+
+def alike(classifiers: Sequence[Classifier]) -> int:
+    """How many layers of the trunks, counted from the input, hold the same weights in all of them."""
+    for count, layers in enumerate(zip(*(one.trunk.layers for one in classifiers), strict=True)):
+        mine, *theirs = ([ops.convert_to_numpy(weight) for weight in layer.weights] for layer in layers)
+        if not all(np.array_equal(a, b) for weights in theirs for a, b in zip(mine, weights, strict=True)):
+            return count
+    return len(classifiers[0].trunk.layers)

@@ -12,8 +12,8 @@ from driverwatch.backbones import Scaling
 class ChannelScaling(keras.layers.Layer):
     """`(channels - mean) / std` with channels in RGB or BGR order: one layer for every mode of the published weights.
 
-    Takes uint8 or float RGB (B, H, W, 3) in 0-255; gives float of the compute dtype. `mean` and `std` are in the output's
-    order, in 0-255.
+    Takes uint8 or float RGB (B, H, W, 3) in 0-255; gives float32 where it is made by `of`, whatever the layers above compute in.
+    `mean` and `std` are in the output's order, in 0-255.
     """
 
     def __init__(self, order: str, mean: tuple[float, ...], std: tuple[float, ...], **kwargs: Any) -> None:
@@ -25,7 +25,7 @@ class ChannelScaling(keras.layers.Layer):
         """The weights' own scaling, or with `mean` (RGB, 0-255) the data set's mean in place of theirs."""
         if mean is not None:
             mean = tuple(mean) if scaling.order == "rgb" else tuple(mean[::-1])
-        return cls(scaling.order, mean or scaling.mean, scaling.std, name="scaling", trainable=False)
+        return cls(scaling.order, mean or scaling.mean, scaling.std, name="scaling", trainable=False, dtype="float32")
 
     def call(self, images: Any) -> Any:
         images = ops.cast(images, self.compute_dtype)

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
 from driverwatch.errors import InputError
@@ -13,6 +12,8 @@ from driverwatch.writing import replacing
 
 def write_state(path: Path, groups: dict[str, list[Any]], attributes: dict[str, str]) -> None:
     """Write variables (or arrays), in order, as HDF5 `<group>/<number>`, each with its name; whole or not at all."""
+    import keras  # not to read what a fold's bundle says of its progress
+
     sizes = [4 * int(np.prod(v.shape)) + 1000 for variables in groups.values() for v in variables]
     with replacing(path) as temporary, created(temporary, sum(sizes)) as file:
         for group, variables in groups.items():

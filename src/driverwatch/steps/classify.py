@@ -17,11 +17,11 @@ from driverwatch.inference.field import Seen, centre_square, centre_view
 from driverwatch.models import imagenet
 from driverwatch.settings import ModelSettings
 from driverwatch.steps.context import CONFIGS, Context
+from driverwatch.steps.fold_models import fold_models
 from driverwatch.steps.photo_files import overlay_files, photo_files
 from driverwatch.terminal import say
-from driverwatch.training import run as runs
 from driverwatch.typed_yaml import load
-from driverwatch.vision.mosaic import FRAME, Box, split
+from driverwatch.vision.mosaic import split
 from driverwatch.vision.overlay import overlay_regions, write_picture
 
 AT_ONCE = 64  # photos between two passes over a run's fold models
@@ -66,34 +66,15 @@ def classify_drivers(request: Request, context: Context, name: str, fold: int | 
 
     Of a photo that the run was trained on, all fold models but one have seen the driver.
     """
-    run = runs.load(context.places.run(name))
-    there = sorted(int(p.parent.name.removeprefix("fold")) for p in run.folder.glob("fold*/manifest.json"))
-    if not there or fold not in (None, *there):
-        asked = "no fold is finished" if fold is None else f"FOLD={fold} is not finished"
-        done = ", ".join(map(str, there)) or "none"
-        raise InputError(f"{run.folder}: {asked} (finished: {done}); make train MODEL=... goes on with it")
-    numbers = there if fold is None else [fold]
-    files, mean = [run.verify(number) for number in numbers], _mean(context, run)
+    models = fold_models(context, name, fold)
 
     def networks() -> Any:
-        from driverwatch.inference.classify import fold_models
+        from driverwatch.inference.classify import fold_models as loaded
 
-        return fold_models(run.settings, len(run.classes), mean, files)
+        return loaded(models.run.settings, len(models.classes), models.mean, models.files)
 
-    who = f"fold {fold}" if fold is not None else f"mean of {len(files)} fold model{'s' * (len(files) != 1)}"
-    classes = {key: context.settings.classes.get(key, "") for key in run.classes}
-    boxes = tuple(Box(*corners) for corners in run.regions.values()) or (FRAME,)
-    see = partial(centre_view, field=run.settings.input, boxes=boxes)
-    _classify(request, Judge(f"{name}, {who}", classes, see, networks))
-
-
-def _mean(context: Context, run: runs.Run) -> tuple[float, ...]:
-    """The pack's channel means, where the run subtracts them."""
-    if run.settings.mean == "weights":
-        return (0.0, 0.0, 0.0)
-    pack = context.pack(run.settings.input.key, "train", run.folds)
-    run.refuse_strangers(run.folds, {**run.packs, "train": pack.digest})
-    return pack.mean
+    see = partial(centre_view, field=models.run.settings.input, boxes=models.boxes)
+    _classify(request, Judge(models.title, models.classes, see, networks))
 
 
 def _classify(request: Request, judge: Judge) -> None:

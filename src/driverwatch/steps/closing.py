@@ -6,7 +6,10 @@ from typing import Any
 
 from driverwatch.artifacts import read_json
 from driverwatch.steps.context import Context
+from driverwatch.steps.status_places import folds as folds_of
+from driverwatch.steps.status_runs import run_state
 from driverwatch.training.run import Run
+from driverwatch.wording import close, scored
 
 
 def closing(context: Context, runs: list[Run]) -> str:
@@ -28,6 +31,27 @@ def closing(context: Context, runs: list[Run]) -> str:
     return f"Seconds per step\n{timed}\n\nWhere things lie\n" + "\n".join(
         f"{name:12} {path}" for name, path in _places(context)
     )
+
+
+def close_run(context: Context, run: Run, count: int, seconds: float) -> None:
+    """How training a run ends: `count` fits are asked for, `seconds` the command took."""
+    done = sum(run.finished(number) for number in range(count))
+    then = [f"make score DATASET={context.dataset}", f"make ensemble DATASET={context.dataset}"]
+    then = then if done == count else ["the same command without FOLD= trains the others"]
+    splits = run.settings.train.splits
+    fits = "folds" if splits.scored else f"models ({splits.unscored}, so without an out-of-fold score)"
+    close(run.folder, f"{done} of {count} {fits} finished", seconds, score_of(context, run), then)
+
+
+def score_of(context: Context, run: Run) -> str | None:
+    """A run's out-of-fold loss over its finished folds in words, as their manifests have it; None where there is none."""
+    found = run_state(context, context.places, run.name, folds_of(context), [])
+    if found.log_loss is None:
+        return None
+    done = sum(fit.state == "finished" for fit in found.fits)
+    over = f"out of fold, {found.scored_by}, ± over {done} of {len(found.fits)} folds"
+    flattered = ", chosen on the held-out drivers" if found.selected_on else ""
+    return scored(found.log_loss, found.standard_error, over + flattered)
 
 
 def _facts(paths: list[Path]) -> list[dict[str, Any]]:

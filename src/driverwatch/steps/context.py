@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-
 from driverwatch.artifacts import Places, plain_name
 from driverwatch.data import folds as fold_tables
 from driverwatch.data import pack as packs
@@ -42,8 +40,16 @@ def open_context(dataset: str, data: Path | None, study: str | None = None) -> C
     return Context(dataset, settings, Places(dataset, study=study), data or Path(settings.data))
 
 
+def going_on(run: str) -> str:
+    """The variables with which `make train` goes on with a run: whose model has its name, or one that only its beginner knows."""
+    own = (CONFIGS / "models" / f"{run}.yaml").is_file()
+    return f"MODEL={run}" if own else f"MODEL=<its model> RUN={run}"
+
+
 def table_of(pack: Pack, classes: tuple[str, ...]) -> ImageTable:
     """The image table that a pack repeats, what was left out of it included, so that later steps need no photos."""
+    import pandas as pd  # half a second, not for who only looks
+
     left = pack.left_out
     columns = {
         "image": (pack.names, left.names),

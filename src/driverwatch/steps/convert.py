@@ -6,7 +6,7 @@ import numpy as np
 
 from driverwatch.backbones import BACKBONES
 from driverwatch.models import checkpoint, conversion
-from driverwatch.terminal import say
+from driverwatch.wording import close
 from driverwatch.writing import replacing
 
 
@@ -22,7 +22,8 @@ def convert(file: Path, backbone: str, folder: Path) -> None:
     with replacing(target) as temporary, temporary.open("wb") as archive:
         marker = {f"{conversion.MADE_FOR}{backbone}": np.zeros(0, np.float32)}
         np.savez(archive, allow_pickle=False, **converted.arrays, **marker)
-    say(f"{target}: {len(converted.arrays)} arrays of {backbone}{_left_out(converted)}")
+    then = [f"make classify MODEL={backbone} WEIGHTS={folder} IMAGE=<photo>"]
+    close(target, f"{len(converted.arrays)} arrays of {backbone}{_left_out(converted)}", then=then)
 
 
 def _left_out(converted: conversion.Converted) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from pathlib import Path
 
 from driverwatch.artifacts import require_space
@@ -11,6 +12,7 @@ from driverwatch.kaggle import archive
 from driverwatch.kaggle.client import Client
 from driverwatch.steps.context import Context
 from driverwatch.terminal import say
+from driverwatch.wording import close
 from driverwatch.writing import making
 
 
@@ -22,7 +24,7 @@ def fetch(context: Context, command: str) -> None:
     Raises:
         InputError: no such competition, something else in `DATA`, or whatever stops the client or the archive.
     """
-    slug = slug_of(context)
+    slug, start, after = slug_of(context), time.monotonic(), f"make folds DATASET={context.dataset}"
     data = context.data.resolve()  # a link to a larger disk is followed before anything is written
     if data.exists() and not data.is_dir():
         raise InputError(f"{context.data}: is a file; move it away or name a folder with DATA=")
@@ -32,7 +34,7 @@ def fetch(context: Context, command: str) -> None:
             way_out = "this folder is no whole competition; move it away, or name another with DATA="
             said = _verified(context, data, way_out)
             shutil.rmtree(folder, ignore_errors=True)  # a kill may have come between the last two lines below
-            return say(f"{context.data}: up to date, {said}")
+            return close(context.data, f"up to date, {said}", then=[after])
         _download(context, Client(command, slug, lock), folder)
         unpacked = folder / "data"
         archive.unpack(folder / f"{slug}.zip", unpacked)
@@ -40,8 +42,7 @@ def fetch(context: Context, command: str) -> None:
         os.sync()  # once, instead of for each of 100,000 files
         _put_in_place(unpacked, data)
         shutil.rmtree(folder, ignore_errors=True)
-    say(f"{context.data}: {said}")
-    return say(f"next: make folds DATASET={context.dataset}")
+    return close(context.data, said, time.monotonic() - start, then=[after])
 
 
 def slug_of(context: Context) -> str:

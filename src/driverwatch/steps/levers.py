@@ -17,6 +17,7 @@ from driverwatch.setting_types import ViewSet
 from driverwatch.settings import PredictSettings
 from driverwatch.steps import chains
 from driverwatch.steps.context import CONFIGS, Context
+from driverwatch.steps.lever_rows import lines_before
 from driverwatch.steps.recipe import train_runs
 from driverwatch.steps.spaces import make_features, open_space
 from driverwatch.steps.submit import Finished, finished_runs
@@ -28,8 +29,8 @@ from driverwatch.writing import write_text
 PAGE = Path("docs") / "levers.md"
 STUDY = "levers"
 HEADER = (
-    "| lever | log loss before | after | difference (95 % over drivers) | minutes | kept | command |\n"
-    "|---|---|---|---|---|---|---|"
+    "| lever | log loss before | after | difference (95 % over drivers) | minutes | kept | command | trained at |\n"
+    "|---|---|---|---|---|---|---|---|"
 )
 
 
@@ -91,10 +92,11 @@ class Table:
         low, high = interval(after.losses - before.losses, before.drivers)
         more = sum(minutes for name, minutes in after.minutes.items() if name not in before.minutes)
         kept = ("yes" if row.kept else "no") + (f": {row.why}" if row.why else "")
+        commits = ", ".join(sorted({commit[:7] for commit in before.commits | after.commits}))
         return (
             f"| {row.lever} | {before.losses.mean():.3f} | {after.losses.mean():.3f} | "
             f"{(after.losses - before.losses).mean():+.3f} ({low:+.3f} to {high:+.3f}) | {more:.0f} | {kept} | "
-            f"`{self.command(row)}` |"
+            f"`{self.command(row)}` | {commits} |"
         )
 
     def command(self, row: LeverSettings) -> str:
@@ -114,20 +116,18 @@ class Table:
         """
         asked = [*row.before.runs, *(run for run in row.after.runs if run not in row.before.runs)]
         own = [run for run in asked if run in self.settings.runs]
-        trainings = self.trainings([run for run in own if not self._is_finished(run)])
-        sides = [side for side in (row.before, row.after) if side.view_set]
-        views = {run: {side.view_set for side in sides if run in side.runs} for run in own}
-        unseen = {run: [v for v in self.unpredicted(run) if v in views[run]] for run in own if self._is_finished(run)}
-        predictions = [
-            f'make predict RUN={run} STUDY={STUDY} VIEWS="{" ".join(views)}"' for run, views in unseen.items() if views
-        ]
-        return "; ".join([*([trainings] if trainings else []), *predictions])
+        finished = [run for run in own if self._is_finished(run)]
+        commands = [self.trainings([run]) for run in own if run not in finished]
+        for run in finished:
+            if views := self.unpredicted(run, [views for name, views in row.views if name == run]):
+                commands.append(f'make predict RUN={run} STUDY={STUDY} VIEWS="{" ".join(views)}"')
+        return "; ".join(commands)
 
-    def unpredicted(self, name: str) -> list[ViewSet]:
-        """View sets that rows ask of a finished run and that not all of its folds have predicted."""
+    def unpredicted(self, name: str, asked: list[ViewSet]) -> list[ViewSet]:
+        """Which of the view sets not all folds of a finished run have predicted."""
         found = self.finished((name,))
         there = blending.views_there(found.runs[0], found.folds.count)
-        return [views for views in self.settings.views.get(name, []) if views not in there]
+        return [views for views in asked if views not in there]
 
     def trainings(self, names: list[str]) -> str:
         return "; ".join(self.settings.runs[name].command(name, STUDY) for name in names)
@@ -153,13 +153,16 @@ def ensemble_command(side: EnsembleSettings) -> str:
 def write_levers(context: Context, training: bool, weights: Path | None) -> None:
     """Write `docs/levers.md` from finished runs; what is not finished is named there with the command that trains it.
 
+    A row that the page has already, of runs that are not built here, stays as it is with the commits it was trained at.
+
     Args:
         training: train that first.
     """
     settings = load(LeversSettings, CONFIGS / "levers", context.dataset)
     if training:
         _train(context, settings, weights)
-    table, parts, missing = Table(context, settings, weights), [], list[str]()
+    table, before = Table(context, settings, weights), lines_before(PAGE, context.dataset)
+    parts, missing, kept = list[str](), list[str](), dict[str, str]()
     for kind, rows in settings.rows.items():
         lines = []
         for row in rows:
@@ -167,15 +170,24 @@ def write_levers(context: Context, training: bool, weights: Path | None) -> None
                 lines.append(table.line(row))
             except InputError as error:
                 command = table.missing(row)
-                missing.append(f"- {row.lever}: {error}" + (f"; `{command}`" if command else ""))
+                reason = f"- {row.lever}: {error}" + (f"; `{command}`" if command else "")
+                if line := before.get((kind, row.lever, table.command(row))):
+                    lines.append(line)
+                    kept[line] = reason
+                else:
+                    missing.append(reason)
         parts += [f"## {kind}\n\n{HEADER}\n" + "\n".join(lines) + "\n"] if lines else []
     if not table.known:
         raise InputError(
-            f"{CONFIGS / 'levers'}: no row's runs are finished; make levers TRAIN=1 trains them:\n" + "\n".join(missing)
+            f"{CONFIGS / 'levers'}: no row's runs are finished; make levers TRAIN=1 trains them:\n"
+            + "\n".join([*kept.values(), *missing])
         )
     parts += ["## Not measured\n\n" + "\n".join(missing) + "\n"] if missing else []
     write_text(PAGE, _head(context, table) + "\n" + "\n".join(parts))
-    say(f"{PAGE}: {sum(map(len, settings.rows.values())) - len(missing)} rows, {len(missing)} not measured")
+    say(
+        f"{PAGE}: {sum(map(len, settings.rows.values())) - len(missing)} rows, {len(kept)} of them as they were before, "
+        f"{len(missing)} not measured"
+    )
 
 
 def _train(context: Context, settings: LeversSettings, weights: Path | None) -> None:
@@ -183,20 +195,19 @@ def _train(context: Context, settings: LeversSettings, weights: Path | None) -> 
     own = replace(context, places=replace(context.places, study=STUDY))
     train_runs(own, settings.runs, weights, settings.taught)
     table = Table(context, settings, weights)
-    for name in settings.views:
-        if views := table.unpredicted(name):
+    for name, asked in settings.views.items():
+        if views := table.unpredicted(name, asked):
             predict(own, name, PredictSettings(views=views), None)
 
 
 def _head(context: Context, table: Table) -> str:
     one = next(iter(table.known.values()))
-    commits = sorted({commit for scored in table.known.values() for commit in scored.commits})
     return (
         "# Levers\n\n"
         f"Written by `make levers DATASET={context.dataset}`; the rows are named in `configs/levers/{context.dataset}.yaml`. "
         f"{len(one.losses)} photos of {len(set(one.drivers))} drivers, {context.settings.folds} driver folds; log loss out of "
         "fold, of single fold models, and nested (fitted on the other folds) wherever something was fitted to labels. Intervals: "
         "drivers drawn anew 10,000 times. Minutes: what the manifests of the row's new runs say of training and predicting all "
-        f"folds, on the machine they were trained on. Commands lack `DATASET={context.dataset}`, `DATA=` and `WEIGHTS=`. Trained "
-        f"at {', '.join(commits)}.\n"
+        f"folds, on the machine they were trained on. Commands lack `DATASET={context.dataset}`, `DATA=` and `WEIGHTS=`. Rows of "
+        "runs that are not built where this was last written stand as they were, with the commits that they were trained at.\n"
     )

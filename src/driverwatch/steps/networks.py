@@ -1,12 +1,11 @@
 """What there is to choose from: the backbone table, and a model's layers one by one."""
 
-import shutil
-import sys
 from collections.abc import Iterable
 
 from driverwatch.backbones import BACKBONES, Backbone
 from driverwatch.errors import InputError, nearest
 from driverwatch.terminal import say
+from driverwatch.wording import table, width
 
 Rows = list[list[str]]
 # the most wanted first: a narrow terminal drops from the end; True: numbers, aligned to the right
@@ -124,12 +123,7 @@ def _learns(parameters: int, frozen: bool) -> str:
 
 def _print(columns: dict[str, bool], rows: Rows, keep: Iterable[str] = ("backbone",)) -> list[str]:
     """Print a table, without the last columns where the terminal is too narrow for them; return their names."""
-    names, kept = list(columns), len(columns)
-    widths = [max(map(len, column)) for column in zip(names, *rows, strict=True)]
-    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
-    while kept > len(list(keep)) and sum(widths[:kept]) + 2 * (kept - 1) > room:
-        kept -= 1
-    for row in [names, *rows]:
-        cells = zip(row[:kept], widths[:kept], columns.values(), strict=False)
-        say("  ".join(cell.rjust(width) if right else cell.ljust(width) for cell, width, right in cells).rstrip())
-    return names[kept:]
+    lines, left_out = table(columns, rows, keep, width())
+    for line in lines:
+        say(line)
+    return left_out

@@ -1,12 +1,12 @@
 """From photos to packs: draw or pick a competition, fold it by driver, pack it."""
 
 import re
+import time
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from driverwatch.data import competition, folds, pack, packing, sample
+from driverwatch.data import competition, folds, pack, packing, sample, unchanged
 from driverwatch.data.competition import ImageTable
 from driverwatch.data.filling import Job
 from driverwatch.data.packing import BrokenPhotosError
@@ -17,24 +17,29 @@ from driverwatch.settings import ModelSettings
 from driverwatch.steps.context import CONFIGS, Context
 from driverwatch.terminal import say
 from driverwatch.typed_yaml import load
+from driverwatch.wording import ending
 from driverwatch.writing import locked, replacing, write_text
 
 
 def draw(context: Context, options: sample.SampleOptions, force: bool) -> None:
     sample.write(options, context.settings, context.data, force)
+    ending(then=[f"make folds DATASET={context.dataset}"])
 
 
 def pick_subset(context: Context, source: Path) -> None:
     from driverwatch.data import subset
 
+    start = time.monotonic()
     subset.pick(context.settings, source, context.data)
-    say(f"next: make folds DATASET={context.dataset}")
+    ending(time.monotonic() - start, None, [f"make folds DATASET={context.dataset}"])
 
 
 def make_folds(context: Context, force: bool, skip: bool = False) -> None:
     """Write the fold file, or hold the one there against the data; the whole data set is checked either way."""
+    start = time.monotonic()
     with locked(context.places.build, ".folds.lock", sweep=(context.places.folds.parent,)):
         _make_folds(context, force, skip)
+    ending(time.monotonic() - start, None, [f"make train DATASET={context.dataset} MODEL=<one of configs/models>"])
 
 
 def _make_folds(context: Context, force: bool, skip: bool) -> None:
@@ -71,6 +76,8 @@ def _kind(context: Context) -> str:
 
 def _make_groups(context: Context, train: ImageTable, skip: bool) -> None:
     """Find which training photos look alike and write a group for each, once."""
+    import pandas as pd
+
     from driverwatch.data import groups
 
     found, broken = groups.hashes(list(train.frame["path"]), context.data)
@@ -123,6 +130,7 @@ def make_packs(
         raise InputError(
             f"SIZE={size}: expected <height>x<width>, 16 px or more each, like 180x240, or with regions 180x240-whole+head"
         )
+    start, asked = time.monotonic(), size
     size, regions = size.partition("-")[0], regions_of(size)
     if len(set(regions)) < len(regions):
         raise InputError(f"SIZE={size}-{'+'.join(regions)}: expected each region once")
@@ -134,13 +142,22 @@ def make_packs(
         and not force
     ):
         return say(f"{folder}: kept; {context.data} is not here to compare it with")
-    return _pack_both(context, size, force, skip)
+    _pack_both(context, size, force, skip)
+    # for a model `make train` asks for its pack, and goes on by itself
+    train = f"make train DATASET={context.dataset} MODEL=<one with input.pack {asked}>"
+    return ending(time.monotonic() - start, None, [train]) if model is None else None
 
 
 def _pack_both(context: Context, size: str, force: bool, skip: bool) -> None:
     """Test images first: a photo among them must not be trained on."""
     regions = context.regions(size)  # a wrong name ends here, before any photo is read
-    tables, folder = competition.read_both(context.settings, context.data), context.places.pack(size)
+    folder, beside = context.places.pack(size), [context.places.folds, context.places.groups]
+    found = unchanged.sources(context.settings, context.data, beside)
+    if not force and (there := unchanged.images_if_unchanged(folder, found)):
+        for kind, count in there.items():
+            say(f"{folder / kind}.h5: up to date ({count} images)")
+        return
+    tables = competition.read_both(context.settings, context.data)
     train, lost = _grouped(context, tables.train, skip)
     table = folds.read(context.places.folds, train)
     problems = tables.problems + lost
@@ -164,6 +181,8 @@ def _pack_both(context: Context, size: str, force: bool, skip: bool) -> None:
                 f"{folder}: every photo of fold {fold}'s drivers, or of all others, was left out; mend some, or lower folds: in "
                 f"configs/datasets/{context.dataset}.yaml and make folds FORCE=1"
             )
+    if not problems:
+        unchanged.note(folder, found)
 
 
 def _refused(context: Context, problems: list[str], skip: bool) -> list[str]:

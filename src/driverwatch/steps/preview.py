@@ -13,13 +13,13 @@ from driverwatch.setting_types import WHOLE, pixels
 from driverwatch.settings import ModelSettings
 from driverwatch.steps.context import Context, open_packs
 from driverwatch.steps.train import open_run, read_augmentation, refuse_fold
-from driverwatch.terminal import say
 from driverwatch.training.inputs import AugmentedInputs, augmentation_epochs, epoch_mixing
 from driverwatch.training.run import Run
 from driverwatch.vision.mix import Mixing
 from driverwatch.vision.overlay import write_picture
 from driverwatch.vision.sheet import Caption, Cell, Line, contact_sheet
 from driverwatch.vision.views import cut_all
+from driverwatch.wording import close
 
 EPOCHS = 5  # columns beside the centre view
 
@@ -67,14 +67,24 @@ def _training(settings: ModelSettings, folds: FoldTable, pack: Pack, fold: int) 
     return rows
 
 
+def run_sheet(context: Context, run: Run, folds: FoldTable, pack: Pack, fold: int = 0) -> np.ndarray:
+    """The sheet of a run whose folds and training pack are open: uint8 RGB (H, W, 3)."""
+    return _drawn(context, _of_run(run, pack, _training(run.settings, folds, pack, fold)), run.name, fold)[0]
+
+
 def _write(context: Context, shown: Shown, name: str, fold: int) -> Path:
     path = context.places.preview(name)
-    title = [f"{name} on {context.dataset}, fold {fold}: what training sees", *_said(shown)]
-    meanings = list(context.settings.classes.values())
-    columns, lines = _sheet(shown, meanings)
-    write_picture(contact_sheet(title, columns, lines), path)
-    say(f"{path}: {len(lines)} photos, {' | '.join(columns)}")
+    picture, columns, count = _drawn(context, shown, name, fold)
+    write_picture(picture, path)
+    close(path, f"{count} photos, {' | '.join(columns)}")
     return path
+
+
+def _drawn(context: Context, shown: Shown, name: str, fold: int) -> tuple[np.ndarray, list[str], int]:
+    """The sheet, the heads of its columns, and how many photos it shows."""
+    title = [f"{name} on {context.dataset}, fold {fold}: what training sees", *_said(shown)]
+    columns, lines = _sheet(shown, list(context.settings.classes.values()))
+    return contact_sheet(title, columns, lines), columns, len(lines)
 
 
 def _said(shown: Shown) -> list[str]:

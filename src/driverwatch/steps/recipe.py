@@ -1,5 +1,6 @@
 """A recipe: from photos and weights to the submissions it names, going on from whatever is built."""
 
+import time
 from pathlib import Path
 
 from driverwatch.ensemble_settings import EnsembleSettings
@@ -14,19 +15,20 @@ from driverwatch.steps.submit import make_ensemble, members_of
 from driverwatch.steps.teach import identity, teach
 from driverwatch.steps.teachers import open_taught
 from driverwatch.steps.train import read_augmentation, train
-from driverwatch.terminal import say
 from driverwatch.training import run as runs
 from driverwatch.typed_yaml import load
+from driverwatch.wording import close
 
 
 def make_best(context: Context, weights: Path | None) -> None:
     """Train what is not finished of `configs/recipes/<dataset>.yaml`, then write its submissions."""
-    recipe = load(RecipeSettings, CONFIGS / "recipes", context.dataset)
+    start, recipe = time.monotonic(), load(RecipeSettings, CONFIGS / "recipes", context.dataset)
     train_runs(context, recipe.runs, weights, recipe.taught)
     for name, made in recipe.submissions.items():
         _make_features(context, made, weights)
-        make_ensemble(context, made.runs, name, made.view_set, None, made.chain)
-    say(f"{context.places.submissions}: {', '.join(recipe.submissions)}; next: make submit FILE=... MESSAGE=...")
+        make_ensemble(context, made.runs, name, made.view_set, None, made.chain, last=False)
+    then = [f'make submit DATASET={context.dataset} FILE=<one of them> MESSAGE="..."']
+    close(context.places.submissions, ", ".join(recipe.submissions), time.monotonic() - start, then=then)
 
 
 def _make_features(context: Context, made: EnsembleSettings, weights: Path | None) -> None:

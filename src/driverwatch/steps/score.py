@@ -17,6 +17,7 @@ from driverwatch.steps.context import Context
 from driverwatch.steps.submit import finished_runs, selected_on
 from driverwatch.terminal import say
 from driverwatch.training.run import Run
+from driverwatch.wording import ending
 
 
 def print_scores(context: Context, names: list[str]) -> None:
@@ -39,6 +40,7 @@ def print_scores(context: Context, names: list[str]) -> None:
         _print_out_of_fold(context, found, folds, pack, rows, honest)
     _print_truth(context)
     say(closing(context, finished))
+    ending(then=[f"make report DATASET={context.dataset}"])
 
 
 def _print_out_of_fold(

@@ -34,6 +34,19 @@ def open_space(context: Context, text: str) -> Space:
     return Space(found.names, found.array, text, found.contents)
 
 
+def built(context: Context) -> list[str]:
+    """Features that lie on disk, as `FEATURES=` names them; by the names of their files alone."""
+    models = sorted((path.stem for path in (CONFIGS / "models").glob("*.yaml")), key=len, reverse=True)
+    found = []
+    for path in sorted(context.places.features.glob("*.h5")):
+        stem, _, grid = path.stem.rpartition("-")
+        model = next((name for name in models if f"{stem}-".startswith(f"{name}-")), "")
+        text = ":".join(filter(None, [model, stem[len(model) + 1 :], "" if grid == "1x1" else grid]))
+        if model and _trunk(text).file == path.name:
+            found.append(text)
+    return found
+
+
 def make_features(context: Context, text: str, weights: Path | None) -> None:
     """Compute a trunk's features of every training and test image, unless they are there.
 

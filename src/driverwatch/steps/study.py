@@ -1,6 +1,7 @@
 """A study: one recipe for several networks and depths of freezing, trained, scored out of fold and written as a table."""
 
 import csv
+import time
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -19,9 +20,9 @@ from driverwatch.steps.prepare import make_packs
 from driverwatch.steps.recipe import refuse_misfits
 from driverwatch.steps.submit import Finished, finished_runs
 from driverwatch.steps.train import train
-from driverwatch.terminal import say
 from driverwatch.training.run import Run
 from driverwatch.typed_yaml import load
+from driverwatch.wording import close
 from driverwatch.writing import write_text
 
 HEADER = (
@@ -51,7 +52,7 @@ class Scored(NamedTuple):
 
 def run_study(context: Context, name: str, weights: Path | None) -> None:
     """Train what is not finished, in places of the study's own, and write `docs/<name>_study.md`."""
-    settings = load(StudySettings, CONFIGS / "studies", name)
+    start, settings = time.monotonic(), load(StudySettings, CONFIGS / "studies", name)
     place = replace(context, places=replace(context.places, study=name))
     wanted = settings.runs(name)
     if unscored := [run for run, made in wanted.items() if not made.train.splits.scored]:
@@ -64,7 +65,7 @@ def run_study(context: Context, name: str, weights: Path | None) -> None:
     found = finished_runs(place, list(wanted))
     path = Path("docs") / f"{name}_study.md"
     write_text(path, _page(context, name, found))
-    say(f"{path}: written")
+    close(path, "written", time.monotonic() - start)
 
 
 def _page(context: Context, name: str, found: Finished) -> str:

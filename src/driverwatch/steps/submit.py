@@ -1,5 +1,6 @@
 """From predictions to submissions."""
 
+import math
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ from driverwatch.artifacts import digest_of_file, provenance
 from driverwatch.blend import ensemble as blending
 from driverwatch.blend.ensemble import Member
 from driverwatch.blend.hope import averaging_gain, hope
+from driverwatch.blend.score import interval, standard_error
 from driverwatch.data import competition
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
@@ -20,12 +22,14 @@ from driverwatch.setting_types import ViewSet
 from driverwatch.steps import chains
 from driverwatch.steps.chains import Chain
 from driverwatch.steps.context import CONFIGS, Context, open_packs
+from driverwatch.steps.out_of_fold import write_out_of_fold
 from driverwatch.steps.spaces import open_space
 from driverwatch.steps.train import refuse_fold
 from driverwatch.terminal import say
 from driverwatch.training import run as runs
 from driverwatch.typed_yaml import load, parse
 from driverwatch.vision.views import mirrors
+from driverwatch.wording import close, ending, scored
 from driverwatch.writing import locked, write_json
 
 
@@ -92,19 +96,35 @@ def make_ensemble(
     views: ViewSet | None,
     fold: int | None,
     changes: dict[str, Any] | None = None,
+    last: bool = True,
 ) -> None:
     """Blend runs into a submission (members, then folds), check it, and record its out-of-fold loss beside it.
 
     Args:
         changes: keys of `ChainSettings` that the caller sets.
+        last: whether the command ends with this one, and says so.
     """
-    with locked(context.places.build, ".submissions.lock", sweep=(context.places.submissions,)):
-        _make_ensemble(context, names, name, views, fold, changes or {})
+    swept = (context.places.submissions, context.places.out_of_fold(name).parent)
+    with locked(context.places.build, ".submissions.lock", sweep=swept):
+        facts = _make_ensemble(context, names, name, views, fold, changes or {})
+    if last:
+        score = None
+        if "out_of_fold_log_loss" in facts:
+            error = facts["out_of_fold_standard_error"]
+            score = scored(facts["out_of_fold_log_loss"], error, "out of fold, ± over drivers")
+        ending(facts["seconds"], score, _after(context, context.places.submission(name)))
+
+
+def _after(context: Context, file: Path) -> list[str]:
+    """What there is to do with a submission: a competition that is not on Kaggle's list has nowhere to send it."""
+    check = f"make check DATASET={context.dataset} FILE={file}"
+    return [f'make submit DATASET={context.dataset} FILE={file} MESSAGE="..."' if context.settings.slug else check]
 
 
 def _make_ensemble(
     context: Context, names: list[str], name: str, views: ViewSet | None, fold: int | None, changes: dict[str, Any]
-) -> None:
+) -> dict[str, Any]:
+    """Returns what stands in the manifest."""
     start, path = time.monotonic(), context.places.submission(name)
     members, folds, pack, settings = members_of(context, names, name, views, changes)
     for member in members:
@@ -127,12 +147,19 @@ def _make_ensemble(
         "folds": folds.digest,
         "fold_models": {m.run.name: own for m, own in zip(members, _all_fits(fits), strict=True)},
     }
+    facts["weights"] = {m.run.name: m.run.digests(facts["fold_models"][m.run.name]) for m in members}
     facts |= {"submission": digest_of_file(path), "images": len(sample)}
     facts |= {"class_prior": left_out} if left_out else {}
     facts |= {"chain": chain.facts, **_worth(context, members, chain, pack, made, fold is None)}
-    write_json(path.with_suffix(".json"), {**facts, "seconds": round(time.monotonic() - start, 1), **provenance()})
+    if isinstance(chain, Chain) and fold is None:
+        facts["out_of_fold_rows"] = write_out_of_fold(context, name, chain, pack, folds)
+    else:
+        context.places.out_of_fold(name).unlink(missing_ok=True)
+    facts |= {"seconds": round(time.monotonic() - start, 1), **provenance()}
+    write_json(path.with_suffix(".json"), facts)
     guessed = f", {len(left_out)} broken ones at the class prior" if left_out else ""
     say(f"{path}: {len(sample)} images{guessed}, {_said(members, settings, fold, facts)}, checked")
+    return facts
 
 
 def _all_fits(fits: list[list[list[int]]]) -> list[list[int]]:
@@ -160,7 +187,11 @@ def _worth(
     facts: dict[str, Any] = {"not_scored": unscored} if unscored else {}
     if isinstance(chain, chains.Unfitted):
         return facts | {"out_of_fold": f"no out-of-fold score: {', '.join(sorted(set(unscored.values())))}"}
-    facts |= {**chain.score, "selected_on": selected_on([m.run for m in members])} if whole else {}
+    if whole:
+        drawn = [round(bound, 4) for bound in interval(chain.losses, pack.drivers)]  # of drivers, as reports show it
+        error = round(standard_error(chain.losses, pack.drivers), 4)
+        facts |= {**chain.score, "out_of_fold_standard_error": None if math.isnan(error) else error}
+        facts |= {"out_of_fold_95%": drawn, "selected_on": selected_on([m.run for m in members])}
     hoped = hope(chain.losses, pack.drivers, context.settings.test_drivers)
     return {**facts, "hope": {**hoped.facts, "averaging_gain": round(averaging_gain(made, chain.level), 4)}}
 
@@ -225,15 +256,17 @@ def members_of(
 
 def make_submissions(context: Context, names: list[str]) -> None:
     """Every view set of each run as a submission, and each of its fold models alone."""
-    found, _, folds, _ = finished_runs(context, names)
+    start, (found, _, folds, _) = time.monotonic(), finished_runs(context, names)
     for run in found:
         for views in blending.views_there(run, folds.count):
-            make_ensemble(context, [run.name], f"{run.name}-{views}", views, None)
+            make_ensemble(context, [run.name], f"{run.name}-{views}", views, None, last=False)
         for fold in range(run.settings.train.splits.fits(folds.count)):
-            make_ensemble(context, [run.name], f"{run.name}-fold{fold}", None, fold)
+            make_ensemble(context, [run.name], f"{run.name}-fold{fold}", None, fold, last=False)
+    ending(time.monotonic() - start, None, [f"make score DATASET={context.dataset}"])
 
 
 def check_submission(context: Context, path: Path) -> None:
     sample = competition.read_sample_submission(context.settings, context.data)
     submission.check(path, sample, [context.settings.columns.image, *context.settings.classes])
-    say(f"{path}: {len(sample)} images, ready to go up")
+    send = f'make submit DATASET={context.dataset} FILE={path} MESSAGE="..."'
+    close(path, f"{len(sample)} images, ready to go up", then=[send] if context.settings.slug else [])

@@ -1,5 +1,6 @@
 """What runs, put together, make of images without labels: kept by fold, for students to learn from (`train.pseudo.taught`)."""
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ from driverwatch.artifacts import digest_of, provenance
 from driverwatch.blend import ensemble as blending
 from driverwatch.blend.chain import Rows, Rule, applied, fitted
 from driverwatch.blend.ensemble import Member
+from driverwatch.blend.score import standard_error
 from driverwatch.blend.space import Space
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
@@ -16,14 +18,14 @@ from driverwatch.ensemble_settings import ChainSettings
 from driverwatch.errors import InputError
 from driverwatch.inference import predictions
 from driverwatch.inference.predictions import Predictions
-from driverwatch.metrics import FLOOR, limited, log_loss
+from driverwatch.metrics import FLOOR, limited, log_loss, log_losses
 from driverwatch.setting_types import ViewSet
 from driverwatch.steps import chains
 from driverwatch.steps.context import Context
 from driverwatch.steps.spaces import open_space
 from driverwatch.steps.submit import members_of, selected_on
-from driverwatch.terminal import say
 from driverwatch.training.pseudo import TaughtTeacher
+from driverwatch.wording import close, scored
 from driverwatch.writing import locked, write_json
 
 
@@ -37,7 +39,7 @@ def teach(context: Context, names: list[str], name: str, views: ViewSet | None, 
     Raises:
         InputError: a run without folds, or images that not every run knows.
     """
-    folder = context.places.taught(name)
+    start, folder = time.monotonic(), context.places.taught(name)
     members, folds, pack, settings = members_of(context, names, name, views, changes)
     if unscored := [member.run.name for member in members if not blending.scored(member.run)]:
         raise InputError(
@@ -56,11 +58,12 @@ def teach(context: Context, names: list[str], name: str, views: ViewSet | None, 
             made[own] = _say(teacher, fold, rules, {"held_out": rows.at(own), "test": _test(members, fold)})
         facts = {"folds": folds.digest, "runs": {m.run.name: m.views for m in members}, "chain": settings.model_dump()}
         facts |= {"identity": teacher.made_of, "selected_on": selected_on([m.run for m in members])}
+        facts["weights"] = {m.run.name: m.run.digests(range(folds.count)) for m in members}
         loss = log_loss(made, pack.labels)
         write_json(folder / "manifest.json", {**facts, "out_of_fold_log_loss": round(loss, 4), **provenance()})
-    say(
-        f'{folder}: {folds.count} folds, out-of-fold log loss {loss:.4f}; next: SET="train.pseudo.taught={folder.name}"'
-    )
+    score = scored(loss, standard_error(log_losses(made, pack.labels), pack.drivers), "out of fold, ± over drivers")
+    student = f'make train DATASET={context.dataset} MODEL=<student> SET="train.pseudo.taught={folder.name}"'
+    close(folder, f"{folds.count} folds", time.monotonic() - start, score, [student])
 
 
 def _say(teacher: TaughtTeacher, fold: int, rules: list[Rule], asked: dict[str, Rows]) -> np.ndarray:

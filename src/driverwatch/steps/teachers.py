@@ -26,8 +26,8 @@ def teachers(
         return []
     for name in settings.train.pseudo.runs:
         _check(context, settings, student, name, folds, packs)
-    if settings.train.pseudo.taught and settings.train.splits.kind == "subsets":
-        raise InputError("train.pseudo.taught: was made by folds, and drawn subsets hold others out; name runs instead")
+    if settings.train.pseudo.taught and settings.train.splits.kind in ("subsets", "redrawn"):
+        raise InputError("train.pseudo.taught: was made by folds, and drawn ones hold others out; name runs instead")
     found = opened(context, settings, folds)
     for teacher in found:
         refuse_other_images(teacher, settings.train, folds, packs)

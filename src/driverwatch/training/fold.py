@@ -2,8 +2,8 @@
 
 import json
 import math
-import sys
 import time
+from contextlib import closing
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -19,19 +19,24 @@ from driverwatch.inference.predict import Predictor
 from driverwatch.metrics import accuracy, log_loss
 from driverwatch.models.backend import deterministic
 from driverwatch.models.classifier import Classifier, Learner, build
+from driverwatch.models.devices import ONE, Devices, devices
 from driverwatch.models.freezing import freeze
 from driverwatch.models.state import load_state, write_state
 from driverwatch.settings import PredictSettings
-from driverwatch.terminal import say
+from driverwatch.terminal import Meter, say
 from driverwatch.training.batches import TrainingBatches, class_weights, followed, one_hot
+from driverwatch.training.crew import Loader, Shown
+from driverwatch.training.descent import descend, reseed
+from driverwatch.training.epoch_bar import MINUTES, EpochBar
 from driverwatch.training.halving import Half, Halving
 from driverwatch.training.history import HistoryLog
 from driverwatch.training.inputs import Inputs, epoch_mixing
 from driverwatch.training.logistic import Sample, solve
 from driverwatch.training.outcome import write_predictions
-from driverwatch.training.progress import Progress, resumed
+from driverwatch.training.progress import Progress, is_over, resumed
+from driverwatch.training.remaining import Ahead, ahead
 from driverwatch.training.rows import Rows
-from driverwatch.training.run import Run, seeded
+from driverwatch.training.run import DIVERGED, Run, seeded
 from driverwatch.training.stages import StagePlan, check, plan, prepare, rate_factors
 from driverwatch.training.statistics import BATCHES, reestimate
 from driverwatch.training.trunk_cache import Outputs
@@ -47,6 +52,7 @@ def train_fold(
     weights: Path | None,
     predict: PredictSettings,
     trunks: Path,
+    others: int = 0,
 ) -> None:
     """Train fold `number` (or go on from its last epoch), then predict its held-out drivers and the test images.
 
@@ -55,24 +61,29 @@ def train_fold(
 
     Args:
         trunks: folder of cached trunk outputs, shared by folds and runs.
+        others: folds to be trained after this one, for the time that is told to be left.
     """
     folder, made_by = run.fold(number), provenance()
     rows.refuse_shared(packs["train"].drivers, run, number)
     with locked(folder):
+        (folder / DIVERGED).unlink(missing_ok=True)
         mine = seeded(run, number)
         deterministic(mine.settings.train.seed)
+        on = devices(run.settings.train.devices, run.settings.train.batch_size)
         resumes = (folder / "bundle.h5").is_file()
-        classifier = build(run.settings, len(run.classes), packs["train"].mean, weights, load=not resumes)
-        training = FoldTraining(classifier, mine, number, packs, rows, trunks)
+        mean = packs["train"].mean
+        classifier = build(run.settings, len(run.classes), mean, weights, load=not resumes, scope=on.scope())
+        training = FoldTraining(classifier, mine, number, packs, rows, trunks, ahead(run, others), on)
         progress = training.train()
         if run.settings.train.select == "best":
             training.take_best()
         write_state(folder / "weights.h5", {"model": classifier.weights}, run.origin)
         start = time.monotonic()
-        losses = write_predictions(training.predictor(predict), run, number, packs, rows.held_out)
+        losses = write_predictions(training.predictor(predict), run, number, packs, rows.held_out, predict.test)
         facts = _outcome(run, number, progress, predict) | {"log_loss": losses, "seed": mine.settings.train.seed}
         facts["pseudo_labels"] = rows.lesson and rows.lesson.facts(run.classes)
         facts["trainable_parameters"] = sum(int(np.prod(w.shape)) for w in classifier.trainable_weights)
+        facts["devices"] = on.count
         facts["seconds"] = facts["training_seconds"] + time.monotonic() - start
         write_json(folder / "manifest.json", facts | made_by)
         run.sweep(number)
@@ -98,8 +109,17 @@ class FoldTraining:
     """The epochs of one fold, resumable after any of them."""
 
     def __init__(
-        self, classifier: Classifier, run: Run, number: int, packs: dict[str, Pack], rows: Rows, trunks: Path
+        self,
+        classifier: Classifier,
+        run: Run,
+        number: int,
+        packs: dict[str, Pack],
+        rows: Rows,
+        trunks: Path,
+        before: Ahead | None = None,
+        on: Devices = ONE,
     ) -> None:
+        self.before, self.devices = before or ahead(run, 0), on
         self.classifier, self.run, self.number, self.rows = classifier, run, number, rows
         self.pack, self.test = packs["train"], packs["test"]
         self.shown, self.targets = rows.shown(), rows.targets(self.pack.labels, len(run.classes))
@@ -107,10 +127,15 @@ class FoldTraining:
         self.bundle = self.folder / "bundle.h5"
         self.stages = plan(run.settings)
         check(classifier, self.stages)  # a wrong name ends here, not after an hour
-        self.halving = Halving(classifier, run, self.stages, trunks)
+        self.halving = Halving(classifier, run, self.stages, trunks, self.devices)
         self.learner: Learner = classifier
         self.half: Half | None = None
         self.progress = Progress()
+        both = self.pack, self.test
+        shown = Shown(
+            both if self.shown.max() >= len(self.pack.names) else both[:1], run.settings, run.policy, rows.training
+        )
+        self.loader = Loader(shown, len(self.shown) * sum(run.settings.train.planned))
 
     def train(self) -> Progress:
         """Train every stage that is not behind us, from the bundle if there is one."""
@@ -123,32 +148,32 @@ class FoldTraining:
                 f"{self.run.name} fold {self.number}: learns from {self.rows.lesson} too, {more:.2f} times the steps per epoch"
             )
         log = HistoryLog(self.folder, self.progress.history)
-        for stage in self.stages:
-            if self._is_over(stage) and stage.number + 1 < len(self.settings.stages):
-                continue
-            self._enter(stage)
-            while not self._is_over(stage):
-                self._epoch(stage)
-                log.write(self.progress.history)
+        with self.loader:
+            for stage in self.stages:
+                if self._is_over(stage) and stage.number + 1 < len(self.settings.stages):
+                    continue
+                self.enter(stage)
+                while not self._is_over(stage):
+                    self._epoch(stage)
+                    log.write(self.progress.history)
         return self.progress
 
     def _is_over(self, stage: StagePlan) -> bool:
-        """Whether a stage has had its epochs, or `patience` of them without a better held-out loss: read off the history."""
-        losses = [row["held_out_loss"] for row in self.progress.history if row["stage"] == stage.number]
-        patience = self.settings.patience
-        stalled = len(losses) - 1 - int(np.argmin(losses)) if losses and patience is not None else 0
-        return len(losses) >= stage.stop or (patience is not None and stalled >= patience)
+        """Whether a stage is behind us: read off the history."""
+        return is_over(self.progress.history, stage.number, stage.stop, self.settings.patience)
 
-    def _enter(self, stage: StagePlan) -> None:
+    def enter(self, stage: StagePlan) -> None:
         """Freeze, halve and compile; take weights, and within a stage the optimizer too, from the bundle."""
         freeze(self.classifier, stage.freeze_until, stage.train_statistics)
+        self.devices.synchronize(self.classifier)
         resumes = any(row["stage"] == stage.number for row in self.progress.history)
         if self.progress.epoch:
             load_state(self.bundle, {"model": self.classifier.weights})
         self.half = self.halving.half(stage)
         self.learner = self.half.tail if self.half else self.classifier
         steps = -(-len(self.shown) // self.settings.batch_size)
-        prepare(self.learner, stage, self.settings, steps, rate_factors(self.classifier, stage))
+        with self.devices.scope():
+            prepare(self.learner, stage, self.settings, steps, rate_factors(self.classifier, stage))
         if len(self.rows.held_out):
             self.centre = self.halving.watcher(self.half)
             self.source = self.centre.source(self.pack)
@@ -173,8 +198,7 @@ class FoldTraining:
         if self.half is not None and stage.settings.fit == "logistic":
             train = partial(self._solve, stage, self.halving.features(self.half, self.pack))
         else:
-            mixing = epoch_mixing(self.run.settings, self.pack, self.rows.training, progress.epoch)
-            train = partial(self._descend, stage, self._inputs(mixing), self._targets(mixing))
+            train = partial(self._descend, stage, *self._shown())
         begun, cpu = time.monotonic(), time.process_time()  # what frozen layers cost, once for all folds, lies behind
         loss, right = train()
         seconds = time.monotonic() - begun, time.process_time() - cpu
@@ -197,10 +221,25 @@ class FoldTraining:
         found, labels = self.centre(self.source, self.rows.held_out)["centre"], self.pack.labels[self.rows.held_out]
         return log_loss(found, labels), accuracy(found, labels)
 
-    def _inputs(self, mixing: Mixing | None) -> Inputs:
-        if self.rows.lesson is None or self.rows.lesson.rows[-1] < len(self.pack.names):
-            return self.halving.inputs(self.half, self.pack, self.progress.epoch, mixing=mixing)
-        return self.halving.joined(self.half, (self.pack, self.test), self.progress.epoch, mixing)
+    def batches(self) -> TrainingBatches:
+        """Those of the epoch that is next, with its dropout; for the caller to close."""
+        return self._batches(*self._shown())
+
+    def _batches(self, inputs: Inputs, targets: np.ndarray) -> TrainingBatches:
+        epoch, run, guessed = self.progress.epoch, self.run, self.rows.guessed(len(self.pack.names))
+        reseed(self.classifier, (self.settings.seed, epoch), self.devices)
+        about = inputs, self.shown, targets, run.settings, run.swap, epoch, guessed, self.loader.threads
+        return TrainingBatches(*about)
+
+    def _shown(self) -> tuple[Inputs, np.ndarray]:
+        """Inputs and label shares of the epoch that is next."""
+        mixing = epoch_mixing(self.run.settings, self.pack, self.rows.training, self.progress.epoch)
+        return self._inputs(), self._targets(mixing)
+
+    def _inputs(self) -> Inputs:
+        if self.half is None:
+            return self.loader.inputs(self.progress.epoch)
+        return self.halving.inputs(self.half, self.loader.shown.packs, self.progress.epoch)
 
     def _targets(self, mixing: Mixing | None) -> np.ndarray:
         """Label shares of the pack's rows, and after them of pseudo-labelled ones, which are never mixed."""
@@ -211,20 +250,26 @@ class FoldTraining:
 
     def _descend(self, stage: StagePlan, inputs: Inputs, targets: np.ndarray) -> tuple[float, float]:
         """One epoch by gradient on inputs and label shares (N, C); training loss and accuracy."""
-        epoch, rows, run = self.progress.epoch, self.shown, self.run
-        reseed(self.classifier, (self.settings.seed, epoch))
-        guessed = self.rows.guessed(len(self.pack.names))
-        batches = TrainingBatches(inputs, rows, targets, run.settings, run.swap, epoch, guessed)
-        fitted = self.learner.fit(batches, shuffle=False, verbose=1 if sys.stdout.isatty() else 0).history
-        if not math.isfinite(fitted["loss"][-1]):
-            raise InputError(
-                f"{self.folder}: the loss became {fitted['loss'][-1]} in epoch {epoch + 1}; lower the learning rate of that "
-                'stage, for example SET="train.learning_rate=1e-4", under another RUN='
-            )
-        if stage.normalization == "re-estimated":
-            count = max(1, min(BATCHES, len(rows) // self.settings.batch_size))
-            reestimate(self.learner, (batches[step][0] for step in range(count)))
-        return fitted["loss"][-1], fitted["accuracy"][-1]
+        epoch, rows = self.progress.epoch, self.shown
+        with closing(self._batches(inputs, targets)) as batches:
+            loss, right = self._fit(stage, batches)
+            if not math.isfinite(loss):
+                write_json(self.folder / DIVERGED, {"epoch": epoch + 1})
+                raise InputError(
+                    f"{self.folder}: the loss became {loss} in epoch {epoch + 1}; lower the learning rate of that "
+                    'stage, for example SET="train.learning_rate=1e-4", under another RUN='
+                )
+            if stage.normalization == "re-estimated":
+                count = max(1, min(BATCHES, len(rows) // self.settings.batch_size))
+                reestimate(self.learner, (batches[step][0] for step in range(count)))
+        return loss, right
+
+    def _fit(self, stage: StagePlan, batches: TrainingBatches) -> tuple[float, float]:
+        """Training loss and accuracy of one epoch, told by a bar."""
+        label = f"fold {self.number}, epoch {self.progress.epoch + 1} of {sum(self.before.planned)}"
+        with Meter(label, len(self.shown), whose=self.run.name, patience=MINUTES, end=False) as meter:
+            bar = EpochBar(meter, self.settings.batch_size, self.before, self.progress.history, stage.number)
+            return descend(self.learner, batches, bar, self.devices)
 
     def _solve(self, stage: StagePlan, draws: list[Outputs]) -> tuple[float, float]:
         """The softmax by logistic regression on cached features of labelled images; training loss and accuracy."""
@@ -253,11 +298,3 @@ class FoldTraining:
             held_out = f"held-out drivers {kept['held_out_loss']:.3f} ({kept['held_out_accuracy']:.1%} right)"
         said = f"{self.run.name} fold {self.number}, epoch {progress.epoch} ({stage.name}): loss {kept['loss']:.3f}"
         say(f"{said}, {held_out}, {kept['seconds']:.0f} s")
-
-
-def reseed(classifier: Classifier, seed: tuple[int, ...]) -> None:
-    """Derive every dropout's random state from `seed`, so that an epoch's randomness does not depend on what ran before."""
-    random = np.random.default_rng(seed)
-    generators = [getattr(layer, "seed_generator", None) for layer in classifier._flatten_layers()]
-    for generator in {id(found): found for found in generators if found is not None}.values():
-        generator.state.assign(random.integers(2**31, size=2).astype("uint32"))

@@ -8,17 +8,17 @@ import numpy as np
 from driverwatch.data.pack import Pack
 from driverwatch.inference.predict import FeaturePredictor, Predictor
 from driverwatch.models.classifier import Classifier
+from driverwatch.models.devices import ONE, Devices
 from driverwatch.models.freezing import frozen_count
 from driverwatch.models.halves import Cut, Frozen, Tail, last_cut
 from driverwatch.setting_types import ViewSet, pixels
 from driverwatch.settings import PredictSettings
 from driverwatch.terminal import say
-from driverwatch.training.inputs import AugmentedInputs, Inputs, Joined
+from driverwatch.training.inputs import Inputs, Joined
 from driverwatch.training.outcome import whole_predictor
 from driverwatch.training.run import Run
 from driverwatch.training.stages import StagePlan, untouched
 from driverwatch.training.trunk_cache import Outputs, TrunkCache, augmented_draw, view_draw
-from driverwatch.vision.mix import Mixing
 from driverwatch.vision.views import View, view_set
 
 
@@ -34,8 +34,11 @@ class Half:
 class Halving:
     """Halves a run's classifier where its settings ask for it (`train.cache_trunk`, `fit: logistic`) and it can be done."""
 
-    def __init__(self, classifier: Classifier, run: Run, stages: list[StagePlan], trunks: Path) -> None:
+    def __init__(
+        self, classifier: Classifier, run: Run, stages: list[StagePlan], trunks: Path, devices: Devices = ONE
+    ) -> None:
         self.classifier, self.run, self.stages, self.trunks = classifier, run, stages, trunks
+        self.devices = devices
         self.draws = run.settings.train.cache_trunk
         self.regions = len(run.settings.input.regions)
         self.image, self.size = pixels(run.settings.input.pack), pixels(run.settings.input.size)
@@ -56,24 +59,19 @@ class Halving:
             )
         frozen_half = Frozen(self.classifier, cut)
         dtype = self.run.settings.train.cache_dtype if cut.layer else "float32"
-        return Half(cut, Tail(self.classifier, cut), TrunkCache(self.trunks, frozen_half, dtype))
+        with self.devices.scope():
+            tail = Tail(self.classifier, cut)
+        return Half(cut, tail, TrunkCache(self.trunks, frozen_half, dtype))
 
-    def inputs(self, half: Half | None, pack: Pack, epoch: int, first: int = 0, mixing: Mixing | None = None) -> Inputs:
-        """What an epoch trains on: augmented images, or the cached outputs of one draw (each epoch the next one, in turn).
+    def inputs(self, half: Half, packs: tuple[Pack, ...], epoch: int) -> Inputs:
+        """What an epoch trains on: the cached outputs of one draw, each epoch the next one, in turn.
 
         Args:
-            first: what the seeds of augmentation number the pack's first row.
-            mixing: the epoch's, of this pack's images.
+            packs: one, or two; rows of the second are numbered from where the first's end, as are its seeds.
         """
-        if half is None or self.draws is None:
-            return AugmentedInputs(pack.pixels, self.run.settings, self.run.policy, epoch, mixing, first)
-        return self._augmented(half, pack, epoch % self.draws, first)
-
-    def joined(self, half: Half | None, packs: tuple[Pack, Pack], epoch: int, mixing: Mixing | None) -> Inputs:
-        """The same of two packs: rows of the second are numbered from where the first's end; `mixing` is of the first's."""
-        count = len(packs[0].names)
-        first = self.inputs(half, packs[0], epoch, mixing=mixing)
-        return Joined(first, self.inputs(half, packs[1], epoch, count), count)
+        draw, count = epoch % (self.draws or 1), len(packs[0].names)
+        first = self._augmented(half, packs[0], draw)
+        return first if len(packs) == 1 else Joined(first, self._augmented(half, packs[1], draw, count), count)
 
     def features(self, half: Half, pack: Pack) -> list[Outputs]:
         """What logistic regression is fitted on: the centre view, or with `train.cache_trunk` every draw."""
@@ -107,4 +105,5 @@ class Halving:
             label += f"{view.height}x{view.width} view at {view.top}, {view.left}"
             return half.cache.outputs(pack, view_draw(view, self.size, self.regions), label).array
 
-        return FeaturePredictor(half.tail, outputs, views, self.image, self.size, self.run.columns)
+        tail = half.tail if self.devices.count == 1 else Tail(self.classifier, half.cut)  # the other is split
+        return FeaturePredictor(tail, outputs, views, self.image, self.size, self.run.columns)

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from driverwatch.data.pack import Pack
+from driverwatch.setting_types import pixels
 from driverwatch.settings import ModelSettings
 from driverwatch.vision.augment import Augmenter
 from driverwatch.vision.mix import Mixing, draw_mixing
@@ -36,11 +37,26 @@ class AugmentedInputs:
         self._thread = threading.local()
 
     def __call__(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if self.is_plain:
+            return self._centres(rows), np.zeros(len(rows), bool)
         if not hasattr(self._thread, "augment"):  # one pipeline per thread: it carries random state
             self._thread.augment = Augmenter(self.policy, self.settings.augment, self.settings.input)
         seed = self.settings.train.seed
         made = [self._thread.augment(self._image(row), (seed, self.epoch, self.first + row)) for row in map(int, rows)]
         return np.stack([image for image, _ in made]), np.array([mirrored for _, mirrored in made])
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether every image is shown as its centre view, which needs no draw."""
+        field, augment = self.settings.input, self.settings.augment
+        drawn = self.policy or self.mixing or augment.mirror != "none" or field.crop == "random"
+        return not drawn and len(field.regions) == 1
+
+    def _centres(self, rows: np.ndarray) -> np.ndarray:
+        """Centre views, copied once: uint8 (B, h, w, 3)."""
+        (height, width), (tall, wide) = pixels(self.settings.input.size), self.images.shape[1:3]
+        y, x = (tall - height) // 2, (wide - width) // 2
+        return np.asarray(self.images)[:, y : y + height, x : x + width][rows]  # copies once, without a step per image
 
     def _image(self, row: int) -> np.ndarray:
         return self.images[row] if self.mixing is None else self.mixing.image(self.images, row)

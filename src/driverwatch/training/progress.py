@@ -18,6 +18,13 @@ class Progress:
     best: float = float("inf")
 
 
+def is_over(history: list[dict[str, Any]], stage: int, stop: int, patience: int | None) -> bool:
+    """Whether a stage has had its `stop` epochs, or `patience` of them without a better held-out loss."""
+    losses = [row["held_out_loss"] for row in history if row["stage"] == stage]
+    stalled = len(losses) - 1 - losses.index(min(losses)) if losses and patience is not None else 0
+    return len(losses) >= stop or (patience is not None and stalled >= patience)
+
+
 def resumed(bundle: Path, identity: str, number: int) -> Progress:
     """What the bundle of fold `number` says of a run with this identity.
 
@@ -29,7 +36,7 @@ def resumed(bundle: Path, identity: str, number: int) -> Progress:
         raise InputError(f"{bundle}: is of another run than this folder's; make train FORCE=1 begins anew")
     try:
         progress = Progress(**json.loads(kept["progress"]))
-        stages = [row["stage"] for row in progress.history]
+        stages = [(row["stage"], row["held_out_loss"]) for row in progress.history]
     except (LookupError, TypeError, ValueError) as error:
         raise InputError(f"{bundle}: not a whole bundle ({error}); make train FORCE=1 FOLD={number}") from error
     if len(stages) != progress.epoch:

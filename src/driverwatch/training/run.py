@@ -1,6 +1,7 @@
 """A run's identity: what it was begun with, and the refusal to go on with anything else. Imports no Keras."""
 
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from driverwatch.vision.views import Columns
 from driverwatch.writing import write_json
 
 SPENT = ("bundle.h5", "best.h5")
+DIVERGED = "diverged.json"  # left by a fold whose loss was no number any more, for who trains many
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class Run:
     def identity(self) -> str:
         """Digest of all that decides the run's result; a fold's bundle repeats it."""
         made_with = [self.policy, self.classes, self.swap, self.origin, self.weights, self.learned_from]
-        return digest_of([_decisive(self.settings), *made_with, *_told(self.regions).values()])
+        return digest_of([_as_before(_decisive(self.settings)), *made_with, *_told(self.regions).values()])
 
     def finished(self, number: int) -> bool:
         return (self.fold(number) / "manifest.json").is_file()
@@ -111,6 +113,10 @@ class Run:
             )
         return made
 
+    def digests(self, numbers: Iterable[int]) -> dict[str, str]:
+        """The weights that finished folds ended with, by number, for who makes something of them. Raises as `manifest`."""
+        return {str(number): self.manifest(number)["weights"] for number in numbers}
+
     def refuse_strangers(self, folds: str, packs: dict[str, str]) -> None:
         """Refuse folds or packs (digests) other than those the run was begun with."""
         way_out = "restore them, or train a new RUN="
@@ -129,7 +135,7 @@ def identity(
     weights: dict[str, str] | None,
     learned_from: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """All that decides a run's result, as plain data; what only decides its speed (`workers`, `predict`) is left out."""
+    """All that decides a run's result, as plain data; not what decides its speed (`workers`, `loader`, `devices`, `predict`)."""
     return {
         "settings": _decisive(settings),
         "policy": policy,
@@ -175,24 +181,68 @@ def begin(folder: Path, wanted: dict[str, Any], fold: int | None, force: bool) -
         write_json(path, wanted)
 
 
+def diverged(folder: Path, number: int) -> bool:
+    """Whether a fold of the run in `folder` last ended because its loss was no number any more."""
+    return (folder / f"fold{number}" / DIVERGED).is_file()
+
+
+def is_as_begun(folder: Path, wanted: dict[str, Any]) -> bool:
+    """Whether `folder` holds a run with this identity, and `begin` would change nothing."""
+    try:
+        return (folder / "run.json").is_file() and not _changes(folder / "run.json", wanted, False)
+    except InputError:
+        return False
+
+
 def _changes(path: Path, wanted: dict[str, Any], force: bool) -> list[str]:
     if not path.is_file():
         return [f"{path.name}: missing -> this run's"]
     try:
-        return differences(_as_today(read_json(path), path), wanted)
+        return differences(as_today(read_json(path), path), wanted)
     except InputError:
         if force:
             return [f"{path.name}: damaged -> this run's"]
         raise
 
 
-def _as_today(made: dict[str, Any], path: Path) -> dict[str, Any]:
+def as_today(made: dict[str, Any], path: Path) -> dict[str, Any]:
     """A stored identity with settings that were added since at their defaults."""
     return {**made, "settings": _decisive(parse(ModelSettings, made.get("settings", {}), str(path)))}
 
 
 def _decisive(settings: ModelSettings) -> dict[str, Any]:
-    return settings.model_dump(exclude={"predict": True, "train": {"workers"}})
+    return settings.model_dump(exclude={"predict": True, "train": {"workers", "loader", "devices"}})
+
+
+# settings that came after folds had been begun without them: place, and the value that means what was before
+ADDED: list[tuple[tuple[str, ...], str, Any]] = [
+    ((), "precision", "float32"),
+    (("train", "splits"), "learn_from", None),
+    (("train", "splits"), "draw", None),
+]
+
+
+def _as_before(decisive: dict[str, Any]) -> dict[str, Any]:
+    """The same without settings of `ADDED` that change nothing, so that a fold which is under way outlives an update."""
+    for place, name, before in ADDED:
+        inner = decisive
+        for key in place:
+            inner = inner[key]
+        if inner[name] == before:
+            del inner[name]
+    return decisive
+
+
+def changed(run: Run, settings: ModelSettings) -> list[str]:
+    """Where other settings differ from what decides the run's result, one `train.epochs: 3 -> 4` each."""
+    return differences(_decisive(run.settings), _decisive(settings))
+
+
+def _elsewhere(folder: Path) -> str:
+    """Which other data sets have a run of this name: whoever forgets `DATASET=` means one of them."""
+    places = folder.parent.parent.parent.glob("*/runs") if folder.parent.name == "runs" else ()
+    names = sorted(place.parent.name for place in places if (place / folder.name / "run.json").is_file())
+    return f"; one of this name is there with DATASET={' or '.join(names)}" if names else ""
 
 
 def load(folder: Path) -> Run:
@@ -205,7 +255,7 @@ def load(folder: Path) -> Run:
     if not path.is_file():
         there = sorted(p.parent.name for p in folder.parent.glob("*/run.json"))
         raise InputError(
-            f"{folder}: no such run; there are: {', '.join(there) or 'none, run make train MODEL=... first'}"
+            f"{folder}: no such run; there are: {', '.join(there) or 'none, run make train MODEL=... first'}{_elsewhere(folder)}"
         )
     made = read_json(path)
     try:
@@ -225,9 +275,9 @@ def load(folder: Path) -> Run:
         raise InputError(f"{path}: lacks {error}; train anew with FORCE=1") from error
 
 
-def with_workers(run: Run, workers: int) -> Run:
-    """The same run with another number of augmentation threads, which decides its speed and nothing else."""
-    return _with_train(run, workers=workers)
+def trained_by(run: Run, workers: int, loader: str, devices: int | str) -> Run:
+    """The same run with other workers to augment and devices to train, which decide its speed."""
+    return _with_train(run, workers=workers, loader=loader, devices=devices)
 
 
 def seeded(run: Run, number: int) -> Run:
@@ -237,6 +287,6 @@ def seeded(run: Run, number: int) -> Run:
     return _with_train(run, seed=(run.settings.train.seed + number) % 2**32)
 
 
-def _with_train(run: Run, **changed: int) -> Run:
+def _with_train(run: Run, **changed: int | str) -> Run:
     train = run.settings.train.model_copy(update=changed)
     return replace(run, settings=run.settings.model_copy(update={"train": train}))

@@ -8,7 +8,7 @@ from driverwatch.models.classifier import Classifier, Learner
 from driverwatch.models.freezing import check_names, frozen_count
 from driverwatch.settings import ModelSettings
 from driverwatch.train_settings import Stage, TrainSettings
-from driverwatch.training.optimizers import make_optimizer
+from driverwatch.training.optimizers import Rate, make_optimizer
 
 
 @dataclass(frozen=True)
@@ -76,15 +76,18 @@ def rate_factors(classifier: Classifier, stage: StagePlan) -> dict[str, float]:
 
 def prepare(learner: Learner, stage: StagePlan, train: TrainSettings, steps: int, factors: dict[str, float]) -> None:
     """Compile what is already frozen for a stage of `stage.epochs` x `steps` steps, with a new optimizer."""
-    optimizer = make_optimizer(train, schedule(train, stage.learning_rate, stage.epochs * steps), factors)
+    compile_at(learner, train, schedule(train, stage.learning_rate, stage.epochs * steps), factors)
+
+
+def compile_at(learner: Learner, train: TrainSettings, rate: Rate, factors: dict[str, float]) -> None:
+    """Compile with a new optimizer at a rate, or one that follows a schedule."""
+    optimizer = make_optimizer(train, rate, factors)
     loss = keras.losses.CategoricalCrossentropy(label_smoothing=train.label_smoothing)
     learner.compile(optimizer, loss, weighted_metrics=["accuracy"])
-    optimizer.build(learner.trainable_variables)
+    learner.optimizer.build(learner.trainable_variables)  # not ours where Keras put a loss scale around it
 
 
-def schedule(
-    train: TrainSettings, rate: float, steps: int
-) -> "float | keras.optimizers.schedules.LearningRateSchedule":
+def schedule(train: TrainSettings, rate: float, steps: int) -> Rate:
     """The rate over `steps` steps: constant, or cosine down to 0 (Loshchilov & Hutter 2017), with a linear rise before."""
     rise = round(train.warmup * steps)
     floor = 0.0 if train.schedule == "cosine" else 1.0

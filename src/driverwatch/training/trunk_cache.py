@@ -23,6 +23,7 @@ from driverwatch.models.halves import Frozen
 from driverwatch.terminal import track
 from driverwatch.training.inputs import AugmentedInputs, Inputs
 from driverwatch.training.run import Run
+from driverwatch.vision.augment import DRAWS
 from driverwatch.vision.views import View, cut
 from driverwatch.writing import locked, replacing, write_json
 
@@ -60,7 +61,7 @@ def augmented_draw(run: Run, epoch: int, first: int = 0) -> Draw:
     field = settings.input.model_dump(exclude={"regions"})  # the pack's digest tells them
     augment = settings.augment.model_dump(include={"policy", "mirror"})  # nothing mixed is ever cached
     augmentation = [field, augment, run.policy]
-    decisive = [*augmentation, settings.train.seed, epoch, libraries]
+    decisive = [*augmentation, settings.train.seed, epoch, {**libraries, "draws": DRAWS}]
     decisive += [first] if first else []
     return Draw(
         f"draw{epoch}", decisive, lambda images: AugmentedInputs(images, settings, run.policy, epoch, first=first)

@@ -5,6 +5,7 @@ Mirroring is not among them: left and right are classes here, so `augment.mirror
 """
 
 import os
+import random
 import warnings
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,12 @@ import numpy as np
 
 from driverwatch.errors import InputError, nearest
 from driverwatch.setting_types import pixels
-from driverwatch.settings import AugmentSettings, InputSettings, transforms
+from driverwatch.settings import AugmentSettings, InputSettings
 from driverwatch.vision.mosaic import join, split
-from driverwatch.yaml_files import read_yaml
+from driverwatch.vision.policies import plain
 
 FOREIGN = {"Lambda", "TextImage", "OverlayElements"}  # they take code or files
+DRAWS = 2  # how a seed becomes a picture; another number where the same seed gives another
 MIRRORING = {"HorizontalFlip", "VerticalFlip", "Flip", "Transpose", "D4", "RandomRotate90", "SquareSymmetry"}
 
 
@@ -34,26 +36,12 @@ def read_policy(folder: Path, policy: str | list[dict[str, dict[str, Any]]] | No
     Raises:
         InputError: no such file, no such transform or keyword, or a transform that does not give a photo of the same size.
     """
-    where, content = ("augment.policy", policy or []) if not isinstance(policy, str) else _file(folder, policy)
-    try:
-        made = transforms(content)
-    except ValueError as error:
-        raise InputError(f"{where}: {error}") from error
+    where, made = plain(folder, policy)
     with warnings.catch_warnings():  # the library only warns about a wrong keyword
         warnings.simplefilter("error", UserWarning)
         build(made, where)
         _probe(made, where)
     return made
-
-
-def _file(folder: Path, name: str) -> tuple[str, Any]:
-    path = folder / f"{name}.yaml"
-    if not path.is_file():
-        names = sorted(p.stem for p in folder.glob("*.yaml"))
-        raise InputError(
-            f"augment.policy: {path} does not exist; expected one of {', '.join(names)}{nearest(name, names)}"
-        )
-    return str(path), read_yaml(path)
 
 
 def _probe(policy: list[dict[str, dict[str, Any]]], where: str) -> None:
@@ -132,26 +120,30 @@ class Augmenter:
         Returns:
             uint8 (R * h, w, 3) and whether it was mirrored.
         """
-        random = np.random.default_rng(seed)
+        generator = np.random.default_rng(seed)
         tiles = split(image[None], self.regions)
         if self.pipeline is not None:
-            drawn = int(random.integers(2**32))
+            drawn = int(generator.integers(2**32))
             tiles = np.stack([_changed(self.pipeline, tile, drawn) for tile in tiles])
-        patch = join(self._patch(tiles, random), self.regions)[0]
-        mirrored = self.mirror != "none" and bool(random.random() < 0.5)
+        patch = join(self._patch(tiles, generator), self.regions)[0]
+        mirrored = self.mirror != "none" and bool(generator.random() < 0.5)
         return (cv2.flip(patch, 1) if mirrored else patch), mirrored
 
-    def _patch(self, tiles: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    def _patch(self, tiles: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """The random patch of the HDF5 guides (227 out of 256 there), or the centre: (R, H, W, 3) -> (R, h, w, 3)."""
         height, width = self.size
         spare_y, spare_x = tiles.shape[1] - height, tiles.shape[2] - width
         y, x = spare_y // 2, spare_x // 2
         if self.crop == "random":
-            y, x = int(random.integers(spare_y + 1)), int(random.integers(spare_x + 1))
+            y, x = int(generator.integers(spare_y + 1)), int(generator.integers(spare_x + 1))
         return tiles[:, y : y + height, x : x + width]
 
 
 def _changed(pipeline: A.Compose, tile: np.ndarray, drawn: int) -> np.ndarray:
-    """One region, by the draw that all of an image share."""
-    pipeline.set_random_seed(drawn)
+    """One region, by the draw that all of an image share.
+
+    One pair of generators goes through all transforms. `set_random_seed` would start each transform's own at the same
+    state, so that all of them decide and draw alike: gamma at 0.3 only where an affine at 0.8 acts, bright where turned right.
+    """
+    pipeline.set_random_state(np.random.default_rng(drawn), random.Random(drawn))
     return np.asarray(pipeline(image=tile)["image"])

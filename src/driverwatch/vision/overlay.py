@@ -70,12 +70,19 @@ def _coloured(photo: np.ndarray, heat: np.ndarray) -> np.ndarray:
     return np.asarray(cv2.addWeighted(grey, 1 - STRENGTH, colours, STRENGTH, 0))
 
 
+def encoded(picture: np.ndarray, kind: str) -> bytes:
+    """uint8 RGB (H, W, 3) as a file's bytes; `kind` is .png or .jpg. Raises `ValueError` where it cannot be one."""
+    made, content = cv2.imencode(kind, picture[..., ::-1])
+    if not made:
+        raise ValueError(f"a picture of {picture.shape[1]}x{picture.shape[0]} px cannot be written as {kind}")
+    return content.tobytes()
+
+
 def write_picture(picture: np.ndarray, path: Path) -> None:
     """Write uint8 RGB (H, W, 3) as PNG or JPEG, by the file's name; whole or not at all."""
-    made, content = cv2.imencode(path.suffix.lower(), picture[..., ::-1])
-    if not made:
-        raise InputError(
-            f"{path}: a picture of {picture.shape[1]}x{picture.shape[0]} px cannot be written as {path.suffix}"
-        )
+    try:
+        content = encoded(picture, path.suffix.lower())
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from error
     with replacing(path) as temporary:
-        temporary.write_bytes(content.tobytes())
+        temporary.write_bytes(content)

@@ -1,0 +1,119 @@
+"""Several accelerators in one process: each has a copy of the network, and an equal part of every batch.
+
+JAX does it by Keras' own `DataParallel`, which shards arrays and keeps the meaning of every operation: statistics, dropout and
+losses are those of the whole batch. TensorFlow does it by its `MirroredStrategy`: each device runs the step on its part, and
+gradients are summed; what is to be of the whole batch must be asked for.
+"""
+
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+import keras
+import numpy as np
+
+from driverwatch.errors import InputError
+
+
+@dataclass(frozen=True)
+class Devices:
+    """What trains: one device, in which case nothing here does anything, or several.
+
+    What is trained (networks, optimizers) must be made and fitted in `scope()`. What only predicts is made outside: under
+    TensorFlow it computes on the first device, under JAX all devices compute the same.
+    """
+
+    count: int = 1
+    strategy: Any = None  # TensorFlow's strategy or Keras' distribution
+
+    def scope(self) -> AbstractContextManager[Any]:
+        return nullcontext() if self.strategy is None else self.strategy.scope()
+
+    @property
+    def _mirrored(self) -> bool:
+        return self.strategy is not None and keras.backend.backend() == "tensorflow"
+
+    def synchronize(self, model: keras.Model) -> None:
+        """Let normalisation that learns take its statistics over the whole batch; only TensorFlow must be asked."""
+        for layer in model._flatten_layers() if self._mirrored else ():
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.synchronized = layer.trainable
+
+    def seed(self, state: Any, value: np.ndarray) -> None:
+        """Set a dropout's random state, uint32 (2,); TensorFlow's devices get a different one each, or their parts would
+        all drop the same units.
+        """
+        state.assign(value)
+        for i, copy in enumerate(self.strategy.experimental_local_results(state.value) if self._mirrored else ()):
+            copy.assign(np.add(value, (i, 0)).astype(copy.dtype.as_numpy_dtype))
+
+
+ONE = Devices()
+
+
+def devices(asked: int | Literal["all"], batch: int) -> Devices:
+    """Those that `train.devices` asks for, of the kind that the backend computes on: accelerators, or the processor.
+
+    Raises:
+        InputError: more than there are, several under PyTorch, or a `batch` (images in a step) that cannot be split evenly.
+    """
+    if asked == 1:
+        return ONE
+    backend = keras.backend.backend()
+    found = LISTED[backend]()
+    count = len(found) if asked == "all" else asked
+    if count > len(found):
+        raise InputError(
+            f"train.devices: {asked}: {backend} sees {len(found)} ({', '.join(found)}); ask for no more, or for all"
+        )
+    if count == 1:
+        return ONE
+    if backend == "torch":
+        raise InputError(
+            f"train.devices: {asked}: under PyTorch a fold trains on one device, got {count}; set 1 (CUDA_VISIBLE_DEVICES "
+            "says which), or take KERAS_BACKEND=tensorflow or jax"
+        )
+    if batch % count:
+        raise InputError(
+            f"train.batch_size: {batch} images cannot be split evenly over {count} devices; take a multiple of {count}, such as "
+            f"{-(-batch // count) * count}, or fewer train.devices"
+        )
+    return Devices(count, SPLIT[backend](*found[:count]))
+
+
+def _of_tensorflow() -> list[str]:
+    import tensorflow as tf
+
+    return [one.name for one in tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")]
+
+
+def _of_torch() -> list[str]:
+    torch: Any = sys.modules["torch"]  # Keras has imported it
+    return [f"cuda:{i}" for i in range(torch.cuda.device_count())] or ["cpu"]
+
+
+@cache  # a second strategy in one process would number its exchanges as the first did, and meet what that left
+def _mirrored(*names: str) -> Any:
+    import tensorflow as tf
+
+    return tf.distribute.MirroredStrategy(list(names))
+
+
+class Parts(keras.distribution.DataParallel):
+    """Batches that cannot be split evenly go to every device whole, where `DataParallel` fails."""
+
+    def get_data_layout(self, data_shape: tuple[int, ...]) -> Any:
+        if data_shape[0] % self.device_mesh.devices.size:
+            return keras.distribution.TensorLayout([None] * len(data_shape), self.device_mesh)
+        return super().get_data_layout(data_shape)
+
+
+LISTED: dict[str, Callable[[], list[str]]] = {
+    "tensorflow": _of_tensorflow,
+    "jax": keras.distribution.list_devices,
+    "torch": _of_torch,
+}
+SPLIT: dict[str, Callable[..., Any]] = {"tensorflow": _mirrored, "jax": lambda *names: Parts(devices=names)}
