@@ -1,0 +1,243 @@
+"""Charts: plain frames in, figures with caption and data out. What colour says, a printed number, a shape or a dash says too."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+
+from driverwatch.errors import printable
+from driverwatch.report.blocks import Chart, Form, Table, known, labelled, loss, plain, share, short_loss, table
+from driverwatch.report.svg import PALETTE, STYLE, inline_svg
+
+WIDTH = 356  # px: what a phone has room for, so that nothing is scaled down there
+CELL, LINE = (34, 21), 36  # px of a heat map's cell, width and height; of a line of `dots`
+FULL = 0.75  # opacity of the darkest cell: text on it stays readable
+LETTER = 6.5  # px that a letter of a label takes, at most: charts leave room by it
+LONGEST = 53  # letters of a label; its table has the whole
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A line of `dots`: a value and its interval, if it is known. `sign`: o (filled), s (square), D (hollow diamond)."""
+
+    label: str
+    value: float
+    low: float = float("nan")
+    high: float = float("nan")
+    sign: str = "o"
+
+
+COLOURS = {"o": "c0", "s": "c1", "D": "c7"}
+
+
+def _said(name: object) -> str:
+    """A label that SVG can hold and a chart has room for."""
+    return printable(str(name), LONGEST)
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width / 72, height / 72))
+    return figure, figure.add_subplot()
+
+
+def heat_map(
+    shades: pd.DataFrame,
+    caption: str,
+    corner: str,
+    data: Table | None = None,
+    form: Form = short_loss,
+    top: float = 0.0,
+    links: pd.DataFrame | None = None,
+) -> Chart:
+    """Cells shaded from 0 (none) to the largest value (full), with their values printed; unknown ones a dash.
+
+    Args:
+        shades: lines and columns by their labels; not negative, NaN: not known.
+        corner: what the lines are, as head of the data table.
+        data: what is shown as a table; None: `shades` to four places.
+        top: the value shaded fully, if that is more than the largest.
+        links: where each cell leads, of the shape of `shades`; empty: nowhere.
+    """
+    values = shades.to_numpy(np.float64)
+    full = max([top, *values[np.isfinite(values)]]) or 1.0
+    slant = max(len(_said(name)) for name in shades.columns) > 4
+    left = 14 + LETTER * max(len(_said(name)) for name in shades.index)
+    above = 14 + (LETTER * 0.75 * max(len(_said(name)) for name in shades.columns) if slant else 12)
+    right = 10 + (LETTER * 0.75 * len(_said(shades.columns[-1])) if slant else 0)
+    width, height = len(shades.columns) * CELL[0], len(shades) * CELL[1]
+    with mpl.rc_context(STYLE):
+        figure, axes = _figure(left + width + right, above + height + 6)
+        axes.set_position(_inside(figure, left, 6, width, height))
+        for (line, column), value in np.ndenumerate(values):
+            address = None if links is None else str(links.iloc[line, column]) or None
+            _cell(axes, column, line, form(value), FULL * value / full, address)
+        axes.set(xlim=(0, len(shades.columns)), ylim=(len(shades), 0))
+        axes.set_xticks(np.arange(len(shades.columns)) + 0.5, [_said(name) for name in shades.columns])
+        if slant:
+            axes.tick_params(axis="x", labelrotation=45)
+            for name in axes.get_xticklabels():
+                name.set(ha="left", rotation_mode="anchor")
+        axes.set_yticks(np.arange(len(shades)) + 0.5, [_said(name) for name in shades.index])
+        axes.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
+        axes.spines[:].set_visible(False)
+        drawn = inline_svg(figure, printable(caption))
+    return Chart(drawn, caption, data or labelled(shades, corner, loss, links))
+
+
+def _cell(axes: Axes, column: int, line: int, text: str, shade: float, address: str | None) -> None:
+    """A cell of a heat map and its text, which both lead to `address`; of an unknown shade (NaN) the text alone."""
+    if np.isfinite(shade):
+        axes.add_patch(Rectangle((column, line), 1, 1, facecolor=PALETTE["heat"], alpha=shade, url=address))
+    ink = PALETTE["ink" if np.isfinite(shade) else "soft"]
+    axes.text(column + 0.5, line + 0.5, text, ha="center", va="center", fontsize=10, color=ink, url=address)
+
+
+def _inside(
+    figure: Figure, left: float, bottom: float, width: float, height: float
+) -> tuple[float, float, float, float]:
+    """A place in px as shares of the figure."""
+    wide, high = figure.get_size_inches() * 72
+    return left / wide, bottom / high, width / wide, height / high
+
+
+def dots(lines: Sequence[Dot], caption: str, axis: str, log: bool = False, middle: float | None = None) -> Chart:
+    """A line per value: its label above, the value as a shape, its interval as a bar.
+
+    Args:
+        lines: at least one.
+        axis: what is measured.
+        middle: a value to be marked, such as no difference.
+    """
+    height = len(lines) * LINE + 52
+    with mpl.rc_context(STYLE):
+        figure, axes = _figure(WIDTH, height)
+        axes.set_position(_inside(figure, 12, 44, WIDTH - 24, len(lines) * LINE))
+        if log:
+            axes.set_xscale("log")
+        if middle is not None:
+            axes.axvline(middle, color=PALETTE["soft"], linewidth=1, linestyle=(0, (3, 3)))
+        for place, dot in enumerate(lines):
+            _dot(axes, place + 0.72, dot)
+            axes.text(0, place + 0.3, _said(dot.label), transform=axes.get_yaxis_transform(), va="center", fontsize=11)
+        axes.set(ylim=(len(lines), 0), yticks=[], xlabel=axis)
+        _room(axes, lines, log, middle)
+        axes.grid(axis="x", linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.spines["left"].set_visible(False)
+        drawn = inline_svg(figure, printable(caption))
+    made = [[dot.label, *(known("{:.4f}".format)(value) for value in (dot.value, dot.low, dot.high))] for dot in lines]
+    return Chart(drawn, caption, Table(["", axis, "low", "high"], made))
+
+
+def _dot(axes: Axes, place: float, dot: Dot) -> None:
+    colour = PALETTE[COLOURS[dot.sign]]
+    if np.isfinite([dot.low, dot.high]).all():
+        axes.plot([dot.low, dot.high], [place, place], color=colour, linewidth=2, solid_capstyle="butt", marker="|")
+    face = colour if dot.sign in "os" else PALETTE["paper"]
+    axes.plot([dot.value], [place], dot.sign, color=colour, markerfacecolor=face, markersize=7)
+
+
+def _room(axes: Axes, lines: Sequence[Dot], log: bool, middle: float | None) -> None:
+    """Limits a little beyond all values, and as many ticks as a phone has room for."""
+    values = np.array([[dot.value, dot.low, dot.high] for dot in lines])
+    values = np.append(values, np.nan if middle is None else middle)
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    if not log:
+        edge = 0.05 * (high - low) or 0.05 * abs(high) or 0.1
+        axes.set_xlim(low - edge, high + edge)
+        axes.locator_params(axis="x", nbins=6)
+        return
+    axes.set_xlim(low / 1.15, high * 1.15)
+    ticks = log_ticks(low / 1.15, high * 1.15)
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Round values from `low` to `high` (above 0) for a logarithmic axis, at least three: 1, 2, 5 and so on if they do."""
+    for digits in ((1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7), (1, 1.2, 1.4, 1.7, 2, 2.3, 2.6, 3, 3.5, 4, 4.5, 5, 6, 7, 8, 9)):
+        values = [float(f"{digit}e{power}") for power in range(-6, 3) for digit in digits]
+        if len(ticks := [value for value in values if low <= value <= high]) >= 3:
+            return ticks
+    return [float(f"{value:.3g}") for value in np.geomspace(low, high, 5)[1:-1]]
+
+
+def curves(folds: Mapping[int, pd.DataFrame], title: str, caption: str) -> Chart:
+    """Learning curves: each fold's training loss (dashed, thin) and held-out loss (solid, its number at its end) by epoch.
+
+    Args:
+        folds: frames with `epoch`, `stage`, `loss`, `held_out_loss`; a loss may be NaN (not measured).
+    """
+    ends = []
+    with mpl.rc_context(STYLE):
+        figure, axes = _figure(WIDTH, 250)
+        axes.set_position(_inside(figure, 44, 42, WIDTH - 44 - 22, 250 - 42 - 26))
+        for number, history in folds.items():
+            axes.plot(history["epoch"], history["loss"], color=PALETTE["c1"], linewidth=1, linestyle=(0, (4, 2)))
+            axes.plot(history["epoch"], history["held_out_loss"], "o-", color=PALETTE["c0"], markersize=3.5)
+            sound = history.dropna(subset=["held_out_loss"])
+            ends += (
+                [(float(sound["held_out_loss"].iloc[-1]), float(sound["epoch"].iloc[-1]), number)] if len(sound) else []
+            )
+        for end in _stage_ends(folds):
+            axes.axvline(end + 0.5, color=PALETTE["line"], linewidth=1)
+        axes.set(xlabel="epoch", ylabel="loss", title=_said(title))
+        axes.set_ylim(bottom=0)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(axis="y", linewidth=0.8)
+        axes.set_axisbelow(True)
+        gap = 11 / (250 - 42 - 26) * axes.get_ylim()[1]  # a line of text
+        for (_, epoch, number), place in zip(ends, apart([end[0] for end in ends], gap), strict=True):
+            axes.annotate(str(number), (epoch, place), (6, 0), textcoords="offset points", va="center", fontsize=10)
+        drawn = inline_svg(figure, printable(f"{title}: {caption}"))
+    parts = [frame.assign(fold=number) for number, frame in folds.items()]
+    made = pd.concat(parts)[["fold", "epoch", "stage", "loss", "held_out_loss"]]
+    made.columns = ["fold", "epoch", "stage", "training loss", "held-out loss"]
+    return Chart(drawn, caption, table(made, {"training loss": loss, "held-out loss": loss}))
+
+
+def _stage_ends(folds: Mapping[int, pd.DataFrame]) -> list[int]:
+    """Epochs after which another stage begins, in any fold."""
+    found: set[int] = set()
+    for history in folds.values():
+        changed = history["stage"].to_numpy()[1:] != history["stage"].to_numpy()[:-1]
+        found |= set(history["epoch"].to_numpy()[:-1][changed].tolist())
+    return sorted(found)
+
+
+def apart(places: Sequence[float], gap: float) -> list[float]:
+    """The places moved up as little as keeps any two `gap` apart, in the order given."""
+    moved, last = [0.0] * len(places), float("-inf")
+    for index in sorted(range(len(places)), key=lambda one: places[one]):
+        last = max(places[index], last + gap)
+        moved[index] = last
+    return moved
+
+
+def reliability(curve: pd.DataFrame, title: str, caption: str) -> Chart:
+    """Share right over confidence, with the standard error over drivers, beside the line of rows that mean what they say.
+
+    Args:
+        curve: `images`, `confidence`, `right`, `error` (may be NaN), a line per bin.
+    """
+    with mpl.rc_context(STYLE):
+        figure, axes = _figure(WIDTH, 330)
+        axes.set_position(_inside(figure, 46, 44, WIDTH - 46 - 12, 330 - 44 - 26))
+        axes.plot([0, 1], [0, 1], color=PALETTE["soft"], linewidth=1, linestyle=(0, (3, 3)))
+        error = curve["error"].fillna(0)
+        axes.errorbar(
+            curve["confidence"], curve["right"], error, fmt="o-", color=PALETTE["c0"], markersize=4, elinewidth=1
+        )
+        axes.set(xlim=(0, 1.01), ylim=(0, 1.03), xlabel="confidence in the likeliest class", ylabel="share right")
+        axes.set_title(_said(title))
+        axes.grid(linewidth=0.8)
+        axes.set_axisbelow(True)
+        drawn = inline_svg(figure, printable(f"{title}: {caption}"))
+    forms = {"confidence": share, "right": share, "error": known("{:.3f}".format), "images": plain}
+    return Chart(drawn, caption, table(curve.rename(columns={"error": "± (drivers)"}), {**forms, "± (drivers)": share}))

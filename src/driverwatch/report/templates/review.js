@@ -1,0 +1,284 @@
+"use strict";
+// The review page: controls, list and photo, each drawn from one state, which the address keeps.
+
+const ROW = 56; // px, as in the style sheet
+const byId = id => document.getElementById(id);
+const shortly = value => value.toFixed(value < 10 ? 3 : 2);
+const whole = value => value.toLocaleString("en");
+let rows, state, left, current; // photo numbers that are left, and the one that is shown (-1: none)
+
+// An element with properties and children; text is text, whatever is in it.
+function made(tag, properties = {}, ...children) {
+  const element = Object.assign(document.createElement(tag), properties);
+  element.append(...children);
+  return element;
+}
+
+const called = label => rows.classes[label].filter(Boolean).join(" ");
+const command = words => made("code", {}, `make ${words} DATASET=${rows.dataset}`);
+const judge = () => rows.judges.indexOf(state.run);
+
+function photoURL(photo) {
+  const test = rows.isTest(photo), label = test ? "" : rows.classes[rows.label[photo]][0];
+  const template = test ? rows.photos.test : rows.photos.train;
+  if (!template) return "";
+  const filled = part => part.replace(/\{(label|image)\}/g, (_, field) => field === "label" ? label : rows.names[photo]);
+  const parts = template.split("/").map(filled);
+  return [...rows.photos.root.split("/"), ...parts].map(encodeURIComponent).join("/");
+}
+
+// A picture by the small one inside of the page, or from the photos' folder; `large` the other way round.
+function picture(photo, alt, large = false) {
+  const inside = rows.thumbnails[photo], outside = photoURL(photo);
+  const sources = (large ? [outside, inside] : [inside, outside]).filter(Boolean);
+  const image = made("img", {alt, className: "thumb", decoding: "async", draggable: false});
+  const why = large ? ["This photo is not there; ", command("review DATA=<folder>"), " looks for it elsewhere."] : [];
+  const missing = made("span", {className: "thumb missing"}, ...why);
+  image.onerror = () => { if (sources.length) image.src = sources.shift(); else image.replaceWith(missing); };
+  if (!sources.length) return missing;
+  image.src = sources.shift();
+  return image;
+}
+
+// Words on a photo by what a run says of it: right, wrong, or nobody knows.
+function judged(photo, by, words) {
+  const right = !rows.isTest(photo) && rows.saidBy(by, photo) === rows.label[photo];
+  if (rows.isTest(photo)) return made("span", {}, words);
+  return made("span", {className: right ? "is-right" : "is-wrong"}, `${right ? "✓" : "✗"} ${words}`);
+}
+
+function verdict(photo) {
+  const said = rows.classes[rows.saidBy(judge(), photo)][0], truth = rows.isTest(photo) ? "" : rows.classes[rows.label[photo]][0];
+  return judged(photo, judge(), truth === said ? said : `${truth && `${truth}, `}says ${said}`);
+}
+
+// The list: only what is in sight is there, so that a hundred thousand photos are as quick as ten.
+function drawList() {
+  const list = byId("list"), first = Math.max(0, Math.floor(list.scrollTop / ROW) - 2);
+  const end = Math.min(left.length, Math.ceil((list.scrollTop + list.clientHeight) / ROW) + 2);
+  byId("rows").style.height = `${left.length * ROW}px`;
+  const there = new Map([...byId("rows").children].map(row => [Number(row.dataset.place), row]));
+  for (const [place, row] of there) if (place < first || place >= end || Number(row.dataset.photo) !== left[place]) { row.remove(); there.delete(place); }
+  for (let place = first; place < end; place++) {
+    const row = there.get(place) || byId("rows").appendChild(listed(place));
+    row.setAttribute("aria-selected", String(left[place] === current));
+  }
+  const place = left.indexOf(current);
+  if (place >= first && place < end) list.setAttribute("aria-activedescendant", `row-${place}`);
+  else list.removeAttribute("aria-activedescendant");
+}
+
+function listed(place) {
+  const photo = left[place], driver = rows.isTest(photo) ? "" : ` · ${rows.drivers[rows.driver[photo]]}`;
+  const value = state.sort === "name" ? "" : shortly(rows.value(state.sort, judge(), photo));
+  const words = made("span", {}, made("span", {className: "file"}, rows.names[photo]), made("span", {className: "what"}, verdict(photo), driver));
+  const row = made("div", {id: `row-${place}`, className: "row", role: "option"}, picture(photo, ""), words, made("span", {className: "value"}, value));
+  row.style.top = `${place * ROW}px`;
+  Object.assign(row.dataset, {place, photo});
+  row.setAttribute("aria-setsize", left.length);
+  row.setAttribute("aria-posinset", place + 1);
+  return row;
+}
+
+// The photo and all that is known of it.
+function drawPhoto() {
+  const box = byId("photo");
+  if (current < 0) return box.replaceChildren(made("p", {className: "problem"}, "No photo is left under these filters; Reset shows all."));
+  const name = rows.names[current], test = rows.isTest(current);
+  const alt = `Photo ${name}${test ? ", a test photo" : `: ${called(rows.label[current])}`}`;
+  const large = made("figure", {}, picture(current, alt, true));
+  box.replaceChildren(
+    made("h2", {id: "file"}, name), made("div", {className: "shown"}, large, facts(test)),
+    made("h3", {}, "Probabilities"), made("div", {className: "scroll", tabIndex: 0, role: "region", ariaLabel: "Probabilities"}, probabilities(test)),
+    made("h3", {}, "Heat maps"), heatMaps(), made("h3", {}, "Nearest photos"), neighbours(test));
+}
+
+function facts(test) {
+  const said = rows.saidBy(judge(), current), found = test ? [["set", "test: nobody knows its class"]] : [["true class", called(rows.label[current])]];
+  found.push([`${state.run} says`, judged(current, judge(), called(said))]);
+  if (!test) found.push(["driver", rows.drivers[rows.driver[current]]], ["fold", String(rows.fold[current])], ["loss", shortly(rows.lossOf(judge(), current))]);
+  found.push(["entropy", shortly(rows.entropyOf(judge(), current))]);
+  if (rows.judges.length > 1) found.push(["disagreement", shortly(rows.divergence[current])]);
+  return made("dl", {}, ...found.flatMap(([term, text]) => [made("dt", {}, term), made("dd", {}, text)]));
+}
+
+function probabilities(test) {
+  const judges = rows.judges.map((_, place) => place), truth = test ? -1 : rows.label[current];
+  const line = (label, cells, className = "") => {
+    const head = made("th", {scope: "row"}, label);
+    if (className === "true") head.append(made("span", {className: "mark"}, "✓ true"));
+    return made("tr", {className}, head, ...cells);
+  };
+  const plain = (label, text) => line(label, judges.map(each => made("td", {}, text(each))));
+  const body = rows.classes.map((_, label) => line(called(label), judges.map(each => {
+    const share = rows.probability(each, current, label), bar = made("i"), says = rows.saidBy(each, current) === label;
+    bar.style.width = `${100 * share}%`;
+    const digits = made("span", {className: "digits"}, `${says ? "▸ " : ""}${(100 * share).toFixed(1)} %`);
+    const wrongly = says && !test && label !== truth;
+    return made("td", {className: wrongly ? "wrongly" : ""}, made("span", {className: "cell"}, made("span", {className: "meter"}, bar), digits));
+  }), label === truth ? "true" : ""));
+  const foot = [plain("entropy", each => shortly(rows.entropyOf(each, current)))];
+  if (!test) foot.unshift(plain("says", each => judged(current, each, rows.classes[rows.saidBy(each, current)][0])), plain("loss", each => shortly(rows.lossOf(each, current))));
+  const heads = ["class", ...rows.judges].map(text => made("th", {scope: "col"}, text));
+  return made("table", {className: "probabilities"}, made("thead", {}, made("tr", {}, ...heads)), made("tbody", {}, ...body, ...foot));
+}
+
+function heatMaps() {
+  const maps = rows.maps[current], some = Object.keys(rows.maps).length;
+  if (!maps && some) return made("p", {className: "soft"}, `Not made of this photo, but of ${some} at the head of the lists; `, command("review HEATMAPS=<count>"), " makes more.");
+  if (!maps) return made("p", {className: "soft"}, "None were made; ", command("review HEATMAPS=60"), " makes those of 60 photos at the head of each list.");
+  return made("div", {className: "maps"}, ...maps.map(map => {
+    const kind = rows.isTest(current) ? "" : map.label === rows.label[current] ? ", the true class" : ", which it says";
+    const by = map.folds.length > 1 ? `mean of ${map.folds.length} fold models` : `fold model ${map.folds[0]}`;
+    const text = `${map.run}: ${called(map.label)}${kind}. By ${map.by}, ${by}; yellow speaks for the class most.`;
+    return made("figure", {}, made("img", {src: map.picture, alt: `Heat map of ${text}`}), made("figcaption", {}, text));
+  }));
+}
+
+function neighbours(test) {
+  if (!rows.near) return made("p", {className: "soft"}, "No features are built; ", command("pack MODEL=mobilenet_v2"), " and ", command("neighbours FEATURES=mobilenet_v2"), " build some (with ImageNet weights, downloaded or of WEIGHTS=<folder>); then make this page again.");
+  const found = [...rows.near.subarray(current * rows.nearest, (current + 1) * rows.nearest)].filter(photo => photo >= 0);
+  const of = photo => test ? rows.saidBy(judge(), photo) : rows.label[photo];
+  const buttons = found.map((photo, place) => {
+    const same = of(photo) === of(current), words = `${same ? "✓ same" : "✗ other"}: ${test ? "says " : ""}${rows.classes[of(photo)][0]}`;
+    const driver = test ? "" : rows.drivers[rows.driver[photo]];
+    const button = made("button", {type: "button", title: rows.names[photo]}, picture(photo, `Photo ${rows.names[photo]}`), made("span", {className: same ? "is-right" : "is-wrong"}, words),
+      made("span", {}, [driver, `cosine ${rows.cosineOf(current, place).toFixed(3)}`].filter(Boolean).join(" · ")));
+    button.onclick = () => go(photo, true);
+    return button;
+  });
+  const where = test ? "among test photos" : "among photos of its fold";
+  const note = found.length ? `By ${rows.features}, ${where}; click one to see it.` : `Alone ${where}.`;
+  return made("div", {}, made("p", {className: "soft"}, note), made("div", {className: "near"}, ...buttons));
+}
+
+// State, and what of it the address and the controls show.
+const keep = push => history[push ? "pushState" : "replaceState"](null, "", hashOf(state, rows));
+
+function go(photo, push = false) {
+  current = photo;
+  state.photo = photo < 0 ? "" : rows.names[photo];
+  keep(push);
+  drawPhoto();
+  drawCount();
+  const list = byId("list"), top = left.indexOf(photo) * ROW;
+  if (top >= 0 && (top < list.scrollTop || top + ROW > list.scrollTop + list.clientHeight)) list.scrollTop = top - (list.clientHeight - ROW) / 2;
+  drawList();
+}
+
+function drawCount() {
+  const place = left.indexOf(current), all = rows.order(state.set, "name", 0).length;
+  byId("count").textContent = `${place < 0 ? "–" : whole(place + 1)} of ${whole(left.length)}${left.length < all ? ` (all: ${whole(all)})` : ""}`;
+  byId("previous").disabled = place <= 0 && !(place < 0 && left.length && current >= 0);
+  byId("next").disabled = !left.length || place === left.length - 1;
+  byId("active").textContent = `${whole(left.length)} of ${whole(all)} photos left`;
+}
+
+function step(by) {
+  const place = left.indexOf(current), next = place < 0 ? 0 : Math.min(left.length - 1, Math.max(0, place + by));
+  if (left.length && next !== place) go(left[next]);
+}
+
+function apply(push) {
+  const started = performance.now();
+  left = rows.left(state);
+  const asked = state.photo === "" ? -1 : rows.names.indexOf(state.photo);
+  byId("rows").replaceChildren();
+  byId("list").scrollTop = 0;
+  go(left.includes(asked) || (asked >= 0 && push === "kept") ? asked : left.length ? left[0] : -1, push === true);
+  document.documentElement.dataset.filtered = (performance.now() - started).toFixed(1);
+}
+
+function show() { // the state in the controls
+  for (const control of byId("filters").elements) {
+    if (!(control.name in state)) continue;
+    if (control.type === "checkbox") control.checked = state[control.name] === "1";
+    else if (control.value !== state[control.name]) control.value = state[control.name];
+    control.disabled = state.set === "test" && ["true", "driver", "fold", "min", "max", "wrong"].includes(control.name);
+  }
+  for (const option of byId("sort").options) option.disabled = fitting({...state, sort: option.value}, rows).sort !== option.value;
+}
+
+function read() { // from the address
+  const found = stateOf(location.hash, rows);
+  state = found.state;
+  if (state.photo && !rows.names.includes(state.photo)) { found.strange.push(`photo=${state.photo}`); state.photo = ""; }
+  byId("notice").hidden = !found.strange.length;
+  byId("notice").textContent = `The address asks for what is not on this page and was left out: ${found.strange.join(", ")}.`;
+  show();
+  apply("kept");
+}
+
+let typed = null; // the field that was written in last: its letters are one entry of the history
+function change(control) {
+  const text = control.type === "search" || control.type === "number", again = text && typed === control;
+  typed = text ? control : null;
+  if (control.type === "number" && !control.checkValidity()) return;
+  if (control.name === "set" && state.sort !== "name" && state.sort !== "disagreement") state.sort = ""; // each set's own: loss, or entropy
+  state = fitting({...state, [control.name]: control.type === "checkbox" ? (control.checked ? "1" : "") : control.value}, rows);
+  if (["set", "sort", "run"].includes(control.name)) state.photo = ""; // another order begins at its head; a filter keeps the photo
+  byId("notice").hidden = true;
+  show();
+  apply(!again);
+}
+
+function reset() {
+  state = stateOf(`#set=${state.set}`, rows).state;
+  typed = null;
+  show();
+  apply(true);
+}
+
+function toggle(id) {
+  const control = byId(id);
+  if (control.disabled) return;
+  if (control.type === "checkbox") control.checked = !control.checked;
+  else control.value = control.value === "train" ? "test" : "train";
+  change(control);
+}
+
+const KEYS = {
+  j: () => step(1), ArrowRight: () => step(1), k: () => step(-1), ArrowLeft: () => step(-1), g: () => step(-Infinity), G: () => step(Infinity),
+  w: () => toggle("wrong"), t: () => toggle("set"), r: reset, "?": () => byId("keys").showModal(),
+  "/": () => { byId("panel").open = true; byId("name").focus(); },
+};
+const IN_LIST = {ArrowDown: () => step(1), ArrowUp: () => step(-1), Home: () => step(-Infinity), End: () => step(Infinity)};
+
+function press(event) {
+  if (event.ctrlKey || event.altKey || event.metaKey || byId("keys").open) return;
+  const field = event.target.closest("input:not([type=checkbox]), select");
+  if (field && event.key === "Escape") return field.blur();
+  const act = !field && (KEYS[event.key] || (event.target.id === "list" && IN_LIST[event.key]));
+  if (!act || (event.key.startsWith("Arrow") && event.target.closest(".scroll"))) return;
+  event.preventDefault();
+  act();
+}
+
+function begin() {
+  rows = new Rows(JSON.parse(byId("data").textContent));
+  for (const fold of rows.folds) byId("fold").append(made("option", {}, String(fold)));
+  if (matchMedia("(max-width: 47.99rem)").matches) byId("panel").open = false;
+  const typing = target => target.matches("[type=search], [type=number]"); // each letter counts; other controls, once they are done
+  byId("filters").addEventListener("input", event => { if (typing(event.target)) change(event.target); });
+  let pointed = false; // a list that was chosen from by pointer gives the keys back
+  byId("filters").addEventListener("pointerdown", () => { pointed = true; });
+  addEventListener("keydown", () => { pointed = false; }, {capture: true});
+  byId("filters").addEventListener("change", event => {
+    if (!typing(event.target)) change(event.target);
+    if (pointed && event.target.matches("select")) event.target.blur();
+  });
+  byId("filters").addEventListener("submit", event => event.preventDefault());
+  byId("filters").addEventListener("reset", event => { event.preventDefault(); reset(); });
+  byId("previous").onclick = () => step(-1);
+  byId("next").onclick = () => step(1);
+  byId("help").onclick = () => byId("keys").showModal();
+  byId("list").onclick = event => { const row = event.target.closest(".row"); if (row) go(Number(row.dataset.photo)); };
+  byId("list").addEventListener("scroll", () => requestAnimationFrame(drawList), {passive: true});
+  addEventListener("resize", drawList);
+  addEventListener("keydown", press);
+  addEventListener("popstate", () => { typed = null; read(); });
+  read();
+  document.documentElement.dataset.ready = performance.now().toFixed(0);
+}
+
+requestAnimationFrame(() => setTimeout(begin)); // after the first paint

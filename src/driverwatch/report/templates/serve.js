@@ -1,0 +1,105 @@
+"use strict";
+const at = (id) => document.getElementById(id);
+const largest = Number(at("form").dataset.largest);
+let photo = null;    // the File that is asked about
+let plain = "";      // it, for the browser to show
+let mapped = "";     // its heat map over it
+let asked = 0;       // questions so far: an answer to an older one is dropped
+
+function refuse(sentence) {
+  at("state").textContent = "";
+  at("problem").textContent = sentence;
+  at("problem").hidden = false;
+}
+
+function take(files) {
+  const [file] = files;
+  if (!file) return refuse("There was no file in that; drop, paste or choose a JPEG or PNG.");
+  at("answer").hidden = true;
+  photo = null;
+  asked += 1;
+  if (files.length > 1) return refuse(`These are ${files.length} files; one photo at a time.`);
+  if (file.size > largest) return refuse(`${file.name} is too large; at most ${largest / 2 ** 20} MB are read.`);
+  photo = file;
+  URL.revokeObjectURL(plain);
+  plain = URL.createObjectURL(file);
+  return ask(null);
+}
+
+async function ask(label) {
+  const number = ++asked;
+  const form = new FormData();
+  form.append("photo", photo, photo.name || "pasted");
+  if (label) form.append("class", label);
+  at("problem").hidden = true;
+  at("state").textContent = `Looking at ${photo.name || "the photo"} …`;
+  let said;
+  try {
+    const response = await fetch("/classify", { method: "POST", body: form });
+    said = await response.json();
+  } catch {
+    said = { problem: "No answer: is make serve still running in its terminal?" };
+  }
+  if (number !== asked) return;
+  if (said.problem) refuse(said.problem);
+  else show(said);
+}
+
+function show(said) {
+  const [best] = said.classes;
+  const shown = said.classes.find((one) => one.id === said.shown);
+  mapped = said.picture;
+  at("state").textContent = "";
+  at("verdict").textContent = `${best.name}, ${percent(best.probability)}`;
+  at("traits").textContent = `This photo: ${said.traits.join("; ")}.`;
+  at("traits").hidden = said.traits.length === 0;
+  at("caption").textContent = `of “${shown.name}”, by ${said.method}`;
+  const kept = document.activeElement && document.activeElement.dataset.id;
+  at("classes").replaceChildren(...said.classes.map((one) => row(one, one.id === said.shown)));
+  if (kept) at("classes").querySelector(`[data-id="${CSS.escape(kept)}"]`).focus();
+  at("picture").dataset.name = shown.name;
+  turn();
+  at("answer").hidden = false;
+}
+
+function row(one, pressed) {
+  const item = document.createElement("li");
+  const button = document.createElement("button");
+  const [name, share, track, bar] = ["span", "span", "span", "span"].map((tag) => document.createElement(tag));
+  name.textContent = one.name;
+  share.textContent = percent(one.probability);
+  name.className = "name";
+  share.className = "share";
+  track.className = "track";
+  bar.style.width = `${100 * one.probability}%`;
+  track.append(bar);
+  button.type = "button";
+  button.dataset.id = one.id;
+  button.setAttribute("aria-pressed", String(pressed));
+  button.addEventListener("click", () => ask(one.id));
+  button.append(name, share, track);
+  item.append(button);
+  return item;
+}
+
+function percent(share) {
+  return `${(100 * share).toFixed(share >= 0.9995 || share < 0.0005 ? 2 : 1)} %`;
+}
+
+function turn() {
+  const heat = at("heat").checked, image = at("picture");
+  image.src = heat ? mapped : plain;
+  image.alt = heat ? `The photo with a heat map of “${image.dataset.name}”` : "The photo as it was given";
+}
+
+at("heat").addEventListener("change", turn);
+at("form").addEventListener("submit", (event) => event.preventDefault());
+at("photo").addEventListener("change", () => { if (at("photo").files.length) take([at("photo").files[0]]); at("photo").value = ""; });
+document.addEventListener("paste", (event) => take(event.clipboardData.files));
+document.addEventListener("dragover", (event) => { event.preventDefault(); at("form").classList.add("over"); });
+document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) at("form").classList.remove("over"); });
+document.addEventListener("drop", (event) => {
+  event.preventDefault();
+  at("form").classList.remove("over");
+  take(event.dataTransfer.files);
+});

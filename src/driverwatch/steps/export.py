@@ -1,0 +1,131 @@
+"""A run as one file for others: the fold models' mean, preprocessing, class names and origin inside."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from driverwatch.artifacts import provenance
+from driverwatch.errors import InputError
+from driverwatch.setting_types import pixels
+from driverwatch.steps.context import Context
+from driverwatch.steps.fold_models import FoldModels, fold_models
+from driverwatch.terminal import say
+from driverwatch.vision.views import cut, view_set
+from driverwatch.writing import locked, replacing
+
+KINDS = (".keras", ".onnx")
+TRIED = 4  # images on which a written file is held against the line
+TOLERANCE = 1e-5  # largest difference of a probability
+
+
+def export(context: Context, name: str, fold: int | None, file: Path | None, force: bool) -> None:
+    """Write a run's fold models as one file (`fold`: one of them alone), read it back and hold it against the line.
+
+    Raises:
+        InputError: nothing finished, a file of another kind, one that is there already, a file that gives other probabilities.
+    """
+    models = fold_models(context, name, fold)
+    path = file or context.places.export(name if fold is None else f"{name}-fold{fold}")
+    kind = path.suffix.lower()
+    if kind not in KINDS:
+        raise InputError(f"FILE={path}: expected a name that ends in {' or '.join(KINDS)}")
+    if file is not None and file.exists() and not force:
+        raise InputError(f"FILE={path}: is there already; choose another name, or replace it with FORCE=1")
+    from driverwatch.models import backend
+
+    backend.start()
+    with locked(path.parent, f".{path.name}.lock"), _scratch(path) as scratch:
+        made = scratch / f"model{kind}"
+        difference = _write(models, made, facts(context, models))
+        if not difference <= TOLERANCE:  # NaN, too
+            raise InputError(
+                f"{path}: not written, since it would give other probabilities than the line, by up to {difference:.1g}; this is "
+                "a defect: please report it with the model's name"
+            )
+        with replacing(path) as temporary:
+            made.replace(temporary)
+    say(f"{path}: {models.title}; on {TRIED} images it gives the line's own probabilities within {difference:.0e}")
+    say(how_to(models))
+
+
+@contextmanager
+def _scratch(path: Path) -> Iterator[Path]:
+    """A folder beside `path`, gone afterwards: Keras and ONNX go by a file's name and could not take a temporary one."""
+    folder = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(folder, ignore_errors=True)  # of a killed writer
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write(models: FoldModels, file: Path, said: dict[str, Any]) -> float:
+    """Write a file, read it back and try it; the largest difference of a probability."""
+    from driverwatch.inference import export as exporting
+    from driverwatch.inference.classify import fold_models as loaded
+    from driverwatch.inference.classify import probabilities
+
+    settings = models.run.settings
+    parts = settings, len(models.classes), models.mean, models.files
+    exporting.write(exporting.joined(*parts), file, said)
+    images = _images(models)
+    found = exporting.read(file)(images)
+    pack, size = pixels(settings.input.pack), pixels(settings.input.size)
+    seen = cut(images, view_set("centre", pack, size)[0], size, len(models.boxes))
+    return float(np.abs(found - probabilities(loaded(*parts), seen)).max())
+
+
+def _images(models: FoldModels) -> np.ndarray:
+    """Pictures to try a file on: uint8 (TRIED, R * H, W, 3), coarse patches of random colours."""
+    height, width = pixels(models.run.settings.input.pack)
+    shape = len(models.boxes) * height, width
+    patches = np.random.default_rng(0).integers(0, 256, (TRIED, -(-shape[0] // 8), -(-shape[1] // 8), 3), np.uint8)
+    return patches.repeat(8, axis=1).repeat(8, axis=2)[:, : shape[0], : shape[1]]
+
+
+def facts(context: Context, models: FoldModels) -> dict[str, Any]:
+    """What lies inside of the file, JSON-able: classes in output order, what the input must be, where it comes from."""
+    run = models.run
+    height, width = pixels(run.settings.input.pack)
+    made = [run.manifest(number) for number in models.numbers]
+    return {
+        "run": run.name,
+        "dataset": context.dataset,
+        "title": context.settings.title,
+        "classes": models.classes,
+        "input": {
+            "shape": [len(models.boxes) * height, width, 3],
+            "channels": "RGB",
+            "range": [0, 255],
+            "region_size": [height, width],
+            "regions": {name: list(box) for name, box in run.regions.items()} or {"whole": [0.0, 0.0, 1.0, 1.0]},
+            "how_to": how_to(models),
+        },
+        "output": "probabilities, one per class in the order of `classes`; rows sum to 1",
+        "folds": models.numbers,
+        "weights": [one["weights"] for one in made],
+        "trained_at": [one.get("commit") for one in made],
+        "settings": run.settings.model_dump(),
+        "origin": run.origin,
+        **provenance(),
+    }
+
+
+def how_to(models: FoldModels) -> str:
+    """What a caller must do to a photo, in words."""
+    height, width = pixels(models.run.settings.input.pack)
+    shape = f"({len(models.boxes) * height}, {width}, 3)"
+    what = "resize the whole photo, whatever its shape,"
+    if models.run.regions:
+        boxes = "; ".join(f"{name} {list(box)}" for name, box in models.run.regions.items())
+        what = f"cut these boxes, shares of height and width as [top, left, bottom, right]: {boxes}; resize each"
+    stack = ", stack them from top to bottom in this order" if models.run.regions else ""
+    return (
+        f"decode the photo as RGB, turned upright; {what} to {height} px high and {width} px wide (averaging areas, as OpenCV's "
+        f"INTER_AREA){stack}; give it as {shape}, 0 to 255, uint8 or float, in a batch: scaling and centre crop are inside"
+    )
