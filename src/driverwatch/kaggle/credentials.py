@@ -55,6 +55,12 @@ def places() -> list[str]:
     return found
 
 
+def username() -> str:
+    """Whose token it is, where the environment or a JSON file says so; empty where only a token is there."""
+    known = [_secrets_in(path).get("username", "") for path in json_files(os.environ, Path.home())]
+    return next((name for name in [os.environ.get("KAGGLE_USERNAME", ""), *known] if name), "")
+
+
 def secrets() -> list[str]:
     """Every value that must not be shown, longest first, also as the client's debug output spells it (Basic user:key)."""
     named = os.environ.get("KAGGLE_API_TOKEN", "")
