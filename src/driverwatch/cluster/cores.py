@@ -1,0 +1,48 @@
+"""Cores of a machine for one job among several: as many threads as it asked for, and its neighbours not in their way."""
+
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def taken(count: int, folder: Path | None = None) -> Iterator[list[int]]:
+    """Bind this process, and so its children, to `count` cores that no other job has, as far as there are; all: no change.
+
+    Libraries take as many threads as they may use cores: so does a bound process, and results follow the number of threads.
+
+    Args:
+        folder: whose locks say which cores are taken; they go with whoever holds them.
+    """
+    mine = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    if not 0 < count < len(mine):
+        yield mine
+        return
+    folder = folder or Path(tempfile.gettempdir()) / f"driverwatch-{os.getuid()}" / "cores"
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as locks:
+        free: list[int] = []
+        for core in mine:
+            if len(free) < count and _lock(folder / str(core), locks):
+                free.append(core)
+        chosen = (free + [core for core in mine if core not in free])[:count]
+        os.sched_setaffinity(0, chosen)
+        try:
+            yield sorted(chosen)
+        finally:
+            os.sched_setaffinity(0, mine)
+
+
+def _lock(path: Path, locks: ExitStack) -> bool:
+    """Lock a core, unless another job has it."""
+    lock = path.open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        return False
+    locks.enter_context(lock)
+    return True
