@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import typer
 
-from driverwatch.cli import networks, photos, runs, submissions
+from driverwatch.cli import cluster, elsewhere, measuring, networks, pages, photos, runs, searching, status, submissions
 from driverwatch.errors import InputError, printable
 
 app = typer.Typer(
@@ -16,7 +16,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="From driver-camera photos to a Kaggle submission. `make help` lists the same steps as make targets.",
 )
-for part in (photos, runs, submissions, networks):
+for part in (photos, runs, searching, cluster, submissions, pages, networks, elsewhere, measuring, status):
     app.add_typer(part.app)
 
 

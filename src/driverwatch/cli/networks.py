@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from driverwatch.cli.options import Dataset, Fold, Overrides, Weights, context_of
+from driverwatch.cli.options import Dataset, Fold, Force, Overrides, Weights, context_of
 from driverwatch.errors import InputError
 
 app = typer.Typer()
@@ -64,3 +64,32 @@ def classify(
         classify_imagenet(request, model, weights)
     elif run is not None:
         classify_drivers(request, context_of(dataset, None), run, fold)
+
+
+@app.command()
+def export(
+    run: str,
+    dataset: Dataset = "statefarm",
+    fold: Fold = None,
+    file: Annotated[
+        Path | None, typer.Option(help="a .keras or .onnx file; default: in build/<dataset>/export")
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Write a run's fold models as one file that loads without this project."""
+    from driverwatch.steps.export import export as step
+
+    step(context_of(dataset, None), run, fold, file, force)
+
+
+@app.command()
+def serve(
+    run: str,
+    dataset: Dataset = "statefarm",
+    fold: Fold = None,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="of 127.0.0.1; 0: any that is free")] = 8000,
+) -> None:
+    """Show a page on this machine that takes a photo and answers with probabilities and a heat map."""
+    from driverwatch.steps.serve import serve as step
+
+    step(context_of(dataset, None), run, fold, port)

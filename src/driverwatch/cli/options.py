@@ -16,6 +16,13 @@ Client = Annotated[
     str, typer.Option(envvar="KAGGLE", help="the Kaggle client; default: the one make installs, or on PATH")
 ]
 Views = Annotated[str, typer.Option(help="view sets, separated by spaces")]
+Engine = Annotated[str | None, typer.Option(help="ray: as tasks on a cluster; default: here, one after the other")]
+Address = Annotated[str | None, typer.Option(help="of the cluster; auto: this machine's; default: this machine alone")]
+Gpus = Annotated[float | None, typer.Option(min=0, help="GPUs of a task; default: 1 where there are any")]
+Cpus = Annotated[
+    int | None, typer.Option(min=1, help="cores of a task; default: a machine's, by GPU where there are any")
+]
+Memory = Annotated[float, typer.Option(min=0, help="GB kept free for a task")]
 Models = Annotated[str, typer.Option(help="runs, separated by spaces; default: every finished one")]
 
 
@@ -33,11 +40,33 @@ def model_settings(model: str, overrides: str) -> Any:
     return load(ModelSettings, CONFIGS / "models", model, overrides)
 
 
-def predict_settings(views: str, batch_size: int) -> Any:
+def predict_settings(views: str, batch_size: int, test: bool = True) -> Any:
     from driverwatch.settings import PredictSettings
     from driverwatch.typed_yaml import parse
 
-    return parse(PredictSettings, {"views": views.split(), "batch_size": batch_size}, "VIEWS")
+    return parse(PredictSettings, {"views": views.split(), "batch_size": batch_size, "test": test}, "VIEWS")
+
+
+def cluster_options(
+    engine: str | None, address: str | None, gpus: float | None, cpus: int | None, memory: float
+) -> Any:
+    """Which cluster is meant, and what a task takes; None: this machine, as ever.
+
+    Raises:
+        InputError: an engine nobody knows, or options of a cluster without one.
+    """
+    from driverwatch.errors import InputError
+
+    if engine not in (None, "local", "ray"):
+        raise InputError(f"ENGINE={engine}: expected ray (a cluster, docs/cluster.md) or local")
+    if engine != "ray":
+        asked = {"ADDRESS": address, "GPUS_PER_FOLD": gpus, "CPUS_PER_FOLD": cpus, "MEMORY_PER_FOLD": memory or None}
+        if given := [f"{key}={value}" for key, value in asked.items() if value is not None]:
+            raise InputError(f"{' '.join(given)}: is for ENGINE=ray; add that, or leave it out")
+        return None
+    from driverwatch.cluster.cluster import Options
+
+    return Options(address, gpus, cpus, int(memory * 2**30))
 
 
 def changes_of(
@@ -55,6 +84,20 @@ def changes_of(
     if neighbours is not None:
         changes["neighbours"] = None if neighbours == "none" else {"features": neighbours}
     return changes
+
+
+def numbers(name: str, text: str) -> list[int]:
+    """Whole numbers separated by spaces.
+
+    Raises:
+        InputError: none, or something else among them.
+    """
+    from driverwatch.errors import InputError
+
+    words = text.split()
+    if not words or not all(word.isascii() and word.isdigit() for word in words):
+        raise InputError(f'{name}={text}: expected whole numbers separated by spaces, like "3 6 10"')
+    return [int(word) for word in words]
 
 
 def one_view_set(views: str) -> Any:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from driverwatch.cli.options import Client, Data, Dataset, Force, Overrides, SkipBroken, context_of
+from driverwatch.cli.options import Client, Data, Dataset, Force, Models, Overrides, SkipBroken, context_of
 
 app = typer.Typer()
 
@@ -73,3 +73,27 @@ def pack(
     from driverwatch.steps.prepare import make_packs
 
     make_packs(context_of(dataset, data), size, model, overrides, force, skip_broken)
+
+
+@app.command("leakage")
+def print_leakage(dataset: Dataset = "statefarm", data: Data = None) -> None:
+    """Show how much a random split flatters: the same simple classifiers on it and on the driver folds."""
+    from driverwatch.steps.leakage import print_leakage as step
+
+    step(context_of(dataset, data))
+
+
+@app.command()
+def photo(
+    image: Annotated[str, typer.Argument(help="a photo's name in the data set's tables, or its path")],
+    models: Models = "",
+    name: Annotated[
+        str | None, typer.Option(help="the submission whose chain is followed; default: the least loss out of fold")
+    ] = None,
+    dataset: Dataset = "statefarm",
+    data: Data = None,
+) -> None:
+    """Show one photo's way through the line, as far as it is built: table, fold, pack, models, chain, submissions."""
+    from driverwatch.steps.photo import show_photo
+
+    show_photo(context_of(dataset, data), image, models.split(), name)

@@ -5,15 +5,22 @@ from typing import Annotated
 import typer
 
 from driverwatch.cli.options import (
+    Address,
+    Cpus,
     Data,
     Dataset,
+    Engine,
     Fold,
     Force,
+    Gpus,
+    Memory,
     Overrides,
     Views,
     Weights,
+    cluster_options,
     context_of,
     model_settings,
+    numbers,
     predict_settings,
 )
 from driverwatch.errors import InputError
@@ -43,7 +50,7 @@ def preview(
 
 @app.command()
 def train(
-    model: str,
+    models: Annotated[str, typer.Argument(help="one model, or several separated by spaces")],
     dataset: Dataset = "statefarm",
     data: Data = None,
     run: str | None = None,
@@ -52,11 +59,29 @@ def train(
     fold: Fold = None,
     force: Force = False,
     study: str | None = None,
+    engine: Engine = None,
+    address: Address = None,
+    gpus: Gpus = None,
+    cpus: Cpus = None,
+    memory: Memory = 0,
 ) -> None:
-    """Train every fold of a run that is not finished, and predict."""
-    from driverwatch.steps.train import train as step
+    """Train every fold of a run, or of several, that is not finished, and predict."""
+    names, there = models.split(), cluster_options(engine, address, gpus, cpus, memory)
+    if run and len(names) != 1:
+        raise InputError(f"RUN={run}: names one model's run, and MODELS are {', '.join(names)}; leave it out")
+    context, wanted = context_of(dataset, data, study), {run or name: model_settings(name, overrides) for name in names}
+    if there is None and len(wanted) == 1:
+        from driverwatch.steps.train import train as step
 
-    step(context_of(dataset, data, study), model_settings(model, overrides), run or model, weights, fold, force)
+        [(name, settings)] = wanted.items()
+        step(context, settings, name, weights, fold, force)
+        return
+    from driverwatch.steps.train_many import train_in_turn, train_on_cluster
+
+    if there is None:
+        train_in_turn(context, wanted, weights, fold, force)
+    else:
+        train_on_cluster(context, wanted, weights, fold, force, there)
 
 
 @app.command(hidden=True)
@@ -66,7 +91,11 @@ def train_fold(
     views: Annotated[str, typer.Option()],
     batch_size: Annotated[int, typer.Option()],
     workers: Annotated[int, typer.Option()],
+    loader: Annotated[str, typer.Option()],
+    devices: Annotated[str, typer.Option(help="a number, or all")],
     leash: Annotated[int, typer.Option(help="pipe that closes when `train` is gone")],
+    others: Annotated[int, typer.Option(help="folds that `train` trains after this one")] = 0,
+    test: Annotated[bool, typer.Option(help="predict the test images too")] = True,
     dataset: Dataset = "statefarm",
     weights: Weights = None,
     study: str | None = None,
@@ -74,8 +103,11 @@ def train_fold(
     """One fold, in this process; `train` calls it."""
     from driverwatch.steps.train import train_one_fold
 
-    context = context_of(dataset, None, study)
-    train_one_fold(context, run, fold, weights, predict_settings(views, batch_size), workers, leash)
+    context, means = context_of(dataset, None, study), (workers, loader, int(devices) if devices.isdigit() else devices)
+    try:
+        train_one_fold(context, run, fold, weights, predict_settings(views, batch_size, test), means, leash, others)
+    except KeyboardInterrupt:  # Ctrl-C is for `train` too, which speaks for both
+        raise SystemExit(1) from None
 
 
 @app.command()
@@ -110,6 +142,22 @@ def study(
     from driverwatch.steps.study import run_study
 
     run_study(context_of(dataset, data), name, weights)
+
+
+@app.command()
+def curve(
+    model: str,
+    counts: Annotated[str, typer.Option(help="numbers of drivers to learn from, besides all")] = "3 6 10",
+    dataset: Dataset = "statefarm_mini",
+    data: Data = None,
+    overrides: Overrides = "",
+    weights: Weights = None,
+) -> None:
+    """Train on more and more drivers, and write how the loss of new ones falls."""
+    from driverwatch.steps.curve import draw_curve
+
+    settings = model_settings(model, overrides)
+    draw_curve(context_of(dataset, data), model, settings, numbers("COUNTS", counts), weights)
 
 
 @app.command()
@@ -171,8 +219,23 @@ def predict(
     fold: Fold = None,
     batch_size: int = 20,
     study: str | None = None,
+    shards: Annotated[int | None, typer.Option(min=1, help="tasks that a cluster makes of it (4)")] = None,
+    engine: Engine = None,
+    address: Address = None,
+    gpus: Gpus = None,
+    cpus: Cpus = None,
+    memory: Memory = 0,
 ) -> None:
     """Predict with a trained run under other views."""
+    there = cluster_options(engine, address, gpus, cpus, memory)
+    context, asked = context_of(dataset, None, study), predict_settings(views, batch_size)
+    if there is not None:
+        from driverwatch.steps.predict_parts import predict_on_cluster
+
+        predict_on_cluster(context, run, asked, fold, shards or 4, there)
+        return
+    if shards is not None:
+        raise InputError(f"SHARDS={shards}: is for ENGINE=ray; add that, or leave it out")
     from driverwatch.steps.train import predict as step
 
-    step(context_of(dataset, None, study), run, predict_settings(views, batch_size), fold)
+    step(context, run, asked, fold)

@@ -141,6 +141,14 @@ def score(models: Models = "", dataset: Dataset = "statefarm", data: Data = None
 
 
 @app.command()
+def report(dataset: Dataset = "statefarm", data: Data = None) -> None:
+    """Write one HTML page of whatever is built: scores, confusions, learning curves, levers, folds, settings."""
+    from driverwatch.steps.report import write_report
+
+    write_report(context_of(dataset, data))
+
+
+@app.command()
 def views(run: str, dataset: Dataset = "statefarm") -> None:
     """Compare a run's view sets: log loss out of fold against the centre view, and cost."""
     from driverwatch.steps.views import compare_views

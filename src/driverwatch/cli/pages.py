@@ -1,0 +1,27 @@
+"""From what is built to pages for people."""
+
+from typing import Annotated
+
+import typer
+
+from driverwatch.cli.options import Data, Dataset, Models, context_of, one_view_set
+
+app = typer.Typer()
+
+
+@app.command()
+def review(
+    models: Models = "",
+    dataset: Dataset = "statefarm",
+    data: Data = None,
+    views: Annotated[str | None, typer.Option(help="one view set for all; default: each run's honest one")] = None,
+    features: Annotated[
+        str | None, typer.Option(help="where neighbours are looked for; default: the first built that fit")
+    ] = None,
+    heatmaps: Annotated[int, typer.Option(min=0, help="of so many photos of most loss and entropy; starts Keras")] = 0,
+) -> None:
+    """Write a page to look through photos by loss, disagreement and entropy."""
+    from driverwatch.steps.review import write_review
+
+    chosen = None if views is None else one_view_set(views)
+    write_review(context_of(dataset, data), models.split(), chosen, features, heatmaps)
