@@ -1,5 +1,7 @@
 """Shared fixtures: a small drawn competition, and a project folder around it."""
 
+import contextlib
+import io
 import shutil
 import subprocess
 import sys
@@ -10,6 +12,7 @@ import hypothesis
 import kills
 import pytest
 
+from driverwatch.cli.main import main
 from driverwatch.data import sample
 from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.typed_yaml import load
@@ -65,11 +68,29 @@ Verb = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def verb(project: Path) -> Verb:
-    """Run a verb of the command line in the project folder."""
+def process(project: Path) -> Verb:
+    """Run a verb in the project folder as make does, in a process of its own."""
 
     def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "driverwatch", *map(str, arguments)]
         return subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+
+    return run
+
+
+@pytest.fixture
+def verb(project: Path, monkeypatch: pytest.MonkeyPatch) -> Verb:
+    """Run a verb in the project folder in this process, which has imported TensorFlow once; folds still get their own."""
+
+    def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        words, said, refused = ["driverwatch", *map(str, arguments)], io.StringIO(), io.StringIO()
+        monkeypatch.setattr(sys, "argv", words)
+        status = 0
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(refused):
+            try:
+                main()
+            except SystemExit as end:
+                status = end.code if isinstance(end.code, int) else int(end.code is not None)
+        return subprocess.CompletedProcess(words, status, said.getvalue(), refused.getvalue())
 
     return run

@@ -4,8 +4,8 @@
 photos are tiny, so what is measured is the bookkeeping: tables, names, digests, predictions. What grows with a photo's or a
 network's size is left out, and so are real networks, competitions that name no driver, and the Kaggle client.
 
-Memory is private (anonymous) memory, summed over a verb's processes at a moment and sampled every `TICK` seconds; pages of a
-mapped pack belong to the page cache and do not count. What lives for less than a tick may be missed.
+Memory is private (anonymous) memory, summed over a verb's processes at a moment and sampled by
+`bench.watching`; pages of a mapped pack belong to the page cache and do not count.
 """
 
 import csv
@@ -18,9 +18,10 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from driverwatch.bench.watching import watched
+
 ROOT = Path(__file__).resolve().parent.parent
 PLACE = ROOT / "build" / "size"
-TICK = 0.02  # seconds
 DRAWN = {"tenth": (5, 17), "full": (50, 177)}  # training and test drivers, 450 images each
 IMAGES = {name: 450 * sum(drivers) for name, drivers in DRAWN.items()}
 SET = "input.pack=32x40 input.size=32x36 train.epochs=1 predict.views=centre predict.batch_size=200"
@@ -90,41 +91,6 @@ def measured(step: str, name: str) -> Cost:
     if process.returncode:
         raise SystemExit(f"{step} of {IMAGES[name]} images failed:\n{log.read_text()[-2000:]}")
     return Cost(round(time.monotonic() - start, 1), round(memory / 1024, 1), round(largest / 1024, 1))
-
-
-def watched(process: "subprocess.Popen[bytes]") -> tuple[int, int]:
-    """Peak of the private memory of a process and its descendants until it ends, kB: all together, and the largest one."""
-    memory = largest = 0
-    known: set[int] = set()
-    while process.poll() is None:
-        found = {pid: private(pid) for pid in family(process.pid)}
-        old = [
-            kilobytes for pid, kilobytes in found.items() if pid in known
-        ]  # a new one still shares its parent's pages
-        memory, largest = max(memory, sum(old)), max([largest, *old])
-        known = set(found)
-        time.sleep(TICK)
-    return memory, largest
-
-
-def family(pid: int) -> list[int]:
-    """A process and its descendants."""
-    found = [pid]
-    for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            found += [each for child in children.read_text().split() for each in family(int(child))]
-        except OSError:  # the thread is gone
-            continue
-    return found
-
-
-def private(pid: int) -> int:
-    """Anonymous memory of a process, kB; 0 if it is gone."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("RssAnon:")), 0)
 
 
 def row(step: str, tenth: Cost, full: Cost) -> dict[str, object]:

@@ -40,6 +40,7 @@ VOLATILE = {
     "cache_seconds",
     "stamp",
     "signature",
+    "checked",
     "commit",
     "cores",
     "versions",

@@ -75,6 +75,7 @@ LISTED = re.compile(r"(expected one of \w+, \w+)(?:, \w+){2,}")  # settings file
 def shown(text: str) -> str:
     """What a case said, as one line of a table: of a list of problems the list, since its head is always the same."""
     lines = [line.strip() for line in text.strip().splitlines() if "images/s" not in line]
+    lines = [line for line in lines if not re.match(r"(took|next) {2,}", line)]  # how every verb ends
     refused = [i for i, line in enumerate(lines) if line.startswith("driverwatch: ")]
     lines = lines[refused[0] :] if refused else lines
     if "SKIP_BROKEN=1 (all are listed" in lines[0]:

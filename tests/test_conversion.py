@@ -135,7 +135,10 @@ def test_the_file_is_written_whole_and_the_same_each_time(
     pretend(monkeypatch, {name: Tensor(array) for name, array in given.items()})
     target = tmp_path / "weights" / BACKBONES["squeezenet_v1_1"].weight_files[0]
     step(file, "squeezenet_v1_1", target.parent)
-    assert capsys.readouterr().out == f"{target}: 52 arrays of squeezenet_v1_1\n"
+    assert capsys.readouterr().out == (
+        f"{target}: 52 arrays of squeezenet_v1_1\n"
+        f"  next   make classify MODEL=squeezenet_v1_1 WEIGHTS={target.parent} IMAGE=<photo>\n"
+    )
     first = target.read_bytes()
     step(file, "squeezenet_v1_1", target.parent)
     assert target.read_bytes() == first

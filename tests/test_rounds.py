@@ -14,14 +14,14 @@ __all__ = ["drawn"]
 pytestmark = pytest.mark.line
 
 
-def test_rounds_subsets_and_a_final_fit(verb: Verb, project: Path, drawn: list[str]) -> None:
+def test_rounds_subsets_and_a_final_fit(process: Verb, project: Path, drawn: list[str]) -> None:
     def ran(*arguments: str) -> str:
-        made = verb(*arguments, *drawn)
+        made = process(*arguments, *drawn)
         assert made.returncode == 0, made.stderr
         return made.stdout
 
     def refused(*arguments: str) -> str:
-        made = verb(*arguments, *drawn)
+        made = process(*arguments, *drawn)
         assert made.returncode == 2
         assert "Traceback" not in made.stderr
         return made.stderr
@@ -76,7 +76,7 @@ def test_rounds_subsets_and_a_final_fit(verb: Verb, project: Path, drawn: list[s
     assert "trained on drivers that x holds out" in refused(*student("x", "train.pseudo.runs=[tiny-all]"))
     assert "tiny cannot teach itself" in refused(*student("tiny", "train.pseudo.runs=[tiny]"), "--force")
     assert (runs / "tiny" / "fold0" / "manifest.json").is_file()
-    verb("predict", "tiny", "--dataset", "drawn", "--views", "ten_crop", "--batch-size", "7", "--fold", "1")
+    process("predict", "tiny", "--dataset", "drawn", "--views", "ten_crop", "--batch-size", "7", "--fold", "1")
     assert "learned_from.teachers.tiny.test.1" in refused("pseudo", "tiny", "--set", "train.pseudo.ratio=0.2")
 
 

@@ -32,7 +32,8 @@ def begun(folder: Path) -> Path:
 
 def test_the_same_again_goes_on(tmp_path: Path) -> None:
     folder = begun(tmp_path)
-    runs.begin(folder, wanted("train.workers=3 predict.batch_size=7"), None, False)  # these decide speed, not results
+    speed = "train.workers=3 train.devices=all predict.batch_size=7"  # these decide no more than that
+    runs.begin(folder, wanted(speed), None, False)
     assert runs.load(folder).finished(1)
 
 
@@ -124,6 +125,9 @@ def test_unknown_and_damaged_runs(tmp_path: Path) -> None:
     folder = begun(tmp_path / "y")
     with pytest.raises(InputError, match="there are: y"):
         runs.load(tmp_path / "z")
+    begun(tmp_path / "build" / "drawn" / "runs" / "one")
+    with pytest.raises(InputError, match=r"first; one of this name is there with DATASET=drawn$"):
+        runs.load(tmp_path / "build" / "statefarm" / "runs" / "one")
     write_json(folder / "run.json", {"settings": read_json(folder / "run.json")["settings"]})
     with pytest.raises(InputError, match=r"run.json: lacks 'classes'"):
         runs.load(folder)
@@ -154,3 +158,13 @@ def test_what_was_learned_from_is_part_of_a_run(tmp_path: Path) -> None:
         runs.begin(tmp_path, taught("c"), None, False)
     runs.begin(tmp_path, taught("c"), None, True)
     assert runs.load(tmp_path).identity != before.identity
+
+
+def test_a_fold_under_way_outlives_settings_that_came_after_it(tmp_path: Path) -> None:
+    """The digest that its bundle holds is the one written at commit e7a5b15, before `precision` and `splits.learn_from`."""
+    digests = []
+    for number, changed in enumerate(("", "precision=mixed_bfloat16", "train.splits.learn_from=3")):
+        runs.begin(tmp_path / str(number), wanted(changed), None, False)
+        digests.append(runs.load(tmp_path / str(number)).identity)
+    assert digests[0] == "1da8a9dfed7339961ab438e2b3f6222bf1817e7a2a1e81e6a7be52cb6037df6f"
+    assert len(set(digests)) == 3

@@ -46,6 +46,31 @@ def test_the_seed_draws_other_subsets() -> None:
     assert set(splits.subsets(26, 4, 10, 0)) != set(splits.subsets(26, 4, 10, 1))
 
 
+@given(st.integers(2, 40), st.integers(2, 5), st.integers(0, 99))
+def test_redrawn_folds_hold_everybody_out_once_and_apart_from_whom_they_were_with(
+    drivers: int, k: int, draw: int
+) -> None:
+    count = max(drivers, 2 * k)
+    names, images = [f"p{i:02d}" for i in range(count)], np.random.default_rng(count).integers(1, 30, (count, 2))
+    frame = {"driver": names, "fold": [i % k for i in range(count)], "images": images.sum(axis=1)}
+    table = FoldTable(pd.DataFrame({**frame, "c0": images[:, 0], "c1": images[:, 1]}))
+    found = splits.of(train(splits={"kind": "redrawn", "draw": draw}), table)
+    assert sorted(driver for held in found.held_out for driver in held) == names
+    assert all(found.held_out)
+    assert found.count == k
+    assert found == splits.of(train(splits={"kind": "redrawn", "draw": draw}), table)
+    before = splits.of(train(), table)
+    assert pairs(found) & pairs(before) != pairs(before)
+    made = train(splits={"kind": "redrawn"})
+    assert not made.splits.scored
+    assert made.splits.unscored == "trained on other folds than the fold file's"
+
+
+def pairs(found: splits.Splits) -> set[frozenset[str]]:
+    """Drivers that are held out together."""
+    return {frozenset({one, other}) for held in found.held_out for one in held for other in held if one != other}
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
@@ -71,6 +96,30 @@ def test_no_driver_is_on_both_sides_and_none_is_lost(kind: str) -> None:
         assert set(rows[held_out]) == made.held_out[number] & set(rows)
 
 
+@pytest.mark.parametrize("kind", ["folds", "subsets", "all"])
+def test_fewer_drivers_are_among_more_and_the_held_out_ones_stay(kind: str) -> None:
+    rows, before = np.array(DRIVERS), [set[str]()] * 10
+    for count in (1, 2, 3, 4):
+        made = splits.of(train(splits={"kind": kind, "learn_from": count}), FOLDS)
+        whole = splits.of(train(splits=kind), FOLDS)
+        assert made.held_out == whole.held_out
+        for number in range(made.count):
+            training, held_out = made.rows(rows, number)
+            assert made.learnt_from(number) == count == len(training)
+            assert set(rows[training]) >= before[number]
+            assert not set(rows[training]) & made.held_out[number]
+            assert set(rows[held_out]) == set(whole.held_out[number])
+            before[number] = set(rows[training])
+    assert len({frozenset(some) for some in before[: made.count]}) == (1 if made.count == 1 else made.count)
+    other = splits.of(train(splits={"kind": kind, "learn_from": 4}, seed=1), FOLDS)
+    assert other.unused != made.unused
+
+
+def test_more_drivers_than_there_are_cannot_be_learnt_from() -> None:
+    with pytest.raises(InputError, match=r"learn_from: fit 0 has only 6 drivers to learn from, got 7; lower it"):
+        splits.of(train(splits={"learn_from": 7}), FOLDS)
+
+
 def test_folds_are_those_of_the_fold_file_and_all_leaves_nobody_out() -> None:
     rows = np.array(DRIVERS[::-1])
     for number in range(3):
@@ -92,10 +141,15 @@ def test_strangers_and_fits_that_are_not_there_are_refused() -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"splits": "al"}, "splits.kind: input should be 'folds', 'subsets' or 'all', got 'al'"),
+        ({"splits": "al"}, "splits.kind: input should be 'folds', 'redrawn', 'subsets' or 'all', got 'al'"),
         ({"splits": {"kind": "folds", "count": 4}}, "number of folds is the data set's"),
+        ({"splits": {"kind": "redrawn", "count": 4}}, "number of folds is the data set's"),
+        ({"splits": {"kind": "folds", "draw": 4}}, "draw belongs to kind: redrawn"),
         ({"splits": {"kind": "all", "hold_out": 4}}, "hold_out belongs to kind: subsets"),
-        ({"splits": {"subsets": 4}}, "splits.subsets: unknown key; expected one of kind, count, hold_out"),
+        (
+            {"splits": {"subsets": 4}},
+            "splits.subsets: unknown key; expected one of kind, count, hold_out, learn_from, draw",
+        ),
         ({"splits": "all", "select": "best"}, "holds nobody out; select must be last"),
         ({"splits": "all", "patience": 2}, "holds nobody out"),
         ({"stop_after": 5}, "stop_after must be at most the last stage's epochs"),

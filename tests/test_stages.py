@@ -12,7 +12,7 @@ from driverwatch.models.freezing import freeze, frozen_count
 from driverwatch.models.state import load_state, write_state
 from driverwatch.settings import ModelSettings
 from driverwatch.train_settings import TrainSettings
-from driverwatch.training.fold import reseed
+from driverwatch.training.descent import reseed
 from driverwatch.training.optimizers import KINDS, make_optimizer
 from driverwatch.training.stages import check, plan, prepare, rate_factors, untouched
 from driverwatch.training.statistics import reestimate

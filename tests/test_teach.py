@@ -231,7 +231,7 @@ def test_drawn_subsets_cannot_be_taught_by_folds(world: World, images: str) -> N
     drawn = world.settings(
         pseudo={"taught": "both", "images": images}, splits={"kind": "subsets", "count": 3, "hold_out": 2}
     )
-    with pytest.raises(InputError, match="drawn subsets hold others out; name runs instead"):
+    with pytest.raises(InputError, match="drawn ones hold others out; name runs instead"):
         teachers(world.context, drawn, "student", world.folds, world.packs)
     whole = world.settings(pseudo={"taught": "both"}, splits="all")
     assert [one.name for one in teachers(world.context, whole, "student", world.folds, world.packs)] == ["both"]

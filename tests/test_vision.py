@@ -20,6 +20,24 @@ IMAGE = np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8)
 POLICIES = sorted(p.stem for p in (ROOT / "configs" / "policies").glob("*.yaml"))
 
 
+def test_transforms_are_drawn_independently() -> None:
+    """Two transforms of one kind, each with p = 0.5, act on their own, and their strengths have nothing to do with one another."""
+    darker = {"RandomBrightnessContrast": {"brightness_limit": [-0.4, -0.4], "contrast_limit": 0.0, "p": 0.5}}
+    field, grey = InputSettings(pack="16x16", size="16x16", crop="centre"), np.full((16, 16, 3), 200, np.uint8)
+    twice = Augmenter([darker, darker], AugmentSettings(), field)
+    levels = [int(twice(grey, (0, 0, row))[0].mean()) for row in range(400)]
+    once = sum(level not in (min(levels), max(levels)) for level in levels)
+    assert len(set(levels)) == 3
+    assert 150 < once < 250  # half of the images get exactly one of the two; alike, none would
+    spread = {"RandomBrightnessContrast": {"brightness_limit": [-0.2, 0.2], "contrast_limit": 0.0, "p": 1.0}}
+    first = Augmenter([spread], AugmentSettings(), field)
+    both = Augmenter([spread, spread], AugmentSettings(), field)
+    alone = np.array([first(grey, (0, 0, row))[0].mean() for row in range(400)])
+    added = np.array([both(grey, (0, 0, row))[0].mean() for row in range(400)]) - alone
+    unclipped = alone + added < 255
+    assert abs(np.corrcoef(alone[unclipped], added[unclipped])[0, 1]) < 0.2
+
+
 @pytest.mark.parametrize("name", POLICIES)
 def test_an_augmented_image_is_a_function_of_image_and_seed(name: str) -> None:
     policy = read_policy(ROOT / "configs" / "policies", name)

@@ -1,0 +1,129 @@
+"""Commands of the README and of docs/: how they are found in the text, and by what each is run."""
+
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+LINE = "test_line.py::test_from_photos_to_submission"
+# by target: the test that runs its verb, in this process or in one of its own
+TESTED = {
+    "backbones": "test_line.py::test_help_needs_no_keras_and_no_pandas",
+    "bench": "test_bench.py::test_help_imports_nothing_heavy",
+    "best": "test_recipe.py::test_a_recipe_goes_on_from_whatever_is_built",
+    "blends": LINE,
+    "check": LINE,
+    "classify": LINE,
+    "convert": "test_torch.py::test_conversion_needs_no_network_library",
+    "data": "test_kaggle.py::test_the_competition_arrives_whole_and_once",
+    "curve": "test_curve.py::test_the_command_trains_and_writes_what_more_drivers_are_worth",
+    "docs": "test_reference.py::test_the_page_is_todays",
+    "doctor": "test_doctor.py::test_makefile_needs_no_setup",
+    "ensemble": LINE,
+    "export": "test_export.py::test_a_stranger_gets_what_the_line_says",
+    "features": "test_features.py::test_features_then_an_ensemble",
+    "final": "test_rounds.py::test_rounds_subsets_and_a_final_fit",
+    "folds": LINE,
+    "layers": "test_commands.py::test_layers_of_models",
+    "leakage": "test_leakage.py::test_the_command_prints_both_splits",
+    "levers": "test_levers.py::test_the_numbers_are_those_computed_by_hand",
+    "neighbours": "test_features.py::test_features_then_an_ensemble",
+    "node": "test_loopback.py::test_a_machine_of_another_commit_is_refused",
+    "notebook": "test_notebook.py::test_weights_travel_along_and_then_no_internet_is_needed",
+    "pack": LINE,
+    "photo": LINE,
+    "predict": LINE,
+    "preview": "test_preview.py::test_the_verb_draws_a_sheet",
+    "profile": "test_bench.py::TestRows::test_profile",
+    "pseudo": "test_rounds.py::test_rounds_subsets_and_a_final_fit",
+    "report": "test_report.py::test_the_page_needs_nothing_beside_it",
+    "review": "test_review_page.py::test_filters_leave_what_numpy_leaves",
+    "lr-find": "test_lr_find.py::test_the_command_rises_step_by_step_and_touches_no_run",
+    "sample": "test_other_competition.py::test_the_whole_line_on_another_competition",
+    "score": LINE,
+    "search": "test_search.py::test_the_command_searches_and_scores_anew",
+    "serve": "test_serve_page.py::test_the_verb_answers_as_classify_does_and_ends_at_ctrl_c",
+    "status": "test_status.py::test_nothing_at_all",
+    "study": "test_features.py::test_a_study_writes_its_table_and_stays_out_of_ensembles",
+    "submissions": LINE,
+    "submit": "test_kaggle.py::test_each_failure_of_an_upload_is_one_sentence",
+    "subset": "test_line.py::test_subset_picks_the_listed_photos",
+    "take": "test_take.py::test_a_run_comes_home_and_takes_part_beside_a_local_one",
+    "teach": "test_recipe.py::test_teachers_speak_once_before_their_first_student",
+    "test-cluster": "test_loopback.py::test_interrupted_and_a_machine_lost_it_ends_as_a_local_run",
+    "test-kills": "test_kills.py::test_killed_at_random",
+    "test-size": "test_fullsize.py::test_private_memory_of_all_processes_is_seen",
+    "test-torch": "test_torch.py::test_outputs_are_pytorchs",
+    "train": LINE,
+    "views": "test_views.py::test_views_are_compared_from_files_alone",
+}
+# what no test and no CI runs as it is typed, and why; the test above then runs the same code on something else
+APART = {
+    "best": "real photos and weights: by hand (docs/real_drivers.md)",
+    "bench": "minutes of a machine that does nothing else: by hand (docs/performance.md); row by row by tests",
+    "client": "the package index: `make data` and `make submit` install it too; by hand",
+    "convert": "a public checkpoint: nothing is downloaded here; by test on a random one",
+    "data": "Kaggle: by test on a stand-in of its server",
+    "features": "weights: by test on random ones",
+    "levers": "real photos and weights: by hand (docs/levers.md)",
+    "neighbours": "weights: by test on random ones",
+    "node": "other machines: by test as processes of one",
+    "notebook": "Kaggle: the notebook is executed by a test over folders mounted as there",
+    "profile": "a machine that does nothing else: by hand",
+    "setup": "every other command runs it; `ACCELERATOR=cuda` has no GPU here, `EXTRAS=` is by hand",
+    "study": "real photos and weights: by hand (docs/freezing_study.md)",
+    "submit": "Kaggle: by test on a stand-in of its server",
+    "subset": "the full download: by test on drawn photos",
+    "take": "what came back from Kaggle: by test on what the executed notebook left",
+    "test-all": "by hand, half an hour",
+    "test-cluster": "by hand, minutes",
+    "test-kills": "by hand, more kills than the test's",
+    "test-size": "by hand, a quarter of an hour",
+    "test-torch": "needs PyTorch; by hand",
+}
+
+
+@dataclass(frozen=True, order=True)
+class Command:
+    """What a page says to type: targets, and variables with their values."""
+
+    targets: tuple[str, ...]
+    variables: tuple[tuple[str, str], ...]
+    page: str
+
+    @property
+    def text(self) -> str:
+        return " ".join(["make", *self.targets, *(f"{key}={_quoted(value)}" for key, value in self.variables)])
+
+
+def _quoted(value: str) -> str:
+    return f'"{value}"' if re.search(r"[\s*]", value) else value
+
+
+def pages() -> list[Path]:
+    """The README and every page of docs/ that people write, decisions included."""
+    written = {"levers.md", "freezing_study.md", "broken_input.md", "settings.md", "commands.md"}
+    return [ROOT / "README.md", *(path for path in sorted((ROOT / "docs").rglob("*.md")) if path.name not in written)]
+
+
+def commands_of(path: Path) -> list[Command]:
+    """The commands in a page's sh blocks, in its indented blocks, behind `$` in its other blocks, and in its code spans."""
+    text, page = path.read_text(encoding="utf-8"), path.relative_to(ROOT).as_posix()
+    found = []
+    for fence in re.finditer(r"^```(\w*)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        lines = fence[2].replace("\\\n", " ").splitlines()
+        found += [line for line in lines if fence[1] == "sh" and line.strip()]
+        found += [line.removeprefix("$ ") for line in lines if fence[1] != "sh" and line.startswith("$ ")]
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    found += [line.strip() for line in re.findall(r"^ {4}(make (?:.*\\\n)*.*)", prose, re.MULTILINE)]
+    found += [span for span in re.findall(r"(?<!`)`([^`]+)`(?!`)", prose) if span.split()[:1] == ["make"]]
+    return [parsed(one, page) for one in found if one.split()[0] == "make"]
+
+
+def parsed(line: str, page: str) -> Command:
+    """Targets and variables of a line, as a shell would split it; what stands in <> or [] is a name for something."""
+    words = shlex.split(line.replace("\\\n", " "), comments=True)[1:]
+    targets = [word for word in words if "=" not in word]
+    variables = dict.fromkeys(word for word in words if "=" in word)
+    return Command(tuple(targets), tuple(tuple(word.split("=", 1)) for word in variables), page)  # type: ignore[misc]

@@ -1,0 +1,138 @@
+"""A search over made-up trainings: what each setting is worth is known, nothing is trained, so that hundreds of folds take seconds.
+
+Run as a program, it searches in the folder it is started in and kills itself after so many changes of the log.
+"""
+
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+from finished import World, world_of
+
+from driverwatch.data import splits
+from driverwatch.settings import ModelSettings
+from driverwatch.steps import search as steps
+from driverwatch.steps import search_trials, train
+from driverwatch.steps.search_space import Asked
+from driverwatch.training import run as runs
+
+SPACE = """
+space:
+  train.learning_rate: {low: 1e-5, high: 1e-1, log: true}
+  head.dropout: {low: 0, high: 0.6, step: 0.1}
+  train.epochs: {low: 1, high: 9}
+  augment.policy: {choices: [null, light]}
+startup: 3
+prune_after: 2
+"""
+CHANGES = (
+    "create_new_trial",
+    "set_trial_param",
+    "set_trial_state_values",
+    "set_trial_intermediate_value",
+    "set_trial_user_attr",
+)
+
+
+def skill(settings: ModelSettings) -> float:
+    """How often such a model is right: most at a rate of 1e-3, few epochs matter little."""
+    rate = abs(np.log10(settings.train.learning_rate) + 3)
+    return float(3 - rate - 2 * abs(settings.head.dropout - 0.3) + 0.02 * settings.train.epochs)
+
+
+Trainer = Callable[[search_trials.Ask], None]
+
+
+def made_up(world: World, noise: int = 0) -> Trainer:
+    """Leaves a finished fit, right as often as `skill` says."""
+
+    def trainer(ask: search_trials.Ask) -> None:
+        context, name, settings, fit = ask
+        folder, digests = context.places.run(name), {kind: pack.digest for kind, pack in world.packs.items()}
+        wanted = runs.identity(settings, context.settings, [], world.folds.digest, digests, None)
+        runs.begin(folder, wanted, None, False)
+        run, split = runs.load(folder), splits.of(settings.train, world.folds)
+        if not run.finished(fit):
+            world.finish(run, fit, noise, skill(settings), split.rows(world.packs["train"].drivers, fit)[1])
+
+    return trainer
+
+
+def patched() -> list:
+    """What stands between a search and photos, networks and files of policies."""
+    return [
+        mock.patch.object(steps, "make_packs", lambda *_: None),
+        mock.patch.object(steps, "read_augmentation", lambda *_: []),
+        mock.patch.object(search_trials, "read_augmentation", lambda *_: []),
+        mock.patch.object(search_trials, "refuse_misfits", lambda *_: None),
+    ]
+
+
+def searched(
+    world: World,
+    trials: int,
+    trainer: Trainer | None = None,
+    space: str = SPACE,
+    crew: search_trials.Crew | None = None,
+    **asked: object,
+) -> Path:
+    """Search in the working directory; the search's folder."""
+    path = Path("configs/searches/made.yaml")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(space)
+    told = {"seed": 0, "weights": None, **asked}
+    opened = [mock.patch.object(step, "open_packs", lambda *_: (world.folds, world.packs)) for step in (steps, train)]
+    with _all([*patched(), *opened]):
+        steps.search(
+            world.context,
+            world.settings(),
+            Asked("tiny", "made", "found", trials, **told),
+            crew or search_trials.in_turn(trainer or made_up(world)),
+        )
+    return world.context.places.search("found")
+
+
+class _all:  # noqa: N801
+    """Several patches as one."""
+
+    def __init__(self, patches: list) -> None:
+        self.patches = patches
+
+    def __enter__(self) -> None:
+        for one in self.patches:
+            one.start()
+
+    def __exit__(self, *_: object) -> None:
+        for one in self.patches:
+            one.stop()
+
+
+def killing(after: int) -> None:
+    """End this process, as SIGKILL does, once the log was changed `after` times."""
+    from optuna.storages import RDBStorage
+
+    left = [after]
+
+    def counted(change: Callable) -> Callable:
+        def done(*arguments: object, **named: object) -> object:
+            made = change(*arguments, **named)
+            left[0] -= 1
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return made
+
+        return done
+
+    for name in CHANGES:
+        setattr(RDBStorage, name, counted(getattr(RDBStorage, name)))
+
+
+if __name__ == "__main__":
+    killing(int(sys.argv[2]))
+    made = world_of(Path(tempfile.mkdtemp(dir=".")))
+    searched(made, int(sys.argv[1]), made_up(made))

@@ -1,0 +1,69 @@
+"""One fold trained on as many devices as are asked for; leaves history, weights and predictions as `<devices>.npz`.
+
+    VIRTUAL_DEVICES=2 KERAS_BACKEND=jax python tests/several_devices.py <folder> <devices> <dropout>
+
+Over 29 images in batches of 6, so that the last 5 cannot be split evenly: statistics trained, then re-estimated, then the trunk
+frozen and cached; class weights, both penalties on weights, Adam. On several devices the same fold is also killed after its first
+epoch, gone on with, and held against the uninterrupted one.
+"""
+
+import csv
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from driverwatch.models import backend
+
+STAGES = [{}, {"freeze_until": "stage2", "normalization": "re-estimated", "epochs": 1}, {"freeze_until": "head"}]
+HISTORY = ("loss", "accuracy", "held_out_loss", "held_out_accuracy")
+
+
+def main(folder: Path, devices: int, dropout: float) -> None:
+    backend.start()
+    import pytest
+    import test_training as given
+
+    packs = {"train": given.pack_of(folder, given.COUNT, "train"), "test": given.pack_of(folder, 9, "test")}
+    given.ROWS = given.Rows(np.arange(29), np.arange(32, given.COUNT))
+
+    def run_of(name: str) -> Any:
+        about = {"devices": devices, "batch_size": 6, "class_weights": "balanced", "weight_decay": 0.01}
+        run = given.run_of(folder / name, **about, epochs=2, stages=STAGES, cache_trunk=2)
+        head = run.settings.head.model_copy(update={"dropout": dropout, "weight_decay": 0.001})
+        return replace(run, settings=run.settings.model_copy(update={"head": head}))
+
+    run = run_of("whole")
+    whole = given.trained(run, packs)
+    with (run.fold(0) / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    found = whole | {name: np.array([float(row[name]) for row in rows]) for name in HISTORY}
+    if devices > 1:
+        broken = run_of("broken")
+        with given.killed_after(1, pytest.MonkeyPatch()):
+            given.trained(broken, packs)
+        found["goes on"] = np.array(given.same(whole, given.trained(broken, packs)))
+        found["dropped"] = dropped(devices)
+    np.savez(folder / f"{devices}.npz", **found)
+
+
+def dropped(count: int) -> np.ndarray:
+    """What a dropout leaves of ones, (devices, 64), where each TensorFlow device drops for itself."""
+    import keras
+
+    from driverwatch.models.devices import devices
+
+    on = devices(count, count)
+    if keras.backend.backend() != "tensorflow":
+        return np.zeros((count, 0))
+    with on.scope():
+        layer = keras.layers.Dropout(0.5)
+    on.seed(layer.seed_generator.state, np.array([1, 2], "uint32"))
+    made = on.strategy.run(lambda: layer(np.ones((1, 64)), training=True))
+    return np.concatenate([one.numpy() for one in on.strategy.experimental_local_results(made)])
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]))

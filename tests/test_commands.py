@@ -1,0 +1,254 @@
+"""Every command of the README and of docs/: it is one that the Makefile knows, and something runs it; so are links and CI."""
+
+import os
+import re
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+import yaml
+from commands import APART, ROOT, TESTED, Command, commands_of, pages, parsed
+
+from driverwatch.errors import InputError
+from driverwatch.steps.networks import print_layers
+
+MAKEFILE = (ROOT / "Makefile").read_text()
+TARGETS = re.findall(r"^([a-z-]+):.*## ", MAKEFILE, re.MULTILINE)
+VARIABLES = set(re.findall(r"\b[A-Z][A-Z0-9]+\b(?==| )", "\n".join(re.findall(r"^#: (.*)", MAKEFILE, re.MULTILINE))))
+FOUND = sorted({command for page in pages() for command in commands_of(page)})
+TYPED = sorted({(one.targets, one.variables): one for one in FOUND if one.variables}.values())  # each once
+PAGE = ROOT / "docs" / "commands.md"
+WORKFLOW = ROOT / ".github" / "workflows" / "ci.yml"
+PLAIN = {"help", "demo", "test", "lint", "clean"}  # what is no verb
+
+
+def in_workflow() -> list[str]:
+    """The lines that the workflow's steps run."""
+    jobs = yaml.safe_load(WORKFLOW.read_text())["jobs"]
+    return [line for job in jobs.values() for step in job["steps"] for line in step.get("run", "").splitlines()]
+
+
+CI = [parsed(line.split("||")[0], "ci.yml") for line in in_workflow()]
+DEMO = re.findall(r"^\t\$\(DEMO\) ([a-z]+)", MAKEFILE, re.MULTILINE)
+
+
+@cache
+def recipe(targets: tuple[str, ...], variables: tuple[tuple[str, str], ...]) -> tuple[int, str]:
+    """What make would run: its exit status and the lines."""
+    words = [f"{key}={value.replace('<', '').replace('>', '')}" for key, value in variables]
+    asked = ["make", "--dry-run", "--no-print-directory", *targets, *words]
+    made = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=False, env=clean(), timeout=120)
+    return made.returncode, made.stdout + made.stderr
+
+
+def clean() -> dict[str, str]:
+    """The environment without what a make around this one, or a user, has set of its own."""
+    return {key: value for key, value in os.environ.items() if key not in VARIABLES and not key.startswith("MAKE")}
+
+
+def test_pages_hold_commands() -> None:
+    assert len(FOUND) > 100
+    assert {"README.md", "docs/one_photo.md", "docs/neighbours.md"} <= {command.page for command in FOUND}
+    assert any(len(command.variables) == 5 for command in FOUND), "indented and continued lines are found"
+
+
+@pytest.mark.parametrize("command", FOUND, ids=lambda one: f"{one.page}: {one.text}")
+def test_a_command_is_one_that_the_makefile_knows(command: Command) -> None:
+    assert len(command.targets) == 1
+    assert command.targets[0] in TARGETS
+    assert {key for key, _ in command.variables} <= VARIABLES
+
+
+@pytest.mark.parametrize("command", TYPED, ids=lambda one: one.text)
+def test_make_takes_it_and_every_variable_changes_what_runs(command: Command) -> None:
+    if not all(value for _, value in command.variables):  # `FEATURES=` stands for whatever one names
+        return
+    status, said = recipe(command.targets, command.variables)
+    assert status == 0, said
+    for key, value in command.variables:
+        others = tuple(pair for pair in command.variables if pair[0] != key)
+        without, other = recipe(command.targets, others), recipe(command.targets, (*others, (key, f"{value}x")))
+        assert (status, said) != without or said != other[1], f"{key} changes nothing"
+
+
+def test_files_that_commands_name_are_there() -> None:
+    for command in FOUND:
+        named = dict(command.variables)
+        for key, folder in (("MODEL", "models"), ("DATASET", "datasets")):
+            value = named.get(key, "tiny" if key == "MODEL" else "drawn")
+            table = (ROOT / "src/driverwatch/backbones.csv").read_text()
+            known = (ROOT / "configs" / folder / f"{value}.yaml").is_file() or f"\n{value}," in table
+            assert known or value.startswith("<"), command
+
+
+@pytest.mark.parametrize("target", sorted({one for command in FOUND for one in command.targets} - PLAIN))
+def test_something_runs_every_target(target: str) -> None:
+    ran = [*DEMO, *(one for command in CI for one in command.targets)]
+    assert target in ran or target in TESTED or target in APART, f"say in tests/commands.py what runs make {target}"
+
+
+@pytest.mark.parametrize(("target", "test"), TESTED.items(), ids=str)
+def test_the_named_test_is_there_and_runs_the_verb(target: str, test: str) -> None:
+    file, *_, name = test.split("::")
+    text = (ROOT / "tests" / file).read_text()
+    assert f"def {name}(" in text
+    assert target in TARGETS
+    body = text.split(f"def {name}(")[1]
+    assert f'"{target}"' in text or f"make {target}" in text or target.replace("-", "_") in body.lower()
+
+
+def test_ci_runs_what_the_makefile_knows() -> None:
+    found = yaml.safe_load(WORKFLOW.read_text())
+    assert found["permissions"] == {"contents": "read"}
+    job = found["jobs"]["line"]
+    classifiers = (ROOT / "pyproject.toml").read_text()
+    assert f'requires-python = ">={min(job["strategy"]["matrix"]["python"])}"' in classifiers
+    used = [step["uses"] for step in job["steps"] if "uses" in step]
+    assert used
+    assert all(re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", one) for one in used), "actions are pinned by commit"
+    assert job["timeout-minutes"] <= 360
+    assert {"lint", "test", "demo"} <= {target for command in CI for target in command.targets}
+    for command in CI:
+        assert len(command.targets) == 1
+        assert command.targets[0] in TARGETS
+        assert {key for key, _ in command.variables} <= VARIABLES
+        assert recipe(command.targets, command.variables)[0] == 0
+
+
+def ran_by(command: Command) -> str:
+    """What the page says of one command."""
+    target = command.targets[0]
+    typed = (command.targets, command.variables)
+    by = ["CI, as typed"] * (typed in {(one.targets, one.variables) for one in CI})
+    by += ["`make demo`"] * (target in DEMO and not by)
+    if target in TESTED:
+        by.append(f"`tests/{TESTED[target]}`")
+    if target in APART and "CI, as typed" not in by:
+        by.append(f"not as typed: {APART[target]}")
+    return "; ".join(by) or "by hand"
+
+
+def linked(page: str) -> str:
+    """A link to a page from one in docs/, named without its folders."""
+    name = Path(page).stem if page != "README.md" else "the README"
+    return f"[{name}]({os.path.relpath(ROOT / page, ROOT / 'docs')})"
+
+
+def commands_page() -> str:
+    lines = [
+        "# Commands of these pages, and by what each is run",
+        "",
+        "Written by `make docs` from the README and the pages of `docs/`. A test holds each against the Makefile: its target is",
+        "there, its variables are documented, make takes it, and every variable changes what would run. What is named beside it",
+        "runs it: CI (`.github/workflows/ci.yml`) as it is typed here, `make demo`, or a test that runs the same verb with",
+        "settings of its own. What stands in `<>` is for the reader to fill in. No public service has run that workflow yet; its",
+        "commands on the demo's runs were run by hand.",
+        "",
+        "| command | on | run by |",
+        "|---|---|---|",
+    ]
+    by_text: dict[str, list[Command]] = {}
+    for command in FOUND:
+        by_text.setdefault(command.text, []).append(command)
+    for text, commands in sorted(by_text.items()):
+        on = ", ".join(dict.fromkeys(linked(one.page) for one in commands))
+        lines.append(f"| `{text}` | {on} | {ran_by(commands[0])} |")
+    return "\n".join(lines) + "\n"
+
+
+def test_the_page_of_commands_is_todays() -> None:
+    """`make docs` writes it."""
+    if os.environ.get("WRITE_DOCS"):
+        PAGE.write_text(commands_page())
+    assert PAGE.read_text() == commands_page(), "run make docs"
+
+
+LINK = re.compile(r"(?<!`)!?\[[^\]]*\]\(([^)\s]+)\)")
+
+
+def anchors(path: Path) -> set[str]:
+    """What GitHub calls the headings of a page."""
+    text = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", ["README.md", *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("docs/**/*.md"))])
+def test_links_lead_somewhere(page: str) -> None:
+    path = ROOT / page
+    text = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+    for link in LINK.findall(text):
+        if re.match(r"[a-z]+:", link):
+            continue
+        place, _, anchor = unquote(link).partition("#")
+        target = (path.parent / place).resolve() if place else path
+        assert target.exists(), f"{page}: {link} leads nowhere"
+        assert ROOT in [target, *target.parents]
+        assert not anchor or anchor in anchors(target), f"{page}: {link}: no such heading"
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = (ROOT / "docs" / "README.md").read_text()
+    missing = [path.name for path in (ROOT / "docs").glob("*.md") if f"]({path.name})" not in index]
+    assert missing == ["README.md"]
+
+
+def test_the_readme_is_read_in_ten_minutes() -> None:
+    words = len((ROOT / "README.md").read_text().split())
+    assert words < 2000, "200 words a minute; move detail to docs/"
+
+
+TYPED_HERE = (
+    "make sample DATASET=drawn DRIVERS=6 TEST_DRIVERS=2 FRAMES=2 SIZE=48x64",
+    "make folds DATASET=drawn FORCE=1",
+    "make pack DATASET=drawn SIZE=36x48",
+    "make leakage DATASET=drawn",
+    "make backbones MODEL=resnet101",
+    "make photo IMAGE=img_1.jpg DATASET=drawn",
+)
+
+
+@pytest.mark.line
+def test_commands_run_as_they_are_typed(tmp_path: Path) -> None:
+    """Through make and a shell, in a project of their own around this checkout's environment."""
+    if not (ROOT / ".venv" / ".runtime-cpu").exists():
+        pytest.skip("no .venv that make setup has built")
+    for name in ("src", ".venv"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    for name in ("configs", "requirements"):
+        shutil.copytree(ROOT / name, tmp_path / name, copy_function=shutil.copy2)
+    shutil.copy2(ROOT / "Makefile", tmp_path)
+    for folder in ("folds", "submissions"):
+        (tmp_path / folder).mkdir()
+    said = {}
+    for line in TYPED_HERE:
+        made = subprocess.run(line, shell=True, cwd=tmp_path, capture_output=True, text=True, check=False, env=clean())
+        assert made.returncode == 0, f"{line}: {made.stdout}{made.stderr}"
+        said[line.split()[1]] = made.stdout
+    assert "nearest neighbour    drivers" in said["leakage"]
+    assert "not yet: " in said["photo"]
+    assert re.search(r"uint8 \(36, 48, 3\)", said["photo"])
+    assert "resnet101" in said["backbones"]
+
+
+@pytest.mark.keras
+def test_layers_of_models(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`make layers`: what each stage freezes, and where a trunk may be cut."""
+    print_layers("mobilenet_v2", "train.stages.1.freeze_until=10")
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    rows = {int(words[0]): words[1:] for words in lines if words[:1] and words[0].isdigit()}
+    assert len(rows) == 154
+    stages = {number: re.findall("frozen|learns", " ".join(words)) for number, words in rows.items()}
+    assert all(said in ([], ["frozen", "frozen"]) for number, said in stages.items() if number <= 10)
+    assert all(said in ([], ["frozen", "learns"]) for number, said in stages.items() if number > 10)
+    assert sum(bool(said) for said in stages.values()) > 50
+    legal = {words[0] for words in rows.values() if words[-1] == "cut"}
+    assert "block_13_expand_relu" in legal
+    assert "block_2_project" not in legal, "the shortcut of its block goes around it"
+    print_layers("tiny", "")
+    assert "frozen" not in capsys.readouterr().out.split("freeze_until")[0]
+    with pytest.raises(InputError, match="freeze_until: mixed99"):
+        print_layers("mobilenet_v2", "train.stages.1.freeze_until=mixed99")

@@ -1,0 +1,190 @@
+"""Augmentation in processes: the same images as in threads, one sentence when a process dies, nobody left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_pseudo_training import changed
+from test_training import COUNT, ROWS, pack_of, run_of, same, trained
+
+from driverwatch.data.pack import Pack
+from driverwatch.errors import InputError
+from driverwatch.training.crew import WORTH, Crew, Loader, Shown
+from driverwatch.training.inputs import AugmentedInputs
+from driverwatch.vision.augment import Augmenter
+
+TEST = 9
+BATCHES = [np.array([3, 0, 17]), np.array([COUNT + 2, 5, COUNT]), np.array([COUNT + 8]), np.arange(20)]
+
+
+@pytest.fixture
+def packs(tmp_path: Path) -> dict[str, Pack]:
+    return {"train": pack_of(tmp_path, COUNT, "train"), "test": pack_of(tmp_path, TEST, "test")}
+
+
+def shown_of(packs: dict[str, Pack], folder: Path, **augment: Any) -> Shown:
+    run = changed(run_of(folder), augment={"mirror": "keep", **augment})
+    return Shown((packs["train"], packs["test"]), run.settings, run.policy, ROWS.training)
+
+
+@contextmanager
+def crew_of(shown: Shown, count: int = 2) -> Iterator[Crew]:
+    crew = Crew(shown, shown.stamps(), count)
+    try:
+        yield crew
+    finally:
+        crew.close()
+        assert not any(member.is_alive() for member, _ in crew.members)
+
+
+def pids(crew: Crew) -> list[int]:
+    return [member.pid for member, _ in crew.members if member.pid]
+
+
+@pytest.mark.parametrize("augment", [{}, {"mix": "mixup", "mix_share": 0.9}], ids=["alone", "mixed"])
+def test_the_images_are_those_of_threads(packs: dict[str, Pack], tmp_path: Path, augment: dict[str, Any]) -> None:
+    shown = shown_of(packs, tmp_path, **augment)
+    with crew_of(shown) as crew, ThreadPoolExecutor(5) as threads:
+        for epoch in (0, 3, 1):
+            here, there = shown.inputs(epoch), crew.inputs(epoch)
+            for rows, made in zip(BATCHES * 3, threads.map(there, BATCHES * 3), strict=True):
+                for ours, theirs in zip(here(rows), made, strict=True):
+                    assert ours.dtype == theirs.dtype
+                    assert np.array_equal(ours, theirs)
+        assert not np.array_equal(crew.inputs(0)(BATCHES[0])[0], crew.inputs(1)(BATCHES[0])[0])
+
+
+def test_what_goes_wrong_in_a_process_is_told_and_the_next_rows_are_made(
+    packs: dict[str, Pack], tmp_path: Path
+) -> None:
+    with crew_of(shown_of(packs, tmp_path), 1) as crew:
+        with pytest.raises(InputError, match=r"augmentation failed in a process of its own: IndexError"):
+            crew.inputs(0)(np.array([COUNT + TEST]))
+        assert len(crew.inputs(0)(BATCHES[0])[0]) == 3
+
+
+def test_a_process_that_dies_is_told_to_everybody_who_asks(packs: dict[str, Pack], tmp_path: Path) -> None:
+    with crew_of(shown_of(packs, tmp_path)) as crew:
+        made = crew.inputs(0)
+        for pid in pids(crew):
+            os.kill(pid, signal.SIGKILL)
+        for _ in range(5):
+            with pytest.raises(InputError, match=r"has ended, killed perhaps .*train\.loader=threads"):
+                made(BATCHES[0])
+
+
+def test_a_pack_that_was_made_anew_meanwhile_is_refused(packs: dict[str, Pack], tmp_path: Path) -> None:
+    shown = shown_of(packs, tmp_path)
+    noted = shown.stamps()
+    pack_of(tmp_path, COUNT, "train")
+    crew = Crew(shown, noted, 1)
+    try:
+        with pytest.raises(InputError, match="was packed anew meanwhile"):
+            crew.inputs(0)(BATCHES[0])
+    finally:
+        crew.close()
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+BEGIN = """
+if __name__ == "__main__":
+    import signal, time
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    import numpy as np
+    from driverwatch.data.pack import ImageBlock, Pack
+    from driverwatch.settings import ModelSettings
+    from driverwatch.training.crew import Crew, Shown
+    from driverwatch.typed_yaml import parse
+
+    none = np.array([])
+    block = ImageBlock({path!r}, {offset}, {shape})
+    pack = Pack(block, none, none, none, (0.0,) * 3, (1.0,) * 3, "", "")
+    content = {{"backbone": "tiny", "weights": "none", "input": {{"pack": "36x44", "size": "32x40"}}}}
+    shown = Shown((pack,), parse(ModelSettings, content, "test"), [], np.arange(3))
+    crew = Crew(shown, shown.stamps(), 2)
+    for _ in range(2):
+        crew.inputs(0)(np.arange(3))
+    print(*(member.pid for member, _ in crew.members), flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT], ids=lambda sign: sign.name)
+def test_processes_end_with_whoever_started_them(tmp_path: Path, sign: signal.Signals) -> None:
+    program = tmp_path / "program.py"
+    block = pack_of(tmp_path, COUNT, "train").images
+    program.write_text(BEGIN.format(path=block.path, offset=block.offset, shape=block.shape))
+    started = subprocess.Popen(
+        [sys.executable, program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert started.stdout is not None
+    members = [int(word) for word in started.stdout.readline().split()]
+    assert len(members) == 2
+    assert all(map(is_alive, members))
+    if sign is signal.SIGINT:
+        os.killpg(started.pid, sign)  # as a terminal does
+    else:
+        started.send_signal(sign)
+    said = started.communicate(timeout=60)[1]
+    end = time.monotonic() + 30
+    while any(map(is_alive, members)) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not any(map(is_alive, members))
+    assert said.count("Traceback") == (sign is signal.SIGINT), said  # the program's own, and none of its processes'
+
+
+@pytest.mark.parametrize(
+    ("loader", "images", "workers", "hires"),
+    [
+        ("auto", WORTH, 2, True),
+        ("auto", WORTH - 1, 2, False),
+        ("auto", WORTH, 1, False),
+        ("threads", WORTH, 2, False),
+        ("processes", 1, 1, True),
+    ],
+)
+def test_processes_are_started_where_there_is_enough_to_do(
+    packs: dict[str, Pack], tmp_path: Path, loader: str, images: int, workers: int, hires: bool
+) -> None:
+    run = run_of(tmp_path, loader=loader, workers=workers)
+    with Loader(Shown((packs["train"],), run.settings, run.policy, ROWS.training), images) as made:
+        assert made.hires == hires
+        assert made.threads == (2 * workers if hires else workers)
+        assert made.crew is None
+        made.inputs(0)
+        assert (made.crew is not None) == hires
+
+
+@pytest.mark.keras
+def test_training_by_processes_is_training_by_threads(packs: dict[str, Pack], tmp_path: Path) -> None:
+    in_threads = trained(run_of(tmp_path / "threads", loader="threads"), packs)
+    assert same(in_threads, trained(run_of(tmp_path / "processes", loader="processes", workers=2), packs))
+
+
+@pytest.mark.parametrize("regions", [["whole"], ["whole", "head"]])
+def test_centre_views_need_no_draw_and_are_the_augmenters(tmp_path: Path, regions: list[str]) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (7, len(regions) * 36, 44, 3), np.uint8)
+    run = changed(run_of(tmp_path), input={"crop": "centre", "regions": regions}, augment={"policy": None})
+    inputs, rows = AugmentedInputs(images, run.settings, [], 2), np.array([5, 0, 6])
+    found, mirrored = inputs(rows)
+    assert inputs.is_plain == (len(regions) == 1)
+    assert not AugmentedInputs(images, run.settings, run.policy, 2).is_plain
+    one = Augmenter([], run.settings.augment, run.settings.input)
+    assert np.array_equal(found, np.stack([one(images[row], (0, 2, row))[0] for row in rows]))
+    assert not mirrored.any()

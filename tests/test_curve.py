@@ -1,0 +1,73 @@
+"""What more drivers are worth: the law that is fitted, the runs that are trained, and the page."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Verb
+
+from driverwatch.artifacts import read_json
+from driverwatch.blend.power_law import fitted
+
+SET = "input.pack=40x52 input.size=36x48 train.epochs=1 predict.views=centre augment.mirror=none"
+
+
+def test_a_power_law_is_found_again_whoever_is_drawn() -> None:
+    """Losses of every driver fall by the same law, so that no draw sees another one."""
+    drivers = np.repeat(np.arange(6), [3, 9, 1, 5, 7, 2])
+    hard = np.random.default_rng(0).uniform(0.5, 2, 6)[drivers]
+    amounts = [2.0, 5.0, 11.0]
+    found = fitted(amounts, [hard * 3 * amount**-0.4 for amount in amounts], drivers)
+    assert found.exponent == pytest.approx(0.4)
+    assert found.at_one == pytest.approx(3 * hard.mean())
+    assert found.exponents == pytest.approx((0.4, 0.4))
+    at, low, high = found.loss(22)
+    assert at == pytest.approx(3 * hard.mean() * 22**-0.4)
+    assert low < at < high
+
+
+def test_its_interval_is_of_drivers_not_of_images() -> None:
+    """Drivers whose losses fall by laws of their own spread the exponent; more images of each add nothing."""
+    random = np.random.default_rng(1)
+    exponents, amounts = random.uniform(0, 1, 8), [2.0, 4.0, 8.0, 16.0]
+
+    def found(images: int) -> tuple[float, float]:
+        drivers = np.repeat(np.arange(8), images)
+        return fitted(amounts, [amount ** -exponents[drivers] for amount in amounts], drivers).exponents
+
+    few, many = found(2), found(200)
+    assert few == pytest.approx(many, abs=1e-9)
+    assert 0.1 < few[1] - few[0] < 0.6
+
+
+@pytest.mark.line
+def test_the_command_trains_and_writes_what_more_drivers_are_worth(verb: Verb, data: Path, project: Path) -> None:
+    place = ["--dataset", "drawn", "--data", data, "--set", SET]
+    assert verb("folds", *place[:4]).returncode == 0
+    refused = verb("curve", "tiny", "--counts", "2 4", *place)
+    assert refused.returncode == 2
+    assert re.search(
+        r"COUNTS: each fold has 4 drivers or more to learn from, so expected numbers below 4, got 4", refused.stderr
+    )
+    assert "expected whole numbers" in verb("curve", "tiny", "--counts", "2 few", *place).stderr
+    assert not (project / "build/drawn/studies").exists()
+
+    made = verb("curve", "tiny", "--counts", "1 2", *place)
+    assert made.returncode == 0, made.stderr
+    runs = project / "build/drawn/studies/curve"
+    assert sorted(path.name for path in runs.iterdir()) == ["tiny-1-drivers", "tiny-2-drivers", "tiny-all-drivers"]
+    facts = read_json(project / "build/drawn/curve-tiny.json")
+    assert [(point["drivers"], point["images"]) for point in facts["points"]] == [(1, 20), (2, 40), (4, 80)]
+    page = (project / "docs/curve.md").read_text()
+    lines = [line.split("|") for line in page.splitlines() if re.match(r"\| \d", line)]
+    for line, point in zip(lines, facts["points"], strict=True):
+        assert float(line[3]) == pytest.approx(point["log_loss"], abs=5e-4)
+        assert [float(word) for word in line[4].split(" to ")] == pytest.approx(point["interval"], abs=5e-4)
+    assert f"exponent {facts['exponent']:.2f}" in page
+    assert (project / "docs/curve.png").read_bytes().startswith(b"\x89PNG")
+    assert "no run is there" in verb("ensemble", "--dataset", "drawn").stderr
+
+    before = {path: path.stat().st_mtime_ns for path in runs.glob("*/fold*/manifest.json")}
+    assert verb("curve", "tiny", "--counts", "1 2", *place).returncode == 0
+    assert {path: path.stat().st_mtime_ns for path in before} == before

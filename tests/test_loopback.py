@@ -1,0 +1,141 @@
+"""A cluster of three nodes on this machine (`make test-cluster`): one killed under a fold, one of other code; and one alone."""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+import kills
+import psutil
+import pytest
+from loopback import ROOT, Loopback, loopback
+
+from driverwatch.cluster.cluster import Cluster, Options
+from driverwatch.cluster.jobs import Job
+from driverwatch.errors import InputError
+
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.skipif(find_spec("ray") is None, reason="make setup EXTRAS=cluster installs Ray"),
+]
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loopback]:
+    """The head, one to be killed, and one with more cores and other code; each with a folder of its own."""
+    folder = tmp_path_factory.mktemp("nodes")
+    other = Path(shutil.copytree(ROOT / "src", folder / "src"))
+    changed = other / "driverwatch" / "errors.py"
+    changed.write_text(changed.read_text() + "# another commit\n")
+    with loopback(folder) as made:
+        made.start(folder / "own0", 2)
+        made.start(folder / "own1", 2)
+        made.start(folder / "own2", 4, other)
+        yield made
+
+
+def test_a_machine_of_another_commit_is_refused(
+    nodes: Loopback, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", nodes.key)
+    job = Job("a job", ("status",), (), ())
+    with Cluster(Options(nodes.address, cores=4), project) as cluster, pytest.raises(InputError) as refused:
+        list(cluster.ends([job]))
+    assert "no machine of the cluster can be used: " in str(refused.value)
+    assert "runs other code (commit unknown) than the machine that asks" in str(refused.value)
+    assert not list((project / "build" / ".cluster").iterdir())
+
+
+def started(nodes: Loopback, project: Path, *more: str) -> "subprocess.Popen[str]":
+    words = [*kills.command("train"), "--engine", "ray", "--address", nodes.address, "--cpus", "2", *more]
+    env = kills.environment(RAY_AUTH_TOKEN=nodes.key)
+    return subprocess.Popen(
+        words,
+        cwd=project,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        preexec_fn=partial(
+            signal.signal, signal.SIGINT, signal.SIG_DFL
+        ),  # tests under nohup would pass their deafness on
+    )
+
+
+def heard(process: "subprocess.Popen[str]", words: str, said: list[str]) -> str:
+    """The first line with these words in it."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        said.append(line)
+        if words in line:
+            return line
+    raise AssertionError("".join(said))
+
+
+def folds_at_work(folder: Path) -> list[int]:
+    found = []
+    for one in psutil.process_iter(["cmdline", "cwd"]):
+        if "train-fold" in (one.info["cmdline"] or []) and str(one.info["cwd"]).startswith(str(folder)):
+            found.append(one.pid)
+    return found
+
+
+def test_interrupted_and_a_machine_lost_it_ends_as_a_local_run(
+    known: kills.Reference, nodes: Loopback, tmp_path: Path
+) -> None:
+    project, said = known.before("train-one", tmp_path / "project"), []
+    first = started(nodes, project)
+    heard(first, "epoch 1 ", said)
+    os.killpg(first.pid, signal.SIGINT)
+    rest = first.communicate(timeout=60)[0]
+    assert first.returncode == 130, [*said, rest]
+    assert "interrupted; the same command goes on" in rest
+    end = time.monotonic() + 20
+    while folds_at_work(nodes.folder):
+        assert time.monotonic() < end, "folds outlive who asked for them"
+        time.sleep(0.2)
+
+    begun = started(nodes, project)
+    names = [heard(begun, "begins on", said).split() for _ in range(2)]
+    assert len({line[-1] for line in names}) == 2, "one each"
+    mine = {line[-1]: " ".join(line[:3]) for line in names}
+    victim = next(machine for machine in mine if machine != head_of(said, nodes))
+    heard(begun, f"{mine[victim].rstrip(':')}, epoch 2", said)
+    nodes.kill(1)
+    said.append(begun.communicate(timeout=300)[0])
+    assert begun.returncode == 0, "".join(said)
+    after = said[-1]
+    assert f"lost on {victim}" in after
+    assert "goes on after epoch " in after
+    made = {name: digest for name, digest in kills.state(project).items() if "/logs/" not in name}
+    assert kills.differing(known.states["train"], made) == []
+    log = project / "build/drawn/runs/tiny/logs" / f"{mine[victim].split()[1]}{mine[victim].split()[2]}".rstrip(":")
+    assert f"lost on {victim}" in log.with_suffix(".txt").read_text()
+
+
+def head_of(said: list[str], nodes: Loopback) -> str:
+    """The name of the machine that is not killed: that of the head's node."""
+    tree = psutil.Process(nodes.nodes[0].pid).children(recursive=True)
+    words = [word for one in tree for word in one.cmdline() if word.startswith(("--node_id=", "--node-id="))]
+    node = words[0].partition("=")[2][:6]
+    return next(line.split()[-1] for line in said if "begins on" in line and node in line)
+
+
+def test_predictions_in_parts_are_those_of_one_process(known: kills.Reference, tmp_path: Path) -> None:
+    """On a cluster of this machine alone, which sees the project's folder."""
+    project = known.before("predict", tmp_path / "project")
+    words = [*kills.command("predict"), "--engine", "ray", "--shards", "2", "--cpus", str(os.cpu_count())]
+    made = subprocess.run(words, cwd=project, env=kills.environment(), capture_output=True, text=True, check=False)
+    assert made.returncode == 0, made.stdout + made.stderr
+    assert "2 parts predicted" in made.stdout
+    assert "part 1 of 2: finished" in made.stdout
+    after = made.stdout.split("put together here")[1]
+    assert "ten_crop of" not in after, "the parts left nothing to predict"
+    state = {name: digest for name, digest in kills.state(project).items() if "/logs/" not in name}
+    assert kills.differing(known.states["predict"], state) == []

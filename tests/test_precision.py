@@ -1,0 +1,83 @@
+"""Mixed precision: layers compute in half, weights and probabilities stay float32, and a fold goes on as it was."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from test_training import CLASSES, COUNT, killed_after, pack_of, run_of, same, trained
+
+from driverwatch.data.pack import Pack
+from driverwatch.models.classifier import build
+from driverwatch.models.halves import Frozen, last_cut
+from driverwatch.training.run import Run
+
+pytestmark = pytest.mark.keras
+MIXED = ["mixed_bfloat16", "mixed_float16"]
+
+
+@pytest.fixture
+def packs(tmp_path: Path) -> dict[str, Pack]:
+    return {"train": pack_of(tmp_path, COUNT, "train"), "test": pack_of(tmp_path, 9, "test")}
+
+
+def mixed(run: Run, precision: str) -> Run:
+    return replace(run, settings=run.settings.model_copy(update={"precision": precision}))
+
+
+def history(run: Run) -> str:
+    return (run.fold(0) / "history.csv").read_text().strip()
+
+
+@pytest.mark.parametrize("precision", MIXED)
+def test_layers_compute_in_it_and_nothing_else_does(precision: str, tmp_path: Path) -> None:
+    run = mixed(run_of(tmp_path), precision)
+    classifier = build(run.settings, CLASSES, (80.0,) * 3, None)
+    half = precision.removeprefix("mixed_")
+    inner = [layer for layer in classifier.trunk.layers if layer.weights]
+    assert inner
+    assert {layer.compute_dtype for layer in inner} == {half}
+    assert {weight.dtype for weight in classifier.weights if "seed" not in weight.path} == {"float32"}
+    images = np.random.default_rng(0).integers(0, 256, (5, 32, 40, 3), np.uint8)
+    found = np.asarray(classifier(images))
+    assert found.dtype == np.float32
+    assert np.allclose(found.sum(axis=1), 1, atol=1e-5)
+
+    whole = build(run_of(tmp_path).settings, CLASSES, (80.0,) * 3, None)
+    assert {layer.compute_dtype for layer in whole.trunk.layers} == {"float32"}  # what was asked for is over
+    whole.set_weights(classifier.get_weights())
+    assert np.allclose(np.asarray(whole(images)), found, atol=0.02)
+    assert not np.array_equal(np.asarray(whole(images)), found)
+    assert keras.config.dtype_policy().name == "float32"
+
+
+@pytest.mark.parametrize("precision", MIXED)
+def test_it_learns_and_goes_on_after_a_kill_bit_for_bit(
+    precision: str, tmp_path: Path, packs: dict[str, Pack], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, plain = mixed(run_of(tmp_path / "whole"), precision), run_of(tmp_path / "float32")
+    whole, other = trained(run, packs), trained(plain, packs)
+    assert not same(whole, other)
+    losses = [float(one.splitlines()[-1].split(",")[2]) for one in map(history, (run, plain))]
+    assert max(losses) < 0.2  # log(4) is guessing
+    broken = mixed(run_of(tmp_path / "broken"), precision)
+    with killed_after(1, monkeypatch):
+        trained(broken, packs)
+    assert same(whole, trained(broken, packs))
+
+
+def test_caches_of_frozen_layers_are_of_a_precision(tmp_path: Path) -> None:
+    from driverwatch.training.trunk_cache import TrunkCache
+
+    run, identities = run_of(tmp_path), set()
+    for precision in ("float32", *MIXED):
+        keras.utils.set_random_seed(0)
+        classifier = build(mixed(run, precision).settings, CLASSES, (80.0,) * 3, None)
+        cut = last_cut(classifier, 4)
+        assert cut is not None
+        cache = TrunkCache(tmp_path / "trunk", Frozen(classifier, cut), "float16")
+        identities.add(cache.identity)
+        made = cache._forward(np.zeros((3, 32, 40, 3), np.uint8), tmp_path)
+        assert made.dtype == np.float16
+    assert len(identities) == 3

@@ -1,0 +1,578 @@
+"""The report: its numbers are those of the scores, its charts those of its tables, and what is missing or broken is said."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from browsing import browser, overflow, set_dark, set_width
+from finished import World, world, world_of
+from typer.testing import CliRunner
+
+from driverwatch.artifacts import read_json
+from driverwatch.blend.score import interval
+from driverwatch.cli.main import app
+from driverwatch.data import folds as fold_tables
+from driverwatch.dataset_settings import BoardSettings, DatasetSettings
+from driverwatch.inference import predictions
+from driverwatch.inference.paths import prediction_path
+from driverwatch.metrics import FLOOR, limited, log_losses
+from driverwatch.report.blocks import EMPTY
+from driverwatch.steps import levers, report, survey
+from driverwatch.steps.lever_rows import read_levers
+from driverwatch.steps.report import findings, write_report
+from driverwatch.steps.submit import make_ensemble
+from driverwatch.typed_yaml import parse
+from driverwatch.writing import write_json
+
+__all__ = ["world"]
+VOID = {"meta", "link", "img", "br", "image", "path", "use", "rect", "input"}
+
+
+@dataclass
+class Part:
+    """A section, or a figure in one: its tables as lists of cells, and all its text."""
+
+    tables: list[list[list[str]]] = field(default_factory=list)
+    text: str = ""
+    drawn: list[str] = field(default_factory=list)  # texts of its charts, in order
+
+
+class Page(HTMLParser):
+    """A page's sections by their key, its figures by caption, and every reference and id in it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.source = path.read_text("utf-8")
+        self.sections: dict[str, Part] = {}
+        self.figures: dict[str, Part] = {}
+        self.references: list[tuple[str, str, str]] = []
+        self.ids: list[str] = []
+        self.tags: list[str] = []
+        self.part, self.figure, self.caption = Part(), None, ""  # type: ignore[assignment]
+        self.figure: Part | None
+        self.open: list[str] = []
+        self.feed(self.source)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = {key: value or "" for key, value in attrs}
+        self.tags.append(tag)
+        self.ids += [found["id"]] if "id" in found else []
+        self.references += [(tag, key, found[key]) for key in ("src", "href", "xlink:href") if key in found]
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "section":
+            self.part = self.sections[found["aria-labelledby"]] = Part()
+        if tag == "figure":
+            self.figure, self.caption = Part(), ""
+        for part in self._parts():
+            if tag == "table":
+                part.tables.append([])
+            elif tag == "tr":
+                part.tables[-1].append([])
+            elif tag in ("td", "th"):
+                part.tables[-1][-1].append("")
+            elif tag == "text":
+                part.drawn.append("")
+
+    def _parts(self) -> list[Part]:
+        return [self.part, *([self.figure] if self.figure else [])]
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in VOID:
+            return
+        assert self.open.pop() == tag
+        if tag == "figure":
+            assert self.figure is not None
+            self.figures[self.caption], self.figure = self.figure, None
+
+    def handle_data(self, data: str) -> None:
+        if "figcaption" in self.open:
+            self.caption += data
+        for part in self._parts():
+            part.text += data
+            if "td" in self.open or "th" in self.open:
+                part.tables[-1][-1][-1] += data
+            if "text" in self.open:
+                part.drawn[-1] += data
+
+    def frame(self, key: str, number: int = 0) -> pd.DataFrame:
+        """A section's table by its number."""
+        head, *rows = self.sections[key].tables[number]
+        return pd.DataFrame(rows, columns=head)
+
+
+@pytest.fixture
+def shown(world: World, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Page]:
+    """Write the report of the made-up data set, whose packs hold no pixels, and read it as a browser would."""
+    fold_tables.write(world.folds, world.context.places.folds)
+
+    def write(of: World = world) -> Page:
+        monkeypatch.setattr(survey, "open_packs", lambda *_: (of.folds, of.packs))
+        return Page(write_report(of.context))
+
+    return write
+
+
+def by_hand(world: World, name: str, views: str = "five_crop") -> np.ndarray:
+    """Each image's probabilities by the model that did not see its driver, read from the files one image at a time."""
+    pack, found = world.packs["train"], np.empty((len(world.packs["train"].names), len(world.context.settings.classes)))
+    for fold in range(world.folds.count):
+        made = predictions.read(prediction_path(world.context.places.run(name) / f"fold{fold}", "held_out", views), {})
+        for image, p in zip(made.names, made.probabilities.astype(float), strict=True):
+            found[list(pack.names).index(image)] = p
+    return limited(found, FLOOR)
+
+
+def epochs(world: World, name: str, fold: int, *losses: tuple[int, int, float, float | str]) -> None:
+    lines = "\n".join(f"{epoch},{stage},{loss},0.5,{held_out}" for epoch, stage, loss, held_out in losses)
+    path = world.context.places.run(name) / f"fold{fold}" / "history.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"epoch,stage,loss,accuracy,held_out_loss\n{lines}\n")
+
+
+def test_the_scores_are_those_computed_by_hand(world: World, shown: Callable[..., Page]) -> None:
+    world.run("one", 0, 1.0)
+    world.run("two", 50, 2.5)
+    page, pack = shown(), world.packs["train"]
+    made = page.frame("runs").set_index("run")
+    for name in ("one", "two"):
+        rows = by_hand(world, name)
+        losses = log_losses(rows, pack.labels)
+        low, high = interval(losses, pack.drivers)
+        right = (rows.argmax(axis=1) == pack.labels).mean()
+        expected = ["five_crop", f"{losses.mean():.4f}", f"{low:.3f} to {high:.3f}", f"{right:.1%}", "6.0", f"c-{name}"]
+        assert made.loc[name].tolist()[:6] == expected  # 1 + 2 + 3 minutes
+    assert page.frame("runs")["run"].tolist() == ["two", "one"]  # the best first
+    best = log_losses(by_hand(world, "two"), pack.labels).mean()
+    assert f"{best:.3f}" in page.sections["verdict"].text
+    assert "54 images" in page.sections["verdict"].text
+    assert "of 6 drivers" in page.sections["verdict"].text
+
+
+def test_tables_by_driver_and_class_and_confusions_are_those_by_hand(world: World, shown: Callable[..., Page]) -> None:
+    world.run("one", 0, 1.0)
+    page, pack = shown(), world.packs["train"]
+    rows = by_hand(world, "one")
+    losses = log_losses(rows, pack.labels)
+    for driver, loss in page.frame("drivers").itertuples(index=False):
+        assert loss == f"{losses[pack.drivers == driver].mean():.4f}"
+    for line in page.frame("drivers", 1).itertuples(index=False):
+        for label, loss in enumerate(line[1:]):
+            assert loss == f"{losses[(pack.drivers == line[0]) & (pack.labels == label)].mean():.4f}"
+    for name, loss in page.frame("classes").itertuples(index=False):
+        assert loss == f"{losses[pack.labels == int(name[1])].mean():.4f}"
+    counts = page.frame("confusions").set_index("true class").astype(int).to_numpy()
+    expected = np.zeros((3, 3), int)
+    for label, taken in zip(pack.labels, rows.argmax(axis=1), strict=True):
+        expected[label, taken] += 1
+    assert counts.tolist() == expected.tolist()
+
+
+def test_charts_show_what_their_tables_say(world: World, shown: Callable[..., Page]) -> None:
+    world.run("one", 0, 1.0)
+    world.run("two", 50, 2.0)
+    page = shown()
+    maps = [part for caption, part in page.figures.items() if caption.startswith("Log loss of each")]
+    assert len(maps) == 3
+    for part in maps:
+        printed = [text for text in part.drawn if re.fullmatch(r"\d+\.\d\d", text)]
+        assert printed == [f"{float(cell):.2f}" for row in part.tables[0][1:] for cell in row[1:]]
+    matrices = [part for part in page.figures.values() if part.tables[0][0][0] == "true class"]
+    assert len(matrices) == 2
+    for part in matrices:
+        counts = np.array([[int(cell) for cell in row[1:]] for row in part.tables[0][1:]])
+        shares = 100 * counts / counts.sum(axis=1, keepdims=True)
+        printed = [text for text in part.drawn if re.fullmatch(r"\d+|<1", text)]
+        assert printed == [f"{share:.0f}" if share >= 0.5 else "<1" for share in shares.ravel() if share > 0]
+
+
+def test_the_page_needs_nothing_beside_it(world: World, shown: Callable[..., Page]) -> None:
+    world.run("one")
+    epochs(world, "one", 0, (1, 0, 1.0, 1.1), (2, 0, 0.8, 0.9))
+    page = shown()
+    for tag, key, value in page.references:
+        assert tag == "a" or value.startswith(("data:", "#")), (tag, key, value)
+    for inside in re.findall(r"url\(([^)]*)\)|@import", page.source):
+        assert inside.startswith("#")
+    assert not {"script", "iframe", "object", "embed"} & set(page.tags)
+    assert len(page.ids) == len(set(page.ids))
+    for tag, _, value in page.references:
+        assert not value.startswith("#") or value[1:] in page.ids, (tag, value)
+    assert "#16191d" not in re.sub(r"<style>.*?</style>", "", page.source, flags=re.S)  # a colour of light paper alone
+
+
+NAME = '<b>&"$x$ y$'
+
+
+def test_names_are_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Markup, quotes and two dollars (mathematics to a plotting library) in the names of classes, drivers and runs."""
+    monkeypatch.chdir(tmp_path)
+    made = world_of(tmp_path)
+    classes = {"<i>": NAME, "$a$": "b", "c&amp;": "<script>alert(1)</script>"}
+    content = made.context.settings.model_dump() | {"classes": classes, "title": NAME}
+    settings = parse(DatasetSettings, content, "x")
+    names = dict(zip(sorted(set(made.packs["train"].drivers)), ["<u>", "$d$", *"qrst"], strict=True))
+    pack = replace(made.packs["train"], drivers=np.array([names[d] for d in made.packs["train"].drivers], object))
+    folds = fold_tables.make(report_table(pack, tuple(classes)), 3)
+    other = replace(
+        made, context=replace(made.context, settings=settings), folds=folds, packs={**made.packs, "train": pack}
+    )
+    fold_tables.write(folds, other.context.places.folds)
+    other.run("one")
+    (other.context.places.runs / "one").rename(other.context.places.runs / "<b>one")
+    monkeypatch.setattr(survey, "open_packs", lambda *_: (other.folds, other.packs))
+    page = Page(write_report(other.context))
+    assert not {"b", "i", "u", "script"} & set(page.tags) - {"b"}
+    assert page.tags.count("b") == page.source.count('<div class="card">')
+    assert page.frame("runs")["run"].tolist() == ["<b>one"]
+    assert {"<i>", "$a$", "c&amp;", "<u>", "$d$"} <= set(page.frame("drivers", 1).columns) | set(
+        page.frame("drivers")["driver"]
+    )
+    assert {"<i>", "$a$", "c&amp;", "<u>", "$d$"} <= set(page.sections["drivers"].drawn)
+
+
+def report_table(pack: object, classes: tuple[str, ...]) -> object:
+    from driverwatch.steps.context import table_of
+
+    return table_of(pack, classes)  # type: ignore[arg-type]
+
+
+def test_of_nothing_a_page_says_what_makes_each_part(tmp_path: Path, world: World, shown: Callable[..., Page]) -> None:
+    world.context.places.folds.unlink()
+    page = shown()
+    for key, command in {
+        "verdict": "make train DATASET=made_up",
+        "submissions": "make ensemble DATASET=made_up",
+        "runs": "make train",
+        "drivers": "make train",
+        "classes": "make train",
+        "confusions": "make train",
+        "learning": "make train",
+        "calibration": "make blends",
+        "levers": "make levers DATASET=made_up TRAIN=1",
+        "folds": "make folds DATASET=made_up",
+        "pictures": "make preview",
+        "making": "make train",
+    }.items():
+        assert command in page.sections[key].text, key
+        assert "svg" not in page.tags
+    assert f"{np.log(3):.3f}" in page.sections["verdict"].text  # of knowing nothing
+
+
+def test_a_run_that_is_not_finished_is_told_of(
+    world: World, shown: Callable[..., Page], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = world.run("slow")
+    for fold in (1, 2):
+        (run.fold(fold) / "manifest.json").unlink()
+    epochs(world, "slow", 0, (1, 0, 1.0, 1.2), (2, 1, 0.5, 0.75))
+    epochs(world, "slow", 1, (1, 0, 0.9, 1.0))
+    page = shown()
+    note = page.frame("runs").set_index("run").loc["slow", "notes"]
+    assert "1 of 3 folds; make train DATASET=made_up MODEL=<its model> RUN=slow goes on" in note
+    assert "slow (1 of 3 folds)" in page.sections["verdict"].text
+    table = page.frame("learning")
+    assert table[["fold", "epoch", "held-out loss"]].to_numpy().tolist() == [
+        ["0", "1", "1.2000"],
+        ["0", "2", "0.7500"],
+        ["1", "1", "1.0000"],
+    ]
+    assert "RUN=slow" in capsys.readouterr().out.split("next ")[1]
+
+
+def test_a_broken_run_is_named_and_the_others_are_drawn(world: World, shown: Callable[..., Page]) -> None:
+    world.run("sound", 0, 1.0)
+    cut, torn, strange, odd = (
+        world.run(name, seed) for seed, name in enumerate(("cut", "torn", "strange", "odd"), start=9)
+    )
+    file = prediction_path(cut.fold(1), "held_out", "five_crop")
+    file.write_bytes(file.read_bytes()[:200])
+    (torn.folder / "run.json").write_text('{"settings": ')
+    (strange.fold(0) / "manifest.json").write_text("[]")
+    (odd.fold(2) / "history.csv").write_text("epoch,stage\n1,x\n")
+    page = shown()
+    why = dict(page.sections["runs"].tables[-1][1:])
+    assert set(why) == {"cut", "torn", "strange", "odd"}
+    assert "fold1/held_out-five_crop.h5: not a whole prediction file" in why["cut"]
+    assert "run.json: expected a JSON manifest" in why["torn"]
+    assert "manifest.json: expected a JSON object, got list" in why["strange"]
+    assert "history.csv: expected a line of numbers per epoch" in why["odd"]
+    made = page.frame("runs").set_index("run")
+    assert made.index.tolist()[:2] == sorted(["odd", "sound"], key=lambda name: float(made.loc[name, "log loss"]))
+    assert made.loc["cut", "log loss"] == EMPTY
+    assert "not a whole prediction file" in made.loc["cut", "notes"]
+    assert page.frame("drivers").columns.tolist() == ["driver", *made.index.tolist()[:2]]
+
+
+def test_of_a_broken_view_set_the_others_are_scored(world: World, shown: Callable[..., Page]) -> None:
+    run = world.run("one")
+    for fold in range(3):
+        found = predictions.read(prediction_path(run.fold(fold), "held_out", "five_crop"), {})
+        origin = {**found.origin, "views": "centre"}
+        predictions.write(replace(found, origin=origin), prediction_path(run.fold(fold), "held_out", "centre"))
+    prediction_path(run.fold(0), "held_out", "five_crop").write_bytes(b"no file of predictions")
+    line = shown().frame("runs").set_index("run").loc["one"]
+    assert line["views"] == "centre"
+    assert line["log loss"] == f"{log_losses(by_hand(world, 'one', 'centre'), world.packs['train'].labels).mean():.4f}"
+    assert "held_out-five_crop.h5: not a whole prediction file" in line["notes"]
+
+
+def test_runs_on_other_folds_or_without_a_pack_are_not_scored(
+    world: World, shown: Callable[..., Page], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.run("one")
+    frame = world.folds.frame.copy()
+    frame["fold"] = frame["fold"].to_numpy()[::-1]
+    page = shown(replace(world, folds=fold_tables.FoldTable(frame)))
+    assert "was trained on other folds than today's" in page.frame("runs")["notes"][0]
+    monkeypatch.undo()
+    monkeypatch.chdir(world.context.data.parent)
+    page = Page(write_report(world.context))  # really opened now, and not there
+    assert "no pack; run make pack SIZE=36x44 first" in page.frame("runs")["notes"][0]
+    assert "No run has an out-of-fold score yet" in page.sections["confusions"].text
+
+
+def test_flattered_and_unscored_runs_are_called_so(world: World, shown: Callable[..., Page]) -> None:
+    world.run("honest", 0, 0.5)
+    world.run("chosen", 50, 4.0, select="best")
+    world.run("everybody", 90, splits={"kind": "all"})
+    page = shown()
+    notes = page.frame("runs").set_index("run")["notes"]
+    assert notes["chosen"].startswith("selected on")
+    assert notes["everybody"] == "not scored: trained on all drivers"
+    assert page.figures  # the verdict's chart among them
+    assert "honest, five_crop" in page.sections["verdict"].text  # though the chosen one looks better
+    assert page.frame("drivers").columns.tolist() == ["driver", "honest", "chosen"]
+
+
+def test_one_driver_alone_has_no_interval(world: World) -> None:
+    run, pack = world.run("one"), world.packs["train"]
+    alone = replace(pack, drivers=np.full(len(pack.names), pack.drivers[0]))
+    losses = log_losses(by_hand(world, "one"), pack.labels)
+    assert all(np.isnan(survey.interval_of(losses, alone.drivers)))
+    made = survey._tables(run, "five_crop", {"five_crop": by_hand(world, "one")}, alone, ())
+    assert np.isnan([made.low, made.high]).all()
+    assert made.drivers.tolist() == [pytest.approx(made.loss)]
+
+
+def test_a_class_that_a_driver_lacks_is_a_dash(world: World, shown: Callable[..., Page]) -> None:
+    labels = world.packs["train"].labels.copy()
+    labels[:9] = 0  # the first driver does one thing alone
+    other = world.labelled(labels)
+    other.run("one")
+    page = shown(other)
+    line = page.frame("drivers", 1).iloc[0].tolist()
+    assert line[2:] == [EMPTY, EMPTY]
+    assert [text for text in page.sections["drivers"].drawn if text == EMPTY] == [EMPTY, EMPTY]
+
+
+def test_submissions_say_what_they_are_worth(world: World, shown: Callable[..., Page]) -> None:
+    world.run("one", 0, 1.0)
+    world.run("two", 50, 2.5)
+    make_ensemble(world.context, ["one", "two"], "both", None, None)
+    make_ensemble(world.context, ["one"], "part", None, 0)
+    rows = (by_hand(world, "one") + by_hand(world, "two")) / 2
+    page, facts = shown(), read_json(world.context.places.submission("both").with_suffix(".json"))
+    losses, drivers = log_losses(rows, world.packs["train"].labels), world.packs["train"].drivers
+    assert facts["out_of_fold_95%"] == pytest.approx(interval(losses, drivers), abs=1e-3)
+    line = page.frame("submissions").set_index("submission").loc["both"]
+    assert line["out of fold"] == f"{facts['out_of_fold_log_loss']:.4f}" == f"{losses.mean():.4f}"
+    assert line["95 % over drivers"] == "{:.3f} to {:.3f}".format(*facts["out_of_fold_95%"])
+    assert line["hoped for"] == "{:.3f} to {:.3f} (90%)".format(facts["hope"]["low"], facts["hope"]["high"])
+    assert line["members"] == "one (five_crop), two (five_crop)"
+    assert page.frame("submissions", 1)["submission"].tolist() == ["part"]
+    assert "part" not in page.frame("submissions")["submission"].tolist()
+
+
+def test_submissions_of_other_folds_or_broken_ones_are_no_verdict(world: World, shown: Callable[..., Page]) -> None:
+    world.run("one", 0, 1.0)
+    for name in ("old", "torn", "bare", "gone"):
+        make_ensemble(world.context, ["one"], name, None, None)
+    beside = {
+        name: world.context.places.submission(name).with_suffix(".json") for name in ("old", "torn", "bare", "gone")
+    }
+    write_json(beside["old"], {**read_json(beside["old"]), "folds": "others", "out_of_fold_log_loss": 0.01})
+    beside["torn"].write_text("{")
+    write_json(beside["bare"], {"out_of_fold_log_loss": 0.001})
+    content = {**read_json(beside["gone"]), "runs": {"elsewhere": "centre"}, "out_of_fold_log_loss": 0.02}
+    write_json(beside["gone"], content)
+    page = shown()
+    why = dict(page.sections["runs"].tables[-1][1:])
+    assert set(why) == {"torn.csv", "bare.csv"}
+    notes = page.frame("submissions").set_index("submission")["notes"]
+    assert notes["old"] == "of other folds than today's"
+    assert notes["gone"] == "not among the runs here: elsewhere"
+    assert "0.010" not in page.sections["verdict"].text
+    assert "not among the runs here" in page.sections["verdict"].text
+
+
+def test_the_board_stands_beside_with_its_warning(world: World, shown: Callable[..., Page]) -> None:
+    world.run("one", 0, 1.0)
+    board = [BoardSettings(who="1st", log_loss=0.0871, confirmed=False), BoardSettings(who="2nd", log_loss=0.09)]
+    settings = world.context.settings.model_copy(update={"board": board})
+    page = shown(replace(world, context=replace(world.context, settings=settings)))
+    head, *lines = page.frame("verdict").to_numpy().tolist()
+    assert [head[0], head[1]] == ["1st [unconfirmed], 0.087", "0.0871"]
+    assert lines[0][0] == "2nd, 0.090"
+    assert lines[-1][0].startswith("every class 1/3") or lines[-2][0].startswith("every class 1/3")
+    assert "of other drivers than those here" in page.sections["verdict"].text
+    assert "Unconfirmed" in page.sections["verdict"].text
+
+
+def test_levers_are_read_as_they_were_written(world: World, tmp_path: Path, shown: Callable[..., Page]) -> None:
+    for seed, name in enumerate(("base", "longer")):
+        world.run(name, 50 * seed, 1.0 + seed, study="levers")
+    sides = {"before": {"runs": ["base"]}, "after": {"runs": ["longer"]}}
+    rows = [
+        {"lever": "epochs: more | of them", **sides, "kept": True, "why": "it is: better"},
+        {"lever": "other way", "before": sides["after"], "after": sides["before"], "kept": False},
+        {"lever": "not there: yet", "before": {"runs": ["base"]}, "after": {"runs": ["never"]}, "kept": False},
+    ]
+    made = {name: {"model": "tiny"} for name in ("base", "longer", "never")}
+    path = tmp_path / "configs" / "levers" / "made_up.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"runs": made, "rows": {"Training": rows}}))
+    levers.write_levers(world.context, False, None)
+    found = read_levers(levers.PAGE, "made_up")
+    assert found is not None
+    assert found.unmeasured == ["not there: yet"]
+    (frame,) = found.measured.values()
+    base, longer = (log_losses(_study(world, name), world.packs["train"].labels) for name in ("base", "longer"))
+    low, high = interval(longer - base, world.packs["train"].drivers)
+    first, second = frame.to_dict("records")
+    assert first["lever"] == "epochs: more | of them"
+    assert [first["kept"], first["why"], second["kept"], second["why"]] == ["yes", "it is: better", "no", ""]
+    numbers = [first[key] for key in ("before", "after", "difference", "low", "high", "minutes")]
+    assert numbers == pytest.approx([base.mean(), longer.mean(), (longer - base).mean(), low, high, 6], abs=5.1e-4)
+    assert second["difference"] == pytest.approx(-first["difference"])
+    page = shown()
+    assert page.frame("levers")["lever"].tolist() == ["epochs: more | of them", "other way"]
+    assert page.frame("levers", 1)["lever"].tolist() == ["not there: yet"]
+    assert read_levers(levers.PAGE, "made") is None
+
+
+def _study(world: World, name: str) -> np.ndarray:
+    places = replace(world.context.places, study="levers")
+    return by_hand(replace(world, context=replace(world.context, places=places)), name)
+
+
+@pytest.mark.parametrize("damage", ["| 0.5 |", "| lever | 0.1 | x | +0.1 (+0.0 to +0.2) | 3 | yes | `make` |"])
+def test_a_damaged_page_of_levers_is_said_to_be_one(world: World, shown: Callable[..., Page], damage: str) -> None:
+    levers.PAGE.parent.mkdir()
+    levers.PAGE.write_text(f"Written by `make levers DATASET=made_up`\n\n## Training\n\n{damage}\n")
+    assert "levers.md: " in shown().sections["levers"].text
+
+
+@pytest.mark.parametrize("text", ["", "driver,fold\n", "driver,fold,images,c0,c1,c2\np0,x,1,1,0,0\n"])
+def test_a_broken_fold_file_is_told_in_its_place(world: World, shown: Callable[..., Page], text: str) -> None:
+    world.run("one")
+    world.context.places.folds.write_text(text)
+    assert "folds/made_up.csv: " in shown().sections["folds"].text
+
+
+def test_folds_are_summed_by_class(world: World, shown: Callable[..., Page]) -> None:
+    page = shown()
+    summed = page.frame("folds").set_index("fold")
+    for fold, group in world.folds.frame.groupby("fold"):
+        assert summed.loc[str(fold)].tolist() == [
+            *(str(group[key].sum()) for key in ("images", "c0", "c1", "c2")),
+            " ".join(group["driver"]),
+        ]
+    assert len(page.frame("folds", 1)) == 6
+
+
+def test_settings_say_what_differs(world: World, shown: Callable[..., Page]) -> None:
+    world.run("one", epochs=9, momentum=0.5)
+    page = shown()
+    told = dict(page.sections["making"].tables[0][1:])
+    assert told == {
+        "backbone": "tiny",
+        "weights": "none",
+        "input.pack": "36x44",
+        "input.size": "32x40",
+        "train.epochs": "9",
+        "train.momentum": "0.5",
+    }
+    assert ["seed", "0"] in page.sections["making"].tables[1]
+    assert page.frame("making", 2)["minutes"].tolist() == ["1.0", "2.0", "3.0"]
+
+
+def test_without_photos_the_page_says_so(world: World, shown: Callable[..., Page]) -> None:
+    world.run("one")
+    assert "No such file" in shown().sections["pictures"].text
+
+
+def test_the_verb_prints_the_path_and_what_is_next(
+    world: World, shown: Callable[..., Page], capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.run("one")
+    shown()
+    said = capsys.readouterr().out
+    assert "build/made_up/report/index.html: 1 run, 0 submissions, " in said
+    assert re.search(r"  next +make ensemble DATASET=made_up\n +make review DATASET=made_up\n$", said)
+    configs = Path("configs") / "datasets"
+    configs.mkdir(parents=True)
+    (configs / "made_up.yaml").write_text(yaml.safe_dump(world.context.settings.model_dump()))
+    made = CliRunner().invoke(app, ["report", "--dataset", "made_up"], catch_exceptions=False)
+    assert made.exit_code == 0
+    assert findings(world.context).runs[0].name == "one"
+
+
+def test_a_report_changes_nothing_but_its_page(world: World, shown: Callable[..., Page]) -> None:
+    world.run("one")
+    shown()
+    before = {path: path.read_bytes() for path in _files(Path())}
+    shown()
+    after = {path: path.read_bytes() for path in _files(Path())}
+    page = Path("build/made_up/report/index.html")
+    assert {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)} <= {page}
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.line
+def test_a_browser_shows_it_at_any_width(world: World, shown: Callable[..., Page], tmp_path: Path) -> None:
+    """From a file: nothing is fetched or logged, nothing but tables and pictures scrolls sideways, in light and in dark."""
+    for number in range(3):
+        world.run(f"a-run-whose-name-takes-a-lot-of-room-{number}", 10 * number, 1.0 + number)
+        epochs(world, f"a-run-whose-name-takes-a-lot-of-room-{number}", 0, (1, 0, 1.0, 1.1), (2, 1, 0.8, 0.9))
+    make_ensemble(world.context, [], "all-of-them", None, None)
+    shown()
+    with browser(tmp_path / "profile") as page:
+        page.get((tmp_path / "build/made_up/report/index.html").resolve().as_uri())
+        inks = {}
+        for width, dark in ((390, False), (820, True), (1400, False)):
+            set_dark(page, dark)
+            set_width(page, width)
+            assert overflow(page) == 0
+            assert page.execute_script(BEYOND) == []
+            inks[dark] = page.execute_script("return getComputedStyle(document.querySelector('svg.chart text')).fill")
+        assert inks[False] != inks[True]
+        page.execute_script("document.querySelectorAll('details').forEach(one => one.open = true)")
+        assert overflow(page) == 0
+        broken = "return [...document.images].filter(one => !one.complete || !one.naturalWidth).length"
+        assert page.execute_script(broken) == 0
+        assert page.execute_script("return performance.getEntriesByType('resource').length") == 0
+        assert page.get_log("browser") == []
+
+
+BEYOND = """return [...document.querySelectorAll('main *, nav *')].filter(one => !one.closest('.scroll')
+  && one.getBoundingClientRect().right > innerWidth + 1).map(one => one.outerHTML.slice(0, 80))"""
+
+
+def test_drawing_imports_no_network() -> None:
+    import subprocess
+    import sys
+
+    code = "import sys, driverwatch.steps.report; sys.exit('keras' in sys.modules or 'tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert report.LEVERS == levers.PAGE

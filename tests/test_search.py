@@ -1,0 +1,369 @@
+"""A search: its space, its log, what is cut short, what a kill leaves, and what is said of folds that it did not see."""
+
+import csv
+import io
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+from conftest import ROOT, Verb
+from finished import MODEL, World, world  # noqa: F401
+from searching import SPACE, made_up, searched, skill
+
+from driverwatch.artifacts import read_json
+from driverwatch.cluster.cluster import Options
+from driverwatch.cluster.jobs import End, Job, Needs
+from driverwatch.cluster.joined import Machine
+from driverwatch.data import redrawn
+from driverwatch.errors import InputError
+from driverwatch.metrics import FLOOR, limited, log_loss
+from driverwatch.search_settings import SearchSettings
+from driverwatch.settings import ModelSettings
+from driverwatch.steps import search_log
+from driverwatch.steps.search_space import Space
+from driverwatch.steps.search_trials import Ask
+from driverwatch.training import run as runs
+from driverwatch.typed_yaml import load, parse, put
+from driverwatch.writing import write_json, writer_of
+from driverwatch.yaml_files import parse_yaml
+
+optuna = pytest.importorskip("optuna", reason="make setup EXTRAS=cluster")
+
+
+def space_of(text: str, **train: object) -> Space:
+    own = parse(ModelSettings, {**MODEL, "train": train}, "test")
+    return Space(own, parse(SearchSettings, {"space": parse_yaml(text)}, "s.yaml"), "s.yaml")
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(path.read_text())))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "searches").glob("*.yaml")), ids=lambda path: path.stem)
+def test_committed_spaces_fit_committed_models(path: Path) -> None:
+    names = [path.stem] if path.stem != "default" else ["inception_v3", "vgg16", "tiny", "inception_v3_robust"]
+    for name in names:
+        own = load(ModelSettings, ROOT / "configs" / "models", name)
+        assert len(list(Space(own, load(SearchSettings, path.parent, path.stem), "x").variants())) > 5
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{train.lerning_rate: {low: 1e-5, high: 1e-2}}", "space.*unknown key.*did you mean learning_rate"),
+        ("{train.learning_rate: {lo: 1e-5, high: 1e-2}}", "unknown key; expected one of low, high.*did you mean low"),
+        ("{train.learning_rate: {low: 1e-5, high: 100}}", "train.learning_rate: .*less than or equal to 10, got 100"),
+        ("{train.learning_rate: {low: 1e-2, high: 1e-5}}", "low must be below high"),
+        ("{train.learning_rate: {low: 1e-5}}", "low must be below high"),
+        ("{train.learning_rate: {}}", "must have either low and high, or choices"),
+        ("{train.learning_rate: {low: 0, high: 1, log: true}}", "log needs low above 0"),
+        ("{head.dropout: {low: 0, high: 0.5, step: 0.2}}", "step must lead from low to high exactly, got 2.5 steps"),
+        ("{head.dropout: {low: 0, high: 1}}", "head.dropout: .*less than 1, got 1"),
+        ("{train.epochs: {low: 1.5, high: 9}}", "train.epochs: .*integer.*1.5"),
+        ("{train.epochs: {low: 1, high: 2, step: 0.5}}", "takes whole numbers, so step must be one, got 0.5"),
+        ("{augment.policy: {choices: [light]}}", "choices: .*at least 2"),
+        ("{augment.policy: {choices: [light, light]}}", "name each value once"),
+        ("{augment.mix: {choices: [mixup, mixxup]}}", "augment.mix: .*'mixxup'"),
+        ("{augment.mix: {choices: [none, mixup], log: true}}", "belong to low and high"),
+        ("{train.stages.3.epochs: {low: 1, high: 3}}", "space.train.stages.3.epochs: expected a number from 0 to 0"),
+        ("{train.splits.kind: {choices: [folds, all]}}", "space.train.splits.kind: is what trials are compared on"),
+        ("{train.seed: {low: 0, high: 9}}", "is luck"),
+        ("{train.select: {choices: [last, best]}}", "lets held-out drivers choose"),
+        ("{}", "space: .*at least 1"),
+    ],
+)
+def test_a_space_that_does_not_fit_is_one_sentence(text: str, said: str) -> None:
+    with pytest.raises(InputError, match=f"(?s)s.yaml: .*{said}") as refused:
+        space_of(text)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_model_that_cannot_be_compared_is_refused() -> None:
+    for train in ({"splits": "all"}, {"select": "best"}, {"patience": 2}, {"pseudo": {"runs": ["a"]}}):
+        with pytest.raises(InputError, match=next(iter(train)).replace("patience", "select")):
+            space_of("{head.dropout: {low: 0, high: 0.5}}", **train)
+
+
+def test_ranges_are_of_what_their_settings_take(tmp_path: Path) -> None:
+    """Whole numbers where nothing else is taken, written like whole numbers or not; choices of any kind come back as they were."""
+    text = "{train.epochs: {low: 1, high: 4}, head.dropout: {low: 0, high: 0.6, step: 0.1}, head.weight_decay: {low: 0, high: 1}"
+    text += ", train.stages: {choices: [[{epochs: 1}], [{epochs: 1}, {freeze_until: 2}]]}"
+    text += ", augment.policy: {choices: [null, light]}}"
+    space = space_of(text)
+    assert space.whole == {"train.epochs"}
+    with search_log.Log(tmp_path / "s.db", space, seed=5) as log:
+        tried = [log.claim(12).values for _ in range(12)]
+        assert log.claim(12) is None
+    for values in tried:
+        made = space.settings(values)
+        assert isinstance(values["train.epochs"], int)
+        assert values["head.dropout"] in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
+        assert 0 < values["head.weight_decay"] < 1
+        assert made.augment.policy in (None, "light")
+        assert len(made.train.stages) in (1, 2)
+
+
+def test_a_trial_is_held_against_the_same_folds_of_others(tmp_path: Path) -> None:
+    """After an easy first fold, Optuna's own pruner would go by that fold for ever."""
+    with search_log.Log(tmp_path / "s.db", space_of("{head.dropout: {low: 0, high: 0.5}}"), seed=0) as log:
+        _held_against_others(log)
+
+
+def _held_against_others(log: search_log.Log) -> None:
+    for number, means in enumerate([(0.2, 0.9), (0.3, 0.8), (0.4, 0.7), (0.6,), (0.1, 1.5)]):
+        assert log.claim(9).number == number
+        assert log.middle(number, 0) is None or number == 4
+        for fold, mean in enumerate(means):
+            log.report(number, fold, mean)
+        log.end(number, "complete" if number < 3 else "cut short", means[-1] if number < 3 else None, "why", 60)
+    assert log.claim(9).number == 5
+    log.report(5, 0, 0.1)
+    assert log.middle(5, 0) == pytest.approx(0.3)
+    log.report(5, 1, 1.0)
+    assert log.middle(5, 1) == pytest.approx(0.85)
+    assert log.best().number == 2
+    assert [one.state for one in log.trials()] == ["complete"] * 3 + ["cut short"] * 2 + ["under way"]
+
+
+def test_a_log_that_is_none_and_optuna_that_is_not_there(tmp_path: Path) -> None:
+    space = space_of("{head.dropout: {low: 0, high: 0.5}}")
+    (tmp_path / "s.db").write_text("garbage")
+    with pytest.raises(InputError, match=r"s.db: expected the log of a search, got .*not a database.*FORCE=1"):
+        search_log.Log(tmp_path / "s.db", space, 0)
+    with mock.patch.dict(sys.modules, {"optuna": None}), pytest.raises(InputError, match="make setup EXTRAS=cluster"):
+        search_log.load_optuna()
+
+
+@pytest.mark.parametrize("draw", [0, 1, 77])
+def test_redrawn_folds_hold_each_driver_out_once_with_other_drivers(world: World, draw: int) -> None:  # noqa: F811
+    found, again = (redrawn.folds(world.folds, draw) for _ in range(2))
+    assert found == again
+    assert set(found) == set(world.folds.of_driver)
+    assert set(found.values()) == set(range(world.folds.count))
+    pairs = [{(a, b) for a in of for b in of if a < b and of[a] == of[b]} for of in (found, world.folds.of_driver)]
+    assert not pairs[0] & pairs[1], "of six drivers in pairs, no pair need be the same"
+
+
+def test_a_search_finds_what_is_best_and_says_what_is_left_on_other_folds(world: World, capsys: object) -> None:  # noqa: F811
+    folder = searched(world, 14, made_up(world))
+    result = read_json(folder / "result.json")
+    lines = read(folder / "trials.csv")
+    assert [int(line["trial"]) for line in lines] == list(range(14))
+    assert {line["state"] for line in lines} == {"complete", "cut short"}
+    complete = {int(line["trial"]): float(line["log_loss"]) for line in lines if line["state"] == "complete"}
+    assert result["best"] == min(complete, key=complete.get)
+    assert all(line["folds"] == "3" or "above the median" in line["why"] for line in lines)
+
+    own = world.settings()
+    made = load(ModelSettings, folder, "best")
+    wanted = own.model_dump()
+    for key, value in result["values"].items():
+        put(wanted, key, value, "test")
+    assert made == parse(ModelSettings, wanted, "test")
+    assert skill(made) > skill(own) - 1
+    loss = out_of_fold(world, f"trial-{result['best']:04d}")
+    assert loss == pytest.approx(result["searched"]["best"])
+    assert loss == pytest.approx(complete[result["best"]], abs=1e-6)
+
+    for side in ("searched", "fresh"):
+        assert result[side]["difference"] == pytest.approx(result[side]["best"] - result[side]["own"])
+        assert result[side]["interval"][0] <= result[side]["difference"] <= result[side]["interval"][1]
+    optimism = result["fresh"]["difference"] - result["searched"]["difference"]
+    assert result["optimism"]["mean"] == pytest.approx(optimism)
+    drivers = read(folder / "drivers.csv")
+    assert np.mean([float(line["difference"]) for line in drivers]) == pytest.approx(result["fresh"]["difference"])
+    said = capsys.readouterr().out
+    assert f"optimistic by {optimism:+.4f}" in said
+    assert (folder / "search.png").read_bytes().startswith(b"\x89PNG")
+
+    kept = sorted(path.name for path in (world.context.places.build / "studies" / "search-found").iterdir())
+    best = f"trial-{result['best']:04d}"
+    assert kept == ["own", "own-fresh", best, f"{best}-fresh"], "beaten trials leave no weights"
+    fresh = runs.load(world.context.places.build / "studies" / "search-found" / f"{best}-fresh")
+    assert fresh.settings.train.splits.kind == "redrawn"
+
+
+def out_of_fold(world: World, name: str) -> float:  # noqa: F811
+    """A run's loss as `make score` has it."""
+    from dataclasses import replace
+
+    from driverwatch.blend import ensemble as blending
+
+    place = replace(world.context, places=replace(world.context.places, study="search-found"))
+    member = blending.Member(runs.load(place.places.run(name)), world.packs["test"], "five_crop")
+    rows = limited(blending.out_of_fold(member, world.packs["train"], world.folds), FLOOR)
+    return log_loss(rows, world.packs["train"].labels)
+
+
+def test_the_seed_decides_and_more_trials_go_on(world: World) -> None:  # noqa: F811
+    folder = searched(world, 5, made_up(world))
+    five = (folder / "trials.csv").read_text()
+    assert (searched(world, 8, made_up(world)) / "trials.csv").read_text().startswith(five)
+    eight = (folder / "trials.csv").read_text()
+    with pytest.raises(InputError, match=r"(?s)begun with other settings.*seed: 0 -> 1"):
+        searched(world, 8, made_up(world), seed=1)
+    with pytest.raises(InputError, match=r"(?s)begun with other settings.*startup: 3 -> 4"):
+        searched(world, 8, made_up(world), SPACE.replace("startup: 3", "startup: 4"))
+    assert (searched(world, 8, made_up(world), force=True) / "trials.csv").read_text() == eight
+    assert (searched(world, 8, made_up(world), seed=1, force=True) / "trials.csv").read_text() != eight
+
+
+def test_trials_that_fail_or_diverge_end_no_search(world: World) -> None:  # noqa: F811
+    """A loss that is no number is a bad trial; whatever else stops a fold stops the search, until it is mended or given up."""
+    train, broken = made_up(world), []
+
+    def trainer(ask: Ask) -> None:
+        name, fit, folder = ask.name, ask.fit, ask.context.places.run(ask.name)
+        if name == "trial-0001" and fit == 1:
+            write_json(folder / "fold1" / runs.DIVERGED, {"epoch": 1})
+            raise InputError("fold 1 ended with status 2")
+        if name == "trial-0002" and not broken:
+            raise InputError("fold 0 ended with status -9")
+        train(ask)
+
+    with pytest.raises(InputError, match=r"trial-0002: fold 0 ended with status -9.*SKIP=2"):
+        searched(world, 4, trainer)
+    with pytest.raises(InputError, match="SKIP=1: expected a trial that is under way, of 2"):
+        searched(world, 4, trainer, skip=1)
+    folder = searched(world, 4, trainer, skip=2)
+    told = {line["trial"]: (line["state"], line["why"]) for line in read(folder / "trials.csv")}
+    assert told["1"] == ("cut short", "the loss became no number in fold 1")
+    assert told["2"] == ("failed", "given up with SKIP=")
+    assert len(told) == 4
+
+
+def test_killed_at_any_change_of_its_log_it_ends_as_if_it_was_not(world: World, tmp_path: Path) -> None:  # noqa: F811
+    """SIGKILL, again and again in one search, after each kind of change."""
+    undisturbed = (searched(world, 5, made_up(world)) / "trials.csv").read_text()
+    place = tmp_path / "killed"
+    place.mkdir()
+    path = f"{ROOT / 'src'}:{ROOT / 'tests'}"
+    command = [sys.executable, str(ROOT / "tests" / "searching.py"), "5"]
+    statuses = []
+    for changes in (1, 2, 5, 9, 4, 7, 3, 10_000):  # `create_new_trial` first, then states, values, means
+        made = subprocess.run(
+            [*command, str(changes)], cwd=place, env={"PYTHONPATH": path}, capture_output=True, text=True
+        )
+        statuses.append(made.returncode)
+        if made.returncode == 0:
+            break
+        assert made.returncode == -signal.SIGKILL, made.stderr
+    assert statuses[-1] == 0, made.stderr
+    assert statuses.count(-signal.SIGKILL) > 4
+    found = place / "build" / "made_up" / "searches" / "found"
+    assert _untimed(found / "trials.csv") == _untimed_text(undisturbed)
+    log = optuna.load_study(study_name="search", storage=f"sqlite:///{found / 'study.db'}")
+    assert all(len(one.params) == 4 for one in log.trials)
+
+
+class Hall:
+    """A cluster that ends jobs last in, first out."""
+
+    def __init__(self, train: object, *_: object) -> None:
+        self.train, self.jobs, self.most, self.ray, self.wanted = train, [], 0, None, Needs(1)
+
+    def __call__(self, *_: object) -> "Hall":
+        return self
+
+    def __enter__(self) -> "Hall":
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def submit(self, job: Job) -> None:
+        self.jobs.append(job)
+        self.most = max(self.most, len(self.jobs))
+
+    def events(self) -> Iterator[End]:
+        while self.jobs:
+            job = self.jobs.pop()
+            yield End(job, self.train(job), "here", 1.0)
+
+
+def test_several_trials_at_once_on_a_cluster(world: World, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    """Works wait for one fold each, runs are held as long as one of theirs is under way, and a loss that is no number is borne."""
+    from driverwatch.steps import search_cluster
+
+    asks: dict[str, Ask] = {}
+    train = made_up(world)
+
+    def job(context: object, run: runs.Run, number: int, weights: object, settings: ModelSettings) -> Job:
+        name = f"{run.name} fold {number}"
+        asks[name] = Ask(context, run.name, settings, number)  # type: ignore[arg-type]
+        return Job(name, (), (), ())
+
+    def done(job: Job) -> str | None:
+        ask = asks.pop(job.name)
+        assert writer_of(ask.context.places.run(ask.name)), "its run is held meanwhile"
+        if ask.name == "trial-0001":
+            write_json(ask.context.places.run(ask.name) / f"fold{ask.fit}" / runs.DIVERGED, {"epoch": 1})
+            return "ended with status 2"
+        train(ask)
+        return None
+
+    monkeypatch.setattr(search_cluster, "fold_job", job)
+    monkeypatch.setattr(search_cluster.joined, "machines", lambda _: [Machine("n", "here", 3, 0.0, 1e9)])
+    monkeypatch.setattr(search_cluster.Claim, "found", lambda *_: None)
+    monkeypatch.setattr("driverwatch.steps.train.read_augmentation", lambda *_: [])
+    hall = Hall(done)
+    folder = searched(world, 6, crew=search_cluster.on_cluster(None, Options(), hall))
+    told = {line["trial"]: line["state"] for line in read(folder / "trials.csv")}
+    assert len(told) == 6
+    assert set(told.values()) <= {"complete", "cut short"}
+    assert told["1"] == "cut short"
+    assert hall.most == 3
+    assert read_json(folder / "result.json")["fresh"]["own"] > 0
+    assert not asks
+
+
+def test_room_is_what_machines_hold_of_cores_gpus_and_memory() -> None:
+    from driverwatch.steps.search_cluster import room
+
+    there = [Machine("a", "a", 16, 2.0, 64e9), Machine("b", "b", 4, 0.0, 8e9)]
+    assert [room(there, Needs(*needs)) for needs in [(4,), (4, 0.5), (1, 0.0, int(16e9)), (32,)]] == [5, 4, 4, 1]
+
+
+def _untimed(path: Path) -> list[str]:
+    return _untimed_text(path.read_text())
+
+
+def _untimed_text(text: str) -> list[str]:
+    return [re.sub(r"^((?:[^,]*,){4})[^,]*", r"\1", line) for line in text.splitlines()]
+
+
+@pytest.mark.line
+def test_the_command_searches_and_scores_anew(
+    verb: Verb, data: Path, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On drawn photos by the real trainer, in this process: folds' own processes are tested where runs are trained."""
+    from driverwatch.steps import train
+
+    def here(context: object, run: runs.Run, number: int, weights: object, settings: ModelSettings, *_: object) -> None:
+        train.train_one_fold(context, run.name, number, weights, settings.predict, (1, "threads", 1), 0)
+
+    monkeypatch.setattr(train, "in_own_process", here)
+    monkeypatch.setattr(train, "end_with", lambda _: None)
+    dataset = project / "configs/datasets/drawn.yaml"
+    dataset.write_text(dataset.read_text().replace("folds: 3", "folds: 2"))
+    (project / "configs/searches/two.yaml").write_text(
+        "space: {train.learning_rate: {low: 1e-4, high: 1e-2, log: true}}"
+    )
+    place = ["--dataset", "drawn", "--data", data]
+    assert verb("folds", *place).returncode == 0
+    shown = "input.pack=40x52 input.size=36x48 train.epochs=1 predict.views=centre augment.mirror=none"
+    made = verb("search", "tiny", "--space", "two", "--trials", "1", "--set", shown, *place)
+    assert made.returncode == 0, made.stderr
+    folder = project / "build/drawn/searches/tiny"
+    assert {path.name for path in folder.glob("[!.]*")} == {
+        "best.yaml", "drivers.csv", "result.json", "search.json", "search.png", "study.db", "trials.csv"
+    }  # fmt: skip
+    predicted = {path.name for path in project.glob("build/drawn/studies/search-tiny/*/fold*/*.h5")}
+    assert predicted == {"weights.h5", "held_out-centre.h5"}, "test images cost a search nothing"
+    assert "make train MODEL=tiny_found DATASET=drawn" in made.stdout or "keep tiny as it is" in made.stdout
+    assert "no run is there" in verb("ensemble", "--dataset", "drawn").stderr

@@ -1,0 +1,198 @@
+"""The local page as one meets it: in a browser, and as a verb that ends at Ctrl-C."""
+
+import base64
+import io
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import browsing
+import numpy as np
+import pytest
+from fabricated import fabricated
+from test_serve import CLASSES, animated, photo, stand_in
+from werkzeug.datastructures import FileStorage
+from werkzeug.serving import make_server
+from werkzeug.test import encode_multipart
+
+from driverwatch.dataset_settings import DatasetSettings
+from driverwatch.errors import InputError
+from driverwatch.steps.context import open_context
+from driverwatch.steps.serve import serve
+from driverwatch.web.app import Subject, app_of
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Iterator[Any]:
+    """A browser that has opened the page; a stand-in answers."""
+    app = app_of(Subject("tiny, mean of 2 fold models", "drawn photos", CLASSES), stand_in)
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        with browsing.browser(tmp_path / "profile") as driver:
+            driver.get(f"http://127.0.0.1:{server.server_port}/")
+            yield driver
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def wait(driver: Any, script: str) -> None:
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    WebDriverWait(driver, 60).until(lambda driver: driver.execute_script(f"return {script}"), script)
+
+
+def shown(driver: Any, css: str) -> list[str]:
+    return [found.text for found in driver.find_elements("css selector", css)]
+
+
+DROP = """
+const bytes = Uint8Array.from(atob(arguments[1]), (c) => c.charCodeAt(0)), moved = new DataTransfer();
+const dropped = new File([bytes], "dropped.jpg", { type: "image/jpeg" });
+for (let i = bytes.length ? arguments[2] ?? 1 : 0; i > 0; i--) moved.items.add(dropped);
+const event = arguments[0] === "paste"
+  ? new ClipboardEvent("paste", { clipboardData: moved, bubbles: true })
+  : new DragEvent("drop", { dataTransfer: moved, bubbles: true, cancelable: true });
+document.body.dispatchEvent(event);
+"""
+
+
+def test_a_photo_is_chosen_dropped_and_pasted(page: Any, tmp_path: Path) -> None:
+    (tmp_path / "a <b>.jpg").write_bytes(photo(size=(640, 480)))
+    field = page.find_element("id", "photo")
+    field.send_keys(str(tmp_path / "a <b>.jpg"))
+    wait(page, "!document.getElementById('answer').hidden")
+    assert shown(page, "#verdict") == ["texting <right>, 60.0 %"]
+    assert shown(page, "#classes .name") == ["texting <right>", "c2", "safe driving", "radio"]
+    assert shown(page, "#classes .share") == ["60.0 %", "25.0 %", "10.0 %", "5.0 %"]
+    bars = "[...document.querySelectorAll('#classes .track span')].map((bar) => bar.offsetWidth / bar.parentNode.offsetWidth)"
+    assert page.execute_script(f"return {bars}") == pytest.approx([0.6, 0.25, 0.1, 0.05], abs=0.01)
+    size = (
+        "(() => { const p = document.getElementById('picture'); return [p.naturalWidth, p.naturalHeight, p.alt]; })()"
+    )
+    wait(page, "document.getElementById('picture').naturalWidth > 0")
+    assert page.execute_script(f"return {size}") == [640, 480, "The photo with a heat map of “texting <right>”"]
+
+    picture = page.find_element("id", "picture")
+    page.find_element("id", "heat").send_keys(" ")  # by the keyboard
+    assert picture.get_attribute("src").startswith("blob:")
+    assert picture.get_attribute("alt") == "The photo as it was given"
+    page.find_element("id", "heat").send_keys(" ")
+    assert picture.get_attribute("src").startswith("data:image/jpeg")
+
+    page.find_elements("css selector", "#classes button")[3].send_keys("\n")  # another class' map
+    wait(page, "document.getElementById('caption').textContent.includes('radio')")
+    assert shown(page, "#classes button[aria-pressed=true] .name") == ["radio"]
+    assert page.execute_script("return document.activeElement.dataset.id") == "c3"
+
+    page.execute_script(DROP, "drop", base64.b64encode(photo(mode="L")).decode())
+    wait(page, "!document.getElementById('answer').hidden && !document.getElementById('traits').hidden")
+    assert shown(page, "#traits") == ["This photo: greyscale."]
+    page.execute_script(DROP, "paste", base64.b64encode(photo(mode="CMYK")).decode())
+    wait(page, "document.getElementById('traits').textContent.includes('CMYK')")
+    assert browsing.problems(page) == []
+
+
+def test_bad_files_are_told_and_the_page_goes_on(page: Any, tmp_path: Path) -> None:
+    (tmp_path / "a.gif").write_bytes(animated())
+    (tmp_path / "a.jpg").write_bytes(photo())
+    with (tmp_path / "large.jpg").open("wb") as large:
+        large.truncate(100 * 2**20)
+    field = page.find_element("id", "photo")
+    field.send_keys(str(tmp_path / "large.jpg"))
+    wait(page, "!document.getElementById('problem').hidden")
+    assert shown(page, "#problem") == ["large.jpg is too large; at most 64 MB are read."]
+    assert browsing.problems(page) == []
+    field.send_keys(str(tmp_path / "a.gif"))
+    wait(page, "document.getElementById('problem').textContent.includes('GIF')")
+    assert not page.find_element("id", "answer").is_displayed()
+    page.execute_script(DROP, "drop", "")
+    wait(page, "document.getElementById('problem').textContent.includes('no file in that')")
+    field.send_keys(str(tmp_path / "a.jpg"))
+    wait(page, "!document.getElementById('answer').hidden")
+    assert not page.find_element("id", "problem").is_displayed()
+    page.execute_script(DROP, "drop", base64.b64encode(photo()).decode(), 2)
+    assert shown(page, "#problem") == ["These are 2 files; one photo at a time."]
+    assert not page.find_element("id", "answer").is_displayed()
+    said = browsing.problems(page)
+    assert len(said) == 1, said  # Chromium notes every 4xx
+    assert "422" in said[0]
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_nothing_is_cut_off_at_any_width(page: Any, tmp_path: Path, dark: bool) -> None:
+    (tmp_path / "a.jpg").write_bytes(photo(size=(640, 480)))
+    browsing.set_dark(page, dark)
+    page.find_element("id", "photo").send_keys(str(tmp_path / "a.jpg"))
+    wait(page, "!document.getElementById('answer').hidden")
+    for width in browsing.WIDTHS:
+        browsing.set_width(page, width)
+        assert browsing.overflow(page) == 0, width
+        low = (
+            "Math.min(...[...document.querySelectorAll('button, #form label, .switch')].map((one) => one.offsetHeight))"
+        )
+        assert page.execute_script(f"return {low}") >= 36  # px: large enough for a finger
+    assert browsing.problems(page) == []
+
+
+def get(url: str, content: bytes | None = None) -> tuple[int, str]:
+    boundary, body = encode_multipart({"photo": FileStorage(io.BytesIO(content), "a.jpg")}) if content else ("", None)
+    headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"} if content else {}
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=600) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+@pytest.mark.keras
+def test_the_verb_answers_as_classify_does_and_ends_at_ctrl_c(
+    project: Path, drawn_settings: DatasetSettings, tmp_path: Path
+) -> None:
+    from driverwatch.data.photos import examine_content
+    from driverwatch.inference.classify import fold_models, probabilities
+    from driverwatch.inference.field import centre_view
+
+    run = fabricated(drawn_settings, "hand")
+    begin = "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # a shell's background jobs ignore it
+    begin += "; runpy.run_module('driverwatch', run_name='__main__')"
+    command = [sys.executable, "-c", begin, "serve", "hand", "--dataset", "drawn", "--port", "0"]
+    with (tmp_path / "said").open("w") as said:
+        process = subprocess.Popen(command, cwd=project, stdout=said, stderr=subprocess.STDOUT, text=True)
+    try:
+        end = time.monotonic() + 600
+        while "http://" not in (tmp_path / "said").read_text():
+            assert process.poll() is None, (tmp_path / "said").read_text()
+            assert time.monotonic() < end
+            time.sleep(0.2)
+        url = next(word for word in (tmp_path / "said").read_text().split() if word.startswith("http://"))
+        assert url.startswith("http://127.0.0.1:")
+        assert "hand, mean of 2 fold models" in get(url)[1]
+        status, answer = get(f"{url}/classify", photo(size=(80, 60)))
+        assert status == 200, answer
+        found = {row["id"]: row["probability"] for row in json.loads(answer)["classes"]}
+        pixels = examine_content(photo(size=(80, 60)), ".jpg", None).pixels
+        assert pixels is not None
+        seen = centre_view(pixels, run.settings.input)
+        files = [run.fold(number) / "weights.h5" for number in (0, 2)]
+        wanted = probabilities(fold_models(run.settings, 10, (0, 0, 0), files), seen.pixels[None])[0]
+        assert np.allclose([found[key] for key in run.classes], wanted, atol=1e-6)
+        assert np.ptp(wanted) > 1e-3
+        with pytest.raises(InputError, match=r"PORT=\d+: cannot be used \(Address already in use\); choose another"):
+            serve(open_context("drawn", None), "hand", None, int(url.rsplit(":", 1)[1]))
+        process.send_signal(signal.SIGINT)
+        assert process.wait(120) == 0
+    finally:
+        process.kill()
+        process.wait()
+    assert (tmp_path / "said").read_text().splitlines()[-1] == "ended; nothing was kept"
+    assert "Traceback" not in (tmp_path / "said").read_text()

@@ -1,0 +1,128 @@
+"""Several fold models over one pass: what they have in common is computed once, and each says what it says alone."""
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from test_device_views import killed_at
+from test_training import CLASSES, SIZE, pack_of, run_of
+
+from driverwatch.data.pack import Pack
+from driverwatch.inference import predictions
+from driverwatch.inference.paths import prediction_path
+from driverwatch.inference.predict import Predictor
+from driverwatch.models.classifier import Classifier, build
+from driverwatch.models.halves import Together, alike
+from driverwatch.models.state import write_state
+from driverwatch.setting_types import ViewSet
+from driverwatch.settings import ModelSettings
+from driverwatch.training import outcome
+from driverwatch.training.run import Run
+from driverwatch.typed_yaml import parse
+
+pytestmark = pytest.mark.keras
+VIEWS: list[ViewSet] = ["five_crop"]
+
+
+def classifiers(settings: ModelSettings, common: int, count: int = 3) -> list[Classifier]:
+    """Networks whose first `common` layers hold the same weights, and whose others and heads do not."""
+    made = []
+    for number in range(count):
+        keras.utils.set_random_seed(number)
+        made.append(build(settings, CLASSES, (80.0,) * 3, None))
+        for layer, like in list(zip(made[-1].trunk.layers, made[0].trunk.layers, strict=True))[:common]:
+            layer.set_weights(like.get_weights())
+    return made
+
+
+@pytest.mark.parametrize(("common", "halved"), [(0, "not"), (4, "in the trunk"), (1000, "at the head")])
+@pytest.mark.parametrize("regions", [["whole"], ["whole", "head"]])
+def test_together_they_say_what_each_says_alone(common: int, halved: str, regions: list[str], tmp_path: Path) -> None:
+    content = {
+        "backbone": "tiny", "weights": "none", "input": {"pack": "36x44", "size": "32x40", "regions": regions},
+        "head": {"dense": [5]},
+    }  # fmt: skip
+    settings = parse(ModelSettings, content, "test")
+    several = classifiers(settings, common)
+    together, layers = Together(several), several[0].trunk.layers
+    first = next(i for i, layer in enumerate(layers) if layer.weights)  # those before it hold nothing that could differ
+    assert alike(several) == max(first, next((i for i in range(common, len(layers)) if layers[i].weights), len(layers)))
+    cut = together.cut
+    assert halved == ("not" if cut is None else "in the trunk" if cut.layer else "at the head")
+    images = np.random.default_rng(0).integers(0, 256, (7, len(regions) * 36, 44, 3), np.uint8)
+    found = Predictor(together, VIEWS, SIZE, (32, 40), crops_at_once=15)(images, np.arange(7))["five_crop"]
+    each = [Predictor(one, VIEWS, SIZE, (32, 40), crops_at_once=15)(images, np.arange(7)) for one in several]
+    alone = np.stack([said["five_crop"] for said in each], axis=1)
+    assert found.shape == (7, 3, CLASSES)
+    assert np.ptp(alone, axis=1).max() > 1e-3
+    assert np.allclose(found, alone, rtol=0, atol=1e-6)
+
+
+def folds_of(folder: Path) -> tuple[Run, list[Classifier]]:
+    """A run's two folds, of which weights are there and nothing is predicted."""
+    run = run_of(folder)
+    made = classifiers(run.settings, 4, 2)
+    for number, one in enumerate(made):
+        run.fold(number).mkdir(parents=True)
+        write_state(run.fold(number) / "weights.h5", {"model": one.weights}, {})
+    return run, made
+
+
+def predicted(run: Run, made: list[Classifier], packs: dict[str, Pack]) -> dict[str, bytes]:
+    """What lies in the folds' folders once all is predicted."""
+    outcome.predict_together(outcome.whole_predictor(Together(made), run, VIEWS, 20), run, [0, 1], packs["test"])
+    for number, one in enumerate(made):
+        outcome.write_predictions(outcome.whole_predictor(one, run, VIEWS, 20), run, number, packs, np.arange(8))
+    found = [path for number in (0, 1) for path in sorted(run.fold(number).glob("*.h5")) if path.name != "weights.h5"]
+    return {f"{path.parent.name}/{path.name}": path.read_bytes() for path in found}
+
+
+@pytest.fixture
+def packs(tmp_path: Path) -> dict[str, Pack]:
+    return {"train": pack_of(tmp_path, 48, "train"), "test": pack_of(tmp_path, 17, "test")}
+
+
+def test_test_images_pass_once_for_all_folds(
+    packs: dict[str, Pack], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[tuple[str, int]] = []
+    real = Predictor.__call__
+
+    def counted(self: Predictor, source: Any, rows: np.ndarray, label: str = "") -> Any:
+        passes.append((type(self.model.classifier).__name__, len(rows)))
+        return real(self, source, rows, label)
+
+    monkeypatch.setattr(Predictor, "__call__", counted)
+    monkeypatch.setattr(outcome, "SHARD_IMAGES", 8)
+    run, made = folds_of(tmp_path / "together")
+    predicted(run, made, packs)
+    assert passes == [("Together", 8), ("Together", 8), ("Together", 1), *[("Classifier", 8)] * 2]
+    passes.clear()
+    predicted(run, made, packs)
+    assert passes == []
+
+    alone, made = folds_of(tmp_path / "alone")
+    for number, one in enumerate(made):
+        outcome.write_predictions(outcome.whole_predictor(one, alone, VIEWS, 20), alone, number, packs, np.arange(8))
+        for kind in ("held_out", "test"):
+            rows = [
+                predictions.read(prediction_path(place.fold(number), kind, "five_crop"), {}).probabilities
+                for place in (run, alone)
+            ]
+            assert np.allclose(*rows, rtol=0, atol=1e-6)
+            print(kind, np.abs(rows[0] - rows[1]).max())
+
+
+@pytest.mark.parametrize("write", [1, 4, 7, 12, 13, 18])
+def test_killed_on_the_way_it_ends_as_undisturbed(
+    packs: dict[str, Pack], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: int
+) -> None:
+    monkeypatch.setattr(outcome, "SHARD_IMAGES", 8)
+    whole = predicted(*folds_of(tmp_path / "whole"), packs)
+    run, made = folds_of(tmp_path / "killed")
+    with killed_at(write, monkeypatch):
+        predicted(run, made, packs)
+    assert predicted(run, made, packs) == whole
+    assert not list(run.folder.glob("fold*/.shard-*"))
