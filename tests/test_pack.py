@@ -62,7 +62,7 @@ def test_packing_is_parallel_but_ordered(
     table: ImageTable, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = packed(table, data, tmp_path / "a")
-    monkeypatch.setattr(filling, "CHUNK", 7)
+    monkeypatch.setattr(filling, "TOGETHER", 7)
     pieces = packed(table, data, tmp_path / "b")
     assert whole.digest == pieces.digest
     assert np.array_equal(whole.images.open(), pieces.images.open())

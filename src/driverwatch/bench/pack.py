@@ -1,6 +1,7 @@
 """Packing, beside decoding and resizing alone."""
 
 import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,7 +26,10 @@ def lines(bench: Bench) -> list[Line]:
         with quiet():
             packing.write(job, force=True)
 
-    sides = {"ours": Side(ours), "theirs": Side(lambda: bare(paths, bench.size))}
+    def nothing_there() -> None:
+        shutil.rmtree(bench.place / job.folder.name, ignore_errors=True)
+
+    sides = {"ours": Side(ours, nothing_there), "theirs": Side(lambda: bare(paths, bench.size))}
     timed = interleaved(sides, bench.asked.repeat)
     packed = pack.read(job.folder, job.kind, UNDER, job.size).pixels
     alike = all(np.array_equal(packed[i], decoded(paths[i], bench.size)) for i in range(min(CHECKED, len(paths))))

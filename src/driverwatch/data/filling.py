@@ -2,12 +2,12 @@
 
 import hashlib
 import math
+import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import h5py
@@ -18,14 +18,14 @@ from driverwatch.data import pack
 from driverwatch.data.competition import ImageTable
 from driverwatch.data.photos import Photo, examine
 from driverwatch.data.threads import in_threads
-from driverwatch.errors import InputError
-from driverwatch.hdf5 import created
+from driverwatch.hdf5 import contiguous, created, write_at
 from driverwatch.setting_types import WHOLE, pixels
 from driverwatch.terminal import track
 from driverwatch.vision.mosaic import FRAME
 
-CHUNK = 256  # images decoded before they are written: bounds memory whatever the count
-CHUNK_BYTES = 256 * 2**20
+AHEAD = 256  # photos looked at before they are noted
+TOGETHER = 8  # images that a thread takes at a time: handing over each alone costs as much as looking at it
+FLUSH = 256  # photos, a multiple of the above
 BYTES_BESIDE = 200  # of a packed image: its name, driver, label and look
 
 
@@ -64,6 +64,14 @@ def source_digest(job: Job, left: dict[str, str], sources: np.ndarray) -> str:
     return hashlib.sha256(digest_of([table_digest(job), sorted(left)]).encode() + sources.tobytes()).hexdigest()
 
 
+class Examined(NamedTuple):
+    """Photos of rows one after another, as a thread of the pool leaves them."""
+
+    start: int  # the first one's row
+    photos: list[Photo]  # without their pixels
+    total: np.ndarray  # their channel sums and sums of squares, int64 (2, 3)
+
+
 class Filler:
     """One pass over the photos of a job, into one HDF5 file."""
 
@@ -74,7 +82,7 @@ class Filler:
         self.shape = (len(self.boxes) * self.size[0], self.size[1], 3)  # of one packed image
         absent = job.table.frame["image"].isin(left).to_numpy(bool)
         self.frame, self.absent = job.table.where(~absent).frame, job.table.where(absent).frame
-        self.places = np.flatnonzero(~absent)
+        self.places, self.names = np.flatnonzero(~absent), list(self.frame["image"])
         self.total = np.zeros((2, 3), np.int64)  # channel sums and sums of squares: exact in any order
         self.looks = np.zeros((len(self.frame), pack.LOOK), np.uint8)
         self.frames = np.zeros_like(self.looks)  # looks of whole frames, where regions are packed
@@ -87,42 +95,47 @@ class Filler:
         """Write images as long as none is broken, then everything beside them."""
         size = len(self.frame) * (math.prod(self.shape) + BYTES_BESIDE)
         with created(temporary, size, libver="earliest") as file:
-            images = file.create_dataset("images", (len(self.frame), *self.shape), np.uint8)
-            if images.chunks is not None:
-                raise InputError(f"{temporary}: HDF5 chose chunks; a pack must be contiguous")
-            for start, photos in self._examined():
-                self._note(start, photos)
-                if not self.broken:
-                    found = [photo.pixels for photo in photos if photo.pixels is not None]
-                    images[start : start + len(found)] = np.stack(found)
-                    self.total += sum(map(sums, found))
+            place = contiguous(file, "images", (len(self.frame), *self.shape))
+            with temporary.open("r+b", buffering=0) as bare:
+                disk = bare.fileno()
+                for some in self._examined(lambda row, image: write_at(disk, image, place + row * image.size)):
+                    self._note(some)
+                    self.total += some.total
+                    if some.start % FLUSH == 0:
+                        os.fsync(disk)  # the disk works while others decode, not all at the end
             self._find_copies()
             if not self.broken:
                 self._finish(file)
 
     def look_through(self) -> None:
         """Find what is broken, and write nothing."""
-        for start, photos in self._examined():
-            self._note(start, photos)
+        for some in self._examined():
+            self._note(some)
         self._find_copies()
 
-    def _examined(self) -> Iterator[tuple[int, list[Photo]]]:
-        """Decode in parallel, a chunk at a time, in the table's order; the next chunk decodes while one is written."""
+    def _examined(self, keep: Callable[[int, np.ndarray], None] | None = None) -> Iterator[Examined]:
+        """Decode in parallel, a few photos at a time, in the table's order; `keep` is given each sound one's row and pixels."""
         cv2.setNumThreads(1)  # the pool is the parallelism
-        label, count = f"pack {self.job.kind} {self.job.size}", len(self.frame)
-        chunk = max(1, min(CHUNK, CHUNK_BYTES // math.prod(self.shape)))
-        photos = in_threads(
-            lambda path: examine(self.job.data / path, self.size, self.boxes), self.frame["path"], chunk
-        )
-        for start in track(range(0, count, chunk), count, label, step=chunk):
-            yield start, list(islice(photos, chunk))
+        label, paths = f"pack {self.job.kind} {self.job.size}", list(self.frame["path"])
 
-    def _note(self, start: int, photos: list[Photo]) -> None:
-        for row, photo in enumerate(photos, start):
-            name = self.frame["image"][row]
+        def some(start: int) -> Examined:
+            photos, total = [], np.zeros((2, 3), np.int64)
+            for row, path in enumerate(paths[start : start + TOGETHER], start):
+                photo = examine(self.job.data / path, self.size, self.boxes)
+                if keep is not None and photo.pixels is not None:
+                    keep(row, photo.pixels)
+                    total += sums(photo.pixels)
+                photos.append(photo._replace(pixels=None))
+            return Examined(start, photos, total)
+
+        found = in_threads(some, range(0, len(paths), TOGETHER), AHEAD // TOGETHER)
+        return track(found, len(paths), label, step=TOGETHER)
+
+    def _note(self, some: Examined) -> None:
+        for row, photo in enumerate(some.photos, some.start):
             self.sources[self.places[row]] = photo.source
             if photo.problem:
-                self.broken[name] = photo.problem
+                self.broken[self.names[row]] = photo.problem
                 continue
             self.looks[row] = np.frombuffer(photo.look, np.uint8)
             self.frames[row] = np.frombuffer(photo.frame or photo.look, np.uint8)
