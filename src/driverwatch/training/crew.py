@@ -107,7 +107,7 @@ class Crew:
                 raise InputError(f"augmentation failed in a process of its own: {made}")
             shape, mirrored = made
             images = np.empty(shape, np.uint8)
-            pipe.recv_bytes_into(images.reshape(-1).data)
+            _fill(pipe, images)
         except (EOFError, OSError) as error:
             raise InputError(
                 "a process that augments images has ended, killed perhaps for want of memory; lower train.workers, or augment in "
@@ -177,4 +177,25 @@ def _work(pipe: Connection, shown: Shown, stamps: list[str]) -> None:
                 pipe.send(f"{type(error).__name__}: {error}")
                 continue
             pipe.send((images.shape, mirrored))
-            pipe.send_bytes(np.ascontiguousarray(images).reshape(-1).data)
+            _pour(pipe, images)
+
+
+def _pour(pipe: Connection, images: np.ndarray) -> None:
+    """Write an array's bytes into a pipe, without a header."""
+    left = memoryview(np.ascontiguousarray(images).reshape(-1).data)
+    while left:
+        left = left[os.write(pipe.fileno(), left) :]
+
+
+def _fill(pipe: Connection, images: np.ndarray) -> None:
+    """Read bytes that `_pour` wrote straight into an array: `recv_bytes_into` allocates as much again and copies twice.
+
+    Raises:
+        EOFError: the other end is gone.
+    """
+    left = memoryview(images.reshape(-1).data)
+    while left:
+        read = os.readv(pipe.fileno(), [left])
+        if read == 0:
+            raise EOFError
+        left = left[read:]

@@ -32,7 +32,8 @@ class AugmentedInputs:
     ) -> None:
         """Augment `images`, uint8 (N, R * H, W, 3), the whole pack, mapped; mixed first where `mixing` (the epoch's) says so."""
         cv2.setNumThreads(1)
-        self.images, self.settings, self.policy, self.epoch = images, settings, policy, epoch
+        self.images = np.asarray(images)  # a mapped file's own class does work of its own at every index
+        self.settings, self.policy, self.epoch = settings, policy, epoch
         self.first, self.mixing = first, mixing
         self._thread = threading.local()
 
@@ -56,7 +57,7 @@ class AugmentedInputs:
         """Centre views, copied once: uint8 (B, h, w, 3)."""
         (height, width), (tall, wide) = pixels(self.settings.input.size), self.images.shape[1:3]
         y, x = (tall - height) // 2, (wide - width) // 2
-        return np.asarray(self.images)[:, y : y + height, x : x + width][rows]  # copies once, without a step per image
+        return self.images[:, y : y + height, x : x + width][rows]  # copies once, without a step per image
 
     def _image(self, row: int) -> np.ndarray:
         return self.images[row] if self.mixing is None else self.mixing.image(self.images, row)

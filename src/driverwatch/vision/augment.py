@@ -121,22 +121,22 @@ class Augmenter:
             uint8 (R * h, w, 3) and whether it was mirrored.
         """
         generator = np.random.default_rng(seed)
-        tiles = split(image[None], self.regions)
+        tiles = [image] if self.regions == 1 else list(split(image[None], self.regions))
         if self.pipeline is not None:
             drawn = int(generator.integers(2**32))
-            tiles = np.stack([_changed(self.pipeline, tile, drawn) for tile in tiles])
-        patch = join(self._patch(tiles, generator), self.regions)[0]
+            tiles = [_changed(self.pipeline, tile, drawn) for tile in tiles]
+        y, x = self._corner(tiles[0].shape, generator)
+        patches = [tile[y : y + self.size[0], x : x + self.size[1]] for tile in tiles]
+        patch = patches[0] if self.regions == 1 else join(np.stack(patches), self.regions)[0]
         mirrored = self.mirror != "none" and bool(generator.random() < 0.5)
         return (cv2.flip(patch, 1) if mirrored else patch), mirrored
 
-    def _patch(self, tiles: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """The random patch of the HDF5 guides (227 out of 256 there), or the centre: (R, H, W, 3) -> (R, h, w, 3)."""
-        height, width = self.size
-        spare_y, spare_x = tiles.shape[1] - height, tiles.shape[2] - width
-        y, x = spare_y // 2, spare_x // 2
+    def _corner(self, shape: tuple[int, ...], generator: np.random.Generator) -> tuple[int, int]:
+        """Of the random patch of the HDF5 guides (227 out of 256 there), or of the centre, in an image of a shape (H, W, 3)."""
+        spare_y, spare_x = shape[0] - self.size[0], shape[1] - self.size[1]
         if self.crop == "random":
-            y, x = int(generator.integers(spare_y + 1)), int(generator.integers(spare_x + 1))
-        return tiles[:, y : y + height, x : x + width]
+            return int(generator.integers(spare_y + 1)), int(generator.integers(spare_x + 1))
+        return spare_y // 2, spare_x // 2
 
 
 def _changed(pipeline: A.Compose, tile: np.ndarray, drawn: int) -> np.ndarray:
