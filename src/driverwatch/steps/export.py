@@ -15,6 +15,7 @@ from driverwatch.steps.context import Context
 from driverwatch.steps.fold_models import FoldModels, fold_models
 from driverwatch.terminal import say
 from driverwatch.vision.views import cut, view_set
+from driverwatch.wording import ending
 from driverwatch.writing import locked, replacing
 
 KINDS = (".keras", ".onnx")
@@ -50,6 +51,7 @@ def export(context: Context, name: str, fold: int | None, file: Path | None, for
             made.replace(temporary)
     say(f"{path}: {models.title}; on {TRIED} images it gives the line's own probabilities within {difference:.0e}")
     say(how_to(models))
+    ending(then=[f"make serve RUN={name} DATASET={context.dataset}"])
 
 
 @contextmanager
