@@ -421,7 +421,9 @@ def test_models_that_no_rival_can_follow_and_no_images_are_refused(bench: Bench)
 
 
 def test_both_sides_of_packing_make_the_same_pixels(bench: Bench) -> None:
-    (made,) = pack.lines(bench)
+    made, *parts = pack.lines(bench)
+    assert [part.aim for part in parts] == [None] * len(pack.PARTS)
+    assert all(part.figure is not None and part.figure.low > -1 for part in parts)
     assert made.row == "pack" and made.facts["images"] == 40
     assert {side: len(timing.seconds) for side, timing in made.timings.items()} == {"ours": 3, "theirs": 3}
     for path in bench.paths[:5]:

@@ -1,9 +1,12 @@
 """Packing, beside decoding and resizing alone."""
 
+import hashlib
 import os
 import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,10 +14,14 @@ import simplejpeg
 
 from driverwatch.bench.lines import Line
 from driverwatch.bench.material import UNDER, Bench, quiet
-from driverwatch.bench.timing import Side, interleaved, speed
+from driverwatch.bench.timing import Side, interleaved, over_rounds, speed
 from driverwatch.data import pack, packing
+from driverwatch.data.filling import sums
+from driverwatch.data.photos import examine
 from driverwatch.errors import InputError
+from driverwatch.hdf5 import write_at
 
+LOOKED_AT = 250  # photos that parts are timed on
 CHECKED = 16  # images whose pixels both sides must give alike
 
 
@@ -27,7 +34,7 @@ def lines(bench: Bench) -> list[Line]:
             packing.write(job, force=True)
 
     def nothing_there() -> None:
-        shutil.rmtree(bench.place / job.folder.name, ignore_errors=True)
+        shutil.rmtree(job.folder, ignore_errors=True)
 
     sides = {"ours": Side(ours, nothing_there), "theirs": Side(lambda: bare(paths, bench.size))}
     timed = interleaved(sides, bench.asked.repeat)
@@ -54,8 +61,59 @@ def lines(bench: Bench) -> list[Line]:
                 "images_per_second": len(paths) / timed["ours"].median,
                 "pack": bench.settings.input.key,
             },
-        )
+        ),
+        *_beside(bench, paths[:: max(1, len(paths) // LOOKED_AT)]),
     ]
+
+
+def _beside(bench: Bench, paths: list[Path]) -> list[Line]:
+    """What packing does beside decoding and resizing, a part at a time, in one thread: what bounds the figure above."""
+    contents = [path.read_bytes() for path in paths]
+    images = [decoded(path, bench.size) for path in paths]
+    target = bench.place / "written"
+
+    def all_of(do: Callable[[Any], object], items: list[Any]) -> Side:
+        return Side(lambda: [do(item) for item in items] and None)
+
+    def digests(photo: tuple[bytes, np.ndarray]) -> None:
+        hashlib.sha256(photo[0]).digest()
+        pack.look(photo[1])
+
+    def written() -> None:
+        with target.open("wb") as file:
+            for number, image in enumerate(images):
+                write_at(file.fileno(), image, number * image.size)
+
+    sides = {
+        "decoding": all_of(lambda path: decoded(path, bench.size), paths),
+        "examining": all_of(lambda path: examine(path, bench.size), paths),
+        "digests": all_of(digests, [*zip(contents, images, strict=True)]),
+        "sums": all_of(sums, images),
+        "writing": Side(written, lambda: target.unlink(missing_ok=True)),
+    }
+    timed = interleaved(sides, bench.asked.repeat)
+    examining = over_rounds(lambda whole, bare: whole / bare - 1, timed["examining"].seconds, timed["decoding"].seconds)
+    shares = {side: speed(timed["decoding"], timed[side]) for side in PARTS} | {"examining": examining}
+    return [
+        Line(
+            "pack",
+            f"one thread's decoding and resizing: {name}",
+            f"{what}, which packing does besides, as a share of decoding and resizing, in one thread.",
+            "Threads, the interpreter lock between them, and the flush to disk.",
+            "lower",
+            figure=shares[side],
+            timings={"ours": timed[side], "decoding": timed["decoding"]},
+        )
+        for side, (name, what) in PARTS.items()
+    ]
+
+
+PARTS = {
+    "examining": ("all checks", "Headers, EXIF and digests"),
+    "digests": ("digests alone", "SHA-256 of the file and of the pixels"),
+    "sums": ("channel sums", "Sums and sums of squares per channel"),
+    "writing": ("writing", "Writing the pixels into the page cache"),
+}
 
 
 def decoded(path: Path, size: tuple[int, int]) -> np.ndarray:
