@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PLACE = ROOT / "build" / "size"
 DRAWN = {"tenth": (5, 17), "full": (50, 177)}  # training and test drivers, 450 images each
 IMAGES = {name: 450 * sum(drivers) for name, drivers in DRAWN.items()}
-SET = "input.pack=32x40 input.size=32x36 train.epochs=1 predict.views=centre predict.batch_size=200"
+SET = "input.pack=32x40 input.size=32x36 train.epochs=1 predict.views=centre predict.batch_size=200 train.loader=processes"
 PACK = ["pack", "--model", "tiny", "--set", SET]
 STEPS = {
     "sample": ["sample", "--frames", "45", "--size", "32x40"],

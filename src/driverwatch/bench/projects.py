@@ -14,7 +14,7 @@ from driverwatch.steps.context import CONFIGS
 
 EACH = 100  # images of a driver: 10 classes of 10 frames
 LABELLED = 0.22  # of all images, as in the competition: 22,424 of 102,150
-SET = "input.pack=32x40 input.size=32x36 train.epochs=1 predict.views=centre predict.batch_size=200"
+SET = "input.pack=32x40 input.size=32x36 train.epochs=1 predict.views=centre predict.batch_size=200 train.loader=processes"
 STEPS = {
     "sample": ["sample", "--frames", str(EACH // 10), "--size", "32x40"],
     "folds": ["folds"],
