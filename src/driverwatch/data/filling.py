@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -25,7 +24,6 @@ from driverwatch.vision.mosaic import FRAME
 
 AHEAD = 256  # photos looked at before they are noted
 TOGETHER = 8  # images that a thread takes at a time: handing over each alone costs as much as looking at it
-FLUSH = 256  # photos, a multiple of the above
 BYTES_BESIDE = 200  # of a packed image: its name, driver, label and look
 
 
@@ -97,12 +95,9 @@ class Filler:
         with created(temporary, size, libver="earliest") as file:
             place = contiguous(file, "images", (len(self.frame), *self.shape))
             with temporary.open("r+b", buffering=0) as bare:
-                disk = bare.fileno()
-                for some in self._examined(lambda row, image: write_at(disk, image, place + row * image.size)):
+                for some in self._examined(lambda row, image: write_at(bare.fileno(), image, place + row * image.size)):
                     self._note(some)
                     self.total += some.total
-                    if some.start % FLUSH == 0:
-                        os.fsync(disk)  # the disk works while others decode, not all at the end
             self._find_copies()
             if not self.broken:
                 self._finish(file)
