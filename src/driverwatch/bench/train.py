@@ -8,7 +8,7 @@ from driverwatch.bench.material import Bench
 from driverwatch.bench.rivals import refuse_other_backends
 from driverwatch.bench.timing import Side, Spread, Timing, interleaved, over_rounds
 
-STEPS = 64  # of an epoch at the least, where there are so many images: what `fit` takes to begin is a share of it, and real epochs have hundreds
+STEPS = 64  # of an epoch at the least, where there are as many: `fit` takes its time to begin, and real epochs have hundreds
 WHAT = (
     "Both `fit` the same compiled network, last stage of its YAML, for as many steps; ours through our loader, the "
     "rival on one constant batch held as tensors; the figure is (ours - policy) / rival - 1, where policy is the CPU "
