@@ -335,6 +335,8 @@ def test_growth_of_every_verb_and_its_plot(tmp_path: Path, monkeypatch: pytest.M
     assert found[0].facts["exponent_of_memory"] == 0 and found[0].facts["images"] == list(growth.SIZES)
     assert {images for images, _ in ran} == set(growth.SIZES)
     assert (tmp_path / "build" / "drawn" / "growth.png").read_bytes().startswith(b"\x89PNG")
+    shown = table.cells({"row": "growth", "key": "growth", "made": {}, **found[0].plain})
+    assert all(f"{images:,}: " in shown[-1] for images in growth.SIZES) and "MiB" in shown[-1]
 
 
 def test_a_verb_that_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

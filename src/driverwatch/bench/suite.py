@@ -8,6 +8,7 @@ from driverwatch.bench.lines import Line
 from driverwatch.bench.material import Bench
 from driverwatch.errors import InputError, nearest
 from driverwatch.terminal import say
+from driverwatch.writing import replacing
 
 # Training's deterministic kernels, once asked for, slow tf.data down too: rows with that rival come before those that train
 ROWS = ("imports", "memory", "neighbours", "pack", "load", "crops", "train", "cache")
@@ -43,6 +44,10 @@ def run(bench: Bench, words: list[str], documented: bool) -> None:
     say(table.told([entry for entry in entries if entry["row"] in rows]))
     if documented:
         table.document(PAGE, entries)
+        plot = bench.context.places.build / "growth.png"
+        if plot.is_file():
+            with replacing(PAGE.with_name(plot.name)) as temporary:
+                temporary.write_bytes(plot.read_bytes())
         say(f"{PAGE}: the table is written")
     missed = [entry["key"] for entry in entries if entry["row"] in rows and entry["met"] is False]
     say(f"{path}: every repetition; {len(missed)} aims not met; docs/performance.md says how to read a row")

@@ -57,8 +57,18 @@ def cells(entry: dict[str, Any]) -> tuple[str, ...]:
     figure, times = entry["figure"], entry["timings"].values()
     spread = "once" if not times else f"{_number(figure['low'])} to {_number(figure['high'])}"
     seconds = ", ".join(f"{name} {_median(taken):.3g}" for name, taken in entry["timings"].items())
+    seconds = seconds or _sizes(entry["facts"])
     met = {True: "met", False: "NOT MET", None: ""}[entry["met"]]
     return (entry["row"], entry["against"], _number(figure["median"]), spread, _aim(entry), met, seconds)
+
+
+def _sizes(facts: dict[str, Any]) -> str:
+    """Seconds and memory at each size, of a line that has several."""
+    if "exponent_of_memory" not in facts:
+        return ""
+    found = zip(facts["images"], facts["seconds"], facts["MiB"], strict=True)
+    told = "; ".join(f"{images:,}: {seconds:g} s, {memory:g} MiB" for images, seconds, memory in found)
+    return f"{told} (memory's exponent {facts['exponent_of_memory']:.2f})"
 
 
 def _aim(entry: dict[str, Any]) -> str:
