@@ -80,13 +80,15 @@ def draw(bench: Bench, sizes: tuple[int, ...], costs: dict[str, list[Cost]]) -> 
     """Seconds and memory over images, both axes logarithmic, a line and a mark of its own for each verb."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 4), layout="constrained")
+    figure = Figure(figsize=(9, 4.8), layout="constrained")
     for axes, what in zip(figure.subplots(1, 2), ("seconds", "memory"), strict=True):
         for (step, found), mark in zip(costs.items(), "os^Dv", strict=True):
             values = np.array([getattr(cost, what) for cost in found])
             axes.loglog(sizes, values, marker=mark, label=f"{step}: {exponent(sizes, list(values)):.2f}")
         axes.set(xlabel="images", ylabel="seconds" if what == "seconds" else "private memory, MiB")
-        axes.legend(title="exponent of the last step", fontsize=8)
+        axes.legend(
+            title="exponent of the last step", fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.14)
+        )
         axes.grid(True, alpha=0.3)
     with replacing(bench.context.places.build / "growth.png") as temporary:
         figure.savefig(temporary, format="png", dpi=110)
