@@ -44,6 +44,21 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def scratch_beside(path: Path) -> Iterator[Path]:
+    """A folder beside `path`, gone afterwards, for what cannot be written under a temporary name or is kept by nobody.
+
+    Call it under a lock of `path`: what a killed writer left there is removed.
+    """
+    folder = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def reason(error: OSError) -> str:
     """The operating system's own words: HDF5 wraps them in a paragraph of addresses."""
     return os.strerror(error.errno) if error.errno else str(error)

@@ -25,6 +25,14 @@ LOOKED_AT = 250  # photos that parts are timed on
 CHECKED = 16  # images whose pixels both sides must give alike
 
 
+PARTS = {
+    "examining": ("all checks", "Headers, EXIF and digests"),
+    "digests": ("digests alone", "SHA-256 of the file and of the pixels"),
+    "sums": ("channel sums", "Sums and sums of squares per channel"),
+    "writing": ("writing", "Writing the pixels into the page cache"),
+}
+
+
 def lines(bench: Bench) -> list[Line]:
     """Images per second of packing, over those of a bare loop on all cores."""
     job, paths = bench.job("packed"), bench.paths
@@ -73,7 +81,7 @@ def _beside(bench: Bench, paths: list[Path]) -> list[Line]:
     target = bench.place / "written"
 
     def all_of(do: Callable[[Any], object], items: list[Any]) -> Side:
-        return Side(lambda: [do(item) for item in items] and None)
+        return Side(lambda: [do(item) for item in items])
 
     def digests(photo: tuple[bytes, np.ndarray]) -> None:
         hashlib.sha256(photo[0]).digest()
@@ -106,14 +114,6 @@ def _beside(bench: Bench, paths: list[Path]) -> list[Line]:
         )
         for side, (name, what) in PARTS.items()
     ]
-
-
-PARTS = {
-    "examining": ("all checks", "Headers, EXIF and digests"),
-    "digests": ("digests alone", "SHA-256 of the file and of the pixels"),
-    "sums": ("channel sums", "Sums and sums of squares per channel"),
-    "writing": ("writing", "Writing the pixels into the page cache"),
-}
 
 
 def decoded(path: Path, size: tuple[int, int]) -> np.ndarray:

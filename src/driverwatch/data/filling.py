@@ -23,7 +23,7 @@ from driverwatch.terminal import track
 from driverwatch.vision.mosaic import FRAME
 
 AHEAD = 256  # photos looked at before they are noted
-TOGETHER = 8  # images that a thread takes at a time: handing over each alone costs as much as looking at it
+TOGETHER = 8  # that a thread takes at a time: fewer are handed over, noted and waited for one by one
 BYTES_BESIDE = 200  # of a packed image: its name, driver, label and look
 
 

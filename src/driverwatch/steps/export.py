@@ -1,8 +1,5 @@
 """A run as one file for others: the fold models' mean, preprocessing, class names and origin inside."""
 
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +13,7 @@ from driverwatch.steps.fold_models import FoldModels, fold_models
 from driverwatch.terminal import say
 from driverwatch.vision.views import cut, view_set
 from driverwatch.wording import ending
-from driverwatch.writing import locked, replacing
+from driverwatch.writing import locked, replacing, scratch_beside
 
 KINDS = (".keras", ".onnx")
 TRIED = 4  # images on which a written file is held against the line
@@ -39,7 +36,7 @@ def export(context: Context, name: str, fold: int | None, file: Path | None, for
     from driverwatch.models import backend
 
     backend.start()
-    with locked(path.parent, f".{path.name}.lock"), _scratch(path) as scratch:
+    with locked(path.parent, f".{path.name}.lock"), scratch_beside(path) as scratch:
         made = scratch / f"model{kind}"
         difference = _write(models, made, facts(context, models))
         if not difference <= TOLERANCE:  # NaN, too
@@ -52,18 +49,6 @@ def export(context: Context, name: str, fold: int | None, file: Path | None, for
     say(f"{path}: {models.title}; on {TRIED} images it gives the line's own probabilities within {difference:.0e}")
     say(how_to(models))
     ending(then=[f"make serve RUN={name} DATASET={context.dataset}"])
-
-
-@contextmanager
-def _scratch(path: Path) -> Iterator[Path]:
-    """A folder beside `path`, gone afterwards: Keras and ONNX go by a file's name and could not take a temporary one."""
-    folder = path.with_name(f".{path.name}.partial")
-    shutil.rmtree(folder, ignore_errors=True)  # of a killed writer
-    folder.mkdir()
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write(models: FoldModels, file: Path, said: dict[str, Any]) -> float:

@@ -2,10 +2,7 @@
 
 import csv
 import io
-import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +21,7 @@ from driverwatch.terminal import say
 from driverwatch.training.rates import smoothed, suggested
 from driverwatch.training.run import Run
 from driverwatch.wording import close
-from driverwatch.writing import locked, replacing, write_text
+from driverwatch.writing import locked, replacing, scratch_beside, write_text
 
 if TYPE_CHECKING:
     from driverwatch.training.range_test import Rise
@@ -58,7 +55,7 @@ def find_rates(
     found = weight_files.find(settings, weights)
     make_packs(context, settings.input.key, model, "", False, False)
     path = context.places.range_test(model)
-    with locked(path.parent, f".{model}.lock", sweep=()), _scratch(path) as scratch:
+    with locked(path.parent, f".{model}.lock", sweep=()), scratch_beside(path) as scratch:
         from driverwatch.models import backend
 
         backend.start()
@@ -76,18 +73,6 @@ def _unwatched(settings: ModelSettings) -> ModelSettings:
     """The same without what needs held-out drivers or teachers."""
     plain = {"select": "last", "patience": None, "pseudo": None, "stop_after": None}
     return settings.model_copy(update={"train": settings.train.model_copy(update=plain)})
-
-
-@contextmanager
-def _scratch(path: Path) -> Iterator[Path]:
-    """A folder beside `path` for a training that nobody keeps."""
-    folder = path.with_name(f".{path.stem}.partial")
-    shutil.rmtree(folder, ignore_errors=True)  # of a killed one
-    folder.mkdir()
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _losses(
