@@ -357,10 +357,10 @@ test-cluster: $(DEV) $(VENV)/.extra-cluster ## folds on a cluster of three nodes
 	$(PYTHON) -m pytest tests/test_cluster.py tests/test_loopback.py -m ""
 
 test-kills: $(DEV) ## kill the verbs before each change they make, and KILLS times at random
-	$(Q)PYTHONPATH=src $(PYTHON) tests/kills.py "$(or $(KILLS),60)"
+	$(Q)PYTHONPATH=src:tests $(PYTHON) -m support.kills "$(or $(KILLS),60)"
 
 test-size: $(DEV) ## time and memory of each verb at 102,150 drawn photos against 9,900 (a quarter of an hour), or of STEPS again
-	$(Q)PYTHONPATH=src $(PYTHON) tests/fullsize.py $(STEPS)
+	$(Q)PYTHONPATH=src:tests $(PYTHON) -m support.fullsize $(STEPS)
 
 lint: $(DEV) ## ruff and mypy
 	$(PYTHON) -m ruff check src tests

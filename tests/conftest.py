@@ -2,15 +2,17 @@
 
 import contextlib
 import io
+import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import hypothesis
-import kills
 import pytest
+from support import kills
+from support.places import ROOT
+from support.project import MINI, Verb
 
 from driverwatch.cli.main import main
 from driverwatch.data import sample
@@ -19,10 +21,6 @@ from driverwatch.typed_yaml import load
 
 hypothesis.settings.register_profile("busy", deadline=None)  # the machine may do other things meanwhile
 hypothesis.settings.load_profile("busy")
-ROOT = Path(__file__).resolve().parent.parent
-SHARED = ROOT.parent / "shared"
-
-MINI = sample.SampleOptions(drivers=6, test_drivers=2, clips=1, frames=2, size="48x64", seed=3)
 
 
 @pytest.fixture(scope="session")
@@ -61,10 +59,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(autouse=True)
 def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))  # for the processes that tests start
-
-
-Verb = Callable[..., subprocess.CompletedProcess[str]]
+    monkeypatch.setenv(
+        "PYTHONPATH", f"{ROOT / 'src'}{os.pathsep}{ROOT / 'tests'}"
+    )  # for the processes that tests start
 
 
 @pytest.fixture

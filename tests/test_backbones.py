@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from support.places import ROOT
 
 from driverwatch.backbones import BACKBONES, COLUMNS, TABLE, read
 from driverwatch.errors import InputError

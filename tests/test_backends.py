@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.places import ROOT
 
 pytestmark = pytest.mark.keras
-SCRIPT = Path(__file__).parent / "one_step.py"
+SCRIPT = ROOT / "tests" / "support" / "one_step.py"
 
 
 def one_step(backend: str, folder: Path, backbone: str) -> dict[str, np.ndarray]:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.places import ROOT
 
 from driverwatch.artifacts import Places
 from driverwatch.backbones import BACKBONES
@@ -44,7 +45,6 @@ from driverwatch.train_settings import Stage
 from driverwatch.typed_yaml import parse
 from driverwatch.vision.views import cut_all
 
-ROOT = Path(__file__).resolve().parent.parent
 TINY = {
     "backbone": "tiny", "weights": "none", "input": {"pack": "40x52", "size": "32x40"},
     "augment": {"policy": "light", "mirror": "swap"}, "train": {"batch_size": 4}, "predict": {"batch_size": 20},

@@ -8,10 +8,11 @@ import shutil
 import sys
 from pathlib import Path
 
-import kills
 import pytest
-from broken import CASES, SET, Case, Project
-from conftest import MINI, ROOT
+from support import kills
+from support.broken import CASES, SET, Case, Project
+from support.places import ROOT
+from support.project import MINI
 
 from driverwatch.cli import main as cli
 from driverwatch.data import sample
@@ -119,7 +120,7 @@ def table() -> str:
     lines = [
         "# What can be wrong, and what is said",
         "",
-        "Written by `make docs` from the cases in `tests/broken.py`, each run through the command line. What is broken ends",
+        "Written by `make docs` from `tests/support/broken.py`, each case run through the command line. What is broken ends",
         "the step with exit status 2 and loses nothing; `SKIP_BROKEN=1` goes on without broken photos and table rows, and",
         "records them. What is only unusual is taken, and counted. Broken photos and rows are listed all at once, below one",
         "sentence:",

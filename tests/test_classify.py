@@ -9,7 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import MINI, SHARED
+from support.places import SHARED
+from support.project import MINI
 
 from driverwatch.artifacts import Places, digest_of_file
 from driverwatch.cli import main as cli

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 import pytest
 import yaml
-from commands import APART, ROOT, TESTED, Command, commands_of, pages, parsed
+from support.commands import APART, ROOT, TESTED, Command, commands_of, pages, parsed
 
 from driverwatch.errors import InputError
 from driverwatch.steps.networks import print_layers

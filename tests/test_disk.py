@@ -10,9 +10,9 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import kills
 import pytest
-from kills import Reference
+from support import kills
+from support.kills import Reference
 
 pytestmark = pytest.mark.line
 

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
-from doctoring import SECRET, Make, makes_places, says, write
+from support.doctoring import SECRET, Make, makes_places, says, write
+from support.places import ROOT
 
 from driverwatch.doctor import __main__ as doctor
 from driverwatch.doctor import kaggle_token, material

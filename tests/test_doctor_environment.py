@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from doctoring import Make, fake_venv, makes_places, says, write
+from support.doctoring import Make, fake_venv, makes_places, says, write
 
 from driverwatch.doctor import accelerator, environment
 from driverwatch.doctor.finding import Finding

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from doctoring import Make, makes_places, says, write
+from support.doctoring import Make, makes_places, says, write
 
 from driverwatch.doctor import folders, system
 from driverwatch.doctor.finding import ask

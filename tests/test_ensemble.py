@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from finished import World, world
+from support.finished import World, world
 
 from driverwatch.artifacts import digest_of_file
 from driverwatch.blend import ensemble as blending

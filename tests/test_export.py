@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fabricated import fabricated
+from support.fabricated import fabricated
 
 from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.errors import InputError

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Verb
+from support.project import Verb
 
 from driverwatch.artifacts import read_json
 from driverwatch.models.squeezenet import squeezenet

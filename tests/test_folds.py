@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.places import ROOT
 
 from driverwatch.data import competition, folds
 from driverwatch.data.competition import ImageTable

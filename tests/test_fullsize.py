@@ -3,9 +3,9 @@
 import subprocess
 import sys
 
-import fullsize
 import pytest
-from fullsize import Cost
+from support import fullsize
+from support.fullsize import Cost
 
 HOLDS = "import time; held = b'x' * ({} << 20); time.sleep(0.5)"
 

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import SHARED
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.places import SHARED
 
 from driverwatch.data import folds, groups, sample
 from driverwatch.data.groups import DISTANCE, group, group_names, hashes, photo_hash, summary

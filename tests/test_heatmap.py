@@ -6,8 +6,8 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from conftest import SHARED
 from keras import layers
+from support.places import SHARED
 
 from driverwatch.backbones import RAW, SQUEEZENET
 from driverwatch.inference import classify, heatmap

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import ROOT, Verb
+from support.places import ROOT
+from support.project import Verb
 
 from driverwatch import writing
 from driverwatch.artifacts import digest_of_file
@@ -28,7 +29,7 @@ from driverwatch.steps.fetch import fetch
 from driverwatch.steps.upload import Patience, submit
 from driverwatch.writing import write_json
 
-STANDIN = str(ROOT / "tests" / "standin_kaggle.py")
+STANDIN = str(ROOT / "tests" / "support" / "standin_kaggle.py")
 SLUG = "state-farm-distracted-driver-detection"
 TOKEN, KEY = "KGAT_0a1b2c3d4e5f", "fedcba9876543210"
 QUICK = Patience(every=0.02, limit=20)

@@ -6,9 +6,9 @@ A few kills of each kind; `make test-kills` does it before each change and many 
 import subprocess
 from pathlib import Path
 
-import kills
 import pytest
-from kills import Reference
+from support import kills
+from support.kills import Reference
 
 pytestmark = pytest.mark.line
 

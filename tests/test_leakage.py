@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Verb
 from hypothesis import given
 from hypothesis import strategies as st
+from support.project import Verb
 
 from driverwatch.data import leakage
 from driverwatch.errors import InputError

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from finished import World, world
+from support.finished import World, world
 from typer.testing import CliRunner
 
 from driverwatch.blend.score import interval

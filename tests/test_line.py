@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import ROOT, Verb
+from support.places import ROOT
+from support.project import Verb
 
 from driverwatch.inference import predictions
 

@@ -10,10 +10,10 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-import kills
 import psutil
 import pytest
-from loopback import ROOT, Loopback, loopback
+from support import kills
+from support.loopback import ROOT, Loopback, loopback
 
 from driverwatch.cluster.cluster import Cluster, Options
 from driverwatch.cluster.jobs import Job

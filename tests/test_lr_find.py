@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Verb
+from support.project import Verb
 
 from driverwatch.training.rates import Smoothing, smoothed, suggested
 

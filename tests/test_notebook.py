@@ -12,10 +12,11 @@ from pathlib import Path
 
 import nbformat
 import pytest
-import rehearsal
-from conftest import ROOT, Verb
 from hypothesis import given
 from hypothesis import strategies as st
+from support import rehearsal
+from support.places import ROOT
+from support.project import Verb
 
 from driverwatch.artifacts import Places, digest_of_file, read_json
 from driverwatch.dataset_settings import DatasetSettings

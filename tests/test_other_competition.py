@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Verb
+from support.project import Verb
 
 pytestmark = pytest.mark.line
 

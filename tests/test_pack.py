@@ -11,7 +11,7 @@ import cv2
 import h5py
 import numpy as np
 import pytest
-from conftest import SHARED
+from support.places import SHARED
 
 from driverwatch.data import competition, filling, pack, packing
 from driverwatch.data.competition import ImageTable

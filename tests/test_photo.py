@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from finished import CLASSES, World, world_of
+from support.finished import CLASSES, World, world_of
 
 from driverwatch.blend import ensemble as blending
 from driverwatch.blend.chain import Rows

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
-from conftest import Verb
 from hypothesis import given
 from hypothesis import strategies as st
+from support.project import Verb
 from test_mix import COUNT, DRIVERS, IMAGES, LABELS, TRAINING, model, pack
 
 from driverwatch.data.pack import Pack

@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
-from conftest import Verb
-from finished import MODEL, World, world
+from support.finished import MODEL, World, world
+from support.project import Verb
 from test_line import SMALL, drawn
 
 from driverwatch.artifacts import read_json

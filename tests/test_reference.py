@@ -4,8 +4,8 @@ import os
 from typing import Annotated, Literal
 
 import pytest
-from conftest import ROOT
 from pydantic import BaseModel, Field
+from support.places import ROOT
 
 from driverwatch.errors import InputError
 from driverwatch.report import reference

@@ -10,7 +10,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from conftest import Verb
+from support.project import Verb
 from test_halves import apart, train
 from test_training import CLASSES, ROWS, counts_as_pretrained, killed_after, run_of
 

@@ -11,9 +11,9 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
+from support.places import ROOT
 
 from driverwatch.artifacts import digest_of, read_json
 from driverwatch.data import pack, packing

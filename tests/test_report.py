@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from browsing import browser, overflow, set_dark, set_width
-from finished import World, world, world_of
+from support.browsing import browser, overflow, set_dark, set_width
+from support.finished import World, world, world_of
 from typer.testing import CliRunner
 
 from driverwatch.artifacts import read_json

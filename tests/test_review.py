@@ -10,11 +10,11 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from finished import CLASSES, World, told, world  # noqa: F401
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.spatial.distance import jensenshannon
+from support.finished import CLASSES, World, told, world  # noqa: F401
 
 from driverwatch.blend import ensemble as blending
 from driverwatch.blend.ensemble import Member

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-import browsing
 import cv2
-import finished
 import numpy as np
 import pytest
+from support import browsing, finished
 from test_review import photos_of, space_of, with_pixels
 
 from driverwatch.report import review as numbers

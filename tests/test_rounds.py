@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import Verb
+from support.project import Verb
 from test_line import SMALL, drawn
 
 from driverwatch.artifacts import read_json

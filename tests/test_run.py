@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
+from support.places import ROOT
 
 from driverwatch.artifacts import read_json
 from driverwatch.dataset_settings import DatasetSettings

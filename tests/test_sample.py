@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import MINI
+from support.project import MINI
 
 from driverwatch.data import competition, leakage, sample
 from driverwatch.dataset_settings import DatasetSettings

@@ -12,9 +12,10 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from conftest import ROOT, Verb
-from finished import MODEL, World, world  # noqa: F401
-from searching import SPACE, made_up, searched, skill
+from support.finished import MODEL, World, world  # noqa: F401
+from support.places import ROOT
+from support.project import Verb
+from support.searching import SPACE, made_up, searched, skill
 
 from driverwatch.artifacts import read_json
 from driverwatch.cluster.cluster import Options

@@ -9,9 +9,9 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from broken import jpeg_claiming, png_claiming
 from flask.testing import FlaskClient
 from PIL import Image
+from support.broken import jpeg_claiming, png_claiming
 from werkzeug.datastructures import FileStorage, MultiDict
 from werkzeug.test import encode_multipart
 

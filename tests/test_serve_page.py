@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import browsing
 import numpy as np
 import pytest
-from fabricated import fabricated
+from support import browsing
+from support.fabricated import fabricated
 from test_serve import CLASSES, animated, photo, stand_in
 from werkzeug.datastructures import FileStorage
 from werkzeug.serving import make_server

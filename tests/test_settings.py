@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from support.places import ROOT
 
 from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.ensemble_settings import EnsembleSettings

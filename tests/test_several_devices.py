@@ -13,6 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from support.places import ROOT
 from test_training import run_of
 
 from driverwatch.cli import main as cli
@@ -24,7 +25,7 @@ from driverwatch.models.devices import ONE, devices
 from driverwatch.steps import fold_process, train
 
 pytestmark = pytest.mark.keras
-SCRIPT = Path(__file__).parent / "several_devices.py"
+SCRIPT = ROOT / "tests" / "support" / "several_devices.py"
 
 
 def trained(name: str, count: int, dropout: float, folder: Path) -> dict[str, np.ndarray]:

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Verb
-from kills import SET
+from support.kills import SET
+from support.project import Verb
 
 pytestmark = pytest.mark.line
 

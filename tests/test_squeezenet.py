@@ -5,7 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import SHARED
+from support.places import SHARED
 
 from driverwatch.models.squeezenet import squeezenet, squeezenet_torch, squeezenet_v1_1
 from driverwatch.models.weight_files import fill

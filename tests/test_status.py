@@ -15,8 +15,8 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from conftest import ROOT
-from finished import CLASSES, MODEL, World, world  # noqa: F401
+from support.finished import CLASSES, MODEL, World, world  # noqa: F401
+from support.places import ROOT
 
 from driverwatch.artifacts import read_json
 from driverwatch.data import fold_file

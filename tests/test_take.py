@@ -11,7 +11,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from finished import World, world  # noqa: F401
+from support.finished import World, world  # noqa: F401
 
 from driverwatch.artifacts import digest_of_file, read_json
 from driverwatch.errors import InputError

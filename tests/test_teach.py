@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from finished import CLASSES, World, world
+from support.finished import CLASSES, World, world
 
 from driverwatch.blend.space import Space
 from driverwatch.data.folds import FoldTable

@@ -14,9 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
+from support.places import ROOT
 
 from driverwatch import terminal
 from driverwatch.metrics import over_folds

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from support.places import ROOT
 
 from driverwatch.backbones import BACKBONES
 from driverwatch.models import weights
@@ -47,7 +47,9 @@ def reference(
     """A network's name, its checkpoint, and what PyTorch computes with it."""
     folder = tmp_path_factory.mktemp(request.param)
     checkpoint = folder / "random.pth"
-    in_torch(ROOT / "tests" / "torch_reference.py", request.param, checkpoint, folder / "outputs.npz", *SIZES)
+    in_torch(
+        ROOT / "tests" / "support" / "torch_reference.py", request.param, checkpoint, folder / "outputs.npz", *SIZES
+    )
     with np.load(folder / "outputs.npz") as archive:
         return request.param, checkpoint, {name: archive[name] for name in archive.files}
 

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from conftest import ROOT
+from support.places import ROOT
 
 from driverwatch.errors import InputError
 from driverwatch.settings import AugmentSettings, InputSettings, ModelSettings

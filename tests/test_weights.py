@@ -10,7 +10,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from conftest import SHARED
+from support.places import SHARED
 from test_models import settings
 
 from driverwatch.backbones import BACKBONES, Backbone, WeightFiles

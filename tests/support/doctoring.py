@@ -6,9 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from conftest import ROOT
-
 from driverwatch.doctor.finding import Finding, Surroundings
+from support.places import ROOT
 
 SECRET = "5ecr3t-0f-0ne"
 Make = Callable[..., Surroundings]

@@ -12,7 +12,6 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
-from finished import World, world_of
 
 from driverwatch.data import splits
 from driverwatch.settings import ModelSettings
@@ -20,6 +19,7 @@ from driverwatch.steps import search as steps
 from driverwatch.steps import search_trials, train
 from driverwatch.steps.search_space import Asked
 from driverwatch.training import run as runs
+from support.finished import World, world_of
 
 SPACE = """
 space:

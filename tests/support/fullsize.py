@@ -20,7 +20,7 @@ from pathlib import Path
 
 from driverwatch.bench.watching import watched
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PLACE = ROOT / "build" / "size"
 DRAWN = {"tenth": (5, 17), "full": (50, 177)}  # training and test drivers, 450 images each
 IMAGES = {name: 450 * sum(drivers) for name, drivers in DRAWN.items()}

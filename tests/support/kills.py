@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SET = (
     "input.pack=40x52 input.size=36x48 train.batch_size=16 train.select=best train.patience=3 predict.views=five_crop "
     'train.stages=[{"epochs":1,"learning_rate":0.003},{"epochs":2,"freeze_until":"stage1"}]'
@@ -57,7 +57,7 @@ def command(verb: str) -> list[str]:
 
 
 def environment(**extra: str) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": f"{ROOT / 'tests' / 'killer'}{os.pathsep}{ROOT / 'src'}", **extra}
+    return {**os.environ, "PYTHONPATH": f"{ROOT / 'tests' / 'support' / 'killer'}{os.pathsep}{ROOT / 'src'}", **extra}
 
 
 def new_project(folder: Path) -> Path:

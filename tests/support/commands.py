@@ -5,7 +5,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 LINE = "test_line.py::test_from_photos_to_submission"
 # by target: the test that runs its verb, in this process or in one of its own
 TESTED = {

@@ -6,13 +6,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import browsing
 import cv2
 import numpy as np
 
 from driverwatch.report import review as numbers
 from driverwatch.report.page import render
 from driverwatch.steps import review, reviewed
+from support import browsing
 
 TRAIN, TEST, RUNS, CLASSES = 22424, 79726, 5, 10
 SCRIPTS = {

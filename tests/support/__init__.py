@@ -1,0 +1,1 @@
+"""What tests share: projects, stand-ins and cases. No test module imports another."""
