@@ -139,39 +139,39 @@ status: setup ## what there is: photos, folds, packs, every run and fold, submis
 
 setup: $(RUNTIME) $(if $(EXTRAS),$(patsubst %,$(VENV)/.extra-%,$(EXTRAS))) ## build .venv from the pinned requirements, with EXTRAS="onnx cluster"
 
-$(RUNTIME): requirements/$(ACCELERATOR).txt
-	@$(PYTHON3) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "$(PYTHON3) is older than Python 3.11; name a newer one: make PYTHON3=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
-	@$(PYTHON) -m pip --version >/dev/null 2>&1 || $(PYTHON3) -m venv --clear $(VENV)
-	@echo "installing $< into $(VENV), once"
-	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --requirement requirements/$(ACCELERATOR).txt
-	@touch $@
+# an environment is finished while its stamp holds what its requirements hold: a clone changes dates, not contents
+finished = cmp -s $(1) $(2)
+install  = scripts/install.py $(abspath $(1)) $(2) $(3)
 
-$(DEV): requirements/dev.txt $(RUNTIME)
-	@echo "installing $< into $(VENV), once"
-	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --requirement requirements/dev.txt
-	@touch $@
+$(RUNTIME): FORCE
+	@$(call finished,requirements/$(ACCELERATOR).txt,$@) || { \
+	  $(PYTHON3) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "$(PYTHON3) is older than Python 3.11; name a newer one: make PYTHON3=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }; \
+	  $(PYTHON) -m pip --version >/dev/null 2>&1 || $(PYTHON3) -m venv --clear $(VENV); \
+	  $(PYTHON) $(call install,$(PYTHON),requirements/$(ACCELERATOR).txt,$@); }
 
-$(VENV)/.extra-%: requirements/%.txt $(RUNTIME)
-	@echo "installing $< into $(VENV), once"
-	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --constraint requirements/$(ACCELERATOR).txt --requirement $<
-	@touch $@
+$(DEV): $(RUNTIME) FORCE
+	@$(call finished,requirements/dev.txt,$@) || $(PYTHON) $(call install,$(PYTHON),requirements/dev.txt,$@)
+
+$(VENV)/.extra-%: $(RUNTIME) FORCE
+	@$(call finished,requirements/$*.txt,$@) || \
+	  $(PYTHON) $(call install,$(PYTHON),requirements/$*.txt,$@) --constraint requirements/$(ACCELERATOR).txt
 
 # an environment of its own: the client's dependencies need not fit TensorFlow's
-$(CLIENT): requirements/kaggle.txt
-	@.venv-kaggle/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON3) -m venv --clear .venv-kaggle
-	@echo "installing $< into .venv-kaggle, once"
-	@.venv-kaggle/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
-	@touch $@
+$(CLIENT): FORCE
+	@$(call finished,requirements/kaggle.txt,$@) || { \
+	  .venv-kaggle/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON3) -m venv --clear .venv-kaggle; \
+	  $(PYTHON3) $(call install,.venv-kaggle/bin/python,requirements/kaggle.txt,$@); }
 
 client: $(CLIENT) ## the official Kaggle client, into .venv-kaggle
 
 # and another: the command line and PyTorch alone, to read checkpoints once
-$(TORCH): requirements/torch.txt
-	@.venv-torch/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON3) -m venv --clear .venv-torch
-	@echo "installing $< into .venv-torch, once"
-	@.venv-torch/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
-	@touch $@
+$(TORCH): FORCE
+	@$(call finished,requirements/torch.txt,$@) || { \
+	  .venv-torch/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON3) -m venv --clear .venv-torch; \
+	  $(PYTHON3) $(call install,.venv-torch/bin/python,requirements/torch.txt,$@); }
+
+FORCE:
 
 demo: setup ## the whole line on drawn photos: no download, no GPU, minutes
 	$(DEMO) sample
