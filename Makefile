@@ -9,6 +9,7 @@ SHELL := /bin/sh
 PYTHON3     ?= python3
 ACCELERATOR ?= cpu
 DATASET     ?= statefarm
+JOBS        ?= 2
 
 VENV   := .venv
 PYTHON := $(VENV)/bin/python
@@ -31,7 +32,7 @@ DEMO    := @$(MAKE) --no-print-directory DATASET=drawn DATA= RUN= SET= FOLD= VIE
 .PHONY: help doctor status setup demo data sample subset folds leakage photo pack preview train node features best levers study curve search lr-find \
         pseudo teach final \
         client notebook take predict views ensemble blends neighbours submissions check submit score report review backbones layers convert classify \
-        export serve bench profile test test-all test-torch test-cluster test-kills test-size docs lint clean
+        export serve bench profile test test-slow test-all coverage test-torch test-cluster test-kills test-size docs lint clean
 
 help: ## this list
 	@echo 'make <target> [VARIABLE=value ...]'; echo
@@ -102,6 +103,9 @@ help: ## this list
 #: REPEAT=3               repetitions that they time, 3 or more
 #: FULL=1                 rows of make bench that depend on the number of images at the competition's
 #: DOCS=1                 put the table of make bench into docs/performance.md
+#: JOBS=2                 processes that run tests side by side (1.5 to 4 GB each)
+#: PYTEST_ARGS="-k crop"  more words for pytest (make test, test-slow, test-all)
+#: STRICT=1               a test that is skipped fails the run, but for real data that is not there
 #: KILLS=60               random kills of make test-kills
 #: STEPS="pack score"    what make test-size measures again (default: everything, anew)
 #: PYTHON3=python3        the Python that builds .venv, 3.11 or later
@@ -341,20 +345,31 @@ profile: need-MODEL setup ## where the time of MODEL's training step goes: readi
 convert: need-FILE need-MODEL need-WEIGHTS $(TORCH) ## make MODEL's file in the folder WEIGHTS of FILE=<public PyTorch checkpoint>
 	$(Q)PYTHONPATH=src .venv-torch/bin/python -m driverwatch convert "$(FILE)" --model "$(MODEL)" --weights "$(WEIGHTS)"
 
-test: $(DEV) ## the tests
-	$(PYTHON) -m pytest
+# tests of one file share a worker, since its fixtures serve them all; a test of 15 minutes hangs
+PYTEST    = $(Q)$(PYTHON) -m pytest
+PARALLEL  = -n $(JOBS) --dist loadfile --durations=25 $(PYTEST_ARGS)
+SLOW_NEED = $(DEV) $(patsubst %,$(VENV)/.extra-%,cluster onnx backends)
 
-test-all: $(DEV) ## the tests of the whole zoo too: every backbone built, trained one step, saved and loaded
-	$(PYTHON) -m pytest -m ""
+test: $(DEV) ## the tests, in minutes: every room, one small training per behaviour, the command line end to end
+	$(PYTEST) $(PARALLEL)
+
+test-slow: $(SLOW_NEED) ## kills, full disks, other backends, browser pages, whole experiments, every invalid input (20 minutes)
+	$(PYTEST) $(PARALLEL) -m "slow and not zoo and not cluster and not torch"
+
+test-all: $(SLOW_NEED) $(TORCH) ## all tests: every backbone built, trained one step, saved and loaded; a cluster; PyTorch's layers
+	$(PYTEST) $(PARALLEL) -m ""
+
+coverage: $(SLOW_NEED) $(TORCH) ## line coverage per room of make test alone and of all tiers together, in build/coverage (an hour and more)
+	$(Q)$(PYTHON) scripts/coverage_rooms.py build/coverage -- $(PARALLEL)
 
 docs: $(DEV) ## write docs/broken_input.md, commands.md and settings.md from the tests and the typed settings
 	$(Q)WRITE_DOCS=1 $(PYTHON) -m pytest tests/test_broken_input.py tests/test_commands.py tests/test_reference.py
 
 test-torch: $(DEV) $(TORCH) ## the networks of converted checkpoints against the same layers in PyTorch
-	$(PYTHON) -m pytest tests/test_torch.py
+	$(PYTEST) tests/test_torch.py -m torch
 
 test-cluster: $(DEV) $(VENV)/.extra-cluster ## folds on a cluster of three nodes on this machine, one killed, one of other code (minutes)
-	$(PYTHON) -m pytest tests/test_cluster.py tests/test_loopback.py -m ""
+	$(PYTEST) tests/test_cluster.py tests/test_loopback.py -m ""
 
 test-kills: $(DEV) ## kill the verbs before each change they make, and KILLS times at random
 	$(Q)PYTHONPATH=src:tests $(PYTHON) -m support.kills "$(or $(KILLS),60)"

@@ -39,11 +39,17 @@ def install(python: str, requirements: Path, log: Path, options: list[str]) -> i
             file.write(line)
             seen += line.startswith(("Collecting ", "Requirement already satisfied: "))
             if live:
-                step = "unpacking" if line.startswith("Installing collected") else f"{min(seen, total)} of {total} packages"
+                step = (
+                    "unpacking"
+                    if line.startswith("Installing collected")
+                    else f"{min(seen, total)} of {total} packages"
+                )
                 print(f"\r{title}: {step}, {time.monotonic() - start:.0f} s \x1b[K", end="", flush=True)
         status = pip.wait()
     if status == 0:
-        print(f"{chr(13) if live else ''}{title}: done in {time.monotonic() - start:.0f} s" + "\x1b[K" * live, flush=True)
+        print(
+            f"{chr(13) if live else ''}{title}: done in {time.monotonic() - start:.0f} s" + "\x1b[K" * live, flush=True
+        )
     return status
 
 

@@ -19,6 +19,12 @@ from driverwatch.data import sample
 from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.typed_yaml import load
 
+pytest_plugins = ["support.skips"]
+if (
+    "PYTEST_XDIST_WORKER" in os.environ
+):  # one thread a worker: small networks gain nothing from more, and workers share cores
+    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
 hypothesis.settings.register_profile("busy", deadline=None)  # the machine may do other things meanwhile
 hypothesis.settings.load_profile("busy")
 

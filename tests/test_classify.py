@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from support.places import SHARED
+from support.places import SHARED, needs_photos, needs_weights
 from support.project import MINI
 
 from driverwatch.artifacts import Places, digest_of_file
@@ -291,7 +291,8 @@ def test_wrong_requests_are_one_sentence(
 
 
 @pytest.mark.keras
-@pytest.mark.skipif(not (SHARED / "weights").is_dir(), reason="no folder of real ImageNet weights beside the project")
+@needs_weights
+@needs_photos
 def test_real_weights_see_the_seat_belt(classify: Callable[..., Said], tmp_path: Path) -> None:
     photo = SHARED / "statefarm" / "imgs" / "train" / "c0" / "img_100026.jpg"
     asked = ["--model", "squeezenet", "--weights", SHARED / "weights", "--heatmap", tmp_path / "x.png"]

@@ -216,7 +216,7 @@ def test_commands_run_as_they_are_typed(tmp_path: Path) -> None:
     """Through make and a shell, in a project of their own around this checkout's environment."""
     if not (ROOT / ".venv" / ".runtime-cpu").exists():
         pytest.skip("no .venv that make setup has built")
-    for name in ("src", ".venv"):
+    for name in ("src", "scripts", ".venv"):
         (tmp_path / name).symlink_to(ROOT / name)
     for name in ("configs", "requirements"):
         shutil.copytree(ROOT / name, tmp_path / name, copy_function=shutil.copy2)

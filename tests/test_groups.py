@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.places import SHARED
+from support.places import SHARED, needs_photos
 
 from driverwatch.data import folds, groups, sample
 from driverwatch.data.groups import DISTANCE, group, group_names, hashes, photo_hash, summary
@@ -160,7 +160,7 @@ def in_folds(numbers: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.array(folds.assign(counts, 5))[numbers]
 
 
-@pytest.mark.skipif(not (SHARED / "statefarm").is_dir(), reason="no real photos beside the project")
+@needs_photos
 def test_real_photos_leak_no_more_between_groups_than_between_drivers() -> None:
     """19 drivers, every fifth frame; what `DISTANCE` is chosen by."""
     table = pd.read_csv(SHARED / "statefarm" / "driver_imgs_list.csv")

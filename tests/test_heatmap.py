@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from support.places import SHARED
+from support.places import SHARED, needs_photos, needs_weights
 
 from driverwatch.backbones import RAW, SQUEEZENET
 from driverwatch.inference import classify, heatmap
@@ -184,7 +184,8 @@ def test_a_head_that_is_not_linear_is_asked_by_occlusion() -> None:
     assert none.features is None
 
 
-@pytest.mark.skipif(not (SHARED / "weights").is_dir(), reason="no folder of real ImageNet weights beside the project")
+@needs_weights
+@needs_photos
 def test_a_real_network_sees_a_class_where_its_photo_was_put() -> None:
     """Real SqueezeNet: a driver's photo shrunk into a corner of a grey picture heats that corner."""
     from driverwatch.data.photos import examine

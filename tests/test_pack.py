@@ -11,7 +11,7 @@ import cv2
 import h5py
 import numpy as np
 import pytest
-from support.places import SHARED
+from support.places import SHARED, needs_photos
 
 from driverwatch.data import competition, filling, pack, packing
 from driverwatch.data.competition import ImageTable
@@ -103,7 +103,7 @@ def test_exif_turns_and_grey_becomes_rgb(tmp_path: Path) -> None:
     assert np.array_equal(upright.pixels, np.rot90(decoded.pixels, -1))
 
 
-@pytest.mark.skipif(not (SHARED / "statefarm").is_dir(), reason="no folder of real photos beside the project")
+@needs_photos
 def test_real_photos_decode_to_the_pixels_of_opencv() -> None:
     for path in sorted((SHARED / "statefarm").rglob("*.jpg"))[::20]:
         photo = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)

@@ -5,7 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from support.places import SHARED
+from support.places import SHARED, needs_weights
 
 from driverwatch.models.squeezenet import squeezenet, squeezenet_torch, squeezenet_v1_1
 from driverwatch.models.weight_files import fill
@@ -15,7 +15,6 @@ WEIGHTS = SHARED / "weights" / "squeezenet_v1.0_imagenet.npz"
 PHOTOS = SHARED / "statefarm" / "imgs" / "train" / "c0"
 MEAN = np.array([104, 117, 123], np.float32)  # BGR
 SEAT_BELT = 785  # of ImageNet's classes
-needs_weights = pytest.mark.skipif(not WEIGHTS.is_file(), reason="no real SqueezeNet weights beside the project")
 
 
 @pytest.mark.parametrize(

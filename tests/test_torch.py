@@ -22,6 +22,7 @@ from driverwatch.typed_yaml import parse
 TORCH = ROOT / ".venv-torch" / "bin" / "python"
 pytestmark = [
     pytest.mark.keras,
+    pytest.mark.torch,
     pytest.mark.skipif(not TORCH.is_file(), reason="no PyTorch in .venv-torch; make test-torch installs it"),
 ]
 BUILDERS = {"googlenet": googlenet, "squeezenet_torch": squeezenet_torch, "squeezenet_v1_1": squeezenet_v1_1}

@@ -10,7 +10,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from support.places import SHARED
+from support.places import SHARED, needs_weights
 from test_models import settings
 
 from driverwatch.backbones import BACKBONES, Backbone, WeightFiles
@@ -290,11 +290,6 @@ def test_networks_without_weights_are_refused_in_a_sentence() -> None:
     ):
         with pytest.raises(InputError, match=said):
             build_whole(name, None)
-
-
-needs_weights = pytest.mark.skipif(
-    not (SHARED / "weights").is_dir(), reason="no folder of real ImageNet weights beside the project"
-)
 
 
 @needs_weights
