@@ -5,8 +5,8 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+from support.source import FILES, SOURCE
 
-SOURCE = Path(__file__).resolve().parent.parent / "src" / "driverwatch"
 FLOORS = [
     {"errors"},
     {"terminal", "metrics", "backbones"},
@@ -30,7 +30,6 @@ FLOORS = [
 ]
 KERAS = {"models", "training", "inference"}
 MEASURING = {"bench"}  # holds them beside each other, and imports either only when a row asks for it
-FILES = sorted(SOURCE.rglob("*.py"))
 
 
 def imports(path: Path) -> list[tuple[str, bool]]:
