@@ -5,6 +5,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+from support.places import ROOT
 from support.source import FILES, SOURCE
 
 FLOORS = [
@@ -99,3 +100,12 @@ def test_no_two_modules_import_each_other() -> None:
 def module(path: Path) -> str:
     parts = path.relative_to(SOURCE.parent).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "tests").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT / "tests"))
+)
+def test_no_test_module_is_imported(path: Path) -> None:
+    """What several need lies in `tests/support` or is a fixture of `conftest.py`."""
+    packages = [name.split(".")[0] for name, _ in imports(path)]
+    assert not [name for name in packages if name == "conftest" or name.startswith("test_")]
