@@ -1,6 +1,7 @@
 """Shared fixtures: a small drawn competition, and a project folder around it."""
 
 import contextlib
+import gc
 import io
 import os
 import shutil
@@ -11,11 +12,13 @@ from pathlib import Path
 import hypothesis
 import pytest
 from support import kills
+from support import packs as quadrants
 from support.places import ROOT
-from support.project import MINI, Verb
+from support.project import MINI, SMALL, Verb
 
 from driverwatch.cli.main import main
 from driverwatch.data import sample
+from driverwatch.data.pack import Pack
 from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.typed_yaml import load
 
@@ -27,6 +30,12 @@ if (
         os.environ.setdefault(name, "1")
 hypothesis.settings.register_profile("busy", deadline=None)  # the machine may do other things meanwhile
 hypothesis.settings.load_profile("busy")
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is imported by now out of garbage collections: each network that is built asks for a whole one."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -63,6 +72,15 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.fixture
+def packs(tmp_path: Path) -> dict[str, Pack]:
+    """Packs of a class a quadrant: 48 images of six drivers, and 9 test images."""
+    return {
+        "train": quadrants.pack_of(tmp_path, quadrants.COUNT, "train"),
+        "test": quadrants.pack_of(tmp_path, 9, "test"),
+    }
+
+
 @pytest.fixture(autouse=True)
 def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(
@@ -97,3 +115,15 @@ def verb(project: Path, monkeypatch: pytest.MonkeyPatch) -> Verb:
         return subprocess.CompletedProcess(words, status, said.getvalue(), refused.getvalue())
 
     return run
+
+
+@pytest.fixture
+def drawn(verb: Verb, project: Path, data: Path) -> list[str]:
+    """Options that name the drawn competition, with two folds to save time."""
+    settings = project / "configs" / "datasets" / "drawn.yaml"
+    settings.write_text(settings.read_text().replace("folds: 3", "folds: 2"))
+    options = ["--dataset", "drawn", "--data", str(data)]
+    for step in (["folds"], ["pack", "--model", "tiny", "--set", SMALL]):
+        made = verb(*step, *options)
+        assert made.returncode == 0, made.stderr
+    return options

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import pytest
 from support.places import ROOT
-from test_training import run_of
+from support.training import run_of
 
 from driverwatch.cli import main as cli
 from driverwatch.cli.options import context_of

@@ -10,6 +10,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
+from support.networks import settings
 from support.places import SHARED, needs_weights
 from test_models import settings
 

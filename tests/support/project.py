@@ -7,3 +7,4 @@ from driverwatch.data.sample import SampleOptions
 
 MINI = SampleOptions(drivers=6, test_drivers=2, clips=1, frames=2, size="48x64", seed=3)
 Verb = Callable[..., subprocess.CompletedProcess[str]]
+SMALL = "input.pack=40x52 input.size=36x48 train.epochs=1 train.batch_size=16"
