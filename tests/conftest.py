@@ -1,12 +1,11 @@
 """Shared fixtures: a small drawn competition, and a project folder around it."""
 
-import contextlib
 import gc
-import io
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -14,9 +13,8 @@ import pytest
 from support import kills
 from support import packs as quadrants
 from support.places import ROOT
-from support.project import MINI, SMALL, Verb
+from support.project import MINI, SMALL, Verb, folds_in_this_process, here
 
-from driverwatch.cli.main import main
 from driverwatch.data import sample
 from driverwatch.data.pack import Pack
 from driverwatch.dataset_settings import DatasetSettings
@@ -100,21 +98,10 @@ def process(project: Path) -> Verb:
 
 
 @pytest.fixture
-def verb(project: Path, monkeypatch: pytest.MonkeyPatch) -> Verb:
-    """Run a verb in the project folder in this process, which has imported TensorFlow once; folds still get their own."""
-
-    def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        words, said, refused = ["driverwatch", *map(str, arguments)], io.StringIO(), io.StringIO()
-        monkeypatch.setattr(sys, "argv", words)
-        status = 0
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(refused):
-            try:
-                main()
-            except SystemExit as end:
-                status = end.code if isinstance(end.code, int) else int(end.code is not None)
-        return subprocess.CompletedProcess(words, status, said.getvalue(), refused.getvalue())
-
-    return run
+def verb(project: Path) -> Iterator[Verb]:
+    """Run a verb in the project folder in this process, which imports TensorFlow once, folds included."""
+    with folds_in_this_process():
+        yield here
 
 
 @pytest.fixture

@@ -14,15 +14,11 @@ import keras
 import numpy as np
 import pytest
 from support.places import ROOT
-from support.training import run_of
 
-from driverwatch.cli import main as cli
-from driverwatch.cli.options import context_of
 from driverwatch.errors import InputError
 from driverwatch.models import backend
 from driverwatch.models import devices as several
 from driverwatch.models.devices import ONE, devices
-from driverwatch.steps import fold_process, train
 
 pytestmark = pytest.mark.keras
 SCRIPT = ROOT / "tests" / "support" / "several_devices.py"
@@ -93,21 +89,3 @@ def test_a_strange_number_of_virtual_devices_is_refused(monkeypatch: pytest.Monk
     monkeypatch.setenv("VIRTUAL_DEVICES", asked)
     with pytest.raises(InputError, match=f"VIRTUAL_DEVICES={asked}: expected a number from 1 to 64"):
         backend.start()
-
-
-@pytest.mark.parametrize("asked", ["all", 2])
-def test_a_folds_process_is_told(asked: Any, tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The run does not record it, so that it may go on on other devices."""
-    told: list[Any] = []
-    run = run_of(tmp_path, devices=asked, workers=3)
-    monkeypatch.setattr(train, "train_one_fold", lambda *given: told.append(given))
-
-    def begun(command: list[str], descriptors: list[int]) -> int:
-        monkeypatch.setattr(sys, "argv", ["driverwatch", *command[3:]])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return int(end.value.code or 0)
-
-    monkeypatch.setattr(fold_process, "ended", begun)
-    fold_process.in_own_process(context_of("drawn", None), run, 1, None, run.settings, 0, 0)
-    assert told[0][5] == (3, "auto", asked)

@@ -21,7 +21,7 @@ from support.runs import begun
 
 from driverwatch import terminal
 from driverwatch.metrics import over_folds
-from driverwatch.steps import fold_process
+from driverwatch.steps import fold_runner
 from driverwatch.terminal import LEAST, Meter, clock, fitting, track
 from driverwatch.training.remaining import Ahead, ahead
 from driverwatch.wording import close, duration, ending, painted, scored, table
@@ -139,10 +139,10 @@ with Meter("fold 0, epoch 1 of 2", 100) as meter:
 PARENT = """
 import sys
 from pathlib import Path
-from driverwatch.steps import fold_process
-fold_process.PATIENCE = 1.0
+from driverwatch.steps import fold_runner
+fold_runner.PATIENCE = 1.0
 try:
-    fold_process.ended([sys.executable, "-c", Path({child!r}).read_text()], [])
+    fold_runner.ended([sys.executable, "-c", Path({child!r}).read_text()], [])
 except KeyboardInterrupt:
     print("the parent goes on")
 """
@@ -161,7 +161,7 @@ def test_ctrl_c_while_a_child_draws_leaves_a_clean_terminal_and_no_child(tmp_pat
 
 
 def test_a_childs_exit_status_is_told(tmp_path: Path) -> None:
-    assert fold_process.ended([sys.executable, "-c", "raise SystemExit(3)"], []) == 3
+    assert fold_runner.ended([sys.executable, "-c", "raise SystemExit(3)"], []) == 3
 
 
 def counted(capsys: pytest.CaptureFixture[str], meter: Meter, steps: list[int]) -> list[str]:

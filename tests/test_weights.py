@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from support.networks import settings
 from support.places import SHARED, needs_weights
-from test_models import settings
 
 from driverwatch.backbones import BACKBONES, Backbone, WeightFiles
 from driverwatch.errors import InputError

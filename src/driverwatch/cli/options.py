@@ -40,11 +40,11 @@ def model_settings(model: str, overrides: str) -> Any:
     return load(ModelSettings, CONFIGS / "models", model, overrides)
 
 
-def predict_settings(views: str, batch_size: int, test: bool = True) -> Any:
+def predict_settings(views: str, batch_size: int) -> Any:
     from driverwatch.settings import PredictSettings
     from driverwatch.typed_yaml import parse
 
-    return parse(PredictSettings, {"views": views.split(), "batch_size": batch_size, "test": test}, "VIEWS")
+    return parse(PredictSettings, {"views": views.split(), "batch_size": batch_size}, "VIEWS")
 
 
 def cluster_options(

@@ -1,5 +1,6 @@
 """From packs to predictions."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -86,26 +87,18 @@ def train(
 
 @app.command(hidden=True)
 def train_fold(
-    run: Annotated[str, typer.Option()],
+    run: Annotated[Path, typer.Option(help="folder of a run that `train` has begun and holds")],
     fold: Annotated[int, typer.Option()],
-    views: Annotated[str, typer.Option()],
-    batch_size: Annotated[int, typer.Option()],
-    workers: Annotated[int, typer.Option()],
-    loader: Annotated[str, typer.Option()],
-    devices: Annotated[str, typer.Option(help="a number, or all")],
     leash: Annotated[int, typer.Option(help="pipe that closes when `train` is gone")],
-    others: Annotated[int, typer.Option(help="folds that `train` trains after this one")] = 0,
-    test: Annotated[bool, typer.Option(help="predict the test images too")] = True,
-    dataset: Dataset = "statefarm",
     weights: Weights = None,
-    study: str | None = None,
 ) -> None:
     """One fold, in this process; `train` calls it."""
+    from driverwatch.steps.fold_runner import end_with
     from driverwatch.steps.train import train_one_fold
 
-    context, means = context_of(dataset, None, study), (workers, loader, int(devices) if devices.isdigit() else devices)
+    end_with(leash)
     try:
-        train_one_fold(context, run, fold, weights, predict_settings(views, batch_size, test), means, leash, others)
+        train_one_fold(run, fold, weights)
     except KeyboardInterrupt:  # Ctrl-C is for `train` too, which speaks for both
         raise SystemExit(1) from None
 

@@ -1,6 +1,6 @@
 """What every step begins with: a data set's settings and places, its folds and packs opened and checked together."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from driverwatch.artifacts import Places, plain_name
@@ -12,6 +12,7 @@ from driverwatch.data.pack import Pack
 from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.errors import InputError
 from driverwatch.setting_types import regions_of
+from driverwatch.steps.fold_runner import FoldProcess, FoldRunner
 from driverwatch.typed_yaml import load
 from driverwatch.vision.mosaic import Box
 
@@ -20,12 +21,13 @@ CONFIGS = Path("configs")
 
 @dataclass(frozen=True)
 class Context:
-    """A data set by name, and where its files lie on this machine."""
+    """A data set by name, where its files lie on this machine, and who trains its folds."""
 
     dataset: str
     settings: DatasetSettings
     places: Places
     data: Path
+    runner: FoldRunner = field(default_factory=FoldProcess)
 
     def regions(self, size: str) -> packs.Boxes:
         """Where the data set's YAML has the regions of a pack. Raises `InputError` where it has none of a name."""

@@ -5,8 +5,9 @@ from pathlib import Path
 from driverwatch.cluster.jobs import Job
 from driverwatch.models import weights as weight_files
 from driverwatch.settings import ModelSettings
+from driverwatch.steps import execution
 from driverwatch.steps.context import CONFIGS, Context
-from driverwatch.steps.fold_process import words
+from driverwatch.steps.fold_runner import words
 from driverwatch.training.run import DIVERGED, Run
 
 BRINGS = (
@@ -23,16 +24,19 @@ STALE = ("weights.h5", "bundle.h5", "best.h5")  # of a teacher, who speaks by it
 def fold_job(context: Context, run: Run, number: int, weights: Path | None, settings: ModelSettings) -> Job:
     """Fold `number` of a run that the caller has begun and holds (`train.begun`), to be trained from where it is.
 
+    Writes `execution.json`, of which machines need no word of other folds: all are trained at once.
+
     Args:
         weights: folder of local weight files; where the file is not, a machine downloads it, as this one would.
         settings: those of today, for what decides speed alone.
     """
     folder = run.fold(number)
     file = weight_files.find(run.settings, weights)
+    execution.write(context.places, run, settings, weights, [])
     return Job(
         name=f"{run.name} fold {number}",
-        words=tuple(words(context, run, number, settings)),
-        reads=tuple(map(str, [*common(context, run), *_teachers(context, run)])),
+        words=tuple(words(run, number)),
+        reads=tuple(map(str, [*common(context, run), run.folder / execution.NAME, *_teachers(context, run)])),
         brings=tuple(str(folder / name) for name in BRINGS),
         whole=str(folder),
         beside=(("--weights", str(file.resolve())),) if file else (),

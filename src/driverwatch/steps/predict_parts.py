@@ -12,7 +12,7 @@ from driverwatch.errors import InputError, listed
 from driverwatch.settings import PredictSettings
 from driverwatch.steps.context import Context
 from driverwatch.steps.fold_jobs import common, log_of
-from driverwatch.steps.fold_process import end_with
+from driverwatch.steps.fold_runner import end_with
 from driverwatch.steps.train import asked_to_predict, predict, trained_classifiers
 from driverwatch.terminal import say
 from driverwatch.training.run import Run

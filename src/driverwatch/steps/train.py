@@ -1,4 +1,4 @@
-"""From packs to predictions: every fold of a run in turn, one process each."""
+"""From packs to predictions: every fold of a run in turn."""
 
 import time
 from collections.abc import Iterator
@@ -12,10 +12,10 @@ from driverwatch.data.pack import Pack
 from driverwatch.errors import InputError
 from driverwatch.models import weights as weight_files
 from driverwatch.settings import ModelSettings, PredictSettings
+from driverwatch.steps import execution
 from driverwatch.steps.closing import close_run
-from driverwatch.steps.context import CONFIGS, Context, open_packs
+from driverwatch.steps.context import CONFIGS, Context, open_context, open_packs
 from driverwatch.steps.finished import finished_identity
-from driverwatch.steps.fold_process import end_with, in_own_process
 from driverwatch.steps.teachers import opened, teachers
 from driverwatch.terminal import say
 from driverwatch.training import pseudo
@@ -43,10 +43,11 @@ def train(
     """
     start = time.monotonic()
     with begun(context, settings, name, weights, fold, force, epochs) as claim:
+        if not all(map(claim.run.finished, claim.asked)):
+            execution.write(context.places, claim.run, settings, weights, claim.asked)
         for number in claim.asked:
             if not claim.run.finished(number):
-                others = sum(not claim.run.finished(later) for later in claim.asked if later > number)
-                in_own_process(context, claim.run, number, weights, settings, claim.lock, others)
+                context.runner.run_fold(claim.run, number, claim.lock)
             claim.found(number)
     if last:
         close_run(context, claim.run, claim.fits, time.monotonic() - start)
@@ -144,27 +145,21 @@ def refuse_fold(fold: int | None, count: int) -> None:
         raise InputError(f"FOLD={fold}: expected 0 to {count - 1}")
 
 
-def train_one_fold(
-    context: Context,
-    name: str,
-    fold: int,
-    weights: Path | None,
-    predict: PredictSettings,
-    means: tuple[int, str, int | str],
-    leash: int,
-    others: int = 0,
-) -> None:
-    """What a fold's process does. `train` holds the run's lock meanwhile.
+def train_one_fold(folder: Path, fold: int, weights: Path | None = None) -> None:
+    """What a `FoldRunner` has done, in this process, with a run that is begun and held for it.
 
     Args:
-        means: `train.workers`, `train.loader` and `train.devices`, which a run does not record.
+        folder: of the run, in the project that is the working directory.
+        weights: folder of local weight files, where it is not the one that `execution.json` names.
     """
     from driverwatch.models import backend
 
-    end_with(leash)
-    run, folds, packs = open_run(context, name)
+    how = execution.read(folder)
+    context = open_context(how.dataset, None, how.study)
+    run, folds, packs = open_run(context, folder.name)
     if run.finished(fold):
         raise InputError(f"{run.fold(fold)}: is finished; make train FORCE=1 FOLD={fold} trains it anew")
+    run = runs.executed(run, how.settings)
     backend.start()
     from driverwatch.training.fold import Rows, train_fold
 
@@ -172,8 +167,8 @@ def train_one_fold(
     unlabelled = pseudo.Unlabelled(packs["test"].names, packs["train"].names, held_out)
     said = pseudo.lesson(run, fold, opened(context, run.settings, folds), unlabelled, len(training))
     rows = Rows(training, held_out, said)
-    found = weight_files.find(run.settings, weights)
-    train_fold(runs.trained_by(run, *means), fold, packs, rows, found, predict, context.places.trunks, others)
+    found = weight_files.find(run.settings, weights or (Path(how.weights) if how.weights else None))
+    train_fold(run, fold, packs, rows, found, run.settings.predict, context.places.trunks, how.others(run, fold))
 
 
 def open_run(context: Context, name: str) -> tuple[runs.Run, FoldTable, dict[str, Pack]]:

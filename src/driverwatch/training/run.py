@@ -17,6 +17,7 @@ from driverwatch.writing import write_json
 
 SPENT = ("bundle.h5", "best.h5")
 DIVERGED = "diverged.json"  # left by a fold whose loss was no number any more, for who trains many
+SPEED: Any = {"predict": True, "train": {"workers", "loader", "devices"}}  # settings that decide no result
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def identity(
     weights: dict[str, str] | None,
     learned_from: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """All that decides a run's result, as plain data; not what decides its speed (`workers`, `loader`, `devices`, `predict`)."""
+    """All that decides a run's result, as plain data; not what decides its speed (`SPEED`)."""
     return {
         "settings": _decisive(settings),
         "policy": policy,
@@ -211,7 +212,7 @@ def as_today(made: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _decisive(settings: ModelSettings) -> dict[str, Any]:
-    return settings.model_dump(exclude={"predict": True, "train": {"workers", "loader", "devices"}})
+    return settings.model_dump(exclude=SPEED)
 
 
 # settings that came after folds had been begun without them: place, and the value that means what was before
@@ -275,18 +276,21 @@ def load(folder: Path) -> Run:
         raise InputError(f"{path}: lacks {error}; train anew with FORCE=1") from error
 
 
-def trained_by(run: Run, workers: int, loader: str, devices: int | str) -> Run:
-    """The same run with other workers to augment and devices to train, which decide its speed."""
-    return _with_train(run, workers=workers, loader=loader, devices=devices)
+def speed(settings: ModelSettings) -> dict[str, Any]:
+    """Settings that decide speed alone, as plain data."""
+    return settings.model_dump(include=SPEED)
+
+
+def executed(run: Run, how: dict[str, dict[str, Any]]) -> Run:
+    """The same run with settings that decide its speed, as `speed` has them. Raises `InputError` for others."""
+    made = run.settings.model_dump()
+    settings = {**made, **how, "train": {**made["train"], **how.get("train", {})}}
+    return replace(run, settings=parse(ModelSettings, settings, str(run.folder / "execution.json")))
 
 
 def seeded(run: Run, number: int) -> Run:
     """The run as fit `number` trains it: fits that leave nobody out have nothing but their seed to differ in."""
     if run.settings.train.splits.kind != "all":
         return run
-    return _with_train(run, seed=(run.settings.train.seed + number) % 2**32)
-
-
-def _with_train(run: Run, **changed: int | str) -> Run:
-    train = run.settings.train.model_copy(update=changed)
+    train = run.settings.train.model_copy(update={"seed": (run.settings.train.seed + number) % 2**32})
     return replace(run, settings=run.settings.model_copy(update={"train": train}))

@@ -1,0 +1,93 @@
+"""What the process that trains a fold is told, and what becomes of its end."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.finished import World, world
+
+from driverwatch.artifacts import read_json
+from driverwatch.cli import main as cli
+from driverwatch.errors import InputError
+from driverwatch.models import backend
+from driverwatch.steps import execution, fold_runner, train
+from driverwatch.training import run as runs
+from driverwatch.writing import write_json
+
+__all__ = ["world"]
+
+
+def begun(world: World, **settings: Any) -> runs.Run:
+    """A run that was begun with other ways to train than today's, and has no finished fold."""
+    made, folder = world.settings(**settings), world.context.places.run("mine")
+    digests = {kind: pack.digest for kind, pack in world.packs.items()}
+    write_json(folder / "run.json", runs.identity(made, world.context.settings, [], world.folds.digest, digests, None))
+    return runs.load(folder)
+
+
+@pytest.mark.keras
+@pytest.mark.parametrize("asked", ["all", 2])
+def test_a_folds_process_trains_as_it_was_asked_to(
+    asked: Any,
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The run does not record how, so that it may go on on other devices."""
+    from driverwatch.training import fold
+
+    told: list[Any] = []
+    run = begun(world, epochs=3)
+    wanted = world.settings(epochs=3, devices=asked, workers=3, loader="processes")
+    predict = wanted.predict.model_copy(update={"views": ["five_crop"], "batch_size": 7, "test": False})
+    wanted = wanted.model_copy(update={"predict": predict})
+    execution.write(world.context.places, run, wanted, None, [0, 1, 2])
+    monkeypatch.setattr(train, "open_context", lambda *_: world.context)
+    monkeypatch.setattr(train, "open_packs", lambda *_: (world.folds, world.packs))
+    monkeypatch.setattr(fold, "train_fold", lambda *given: told.extend(given))
+    monkeypatch.setattr(backend, "start", lambda: None)
+    monkeypatch.setattr(fold_runner, "end_with", lambda _: None)
+
+    def ended(command: list[str], descriptors: list[int]) -> int:
+        monkeypatch.setattr(sys, "argv", ["driverwatch", *command[3:]])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return int(end.value.code or 0)
+
+    monkeypatch.setattr(fold_runner, "ended", ended)
+    fold_runner.FoldProcess().run_fold(run, 1, 0)
+    trained, number, *_ = told
+    assert (trained.settings.train, number) == (wanted.train, 1)
+    assert (trained.settings.predict, told[5]) == (predict, predict)
+    assert told[7] == 1, "fold 2 comes after it"
+    assert runs.load(run.folder).identity == trained.identity
+
+
+def test_a_folds_process_that_fails_is_said_with_the_way_out(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fold_runner, "ended", lambda *_: 3)
+    with pytest.raises(InputError, match=r"mine/fold1: fold 1 ended with status 3 .*the same command without FORCE=1"):
+        fold_runner.FoldProcess().run_fold(begun(world), 1, 0)
+
+
+def test_the_folder_of_weights_is_named_where_the_file_is_there_alone(world: World, tmp_path: Path) -> None:
+    run, places = begun(world), world.context.places
+    for folder in (None, tmp_path):  # from scratch, no file is looked for
+        execution.write(places, run, run.settings, folder, [0])
+        assert execution.read(run.folder).weights is None
+    pretrained = run.settings.model_copy(update={"weights": "imagenet"})
+    asked = runs.Run(**{**vars(run), "settings": pretrained.model_copy(update={"backbone": "squeezenet"})})
+    (tmp_path / "squeezenet_v1.0_imagenet.npz").write_bytes(b"weights")
+    execution.write(places, asked, asked.settings, tmp_path, [0])
+    assert execution.read(run.folder).weights == str(tmp_path)
+
+
+def test_a_damaged_record_is_one_sentence(world: World) -> None:
+    run = begun(world)
+    execution.write(world.context.places, run, run.settings, None, [0])
+    path = run.folder / execution.NAME
+    write_json(path, {**read_json(path), "folds": "all"})
+    with pytest.raises(InputError, match=r"execution\.json"):
+        execution.read(run.folder)
+    path.unlink()
+    with pytest.raises(InputError, match=r"execution\.json"):
+        execution.read(run.folder)
