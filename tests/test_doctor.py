@@ -178,7 +178,10 @@ def test_an_empty_folder_and_nothing_but_the_standard_library(tmp_path: Path) ->
 
 READ = [
     *sorted(PACKAGE.glob("*.py")),
-    *(PACKAGE.parent / name for name in ("backbones.py", "checkout.py", "errors.py", "kaggle/credentials.py")),
+    *(
+        PACKAGE.parent / name
+        for name in ("backbones.py", "checkout.py", "errors.py", "paths.py", "kaggle/credentials.py")
+    ),
 ]
 
 

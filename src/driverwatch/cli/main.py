@@ -9,6 +9,7 @@ import typer
 
 from driverwatch.cli import cluster, elsewhere, measuring, networks, pages, photos, runs, searching, status, submissions
 from driverwatch.errors import InputError, printable
+from driverwatch.paths import settle_environment
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,6 +26,7 @@ def main() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     try:
+        settle_environment()
         app()
     except InputError as error:
         _refuse(str(error))
