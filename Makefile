@@ -6,6 +6,32 @@ SHELL := /bin/sh
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
+# What is typed after make, or is in the environment under one of these names, is text: no $, quote, backtick or # in it means
+# anything to make or to a shell. Here each becomes its own text, for every use and for the processes that make starts.
+VARIABLES := ACCELERATOR ACCOUNT ADDRESS BALANCE BLEND CALIBRATE CLASS CLIP CLIPS COUNTS CPUS_PER_FOLD CUT DATA DATASET DEBUG DOCS \
+  DRIVERS EARLIER ENGINE EXTRAS FEATURES FILE FOLD FOLDER FORCE FRAMES FROM FULL GPUS_PER_FOLD HEAD HEATMAP HEATMAPS HIGH HOURS \
+  IMAGE IMAGES IP JSON KAGGLE KILLS LOW MACHINE MEMORY_PER_FOLD MESSAGE MODEL MODELS NAME NEIGHBOURS PACKAGES POINTS PORT PYTHON3 \
+  REPEAT ROUNDS ROWS RUN SEED SET SHARDS SIZE SKIP SKIP_BROKEN SOURCE SPACE STEPS STUDY TEST_DRIVERS TOP TRAIN TRIALS V VENDOR \
+  VIEWS WAIT WEIGHTS JOBS STRICT PYTEST_ADDOPTS
+GIVEN     := $(foreach each,$(.VARIABLES),$(if $(findstring command,$(origin $(each))),$(each)))
+INHERITED := $(foreach each,$(VARIABLES),$(if $(filter environment,$(firstword $(origin $(each)))),$(each)))
+$(foreach each,$(GIVEN) $(INHERITED),$(eval override $(each) := $$(value $(each)))$(eval export $(each)))
+
+define newline
+
+
+endef
+# text as one word of a shell's; a recipe ends at a newline, whatever is around it
+q = $(if $(findstring $(newline),$(1)),$(error expected a variable of one line; got $(1)))'$(subst ','\'',$(1))'
+
+# switches: 1 is on; 0 or nothing is off; anything else is refused before anything runs
+SWITCHES := DEBUG DOCS FORCE FULL JSON SKIP_BROKEN STRICT TRAIN V VENDOR
+ON  := 1 yes Yes YES true True TRUE on On ON y Y
+OFF := 0 no No NO false False FALSE off Off OFF n N
+$(foreach each,$(filter $(SWITCHES),$(GIVEN)) $(filter V,$(INHERITED)),$(if \
+  $(filter-out $(ON) $(OFF),$($(each)))$(word 2,$($(each))),$(error $(each)=$($(each)): expected 1 (yes, true, on) or 0 (no, false, off))))
+$(if $(filter EXTRAS,$(GIVEN)),$(if $(filter-out onnx cluster backends,$(EXTRAS)),$(error EXTRAS=$(EXTRAS): expected some of onnx, cluster, backends)))
+
 PYTHON3     ?= python3
 ACCELERATOR ?= cpu
 DATASET     ?= statefarm
@@ -13,17 +39,30 @@ JOBS        ?= 2
 
 VENV   := .venv
 PYTHON := $(VENV)/bin/python
-Q       := $(if $(V),,@)
+Q       := $(if $(filter $(ON),$(V)),,@)
 DW       = $(Q)PYTHONPATH=src $(PYTHON) -m driverwatch
+
+# the Python that was named; no shell expands ~ between quotes
+at_home  = $(if $(value HOME),$(subst <home>,,$(subst <home>~/,$(value HOME)/,<home>$(1))),$(1))
+PYTHON_3 = $(call q,$(call at_home,$(PYTHON3)))
 
 # options that are given to a verb only when the variable is set: on make's command line, since a NAME or SIZE in the
 # environment may mean anything; places and the data set may come from the environment too
-option   = $(if $(findstring command,$(origin $(2))),$(if $($(2)),--$(1) "$($(2))"))
-place    = $(if $($(2)),--$(1) "$($(2))")
-flag     = $(if $(findstring command,$(origin $(2))),$(if $(filter 1 yes true,$($(2))),--$(1)))
-DATA_OPT = --dataset "$(DATASET)" $(call place,data,DATA)
+option   = $(if $(filter $(2),$(GIVEN)),$(call place,$(1),$(2)))
+place    = $(if $($(2)),--$(1)=$(call q,$($(2))))
+flag     = $(if $(filter $(2),$(GIVEN)),$(if $(filter $(ON),$($(2))),--$(1)))
+DATA_OPT = --dataset=$(call q,$(DATASET)) $(call place,data,DATA)
+DRAWN    = $(call q,$(if $(filter DATASET,$(GIVEN)),$(DATASET),drawn))
 
-RUNTIME := $(VENV)/.runtime-$(ACCELERATOR)
+# a name where it can be a file's, else one that no file has: make would take blanks, colons and % in it for its own
+LETTERS := a b c d e f g h i j k l m n o p q r s t u v w x y z A B C D E F G H I J K L M N O P Q R S T U V W X Y Z \
+  0 1 2 3 4 5 6 7 8 9 . _ -
+without = $(if $(2),$(call without,$(subst $(firstword $(2)),,$(1)),$(wordlist 2,99,$(2))),$(1))
+name    = $(if $(filter-out <>,<$(call without,$(1),$(LETTERS))>),no-such-name,$(1))
+FOLDS  := folds/$(call name,$(DATASET)).csv
+PINNED := requirements/$(call name,$(ACCELERATOR)).txt
+
+RUNTIME := $(VENV)/.runtime-$(call name,$(ACCELERATOR))
 DEV     := $(VENV)/.dev
 CLIENT  := .venv-kaggle/.installed
 TORCH   := .venv-torch/.installed
@@ -94,7 +133,8 @@ help: ## this list
 #: ACCOUNT=<name>         your name in Kaggle's addresses (make notebook; default: the token's)
 #: HOURS=11               of Kaggle's 12 until its notebook stops by itself
 #: EARLIER=<account>/<notebook>  whose output on Kaggle the next notebook goes on from
-#: VENDOR=1               take wheels of PACKAGES="simplejpeg" along, for notebooks without internet
+#: PACKAGES="simplejpeg"  that Kaggle's image lacks (make notebook)
+#: VENDOR=1               take wheels of PACKAGES along, for notebooks without internet
 #: MACHINE=NvidiaTeslaT4  Kaggle's name of the accelerator
 #: FROM=<folder>          what came back from Kaggle (make take)
 #: KAGGLE=<path>          the Kaggle client (default: make installs one into .venv-kaggle)
@@ -104,7 +144,7 @@ help: ## this list
 #: FULL=1                 rows of make bench that depend on the number of images at the competition's
 #: DOCS=1                 put the table of make bench into docs/performance.md
 #: JOBS=2                 processes that run tests side by side (1.5 to 4 GB each)
-#: PYTEST_ARGS="-k crop"  more words for pytest (make test, test-slow, test-all)
+#: PYTEST_ADDOPTS="-k crop"  more words for pytest, as it reads them itself (make test, test-slow, test-all)
 #: STRICT=1               a test that is skipped fails the run, but for real data that is not there
 #: KILLS=60               random kills of make test-kills
 #: STEPS="pack score"    what make test-size measures again (default: everything, anew)
@@ -131,49 +171,51 @@ need-%:
 
 # runs before anything is installed: with .venv where its Python works, else with PYTHON3, on the standard library alone
 doctor: ## what is fine here, what is not, and what to do about it; installs nothing
-	$(Q)python='$(PYTHON)'; "$$python" -c '' 2>/dev/null || python='$(PYTHON3)'; \
-	$$python -c 'import sys; sys.exit(sys.version_info < (3, 8))' 2>/dev/null || \
+	$(Q)python='$(PYTHON)'; "$$python" -c '' 2>/dev/null || python=$(PYTHON_3); \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 8))' 2>/dev/null || \
 	  { echo "problem  Python        $$python does not run or is older than 3.8. Install Python 3.11 to 3.13, or name one:" \
 	    'make doctor PYTHON3=python3.12.'; exit 2; }; \
-	PYTHONPATH=src $$python -m driverwatch.doctor --dataset "$(DATASET)" $(call place,data,DATA) $(call place,weights,WEIGHTS) \
-	  --accelerator "$(ACCELERATOR)" --make-version "$(MAKE_VERSION)"
+	PYTHONPATH=src "$$python" -m driverwatch.doctor $(DATA_OPT) $(call place,weights,WEIGHTS) \
+	  --accelerator=$(call q,$(ACCELERATOR)) --make-version=$(call q,$(MAKE_VERSION))
 
 status: setup ## what there is: photos, folds, packs, every run and fold, submissions; what is stale, and why; JSON=1 as JSON
 	$(DW) status $(DATA_OPT) $(call flag,json,JSON)
 
-setup: $(RUNTIME) $(if $(EXTRAS),$(patsubst %,$(VENV)/.extra-%,$(EXTRAS))) ## build .venv from the pinned requirements, with EXTRAS="onnx cluster"
+setup: $(RUNTIME) $(patsubst %,$(VENV)/.extra-%,$(filter onnx cluster backends,$(EXTRAS))) ## build .venv from the pinned requirements, with EXTRAS="onnx cluster"
 
 # an environment is finished while its stamp holds what its requirements hold: a clone changes dates, not contents
 finished = cmp -s $(1) $(2)
 install  = scripts/install.py $(abspath $(1)) $(2) $(3)
 
 $(RUNTIME): FORCE
-	@$(call finished,requirements/$(ACCELERATOR).txt,$@) || { \
-	  $(PYTHON3) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	    { echo "$(PYTHON3) is older than Python 3.11; name a newer one: make PYTHON3=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }; \
-	  $(PYTHON) -m pip --version >/dev/null 2>&1 || $(PYTHON3) -m venv --clear $(VENV); \
-	  $(PYTHON) $(call install,$(PYTHON),requirements/$(ACCELERATOR).txt,$@); }
+	$(if $(wildcard $(PINNED)),,$(error ACCELERATOR=$(ACCELERATOR): expected cpu or cuda))
+	@$(call finished,$(PINNED),$@) || { \
+	  $(PYTHON_3) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo $(call q,$(PYTHON3) is older than Python 3.11; name a newer one: make PYTHON3=python3.12 $(MAKECMDGOALS)) >&2; \
+	      exit 2; }; \
+	  $(PYTHON) -m pip --version >/dev/null 2>&1 || $(PYTHON_3) -m venv --clear $(VENV); \
+	  $(PYTHON) $(call install,$(PYTHON),$(PINNED),$@); }
 
 $(DEV): $(RUNTIME) FORCE
 	@$(call finished,requirements/dev.txt,$@) || $(PYTHON) $(call install,$(PYTHON),requirements/dev.txt,$@)
 
 $(VENV)/.extra-%: $(RUNTIME) FORCE
 	@$(call finished,requirements/$*.txt,$@) || \
-	  $(PYTHON) $(call install,$(PYTHON),requirements/$*.txt,$@) --constraint requirements/$(ACCELERATOR).txt
+	  $(PYTHON) $(call install,$(PYTHON),requirements/$*.txt,$@) --constraint $(PINNED)
 
 # an environment of its own: the client's dependencies need not fit TensorFlow's
 $(CLIENT): FORCE
 	@$(call finished,requirements/kaggle.txt,$@) || { \
-	  .venv-kaggle/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON3) -m venv --clear .venv-kaggle; \
-	  $(PYTHON3) $(call install,.venv-kaggle/bin/python,requirements/kaggle.txt,$@); }
+	  .venv-kaggle/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON_3) -m venv --clear .venv-kaggle; \
+	  $(PYTHON_3) $(call install,.venv-kaggle/bin/python,requirements/kaggle.txt,$@); }
 
 client: $(CLIENT) ## the official Kaggle client, into .venv-kaggle
 
 # and another: the command line and PyTorch alone, to read checkpoints once
 $(TORCH): FORCE
 	@$(call finished,requirements/torch.txt,$@) || { \
-	  .venv-torch/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON3) -m venv --clear .venv-torch; \
-	  $(PYTHON3) $(call install,.venv-torch/bin/python,requirements/torch.txt,$@); }
+	  .venv-torch/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON_3) -m venv --clear .venv-torch; \
+	  $(PYTHON_3) $(call install,.venv-torch/bin/python,requirements/torch.txt,$@); }
 
 FORCE:
 
@@ -189,120 +231,119 @@ data: setup $(if $(KAGGLE),,$(CLIENT)) ## download the competition into DATA, un
 	$(DW) data $(DATA_OPT) $(call place,client,KAGGLE)
 
 sample: setup ## draw a competition (DATASET=drawn)
-	$(DW) sample --dataset "$(if $(findstring command,$(origin DATASET)),$(DATASET),drawn)" $(call place,data,DATA) \
+	$(DW) sample --dataset=$(DRAWN) $(call place,data,DATA) \
 	  $(call option,drivers,DRIVERS) $(call option,test-drivers,TEST_DRIVERS) $(call option,clips,CLIPS) \
 	  $(call option,frames,FRAMES) $(call option,size,SIZE) $(call option,seed,SEED) $(call flag,force,FORCE)
 
 subset: need-SOURCE setup ## pick a data set's training photos out of a full download: SOURCE=<folder> DATASET=statefarm_mini
-	$(DW) subset $(DATA_OPT) --source "$(SOURCE)"
+	$(DW) subset $(DATA_OPT) --source=$(call q,$(SOURCE))
 
 folds: setup ## write folds/<dataset>.csv by driver, or check the one there
 	$(DW) folds $(DATA_OPT) $(call flag,force,FORCE) $(call flag,skip-broken,SKIP_BROKEN)
 
-folds/$(DATASET).csv: | setup
+$(FOLDS): | setup
 	$(DW) folds $(DATA_OPT) $(call flag,skip-broken,SKIP_BROKEN)
 
-leakage: setup | folds/$(DATASET).csv ## a random split beside the driver split, by the same classifiers on thumbnails (docs/leakage.md)
+leakage: setup | $(FOLDS) ## a random split beside the driver split, by the same classifiers on thumbnails (docs/leakage.md)
 	$(DW) leakage $(DATA_OPT)
 
 photo: need-IMAGE setup ## IMAGE=<name>'s way through the line, as far as it is built: table, fold, pack, models, chain NAME, submissions
-	$(DW) photo $(DATA_OPT) $(call option,models,MODELS) $(call option,name,NAME) -- "$$IMAGE"
+	$(DW) photo $(DATA_OPT) $(call option,models,MODELS) $(call option,name,NAME) -- $(call q,$(IMAGE))
 
-pack: setup | folds/$(DATASET).csv ## pack the photos into HDF5, at SIZE or as MODEL asks
+pack: setup | $(FOLDS) ## pack the photos into HDF5, at SIZE or as MODEL asks
 	$(DW) pack $(DATA_OPT) $(call option,size,SIZE) $(call option,model,MODEL) $(call option,set,SET) $(call flag,force,FORCE) \
 	  $(call flag,skip-broken,SKIP_BROKEN)
 
-preview: setup | folds/$(DATASET).csv ## draw what training by MODEL (or a RUN, as it was begun) sees into build/<dataset>/preview
+preview: setup | $(FOLDS) ## draw what training by MODEL (or a RUN, as it was begun) sees into build/<dataset>/preview
 	$(if $(or $(RUN),$(MODEL)),,$(error make preview needs MODEL=<name> or RUN=<name>))
-	$(if $(MODEL),$(DW) pack $(DATA_OPT) --model "$(MODEL)" $(call option,set,SET) $(call flag,skip-broken,SKIP_BROKEN))
+	$(if $(MODEL),$(DW) pack $(DATA_OPT) --model=$(call q,$(MODEL)) $(call option,set,SET) $(call flag,skip-broken,SKIP_BROKEN))
 	$(DW) preview $(DATA_OPT) $(call option,model,MODEL) $(call option,run,RUN) $(call option,set,SET) $(call option,fold,FOLD)
 
 # MODEL, or several MODELS: each packed as it asks
-TRAINED = $(strip $(or $(MODEL),$(if $(findstring command,$(origin MODELS)),$(MODELS))))
+TRAINED = $(strip $(or $(MODEL),$(if $(filter MODELS,$(GIVEN)),$(MODELS))))
 ON_CLUSTER = $(call option,engine,ENGINE) $(call option,address,ADDRESS) $(call option,gpus,GPUS_PER_FOLD) \
   $(call option,cpus,CPUS_PER_FOLD) $(call option,memory,MEMORY_PER_FOLD)
 
-train: $(if $(TRAINED),,need-MODEL) setup | folds/$(DATASET).csv ## train every fold of MODEL (or MODELS) that is not finished, and predict; ENGINE=ray: on a cluster (docs/cluster.md)
-	$(Q)$(foreach model,$(TRAINED),PYTHONPATH=src $(PYTHON) -m driverwatch pack $(DATA_OPT) --model "$(model)" \
+train: $(if $(TRAINED),,need-MODEL) setup | $(FOLDS) ## train every fold of MODEL (or MODELS) that is not finished, and predict; ENGINE=ray: on a cluster (docs/cluster.md)
+	$(Q)$(foreach model,$(TRAINED),PYTHONPATH=src $(PYTHON) -m driverwatch pack $(DATA_OPT) --model=$(call q,$(model)) \
 	  $(call option,set,SET) $(call flag,skip-broken,SKIP_BROKEN) &&) :
-	$(DW) train "$(TRAINED)" $(DATA_OPT) $(call option,run,RUN) $(call option,set,SET) $(call place,weights,WEIGHTS) \
-	  $(call option,fold,FOLD) $(call flag,force,FORCE) $(call option,study,STUDY) $(ON_CLUSTER)
+	$(DW) train $(DATA_OPT) $(call option,run,RUN) $(call option,set,SET) $(call place,weights,WEIGHTS) \
+	  $(call option,fold,FOLD) $(call flag,force,FORCE) $(call option,study,STUDY) $(ON_CLUSTER) -- $(call q,$(TRAINED))
 
 node: setup ## lend this machine to a Ray cluster until Ctrl-C: its first one, or one more at ADDRESS=<first>:6379 (docs/cluster.md)
 	$(DW) node $(call option,address,ADDRESS) $(call option,ip,IP) $(call option,port,PORT) $(call option,folder,FOLDER)
 
-features: need-MODEL setup | folds/$(DATASET).csv ## MODEL's trunk as it is (CUT= earlier), its features once, a HEAD on them per fold; predictions as train's
-	$(DW) pack $(DATA_OPT) --model "$(MODEL)" $(call option,set,SET) $(call flag,skip-broken,SKIP_BROKEN)
-	$(DW) features "$(MODEL)" $(DATA_OPT) $(call option,run,RUN) $(call option,set,SET) $(call place,weights,WEIGHTS) \
-	  $(call option,cut,CUT) $(call option,head,HEAD) $(call option,fold,FOLD) $(call flag,force,FORCE)
+features: need-MODEL setup | $(FOLDS) ## MODEL's trunk as it is (CUT= earlier), its features once, a HEAD on them per fold; predictions as train's
+	$(DW) pack $(DATA_OPT) --model=$(call q,$(MODEL)) $(call option,set,SET) $(call flag,skip-broken,SKIP_BROKEN)
+	$(DW) features $(DATA_OPT) $(call option,run,RUN) $(call option,set,SET) $(call place,weights,WEIGHTS) \
+	  $(call option,cut,CUT) $(call option,head,HEAD) $(call option,fold,FOLD) $(call flag,force,FORCE) -- $(call q,$(MODEL))
 
-best: setup | folds/$(DATASET).csv ## follow configs/recipes/DATASET.yaml to its submissions, going on from whatever is built
+best: setup | $(FOLDS) ## follow configs/recipes/DATASET.yaml to its submissions, going on from whatever is built
 	$(DW) best $(DATA_OPT) $(call place,weights,WEIGHTS)
 
-levers: setup | folds/$(DATASET).csv ## write docs/levers.md: what each lever is worth out of fold; TRAIN=1 trains what is missing
+levers: setup | $(FOLDS) ## write docs/levers.md: what each lever is worth out of fold; TRAIN=1 trains what is missing
 	$(DW) levers $(DATA_OPT) $(call place,weights,WEIGHTS) $(call flag,train,TRAIN)
 
-study: setup | folds/$(DATASET).csv ## train every run of configs/studies/NAME.yaml (default: freezing) and write docs/NAME_study.md
-	$(DW) study "$(if $(findstring command,$(origin NAME)),$(NAME),freezing)" $(DATA_OPT) $(call place,weights,WEIGHTS)
+study: setup | $(FOLDS) ## train every run of configs/studies/NAME.yaml (default: freezing) and write docs/NAME_study.md
+	$(DW) study $(DATA_OPT) $(call place,weights,WEIGHTS) -- $(call q,$(if $(filter NAME,$(GIVEN)),$(NAME),freezing))
 
-curve: need-MODEL setup | folds/$(DATASET).csv ## train MODEL on COUNTS drivers of each fold and on all; write docs/curve.md: what more drivers are worth
-	$(DW) curve "$(MODEL)" $(DATA_OPT) $(call option,counts,COUNTS) $(call option,set,SET) $(call place,weights,WEIGHTS)
+curve: need-MODEL setup | $(FOLDS) ## train MODEL on COUNTS drivers of each fold and on all; write docs/curve.md: what more drivers are worth
+	$(DW) curve $(DATA_OPT) $(call option,counts,COUNTS) $(call option,set,SET) $(call place,weights,WEIGHTS) -- $(call q,$(MODEL))
 
-search: need-MODEL setup | folds/$(DATASET).csv ## search MODEL's settings within SPACE by out-of-fold loss, and score the best on other folds; ENGINE=ray: on a cluster (docs/search.md)
-	$(DW) search "$(MODEL)" $(DATA_OPT) $(call option,space,SPACE) $(call option,trials,TRIALS) $(call option,name,NAME) \
+search: need-MODEL setup | $(FOLDS) ## search MODEL's settings within SPACE by out-of-fold loss, and score the best on other folds; ENGINE=ray: on a cluster (docs/search.md)
+	$(DW) search $(DATA_OPT) $(call option,space,SPACE) $(call option,trials,TRIALS) $(call option,name,NAME) \
 	  $(call option,seed,SEED) $(call option,set,SET) $(call place,weights,WEIGHTS) $(call option,skip,SKIP) $(call flag,force,FORCE) \
-	  $(ON_CLUSTER)
+	  $(ON_CLUSTER) -- $(call q,$(MODEL))
 
-lr-find: need-MODEL setup | folds/$(DATASET).csv ## the loss of MODEL's last stage at rates rising from LOW to HIGH in POINTS steps, plotted, with two rates to try
-	$(DW) lr-find "$(MODEL)" $(DATA_OPT) $(call option,fold,FOLD) $(call option,low,LOW) $(call option,high,HIGH) \
-	  $(call option,points,POINTS) $(call option,set,SET) $(call place,weights,WEIGHTS)
+lr-find: need-MODEL setup | $(FOLDS) ## the loss of MODEL's last stage at rates rising from LOW to HIGH in POINTS steps, plotted, with two rates to try
+	$(DW) lr-find $(DATA_OPT) $(call option,fold,FOLD) $(call option,low,LOW) $(call option,high,HIGH) \
+	  $(call option,points,POINTS) $(call option,set,SET) $(call place,weights,WEIGHTS) -- $(call q,$(MODEL))
 
 pseudo: need-RUN setup ## train ROUNDS of pseudo-labels from RUN on (RUN-round1, ...; SET="train.pseudo.threshold=0.9"), compare them out of fold
-	$(DW) pseudo "$(RUN)" $(DATA_OPT) $(call option,rounds,ROUNDS) $(call option,set,SET) $(call place,weights,WEIGHTS)
+	$(DW) pseudo $(DATA_OPT) $(call option,rounds,ROUNDS) $(call option,set,SET) $(call place,weights,WEIGHTS) -- $(call q,$(RUN))
 
 final: need-RUN setup ## train RUN-all: RUN's settings on all drivers, for the epochs that RUN's folds chose
-	$(DW) final "$(RUN)" $(DATA_OPT) $(call option,set,SET) $(call place,weights,WEIGHTS) $(call option,fold,FOLD)
+	$(DW) final $(DATA_OPT) $(call option,set,SET) $(call place,weights,WEIGHTS) $(call option,fold,FOLD) -- $(call q,$(RUN))
 
 # the development requirements have what writes and checks notebooks
-notebook: need-MODEL $(DEV) | folds/$(DATASET).csv ## a Kaggle notebook that trains MODEL, and the data set it needs; prints how they go up (docs/kaggle_notebook.md)
-	$(DW) notebook "$(MODEL)" $(DATA_OPT) $(call option,run,RUN) $(call option,set,SET) $(call place,weights,WEIGHTS) \
+notebook: need-MODEL $(DEV) | $(FOLDS) ## a Kaggle notebook that trains MODEL, and the data set it needs; prints how they go up (docs/kaggle_notebook.md)
+	$(DW) notebook $(DATA_OPT) $(call option,run,RUN) $(call option,set,SET) $(call place,weights,WEIGHTS) \
 	  $(call option,views,VIEWS) $(call option,hours,HOURS) $(call place,account,ACCOUNT) $(call option,name,NAME) \
-	  $(call option,earlier,EARLIER) $(call option,packages,PACKAGES) $(call flag,vendor,VENDOR) $(call option,machine,MACHINE)
+	  $(call option,earlier,EARLIER) $(call option,packages,PACKAGES) $(call flag,vendor,VENDOR) $(call option,machine,MACHINE) -- $(call q,$(MODEL))
 
 take: need-FROM setup ## check runs trained elsewhere, in the folder FROM (or RUN of them), and bring them in beside those here
-	$(DW) take "$(FROM)" $(DATA_OPT) $(call option,run,RUN) $(call flag,force,FORCE)
+	$(DW) take $(DATA_OPT) $(call option,run,RUN) $(call flag,force,FORCE) -- $(call q,$(FROM))
 
 predict: setup ## predict with the trained RUN (default: MODEL's) under VIEWS; ENGINE=ray: in SHARDS on a cluster
 	$(if $(or $(RUN),$(MODEL)),,$(error make predict needs RUN=<name> or MODEL=<name>))
-	$(DW) predict "$(or $(RUN),$(MODEL))" --dataset "$(DATASET)" $(call option,views,VIEWS) $(call option,fold,FOLD) $(call option,study,STUDY) \
-	  $(call option,shards,SHARDS) $(ON_CLUSTER)
+	$(DW) predict --dataset=$(call q,$(DATASET)) $(call option,views,VIEWS) $(call option,fold,FOLD) $(call option,study,STUDY) \
+	  $(call option,shards,SHARDS) $(ON_CLUSTER) -- $(call q,$(or $(RUN),$(MODEL)))
 
 views: need-RUN setup ## log loss and cost of every view set that RUN has predicted
-	$(DW) views "$(RUN)" --dataset "$(DATASET)"
+	$(DW) views --dataset=$(call q,$(DATASET)) -- $(call q,$(RUN))
 
 ensemble: setup ## blend MODELS into submissions/<dataset>/NAME.csv
 	$(DW) ensemble $(DATA_OPT) $(call option,models,MODELS) $(call option,name,NAME) $(call option,views,VIEWS) $(call option,fold,FOLD) \
 	  $(call option,blend,BLEND) $(call option,balance,BALANCE) $(call option,neighbours,NEIGHBOURS) $(call option,calibrate,CALIBRATE) $(call option,clip,CLIP)
 
 teach: need-NAME setup ## keep what MODELS, put together as in an ensemble, make of images without labels: SET="train.pseudo.taught=NAME"
-	$(DW) teach "$(NAME)" $(DATA_OPT) $(call option,models,MODELS) $(call option,views,VIEWS) $(call option,blend,BLEND) \
-	  $(call option,balance,BALANCE) $(call option,neighbours,NEIGHBOURS) $(call option,calibrate,CALIBRATE)
+	$(DW) teach $(DATA_OPT) $(call option,models,MODELS) $(call option,views,VIEWS) $(call option,blend,BLEND) \
+	  $(call option,balance,BALANCE) $(call option,neighbours,NEIGHBOURS) $(call option,calibrate,CALIBRATE) -- $(call q,$(NAME))
 
 blends: setup ## every blend and calibration of MODELS: loss where fitted, loss on drivers left out, reliability
 	$(DW) blends $(DATA_OPT) $(call option,models,MODELS) $(call option,views,VIEWS)
 
 neighbours: need-FEATURES setup ## FEATURES of all images, and what smoothing MODELS over neighbours in them scores (docs/neighbours.md)
-	$(DW) neighbours $(DATA_OPT) --features "$(FEATURES)" $(call option,models,MODELS) $(call place,weights,WEIGHTS)
+	$(DW) neighbours $(DATA_OPT) --features=$(call q,$(FEATURES)) $(call option,models,MODELS) $(call place,weights,WEIGHTS)
 
 submissions: setup ## write each run's view sets and fold models as submissions
 	$(DW) submissions $(DATA_OPT) $(call option,models,MODELS)
 
 check: need-FILE setup ## check FILE=<submission.csv> as Kaggle would
-	$(DW) check "$(FILE)" $(DATA_OPT)
+	$(DW) check $(DATA_OPT) -- $(call q,$(FILE))
 
-# the shell reads MESSAGE from the environment, where make puts it, so that no quote or backtick in it is a command
 submit: need-FILE need-MESSAGE setup $(if $(KAGGLE),,$(CLIENT)) ## upload FILE=<submission.csv> with MESSAGE="...", wait for its score, note it in the ledger
-	$(DW) submit "$(FILE)" $(DATA_OPT) --message "$$MESSAGE" $(call place,client,KAGGLE) $(call option,wait,WAIT) $(call flag,force,FORCE)
+	$(DW) submit $(DATA_OPT) --message=$(call q,$(MESSAGE)) $(call place,client,KAGGLE) $(call option,wait,WAIT) $(call flag,force,FORCE) -- $(call q,$(FILE))
 
 score: setup ## out-of-fold log loss per model, fold, driver and class
 	$(DW) score $(DATA_OPT) $(call option,models,MODELS)
@@ -314,40 +355,39 @@ review: setup ## write build/<dataset>/report/review.html: photos by loss, disag
 	$(DW) review $(DATA_OPT) $(call option,models,MODELS) $(call option,views,VIEWS) $(call option,features,FEATURES) \
 	  $(call option,heatmaps,HEATMAPS)
 
-# the shell splits IMAGE at blanks and expands * unless it is one file's name; no quote or backtick in it is a command
+# the verb splits IMAGE at blanks and expands * unless it is one file's name
 classify: need-IMAGE setup ## name what is on IMAGE: ImageNet's classes with MODEL=<backbone>, the driver classes with RUN=<run>
-	$(Q)if test -e "$$IMAGE"; then set -- "$$IMAGE"; else set -- $$IMAGE; fi; \
-	PYTHONPATH=src $(PYTHON) -m driverwatch classify $(call option,model,MODEL) $(call option,run,RUN) --dataset "$(DATASET)" \
+	$(DW) classify $(call option,model,MODEL) $(call option,run,RUN) --dataset=$(call q,$(DATASET)) \
 	  $(call option,fold,FOLD) $(call place,weights,WEIGHTS) $(call option,heatmap,HEATMAP) $(call option,class,CLASS) \
-	  $(call option,top,TOP) -- "$$@"
+	  $(call option,top,TOP) -- $(call q,$(IMAGE))
 
 export: need-RUN setup ## write RUN's fold models (or FOLD's) as one .keras or .onnx FILE, preprocessing and class names inside
-	$(DW) export "$(RUN)" --dataset "$(DATASET)" $(call option,fold,FOLD) $(call option,file,FILE) $(call flag,force,FORCE)
+	$(DW) export --dataset=$(call q,$(DATASET)) $(call option,fold,FOLD) $(call option,file,FILE) $(call flag,force,FORCE) -- $(call q,$(RUN))
 
 serve: need-RUN setup ## a page on this machine, http://127.0.0.1:PORT: drop a photo, see RUN's probabilities and a heat map
-	$(DW) serve "$(RUN)" --dataset "$(DATASET)" $(call option,fold,FOLD) $(call option,port,PORT)
+	$(DW) serve --dataset=$(call q,$(DATASET)) $(call option,fold,FOLD) $(call option,port,PORT) -- $(call q,$(RUN))
 
 backbones: setup ## the backbone table, or all that it says of MODEL
-	$(DW) backbones $(if $(findstring command,$(origin MODEL)),"$(MODEL)")
+	$(DW) backbones $(if $(filter MODEL,$(GIVEN)),-- $(call q,$(MODEL)))
 
 layers: need-MODEL setup ## MODEL's layers: blocks, shapes, parameters, what is frozen, where it may be cut
-	$(DW) layers "$(MODEL)" $(call option,set,SET)
+	$(DW) layers $(call option,set,SET) -- $(call q,$(MODEL))
 
 bench: setup ## the line beside rivals and limits, a ratio a row, on drawn photos or DATASET's; ROWS= some, FULL=1 at the competition's size
-	$(DW) bench --dataset "$(if $(findstring command,$(origin DATASET)),$(DATASET),drawn)" $(call place,data,DATA) \
+	$(DW) bench --dataset=$(DRAWN) $(call place,data,DATA) \
 	  $(call option,rows,ROWS) $(call option,model,MODEL) $(call option,set,SET) $(call option,images,IMAGES) \
 	  $(call option,repeat,REPEAT) $(call flag,full,FULL) $(call flag,docs,DOCS)
 
 profile: need-MODEL setup ## where the time of MODEL's training step goes: reading, augmentation, transfer, forward, backward, update
-	$(DW) profile "$(MODEL)" --dataset "$(if $(findstring command,$(origin DATASET)),$(DATASET),drawn)" $(call place,data,DATA) \
-	  $(call option,set,SET) $(call option,images,IMAGES) $(call option,repeat,REPEAT)
+	$(DW) profile --dataset=$(DRAWN) $(call place,data,DATA) \
+	  $(call option,set,SET) $(call option,images,IMAGES) $(call option,repeat,REPEAT) -- $(call q,$(MODEL))
 
 convert: need-FILE need-MODEL need-WEIGHTS $(TORCH) ## make MODEL's file in the folder WEIGHTS of FILE=<public PyTorch checkpoint>
-	$(Q)PYTHONPATH=src .venv-torch/bin/python -m driverwatch convert "$(FILE)" --model "$(MODEL)" --weights "$(WEIGHTS)"
+	$(Q)PYTHONPATH=src .venv-torch/bin/python -m driverwatch convert --model=$(call q,$(MODEL)) --weights=$(call q,$(WEIGHTS)) -- $(call q,$(FILE))
 
 # tests of one file share a worker, since its fixtures serve them all; a test of 15 minutes hangs
 PYTEST    = $(Q)$(PYTHON) -m pytest
-PARALLEL  = -n $(JOBS) --dist loadfile --durations=25 $(PYTEST_ARGS)
+PARALLEL  = -n $(call q,$(JOBS)) --dist loadfile --durations=25
 SLOW_NEED = $(DEV) $(patsubst %,$(VENV)/.extra-%,cluster onnx backends)
 
 test: $(DEV) ## the tests, in minutes: every room, one small training per behaviour, the command line end to end
@@ -372,10 +412,10 @@ test-cluster: $(DEV) $(VENV)/.extra-cluster ## folds on a cluster of three nodes
 	$(PYTEST) tests/test_cluster.py tests/test_loopback.py -m ""
 
 test-kills: $(DEV) ## kill the verbs before each change they make, and KILLS times at random
-	$(Q)PYTHONPATH=src:tests $(PYTHON) -m support.kills "$(or $(KILLS),60)"
+	$(Q)PYTHONPATH=src:tests $(PYTHON) -m support.kills $(call q,$(or $(KILLS),60))
 
 test-size: $(DEV) ## time and memory of each verb at 102,150 drawn photos against 9,900 (a quarter of an hour), or of STEPS again
-	$(Q)PYTHONPATH=src:tests $(PYTHON) -m support.fullsize $(STEPS)
+	$(Q)PYTHONPATH=src:tests $(PYTHON) -m support.fullsize $(foreach step,$(STEPS),$(call q,$(step)))
 
 lint: $(DEV) ## ruff and mypy
 	$(PYTHON) -m ruff check src tests

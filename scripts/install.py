@@ -6,6 +6,7 @@ The stamp becomes a copy of the requirements file, once everything is installed:
 clone changes dates. Exit status: pip's. Standard library alone, because it runs before anything is installed.
 """
 
+import os
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,8 @@ def wanted(requirements: Path) -> int:
 def install(python: str, requirements: Path, log: Path, options: list[str]) -> int:
     """Run pip, log what it prints, and count packages as it collects them; returns pip's exit status."""
     command = [python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar", "off"]
+    if os.path.expanduser("~") == "~":  # noqa: PTH111  no home folder: pip would keep its cache in a folder of that name here
+        command.append("--no-cache-dir")
     command += [*options, "--requirement", str(requirements)]
     title, total, seen, start = f"installing {requirements}", wanted(requirements), 0, time.monotonic()
     live = sys.stdout.isatty()

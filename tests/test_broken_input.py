@@ -15,6 +15,7 @@ from support.project import MINI
 
 from driverwatch.data import sample
 from driverwatch.dataset_settings import DatasetSettings
+from driverwatch.switches import is_on
 from driverwatch.typed_yaml import load
 
 pytestmark = pytest.mark.line
@@ -76,7 +77,7 @@ def test_the_table_is_todays() -> None:
     if len(FOUND) < len(CASES):
         pytest.skip("not every case was run")
     text = table()
-    if os.environ.get("WRITE_DOCS"):
+    if is_on("WRITE_DOCS"):
         TABLE.write_text(text)
     assert TABLE.read_text() == text, "run make docs"
 

@@ -14,6 +14,7 @@ from support.commands import APART, ROOT, TESTED, Command, commands_of, pages, p
 
 from driverwatch.errors import InputError
 from driverwatch.steps.networks import print_layers
+from driverwatch.switches import is_on
 
 MAKEFILE = (ROOT / "Makefile").read_text()
 TARGETS = re.findall(r"^([a-z-]+):.*## ", MAKEFILE, re.MULTILINE)
@@ -161,7 +162,7 @@ def commands_page() -> str:
 
 def test_the_page_of_commands_is_todays() -> None:
     """`make docs` writes it."""
-    if os.environ.get("WRITE_DOCS"):
+    if is_on("WRITE_DOCS"):
         PAGE.write_text(commands_page())
     assert PAGE.read_text() == commands_page(), "run make docs"
 

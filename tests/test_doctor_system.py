@@ -139,6 +139,9 @@ def test_git(place: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     subprocess.run(["git", "init", "-q", s.root], check=True)
     says(folders.git(s), "note", "not a clone")
     subprocess.run(["git", "-C", s.root, *who, "commit", "-qm", "x", "--allow-empty"], check=True)
+    says(folders.git(s), "note", "another project's clone")
+    write(s.root / "src/driverwatch/__init__.py")
+    subprocess.run(["git", "-C", s.root, "add", "src"], check=True)
     says(folders.git(s), "ok", "a clone at")
     says(folders.git(place(root=s.root / "configs")), "note", "inside another clone")
 

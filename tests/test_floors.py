@@ -10,7 +10,7 @@ from support.source import FILES, SOURCE
 
 FLOORS = [
     {"errors"},
-    {"terminal", "metrics", "backbones"},
+    {"terminal", "metrics", "backbones", "checkout", "paths", "switches"},
     {"artifacts", "hdf5", "wording", "writing", "yaml_files"},
     {"typed_yaml"},
     {"setting_types"},

@@ -1,6 +1,5 @@
 """The reference of settings: whole, each key with its reason, and what is committed is what the generator makes."""
 
-import os
 from typing import Annotated, Literal
 
 import pytest
@@ -10,6 +9,7 @@ from support.places import ROOT
 from driverwatch.errors import InputError
 from driverwatch.report import reference
 from driverwatch.settings import ModelSettings
+from driverwatch.switches import is_on
 from driverwatch.typed_yaml import Strict, overridden, parse
 
 PAGE = ROOT / "docs" / "settings.md"
@@ -25,7 +25,7 @@ def models(kind: type[BaseModel] = Strict) -> list[type[BaseModel]]:
 
 def test_the_page_is_todays() -> None:
     """`make docs` writes it."""
-    if os.environ.get("WRITE_DOCS"):
+    if is_on("WRITE_DOCS"):
         PAGE.write_text(reference.settings_page())
     assert PAGE.read_text() == reference.settings_page(), "run make docs"
 

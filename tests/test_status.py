@@ -27,7 +27,7 @@ from driverwatch.errors import InputError
 from driverwatch.hdf5 import created
 from driverwatch.kaggle import ledger
 from driverwatch.metrics import over_folds
-from driverwatch.steps import status_runs, status_text
+from driverwatch.steps import status_text
 from driverwatch.steps.status import Status, status
 from driverwatch.steps.status_runs import FitState
 from driverwatch.training.progress import Progress, is_over
@@ -441,31 +441,6 @@ def test_a_stage_is_over_by_its_epochs_or_its_patience() -> None:
     assert [is_over(history, 0, 9, patience) for patience in (1, 2, 3)] == [True, True, False]
     assert not is_over(history, 1, 1, 1)  # not begun
     assert is_over([{"stage": 0, "held_out_loss": None}], 0, 1, None)  # nobody held out
-
-
-def test_code_that_was_changed_since(tmp_path: Path) -> None:
-    def git(*arguments: str) -> str:
-        named = ["git", "-c", "user.name=x", "-c", "user.email=x@y", *arguments]
-        return subprocess.run(named, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.strip()
-
-    source = tmp_path / "src"
-    source.mkdir()
-    git("init", "-q")
-    commits = []
-    for content, other in (("1", "a"), ("1", "b"), ("2", "b")):
-        (source / "x.py").write_text(content)
-        (tmp_path / "docs").write_text(other)
-        git("add", "-A")
-        git("commit", "-qm", "x")
-        commits.append(git("rev-parse", "HEAD"))
-    old = os.getcwd()  # noqa: PTH109
-    os.chdir(tmp_path)
-    try:
-        assert status_runs.changed_since({*commits, commits[0] + "+", "0" * 40, None}) == {
-            commits[0], commits[1], commits[0] + "+",
-        }  # fmt: skip
-    finally:
-        os.chdir(old)
 
 
 WALK = """

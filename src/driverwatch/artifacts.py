@@ -6,7 +6,6 @@ import os
 import platform
 import re
 import shutil
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -14,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from driverwatch import checkout
 from driverwatch.errors import InputError
 
 PACKAGES = ("tensorflow", "keras", "albumentations", "opencv-python-headless", "simplejpeg", "numpy", "h5py")
@@ -202,20 +202,9 @@ def provenance() -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             continue
     return {
-        "commit": _commit(),
+        "commit": checkout.commit(),
         "python": platform.python_version(),
         "machine": platform.machine(),
         "cores": os.cpu_count(),
         "versions": versions,
     }
-
-
-def _commit() -> str | None:
-    def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", "src", "configs", "folds", "requirements")
-        return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
-    except (OSError, subprocess.CalledProcessError):
-        return os.environ.get("DRIVERWATCH_COMMIT") or None  # of an installed wheel, where its notebook knows it

@@ -3,11 +3,11 @@
 `make test STRICT=1` (what CI runs) allows one reason alone: real photos or weights that do not lie beside the clone.
 """
 
-import os
 from collections import Counter
 
 import pytest
 
+from driverwatch.switches import is_on
 from support.places import NO_REAL_DATA
 
 
@@ -21,7 +21,7 @@ def _skips(config: pytest.Config) -> Counter[str]:
 
 def _forbidden(config: pytest.Config) -> list[str]:
     """Reasons that a strict run does not allow."""
-    if os.environ.get("STRICT", "0") in ("", "0"):
+    if not is_on("STRICT"):
         return []
     return [reason for reason in _skips(config) if not reason.startswith(NO_REAL_DATA)]
 

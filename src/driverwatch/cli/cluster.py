@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from driverwatch.cli.options import Dataset, Fold, Views, predict_settings
+from driverwatch.cli.options import PATH, Dataset, Fold, Views, predict_settings
 
 app = typer.Typer()
 
@@ -18,7 +18,9 @@ def node(
     ip: Annotated[str | None, typer.Option(help="by which other machines reach this one")] = None,
     port: Annotated[int, typer.Option(help="that the first machine listens at")] = 6379,
     cpus: Annotated[int | None, typer.Option(min=1, help="cores that it lends; default: all")] = None,
-    folder: Annotated[Path | None, typer.Option(help="of its own for what it is brought; then none is shared")] = None,
+    folder: Annotated[
+        Path | None, typer.Option(**PATH, help="of its own for what it is brought; then none is shared")
+    ] = None,
 ) -> None:
     """Lend this machine to a cluster until Ctrl-C."""
     from driverwatch.cluster.start import start

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from driverwatch.cli.options import Data, Dataset, Force, Overrides, Weights, context_of, model_settings
+from driverwatch.cli.options import PATH, Data, Dataset, Force, Overrides, Weights, context_of, model_settings
 
 app = typer.Typer()
 
@@ -53,7 +53,7 @@ def _known(options: dict[str, Any]) -> dict[str, Any]:
 
 @app.command()
 def take(
-    source: Annotated[Path, typer.Argument(help="a run's folder, or one that holds runs")],
+    source: Annotated[Path, typer.Argument(**PATH, help="a run's folder, or one that holds runs")],
     dataset: Dataset = "statefarm",
     data: Data = None,
     run: Annotated[str | None, typer.Option(help="one of the runs there")] = None,

@@ -3,12 +3,15 @@
 import os
 import sys
 import traceback
+from contextlib import suppress
 from typing import NoReturn
 
 import typer
 
 from driverwatch.cli import cluster, elsewhere, measuring, networks, pages, photos, runs, searching, status, submissions
 from driverwatch.errors import InputError, printable
+from driverwatch.paths import settle_environment
+from driverwatch.switches import is_on
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,6 +28,8 @@ def main() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     try:
+        is_on("DEBUG")  # or refused, before anything is done
+        settle_environment()
         app()
     except InputError as error:
         _refuse(str(error))
@@ -60,7 +65,8 @@ def _flush() -> None:
 
 
 def _refuse(sentence: str) -> NoReturn:
-    if os.environ.get("DEBUG"):
-        traceback.print_exc()
+    with suppress(InputError):  # DEBUG itself is what is refused
+        if is_on("DEBUG"):
+            traceback.print_exc()
     print("driverwatch: " + "\n".join(printable(line, 2000) for line in sentence.split("\n")), file=sys.stderr)
     sys.exit(2)

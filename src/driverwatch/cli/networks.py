@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from driverwatch.cli.options import Dataset, Fold, Force, Overrides, Weights, context_of
+from driverwatch.cli.options import PATH, Dataset, Fold, Force, Overrides, Weights, context_of
 from driverwatch.errors import InputError
+from driverwatch.paths import user_paths, user_text
 
 app = typer.Typer()
 
@@ -29,9 +30,9 @@ def layers(model: str, overrides: Overrides = "") -> None:
 
 @app.command()
 def convert(
-    file: Path,
+    file: Annotated[Path, typer.Argument(**PATH, help="a public PyTorch checkpoint")],
     model: Annotated[str, typer.Option(help="the backbone that it holds")],
-    weights: Annotated[Path, typer.Option(help="folder that the weight file goes to")],
+    weights: Annotated[Path, typer.Option(**PATH, help="folder that the weight file goes to")],
 ) -> None:
     """Make a weight file of a public PyTorch checkpoint."""
     from driverwatch.steps.convert import convert as step
@@ -41,20 +42,23 @@ def convert(
 
 @app.command()
 def classify(
-    images: Annotated[list[Path], typer.Argument(help="photos, and folders of photos")],
+    images: Annotated[list[str], typer.Argument(metavar="PATH...", help="photos, patterns of them, and folders")],
     model: Annotated[str | None, typer.Option(help="a backbone, for ImageNet's classes")] = None,
     run: Annotated[str | None, typer.Option(help="a trained run, for the driver classes")] = None,
     dataset: Dataset = "statefarm",
     fold: Fold = None,
     weights: Weights = None,
-    heatmap: Annotated[str | None, typer.Option(help="file, folder or pattern with {image} for overlays")] = None,
+    heatmap: Annotated[
+        str | None,
+        typer.Option(parser=user_text, metavar="PATH", help="file, folder or pattern with {image} for overlays"),
+    ] = None,
     label: Annotated[str | None, typer.Option("--class", help="class of the overlays; default: the likeliest")] = None,
     top: Annotated[int, typer.Option(min=1, help="classes to print")] = 5,
 ) -> None:
     """Print the likeliest classes of photos, and draw where they are seen."""
     from driverwatch.steps.classify import Request, classify_drivers, classify_imagenet
 
-    request = Request(images, top, label, heatmap)
+    request = Request([path for text in images for path in user_paths(text)], top, label, heatmap)
     if (model is None) == (run is None):
         got = "neither" if model is None else "both"
         raise InputError(
@@ -72,7 +76,7 @@ def export(
     dataset: Dataset = "statefarm",
     fold: Fold = None,
     file: Annotated[
-        Path | None, typer.Option(help="a .keras or .onnx file; default: in build/<dataset>/export")
+        Path | None, typer.Option(**PATH, help="a .keras or .onnx file; default: in build/<dataset>/export")
     ] = None,
     force: Force = False,
 ) -> None:

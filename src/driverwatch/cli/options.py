@@ -5,16 +5,26 @@ from typing import Annotated, Any
 
 import typer
 
+from driverwatch.paths import user_path, user_text
+
+PATH: dict[str, Any] = {"parser": user_path, "metavar": "PATH"}  # of every option and argument that is a path
 Dataset = Annotated[str, typer.Option(help="names configs/datasets/<name>.yaml")]
-Data = Annotated[Path | None, typer.Option(help="where the data set's files lie on this machine")]
-Weights = Annotated[Path | None, typer.Option(help="folder of local ImageNet weights")]
+Data = Annotated[Path | None, typer.Option(**PATH, help="where the data set's files lie on this machine")]
+Weights = Annotated[Path | None, typer.Option(**PATH, help="folder of local ImageNet weights")]
 Overrides = Annotated[str, typer.Option("--set", help='changed settings, like "train.epochs=3"')]
 Force = Annotated[bool, typer.Option(help="replace what is there")]
 SkipBroken = Annotated[bool, typer.Option(help="go on without broken photos and table rows, and record them")]
 Fold = Annotated[int | None, typer.Option(help="one fold alone")]
 Client = Annotated[
-    str, typer.Option(envvar="KAGGLE", help="the Kaggle client; default: the one make installs, or on PATH")
+    str,
+    typer.Option(
+        parser=user_text,
+        metavar="PATH",
+        envvar="KAGGLE",
+        help="the Kaggle client; default: the one make installs, or on PATH",
+    ),
 ]
+Submission = Annotated[Path, typer.Argument(**PATH, help="a submission, <name>.csv")]
 Views = Annotated[str, typer.Option(help="view sets, separated by spaces")]
 Engine = Annotated[str | None, typer.Option(help="ray: as tasks on a cluster; default: here, one after the other")]
 Address = Annotated[str | None, typer.Option(help="of the cluster; auto: this machine's; default: this machine alone")]

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from driverwatch.cli.options import Client, Data, Dataset, Force, Models, Overrides, SkipBroken, context_of
+from driverwatch.cli.options import PATH, Client, Data, Dataset, Force, Models, Overrides, SkipBroken, context_of
 
 app = typer.Typer()
 
@@ -39,7 +39,7 @@ def fetch(dataset: Dataset = "statefarm", data: Data = None, client: Client = ""
 
 @app.command()
 def subset(
-    source: Annotated[Path, typer.Option(help="the full download")],
+    source: Annotated[Path, typer.Option(**PATH, help="the full download")],
     dataset: Dataset = "statefarm_mini",
     data: Data = None,
 ) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from driverwatch.cli.options import (
+    PATH,
     Address,
     Cpus,
     Data,
@@ -87,7 +88,7 @@ def train(
 
 @app.command(hidden=True)
 def train_fold(
-    run: Annotated[Path, typer.Option(help="folder of a run that `train` has begun and holds")],
+    run: Annotated[Path, typer.Option(**PATH, help="folder of a run that `train` has begun and holds")],
     fold: Annotated[int, typer.Option()],
     leash: Annotated[int, typer.Option(help="pipe that closes when `train` is gone")],
     weights: Weights = None,

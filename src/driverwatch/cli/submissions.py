@@ -1,6 +1,5 @@
 """From predictions to Kaggle."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,6 +11,7 @@ from driverwatch.cli.options import (
     Fold,
     Force,
     Models,
+    Submission,
     Weights,
     changes_of,
     context_of,
@@ -107,7 +107,7 @@ def submissions(models: Models = "", dataset: Dataset = "statefarm", data: Data 
 
 
 @app.command()
-def check(file: Path, dataset: Dataset = "statefarm", data: Data = None) -> None:
+def check(file: Submission, dataset: Dataset = "statefarm", data: Data = None) -> None:
     """Check a submission file."""
     from driverwatch.steps.submit import check_submission
 
@@ -116,7 +116,7 @@ def check(file: Path, dataset: Dataset = "statefarm", data: Data = None) -> None
 
 @app.command()
 def submit(
-    file: Path,
+    file: Submission,
     message: Annotated[str, typer.Option(help="one line, shown on Kaggle and in the ledger")],
     dataset: Dataset = "statefarm",
     data: Data = None,

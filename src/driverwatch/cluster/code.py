@@ -1,13 +1,13 @@
 """Whose code runs here: two machines that are to make one thing must run the same."""
 
 import hashlib
-import subprocess
 import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from driverwatch.artifacts import differences, digest_of, provenance
+from driverwatch.checkout import commit
 from driverwatch.errors import listed
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -19,7 +19,7 @@ def facts() -> dict[str, Any]:
     files = [path for path in sorted(PACKAGE.rglob("*")) if path.is_file() and path.suffix != ".pyc"]
     code = digest_of([[str(p.relative_to(PACKAGE)), hashlib.sha256(p.read_bytes()).hexdigest()] for p in files])
     python = ".".join(map(str, sys.version_info[:2]))
-    return {"code": code, "python": python, "versions": provenance()["versions"], "commit": _commit()}
+    return {"code": code, "python": python, "versions": provenance()["versions"], "commit": commit()}
 
 
 def strange(theirs: dict[str, Any]) -> str | None:
@@ -34,11 +34,3 @@ def strange(theirs: dict[str, Any]) -> str | None:
     if found := differences(there, here):
         return f"has other packages than the machine that asks; make setup and make node there (asked -> there):{listed(found)}"
     return None
-
-
-def _commit() -> str | None:
-    command = ["git", "-C", str(PACKAGE), "describe", "--always", "--abbrev=12", "--match=-", "--dirty=+"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None

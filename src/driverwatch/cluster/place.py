@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 from driverwatch.artifacts import digest_of, digest_of_file, plain_name, require_space
 from driverwatch.cluster.jobs import Job
 from driverwatch.errors import InputError
+from driverwatch.paths import user_path
 from driverwatch.writing import locked, replacing
 
 OWN = "DRIVERWATCH_NODE_FOLDER"  # where a machine keeps what it is brought; set, nothing is shared
@@ -49,7 +50,7 @@ class Place(NamedTuple):
 
 def base() -> Path:
     """This machine's folder for what it is brought."""
-    return Path(os.environ.get(OWN) or Path(tempfile.gettempdir()) / f"driverwatch-{os.getuid()}")
+    return user_path(os.environ.get(OWN) or Path(tempfile.gettempdir()) / f"driverwatch-{os.getuid()}")
 
 
 def is_shared(root: str, token: str) -> bool:

@@ -8,9 +8,13 @@ from pathlib import Path
 from driverwatch.cluster.joined import STORE, keep_inside, ray_module
 from driverwatch.cluster.place import OWN
 from driverwatch.errors import InputError
+from driverwatch.paths import programs_home
 from driverwatch.terminal import say
 
-KEY = Path.home() / ".ray" / "auth_token"
+
+def key_file() -> Path:
+    """Where Ray keeps the cluster's key."""
+    return programs_home() / ".ray" / "auth_token"
 
 
 def words(address: str | None, ip: str | None, port: int, cpus: int | None) -> list[str]:
@@ -56,10 +60,11 @@ def _have_key(first: bool) -> None:
         InputError: one that has none.
     """
     named = any(f"RAY_AUTH_TOKEN{end}" in os.environ for end in ("", "_PATH"))
-    if named or KEY.is_file() or os.environ["RAY_AUTH_MODE"] != "token":
+    key = key_file()
+    if named or key.is_file() or os.environ["RAY_AUTH_MODE"] != "token":
         return
     if not first:
-        raise InputError(f"{KEY}: no such file; copy it from the cluster's first machine, whose make node made it")
+        raise InputError(f"{key}: no such file; copy it from the cluster's first machine, whose make node made it")
     generate = [sys.executable, "-m", "ray.scripts.scripts", "get-auth-token", "--generate"]
     subprocess.run(generate, check=True, capture_output=True)
-    say(f"{KEY}: the cluster's key, made now; copy it to the same place on its other machines")
+    say(f"{key}: the cluster's key, made now; copy it to the same place on its other machines")

@@ -9,6 +9,7 @@ from driverwatch.artifacts import require_space
 from driverwatch.data.tables import name_problems, read_csv
 from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.errors import InputError, listed
+from driverwatch.paths import user_path
 from driverwatch.terminal import say, track
 from driverwatch.writing import making, replacing_folder
 
@@ -51,7 +52,7 @@ def _wanted(settings: DatasetSettings) -> pd.DataFrame:
     """The listed rows; a list that could lead out of its folder, or nowhere, is refused."""
     if settings.subset is None:
         raise InputError("subset: this dataset's YAML names no list (subset: <csv>); use DATASET=statefarm_mini")
-    wanted = read_csv(Path(settings.subset), _columns(settings))[_columns(settings)]
+    wanted = read_csv(user_path(settings.subset), _columns(settings))[_columns(settings)]
     problems = name_problems(wanted[settings.columns.image])[0]
     strange = set(wanted[settings.columns.label]) - set(settings.classes)
     problems += [f"unknown class {name}" for name in sorted(strange)]

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from driverwatch.doctor import accelerator, environment, folders, kaggle_token, material, system
 from driverwatch.doctor.finding import Surroundings, examined
+from driverwatch.paths import settle_environment
 
 CHECKS = (  # what later checks build on comes first
     ("Python", system.python),
@@ -64,6 +65,7 @@ def surroundings(arguments: Sequence[str] | None) -> tuple[Surroundings, list[st
 def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a folder's name must not end the report
+    settle_environment()
     return examine(*surroundings(arguments))
 
 

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from driverwatch.paths import PathError, programs_home, user_path
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -55,12 +57,16 @@ class Surroundings:
 
     @property
     def home(self) -> Path:
-        return Path(self.environ["HOME"] or "/") if "HOME" in self.environ else Path.home()
+        return programs_home(self.environ)
 
     @property
     def python(self) -> Path:
         """The virtual environment's Python, which need not be there, unless another was named."""
-        return Path(self.interpreter) if self.interpreter else self.root.absolute() / ".venv" / "bin" / "python"
+        return (
+            user_path(self.interpreter, self.environ)
+            if self.interpreter
+            else self.root.absolute() / ".venv" / "bin" / "python"
+        )
 
     def stamp(self, accelerator: str) -> Path:
         """The file that `make setup` leaves when it has finished."""
@@ -116,6 +122,8 @@ def examined(check: Callable[[Surroundings], Finding], s: Surroundings) -> Findi
     """
     try:
         return check(s)
+    except PathError as error:
+        return problem(str(error), "Name it another way, and run make doctor again")
     except Exception as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(frame.filename).name}:{frame.lineno}"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+from driverwatch.checkout import commit, environment, is_own
 from driverwatch.doctor.finding import Finding, Surroundings, ask, gigabytes, note, ok, problem, standing
 from driverwatch.doctor.material import TEST_IMAGES, data_folder
 
@@ -21,17 +23,20 @@ def git(s: Surroundings) -> Finding:
     recorded = "so that what is made can record its commit; the line works without"
     if program is None:
         return note("git is missing", f"Install it, {recorded}")
-    answer = ask(s, [program, "rev-parse", "--show-toplevel", "--short", "HEAD"], LC_ALL="C")
+    own = replace(s, environ=environment(s.environ))
+    answer = ask(own, [program, "rev-parse", "--show-toplevel", "HEAD"])
     if not answer.fine:
         if "ownership" in answer.cause or "safe.directory" in answer.cause:
             return note(
                 "this clone belongs to another user", f'git config --global --add safe.directory "{s.root.absolute()}"'
             )
         return note("this folder is not a clone with a commit", f"Clone the repository, {recorded}")
-    top, commit = answer.out.splitlines()[:2]
+    top = answer.out.splitlines()[0]
     if Path(top).resolve() != s.root.resolve():
         return note(f"this folder lies inside another clone ({top})", f"Clone the repository, {recorded}")
-    return ok(f"a clone at {commit}")
+    if not is_own(s.root):
+        return note("this folder is another project's clone, and does not track src/driverwatch", f"Clone, {recorded}")
+    return ok(f"a clone at {commit(s.root.resolve())}")
 
 
 def writable(s: Surroundings) -> Finding:

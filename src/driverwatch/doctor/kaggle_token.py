@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import stat
 from pathlib import Path
 
 from driverwatch.doctor.finding import Finding, Surroundings, note, ok, problem
-from driverwatch.kaggle.credentials import folder, json_files, token_files
+from driverwatch.kaggle.credentials import VARIABLE, folder, json_files, secrets_in, token_files, token_in
+from driverwatch.paths import home, user_text
 
 PAIR = ("KAGGLE_USERNAME", "KAGGLE_KEY")
-HOW = (
-    "Only make data and make submit need one: create it under Settings, API on kaggle.com, save it as "
-    "~/.kaggle/kaggle.json (or ~/.kaggle/access_token) and chmod 600 the file"
-)
+HOW = "Only make data and make submit need one: create it under Settings, API on kaggle.com, {kept}"
+FILE = "save it as ~/.kaggle/kaggle.json (or ~/.kaggle/access_token) and chmod 600 the file"
 
 
 def token(s: Surroundings) -> Finding:
@@ -29,12 +27,14 @@ def token(s: Surroundings) -> Finding:
     for path in (*token_files(s.home), *json_files(s.environ, s.home)):
         if path.exists():
             return _file(path, _shown(path, s))
-    return note(f"none in the environment nor in {_shown(folder(s.environ, s.home), s)}", HOW)
+    if home(s.environ) is None:
+        return note("none in the environment, and no home folder for a file", HOW.format(kept=VARIABLE))
+    return note(f"none in the environment nor in {_shown(folder(s.environ, s.home), s)}", HOW.format(kept=FILE))
 
 
 def _shown(path: Path, s: Surroundings) -> str:
     """A path as the documentation writes it."""
-    configured = s.environ.get("KAGGLE_CONFIG_DIR", "")
+    configured = user_text(s.environ.get("KAGGLE_CONFIG_DIR", ""))
     for place, name in ((configured, "$KAGGLE_CONFIG_DIR"), (str(s.home), "~")):
         if place and Path(place) in (path, *path.parents):
             return str(Path(name) / path.relative_to(place))
@@ -45,23 +45,13 @@ def _file(path: Path, shown: str) -> Finding:
     """What is wrong with a token file, by its shown name; errors are named by kind, since their text may quote the file."""
     again = "Create a new token under Settings, API on kaggle.com and save its file there"
     try:
-        content = path.read_bytes()
+        path.read_bytes()
     except OSError as error:
         return problem(f"{shown} cannot be read ({error.strerror})", "Make it a file of your own: chmod 600")
-    if path.name == "kaggle.json" and not _has_both(content):
+    if path.name == "kaggle.json" and not secrets_in(path).keys() >= {"username", "key"}:
         return problem(f"{shown} is not a JSON object with username and key", again)
-    if not content.strip():
-        return problem(f"{shown} is empty", again)
+    if not token_in(path):
+        return problem(f"{shown} is empty or no text", again)
     if stat.S_IMODE(path.stat().st_mode) & 0o077:
         return note(f"{shown}, which others on this machine may read", f'Make it private: chmod 600 "{shown}"')
     return ok(shown)
-
-
-def _has_both(content: bytes) -> bool:
-    try:
-        entries = json.loads(content.decode("utf-8-sig"))
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(entries, dict) and all(
-        isinstance(entries.get(key), str) and entries[key].strip() for key in ("username", "key")
-    )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from driverwatch.backbones import BACKBONES
 from driverwatch.doctor.finding import Finding, Surroundings, names, note, ok, problem
+from driverwatch.paths import user_path
 
 NEEDED = ("driver_imgs_list.csv", "imgs/train", "sample_submission.csv")  # without one of these packing is refused
 TEST_IMAGES = "imgs/test"  # a training sample may go without
@@ -16,9 +17,9 @@ TEST_IMAGES = "imgs/test"  # a training sample may go without
 def data_folder(s: Surroundings) -> Path | None:
     """DATA, or the folder that the data set's YAML names (read by a pattern: PyYAML may be missing); None without one."""
     if s.data:
-        return s.root / s.data
+        return s.root / user_path(s.data, s.environ)
     match = re.search(r"^data:[ \t]*(['\"]?)([^'\"#\n]+?)\1[ \t]*(?:#.*)?$", _settings(s), re.MULTILINE)
-    return s.root / match[2] if match else None
+    return s.root / user_path(match[2], s.environ) if match else None
 
 
 def dataset(s: Surroundings) -> Finding:
@@ -60,7 +61,7 @@ def weights(s: Surroundings) -> Finding:
     published = {name: row for name, row in BACKBONES.items() if row.weight_files}
     local: list[str] = []
     if s.weights:
-        folder = s.root / s.weights
+        folder = s.root / user_path(s.weights, s.environ)
         if not folder.is_dir():
             return problem(f"WEIGHTS={s.weights} is no folder", "Name the folder that holds the weight files")
         local = [name for name, row in published.items() if _holds(folder, row.weight_files)]
@@ -96,7 +97,7 @@ def _holds(folder: Path, files: tuple[str, ...]) -> bool:
 
 def _keras_cache(s: Surroundings) -> Path:
     given = s.environ.get("KERAS_HOME", "")
-    return (s.root / given if given else s.home / ".keras") / "models"
+    return (s.root / user_path(given, s.environ) if given else s.home / ".keras") / "models"
 
 
 def made(s: Surroundings) -> Finding:

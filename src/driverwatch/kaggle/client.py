@@ -154,7 +154,7 @@ def _score(text: str | None) -> str:
 def _started(command: list[str], lock: int | None) -> "subprocess.Popen[bytes]":
     """The client with one stream for all it says; it cannot ask, and knows nothing of our own environment's packages."""
     environment = {k: v for k, v in os.environ.items() if k not in (*CHATTY, "PYTHONPATH", "PYTHONHOME")}
-    environment |= {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
+    environment |= {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"} | credentials.for_client()
     try:
         return subprocess.Popen(
             command,

@@ -12,9 +12,12 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-HOW = (
-    "make one at https://www.kaggle.com/settings (API, Generate New Token), and either put it into the variable "
-    "KAGGLE_API_TOKEN or save it as {folder}/access_token (older kaggle.json files, or KAGGLE_USERNAME and KAGGLE_KEY, "
+from driverwatch.paths import PathError, home, programs_home, user_path
+
+HOW = "make one at https://www.kaggle.com/settings (API, Generate New Token), and {kept}"
+VARIABLE = "put it into the variable KAGGLE_API_TOKEN"
+FILE = (
+    f"either {VARIABLE} or save it as {{folder}}/access_token (older kaggle.json files, or KAGGLE_USERNAME and KAGGLE_KEY, "
     "do as well)"
 )
 SECRETS = ("username", "key", "token", "access_token", "refresh_token", "proxy")
@@ -24,9 +27,11 @@ SHORTEST = 6  # shorter values are no tokens, and hiding them would hide half of
 def folder(environ: Mapping[str, str], home: Path) -> Path:
     """The folder that kaggle.json lies in; the newer files lie in ~/.kaggle alone."""
     if named := environ.get("KAGGLE_CONFIG_DIR"):
-        return Path(named)
+        return user_path(named, environ)
     usual = home / ".kaggle"
-    return usual if usual.exists() else Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "kaggle"
+    if usual.exists():
+        return usual
+    return user_path(environ.get("XDG_CONFIG_HOME") or home / ".config", environ) / "kaggle"
 
 
 def token_files(home: Path) -> list[Path]:
@@ -40,24 +45,23 @@ def json_files(environ: Mapping[str, str], home: Path) -> list[Path]:
 
 
 def how_to() -> str:
-    return HOW.format(folder=Path.home() / ".kaggle")
+    """Where a token comes from, and where it goes; into a variable where there is no home folder."""
+    known = home()
+    return HOW.format(kept=VARIABLE if known is None else FILE.format(folder=known / ".kaggle"))
 
 
 def places() -> list[str]:
     """Where a token is, the one that the client takes first at the front; none of them may be valid."""
     found = ["KAGGLE_API_TOKEN"] if os.environ.get("KAGGLE_API_TOKEN") else []
-    found += [str(path) for path in token_files(Path.home()) if _text(path)]
+    found += [str(path) for path in token_files(programs_home()) if token_in(path)]
     if os.environ.get("KAGGLE_KEY"):
         found.append("KAGGLE_KEY")
-    found += [
-        str(path) for path in json_files(os.environ, Path.home()) if _secrets_in(path).keys() & {"key", "refresh_token"}
-    ]
-    return found
+    return found + [str(path) for path in _json_files() if secrets_in(path).keys() & {"key", "refresh_token"}]
 
 
 def username() -> str:
     """Whose token it is, where the environment or a JSON file says so; empty where only a token is there."""
-    known = [_secrets_in(path).get("username", "") for path in json_files(os.environ, Path.home())]
+    known = [secrets_in(path).get("username", "") for path in _json_files()]
     return next((name for name in [os.environ.get("KAGGLE_USERNAME", ""), *known] if name), "")
 
 
@@ -66,14 +70,32 @@ def secrets() -> list[str]:
     named = os.environ.get("KAGGLE_API_TOKEN", "")
     keys = {"KAGGLE_KEY": os.environ.get("KAGGLE_KEY", "")}
     users = {os.environ.get("KAGGLE_USERNAME", "")}
-    values = {named, *map(_text, token_files(Path.home())), _text(Path(named))}  # it may name a file
-    for path in json_files(os.environ, Path.home()):
-        content = _secrets_in(path)
+    values = {named, *map(token_in, token_files(programs_home())), token_in(_named_file(named))}
+    for path in _json_files():
+        content = secrets_in(path)
         keys |= {f"{path} {name}": value for name, value in content.items() if name != "username"}
         users.add(content.get("username", ""))
     values |= set(keys.values())
     values |= {base64.b64encode(f"{user}:{key}".encode()).decode() for user in users for key in keys.values() if key}
     return sorted((value for value in values if len(value) >= SHORTEST), key=len, reverse=True)
+
+
+def for_client() -> dict[str, str]:
+    """Variables for the client's process: what lies in files that begin with a byte-order mark, which it takes for a part of it.
+
+    Windows' editors and PowerShell write such files. Where the client takes a token before it comes to such a file, it has none.
+    """
+    if named := os.environ.get("KAGGLE_API_TOKEN", ""):
+        held = token_in(_named_file(named))
+        return {"KAGGLE_API_TOKEN": held} if held and (named.startswith("~") or _marked(_named_file(named))) else {}
+    for path in token_files(programs_home()):
+        if token_in(path):
+            return {"KAGGLE_API_TOKEN": token_in(path)} if _marked(path) else {}
+    path = folder(os.environ, programs_home()) / "kaggle.json"
+    found = secrets_in(path)
+    if os.environ.keys() & {"KAGGLE_USERNAME", "KAGGLE_KEY"} or not _marked(path):
+        return {}
+    return {f"KAGGLE_{name.upper()}": found[name] for name in ("username", "key") if name in found}
 
 
 def redacted(text: str, hidden: list[str]) -> str:
@@ -83,19 +105,49 @@ def redacted(text: str, hidden: list[str]) -> str:
     return text
 
 
-def _text(path: Path) -> str:
+def token_in(path: Path) -> str:
+    """The token that lies alone in a file; empty where none does."""
     try:
-        return path.read_text(encoding="utf-8").strip()
+        return _text(path.read_bytes()).strip()
     except (OSError, ValueError):
         return ""
 
 
-def _secrets_in(path: Path) -> dict[str, str]:
-    """The secrets of a JSON file that may hold settings too, and whose they are."""
+def secrets_in(path: Path) -> dict[str, str]:
+    """The secrets of a JSON file that may hold settings too, and whose they are; empty where it is none."""
     try:
-        content = json.loads(_text(path))
-    except ValueError:
+        content = json.loads(_text(path.read_bytes()))
+    except (OSError, ValueError, RecursionError):
         return {}
     if not isinstance(content, dict):
         return {}
-    return {name: value for name, value in content.items() if name in SECRETS and isinstance(value, str) and value}
+    return {name: value for name, value in content.items() if name in SECRETS and _is_text(value)}
+
+
+def _named_file(named: str) -> Path:
+    """The file that KAGGLE_API_TOKEN names where it names one; a token is not quoted by an error about its path."""
+    try:
+        return user_path(named)
+    except PathError:
+        return Path(named)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _json_files() -> list[Path]:
+    return json_files(os.environ, programs_home())
+
+
+def _text(content: bytes) -> str:
+    """UTF-8, or UTF-16 and UTF-32 where a byte-order mark says so; the mark is no part of it."""
+    return content.decode(json.detect_encoding(content))
+
+
+def _marked(path: Path) -> bool:
+    """Whether the client, which reads plain UTF-8, cannot make out a file."""
+    try:
+        return json.detect_encoding(path.read_bytes()) != "utf-8"
+    except OSError:
+        return False

@@ -40,7 +40,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-FILES = [path.parent for depth in ("*", "*/*", "*/*/*") for path in Path(INPUT).glob(depth + "/{file}")]
+FILES = [path.parent for depth in ("*", "*/*", "*/*/*") for path in Path(INPUT).expanduser().glob(depth + "/{file}")]
 if not FILES:
     raise SystemExit("attach the data set {files} to this notebook")
 PIP = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--force-reinstall"]

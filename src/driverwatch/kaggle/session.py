@@ -20,6 +20,7 @@ from driverwatch.errors import InputError
 from driverwatch.inference.paths import prediction_path
 from driverwatch.kaggle import project_file
 from driverwatch.kaggle.notebook_settings import Plan
+from driverwatch.paths import user_path
 from driverwatch.terminal import say
 from driverwatch.training import run as runs
 from driverwatch.typed_yaml import load, parse
@@ -171,7 +172,7 @@ def begin(plan: dict[str, Any], places: tuple[str, str, str], begun: float) -> S
         InputError: something that must be attached is not.
     """
     mine = parse(Plan, plan, "PLAN in the first cell")
-    attached, output, scratch = (Path(place).absolute() for place in places)  # verbs run in the project
+    attached, output, scratch = (user_path(place).absolute() for place in places)  # verbs run in the project
     files = only(attached, lambda f: (f / project_file.FILE).is_file(), f"{project_file.FILE}: its data set")
     root = scratch / "driverwatch"
     facts = project_file.unpack(files / project_file.FILE, root)

@@ -11,6 +11,7 @@ from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
 from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.errors import InputError
+from driverwatch.paths import user_path
 from driverwatch.setting_types import regions_of
 from driverwatch.steps.fold_runner import FoldProcess, FoldRunner
 from driverwatch.typed_yaml import load
@@ -39,7 +40,7 @@ class Context:
 
 def open_context(dataset: str, data: Path | None, study: str | None = None) -> Context:
     settings = load(DatasetSettings, CONFIGS / "datasets", plain_name(dataset, "DATASET"))
-    return Context(dataset, settings, Places(dataset, study=study), data or Path(settings.data))
+    return Context(dataset, settings, Places(dataset, study=study), data or user_path(settings.data))
 
 
 def going_on(run: str) -> str:

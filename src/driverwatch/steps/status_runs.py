@@ -1,11 +1,9 @@
 """How far every run and fold is, and whether it is still of today's folds, packs and settings; read without Keras."""
 
-import subprocess
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Literal
 
+from driverwatch import checkout
 from driverwatch.artifacts import Places
 from driverwatch.errors import InputError
 from driverwatch.inference.paths import prediction_path
@@ -87,7 +85,8 @@ def all_runs(context: Context, folds: Folds, packs: list[PackState]) -> list[Run
         for folder in sorted(place.runs.glob("[!.]*"))
         if folder.is_dir()
     ]
-    changed = changed_since({fit.commit for run in found for fit in run.fits if fit.commit})
+    made_at = {fit.commit for run in found for fit in run.fits if fit.commit}
+    changed = {commit for commit in made_at if checkout.changed_since(commit)}
     return [replace(run, older_code=sorted({f.commit for f in run.fits if f.commit in changed})) for run in found]
 
 
@@ -191,16 +190,3 @@ def drifted(run: Run) -> list[str]:
     except InputError as error:
         return [str(error)]
     return runs.changed(run, settings) + (["the policy's transforms"] if policy != run.policy else [])
-
-
-def changed_since(commits: Iterable[str | None], source: Path = Path("src")) -> set[str]:
-    """Those commits that the package's source was changed since; where git cannot tell, none."""
-    return {commit for commit in commits if commit and _differs(commit.removesuffix("+"), source)}
-
-
-def _differs(commit: str, source: Path) -> bool:
-    command = ["git", "diff", "--quiet", commit, "--", str(source)]
-    try:
-        return subprocess.run(command, capture_output=True, check=False).returncode == 1
-    except OSError:
-        return False
