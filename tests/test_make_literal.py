@@ -56,7 +56,8 @@ NO_VERB = {
     "test-cluster",
 }
 INSTALLED = {
-    ".venv/.runtime-cpu": "cpu", ".venv/.dev": "dev", ".venv/.extra-cluster": "cluster", ".venv/.extra-onnx": "onnx", ".venv/.extra-backends": "backends", ".venv-kaggle/.installed": "kaggle",
+    ".venv/.runtime-cpu": "cpu", ".venv/.dev": "dev", ".venv/.extra-cluster": "cluster", ".venv/.extra-onnx": "onnx",
+    ".venv/.extra-backends": "backends", ".venv-kaggle/.installed": "kaggle",
     ".venv-torch/.installed": "torch",
 }  # fmt: skip
 
