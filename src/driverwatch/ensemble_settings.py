@@ -70,8 +70,8 @@ class NeighbourSettings(Strict):
 
 
 def _clip(level: object) -> object:
-    if level != "fitted" and not (isinstance(level, float) and 1e-6 <= level <= 0.1):
-        raise ValueError("must be a probability from 1e-6 to 0.1, or fitted")
+    if level != "fitted" and not (isinstance(level, float) and FLOOR <= level <= 0.1):
+        raise ValueError("must be a probability from 1e-5 to 0.1, or fitted")
     return level
 
 
@@ -89,7 +89,9 @@ class ChainSettings(Strict):
     balance: Features | None = None  # features that tell drivers apart: classes are balanced within each; null: not
     neighbours: NeighbourSettings | None = None  # null: each image by itself, as single photos in use are
     calibrate: Calibration = "none"  # what no label decides, as above
-    clip: Clip = FLOOR  # lowest probability of a submission, or fitted out of fold
+    clip: Clip = (
+        FLOOR  # lowest probability of a submission, or fitted out of fold; no printed loss tells lower ones apart
+    )
 
     @model_validator(mode="after")
     def _balanced(self) -> "ChainSettings":

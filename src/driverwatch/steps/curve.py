@@ -15,7 +15,6 @@ from driverwatch.blend.score import interval
 from driverwatch.data import splits
 from driverwatch.data.folds import FoldTable
 from driverwatch.errors import InputError
-from driverwatch.kaggle import submission
 from driverwatch.metrics import log_losses
 from driverwatch.report.curve import picture
 from driverwatch.setting_types import ViewSet
@@ -95,10 +94,10 @@ def runs_of(model: str, settings: ModelSettings, counts: list[int], folds: FoldT
 
 
 def _point(run: Run, found: Finished) -> Point:
-    """A run's losses, clipped as submissions are."""
+    """A run's losses out of fold."""
     views, there = blending.honest_views(run), blending.views_there(run, found.folds.count)
     member = Member(run, found.tests[found.runs.index(run)], views if views in there else "centre")
-    rows = submission.clipped(blending.out_of_fold(member, found.train, found.folds))
+    rows = blending.out_of_fold(member, found.train, found.folds)
     split = splits.of(run.settings.train, found.folds)
     fits = range(split.count)
     images = [len(split.rows(found.train.drivers, fit)[0]) for fit in fits]

@@ -13,7 +13,7 @@ from driverwatch.blend import ensemble as blending
 from driverwatch.blend.ensemble import Member
 from driverwatch.blend.score import interval
 from driverwatch.errors import InputError
-from driverwatch.metrics import accuracy, log_losses
+from driverwatch.metrics import oof_score
 from driverwatch.recipe_settings import StudySettings
 from driverwatch.steps.context import CONFIGS, Context
 from driverwatch.steps.prepare import make_packs
@@ -91,8 +91,8 @@ def _scored(run: Run, found: Finished) -> Scored:
     epochs = [_last_stage(run.fold(fold) / "history.csv") for fold in range(found.folds.count)]
     seconds = median(float(epoch["training_cpu_seconds"]) for fold in epochs for epoch in fold)
     learns = {run.manifest(fold)["trainable_parameters"] for fold in range(found.folds.count)}
-    labels = found.train.labels
-    return Scored(run, log_losses(rows, labels), accuracy(rows, labels), f"{learns.pop() / 1e6:.2f} M", seconds)
+    losses, _, _, right = oof_score(rows, found.train.labels, found.train.drivers)
+    return Scored(run, losses, right, f"{learns.pop() / 1e6:.2f} M", seconds)
 
 
 def _last_stage(path: Path) -> list[dict[str, str]]:

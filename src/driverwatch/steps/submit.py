@@ -11,7 +11,7 @@ from driverwatch.artifacts import digest_of_file, provenance
 from driverwatch.blend import ensemble as blending
 from driverwatch.blend.ensemble import Member
 from driverwatch.blend.hope import averaging_gain, hope
-from driverwatch.blend.score import interval, standard_error
+from driverwatch.blend.score import interval
 from driverwatch.data import competition
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
@@ -189,7 +189,7 @@ def _worth(
         return facts | {"out_of_fold": f"no out-of-fold score: {', '.join(sorted(set(unscored.values())))}"}
     if whole:
         drawn = [round(bound, 4) for bound in interval(chain.losses, pack.drivers)]  # of drivers, as reports show it
-        error = round(standard_error(chain.losses, pack.drivers), 4)
+        error = round(chain.standard_error, 4)
         facts |= {**chain.score, "out_of_fold_standard_error": None if math.isnan(error) else error}
         facts |= {"out_of_fold_95%": drawn, "selected_on": selected_on([m.run for m in members])}
     hoped = hope(chain.losses, pack.drivers, context.settings.test_drivers)
