@@ -1,13 +1,15 @@
 """Settings of putting runs together, and where images are compared with each other: every default once, with its reason."""
 
 import re
+from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from driverwatch.errors import InputError
 from driverwatch.metrics import FLOOR
 from driverwatch.setting_types import Name, ViewSet
-from driverwatch.typed_yaml import Strict
+from driverwatch.typed_yaml import Strict, parse
 
 
 class Trunk(NamedTuple):
@@ -104,6 +106,21 @@ class ChainSettings(Strict):
         """Where images are compared with each other, each once."""
         asked = [self.balance, self.neighbours.features if self.neighbours else None]
         return list(dict.fromkeys(text for text in asked if text is not None))
+
+
+def kept_settings(chain: object, where: Path) -> ChainSettings:
+    """The settings that a submission was made with, from what its manifest `where` says under `chain`.
+
+    Raises:
+        InputError: it says none, or none of this version.
+    """
+    kept = chain.get("settings") if isinstance(chain, dict) else None
+    if not isinstance(kept, dict):
+        raise InputError(
+            f"{where}: does not say the settings of its post-processing, as manifests from before they were kept; make ensemble "
+            "writes it again"
+        )
+    return parse(ChainSettings, kept, f"{where}: chain.settings")
 
 
 class EnsembleSettings(ChainSettings):

@@ -57,6 +57,7 @@ def teach(context: Context, names: list[str], name: str, views: ViewSet | None, 
             made[own] = _say(teacher, fold, rules, {"held_out": rows.at(own), "test": _test(members, fold)})
         facts = {"folds": folds.digest, "runs": {m.run.name: m.views for m in members}, "chain": settings.model_dump()}
         facts |= {"identity": teacher.made_of, "selected_on": selected_on([m.run for m in members])}
+        facts |= {"embeddings": {text: space.digest for text, space in spaces.items()}} if spaces else {}
         facts["weights"] = {m.run.name: m.run.digests(range(folds.count)) for m in members}
         _, loss, error, _ = oof_score(made, pack.labels, pack.drivers)
         write_json(folder / "manifest.json", {**facts, "out_of_fold_log_loss": round(loss, 4), **provenance()})
