@@ -281,13 +281,13 @@ features: need-MODEL setup | $(FOLDS) ## MODEL's trunk as it is (CUT= earlier), 
 best: setup | $(FOLDS) ## follow configs/recipes/DATASET.yaml to its submissions, going on from whatever is built
 	$(DW) best $(DATA_OPT) $(call place,weights,WEIGHTS)
 
-levers: setup | $(FOLDS) ## write docs/levers.md: what each lever is worth out of fold; TRAIN=1 trains what is missing
+levers: setup | $(FOLDS) ## write experiments/results/DATASET/levers.md: what each lever is worth out of fold; TRAIN=1 trains what is missing
 	$(DW) levers $(DATA_OPT) $(call place,weights,WEIGHTS) $(call flag,train,TRAIN)
 
-study: setup | $(FOLDS) ## train every run of configs/studies/NAME.yaml (default: freezing) and write docs/NAME_study.md
+study: setup | $(FOLDS) ## train every run of configs/studies/NAME.yaml (default: freezing) and write experiments/results/DATASET/study-NAME.md
 	$(DW) study $(DATA_OPT) $(call place,weights,WEIGHTS) -- $(call q,$(if $(filter NAME,$(GIVEN)),$(NAME),freezing))
 
-curve: need-MODEL setup | $(FOLDS) ## train MODEL on COUNTS drivers of each fold and on all; write docs/curve.md: what more drivers are worth
+curve: need-MODEL setup | $(FOLDS) ## train MODEL on COUNTS drivers of each fold and on all; write experiments/results/DATASET/curve-MODEL.md: what more drivers are worth
 	$(DW) curve $(DATA_OPT) $(call option,counts,COUNTS) $(call option,set,SET) $(call place,weights,WEIGHTS) -- $(call q,$(MODEL))
 
 search: need-MODEL setup | $(FOLDS) ## search MODEL's settings within SPACE by out-of-fold loss, and score the best on other folds; ENGINE=ray: on a cluster (docs/search.md)

@@ -122,7 +122,7 @@ class Memory:
 def test_what_only_remembers_is_worth_nothing() -> None:
     made = world()
     rules = fitted([Remembers()], made.rows, made.labels, made.drivers)
-    assert log_loss(applied(rules, made.rows).blended, made.labels) == pytest.approx(0)
+    assert log_loss(applied(rules, made.rows).blended, made.labels) == pytest.approx(0, abs=1e-4)
     assert log_loss(nested([Remembers()], made.rows, made.labels, made.drivers), made.labels) == pytest.approx(
         np.log(4)
     )

@@ -57,15 +57,16 @@ def test_the_command_trains_and_writes_what_more_drivers_are_worth(verb: Verb, d
     assert made.returncode == 0, made.stderr
     runs = project / "build/drawn/studies/curve"
     assert sorted(path.name for path in runs.iterdir()) == ["tiny-1-drivers", "tiny-2-drivers", "tiny-all-drivers"]
-    facts = read_json(project / "build/drawn/curve-tiny.json")
+    results = project / "experiments/results/drawn"
+    facts = read_json(results / "curve-tiny.json")
     assert [(point["drivers"], point["images"]) for point in facts["points"]] == [(1, 20), (2, 40), (4, 80)]
-    page = (project / "docs/curve.md").read_text()
+    page = (results / "curve-tiny.md").read_text()
     lines = [line.split("|") for line in page.splitlines() if re.match(r"\| \d", line)]
     for line, point in zip(lines, facts["points"], strict=True):
         assert float(line[3]) == pytest.approx(point["log_loss"], abs=5e-4)
         assert [float(word) for word in line[4].split(" to ")] == pytest.approx(point["interval"], abs=5e-4)
     assert f"exponent {facts['exponent']:.2f}" in page
-    assert (project / "docs/curve.png").read_bytes().startswith(b"\x89PNG")
+    assert (results / "curve-tiny.png").read_bytes().startswith(b"\x89PNG")
     assert "no run is there" in verb("ensemble", "--dataset", "drawn").stderr
 
     before = {path: path.stat().st_mtime_ns for path in runs.glob("*/fold*/manifest.json")}

@@ -109,7 +109,8 @@ def test_a_study_writes_its_table_and_stays_out_of_ensembles(
     place = ["--dataset", "drawn", "--data", data]
     good(verb, "folds", *place)
     good(verb, "study", "mini", *place, "--weights", weights)
-    page = (project / "docs/mini_study.md").read_text()
+    results = project / "experiments/results/drawn"
+    page = (results / "study-mini.md").read_text()
     head, tuned = (line.split("|") for line in page.splitlines() if line.startswith("| squeezenet, "))
     assert head[1].strip() == "squeezenet, features alone"
     assert tuned[1].strip() == "squeezenet, fire5_concat"
@@ -119,7 +120,7 @@ def test_a_study_writes_its_table_and_stays_out_of_ensembles(
     difference = float(tuned[5].split("(")[0])
     assert difference == pytest.approx(float(tuned[3]) - float(head[3]), abs=2e-3)
     assert "logistic" not in good(process, "study", "mini", *place, "--weights", weights)
-    assert page.split("| squeezenet")[1:] == (project / "docs/mini_study.md").read_text().split("| squeezenet")[1:]
+    assert page.split("| squeezenet")[1:] == (results / "study-mini.md").read_text().split("| squeezenet")[1:]
     (project / "configs/studies/wrong.yaml").write_text(STUDY.replace("fire5_concat", "fire55_concat"))
     wrong = verb("study", "wrong", *place, "--weights", weights)
     assert wrong.returncode == 2

@@ -49,9 +49,13 @@ def losses(world: World, *names: str, study: str = "studies/levers") -> np.ndarr
     return log_losses(limited(found.mean(axis=0), FLOOR), pack.labels)
 
 
+def page_of(folder: Path) -> Path:
+    return folder / "experiments" / "results" / "made_up" / "levers.md"
+
+
 def lines(folder: Path) -> dict[str, list[str]]:
     """The table's cells by lever."""
-    text = (folder / "docs" / "levers.md").read_text()
+    text = page_of(folder).read_text()
     cells = [
         [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| ")
     ]
@@ -76,7 +80,7 @@ def test_the_numbers_are_those_computed_by_hand(world: World, tmp_path: Path) ->
         assert found[lever][3] == "6"  # 1 + 2 + 3 minutes of the run that is new
         assert found[lever][4] == kept
         assert found[lever][5] == '`make train MODEL=tiny RUN=longer STUDY=levers SET="train.epochs=9"`'
-    head = (tmp_path / "docs" / "levers.md").read_text()
+    head = page_of(tmp_path).read_text()
     assert "54 photos of 6 drivers, 3 driver folds" in head
     assert {found[lever][6] for lever in found} == {"c-base, c-longe"}  # seven characters of a commit
     assert "Not measured" not in head
@@ -123,7 +127,7 @@ def test_missing_runs_are_named_with_what_trains_them(world: World, tmp_path: Pa
     assert list(lines(tmp_path)) == ["clip"]
     longer = 'make train MODEL=tiny RUN=longer STUDY=levers SET="train.epochs=9"'
     wider = 'make train MODEL=tiny RUN=wider STUDY=levers SET="head.dense=[9]"'
-    _, missing = (tmp_path / "docs" / "levers.md").read_text().split("## Not measured\n\n")
+    _, missing = page_of(tmp_path).read_text().split("## Not measured\n\n")
     first, second = missing.strip().splitlines()
     assert first.startswith("- epochs: ")
     assert "longer" in first
@@ -143,7 +147,7 @@ def test_a_row_of_runs_that_are_gone_stays_until_it_means_something_else(world: 
     epochs = row("epochs | bars", {"runs": ["base"]}, {"runs": ["longer"]})
     asked(tmp_path, clip, epochs)
     write_levers(world.context, False, None)
-    page = tmp_path / "docs" / "levers.md"
+    page = page_of(tmp_path)
     before = page.read_text()
     shutil.rmtree(world.context.places.build / "studies" / "levers" / "longer")
     write_levers(world.context, False, None)
@@ -169,12 +173,12 @@ def test_rows_of_different_images_are_not_compared(
     content = yaml.safe_load(Path("configs/levers/made_up.yaml").read_text())
     table = Table(world.context, parse(LeversSettings, content, "x"), None)
     made = table.settings.rows["Training"][0]
-    assert table.line(made)
+    assert table.row("Training", made)
     other = table.scored(made.after)
     names = other.names[::-1]
     table.known[made.after.model_dump_json()] = levers.Scored(names, other.losses, other.drivers, other.minutes, set())
     with pytest.raises(InputError, match="packs that hold different images"):
-        table.line(made)
+        table.row("Training", made)
 
 
 @pytest.mark.parametrize(
@@ -221,7 +225,7 @@ def test_views_that_a_finished_run_has_not_predicted_are_named_and_predicted(
     clip = row("clip", seen("five_crop"), seen("five_crop", clip=0.01))
     asked(tmp_path, clip, row("shifts", seen("five_crop"), seen("shifts")), runs={"base": {"model": "tiny"}})
     write_levers(world.context, False, None)
-    _, missing = (tmp_path / "docs" / "levers.md").read_text().split("## Not measured\n\n")
+    _, missing = page_of(tmp_path).read_text().split("## Not measured\n\n")
     assert missing.startswith("- shifts: ")
     assert missing.strip().endswith('`make predict RUN=base STUDY=levers VIEWS="shifts"`')
     done: list[tuple[str | None, str, list[str]]] = []

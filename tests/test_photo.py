@@ -9,25 +9,35 @@ import pandas as pd
 import pytest
 from support.finished import CLASSES, World, world_of
 
+from driverwatch.artifacts import read_json
 from driverwatch.blend import ensemble as blending
 from driverwatch.blend.chain import Rows
 from driverwatch.blend.ensemble import Member
 from driverwatch.blend.space import Space
-from driverwatch.blend.trace import averaged, settings_of, traced
-from driverwatch.ensemble_settings import ChainSettings
+from driverwatch.blend.trace import averaged, traced
+from driverwatch.ensemble_settings import ChainSettings, kept_settings
 from driverwatch.errors import InputError
 from driverwatch.steps import chains, photo, photo_rows, submit
 from driverwatch.steps.photo_rows import chain_lines, run_lines
 from driverwatch.steps.submit import finished_runs
 from driverwatch.typed_yaml import parse
+from driverwatch.writing import write_json
 
-NEAR = {"features": "tiny", "k": 3}
+NEAR: dict[str, Any] = {"features": "tiny", "k": 3}
 CHAINS: list[dict[str, Any]] = [
     {},
     {"blend": "weighted", "calibrate": "bias", "clip": 0.01},
     {"blend": "greedy", "balance": "tiny", "neighbours": {"features": "tiny"}, "calibrate": "temperature"},
     {"balance": "tiny", "neighbours": {"features": "tiny", "before_balance": True}, "clip": "fitted"},
     {"blend": "per_class", "neighbours": {"features": "tiny", "method": "clusters"}},
+    {"neighbours": NEAR},
+    {"neighbours": {**NEAR, "weights": "similar", "mean": "geometric", "rounds": 2}, "calibrate": "bias"},
+    {
+        "balance": "tiny",
+        "neighbours": {**NEAR, "weights": "equal", "mean": "arithmetic", "rounds": 1, "before_balance": True},
+    },
+    {"neighbours": {**NEAR, "k": 0}, "clip": 0.002},
+    {"neighbours": {**NEAR, "method": "clusters"}, "balance": "tiny"},
 ]
 
 
@@ -40,7 +50,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     names = np.array([*made.packs["train"].names, *made.packs["test"].names])
     rows = np.array([np.random.default_rng([*name[:2].encode()]).normal(size=6) for name in names], np.float32)
     rows += 0.3 * np.random.default_rng(0).normal(size=rows.shape).astype(np.float32)
-    space = Space(names, rows, "tiny")
+    space = Space(names, rows, "tiny", "of today")
     monkeypatch.setattr(photo_rows, "open_space", lambda *_: space)
     monkeypatch.setattr(submit, "open_space", lambda *_: space)
     monkeypatch.setattr(photo, "open_packs", lambda *_: (made.folds, made.packs))
@@ -63,6 +73,10 @@ def test_the_followed_chain_ends_as_the_submission_does(world: World, chain: dic
         row = frame.loc[frame["img"] == name, list(CLASSES)].to_numpy()[0]
         assert numbers(lines[1]) == pytest.approx(100 * row, abs=0.051)
         assert numbers(lines[-2]) == pytest.approx(100 * row, abs=0.051)
+    path = world.context.places.submission("both").with_suffix(".json")
+    made = read_json(path)
+    assert kept_settings(made["chain"], path) == parse(ChainSettings, chain, "test")
+    assert made.get("embeddings", {}) == ({"tiny": "of today"} if "tiny" in str(chain) else {})
 
 
 @pytest.mark.parametrize("chain", CHAINS, ids=str)
@@ -76,11 +90,10 @@ def test_a_labelled_photo_is_followed_by_a_chain_that_others_were_fitted_for(
     space = photo_rows.open_space(world.context, "tiny")
     made = chains.fit(settings, rows, pack.labels, pack.drivers, {"tiny": space})
     for place in (0, 25, 53):
-        steps = photo_rows._nested(world.context, members, finished, settings, pack.names[place], pack.drivers[place])
+        steps = photo_rows._nested({"tiny": space}, members, finished, settings, pack.names[place], pack.drivers[place])
         assert list(steps.values())[-1] == pytest.approx(
             made.rows[place], abs=1e-4 if chain.get("clip") == "fitted" else 1e-9
         )
-    assert settings_of(made.facts, "x") == settings
 
 
 def test_a_submission_of_other_rows_is_told_apart(world: World) -> None:
@@ -167,10 +180,32 @@ def test_a_trace_knows_its_image_by_name() -> None:
         traced({}, uniform([0, 1, 2, 3]), "x")
 
 
-@pytest.mark.parametrize("facts", [{}, {"steps": {"mean": {}}}, {"steps": {"magic": {}}, "clip": 1e-5}])
-def test_a_chain_of_another_kind_is_refused(facts: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match="make ensemble writes it again"):
-        settings_of(facts, "x.json")
+@pytest.mark.parametrize("chain", [None, {}, {"steps": {"mean": {}}, "clip": 1e-5}, {"settings": []}, "x"])
+def test_a_manifest_without_settings_is_said_in_a_sentence_and_nothing_is_guessed(world: World, chain: object) -> None:
+    submit.make_ensemble(world.context, [], "both", None, None, {"neighbours": NEAR})
+    path = world.context.places.submission("both").with_suffix(".json")
+    write_json(path, {**read_json(path), "chain": chain})
+    with pytest.raises(InputError, match=r"both.json: does not say the settings .*; make ensemble writes it again"):
+        chain_lines(world.context, "t03.jpg", "test", "", -1, "both")
+    lines = chain_lines(world.context, "t03.jpg", "test", "", -1, None)
+    assert lines[1].startswith("both.csv")
+    assert "the chain of both is not followed: " in lines[-1]
+
+
+def test_settings_of_another_version_are_refused_by_name(world: World) -> None:
+    submit.make_ensemble(world.context, [], "both", None, None, {})
+    path = world.context.places.submission("both").with_suffix(".json")
+    write_json(path, {**read_json(path), "chain": {"settings": {"magic": 1}}})
+    with pytest.raises(InputError, match=r"both.json: chain.settings: .*magic"):
+        chain_lines(world.context, "t03.jpg", "test", "", -1, "both")
+
+
+def test_embeddings_that_were_computed_again_are_not_followed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    submit.make_ensemble(world.context, [], "both", None, None, {"neighbours": NEAR})
+    space = photo_rows.open_space(world.context, "tiny")
+    monkeypatch.setattr(photo_rows, "open_space", lambda *_: replace(space, digest="of another day"))
+    with pytest.raises(InputError, match="was made with other embeddings of tiny than today's"):
+        chain_lines(world.context, "t03.jpg", "test", "", -1, "both")
 
 
 def test_of_many_classes_the_likeliest_are_shown(world: World) -> None:

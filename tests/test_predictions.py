@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from driverwatch.blend.ensemble import completed, mean
-from driverwatch.blend.score import by, standard_error, summary
+from driverwatch.blend.score import by, summary
 from driverwatch.errors import InputError
 from driverwatch.inference import predictions
 from driverwatch.inference.predictions import Predictions
 from driverwatch.kaggle import submission
-from driverwatch.metrics import accuracy, log_loss, log_losses
+from driverwatch.metrics import FLOOR, accuracy, kaggle_log_loss, limited, log_loss, standard_error
 
 NAMES = np.array([f"img_{i}.jpg" for i in range(6)])
 HEADER = ["img", "a", "b", "c"]
@@ -125,12 +125,13 @@ def test_what_kaggle_would_refuse(tmp_path: Path, edit: Callable[[str], str], sa
         submission.check(path, list(NAMES), HEADER)
 
 
-def test_log_loss_is_the_competitions() -> None:
+def test_a_submissions_log_loss_is_the_competitions() -> None:
     values = np.array([[0.5, 0.25, 0.25], [0.0, 0.0, 2.0], [1.0, 0.0, 0.0]])
     labels = np.array([0, 2, 1])
-    assert log_losses(values, labels) == pytest.approx([np.log(2), 0, -np.log(1e-15)], abs=1e-9)
+    each = [kaggle_log_loss(values[[row]], labels[[row]]) for row in range(3)]
+    assert each == pytest.approx([np.log(2), 0, -np.log(1e-15)], abs=1e-9)
     uniform = np.full((5, 10), 0.1)
-    assert log_loss(uniform, np.arange(5)) == pytest.approx(np.log(10))
+    assert kaggle_log_loss(uniform, np.arange(5)) == log_loss(uniform, np.arange(5)) == pytest.approx(np.log(10))
     assert accuracy(values, labels) == pytest.approx(2 / 3)
 
 
@@ -138,11 +139,13 @@ def test_the_log_loss_agrees_with_scikit_learn() -> None:
     from sklearn.metrics import log_loss as reference
 
     labels = np.arange(6) % 3
-    assert log_loss(rows(), labels) == pytest.approx(reference(labels, mean([rows()]), labels=[0, 1, 2]), abs=1e-6)
+    assert kaggle_log_loss(rows(), labels) == pytest.approx(
+        reference(labels, mean([rows()]), labels=[0, 1, 2]), abs=1e-6
+    )
 
 
 def test_clipping_keeps_rows_whole() -> None:
-    kept = submission.clipped(np.array([[1.0, 0.0, 0.0]]))
+    kept = limited(np.array([[1.0, 0.0, 0.0]]), FLOOR)
     assert kept.sum() == pytest.approx(1)
     assert kept.min() == pytest.approx(1e-5, rel=1e-3)
 

@@ -24,8 +24,8 @@ from driverwatch.inference import predictions
 from driverwatch.inference.paths import prediction_path
 from driverwatch.metrics import FLOOR, limited, log_losses
 from driverwatch.report.blocks import EMPTY
-from driverwatch.steps import levers, report, survey
-from driverwatch.steps.lever_rows import read_levers
+from driverwatch.steps import levers, survey
+from driverwatch.steps.records import LeversRecord, read_record
 from driverwatch.steps.report import findings, write_report
 from driverwatch.steps.submit import make_ensemble
 from driverwatch.typed_yaml import parse
@@ -440,22 +440,22 @@ def test_levers_are_read_as_they_were_written(world: World, tmp_path: Path, show
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps({"runs": made, "rows": {"Training": rows}}))
     levers.write_levers(world.context, False, None)
-    found = read_levers(levers.PAGE, "made_up")
+    place = world.context.places.result("levers")
+    found = read_record(LeversRecord, place)
     assert found is not None
-    assert found.unmeasured == ["not there: yet"]
-    (frame,) = found.measured.values()
+    assert [one.lever for one in found.unmeasured] == ["not there: yet"]
     base, longer = (log_losses(_study(world, name), world.packs["train"].labels) for name in ("base", "longer"))
     low, high = interval(longer - base, world.packs["train"].drivers)
-    first, second = frame.to_dict("records")
-    assert first["lever"] == "epochs: more | of them"
-    assert [first["kept"], first["why"], second["kept"], second["why"]] == ["yes", "it is: better", "no", ""]
-    numbers = [first[key] for key in ("before", "after", "difference", "low", "high", "minutes")]
-    assert numbers == pytest.approx([base.mean(), longer.mean(), (longer - base).mean(), low, high, 6], abs=5.1e-4)
-    assert second["difference"] == pytest.approx(-first["difference"])
+    first, second = found.rows
+    assert first.lever == "epochs: more | of them"
+    assert [first.kept, first.why, second.kept, second.why] == [True, "it is: better", False, ""]
+    numbers = [first.before, first.after, *first.change, first.minutes]
+    assert numbers == pytest.approx([base.mean(), longer.mean(), (longer - base).mean(), low, high, 6], abs=1e-5)
+    assert second.change[0] == pytest.approx(-first.change[0])
     page = shown()
     assert page.frame("levers")["lever"].tolist() == ["epochs: more | of them", "other way"]
     assert page.frame("levers", 1)["lever"].tolist() == ["not there: yet"]
-    assert read_levers(levers.PAGE, "made") is None
+    assert read_record(LeversRecord, replace(world.context.places, dataset="made").result("levers")) is None
 
 
 def _study(world: World, name: str) -> np.ndarray:
@@ -463,11 +463,12 @@ def _study(world: World, name: str) -> np.ndarray:
     return by_hand(replace(world, context=replace(world.context, places=places)), name)
 
 
-@pytest.mark.parametrize("damage", ["| 0.5 |", "| lever | 0.1 | x | +0.1 (+0.0 to +0.2) | 3 | yes | `make` |"])
-def test_a_damaged_page_of_levers_is_said_to_be_one(world: World, shown: Callable[..., Page], damage: str) -> None:
-    levers.PAGE.parent.mkdir()
-    levers.PAGE.write_text(f"Written by `make levers DATASET=made_up`\n\n## Training\n\n{damage}\n")
-    assert "levers.md: " in shown().sections["levers"].text
+@pytest.mark.parametrize("damage", ["{", "[]", '{"rows": [{"lever": "x", "before": "0.1"}]}'])
+def test_a_damaged_record_of_levers_is_said_to_be_one(world: World, shown: Callable[..., Page], damage: str) -> None:
+    place = world.context.places.result("levers")
+    place.parent.mkdir(parents=True)
+    place.write_text(damage)
+    assert "levers.json: " in shown().sections["levers"].text
 
 
 @pytest.mark.parametrize("text", ["", "driver,fold\n", "driver,fold,images,c0,c1,c2\np0,x,1,1,0,0\n"])
@@ -575,4 +576,3 @@ def test_drawing_imports_no_network() -> None:
 
     code = "import sys, driverwatch.steps.report; sys.exit('keras' in sys.modules or 'tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-    assert report.LEVERS == levers.PAGE

@@ -22,7 +22,7 @@ from driverwatch.blend.ensemble import Member
 from driverwatch.data.pack import LeftOut
 from driverwatch.errors import InputError
 from driverwatch.inference.paths import prediction_path
-from driverwatch.metrics import FLOOR, limited, log_loss
+from driverwatch.metrics import log_loss
 from driverwatch.report import review as numbers
 from driverwatch.steps import review, reviewed, spaces, submit
 
@@ -115,10 +115,9 @@ def test_losses_are_those_of_make_score_and_the_first_of_equal_classes_is_said()
     photos = photos_of([f"{i}.jpg" for i in range(9)])
     photos.members[:, 0] = [[0.5, 0.5, 0], [0, 0.5, 0.5]]
     found = numbers.measured(photos, ["a", "b"])
-    each = [limited(rows, FLOOR) for rows in photos.members]
     assert found.judges == ["mean of 2", "a", "b"]
     assert found.losses.mean(axis=1) == pytest.approx(
-        [log_loss(rows, photos.labels) for rows in [blending.mean(each), *each]]
+        [log_loss(rows, photos.labels) for rows in [blending.mean(list(photos.members)), *photos.members]]
     )
     assert found.said[:, 0].tolist() == [1, 0, 1]
 

@@ -87,7 +87,7 @@ def test_mistakes_are_one_readable_line(tmp_path: Path, text: str, overrides: st
     [
         ("blend: best", "blend: input should be 'mean', 'geometric'.*got 'best'"),
         ("calibrate: true", "calibrate: input should be 'none'.*got True"),
-        ("clip: 0.0", "clip: must be a probability from 1e-6 to 0.1, or fitted, got 0.0"),
+        ("clip: 0.0", "clip: must be a probability from 1e-5 to 0.1, or fitted, got 0.0"),
         ("clip: 1", "clip: must be a probability"),
         ("clip: fit", "clip: must be a probability.*got 'fit'"),
     ],

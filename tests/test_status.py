@@ -25,6 +25,7 @@ from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import stamp
 from driverwatch.errors import InputError
 from driverwatch.hdf5 import created
+from driverwatch.inference import features
 from driverwatch.kaggle import ledger
 from driverwatch.metrics import over_folds
 from driverwatch.steps import status_text
@@ -364,18 +365,50 @@ def test_uploads_come_from_the_ledger_and_a_broken_ledger_is_a_line(there: World
     assert "broken: submissions/ledger.csv" in text(found)
 
 
+def test_what_was_made_with_embeddings_is_stale_once_they_are_computed_again(there: World) -> None:
+    """As after `make neighbours WEIGHTS=<other weights>`: the submission's own file, its runs and its folds are as they were."""
+    one = there.run("one")
+    path = there.context.places.features / "mobilenet_v2-1x1.h5"
+    path.parent.mkdir(parents=True)
+    place = there.context.places.taught("class")
+    place.mkdir(parents=True)
+
+    def compute(weights: str) -> str:
+        features.write(path, np.array(["a", "b"]), [np.ones((2, 3), np.float32)], {"weights": weights})
+        return str(features.checksum(path))
+
+    def stale() -> list[list[str]]:
+        found = status(there.context)
+        return [made.stale for made in (*found.submissions, *found.taught)]
+
+    used = {"embeddings": {"mobilenet_v2": compute("first")}}
+    submission(there, "near", [one], **used)
+    facts = {"folds": there.folds.digest, "runs": {"one": "five_crop"}, "weights": {"one": one.digests(range(3))}}
+    write_json(place / "manifest.json", {**facts, **used})
+    assert stale() == [[], []]
+    compute("second")
+    assert stale() == [["embeddings mobilenet_v2 were computed again since"]] * 2
+    assert "stale: embeddings mobilenet_v2 were computed again since (near)" in text(status(there.context))
+    compute("first")
+    assert stale() == [[], []]
+    path.write_bytes(b"torn")
+    assert stale() == [[], []]
+    path.unlink()
+    assert stale() == [[], []]
+
+
 def test_what_is_taught_and_what_is_cached(there: World) -> None:
     one = there.run("one")
     place = there.context.places.taught("class")
     place.mkdir(parents=True)
     facts = {"folds": there.folds.digest, "runs": {"one": "five_crop"}, "weights": {"one": one.digests(range(3))}}
     write_json(place / "manifest.json", {**facts, "out_of_fold_log_loss": 0.4})
-    features = there.context.places.features
-    features.mkdir(parents=True)
+    folder = there.context.places.features
+    folder.mkdir(parents=True)
     for name, packs in (("good", ["train", "test"]), ("old", ["x", "test"])):
-        with h5py.File(features / f"{name}.h5", "w") as file:
+        with h5py.File(folder / f"{name}.h5", "w") as file:
             file.attrs["origin"] = json.dumps(dict(zip(["train_pack", "test_pack"], packs, strict=True)))
-    (features / "torn.h5").write_bytes(b"x")
+    (folder / "torn.h5").write_bytes(b"x")
     trunk = there.context.places.trunks / "abc"
     trunk.mkdir(parents=True)
     (trunk / "view-1.h5").write_bytes(b"0" * 2_000_000)

@@ -305,7 +305,7 @@ def test_a_table_drops_whole_columns_from_the_end() -> None:
 def test_the_error_over_folds_is_that_over_groups(folds: list[tuple[float, int]], seed: int) -> None:
     import numpy as np
 
-    from driverwatch.blend.score import standard_error
+    from driverwatch.metrics import standard_error
 
     losses = np.concatenate([np.full(images, loss) for loss, images in folds])
     groups = np.concatenate([np.full(images, number) for number, (_, images) in enumerate(folds)])

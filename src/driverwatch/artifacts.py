@@ -76,6 +76,10 @@ class Places:
     def submissions(self) -> Path:
         return self.root / "submissions" / self.dataset
 
+    def result(self, name: str) -> Path:
+        """What an experiment found, for the repository; its page lies beside it."""
+        return self.root / "experiments" / "results" / self.dataset / f"{plain_name(name, 'NAME')}.json"
+
     def pack(self, size: str) -> Path:
         return self.build / "pack" / size
 

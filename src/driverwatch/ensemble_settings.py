@@ -1,13 +1,15 @@
 """Settings of putting runs together, and where images are compared with each other: every default once, with its reason."""
 
 import re
+from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from driverwatch.errors import InputError
 from driverwatch.metrics import FLOOR
 from driverwatch.setting_types import Name, ViewSet
-from driverwatch.typed_yaml import Strict
+from driverwatch.typed_yaml import Strict, parse
 
 
 class Trunk(NamedTuple):
@@ -70,8 +72,8 @@ class NeighbourSettings(Strict):
 
 
 def _clip(level: object) -> object:
-    if level != "fitted" and not (isinstance(level, float) and 1e-6 <= level <= 0.1):
-        raise ValueError("must be a probability from 1e-6 to 0.1, or fitted")
+    if level != "fitted" and not (isinstance(level, float) and FLOOR <= level <= 0.1):
+        raise ValueError("must be a probability from 1e-5 to 0.1, or fitted")
     return level
 
 
@@ -89,7 +91,9 @@ class ChainSettings(Strict):
     balance: Features | None = None  # features that tell drivers apart: classes are balanced within each; null: not
     neighbours: NeighbourSettings | None = None  # null: each image by itself, as single photos in use are
     calibrate: Calibration = "none"  # what no label decides, as above
-    clip: Clip = FLOOR  # lowest probability of a submission, or fitted out of fold
+    clip: Clip = (
+        FLOOR  # lowest probability of a submission, or fitted out of fold; no printed loss tells lower ones apart
+    )
 
     @model_validator(mode="after")
     def _balanced(self) -> "ChainSettings":
@@ -102,6 +106,21 @@ class ChainSettings(Strict):
         """Where images are compared with each other, each once."""
         asked = [self.balance, self.neighbours.features if self.neighbours else None]
         return list(dict.fromkeys(text for text in asked if text is not None))
+
+
+def kept_settings(chain: object, where: Path) -> ChainSettings:
+    """The settings that a submission was made with, from what its manifest `where` says under `chain`.
+
+    Raises:
+        InputError: it says none, or none of this version.
+    """
+    kept = chain.get("settings") if isinstance(chain, dict) else None
+    if not isinstance(kept, dict):
+        raise InputError(
+            f"{where}: does not say the settings of its post-processing, as manifests from before they were kept; make ensemble "
+            "writes it again"
+        )
+    return parse(ChainSettings, kept, f"{where}: chain.settings")
 
 
 class EnsembleSettings(ChainSettings):

@@ -1,40 +1,92 @@
-"""Log loss and its company, as the competition defines them."""
+"""Log loss and its company: the one place that clips probabilities for a score, averages losses and gives a standard error."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-CLIP = 1e-15  # the competition's own limit
-FLOOR = 1e-5  # of a submission: a confident mistake costs at most ln(1e5) = 11.5 instead of Kaggle's 34.5
+FLOOR = 1e-5  # of every printed log loss and of submissions: a confident mistake costs at most ln(1e5) = 11.5, not Kaggle's 34.5
+KAGGLE_FLOOR = 1e-15  # the competition's own limit
+TINY = 1e-15  # keeps logarithms of what is transformed, not scored, finite
 
 
-def log_losses(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Multi-class log loss of each row, in nats.
+class OofScore(NamedTuple):
+    """Losses (N,) of out-of-fold rows, in nats; their mean, its standard error over drivers, and the accuracy."""
 
-    As on Kaggle, each row is divided by its sum, then limited to [1e-15, 1 - 1e-15].
+    losses: np.ndarray
+    log_loss: float
+    standard_error: float
+    accuracy: float
+
+
+def oof_score(probabilities: np.ndarray, labels: np.ndarray, drivers: np.ndarray, level: float = FLOOR) -> OofScore:
+    """What is printed of out-of-fold rows: arguments as of `log_losses`, `drivers` (N,) as of `standard_error`."""
+    losses = log_losses(probabilities, labels, level)
+    return OofScore(losses, float(losses.mean()), standard_error(losses, drivers), accuracy(probabilities, labels))
+
+
+def log_losses(probabilities: np.ndarray, labels: np.ndarray, level: float = FLOOR) -> np.ndarray:
+    """Multi-class log loss of each row, in nats: what `FLOOR`, put on a submission of these rows, leaves it to lose.
+
+    Each row is divided by its sum, `limited` to [1e-5, 1], and its true class counts.
 
     Args:
         probabilities: float (N, C), non-negative, rows with a positive sum.
         labels: int (N,), 0..C-1.
+        level: of a submission that has a higher floor of its own (`CLIP=`).
 
     Returns:
         float64 (N,).
     """
     rows = np.asarray(probabilities, dtype=np.float64)
-    rows = rows / rows.sum(axis=1, keepdims=True)
-    chosen = rows[np.arange(len(rows)), labels]
-    return -np.log(np.clip(chosen, CLIP, 1 - CLIP))
+    kept = limited(rows / rows.sum(axis=1, keepdims=True), level)
+    return -np.log(kept[np.arange(len(kept)), labels])
 
 
-def log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
+def log_loss(probabilities: np.ndarray, labels: np.ndarray, level: float = FLOOR) -> float:
     """Mean of `log_losses`."""
-    return float(log_losses(probabilities, labels).mean())
+    return float(log_losses(probabilities, labels, level).mean())
+
+
+def log_loss_and_slope(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray]:
+    """`log_loss` of rows that sum to 1, and its derivative by each probability, float64 (N, C): for fits by gradient."""
+    rows, each = np.asarray(probabilities, np.float64), np.arange(len(labels))
+    kept = np.clip(rows, FLOOR, 1.0)
+    total = kept.sum(axis=1, keepdims=True)
+    slope = 1 / np.broadcast_to(total, rows.shape)
+    slope[each, labels] -= 1 / kept[each, labels]
+    value = (np.log(total[:, 0]) - np.log(kept[each, labels])).mean()
+    return float(value), np.where(rows > FLOOR, slope, 0.0) / len(rows)
+
+
+def binary_log_losses(probabilities: np.ndarray, shown: np.ndarray) -> np.ndarray:
+    """Mean log loss of each column read as "this class or not": (..., N, C) probabilities, bool (N, C) -> float64 (..., C)."""
+    rows = np.clip(np.asarray(probabilities, np.float64), FLOOR, 1 - FLOOR)
+    return np.asarray(-np.where(shown, np.log(rows), np.log1p(-rows)).mean(axis=-2))
+
+
+def kaggle_log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Mean log loss of a submission as Kaggle scores it: rows divided by their sum, then limited to [1e-15, 1 - 1e-15].
+
+    For submissions whose test labels are known; every other log loss is `log_loss`.
+    """
+    rows = np.asarray(probabilities, dtype=np.float64)
+    chosen = (rows / rows.sum(axis=1, keepdims=True))[np.arange(len(rows)), labels]
+    return float(-np.log(np.clip(chosen, KAGGLE_FLOOR, 1 - KAGGLE_FLOOR)).mean())
+
+
+def standard_error(losses: np.ndarray, groups: np.ndarray) -> float:
+    """Cluster-robust standard error of the mean of `losses` (N,) over `groups` (N,); NaN for a single group."""
+    names, index = np.unique(groups, return_inverse=True)
+    residuals = np.bincount(index, losses - losses.mean())
+    count = len(names)
+    return float(np.sqrt(count / (count - 1) * (residuals**2).sum()) / len(losses)) if count > 1 else float("nan")
 
 
 def over_folds(losses: Sequence[float], images: Sequence[int]) -> tuple[float, float]:
     """Mean loss over all images from each fold's own, and its standard error over folds; NaN for a single fold.
 
-    That of the mean over folds, weighted by their images (a ratio estimate, as over drivers in `blend/score.py`).
+    That of the mean over folds, weighted by their images (a ratio estimate, as over drivers in `standard_error`).
 
     Args:
         losses: (K,), mean log loss on each fold's held-out images.

@@ -66,13 +66,13 @@ APART = {
     "convert": "a public checkpoint: nothing is downloaded here; by test on a random one",
     "data": "Kaggle: by test on a stand-in of its server",
     "features": "weights: by test on random ones",
-    "levers": "real photos and weights: by hand (docs/levers.md)",
+    "levers": "real photos and weights: by hand (experiments/results/statefarm_mini/levers.md)",
     "neighbours": "weights: by test on random ones",
     "node": "other machines: by test as processes of one",
     "notebook": "Kaggle: the notebook is executed by a test over folders mounted as there",
     "profile": "a machine that does nothing else: by hand",
     "setup": "every other command runs it; `ACCELERATOR=cuda` has no GPU here, `EXTRAS=` is by hand",
-    "study": "real photos and weights: by hand (docs/freezing_study.md)",
+    "study": "real photos and weights: by hand (experiments/results/statefarm_mini/study-freezing.md)",
     "submit": "Kaggle: by test on a stand-in of its server",
     "subset": "the full download: by test on drawn photos",
     "take": "what came back from Kaggle: by test on what the executed notebook left",
@@ -103,7 +103,7 @@ def _quoted(value: str) -> str:
 
 def pages() -> list[Path]:
     """The README and every page of docs/ that people write, decisions included."""
-    written = {"levers.md", "freezing_study.md", "broken_input.md", "settings.md", "commands.md"}
+    written = {"broken_input.md", "settings.md", "commands.md"}
     return [ROOT / "README.md", *(path for path in sorted((ROOT / "docs").rglob("*.md")) if path.name not in written)]
 
 

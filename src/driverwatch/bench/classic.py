@@ -10,6 +10,7 @@ import numpy as np
 from driverwatch.bench.material import Bench
 from driverwatch.setting_types import pixels
 from driverwatch.vision.augment import build
+from driverwatch.vision.views import central
 
 
 class ClassicGenerator:
@@ -41,7 +42,7 @@ def ten_crops(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """uint8 (H, W, 3) -> (10, h, w, 3): the centre, four corners, and their mirrors, on the host."""
     (height, width), (rows, columns) = size, image.shape[:2]
     bottom, right = rows - height, columns - width
-    corners = [(bottom // 2, right // 2), (0, 0), (0, right), (bottom, 0), (bottom, right)]
+    corners = [(central(rows, height), central(columns, width)), (0, 0), (0, right), (bottom, 0), (bottom, right)]
     crops = [image[top : top + height, left : left + width] for top, left in corners]
     return np.array([*crops, *(cv2.flip(crop, 1) for crop in crops)])
 

@@ -25,6 +25,7 @@ from driverwatch.steps.context import CONFIGS
 from driverwatch.training.crew import Loader as Augmenting
 from driverwatch.training.crew import Shown
 from driverwatch.vision.augment import build, read_policy
+from driverwatch.vision.views import central
 
 POLICY = ("affine", "colour", "crop")  # of configs/policies, one after the other: fixed, whatever the model's own
 CHUNK = 16  # images that a process of the bare loop takes at a time
@@ -232,7 +233,7 @@ def in_memory(batches: Any) -> None:
 def copied(bench: Bench) -> None:
     """The centre view's bytes, copied batch by batch on all cores."""
     images, batch, (height, width) = bench.pack.pixels, bench.batch, rivals.input_size(bench)
-    top, left = (images.shape[1] - height) // 2, (images.shape[2] - width) // 2
+    top, left = central(images.shape[1], height), central(images.shape[2], width)
 
     def one(start: int) -> None:
         images[start : start + batch, top : top + height, left : left + width].copy()

@@ -9,7 +9,7 @@ import numpy as np
 from driverwatch.blend import weights
 from driverwatch.blend.chain import Rows
 from driverwatch.errors import InputError
-from driverwatch.metrics import CLIP
+from driverwatch.metrics import TINY
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,10 +47,9 @@ class Mean:
 def geometric(members: np.ndarray, share: np.ndarray) -> np.ndarray:
     """Weighted geometric mean of (M, N, C) by weights (M,), its largest entry 1: float64 (N, C), rows yet to be normalised.
 
-    Probabilities below 1e-15 count as 1e-15, the competition's own limit, where its loss stops telling them apart: a
-    member's rounded zero would else veto a class whatever all the others say.
+    Probabilities below 1e-15 count as 1e-15: a member's rounded zero would else veto a class whatever all the others say.
     """
-    logs = np.einsum("mnc,m->nc", np.log(np.maximum(members, CLIP)), share)
+    logs = np.einsum("mnc,m->nc", np.log(np.maximum(members, TINY)), share)
     return np.exp(logs - logs.max(axis=1, keepdims=True))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from driverwatch.errors import InputError
-from driverwatch.metrics import CLIP, limited
+from driverwatch.metrics import TINY, limited
 
 RESAMPLES = 10_000
 BLOCK = 2_000_000  # drawn drivers held at once: 16 MB an array
@@ -89,7 +89,7 @@ def _resampled(sums: np.ndarray, counts: np.ndarray, unseen: int) -> tuple[np.nd
         mean, spread = _mean_and_spread(sums[old], counts[old])
         sound = spread > 1e-9
         means.append(drawn)
-        ratios.append(np.log(np.maximum(drawn[sound], CLIP) / mean[sound]) / spread[sound])
+        ratios.append(np.log(np.maximum(drawn[sound], TINY) / mean[sound]) / spread[sound])
     return np.concatenate(means), np.concatenate(ratios)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from driverwatch.blend.ensemble import Member, held_out_rows
 from driverwatch.data.pack import Pack
 from driverwatch.data.splits import Splits
-from driverwatch.metrics import FLOOR, limited, log_losses
+from driverwatch.metrics import log_losses
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,10 +19,10 @@ class OwnFolds:
     split: Splits
 
     def losses(self, fit: int) -> np.ndarray:
-        """Log loss of each held-out image of a fit, limited as `make score` limits it, in the pack's order: float64 (n,)."""
+        """Log loss of each held-out image of a fit, in the pack's order: float64 (n,)."""
         rows = self._held_out(fit)
         found = held_out_rows(self.member, fit, list(self.pack.names[rows]))
-        return log_losses(limited(found, FLOOR), self.pack.labels[rows])
+        return log_losses(found, self.pack.labels[rows])
 
     def all_losses(self) -> np.ndarray:
         """Log loss of every image by the fit that never saw its driver: float64 (N,)."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from driverwatch.blend.score import standard_error
+from driverwatch.metrics import standard_error
 from driverwatch.writing import replacing
 
 BINS = 15  # as in Guo et al. 2017

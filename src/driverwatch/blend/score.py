@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from driverwatch.metrics import accuracy, log_loss, log_losses
+from driverwatch.metrics import log_loss, log_losses, oof_score
 
 
 def summary(rows: dict[str, np.ndarray], labels: np.ndarray, groups: np.ndarray) -> pd.DataFrame:
@@ -17,25 +17,11 @@ def summary(rows: dict[str, np.ndarray], labels: np.ndarray, groups: np.ndarray)
     Args:
         groups: (N,), each row's driver.
     """
-    lines = [
-        {
-            "model": name,
-            "log loss": log_loss(p, labels),
-            "± (drivers)": standard_error(log_losses(p, labels), groups),
-            "right": accuracy(p, labels),
-            "images": len(labels),
-        }
-        for name, p in rows.items()
-    ]
+    lines = []
+    for name, p in rows.items():
+        _, loss, error, right = oof_score(p, labels, groups)
+        lines.append({"model": name, "log loss": loss, "± (drivers)": error, "right": right, "images": len(labels)})
     return pd.DataFrame(lines)
-
-
-def standard_error(losses: np.ndarray, groups: np.ndarray) -> float:
-    """Cluster-robust standard error of the mean of `losses` (N,) over `groups` (N,); NaN for a single group."""
-    names, index = np.unique(groups, return_inverse=True)
-    residuals = np.bincount(index, losses - losses.mean())
-    count = len(names)
-    return float(np.sqrt(count / (count - 1) * (residuals**2).sum()) / len(losses)) if count > 1 else float("nan")
 
 
 def interval(losses: np.ndarray, groups: np.ndarray, resamples: int = 10_000) -> tuple[float, float]:

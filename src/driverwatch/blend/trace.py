@@ -1,14 +1,11 @@
 """What each step of a chain makes of one image: the same rules as a submission's, looked at one by one."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from driverwatch.blend.chain import Rows, Rule, applied
-from driverwatch.ensemble_settings import BLEND_NAMES, CALIBRATION_NAMES, ChainSettings
 from driverwatch.errors import InputError
-from driverwatch.typed_yaml import parse
 
 
 def traced(rules: Mapping[str, Rule], rows: Rows, name: str) -> dict[str, np.ndarray]:
@@ -39,32 +36,3 @@ def place_of(name: str, rows: Rows) -> int:
 def averaged(traces: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """The mean of several models' traces, step by step: rules are applied to each fold's rows, and their results averaged."""
     return {step: np.mean([trace[step] for trace in traces], axis=0) for step in traces[0]}
-
-
-def settings_of(facts: dict[str, Any], where: str) -> ChainSettings:
-    """The settings that a chain was fitted by, from what its submission's JSON says of its steps.
-
-    What they left open (neighbours, weights, rounds) is left open here too.
-
-    Raises:
-        InputError: steps of another kind than this version writes.
-    """
-    steps, content = facts.get("steps"), dict[str, Any]()
-    if not isinstance(steps, dict) or "clip" not in facts:
-        raise InputError(f"{where}: expected a chain with steps and a clip; make ensemble writes it again")
-    for name, fitted in steps.items():
-        kind = name.removesuffix(" before")
-        if kind in BLEND_NAMES:
-            content["blend"] = kind
-        elif kind in CALIBRATION_NAMES:
-            content["calibrate"] = kind
-        elif kind == "balance":
-            content["balance"] = fitted["features"]
-        elif kind in ("neighbours", "clusters"):
-            before = content.get("neighbours", {}).get("before_balance", kind != name)
-            near = {"features": fitted["features"], "method": fitted["method"]}
-            content["neighbours"] = near | ({"before_balance": True} if before else {})
-        elif kind != "clip":
-            raise InputError(f"{where}: no step is called {name}; make ensemble writes it again")
-    content["clip"] = "fitted" if "clip" in steps else facts["clip"]
-    return parse(ChainSettings, content, where)

@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 from scipy.optimize import minimize
+from scipy.special import softmax
 
-from driverwatch.metrics import CLIP
+from driverwatch.metrics import TINY, binary_log_losses, log_loss, log_loss_and_slope
 
 ROUNDS = 50  # of greedy selection: weights in steps of a fiftieth, finer than 19 drivers can tell apart
 
@@ -16,15 +17,14 @@ def equal(members: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def of_mean(members: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Weights (M,) of the arithmetic mean with the lowest log loss on these rows.
+    """Weights (M,) of the arithmetic mean with the lowest log loss on these rows: the one that is printed.
 
-    With s the probability that a member gives to the true class, the loss is the mean of -log(w.s): convex in w.
+    But for its floor that loss is convex in the weights.
     """
-    given = _given(members, labels)
 
     def loss(share: np.ndarray) -> tuple[float, np.ndarray]:
-        mixed = np.maximum(share @ given, CLIP)
-        return float(-np.log(mixed).mean()), -(given / mixed).mean(axis=1)
+        value, slope = log_loss_and_slope(np.einsum("mnc,m->nc", members, share), labels)
+        return value, np.einsum("mnc,nc->m", members, slope)
 
     return _on_simplex(loss, len(members))
 
@@ -32,35 +32,32 @@ def of_mean(members: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def of_geometric_mean(members: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Weights (M,) of the geometric mean with the lowest log loss on these rows.
 
-    The normalised mean is a softmax of z = sum_m w_m log p_m, so the loss, logsumexp(z) - z_y, is convex in w too.
+    The normalised mean is a softmax of z = sum_m w_m log p_m, so but for its floor the loss is convex in w too.
     """
-    logs = np.log(np.maximum(members, CLIP))
-    chosen = np.log(_given(members, labels))
+    logs = np.log(np.maximum(members, TINY))
 
     def loss(share: np.ndarray) -> tuple[float, np.ndarray]:
-        mixed = np.einsum("mnc,m->nc", logs, share)
-        top = mixed.max(axis=1, keepdims=True)
-        rows = np.exp(mixed - top)
-        total = rows.sum(axis=1, keepdims=True)
-        value = np.log(total[:, 0]) + top[:, 0] - share @ chosen
-        expected = np.einsum("mnc,nc->mn", logs, rows / total)
-        return float(value.mean()), (expected - chosen).mean(axis=1)
+        value, slope = softmax_loss(np.einsum("mnc,m->nc", logs, share), labels)
+        return value, np.einsum("mnc,nc->m", logs, slope)
 
     return _on_simplex(loss, len(members))
 
 
-def _given(members: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """What each member gives to each image's true class, at least 1e-15: float64 (M, N)."""
-    return np.maximum(members[:, np.arange(len(labels)), labels], CLIP)
+def softmax_loss(scores: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray]:
+    """Log loss of softmax(scores), scores float (N, C), and its derivative by each score, (N, C)."""
+    rows = softmax(scores, axis=1)
+    value, slope = log_loss_and_slope(rows, labels)
+    return value, rows * (slope - (rows * slope).sum(axis=1, keepdims=True))
 
 
 Loss = Callable[[np.ndarray], tuple[float, np.ndarray]]  # weights (M,) -> loss, gradient (M,)
 
 
 def _on_simplex(loss: Loss, count: int) -> np.ndarray:
-    """Weights (count,), not negative, summing to 1, where a convex loss is least: SLSQP from equal weights.
+    """Weights (count,), not negative, summing to 1, where a loss is least: SLSQP from equal weights.
 
-    Equal weights stay where the search ends no better (members that cannot be told apart).
+    Equal weights stay where the search ends no better (members that cannot be told apart), and one member stands alone where
+    that is better still: near there the loss has its floor, and so is not convex.
     """
     start = np.full(count, 1 / count)
     if count == 1:
@@ -75,10 +72,10 @@ def _on_simplex(loss: Loss, count: int) -> np.ndarray:
         constraints=whole,
         options={"ftol": 1e-10, "maxiter": 500},
     ).x
-    if not np.isfinite(found).all() or np.maximum(found, 0).sum() <= 0:
-        return start
-    found = np.maximum(found, 0) / np.maximum(found, 0).sum()
-    return found if loss(found)[0] < loss(start)[0] else start
+    tried = [start, *np.eye(count)]
+    if np.isfinite(found).all() and np.maximum(found, 0).sum() > 0:
+        tried.insert(1, np.maximum(found, 0) / np.maximum(found, 0).sum())
+    return min(tried, key=lambda share: loss(share)[0])
 
 
 def greedy(members: np.ndarray, labels: np.ndarray, rounds: int = ROUNDS) -> np.ndarray:
@@ -87,13 +84,11 @@ def greedy(members: np.ndarray, labels: np.ndarray, rounds: int = ROUNDS) -> np.
     From an empty ensemble, each round adds the member (any, any number of times) that leaves the arithmetic mean of all
     picks with the lowest log loss; ties go to the first. Without bagging, which is for hundreds of members.
     """
-    given = _given(members, labels)
-    picks, total = np.zeros(len(members)), np.zeros(len(labels))
-    for taken in range(1, rounds + 1):
-        losses = -np.log((total + given) / taken).mean(axis=1)
-        best = int(losses.argmin())
+    picks, total = np.zeros(len(members)), np.zeros(members.shape[1:])
+    for _ in range(rounds):
+        best = int(np.argmin([log_loss(total + member, labels) for member in members]))
         picks[best] += 1
-        total = total + given[best]
+        total = total + members[best]
     return picks / rounds
 
 
@@ -106,9 +101,8 @@ def per_class(members: np.ndarray, labels: np.ndarray) -> np.ndarray:
     on some 30 images a driver is luck, and averaging is what an ensemble is for. A class that no image shows is left
     to all members. Rows no longer sum to 1, so they are divided by their sum.
     """
-    rows = np.clip(members, CLIP, 1 - CLIP)
     shown = labels[:, None] == np.arange(members.shape[2])
-    losses = -np.where(shown, np.log(rows), np.log1p(-rows)).mean(axis=1)  # (M, C)
+    losses = binary_log_losses(members, shown)  # (M, C)
     better = np.argsort(np.argsort(losses, axis=0, kind="stable"), axis=0, kind="stable") < (len(members) + 1) // 2
     kept = np.where(shown.any(axis=0), better, True)
     return kept / kept.sum(axis=0)

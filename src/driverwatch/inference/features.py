@@ -11,7 +11,7 @@ import numpy as np
 
 from driverwatch.artifacts import digest_of, require_space
 from driverwatch.errors import InputError
-from driverwatch.hdf5 import created
+from driverwatch.hdf5 import created, opened
 from driverwatch.inference.rows_on_disk import Words, read_rows
 from driverwatch.writing import replacing
 
@@ -58,6 +58,15 @@ WORDS = Words(
     again="remove it, run make neighbours",
     other="run make neighbours",
 )
+
+
+def checksum(path: Path) -> str | None:
+    """The digest of a file of features as it states it, without reading them; None where there is no whole one."""
+    try:
+        with opened(path) as file:
+            return str(file.attrs["contents"])
+    except (OSError, LookupError, ValueError, TypeError, AttributeError):
+        return None
 
 
 def read(path: Path, origin: dict[str, str]) -> Features:

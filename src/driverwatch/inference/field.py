@@ -8,7 +8,7 @@ from driverwatch.data.photos import cut_out, resized
 from driverwatch.setting_types import pixels
 from driverwatch.settings import InputSettings
 from driverwatch.vision.mosaic import FRAME, Box
-from driverwatch.vision.views import cut, view_set
+from driverwatch.vision.views import central, cut, view_set
 
 CENTRAL = 0.875  # 224 out of 256: the share of the shorter side in the published centre crops
 
@@ -32,7 +32,7 @@ def centre_square(photo: np.ndarray, side: int) -> Seen:
     """
     height, width = photo.shape[:2]
     square = max(1, round(min(height, width) * CENTRAL))
-    top, left = (height - square) // 2, (width - square) // 2
+    top, left = central(height, square), central(width, square)
     box = Box(top / height, left / width, (top + square) / height, (left + square) / width)
     return Seen(resized(np.ascontiguousarray(photo[top : top + square, left : left + square]), (side, side)), (box,))
 

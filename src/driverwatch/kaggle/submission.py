@@ -13,11 +13,6 @@ from driverwatch.writing import replacing
 TOLERANCE = 0.01  # of a row's sum: three decimals may miss by 0.005, and Kaggle divides each row by its sum
 
 
-def clipped(probabilities: np.ndarray) -> np.ndarray:
-    """Limit to [1e-5, 1] and divide each row by its sum: float64 (N, C)."""
-    return limited(probabilities, FLOOR)
-
-
 def write(probabilities: np.ndarray, names: list[str], header: list[str], path: Path, level: float = FLOOR) -> None:
     """Write `header` (`img,c0,..`), one line per name; read back and checked before it replaces what is there.
 

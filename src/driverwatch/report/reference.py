@@ -44,7 +44,7 @@ WORDS: list[tuple[Any, str]] = [
     (model_settings.Policy, "name in `configs/policies`, list of transforms, or `null`"),
     (train_settings.Boundary, "layer, block, number of layers, share of them (0 to 1), `head`, or `null`"),
     (ensemble_settings.Features, "`<model>[:<last layer>][:<rows>x<columns>]`"),
-    (ensemble_settings.Clip, "number from 1e-6 to 0.1, or `fitted`"),
+    (ensemble_settings.Clip, "number from 1e-5 to 0.1, or `fitted`"),
     (dataset_settings.Below, "path below the data folder"),
     (dataset_settings.Class, "class name"),
     (dataset_settings.Corners, "`[top, left, bottom, right]`, shares of the frame"),

@@ -63,7 +63,7 @@ class Measures:
 
     Args:
         judges: their names.
-        losses: log loss in nats, float64 (J, N), probabilities limited as in a submission; NaN where no label is known.
+        losses: log loss in nats, float64 (J, N), as every printed log loss; NaN where no label is known.
         entropies: in nats, float64 (J, N), 0..ln C.
         said: the likeliest class, int64 (J, N); of equally likely ones the first.
         divergence: how far runs disagree, float64 (N,), as `divergence` gives it.
@@ -77,15 +77,15 @@ class Measures:
 
 
 def measured(photos: Photos, runs: list[str]) -> Measures:
-    """Measure photos; the mean is of rows limited each, as the table of `make score` has it."""
-    each = limited(photos.members, FLOOR)
+    """Measure photos; the mean of runs is that of their rows, as the table of `make score` has it."""
+    each = photos.members
     rows = np.concatenate([each.mean(axis=0, keepdims=True), each]) if len(runs) > 1 else each
     known = photos.labels >= 0
     losses = np.full(rows.shape[:2], np.nan)
     for judge, row in enumerate(rows):
         losses[judge, known] = log_losses(row[known], photos.labels[known])
     judges = ([f"mean of {len(runs)}"] if len(runs) > 1 else []) + runs
-    return Measures(judges, losses, entropy(rows), rows.argmax(axis=2), divergence(photos.members))
+    return Measures(judges, losses, entropy(limited(rows, FLOOR)), rows.argmax(axis=2), divergence(photos.members))
 
 
 def entropy(rows: np.ndarray) -> np.ndarray:

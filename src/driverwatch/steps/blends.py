@@ -14,7 +14,7 @@ from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
 from driverwatch.ensemble_settings import BLEND_NAMES, CALIBRATION_NAMES, BlendName, ChainSettings
 from driverwatch.inference.paths import prediction_path
-from driverwatch.metrics import limited, log_loss
+from driverwatch.metrics import log_loss
 from driverwatch.setting_types import ViewSet
 from driverwatch.steps import chains
 from driverwatch.steps.chains import Chain
@@ -83,7 +83,7 @@ def _lines(context: Context, blend: BlendName, rows: Rows, pack: Pack) -> list[d
 
 def _where_fitted(chain: Chain, rows: Rows, labels: np.ndarray) -> float:
     """Loss of the fitted chain on the rows that it was fitted on."""
-    return log_loss(limited(applied(list(chain.rules.values()), rows).blended, chain.level), labels)
+    return log_loss(applied(list(chain.rules.values()), rows).blended, labels, chain.level)
 
 
 def prediction_files(members: list[Member], folds: FoldTable) -> dict[str, dict[str, str]]:

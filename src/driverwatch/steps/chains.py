@@ -17,7 +17,7 @@ from driverwatch.blend.score import interval
 from driverwatch.blend.space import Space
 from driverwatch.ensemble_settings import ChainSettings, NeighbourSettings
 from driverwatch.errors import InputError
-from driverwatch.metrics import FLOOR, accuracy, limited, log_losses
+from driverwatch.metrics import limited, log_losses, oof_score
 
 
 def steps_of(settings: ChainSettings, spaces: Mapping[str, Space]) -> list[Step]:
@@ -53,6 +53,7 @@ class Chain:
     clip: float  # what the settings asked for, or what was fitted
     rows: np.ndarray  # float64 (N, C), nested
     losses: np.ndarray  # (N,), of these
+    standard_error: float  # of their mean, over drivers
     score: dict[str, Any]
 
     @property
@@ -77,18 +78,18 @@ def fit(
     steps = steps_of(settings, spaces)
     rules = dict(zip([step.name for step in steps], fitted(steps, rows, labels, drivers), strict=True))
     level = float(settings.clip) if settings.clip != "fitted" else LEVELS[0]
-    made = limited(nested(steps, rows, labels, drivers), level)
-    losses = log_losses(made, labels)
-    plain = log_losses(limited(rows.members.mean(axis=0), FLOOR), labels)
+    made = nested(steps, rows, labels, drivers)
+    losses, loss, error, right = oof_score(made, labels, drivers, level)
+    plain = log_losses(rows.members.mean(axis=0), labels)
     low, high = interval(losses - plain, drivers)
     score = {
-        "out_of_fold_log_loss": round(float(losses.mean()), 4),
-        "out_of_fold_right": round(accuracy(made, labels), 4),
+        "out_of_fold_log_loss": round(loss, 4),
+        "out_of_fold_right": round(right, 4),
         "plain_mean_log_loss": round(float(plain.mean()), 4),
-        "against_plain_mean": {"difference": _short(losses.mean() - plain.mean()), "95%": [_short(low), _short(high)]},
+        "against_plain_mean": {"difference": _short(loss - plain.mean()), "95%": [_short(low), _short(high)]},
     }
     clip = rules["clip"].facts["level"] if "clip" in rules else level
-    return Chain(rules, level, clip, made, losses, score)
+    return Chain(rules, level, clip, limited(made, level), losses, error, score)
 
 
 @dataclass(frozen=True, eq=False)

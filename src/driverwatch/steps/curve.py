@@ -3,11 +3,9 @@
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from driverwatch.artifacts import provenance
 from driverwatch.blend import ensemble as blending
 from driverwatch.blend.ensemble import Member
 from driverwatch.blend.power_law import Fall, fitted
@@ -15,7 +13,6 @@ from driverwatch.blend.score import interval
 from driverwatch.data import splits
 from driverwatch.data.folds import FoldTable
 from driverwatch.errors import InputError
-from driverwatch.kaggle import submission
 from driverwatch.metrics import log_losses
 from driverwatch.report.curve import picture
 from driverwatch.setting_types import ViewSet
@@ -23,11 +20,12 @@ from driverwatch.settings import ModelSettings
 from driverwatch.steps.context import Context, open_packs
 from driverwatch.steps.prepare import make_packs
 from driverwatch.steps.recipe import refuse_misfits
+from driverwatch.steps.records import CurvePoint, CurveRecord, begun, change, write_record
 from driverwatch.steps.submit import Finished, finished_runs
 from driverwatch.steps.train import train
 from driverwatch.training.run import Run
 from driverwatch.wording import close
-from driverwatch.writing import replacing, write_json, write_text
+from driverwatch.writing import replacing
 
 PLACE = "curve"  # of its runs, where ensembles do not see them
 
@@ -44,7 +42,7 @@ class Point:
 
 
 def draw_curve(context: Context, model: str, settings: ModelSettings, counts: list[int], weights: Path | None) -> None:
-    """Train a model on so many drivers of each fold, and on all of them; write `docs/curve.md` and `docs/curve.png`.
+    """Train a model on so many drivers of each fold, and on all of them; write its record, page and picture.
 
     Raises:
         InputError: splits that are not folds, or as many drivers as a fold has, or more.
@@ -58,18 +56,18 @@ def draw_curve(context: Context, model: str, settings: ModelSettings, counts: li
     found = finished_runs(place, list(wanted))
     points = sorted((_point(run, found) for run in found.runs), key=lambda point: point.drivers)
     fall = fitted([point.drivers for point in points], [point.losses for point in points], found.train.drivers)
-    path = Path("docs") / "curve.md"
-    with replacing(path.with_suffix(".png")) as temporary:
-        drawn = [
-            (point.drivers, float(point.losses.mean()), *interval(point.losses, found.train.drivers))
-            for point in points
-        ]
-        amounts = np.geomspace(points[0].drivers, 2 * points[-1].drivers, 60)
-        line = np.array([(amount, *fall.loss(amount)) for amount in amounts])
+    path = context.places.result(f"curve-{model}")
+    _draw(path.with_suffix(".png"), points, found.train.drivers, fall)
+    written = write_record(path, _record(context, model, found, points, fall), page)
+    close(written, "written", time.monotonic() - start)
+
+
+def _draw(path: Path, points: list[Point], drivers: np.ndarray, fall: Fall) -> None:
+    drawn = [(point.drivers, float(point.losses.mean()), *interval(point.losses, drivers)) for point in points]
+    amounts = np.geomspace(points[0].drivers, 2 * points[-1].drivers, 60)
+    line = np.array([(amount, *fall.loss(amount)) for amount in amounts])
+    with replacing(path) as temporary:
         picture(drawn, line).savefig(temporary, format="png", dpi=110)
-    write_text(path, _page(context, model, found, points, fall))
-    write_json(context.places.build / f"curve-{model}.json", _facts(points, found.train.drivers, fall) | provenance())
-    close(path, "written", time.monotonic() - start)
 
 
 def runs_of(model: str, settings: ModelSettings, counts: list[int], folds: FoldTable) -> dict[str, ModelSettings]:
@@ -95,10 +93,10 @@ def runs_of(model: str, settings: ModelSettings, counts: list[int], folds: FoldT
 
 
 def _point(run: Run, found: Finished) -> Point:
-    """A run's losses, clipped as submissions are."""
+    """A run's losses out of fold."""
     views, there = blending.honest_views(run), blending.views_there(run, found.folds.count)
     member = Member(run, found.tests[found.runs.index(run)], views if views in there else "centre")
-    rows = submission.clipped(blending.out_of_fold(member, found.train, found.folds))
+    rows = blending.out_of_fold(member, found.train, found.folds)
     split = splits.of(run.settings.train, found.folds)
     fits = range(split.count)
     images = [len(split.rows(found.train.drivers, fit)[0]) for fit in fits]
@@ -113,48 +111,56 @@ HEADER = (
 )
 
 
-def _page(context: Context, model: str, found: Finished, points: list[Point], fall: Fall) -> str:
-    drivers, lines = found.train.drivers, []
-    for place, point in enumerate(points):
-        low, high = interval(point.losses, drivers)
-        against = ""
-        if place:
-            gain = point.losses - points[place - 1].losses
-            least, most = interval(gain, drivers)
-            against = f"{gain.mean():+.3f} ({least:+.3f} to {most:+.3f})"
-        lines.append(
-            f"| {point.drivers:g} | {point.images:.0f} | {point.losses.mean():.3f} | {low:.3f} to {high:.3f} | {against} |"
+def _record(context: Context, model: str, found: Finished, points: list[Point], fall: Fall) -> CurveRecord:
+    drivers, kept = found.train.drivers, list[CurvePoint]()
+    for point, before in zip(points, [None, *points[:-1]], strict=True):
+        gain = None if before is None else point.losses - before.losses
+        kept.append(
+            CurvePoint(
+                drivers=point.drivers,
+                images=point.images,
+                log_loss=float(point.losses.mean()),
+                interval=list(interval(point.losses, drivers)),
+                change=None if gain is None else [float(gain.mean()), *interval(gain, drivers)],
+            )
         )
-    last = points[-1].drivers
-    doubled, least, most = fall.loss(2 * last)
     fits = range(found.folds.count)
-    commits = sorted({str(point.run.manifest(fold)["commit"]) for point in points for fold in fits})
-    counts = " ".join(f"{point.drivers:g}" for point in points[:-1])
-    command = f'make curve MODEL={model} COUNTS="{counts}" DATASET={context.dataset}'
+    facts = begun(context.places, len(found.train.names), len(set(drivers)), found.folds.count)
+    return CurveRecord(
+        **facts,
+        model=model,
+        views=points[0].views,
+        fold_file=found.folds.digest,
+        commits=sorted({str(point.run.manifest(fold)["commit"]) for point in points for fold in fits}),
+        points=kept,
+        exponent=fall.exponent,
+        exponent_interval=list(fall.exponents),
+        at_twice_as_many=list(fall.loss(2 * points[-1].drivers)),
+    )
+
+
+def page(record: CurveRecord) -> str:
+    """The record as Markdown."""
+    lines = [
+        f"| {point.drivers:g} | {point.images:.0f} | {point.log_loss:.3f} | {point.interval[0]:.3f} to {point.interval[1]:.3f} | "
+        f"{change(point.change)} |"
+        for point in record.points
+    ]
+    counts = " ".join(f"{point.drivers:g}" for point in record.points[:-1])
+    command = f'make curve MODEL={record.model} COUNTS="{counts}" DATASET={record.dataset}'
     about = (
-        f"Written by `{command}`: {len(found.train.names)} photos of {len(set(drivers))} drivers, {found.folds.count} driver "
-        f"folds (digest {found.folds.digest[:12]}), {points[0].views} view set, commit {', '.join(commits)}. Each fold "
+        f"Written by `{command}`: {record.images} photos of {record.drivers} drivers, {record.folds} driver "
+        f"folds (digest {record.fold_file[:12]}), {record.views} view set, commit {', '.join(record.commits)}. Each fold "
         "learns from some of its drivers, drawn once, fewer always among more, and is held against the same drivers whatever "
         "their number. Epochs are the recipe's, so that fewer drivers mean fewer steps too. Single fold models, averaged with "
         "nothing; intervals by drawing drivers anew."
     )
-    low, high = fall.exponents
+    (low, high), (doubled, least, most) = record.exponent_interval, record.at_twice_as_many
     law = (
-        f"A power law through these points has exponent {fall.exponent:.2f} (90 % interval {low:.2f} to {high:.2f}): twice as "
-        f"many drivers take {1 - 2**-fall.exponent:.0%} off the loss. Continued to {2 * last:g} drivers it says {doubled:.3f} "
-        f"({least:.3f} to {most:.3f}); that is an extrapolation, and no floor is fitted."
+        f"A power law through these points has exponent {record.exponent:.2f} (90 % interval {low:.2f} to {high:.2f}): twice as "
+        f"many drivers take {1 - 2**-record.exponent:.0%} off the loss. Continued to {2 * record.points[-1].drivers:g} drivers it "
+        f"says {doubled:.3f} ({least:.3f} to {most:.3f}); that is an extrapolation, and no floor is fitted."
     )
-    shown = "![log loss of new drivers by the number of drivers learnt from](curve.png)"
-    return f"# What more drivers are worth\n\n{about}\n\n{shown}\n\n{HEADER}\n" + "\n".join(lines) + f"\n\n{law}\n"
-
-
-def _facts(points: list[Point], drivers: np.ndarray, fall: Fall) -> dict[str, Any]:
-    return {
-        "points": [
-            {"run": p.run.name, "drivers": p.drivers, "images": p.images, "log_loss": float(p.losses.mean()),
-             "interval": interval(p.losses, drivers)} for p in points
-        ],
-        "exponent": fall.exponent,
-        "exponent_interval": fall.exponents,
-        "at_twice_as_many": fall.loss(2 * points[-1].drivers),
-    }  # fmt: skip
+    shown = f"![log loss of new drivers by the number of drivers learnt from](curve-{record.model}.png)"
+    table = "\n".join([HEADER, *lines])
+    return f"# What more drivers are worth\n\n{about}\n\n{shown}\n\n{table}\n\n{law}\n"

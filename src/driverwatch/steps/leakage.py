@@ -12,7 +12,7 @@ from driverwatch.data.competition import ImageTable
 from driverwatch.data.photos import examine
 from driverwatch.data.threads import in_threads
 from driverwatch.errors import InputError, listed
-from driverwatch.metrics import FLOOR, accuracy, limited, log_losses
+from driverwatch.metrics import accuracy, log_losses
 from driverwatch.steps.context import Context
 from driverwatch.terminal import say, track
 from driverwatch.wording import ending, table
@@ -70,7 +70,7 @@ def compared(
 
 def _lost(rows: np.ndarray, labels: np.ndarray, drivers: np.ndarray) -> list[str]:
     """Log loss and its interval; a classifier without probabilities has none that means anything."""
-    losses = log_losses(limited(rows, FLOOR), labels)
+    losses = log_losses(rows, labels)
     low, high = interval(losses, drivers)
     return [f"{losses.mean():.3f}", f"{low:.3f} to {high:.3f}"]
 

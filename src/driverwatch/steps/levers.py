@@ -17,17 +17,15 @@ from driverwatch.setting_types import ViewSet
 from driverwatch.settings import PredictSettings
 from driverwatch.steps import chains
 from driverwatch.steps.context import CONFIGS, Context
-from driverwatch.steps.lever_rows import lines_before
 from driverwatch.steps.recipe import train_runs
+from driverwatch.steps.records import Lever, LeversRecord, Unmeasured, begun, change, read_record, write_record
 from driverwatch.steps.spaces import make_features, open_space
 from driverwatch.steps.submit import Finished, finished_runs
 from driverwatch.steps.train import predict
 from driverwatch.terminal import say
 from driverwatch.typed_yaml import load
-from driverwatch.writing import write_text
 
-PAGE = Path("docs") / "levers.md"
-STUDY = "levers"
+NAME = STUDY = "levers"
 HEADER = (
     "| lever | log loss before | after | difference (95 % over drivers) | minutes | kept | command | trained at |\n"
     "|---|---|---|---|---|---|---|---|"
@@ -83,20 +81,24 @@ class Table:
         losses = chains.fit(side, rows, pack.labels, pack.drivers, spaces).losses
         return Scored(pack.names, losses, pack.drivers, minutes, commits)
 
-    def line(self, row: LeverSettings) -> str:
+    def row(self, kind: str, row: LeverSettings) -> Lever:
         before, after = self.scored(row.before), self.scored(row.after)
         if list(before.names) != list(after.names):
             raise InputError(
                 "its two sides are of packs that hold different images; make both packs alike (SKIP_BROKEN=)"
             )
-        low, high = interval(after.losses - before.losses, before.drivers)
-        more = sum(minutes for name, minutes in after.minutes.items() if name not in before.minutes)
-        kept = ("yes" if row.kept else "no") + (f": {row.why}" if row.why else "")
-        commits = ", ".join(sorted({commit[:7] for commit in before.commits | after.commits}))
-        return (
-            f"| {row.lever} | {before.losses.mean():.3f} | {after.losses.mean():.3f} | "
-            f"{(after.losses - before.losses).mean():+.3f} ({low:+.3f} to {high:+.3f}) | {more:.0f} | {kept} | "
-            f"`{self.command(row)}` | {commits} |"
+        gain = after.losses - before.losses
+        return Lever(
+            kind=kind,
+            lever=row.lever,
+            command=self.command(row),
+            before=float(before.losses.mean()),
+            after=float(after.losses.mean()),
+            change=[float(gain.mean()), *interval(gain, before.drivers)],
+            minutes=sum(minutes for name, minutes in after.minutes.items() if name not in before.minutes),
+            kept=row.kept,
+            why=row.why,
+            commits=sorted({commit[:7] for commit in before.commits | after.commits}),
         )
 
     def command(self, row: LeverSettings) -> str:
@@ -151,9 +153,9 @@ def ensemble_command(side: EnsembleSettings) -> str:
 
 
 def write_levers(context: Context, training: bool, weights: Path | None) -> None:
-    """Write `docs/levers.md` from finished runs; what is not finished is named there with the command that trains it.
+    """Write the levers' record and page from finished runs; what is not finished is named with the command that trains it.
 
-    A row that the page has already, of runs that are not built here, stays as it is with the commits it was trained at.
+    A row that the record has already, of runs that are not built here, stays as it is with the commits it was trained at.
 
     Args:
         training: train that first.
@@ -161,33 +163,28 @@ def write_levers(context: Context, training: bool, weights: Path | None) -> None
     settings = load(LeversSettings, CONFIGS / "levers", context.dataset)
     if training:
         _train(context, settings, weights)
-    table, before = Table(context, settings, weights), lines_before(PAGE, context.dataset)
-    parts, missing, kept = list[str](), list[str](), dict[str, str]()
-    for kind, rows in settings.rows.items():
-        lines = []
-        for row in rows:
-            try:
-                lines.append(table.line(row))
-            except InputError as error:
-                command = table.missing(row)
-                reason = f"- {row.lever}: {error}" + (f"; `{command}`" if command else "")
-                if line := before.get((kind, row.lever, table.command(row))):
-                    lines.append(line)
-                    kept[line] = reason
-                else:
-                    missing.append(reason)
-        parts += [f"## {kind}\n\n{HEADER}\n" + "\n".join(lines) + "\n"] if lines else []
+    table, place = Table(context, settings, weights), context.places.result(NAME)
+    earlier = read_record(LeversRecord, place)
+    before = {(row.kind, row.lever, row.command): row for row in (earlier.rows if earlier else ())}
+    rows, missing, kept = list[Lever](), list[Unmeasured](), list[Unmeasured]()
+    for kind, row in ((kind, row) for kind, each in settings.rows.items() for row in each):
+        try:
+            rows.append(table.row(kind, row))
+        except InputError as error:
+            command = table.missing(row)
+            reason = Unmeasured(lever=row.lever, reason=f"{error}" + (f"; `{command}`" if command else ""))
+            old = before.get((kind, row.lever, table.command(row)))
+            rows += [old] if old else []
+            (kept if old else missing).append(reason)
     if not table.known:
         raise InputError(
             f"{CONFIGS / 'levers'}: no row's runs are finished; make levers TRAIN=1 trains them:\n"
-            + "\n".join([*kept.values(), *missing])
+            + "\n".join(f"- {one.lever}: {one.reason}" for one in [*kept, *missing])
         )
-    parts += ["## Not measured\n\n" + "\n".join(missing) + "\n"] if missing else []
-    write_text(PAGE, _head(context, table) + "\n" + "\n".join(parts))
-    say(
-        f"{PAGE}: {sum(map(len, settings.rows.values())) - len(missing)} rows, {len(kept)} of them as they were before, "
-        f"{len(missing)} not measured"
-    )
+    one = next(iter(table.known.values()))
+    facts = begun(context.places, len(one.losses), len(set(one.drivers)), context.settings.folds)
+    written = write_record(place, LeversRecord(**facts, rows=rows, unmeasured=missing), page)
+    say(f"{written}: {len(rows)} rows, {len(kept)} of them as they were before, {len(missing)} not measured")
 
 
 def _train(context: Context, settings: LeversSettings, weights: Path | None) -> None:
@@ -200,14 +197,26 @@ def _train(context: Context, settings: LeversSettings, weights: Path | None) -> 
             predict(own, name, PredictSettings(views=views), None)
 
 
-def _head(context: Context, table: Table) -> str:
-    one = next(iter(table.known.values()))
-    return (
-        "# Levers\n\n"
-        f"Written by `make levers DATASET={context.dataset}`; the rows are named in `configs/levers/{context.dataset}.yaml`. "
-        f"{len(one.losses)} photos of {len(set(one.drivers))} drivers, {context.settings.folds} driver folds; log loss out of "
+def page(record: LeversRecord) -> str:
+    """The record as Markdown."""
+    about = (
+        f"Written by `make levers DATASET={record.dataset}`; the rows are named in `configs/levers/{record.dataset}.yaml`. "
+        f"{record.images} photos of {record.drivers} drivers, {record.folds} driver folds; log loss out of "
         "fold, of single fold models, and nested (fitted on the other folds) wherever something was fitted to labels. Intervals: "
         "drivers drawn anew 10,000 times. Minutes: what the manifests of the row's new runs say of training and predicting all "
-        f"folds, on the machine they were trained on. Commands lack `DATASET={context.dataset}`, `DATA=` and `WEIGHTS=`. Rows of "
-        "runs that are not built where this was last written stand as they were, with the commits that they were trained at.\n"
+        f"folds, on the machine they were trained on. Commands lack `DATASET={record.dataset}`, `DATA=` and `WEIGHTS=`. Rows of "
+        "runs that are not built where this was last written stand as they were, with the commits that they were trained at."
+    )
+    parts = [f"# Levers\n\n{about}\n"]
+    for kind in dict.fromkeys(row.kind for row in record.rows):
+        parts.append(f"## {kind}\n\n{HEADER}\n" + "".join(f"{_line(row)}\n" for row in record.rows if row.kind == kind))
+    missing = "".join(f"- {one.lever}: {one.reason}\n" for one in record.unmeasured)
+    return "\n".join([*parts, *([f"## Not measured\n\n{missing}"] if missing else [])])
+
+
+def _line(row: Lever) -> str:
+    kept = ("yes" if row.kept else "no") + (f": {row.why}" if row.why else "")
+    return (
+        f"| {row.lever} | {row.before:.3f} | {row.after:.3f} | {change(row.change)} | {row.minutes:.0f} | {kept} | "
+        f"`{row.command}` | {', '.join(row.commits)} |"
     )

@@ -14,7 +14,7 @@ from driverwatch.blend.score import interval
 from driverwatch.blend.space import Space
 from driverwatch.data.pack import Pack
 from driverwatch.ensemble_settings import NeighbourSettings
-from driverwatch.metrics import FLOOR, accuracy, limited, log_losses
+from driverwatch.metrics import accuracy, log_losses
 from driverwatch.steps.blends import prediction_files
 from driverwatch.steps.chains import smoothing
 from driverwatch.steps.context import Context
@@ -63,7 +63,7 @@ WAYS: dict[str, dict[str, Any]] = {
 
 def _lines(space: Space, rows: Rows, pack: Pack) -> list[dict[str, Any]]:
     """A line without neighbours, for each fixed number of them, for the chosen one, and for clusters."""
-    plain = log_losses(limited(rows.blended, FLOOR), pack.labels)
+    plain = log_losses(rows.blended, pack.labels)
     near = space.near(rows, max(COUNTS)).indices
     clips = np.unique(
         [f"{driver} {label}" for driver, label in zip(pack.drivers, pack.labels, strict=True)], return_inverse=True
@@ -79,7 +79,6 @@ def _lines(space: Space, rows: Rows, pack: Pack) -> list[dict[str, Any]]:
 
 def _scored(made: np.ndarray, plain: np.ndarray, pack: Pack) -> dict[str, Any]:
     """Loss of rows (N, C), and what it is less than `plain` (N,), with its interval when drivers are drawn anew."""
-    made = limited(made, FLOOR)
     losses = log_losses(made, pack.labels)
     low, high = interval(losses - plain, pack.drivers)
     return {

@@ -11,9 +11,10 @@ from driverwatch.backbones import BACKBONES
 from driverwatch.blend import ensemble as blending
 from driverwatch.blend.chain import Rows, Rule, fitted
 from driverwatch.blend.ensemble import Member
-from driverwatch.blend.trace import averaged, place_of, settings_of, traced
+from driverwatch.blend.space import Space
+from driverwatch.blend.trace import averaged, place_of, traced
 from driverwatch.data.folds import FoldTable
-from driverwatch.ensemble_settings import ChainSettings
+from driverwatch.ensemble_settings import ChainSettings, kept_settings
 from driverwatch.errors import InputError
 from driverwatch.inference import predictions
 from driverwatch.inference.paths import prediction_path
@@ -115,7 +116,12 @@ def chain_lines(context: Context, name: str, kind: str, driver: str, label: int,
         lines += [*_table(context, rows, label, f"rows of {context.places.submissions}"), ""]
     scored = {one: facts["out_of_fold_log_loss"] for one, facts in found.items() if "out_of_fold_log_loss" in facts}
     one = chosen or min(scored, key=lambda key: (scored[key], key), default=next(iter(found)))
-    return lines + _followed(context, one, found[one], (name, kind, driver, label))
+    try:
+        return lines + _followed(context, one, found[one], (name, kind, driver, label))
+    except InputError as error:
+        if chosen is not None or not lines:
+            raise
+        return [*lines, f"the chain of {one} is not followed: {error}"]
 
 
 def _manifests(context: Context) -> dict[str, dict[str, Any]]:
@@ -133,20 +139,22 @@ def _submitted(context: Context, path: Path, name: str) -> np.ndarray:
 
 
 def _followed(context: Context, one: str, facts: dict[str, Any], photo: tuple[str, str, str, int]) -> list[str]:
-    """The steps of a submission's chain, fitted anew by the settings that its JSON tells of."""
+    """The steps of a submission's chain, fitted anew by the settings that its JSON keeps."""
     name, kind, driver, label = photo
     beside = context.places.submission(one).with_suffix(".json")
-    settings, runs = settings_of(facts.get("chain") or {}, str(beside)), facts["runs"]
+    settings, runs = kept_settings(facts.get("chain"), beside), facts["runs"]
     finished = finished_runs(context, list(runs))
     members = [Member(run, test, runs[run.name]) for run, test in zip(finished.runs, finished.tests, strict=True)]
     if not all(blending.scored(member.run) for member in members):
         return [f"{one}: its chain is not followed, since not all of its runs were trained on folds"]
+    spaces = {text: open_space(context, text) for text in settings.features}
+    _refuse_others(spaces, facts.get("embeddings") or {}, beside)
     of = ", ".join(f"{run} ({views})" for run, views in runs.items())
     if kind == "train":
-        steps = _nested(context, members, finished, settings, name, driver)
+        steps = _nested(spaces, members, finished, settings, name, driver)
         whose = f"fitted on the other folds, applied to the rows of fold {finished.folds.of_driver[driver]}"
     else:
-        steps = _unseen(context, members, finished, settings, name)
+        steps = _unseen(spaces, members, finished, settings, name)
         whose = "fitted on all labelled photos, applied to each fold's rows of the test photos; their mean"
     lines = [f"the chain of {one}, of {of}: {whose}", *_table(context, steps, label, "run or step")]
     if kind == "test":
@@ -154,36 +162,44 @@ def _followed(context: Context, one: str, facts: dict[str, Any], photo: tuple[st
         same = (
             f"as in {one}.csv"
             if off < SAME
-            else f"{one}.csv differs by {off:.2g}: it was made of other rows, or by other settings"
+            else f"{one}.csv differs by {off:.2g}: it was made of other rows, or changed since"
         )
         lines.append(same)
     return lines
 
 
+def _refuse_others(spaces: dict[str, Space], kept: dict[str, str], beside: Path) -> None:
+    """Refuse embeddings that are not those whose checksums a submission's JSON keeps; of old ones nothing is known."""
+    if other := [text for text, checksum in kept.items() if text in spaces and spaces[text].digest != checksum]:
+        raise InputError(
+            f"{beside}: was made with other embeddings of {', '.join(other)} than today's, which were computed again since; make "
+            "ensemble writes it with these"
+        )
+
+
 def _fitted(
-    context: Context, settings: ChainSettings, rows: Rows, finished: Finished, chosen: np.ndarray
+    spaces: dict[str, Space], settings: ChainSettings, rows: Rows, finished: Finished, chosen: np.ndarray
 ) -> dict[str, Rule]:
     """The chain's rules by step, fitted on `chosen` labelled photos, bool (N,)."""
-    spaces = {text: open_space(context, text) for text in settings.features}
     steps = chains.steps_of(settings, spaces)
     labels, drivers = finished.train.labels[chosen], finished.train.drivers[chosen]
     return dict(zip([step.name for step in steps], fitted(steps, rows.at(chosen), labels, drivers), strict=True))
 
 
 def _nested(
-    context: Context, members: list[Member], finished: Finished, settings: ChainSettings, name: str, driver: str
+    spaces: dict[str, Space], members: list[Member], finished: Finished, settings: ChainSettings, name: str, driver: str
 ) -> dict[str, np.ndarray]:
     rows = blending.labelled_rows(members, finished.train, finished.folds)
     mine = rows.sets == finished.folds.of_driver[driver]
-    rules = _fitted(context, settings, rows, finished, ~mine)
+    rules = _fitted(spaces, settings, rows, finished, ~mine)
     return _clipped(_begun(members, rows.at(mine), name) | traced(rules, rows.at(mine), name), settings, "clip")
 
 
 def _unseen(
-    context: Context, members: list[Member], finished: Finished, settings: ChainSettings, name: str
+    spaces: dict[str, Space], members: list[Member], finished: Finished, settings: ChainSettings, name: str
 ) -> dict[str, np.ndarray]:
     rows = blending.labelled_rows(members, finished.train, finished.folds)
-    rules = _fitted(context, settings, rows, finished, np.ones(len(rows.names), bool))
+    rules = _fitted(spaces, settings, rows, finished, np.ones(len(rows.names), bool))
     traces = []
     for fits in blending.fits_of(members, finished.folds.count):
         unseen = blending.unseen_rows(members, list(finished.tests[0].names), fits)

@@ -13,7 +13,7 @@ from driverwatch.blend.ensemble import Member
 from driverwatch.blend.score import interval
 from driverwatch.data import competition
 from driverwatch.errors import InputError
-from driverwatch.metrics import FLOOR, accuracy, limited, log_loss, log_losses
+from driverwatch.metrics import log_loss, oof_score
 from driverwatch.settings import ModelSettings
 from driverwatch.steps.context import Context
 from driverwatch.steps.submit import Finished, finished_runs
@@ -84,13 +84,13 @@ def effects(context: Context, found: Finished) -> pd.DataFrame:
     lines, base = [], None
     for number, (run, test) in enumerate(zip(found.runs, found.tests, strict=True)):
         member = Member(run, test, blending.honest_views(run))
-        rows = limited(blending.out_of_fold(member, found.train, found.folds), FLOOR)
-        losses = log_losses(rows, labels)
+        rows = blending.out_of_fold(member, found.train, found.folds)
+        losses, loss, _, right = oof_score(rows, labels, drivers)
         base = losses if base is None else base
         low, high = interval(losses - base, drivers) if number else (None, None)
         lines.append({
             "round": number, "run": run.name, **_taken(run, found.folds.count, len(labels)),
-            "log loss": losses.mean(), "right": accuracy(rows, labels),
+            "log loss": loss, "right": right,
             "change": (losses - base).mean() if number else None, "from": low, "to": high,
             "minutes": sum(run.manifest(fold)["seconds"] for fold in range(found.folds.count)) / 60,
             **_truth(context, member, found.folds.count),
@@ -117,7 +117,7 @@ def _truth(context: Context, member: Member, folds: int) -> dict[str, float]:
         return {}
     names = list(truth)
     rows = blending.unseen_rows([member], names, [list(range(folds))]).blended
-    return {"test log loss": log_loss(limited(rows, FLOOR), np.array(list(truth.values())))}
+    return {"test log loss": log_loss(rows, np.array(list(truth.values())))}
 
 
 def _note(table: pd.DataFrame) -> str:

@@ -3,6 +3,7 @@
 import time
 from math import log
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -14,15 +15,13 @@ from driverwatch.report.blocks import Missing, Picture
 from driverwatch.report.findings import Bar, Findings, RunFacts, by_loss
 from driverwatch.report.overview import page
 from driverwatch.steps.context import CONFIGS, Context
-from driverwatch.steps.lever_rows import read_levers
+from driverwatch.steps.records import LeversRecord, read_record
 from driverwatch.steps.specimens import specimens
 from driverwatch.steps.submitted import submitted
 from driverwatch.steps.survey import Survey
 from driverwatch.training import run as runs
 from driverwatch.wording import close
 from driverwatch.writing import write_text
-
-LEVERS = Path("docs") / "levers.md"
 
 
 def write_report(context: Context) -> Path:
@@ -102,17 +101,25 @@ def _folds(context: Context) -> tuple[pd.DataFrame | Missing, str | None]:
 
 
 def _levers(context: Context) -> tuple[dict[str, pd.DataFrame] | Missing, list[str]]:
-    command = f"make levers DATASET={context.dataset} TRAIN=1"
+    path, command = context.places.result("levers"), f"make levers DATASET={context.dataset} TRAIN=1"
     try:
-        found = read_levers(LEVERS, context.dataset)
+        found = read_record(LeversRecord, path)
     except InputError as error:
         return Missing(str(error), command), []
-    if found is None or not found.measured:
-        said = f"{LEVERS} has no lever measured on this data set."
+    unmeasured = [one.lever for one in found.unmeasured] if found else []
+    if found is None or not found.rows:
+        said = f"{path}: no lever has been measured on this data set."
         if not (named := CONFIGS / "levers" / f"{context.dataset}.yaml").is_file():
             said += f" Name some in {named} (statefarm_mini.yaml beside it is an example), then:"
-        return Missing(said, command), found.unmeasured if found else []
-    return found.measured, found.unmeasured
+        return Missing(said, command), unmeasured
+    frames: dict[str, list[dict[str, Any]]] = {}
+    for row in found.rows:
+        moved = dict(zip(("difference", "low", "high"), row.change, strict=True))
+        cells = row.model_dump(include={"lever", "before", "after", "minutes", "why"}) | {
+            "kept": "yes" if row.kept else "no"
+        }
+        frames.setdefault(row.kind, []).append(cells | moved)
+    return {kind: pd.DataFrame(rows) for kind, rows in frames.items()}, unmeasured
 
 
 def _blends(context: Context) -> pd.DataFrame | Missing:

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from driverwatch.artifacts import digest_of_file, read_json
+from driverwatch.ensemble_settings import trunk_of
 from driverwatch.errors import InputError
+from driverwatch.inference import features
 from driverwatch.kaggle import ledger
 from driverwatch.steps.context import Context
 from driverwatch.steps.status_places import Folds
@@ -31,17 +33,19 @@ def submissions(context: Context, folds: Folds, runs: Mapping[str, RunState]) ->
     folder = context.places.submissions
     names = sorted({path.stem for path in (*folder.glob("*.csv"), *folder.glob("*.json"))})
     entries = [e for e in ledger.read(folder.parent / "ledger.csv") if e.dataset == context.dataset] if names else []
-    return [_submission(folder / f"{name}.csv", folds, runs, entries) for name in names]
+    return [_submission(context, folder / f"{name}.csv", folds, runs, entries) for name in names]
 
 
-def _submission(path: Path, folds: Folds, runs: Mapping[str, RunState], entries: list[ledger.Entry]) -> MadeState:
+def _submission(
+    context: Context, path: Path, folds: Folds, runs: Mapping[str, RunState], entries: list[ledger.Entry]
+) -> MadeState:
     manifest = path.with_suffix(".json")
     if not path.is_file() or not manifest.is_file():
         missing = manifest if path.is_file() else path
         return MadeState(path.stem, problem=f"{missing}: is not there; make ensemble writes both, and checks them")
     try:
         made = read_json(manifest)
-        stale = since(made, manifest, folds, runs)
+        stale = since(made, manifest, folds, runs) + embedded_since(context, made)
     except (InputError, OSError) as error:
         return MadeState(path.stem, problem=str(error))
     # written before its manifest: only a later time can mean an edit
@@ -57,7 +61,8 @@ def taught(context: Context, folds: Folds, runs: Mapping[str, RunState]) -> list
     for path in sorted((context.places.build / "taught").glob("[!.]*/manifest.json")):
         try:
             made = read_json(path)
-            found.append(_made(path.parent.name, made, since(made, path, folds, runs), []))
+            stale = since(made, path, folds, runs) + embedded_since(context, made)
+            found.append(_made(path.parent.name, made, stale, []))
         except (InputError, OSError) as error:
             found.append(MadeState(path.parent.name, problem=str(error)))
     return found
@@ -100,4 +105,18 @@ def since(made: dict[str, Any], manifest: Path, folds: Folds, runs: Mapping[str,
             said.append(f"run {name} was trained anew since")
         elif not used and any(fit.when > manifest.stat().st_mtime for fit in run.fits):
             said.append(f"run {name} was trained on since")
+    return said
+
+
+def embedded_since(context: Context, made: dict[str, Any]) -> list[str]:
+    """Which of the embeddings that something was made with were computed again since; such as are gone change nothing."""
+    kept = made.get("embeddings") if isinstance(made.get("embeddings"), dict) else {}
+    said = []
+    for text, checksum in (kept or {}).items():
+        try:
+            today = features.checksum(context.places.features / trunk_of(text).file)
+        except ValueError as error:
+            raise InputError(f"embeddings {text}: {error}; make ensemble writes the manifest again") from error
+        if today not in (None, checksum):
+            said.append(f"embeddings {text} were computed again since")
     return said

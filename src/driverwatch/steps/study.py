@@ -13,17 +13,17 @@ from driverwatch.blend import ensemble as blending
 from driverwatch.blend.ensemble import Member
 from driverwatch.blend.score import interval
 from driverwatch.errors import InputError
-from driverwatch.metrics import accuracy, log_losses
+from driverwatch.metrics import oof_score
 from driverwatch.recipe_settings import StudySettings
 from driverwatch.steps.context import CONFIGS, Context
 from driverwatch.steps.prepare import make_packs
 from driverwatch.steps.recipe import refuse_misfits
+from driverwatch.steps.records import StudyRecord, StudyRow, begun, change, write_record
 from driverwatch.steps.submit import Finished, finished_runs
 from driverwatch.steps.train import train
 from driverwatch.training.run import Run
 from driverwatch.typed_yaml import load
 from driverwatch.wording import close
-from driverwatch.writing import write_text
 
 HEADER = (
     "| network, frozen to | learns | log loss | 95 % interval | against features alone | right | CPU seconds per epoch |\n"
@@ -32,12 +32,12 @@ HEADER = (
 
 
 class Scored(NamedTuple):
-    """A run's row: (N,) losses out of fold, share right, weights that learn, CPU seconds of the last stage's epochs."""
+    """A run's row: (N,) losses out of fold, share right, million weights that learn, CPU seconds of the last stage's epochs."""
 
     run: Run
     losses: np.ndarray
     right: float
-    learns: str
+    learns: float
     seconds: float
 
     @property
@@ -51,7 +51,7 @@ class Scored(NamedTuple):
 
 
 def run_study(context: Context, name: str, weights: Path | None) -> None:
-    """Train what is not finished, in places of the study's own, and write `docs/<name>_study.md`."""
+    """Train what is not finished, in places of the study's own, and write its record and page."""
     start, settings = time.monotonic(), load(StudySettings, CONFIGS / "studies", name)
     place = replace(context, places=replace(context.places, study=name))
     wanted = settings.runs(name)
@@ -63,26 +63,46 @@ def run_study(context: Context, name: str, weights: Path | None) -> None:
     for run, made in wanted.items():
         train(place, made, run, weights, None, False)
     found = finished_runs(place, list(wanted))
-    path = Path("docs") / f"{name}_study.md"
-    write_text(path, _page(context, name, found))
+    path = write_record(context.places.result(f"study-{name}"), _record(context, name, found), page)
     close(path, "written", time.monotonic() - start)
 
 
-def _page(context: Context, name: str, found: Finished) -> str:
+def _record(context: Context, name: str, found: Finished) -> StudyRecord:
     rows = [_scored(run, found) for run in found.runs]
+    drivers = found.train.drivers
     commits = sorted({str(row.run.manifest(fold)["commit"]) for row in rows for fold in range(found.folds.count)})
-    lines = []
-    for row in rows:
-        head = next(one for one in rows if one.network == row.network and one.depth == "head")
-        lines.append(_line(row, head, found.train.drivers))
-    about = (
-        f"{len(found.train.names)} photos of {len(set(found.train.drivers))} drivers ({context.dataset}), {found.folds.count} "
-        f"driver folds (digest {found.folds.digest[:12]}), centre view, commit {', '.join(commits)}; the recipe is "
-        f"`configs/studies/{name}.yaml`. Log loss out of fold; intervals by drawing drivers anew 10,000 times, those of the "
-        "difference too; CPU seconds (of all cores) of training alone in the last stage, median over folds and epochs: "
-        "what lies below the boundary is computed once for all folds, and not counted."
+    heads = {row.network: row for row in rows if row.depth == "head"}
+    facts = begun(context.places, len(found.train.names), len(set(drivers)), found.folds.count)
+    facts |= {"name": name, "fold_file": found.folds.digest, "commits": commits}
+    return StudyRecord(**facts, rows=[_row(row, heads[row.network], drivers) for row in rows])
+
+
+def _row(row: Scored, head: Scored, drivers: np.ndarray) -> StudyRow:
+    gain = row.losses - head.losses
+    return StudyRow(
+        network=row.network,
+        depth=row.depth,
+        learns=row.learns,
+        log_loss=float(row.losses.mean()),
+        interval=list(interval(row.losses, drivers)),
+        change=None if row is head else [float(gain.mean()), *interval(gain, drivers)],
+        accuracy=row.right,
+        seconds=row.seconds,
     )
-    return f"# Study: {name}\n\nWritten by `make study NAME={name}`. {about}\n\n{HEADER}\n" + "\n".join(lines) + "\n"
+
+
+def page(record: StudyRecord) -> str:
+    """The record as Markdown."""
+    about = (
+        f"{record.images} photos of {record.drivers} drivers ({record.dataset}), {record.folds} driver folds (digest "
+        f"{record.fold_file[:12]}), centre view, commit {', '.join(record.commits)}; the recipe is "
+        f"`configs/studies/{record.name}.yaml`. Log loss out of fold, clipped at {record.clip:g}; intervals by drawing drivers "
+        "anew 10,000 times, those of the difference too; CPU seconds (of all cores) of training alone in the last stage, median "
+        "over folds and epochs: what lies below the boundary is computed once for all folds, and not counted."
+    )
+    command = f"make study NAME={record.name} DATASET={record.dataset}"
+    lines = "\n".join(map(_line, record.rows))
+    return f"# Study: {record.name}\n\nWritten by `{command}`. {about}\n\n{HEADER}\n{lines}\n"
 
 
 def _scored(run: Run, found: Finished) -> Scored:
@@ -91,8 +111,8 @@ def _scored(run: Run, found: Finished) -> Scored:
     epochs = [_last_stage(run.fold(fold) / "history.csv") for fold in range(found.folds.count)]
     seconds = median(float(epoch["training_cpu_seconds"]) for fold in epochs for epoch in fold)
     learns = {run.manifest(fold)["trainable_parameters"] for fold in range(found.folds.count)}
-    labels = found.train.labels
-    return Scored(run, log_losses(rows, labels), accuracy(rows, labels), f"{learns.pop() / 1e6:.2f} M", seconds)
+    losses, _, _, right = oof_score(rows, found.train.labels, found.train.drivers)
+    return Scored(run, losses, right, learns.pop() / 1e6, seconds)
 
 
 def _last_stage(path: Path) -> list[dict[str, str]]:
@@ -101,14 +121,10 @@ def _last_stage(path: Path) -> list[dict[str, str]]:
     return [row for row in rows if row["stage"] == rows[-1]["stage"]]
 
 
-def _line(row: Scored, head: Scored, drivers: np.ndarray) -> str:
-    low, high = interval(row.losses, drivers)
-    depth, against = "features alone", ""
-    if row is not head:
-        gain = row.losses - head.losses
-        least, most = interval(gain, drivers)
-        depth, against = row.depth, f"{gain.mean():+.3f} ({least:+.3f} to {most:+.3f})"
+def _line(row: StudyRow) -> str:
+    depth = "features alone" if row.change is None else row.depth
+    low, high = row.interval
     return (
-        f"| {row.network}, {depth} | {row.learns} | {row.losses.mean():.3f} | {low:.3f} to {high:.3f} | {against} | "
-        f"{row.right:.1%} | {row.seconds:.0f} |"
+        f"| {row.network}, {depth} | {row.learns:.2f} M | {row.log_loss:.3f} | {low:.3f} to {high:.3f} | {change(row.change)} | "
+        f"{row.accuracy:.1%} | {row.seconds:.0f} |"
     )

@@ -11,7 +11,7 @@ from driverwatch.artifacts import digest_of_file, provenance
 from driverwatch.blend import ensemble as blending
 from driverwatch.blend.ensemble import Member
 from driverwatch.blend.hope import averaging_gain, hope
-from driverwatch.blend.score import interval, standard_error
+from driverwatch.blend.score import interval
 from driverwatch.data import competition
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
@@ -134,7 +134,7 @@ def _make_ensemble(
         raise InputError(
             f"{context.data / context.settings.sample_submission}: names no test image, so there is nothing to submit"
         )
-    chain = _chain(context, members, pack, folds, settings)
+    chain, embeddings = _chain(context, members, pack, folds, settings)
     fits = blending.fits_of(members, folds.count, fold)
     unseen = [blending.unseen_rows(members, sample, each) for each in fits]
     made = blending.by_fold(unseen, list(chain.rules.values()), sum(blending.scored(m.run) for m in members))
@@ -150,7 +150,9 @@ def _make_ensemble(
     facts["weights"] = {m.run.name: m.run.digests(facts["fold_models"][m.run.name]) for m in members}
     facts |= {"submission": digest_of_file(path), "images": len(sample)}
     facts |= {"class_prior": left_out} if left_out else {}
-    facts |= {"chain": chain.facts, **_worth(context, members, chain, pack, made, fold is None)}
+    facts |= {"embeddings": embeddings} if embeddings else {}
+    facts["chain"] = {"settings": settings.model_dump(), **chain.facts}
+    facts |= _worth(context, members, chain, pack, made, fold is None)
     if isinstance(chain, Chain) and fold is None:
         facts["out_of_fold_rows"] = write_out_of_fold(context, name, chain, pack, folds)
     else:
@@ -169,14 +171,18 @@ def _all_fits(fits: list[list[list[int]]]) -> list[list[int]]:
 
 def _chain(
     context: Context, members: list[Member], pack: Pack, folds: FoldTable, settings: ChainSettings
-) -> Chain | chains.Unfitted:
-    """Fitted on the members that have out-of-fold rows; where none has, nothing can be fitted, nor scored."""
+) -> tuple[Chain | chains.Unfitted, dict[str, str]]:
+    """Fitted on the members that have out-of-fold rows; where none has, nothing can be fitted, nor scored.
+
+    Beside it the checksums of the embeddings that images are compared by, by their names in the settings.
+    """
     scored = [member for member in members if blending.scored(member.run)]
     if not scored:
-        return chains.unfitted(settings)
+        return chains.unfitted(settings), {}
     spaces = {text: open_space(context, text) for text in settings.features}
     rows = blending.labelled_rows(scored, pack, folds)
-    return chains.fit(settings, rows, pack.labels, pack.drivers, spaces)
+    fitted = chains.fit(settings, rows, pack.labels, pack.drivers, spaces)
+    return fitted, {text: space.digest for text, space in spaces.items()}
 
 
 def _worth(
@@ -189,7 +195,7 @@ def _worth(
         return facts | {"out_of_fold": f"no out-of-fold score: {', '.join(sorted(set(unscored.values())))}"}
     if whole:
         drawn = [round(bound, 4) for bound in interval(chain.losses, pack.drivers)]  # of drivers, as reports show it
-        error = round(standard_error(chain.losses, pack.drivers), 4)
+        error = round(chain.standard_error, 4)
         facts |= {**chain.score, "out_of_fold_standard_error": None if math.isnan(error) else error}
         facts |= {"out_of_fold_95%": drawn, "selected_on": selected_on([m.run for m in members])}
     hoped = hope(chain.losses, pack.drivers, context.settings.test_drivers)

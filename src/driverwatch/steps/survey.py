@@ -14,7 +14,7 @@ from driverwatch.blend.ensemble import Member
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
 from driverwatch.errors import InputError
-from driverwatch.metrics import FLOOR, accuracy, limited, log_losses
+from driverwatch.metrics import accuracy, log_losses
 from driverwatch.report.findings import RunFacts, Scored
 from driverwatch.setting_types import ViewSet
 from driverwatch.settings import ModelSettings
@@ -117,8 +117,7 @@ def scored_run(run: Run, folds: FoldTable, packs: dict[str, Pack]) -> tuple[Scor
     pack, rows, problems = packs["train"], dict[ViewSet, np.ndarray](), list[str]()
     for views in blending.views_there(run, folds.count, ("held_out",)):
         try:
-            found = blending.out_of_fold(Member(run, packs["test"], views), pack, folds)
-            rows[views] = limited(found, FLOOR)  # as `make score` has it
+            rows[views] = blending.out_of_fold(Member(run, packs["test"], views), pack, folds)
         except InputError as error:
             problems.append(str(error))
     if not rows:

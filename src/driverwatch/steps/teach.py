@@ -10,7 +10,6 @@ from driverwatch.artifacts import digest_of, provenance
 from driverwatch.blend import ensemble as blending
 from driverwatch.blend.chain import Rows, Rule, applied, fitted
 from driverwatch.blend.ensemble import Member
-from driverwatch.blend.score import standard_error
 from driverwatch.blend.space import Space
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
@@ -18,7 +17,7 @@ from driverwatch.ensemble_settings import ChainSettings
 from driverwatch.errors import InputError
 from driverwatch.inference import predictions
 from driverwatch.inference.predictions import Predictions
-from driverwatch.metrics import FLOOR, limited, log_loss, log_losses
+from driverwatch.metrics import FLOOR, limited, oof_score
 from driverwatch.setting_types import ViewSet
 from driverwatch.steps import chains
 from driverwatch.steps.context import Context
@@ -58,19 +57,20 @@ def teach(context: Context, names: list[str], name: str, views: ViewSet | None, 
             made[own] = _say(teacher, fold, rules, {"held_out": rows.at(own), "test": _test(members, fold)})
         facts = {"folds": folds.digest, "runs": {m.run.name: m.views for m in members}, "chain": settings.model_dump()}
         facts |= {"identity": teacher.made_of, "selected_on": selected_on([m.run for m in members])}
+        facts |= {"embeddings": {text: space.digest for text, space in spaces.items()}} if spaces else {}
         facts["weights"] = {m.run.name: m.run.digests(range(folds.count)) for m in members}
-        loss = log_loss(made, pack.labels)
+        _, loss, error, _ = oof_score(made, pack.labels, pack.drivers)
         write_json(folder / "manifest.json", {**facts, "out_of_fold_log_loss": round(loss, 4), **provenance()})
-    score = scored(loss, standard_error(log_losses(made, pack.labels), pack.drivers), "out of fold, ± over drivers")
+    score = scored(loss, error, "out of fold, ± over drivers")
     student = f'make train DATASET={context.dataset} MODEL=<student> SET="train.pseudo.taught={folder.name}"'
     close(folder, f"{folds.count} folds", time.monotonic() - start, score, [student])
 
 
 def _say(teacher: TaughtTeacher, fold: int, rules: list[Rule], asked: dict[str, Rows]) -> np.ndarray:
-    """Write what the rules make of each kind of images; returns that of the held-out ones, (N, C)."""
-    said = {kind: limited(applied(rules, rows).blended, FLOOR) for kind, rows in asked.items()}
+    """Write what the rules make of each kind of images; returns that of the held-out ones, (N, C), unclipped."""
+    said = {kind: applied(rules, rows).blended for kind, rows in asked.items()}
     for kind, found in said.items():
-        about = Predictions(asked[kind].names, found.astype(np.float32), teacher.origin(fold))
+        about = Predictions(asked[kind].names, limited(found, FLOOR).astype(np.float32), teacher.origin(fold))
         predictions.write(about, teacher.path(fold, kind))
     return said["held_out"]
 

@@ -12,7 +12,6 @@ from driverwatch.blend import ensemble as blending
 from driverwatch.blend import score as scores
 from driverwatch.blend.ensemble import Member
 from driverwatch.errors import InputError
-from driverwatch.kaggle import submission
 from driverwatch.setting_types import VIEW_SETS, ViewSet, pixels
 from driverwatch.settings import PredictSettings
 from driverwatch.steps.context import Context
@@ -67,11 +66,11 @@ def asked_for(wanted: list[ViewSet]) -> list[ViewSet]:
 
 
 def _table(found: Finished, there: list[ViewSet]) -> pd.DataFrame:
-    """A line per view set; probabilities are clipped as submissions are."""
+    """A line per view set."""
     run, pack = found.runs[0], found.train
     members = {views: Member(run, found.tests[0], views) for views in there}
     rows: dict[str, np.ndarray] = {
-        views: submission.clipped(blending.out_of_fold(member, pack, found.folds)) for views, member in members.items()
+        views: blending.out_of_fold(member, pack, found.folds) for views, member in members.items()
     }
     table = scores.compared(rows, pack.labels, pack.drivers, CENTRE).rename(columns={"model": "views"})
     table.insert(1, "passes", [_passes(run, [views]) for views in there])

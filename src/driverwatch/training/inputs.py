@@ -13,6 +13,7 @@ from driverwatch.setting_types import pixels
 from driverwatch.settings import ModelSettings
 from driverwatch.vision.augment import Augmenter
 from driverwatch.vision.mix import Mixing, draw_mixing
+from driverwatch.vision.views import central
 
 Inputs = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 """Rows of a pack (B,) -> what the network takes (B, ...), and which of them are mirrored, bool (B,). Called by many threads."""
@@ -56,7 +57,7 @@ class AugmentedInputs:
     def _centres(self, rows: np.ndarray) -> np.ndarray:
         """Centre views, copied once: uint8 (B, h, w, 3)."""
         (height, width), (tall, wide) = pixels(self.settings.input.size), self.images.shape[1:3]
-        y, x = (tall - height) // 2, (wide - width) // 2
+        y, x = central(tall, height), central(wide, width)
         return self.images[:, y : y + height, x : x + width][rows]  # copies once, without a step per image
 
     def _image(self, row: int) -> np.ndarray:

@@ -21,6 +21,7 @@ from driverwatch.setting_types import pixels
 from driverwatch.settings import AugmentSettings, InputSettings
 from driverwatch.vision.mosaic import join, split
 from driverwatch.vision.policies import plain
+from driverwatch.vision.views import central
 
 FOREIGN = {"Lambda", "TextImage", "OverlayElements"}  # they take code or files
 DRAWS = 2  # how a seed becomes a picture; another number where the same seed gives another
@@ -136,7 +137,7 @@ class Augmenter:
         spare_y, spare_x = shape[0] - self.size[0], shape[1] - self.size[1]
         if self.crop == "random":
             return int(generator.integers(spare_y + 1)), int(generator.integers(spare_x + 1))
-        return spare_y // 2, spare_x // 2
+        return central(shape[0], self.size[0]), central(shape[1], self.size[1])
 
 
 def _changed(pipeline: A.Compose, tile: np.ndarray, drawn: int) -> np.ndarray:

@@ -27,6 +27,16 @@ CLOSER = 0.875  # 224 out of 256, the ratio of the published centre crops: the s
 EXAMPLE = (80, 120), (64, 96)  # an image and an input in which no two crops coincide
 
 
+def central(length: int, part: int) -> int:
+    """Where a centre crop of `part` px starts in `length` px: half of what is left over, a half rounded to the even number.
+
+    As torchvision's `center_crop`, `int(round((image_height - crop_height) / 2.0))`: margins of 1, 3, 5, 7 px start at 0, 2, 2, 4.
+    Keras' `CenterCrop` (`h_diff // 2`) cuts the same at even margins, and at 3, 7, 11 ... one px further up or left.
+    The one place that decides it, for training, test-time views, exported models, `classify` and `serve`.
+    """
+    return round((length - part) / 2)
+
+
 class View(NamedTuple):
     """One crop in px of each region, and whether it is mirrored; where its size is not the network's it is resized to that."""
 
@@ -84,7 +94,8 @@ def view_set(name: ViewSet, image: tuple[int, int], size: tuple[int, int]) -> li
     def crops(*corners: tuple[int, int], mirrored: bool = False) -> list[View]:
         return [View(top, left, mirrored, *size) for top, left in corners]
 
-    middle, centre = (bottom // 2, right // 2), crops((bottom // 2, right // 2))
+    middle = central(image[0], size[0]), central(image[1], size[1])
+    centre = crops(middle)
     corners = [(0, 0), (0, right), (bottom, 0), (bottom, right)]
     match name:
         case "centre":
@@ -101,7 +112,7 @@ def view_set(name: ViewSet, image: tuple[int, int], size: tuple[int, int]) -> li
 
 def _closer(image: tuple[int, int], size: tuple[int, int]) -> View:
     height, width = (max(1, round(CLOSER * side)) for side in size)
-    return View((image[0] - height) // 2, (image[1] - width) // 2, False, height, width)
+    return View(central(image[0], height), central(image[1], width), False, height, width)
 
 
 @cache
