@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from driverwatch.errors import InputError, listed, nearest
+from driverwatch.listing import matching
 from driverwatch.yaml_files import parse_yaml, read_yaml
 
 
@@ -30,7 +31,7 @@ def load(kind: type[S], folder: Path, name: str, overrides: str = "") -> S:
     """
     path = folder / f"{name}.yaml"
     if not path.is_file():
-        names = sorted(p.stem for p in folder.glob("*.yaml"))
+        names = [p.stem for p in matching(folder, "*.yaml")]
         raise InputError(
             f"{path}: no such settings; expected one of {', '.join(names) or '(none there)'}{nearest(name, names)}"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations  # pandas, half a second, is imported only where a frame is made
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from driverwatch.data.tables import cell_problems, name_problems, read_csv, read_text
 from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.errors import InputError, counted, listed, printable
+from driverwatch.listing import walk
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -191,11 +191,12 @@ def read_truth(settings: DatasetSettings, data: Path) -> dict[str, int] | None:
 
 
 def present(settings: DatasetSettings, data: Path) -> Iterator[str]:
-    """Image files below the folders of both templates, each once, as paths below the data folder."""
-    roots = {Path(template.split("{")[0]) for template in (settings.train_images, settings.test_images)}
+    """Image files below the folders of both templates, linked ones too, each once, as paths below the data folder."""
+    starts = [Path(f"{template.split('{')[0]}x") for template in (settings.train_images, settings.test_images)]
+    roots, prefixes = {start.parent for start in starts}, tuple(start.as_posix()[:-1] for start in starts)
     for root in (root for root in roots if roots.isdisjoint(root.parents)):
-        for place, folders, files in os.walk(data / root):  # Path.rglob keeps every path that it has given
-            below = Path(place).relative_to(data)
-            for name in (*files, *folders):
-                if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith("."):
-                    yield (below / name).as_posix()
+        for path in walk(data / root, settings.classes):
+            if path.suffix.lower() in IMAGE_SUFFIXES and (below := path.relative_to(data).as_posix()).startswith(
+                prefixes
+            ):
+                yield below

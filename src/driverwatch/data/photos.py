@@ -1,7 +1,8 @@
 """One photo: read, checked, turned upright, resized. What is legitimate is taken and named; what is broken is one sentence.
 
 OpenCV fills the missing part of a JPEG with grey and says nothing, so JPEGs go through simplejpeg (the same libjpeg-turbo, the
-same pixels), which tells the decoder's warnings; sizes are read from headers before anything is decoded.
+same pixels), which tells the decoder's warnings, or where it cannot, through Pillow (`jpeg.py`); sizes are read from headers
+before anything is decoded.
 """
 
 import hashlib
@@ -16,6 +17,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
+from driverwatch.data import jpeg
 from driverwatch.data.pack import look
 from driverwatch.vision.mosaic import FRAME, Box, join
 
@@ -159,10 +161,10 @@ def _decoded(content: bytes, suffix: str) -> tuple[np.ndarray, list[str]]:
         raise BrokenError(f"is {head.width}x{head.height} px; expected at least {SMALLEST} on each side")
     turn = TURNS.get(_orientation(head))
     try:
-        image = _jpeg(content, head) if content[:2] == b"\xff\xd8" else _png(content)
+        image, traits = _jpeg(content, head) if content[:2] == b"\xff\xd8" else (_png(content), [])
     except (ValueError, OSError, SyntaxError, cv2.error) as error:
         raise BrokenError(f"damaged or cut short ({_words(error)}; {len(content)} bytes)") from error
-    traits = _traits(content, head, suffix)
+    traits = [*_traits(content, head, suffix), *traits]
     if turn:
         traits.append("turned upright by its EXIF orientation")
         image = np.ascontiguousarray(turn(image))
@@ -185,16 +187,39 @@ def _head(content: bytes) -> Image.Image:
         raise BrokenError(f"damaged header ({_words(error)})") from error
 
 
-def _jpeg(content: bytes, head: Image.Image) -> np.ndarray:
-    """RGB from a JPEG; any warning of the decoder but a few harmless ones is an error."""
-    colours = "CMYK" if head.mode == "CMYK" else "RGB"
+def _jpeg(content: bytes, head: Image.Image) -> tuple[np.ndarray, list[str]]:
+    """RGB from a JPEG, and traits; a missing scan is an error, and so is any warning of the decoder but a few harmless ones."""
     try:
-        image = simplejpeg.decode_jpeg(content, colours, strict=True)
+        if lack := jpeg.lacking(content):
+            raise OSError(lack)
+    except NotImplementedError as error:
+        raise BrokenError(
+            f"is a JPEG of a kind that is not read ({error}); save it as a baseline or progressive one"
+        ) from error
+    image = _first_decoder(content, "CMYK" if head.mode == "CMYK" else "RGB")
+    if image is None:
+        return jpeg.decoded_by_pillow(content), ["of unusual chroma sampling, read by a second decoder"]
+    return np.asarray(
+        head.convert("RGB")
+    ) if head.mode == "CMYK" else image, []  # Pillow turns Adobe's inverted inks, too
+
+
+def _first_decoder(content: bytes, colours: str) -> np.ndarray | None:
+    """A JPEG's pixels; None where this decoder cannot read such files, damaged or not.
+
+    Raises:
+        ValueError: damaged.
+    """
+    try:
+        return simplejpeg.decode_jpeg(content, colours, strict=True)
     except ValueError as error:
-        if not any(words in str(error) for words in HARMLESS):
+        try:
+            image = simplejpeg.decode_jpeg(content, colours, strict=False)
+        except ValueError:
+            return None
+        if not any(words in str(error) for words in HARMLESS) or not jpeg.is_whole(content):
             raise
-        image = simplejpeg.decode_jpeg(content, colours, strict=False)
-    return np.asarray(head.convert("RGB")) if head.mode == "CMYK" else image  # Pillow turns Adobe's inverted inks, too
+        return image
 
 
 def _png(content: bytes) -> np.ndarray:

@@ -18,6 +18,7 @@ from driverwatch.data.drawing import POSES, Driver, draw
 from driverwatch.data.threads import in_threads
 from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.errors import InputError
+from driverwatch.listing import is_empty
 from driverwatch.setting_types import Size, pixels
 from driverwatch.terminal import track
 from driverwatch.typed_yaml import Strict
@@ -93,7 +94,7 @@ def _is_drawn(data: Path, wanted: dict[str, Any], force: bool) -> bool:
     manifest = data / "sample.json"
     if manifest.is_file() and not force and wanted.items() <= read_json(manifest).items():
         return True
-    if data.exists() and any(data.iterdir()) and not (force and manifest.is_file()):
+    if data.exists() and not is_empty(data) and not (force and manifest.is_file()):
         way = (
             "make sample FORCE=1 draws anew, make clean forgets all that is built"
             if manifest.is_file()

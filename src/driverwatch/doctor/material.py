@@ -8,6 +8,7 @@ from pathlib import Path
 
 from driverwatch.backbones import BACKBONES
 from driverwatch.doctor.finding import Finding, Surroundings, names, note, ok, problem
+from driverwatch.listing import matching
 from driverwatch.paths import user_path
 
 NEEDED = ("driver_imgs_list.csv", "imgs/train", "sample_submission.csv")  # without one of these packing is refused
@@ -25,7 +26,7 @@ def data_folder(s: Surroundings) -> Path | None:
 def dataset(s: Surroundings) -> Finding:
     """The data set's settings and its files."""
     if not _settings(s):
-        known = sorted(path.stem for path in (s.root / "configs/datasets").glob("*.yaml"))
+        known = [path.stem for path in matching(s.root / "configs/datasets", "*.yaml")]
         near = difflib.get_close_matches(s.dataset, known, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         return problem(f"DATASET={s.dataset} has no YAML in configs/datasets", f"Known are: {names(known)}{hint}")

@@ -6,6 +6,7 @@ from typing import Any
 
 from driverwatch.artifacts import read_json
 from driverwatch.errors import InputError
+from driverwatch.listing import matching
 from driverwatch.writing import write_json, write_text
 
 FILE = "driverwatch.json"
@@ -23,9 +24,7 @@ def pack(root: Path, dataset: str, path: Path, facts: dict[str, Any]) -> None:
     folds = root / "folds" / f"{dataset}.csv"
     if not folds.is_file():
         raise InputError(f"{folds}: no fold file; run make folds DATASET={dataset} first: both sides need the same")
-    found = [
-        file for file in sorted((root / "configs").rglob("*")) if file.is_file() and file.suffix in (".yaml", ".csv")
-    ]
+    found = [file for file in matching(root / "configs", "**/*") if file.is_file() and file.suffix in (".yaml", ".csv")]
     found += [file for file in (folds, root / "folds" / f"{dataset}_groups.csv") if file.is_file()]
     files = {file.relative_to(root).as_posix(): file.read_text(encoding="utf-8") for file in found}
     write_json(path, {**facts, "files": files})

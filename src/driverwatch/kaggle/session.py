@@ -20,6 +20,7 @@ from driverwatch.errors import InputError
 from driverwatch.inference.paths import prediction_path
 from driverwatch.kaggle import project_file
 from driverwatch.kaggle.notebook_settings import Plan
+from driverwatch.listing import is_of_tools
 from driverwatch.paths import user_path
 from driverwatch.terminal import say
 from driverwatch.training import run as runs
@@ -217,7 +218,8 @@ def _children(folder: Path) -> list["os.DirEntry[str]"]:
     """Folders in a folder, by name, but those of photos, which a mounted disk lists slowly."""
     with os.scandir(folder) as entries:
         return sorted(
-            (e for e in entries if e.is_dir() and e.name not in ("imgs", "test", "train")), key=lambda e: e.name
+            (e for e in entries if e.is_dir() and e.name not in ("imgs", "test", "train") and not is_of_tools(e.name)),
+            key=lambda e: e.name,
         )
 
 

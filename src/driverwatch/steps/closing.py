@@ -5,6 +5,7 @@ from statistics import mean
 from typing import Any
 
 from driverwatch.artifacts import read_json
+from driverwatch.listing import matching
 from driverwatch.steps.context import Context
 from driverwatch.steps.status_places import folds as folds_of
 from driverwatch.steps.status_runs import run_state
@@ -18,7 +19,7 @@ def closing(context: Context, runs: list[Run]) -> str:
     packs = _facts(
         sorted({context.places.pack(run.settings.input.key) / f"{k}.json" for run in runs for k in ("train", "test")})
     )
-    ensembles = _facts(sorted(context.places.submissions.glob("*.json")))
+    ensembles = _facts(matching(context.places.submissions, "*.json"))
     lines = [("draw", _seconds(drawn), ""), ("pack", _seconds(packs), f"{sum(f['images'] for f in packs)} images")]
     for run in runs:
         folds = _facts(sorted(run.folder.glob("fold*/manifest.json")))

@@ -12,6 +12,7 @@ from driverwatch.data.competition import ImageTable
 from driverwatch.data.pack import Pack
 from driverwatch.data.photos import examine
 from driverwatch.errors import InputError, nearest
+from driverwatch.listing import matching
 from driverwatch.setting_types import pixels, regions_of
 from driverwatch.steps.context import Context, open_packs, table_of
 from driverwatch.steps.photo_rows import chain_lines, run_lines
@@ -103,7 +104,7 @@ def _of_packs(context: Context) -> dict[str, Photo]:
 
 def _sizes(context: Context) -> list[str]:
     """Packs that are there, by their keys."""
-    return sorted(path.parent.name for path in (context.places.build / "pack").glob("*/train.json"))
+    return [path.parent.name for path in matching(context.places.build / "pack", "*/train.json")]
 
 
 def _table(context: Context, photo: Photo) -> list[str]:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from driverwatch.errors import InputError
+from driverwatch.listing import walk
 
 PHOTOS = (".jpg", ".jpeg", ".png")
 PICTURES = (".png", ".jpg", ".jpeg")  # what overlays may be written as
@@ -18,7 +19,7 @@ def photo_files(images: list[Path]) -> list[Path]:
     for path in images:
         inside = [path]
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in PHOTOS and p.is_file())
+            inside = sorted(p for p in walk(path) if p.suffix.lower() in PHOTOS and p.is_file())
             if not inside:
                 raise InputError(f"IMAGE={path}: no photo in this folder; expected {', '.join(PHOTOS)} files")
         found |= dict.fromkeys(inside)

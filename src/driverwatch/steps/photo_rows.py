@@ -18,6 +18,7 @@ from driverwatch.ensemble_settings import ChainSettings, kept_settings
 from driverwatch.errors import InputError
 from driverwatch.inference import predictions
 from driverwatch.inference.paths import prediction_path
+from driverwatch.listing import matching
 from driverwatch.metrics import limited, log_loss
 from driverwatch.setting_types import ViewSet, pixels
 from driverwatch.steps import chains
@@ -125,7 +126,7 @@ def chain_lines(context: Context, name: str, kind: str, driver: str, label: int,
 
 
 def _manifests(context: Context) -> dict[str, dict[str, Any]]:
-    paths = sorted(context.places.submissions.glob("*.json"))
+    paths = matching(context.places.submissions, "*.json")
     return {path.stem: read_json(path) for path in paths if path.with_suffix(".csv").is_file()}
 
 

@@ -11,6 +11,7 @@ from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
 from driverwatch.errors import InputError
 from driverwatch.kaggle import submission
+from driverwatch.listing import matching
 from driverwatch.metrics import KAGGLE_FLOOR, accuracy, kaggle_log_loss, log_loss
 from driverwatch.steps.closing import closing
 from driverwatch.steps.context import Context
@@ -75,7 +76,7 @@ def _print_truth(context: Context) -> None:
     if truth is None:
         return
     labels, lines = np.array(list(truth.values())), []
-    for path in sorted(context.places.submissions.glob("*.csv")):
+    for path in matching(context.places.submissions, "*.csv"):
         try:
             rows = submission.check(path, list(truth), [context.settings.columns.image, *context.settings.classes])
             lines.append([path.name, kaggle_log_loss(rows, labels), accuracy(rows, labels), len(labels)])

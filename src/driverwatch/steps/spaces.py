@@ -11,6 +11,7 @@ from driverwatch.data.pack import Pack
 from driverwatch.ensemble_settings import Trunk, trunk_of
 from driverwatch.errors import InputError
 from driverwatch.inference import features
+from driverwatch.listing import matching
 from driverwatch.models import weights as weight_files
 from driverwatch.setting_types import pixels
 from driverwatch.settings import ModelSettings
@@ -36,9 +37,9 @@ def open_space(context: Context, text: str) -> Space:
 
 def built(context: Context) -> list[str]:
     """Features that lie on disk, as `FEATURES=` names them; by the names of their files alone."""
-    models = sorted((path.stem for path in (CONFIGS / "models").glob("*.yaml")), key=len, reverse=True)
+    models = sorted((path.stem for path in matching(CONFIGS / "models", "*.yaml")), key=len, reverse=True)
     found = []
-    for path in sorted(context.places.features.glob("*.h5")):
+    for path in matching(context.places.features, "*.h5"):
         stem, _, grid = path.stem.rpartition("-")
         model = next((name for name in models if f"{stem}-".startswith(f"{name}-")), "")
         text = ":".join(filter(None, [model, stem[len(model) + 1 :], "" if grid == "1x1" else grid]))

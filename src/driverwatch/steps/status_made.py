@@ -10,6 +10,7 @@ from driverwatch.ensemble_settings import trunk_of
 from driverwatch.errors import InputError
 from driverwatch.inference import features
 from driverwatch.kaggle import ledger
+from driverwatch.listing import matching
 from driverwatch.steps.context import Context
 from driverwatch.steps.status_places import Folds
 from driverwatch.steps.status_runs import RunState
@@ -31,7 +32,7 @@ class MadeState:
 def submissions(context: Context, folds: Folds, runs: Mapping[str, RunState]) -> list[MadeState]:
     """Every submission of the data set. Raises `InputError` where the ledger cannot be read."""
     folder = context.places.submissions
-    names = sorted({path.stem for path in (*folder.glob("*.csv"), *folder.glob("*.json"))})
+    names = sorted({path.stem for path in (*matching(folder, "*.csv"), *matching(folder, "*.json"))})
     entries = [e for e in ledger.read(folder.parent / "ledger.csv") if e.dataset == context.dataset] if names else []
     return [_submission(context, folder / f"{name}.csv", folds, runs, entries) for name in names]
 

@@ -11,6 +11,7 @@ from driverwatch.data.competition import present
 from driverwatch.data.pack import manifest_of, refuse_moved, stamp
 from driverwatch.errors import InputError
 from driverwatch.hdf5 import attributes
+from driverwatch.listing import matching
 from driverwatch.steps.context import Context
 
 KINDS = ("train", "test")
@@ -89,7 +90,7 @@ def folds(context: Context) -> Folds:
 
 def packs(context: Context, folds: Folds) -> list[PackState]:
     """Every pack, by size."""
-    return [_pack(context, folds, path.name) for path in sorted((context.places.build / "pack").glob("*x*"))]
+    return [_pack(context, folds, path.name) for path in matching(context.places.build / "pack", "*x*")]
 
 
 def _pack(context: Context, folds: Folds, size: str) -> PackState:
@@ -116,7 +117,7 @@ def _pack(context: Context, folds: Folds, size: str) -> PackState:
 def features(context: Context, packs: list[PackState]) -> list[Kept]:
     """Files of features, and whether the packs that they were made of are still there."""
     known = {digest for pack in packs for digest in pack.digests.values()}
-    return [_features(path, known) for path in sorted(context.places.features.glob("*.h5"))]
+    return [_features(path, known) for path in matching(context.places.features, "*.h5")]
 
 
 def _features(path: Path, known: set[str]) -> Kept:
@@ -140,7 +141,7 @@ def trunks(context: Context) -> Kept:
 def others(context: Context) -> list[str]:
     """Data sets other than this one that have runs here."""
     build = context.places.build
-    return sorted({path.parents[2].name for path in build.parent.glob("*/runs/*/run.json")} - {build.name})
+    return sorted({path.parents[2].name for path in matching(build.parent, "*/runs/*/run.json")} - {build.name})
 
 
 def free_gigabytes(context: Context) -> float:

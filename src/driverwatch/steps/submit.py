@@ -18,6 +18,7 @@ from driverwatch.data.pack import Pack
 from driverwatch.ensemble_settings import ChainSettings, EnsembleSettings
 from driverwatch.errors import InputError
 from driverwatch.kaggle import submission
+from driverwatch.listing import matching
 from driverwatch.setting_types import ViewSet
 from driverwatch.steps import chains
 from driverwatch.steps.chains import Chain
@@ -51,7 +52,7 @@ def finished_runs(context: Context, names: list[str]) -> Finished:
     if twice := {name for name in names if names.count(name) > 1}:
         raise InputError(f"MODELS: {', '.join(sorted(twice))} is named twice")
     paths = [context.places.run(name) for name in names] or [
-        p.parent for p in sorted(context.places.runs.glob("*/run.json"))
+        p.parent for p in matching(context.places.runs, "*/run.json")
     ]
     found = [run for path in paths if (run := _loaded(path, bool(names))) and _is_finished(context, run, bool(names))]
     if not found:

@@ -6,6 +6,7 @@ from typing import Any
 from driverwatch.artifacts import read_json
 from driverwatch.errors import InputError
 from driverwatch.kaggle import ledger
+from driverwatch.listing import matching
 from driverwatch.report.findings import Submission
 from driverwatch.steps.context import Context
 from driverwatch.writing import reason
@@ -27,7 +28,7 @@ def submitted(context: Context, folds: str | None) -> tuple[list[Submission], li
         entries = []
         unreadable.append((book.name, str(error)))
     scores = {entry.sha256: entry for entry in entries}
-    for path in sorted(context.places.submissions.glob("*.csv")):
+    for path in matching(context.places.submissions, "*.csv"):
         try:
             found.append(_submission(path, scores, folds))
         except (InputError, TypeError, ValueError, AttributeError, LookupError) as error:

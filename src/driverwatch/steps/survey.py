@@ -14,6 +14,7 @@ from driverwatch.blend.ensemble import Member
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
 from driverwatch.errors import InputError
+from driverwatch.listing import matching
 from driverwatch.metrics import accuracy, log_losses
 from driverwatch.report.findings import RunFacts, Scored
 from driverwatch.setting_types import ViewSet
@@ -43,7 +44,7 @@ class Survey:
     def runs(self) -> list[RunFacts]:
         """All whose `run.json` can be read; the others, and unreadable parts of these, come into `unreadable`."""
         found = []
-        for path in sorted(self.context.places.runs.glob("*/run.json")):
+        for path in matching(self.context.places.runs, "*/run.json"):
             try:
                 run = runs.load(path.parent)
             except InputError as error:

@@ -19,6 +19,7 @@ from driverwatch.data.pack import Pack
 from driverwatch.errors import InputError, listed
 from driverwatch.inference import predictions
 from driverwatch.inference.paths import prediction_path
+from driverwatch.listing import matching
 from driverwatch.setting_types import VIEW_SETS, ViewSet
 from driverwatch.steps.closing import score_of
 from driverwatch.steps.context import Context, open_packs
@@ -70,7 +71,7 @@ def take(context: Context, source: Path, name: str | None, force: bool) -> None:
 
 def _found(source: Path, name: str | None) -> list[Path]:
     """Folders of runs: `source` itself, those in it, or those in its `runs/`, as a notebook's output has them."""
-    places = [source, *sorted(source.glob("*")), *sorted(source.glob("runs/*"))]
+    places = [source, *matching(source, "*"), *matching(source, "runs/*")]
     there = [place for place in places if (place / "run.json").is_file()]
     found = [place for place in there if name in (None, place.resolve().name)]
     if not found:

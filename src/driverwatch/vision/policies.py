@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from driverwatch.errors import InputError, nearest
+from driverwatch.listing import matching
 from driverwatch.settings import transforms
 from driverwatch.yaml_files import read_yaml
 
@@ -29,7 +30,7 @@ def plain(folder: Path, policy: str | Transforms | None) -> tuple[str, Transform
 def _file(folder: Path, name: str) -> tuple[str, Any]:
     path = folder / f"{name}.yaml"
     if not path.is_file():
-        names = sorted(p.stem for p in folder.glob("*.yaml"))
+        names = [p.stem for p in matching(folder, "*.yaml")]
         raise InputError(
             f"augment.policy: {path} does not exist; expected one of {', '.join(names)}{nearest(name, names)}"
         )
