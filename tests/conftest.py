@@ -1,6 +1,7 @@
 """Shared fixtures: a small drawn competition, and a project folder around it."""
 
 import contextlib
+import gc
 import io
 import os
 import shutil
@@ -23,6 +24,12 @@ from driverwatch.typed_yaml import load
 
 hypothesis.settings.register_profile("busy", deadline=None)  # the machine may do other things meanwhile
 hypothesis.settings.load_profile("busy")
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is imported by now out of garbage collections: each network that is built asks for a whole one."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
