@@ -70,13 +70,11 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-@pytest.fixture
-def packs(tmp_path: Path) -> dict[str, Pack]:
-    """Packs of a class a quadrant: 48 images of six drivers, and 9 test images."""
-    return {
-        "train": quadrants.pack_of(tmp_path, quadrants.COUNT, "train"),
-        "test": quadrants.pack_of(tmp_path, 9, "test"),
-    }
+@pytest.fixture(scope="session")
+def packs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pack]:
+    """Packs of a class a quadrant, for reading alone: 48 images of six drivers, and 9 test images."""
+    folder = tmp_path_factory.mktemp("packs")
+    return {kind: quadrants.pack_of(folder, count, kind) for kind, count in (("train", quadrants.COUNT), ("test", 9))}
 
 
 @pytest.fixture(autouse=True)

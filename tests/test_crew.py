@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.packs import COUNT, pack_of
-from support.training import ROWS, changed, run_of, same, trained
+from support.training import ROWS, changed, run_of
 
 from driverwatch.data.pack import Pack
 from driverwatch.errors import InputError
@@ -78,7 +78,7 @@ def test_a_process_that_dies_is_told_to_everybody_who_asks(packs: dict[str, Pack
 
 
 def test_a_pack_that_was_made_anew_meanwhile_is_refused(packs: dict[str, Pack], tmp_path: Path) -> None:
-    shown = shown_of(packs, tmp_path)
+    shown = shown_of({**packs, "train": pack_of(tmp_path, COUNT, "train")}, tmp_path)
     noted = shown.stamps()
     pack_of(tmp_path, COUNT, "train")
     crew = Crew(shown, noted, 1)
@@ -164,12 +164,6 @@ def test_processes_are_started_where_there_is_enough_to_do(
         assert made.crew is None
         made.inputs(0)
         assert (made.crew is not None) == hires
-
-
-@pytest.mark.keras
-def test_training_by_processes_is_training_by_threads(packs: dict[str, Pack], tmp_path: Path) -> None:
-    in_threads = trained(run_of(tmp_path / "threads", loader="threads"), packs)
-    assert same(in_threads, trained(run_of(tmp_path / "processes", loader="processes", workers=2), packs))
 
 
 @pytest.mark.parametrize("regions", [["whole"], ["whole", "head"]])

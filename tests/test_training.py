@@ -1,13 +1,14 @@
 """Training on a tiny backbone, by the real code: learns, repeats, resumes, freezes."""
 
-import csv
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from support.packs import CLASSES, COUNT, SIZE, SWAP
-from support.training import ROWS, Killed, killed_after, run_of, same, trained
+from support.training import ROWS, Whole, changed, history, run_of, same, trained, whole_of
 
 from driverwatch.artifacts import read_json
 from driverwatch.data.pack import Pack
@@ -16,9 +17,8 @@ from driverwatch.inference.predict import Predictor
 from driverwatch.models.classifier import build
 from driverwatch.models.state import load_state
 from driverwatch.settings import ModelSettings, PredictSettings
-from driverwatch.training import fold as folds
 from driverwatch.training.batches import TrainingBatches, class_weights, followed, one_hot
-from driverwatch.training.fold import Rows, train_fold
+from driverwatch.training.fold import FoldTraining, Rows, train_fold
 from driverwatch.training.inputs import AugmentedInputs
 from driverwatch.training.run import Run
 from driverwatch.training.stages import plan, schedule
@@ -28,48 +28,94 @@ from driverwatch.vision.views import Columns, cut_all
 pytestmark = pytest.mark.keras
 
 
-def test_it_learns(tmp_path: Path, packs: dict[str, Pack]) -> None:
-    run = run_of(tmp_path, epochs=12)
-    trained(run, packs)
-    manifest = read_json(run.fold(0) / "manifest.json")
-    assert manifest["log_loss"]["five_crop"] < 0.3
-    assert not (run.fold(0) / "bundle.h5").exists()
-    with (run.fold(0) / "history.csv").open() as file:
-        history = list(csv.DictReader(file))
-    assert [row["epoch"] for row in history] == [str(i) for i in range(1, 13)]
-    assert list((run.fold(0) / "tensorboard").glob("events*"))
+STAGES = [{"epochs": 8}, {"freeze_until": "stage2", "learning_rate": 0.001}]
 
 
-def test_same_seed_same_weights_whatever_the_workers(tmp_path: Path, packs: dict[str, Pack]) -> None:
-    one = trained(run_of(tmp_path / "a", workers=1), packs)
-    assert same(one, trained(run_of(tmp_path / "b", workers=4), packs))
-    assert not same(one, trained(run_of(tmp_path / "c", workers=1, seed=1), packs))
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, packs: dict[str, Pack]) -> Whole:
+    """With dropout, Adam's moments and two stages, of eight epochs and of two: what other trainings are held against."""
+    run = run_of(tmp_path_factory.mktemp("whole"), epochs=2, select="best", stages=STAGES, workers=1)
+    return whole_of(run, packs, views="ten_crop")
 
 
-@pytest.mark.parametrize("after", [1, 2, 3, 4])
-def test_a_killed_fold_ends_as_an_uninterrupted_one(
-    tmp_path: Path, packs: dict[str, Pack], monkeypatch: pytest.MonkeyPatch, after: int
-) -> None:
-    """Killed after each epoch (the end of a stage and of training among them), with dropout, schedule and Adam's moments."""
-    train = {"epochs": 2, "select": "best", "stages": [{}, {"freeze_until": "stage2", "learning_rate": 0.001}]}
-    whole = trained(run_of(tmp_path / "whole", **train), packs)
-    broken = run_of(tmp_path / "broken", **train)
-    with killed_after(after, monkeypatch):
-        trained(broken, packs)
-    assert same(whole, trained(broken, packs))
+def test_it_learns(whole: Whole) -> None:
+    folder = whole.run.fold(0)
+    assert read_json(folder / "manifest.json")["log_loss"]["five_crop"] < 0.3
+    assert not (folder / "bundle.h5").exists()
+    assert [row["epoch"] for row in history(whole.run)] == [str(i) for i in range(1, 11)]
+    assert list((folder / "tensorboard").glob("events*"))
 
 
-def test_a_bundle_of_another_run_is_refused(
-    tmp_path: Path, packs: dict[str, Pack], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def dies(*_: object) -> None:
-        raise Killed
+def test_same_seed_same_weights_whatever_the_workers(whole: Whole, tmp_path: Path, packs: dict[str, Pack]) -> None:
+    again = changed(whole.run, train={"workers": 4})
+    assert same(whole.found, trained(replace(again, folder=tmp_path / "again" / "run"), packs, views="ten_crop"))
+    other = changed(whole.run, train={"seed": 1, "select": "last", "stages": [{"epochs": 1}]})
+    other = replace(other, folder=tmp_path / "other" / "run")
+    trained(other, packs)
+    assert history(other)[0]["loss"] != history(whole.run)[0]["loss"]
 
-    monkeypatch.setattr(folds, "write_predictions", dies)
-    with pytest.raises(Killed):
-        trained(run_of(tmp_path), packs)
+
+@pytest.mark.slow
+def test_training_by_processes_is_training_by_threads(whole: Whole, tmp_path: Path, packs: dict[str, Pack]) -> None:
+    by_processes = replace(
+        changed(whole.run, train={"loader": "processes", "workers": 2}), folder=tmp_path / "processes" / "run"
+    )
+    assert same(whole.found, trained(by_processes, packs, views="ten_crop"))
+
+
+@pytest.mark.parametrize("after", [3, 8, *(pytest.param(late, marks=pytest.mark.slow) for late in (9, 10))])
+def test_a_killed_fold_ends_as_an_uninterrupted_one(whole: Whole, tmp_path: Path, after: int) -> None:
+    """Killed within a stage, at its end, within the next, and where training ends; gone on with by other workers."""
+    assert whole.ends_alike(after, tmp_path, workers=3)
+
+
+def test_a_checkpoint_holds_the_optimizer(whole: Whole) -> None:
+    for after, steps in ((3, 12), (8, 32), (9, 4)):  # each stage begins with a new one
+        with h5py.File(whole.moments / str(after) / "bundle.h5") as file:
+            kept = [item[...] for item in file["optimizer"].values()]
+        assert steps in [int(value) for value in kept if value.shape == ()]
+        assert sum(np.any(value) for value in kept if value.ndim) > 10  # Adam's moments of every kernel, scale and bias
+
+
+def test_frozen_layers_stay_and_the_others_move(whole: Whole, packs: dict[str, Pack]) -> None:
+    """Through the second stage, normalisation's statistics included."""
+    classifier = build(whole.run.settings, CLASSES, packs["train"].mean, None, load=False)
+    states = []
+    for after in (8, 10):
+        load_state(whole.moments / str(after) / "bundle.h5", {"model": classifier.weights})
+        states.append([np.array(weight) for weight in classifier.weights])
+    for weight, *values in zip(classifier.weights, *states, strict=True):
+        if "seed" not in weight.path:
+            frozen = any(name in weight.path for name in ("stage1", "stage2"))
+            assert np.array_equal(*values) == frozen, weight.path
+
+
+@pytest.mark.parametrize("mix", ["none", "mixup"])
+def test_each_epoch_draws_anew(tmp_path: Path, packs: dict[str, Pack], mix: str) -> None:
+    """Its order, its dropout, how each image is augmented, and with whom it is mixed; the same epoch draws the same."""
+    policy = "noise" if mix == "none" else None
+    run = changed(run_of(tmp_path), augment={"mix": mix, "mix_share": 1.0, "policy": policy})
+    run = replace(run, policy=run.policy if policy else [])
+    classifier = build(run.settings, CLASSES, packs["train"].mean, None)
+    training = FoldTraining(classifier, run, 0, packs, ROWS, tmp_path / "trunk")
+
+    def drawn(epoch: int) -> list[np.ndarray]:
+        training.progress.epoch = epoch
+        with closing(training.batches()) as made:
+            order, shown = np.argsort(made.order), [made[step] for step in range(len(made))]
+            dropout = np.array(classifier.dropout.seed_generator.state)
+            images, targets = (np.concatenate([batch[part] for batch in shown])[order] for part in (0, 1))
+        return [made.order, dropout, images, *([targets] if mix != "none" else [])]
+
+    with training.loader:
+        first, second, again = drawn(0), drawn(1), drawn(0)
+    assert all(np.array_equal(*pair) for pair in zip(first, again, strict=True))
+    assert not any(np.array_equal(*pair) for pair in zip(first, second, strict=True))
+
+
+def test_a_bundle_of_another_run_is_refused(whole: Whole, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is of another run"):
-        trained(run_of(tmp_path, seed=5), packs)
+        trained(whole.killed(10, tmp_path, seed=5), whole.packs)
 
 
 def test_a_driver_on_both_sides_is_refused(tmp_path: Path, packs: dict[str, Pack]) -> None:
@@ -85,13 +131,10 @@ def test_a_wrong_layer_name_in_a_late_stage_ends_before_the_first_epoch(tmp_path
     assert not (run.fold(0) / "bundle.h5").exists()
 
 
-def test_selecting_an_epoch_is_labelled(tmp_path: Path, packs: dict[str, Pack]) -> None:
-    run = run_of(tmp_path, select="best")
-    trained(run, packs)
-    manifest = read_json(run.fold(0) / "manifest.json")
+def test_selecting_an_epoch_is_labelled(whole: Whole) -> None:
+    manifest = read_json(whole.run.fold(0) / "manifest.json")
     assert manifest["selected_on"] == "held-out drivers"
-    with (run.fold(0) / "history.csv").open() as file:
-        best = min(float(row["held_out_loss"]) for row in csv.DictReader(file))
+    best = min(float(row["held_out_loss"]) for row in history(whole.run))
     assert manifest["log_loss"]["centre"] == pytest.approx(best, abs=1e-5)
 
 
@@ -186,15 +229,12 @@ def test_schedules(train: dict, rates: list[float]) -> None:
     assert found == pytest.approx(rates, abs=1e-6)
 
 
-def test_a_finished_folds_weights_predict_the_same(tmp_path: Path, packs: dict[str, Pack]) -> None:
-    run = run_of(tmp_path)
-    found = trained(run, packs)["five_crop"]
+def test_a_finished_folds_weights_predict_the_same(whole: Whole, packs: dict[str, Pack]) -> None:
+    run = whole.run
     classifier = build(run.settings, CLASSES, packs["train"].mean, None, load=False)
     load_state(run.fold(0) / "weights.h5", {"model": classifier.weights})
-    again = Predictor(classifier, ["ten_crop"], SIZE, (32, 40), crops_at_once=40)(
-        packs["test"].images.open(), np.arange(9)
-    )
-    assert np.array_equal(again["five_crop"], found)
+    again = Predictor(classifier, ["ten_crop"], SIZE, (32, 40), run.columns, 40)(packs["test"].pixels, np.arange(9))
+    assert all(np.array_equal(again[views], whole.found[f"test-{views}"]) for views in ("five_crop", "ten_crop"))
 
 
 def test_a_torn_bundle_is_refused_in_one_sentence(tmp_path: Path, packs: dict[str, Pack]) -> None:
@@ -210,18 +250,12 @@ def test_a_diverged_training_says_so(tmp_path: Path, packs: dict[str, Pack]) -> 
         trained(run_of(tmp_path, optimizer="sgd", learning_rate=10.0, weight_decay=1e30, epochs=3), packs)
 
 
-@pytest.mark.parametrize("mix", ["mixup", "cutmix", "splice"])
-def test_mixing_repeats_and_goes_on_after_a_kill(
-    tmp_path: Path, packs: dict[str, Pack], monkeypatch: pytest.MonkeyPatch, mix: str
-) -> None:
-    def mixed(name: str, mix: str, **train: object) -> Run:
-        run = run_of(tmp_path / name, epochs=2, **train)
-        augment = run.settings.augment.model_copy(update={"mix": mix, "mirror": "swap"})
-        return replace(run, settings=run.settings.model_copy(update={"augment": augment}))
+@pytest.mark.parametrize("mix", ["mixup", *(pytest.param(mix, marks=pytest.mark.slow) for mix in ("cutmix", "splice"))])
+def test_mixing_repeats_and_goes_on_after_a_kill(tmp_path: Path, packs: dict[str, Pack], mix: str) -> None:
+    def mixed(mix: str) -> Run:
+        run = run_of(tmp_path / mix, epochs=2, workers=1)
+        return changed(run, augment={"mix": mix, "mirror": "swap"})
 
-    whole = trained(mixed("one", mix, workers=1), packs)
-    broken = mixed("broken", mix, workers=3)
-    with killed_after(1, monkeypatch):
-        trained(broken, packs)
-    assert same(whole, trained(broken, packs))
-    assert not same(whole, trained(mixed("plain", "none"), packs))
+    made = whole_of(mixed(mix), packs)
+    assert made.ends_alike(1, tmp_path / "broken", workers=3)
+    assert not same(made.found, trained(mixed("none"), packs))

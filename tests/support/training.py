@@ -1,8 +1,9 @@
 """Folds of a tiny network trained by the real code: their runs, what came of them, and kills."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+import csv
+import itertools
+import shutil
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ import pytest
 
 from driverwatch.data.pack import Pack
 from driverwatch.inference import predictions
-from driverwatch.inference.paths import prediction_path
 from driverwatch.models.classifier import Classifier, build
 from driverwatch.settings import ModelSettings, PredictSettings
 from driverwatch.training import fold as folds
@@ -38,22 +38,74 @@ def run_of(tmp_path: Path, **train: object) -> Run:
     )
 
 
-def trained(run: Run, packs: dict[str, Pack]) -> dict[str, np.ndarray]:
-    train_fold(run, 0, packs, ROWS, None, PredictSettings(batch_size=40), run.folder.parent / "trunk")
-    with h5py.File(run.fold(0) / "weights.h5") as file:
-        weights = {key: item[...] for key, item in file["model"].items()}
-    for views in ("centre", "five_crop", "ten_crop"):
-        made = predictions.read(prediction_path(run.fold(0), "test", views), {**run.origin, "views": views})
-        weights[views] = made.probabilities
-    return weights
+def trained(
+    run: Run,
+    packs: dict[str, Pack],
+    number: int = 0,
+    rows: Rows = ROWS,
+    views: str = "centre",
+    trunks: Path | None = None,
+) -> dict[str, np.ndarray]:
+    """Train a fold: its weights by number, and its predictions by kind of images and view set."""
+    asked = PredictSettings(batch_size=40, views=views)
+    train_fold(run, number, packs, rows, None, asked, trunks or run.folder.parent / "trunk")
+    with h5py.File(run.fold(number) / "weights.h5") as file:
+        found = {key: item[...] for key, item in file["model"].items()}
+    for path in run.fold(number).glob("*-*.h5"):
+        found[path.stem] = predictions.read(path, run.origin).probabilities
+    return found
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A fold trained without interruption, and its folder as it was when each epoch's checkpoint was written."""
+
+    run: Run
+    found: dict[str, np.ndarray]
+    moments: Path
+    packs: dict[str, Pack]
+    asked: dict[str, Any]
+
+    def killed(self, after: int, folder: Path, **train: object) -> Run:
+        """The run as a kill after so many epochs leaves it, in a folder of its own; settings that decide no weights may differ."""
+        run = replace(changed(self.run, train=train), folder=folder / "run")
+        shutil.copytree(self.moments / str(after), run.fold(self.asked.get("number", 0)))
+        return run
+
+    def ends_alike(self, after: int, folder: Path, **train: object) -> bool:
+        """Whether the fold, killed after so many epochs and resumed, ends with these weights and predictions bit for bit."""
+        trunks = self.run.folder.parent / "trunk"
+        found = trained(self.killed(after, folder, **train), self.packs, trunks=trunks, **self.asked)
+        return same(self.found, found)
+
+
+def whole_of(run: Run, packs: dict[str, Pack], **asked: Any) -> Whole:
+    """Train a fold to its end, keeping what a kill after each of its epochs would leave.
+
+    Args:
+        asked: more of what `trained` takes.
+    """
+    real, moments, count = folds.write_state, run.folder.parent / "moments", itertools.count(1)
+
+    def keeps(path: Path, *arguments: Any) -> None:
+        real(path, *arguments)
+        if path.name == "bundle.h5":
+            shutil.copytree(path.parent, moments / str(next(count)))
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(folds, "write_state", keeps)
+        found = trained(run, packs, **asked)
+    return Whole(run, found, moments, packs, asked)
+
+
+def history(run: Run, number: int = 0) -> list[dict[str, str]]:
+    """A finished fold's epochs."""
+    with (run.fold(number) / "history.csv").open() as file:
+        return list(csv.DictReader(file))
 
 
 def same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
     return a.keys() == b.keys() and all(np.array_equal(a[key], b[key]) for key in a)
-
-
-class Killed(BaseException):
-    pass
 
 
 def counts_as_pretrained(made: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,52 +121,9 @@ def counts_as_pretrained(made: Classifier, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(folds, "build", loaded)
 
 
-@contextmanager
-def killed_after(epochs: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Train inside of this: it ends when that many bundles are kept."""
-    real, count = folds.write_state, 0
-
-    def dies(path: Path, *arguments: object) -> None:
-        nonlocal count
-        real(path, *arguments)
-        count += path.name == "bundle.h5"
-        if count == epochs:
-            raise Killed
-
-    with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr(folds, "write_state", dies)
-        yield
-
-
-def train(run: Run, packs: dict[str, Pack], number: int = 0, rows: Rows = ROWS) -> dict[str, np.ndarray]:
-    """Weights by number and held-out predictions of a fold."""
-    train_fold(run, number, packs, rows, None, PredictSettings(batch_size=40), run.folder.parent / "trunk")
-    with h5py.File(run.fold(number) / "weights.h5") as file:
-        found = {key: item[...] for key, item in file["model"].items()}
-    path = prediction_path(run.fold(number), "held_out", "five_crop")
-    return found | {"held_out": predictions.read(path, run.origin).probabilities}
-
-
 def apart(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> float:
     assert a.keys() == b.keys()
     return max(float(np.abs(a[key] - b[key]).max()) for key in a)
-
-
-@contextmanager
-def killed_at(write: int, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Predict inside of this: it ends after that many files."""
-    real, count = predictions.write, 0
-
-    def dies(*arguments: Any) -> None:
-        nonlocal count
-        real(*arguments)
-        count += 1
-        if count == write:
-            raise Killed
-
-    with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr(predictions, "write", dies)
-        yield
 
 
 def changed(run: Run, **parts: dict) -> Run:

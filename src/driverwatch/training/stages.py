@@ -83,9 +83,7 @@ def compile_at(learner: Learner, train: TrainSettings, rate: Rate, factors: dict
     """Compile with a new optimizer at a rate, or one that follows a schedule."""
     optimizer = make_optimizer(train, rate, factors)
     loss = keras.losses.CategoricalCrossentropy(label_smoothing=train.label_smoothing)
-    accuracy = keras.metrics.CategoricalAccuracy(
-        "accuracy"
-    )  # given as a string, it is made in the first step: traced twice
+    accuracy = keras.metrics.CategoricalAccuracy("accuracy")  # from a string it would be made in a step, traced twice
     learner.compile(optimizer, loss, weighted_metrics=[accuracy])
     learner.optimizer.build(learner.trainable_variables)  # not ours where Keras put a loss scale around it
 
