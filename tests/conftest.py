@@ -10,10 +10,13 @@ from pathlib import Path
 import hypothesis
 import pytest
 from support import kills
+from support import packs as quadrants
+from support.in_process import folds_in_this_process, here
 from support.places import ROOT
-from support.project import MINI, Verb, folds_in_this_process, here
+from support.project import MINI, SMALL, Verb
 
 from driverwatch.data import sample
+from driverwatch.data.pack import Pack
 from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.typed_yaml import load
 
@@ -55,6 +58,15 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.fixture
+def packs(tmp_path: Path) -> dict[str, Pack]:
+    """Packs of a class a quadrant: 48 images of six drivers, and 9 test images."""
+    return {
+        "train": quadrants.pack_of(tmp_path, quadrants.COUNT, "train"),
+        "test": quadrants.pack_of(tmp_path, 9, "test"),
+    }
+
+
 @pytest.fixture(autouse=True)
 def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(
@@ -78,3 +90,15 @@ def verb(project: Path) -> Iterator[Verb]:
     """Run a verb in the project folder in this process, which imports TensorFlow once, folds included."""
     with folds_in_this_process():
         yield here
+
+
+@pytest.fixture
+def drawn(verb: Verb, project: Path, data: Path) -> list[str]:
+    """Options that name the drawn competition, with two folds to save time."""
+    settings = project / "configs" / "datasets" / "drawn.yaml"
+    settings.write_text(settings.read_text().replace("folds: 3", "folds: 2"))
+    options = ["--dataset", "drawn", "--data", str(data)]
+    for step in (["folds"], ["pack", "--model", "tiny", "--set", SMALL]):
+        made = verb(*step, *options)
+        assert made.returncode == 0, made.stderr
+    return options

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_chain import world
+from support.chains import world
 
 from driverwatch.blend import weights
 from driverwatch.blend.blends import BLENDS, Mean

@@ -1,59 +1,24 @@
 """Every case of `broken.py` through the command line: one sentence, exit status 2, nothing lost; and the table of them."""
 
 import contextlib
-import io
 import os
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 from support import kills
 from support.broken import CASES, SET, Case, Project
+from support.in_process import said
 from support.places import ROOT
 from support.project import MINI
 
-from driverwatch.cli import main as cli
 from driverwatch.data import sample
 from driverwatch.dataset_settings import DatasetSettings
-from driverwatch.errors import InputError
 from driverwatch.typed_yaml import load
 
 pytestmark = pytest.mark.line
 TABLE = ROOT / "docs" / "broken_input.md"
-
-
-def said(arguments: list[str]) -> tuple[int, str]:
-    """Run a verb in this process, in the working directory; its exit status and all that it said."""
-    if arguments[0] == "weights":
-        return weights_said(arguments[1])
-    options = [] if "--dataset" in arguments else ["--dataset", "drawn"]
-    takes_data = arguments[0] not in ("predict",)
-    text, before = io.StringIO(), sys.argv
-    sys.argv = ["driverwatch", *arguments, *options, *(["--data", "data"] if takes_data else [])]
-    try:
-        with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
-            cli.main()
-    except SystemExit as end:
-        return int(end.code or 0), text.getvalue()
-    finally:
-        sys.argv = before
-    return 0, text.getvalue()
-
-
-def weights_said(backbone: str) -> tuple[int, str]:
-    """What a fold's process would say of the weights in `weights/`; here, because it takes seconds to start one."""
-    from driverwatch.models.weights import build_trunk, find
-    from driverwatch.settings import ModelSettings
-    from driverwatch.typed_yaml import parse
-
-    settings = parse(ModelSettings, {"backbone": backbone, "input": {"pack": "96x96", "size": "96x96"}}, "a model")
-    try:
-        build_trunk(settings, find(settings, Path("weights")))
-    except InputError as error:
-        return 2, f"driverwatch: {error}"
-    return 0, ""
 
 
 @pytest.fixture(scope="module")

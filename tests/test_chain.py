@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.chains import world
 
 from driverwatch.blend.blends import BLENDS
 from driverwatch.blend.calibrate import CALIBRATIONS, Clip
@@ -20,31 +21,6 @@ CHAINS: list[list[Step]] = [
     for calibration in ([], *[[c] for c in CALIBRATIONS.values()])
 ]
 every_chain = pytest.mark.parametrize("steps", CHAINS, ids=lambda s: "-".join(step.name for step in s))
-
-
-@dataclass
-class World:
-    """Labelled images of drivers in sets, and members that are right as often as their skill says."""
-
-    rows: Rows
-    labels: np.ndarray
-    drivers: np.ndarray
-
-    def at(self, order: np.ndarray) -> "World":
-        return World(self.rows.at(order), self.labels[order], self.drivers[order])
-
-
-def world(seed: int = 0, members: int = 3, classes: int = 4, drivers: int = 8, each: int = 15, sets: int = 4) -> World:
-    chance = np.random.default_rng(seed)
-    driver = np.repeat(np.arange(drivers), each)
-    labels = chance.integers(classes, size=len(driver))
-    scores = chance.normal(size=(members, len(driver), classes))
-    scores[:, np.arange(len(driver)), labels] += np.linspace(0.5, 2.5, members)[:, None]
-    p = np.exp(scores)
-    names = np.array([f"img_{i}.jpg" for i in range(len(driver))])
-    return World(
-        Rows(names, p / p.sum(axis=2, keepdims=True), driver % sets), labels, np.char.add("p", driver.astype(str))
-    )
 
 
 def uniform(names: list[str], members: int = 2, classes: int = 3) -> np.ndarray:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_floors import FILES
+from support.source import FILES
 
 from driverwatch.cli.options import cluster_options
 from driverwatch.cluster import code, cores, joined, place

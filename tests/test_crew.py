@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_pseudo_training import changed
-from test_training import COUNT, ROWS, pack_of, run_of, same, trained
+from support.packs import COUNT, pack_of
+from support.training import ROWS, changed, run_of, same, trained
 
 from driverwatch.data.pack import Pack
 from driverwatch.errors import InputError
@@ -24,11 +24,6 @@ from driverwatch.vision.augment import Augmenter
 
 TEST = 9
 BATCHES = [np.array([3, 0, 17]), np.array([COUNT + 2, 5, COUNT]), np.array([COUNT + 8]), np.arange(20)]
-
-
-@pytest.fixture
-def packs(tmp_path: Path) -> dict[str, Pack]:
-    return {"train": pack_of(tmp_path, COUNT, "train"), "test": pack_of(tmp_path, TEST, "test")}
 
 
 def shown_of(packs: dict[str, Pack], folder: Path, **augment: Any) -> Shown:

@@ -1,7 +1,6 @@
 """View sets on the device: the crops of the host, each computed once, and the same files after any kill."""
 
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,12 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from test_training import CLASSES, SIZE, SWAP, Killed, pack_of, run_of
+from support.packs import CLASSES, SIZE, SWAP
+from support.training import killed_at, run_of
 
 from driverwatch.data.pack import Pack
 from driverwatch.errors import InputError
-from driverwatch.inference import predict, predictions
+from driverwatch.inference import predict
 from driverwatch.inference.predict import OnViews, Predictor
 from driverwatch.models.classifier import Classifier, build
 from driverwatch.setting_types import VIEW_SETS, ViewSet
@@ -75,11 +75,6 @@ def test_resizing_compiles_under_xla() -> None:
     assert np.abs(compiled(IMAGES).numpy().astype(int) - host.resized(IMAGES, INPUT)).max() <= 1
 
 
-@pytest.fixture
-def packs(tmp_path: Path) -> dict[str, Pack]:
-    return {"train": pack_of(tmp_path, 48, "train"), "test": pack_of(tmp_path, 9, "test")}
-
-
 def fold_of(folder: Path, mirror: str = "none") -> tuple[Run, Classifier]:
     """A run, and a classifier that nobody trained: the same one every time."""
     run = run_of(folder)
@@ -118,23 +113,6 @@ def test_a_set_that_cannot_be_had_is_refused_before_anything_is_computed(tmp_pat
     _, classifier = fold_of(tmp_path)
     with pytest.raises(InputError, match="names no mirrored_pairs"):
         Predictor(classifier, ["ten_crop_swap"], SIZE, INPUT, Columns([0, 1, 2, 3], "keep"))
-
-
-@contextmanager
-def killed_at(write: int, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Predict inside of this: it ends after that many files."""
-    real, count = predictions.write, 0
-
-    def dies(*arguments: Any) -> None:
-        nonlocal count
-        real(*arguments)
-        count += 1
-        if count == write:
-            raise Killed
-
-    with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr(predictions, "write", dies)
-        yield
 
 
 def predicted(run: Run, classifier: Classifier, packs: dict[str, Pack], views: Sequence[ViewSet]) -> dict[str, bytes]:

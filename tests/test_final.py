@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_pseudo import run_of, tell
+from support.pseudo_labels import run_of, tell
 
 from driverwatch.errors import InputError
 from driverwatch.steps.final import _history, epochs, final_settings

@@ -5,8 +5,9 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+from support.places import ROOT
+from support.source import FILES, SOURCE
 
-SOURCE = Path(__file__).resolve().parent.parent / "src" / "driverwatch"
 FLOORS = [
     {"errors"},
     {"terminal", "metrics", "backbones"},
@@ -30,7 +31,6 @@ FLOORS = [
 ]
 KERAS = {"models", "training", "inference"}
 MEASURING = {"bench"}  # holds them beside each other, and imports either only when a row asks for it
-FILES = sorted(SOURCE.rglob("*.py"))
 
 
 def imports(path: Path) -> list[tuple[str, bool]]:
@@ -100,3 +100,12 @@ def test_no_two_modules_import_each_other() -> None:
 def module(path: Path) -> str:
     parts = path.relative_to(SOURCE.parent).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "tests").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT / "tests"))
+)
+def test_no_test_module_is_imported(path: Path) -> None:
+    """What several need lies in `tests/support` or is a fixture of `conftest.py`."""
+    packages = [name.split(".")[0] for name, _ in imports(path)]
+    assert not [name for name in packages if name == "conftest" or name.startswith("test_")]

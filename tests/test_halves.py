@@ -8,20 +8,19 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from test_training import CLASSES, ROWS, SIZE, SWAP, counts_as_pretrained, killed_after, pack_of, run_of
+from support.packs import CLASSES, SIZE, SWAP
+from support.training import ROWS, apart, counts_as_pretrained, killed_after, run_of, train
 
 from driverwatch.artifacts import read_json
 from driverwatch.data.pack import Pack
 from driverwatch.errors import InputError
-from driverwatch.inference import predictions
-from driverwatch.inference.paths import prediction_path
 from driverwatch.models.classifier import build
 from driverwatch.models.freezing import freeze
 from driverwatch.models.halves import Cut, Frozen, Tail, last_cut
-from driverwatch.settings import ModelSettings, PredictSettings
+from driverwatch.settings import ModelSettings
 from driverwatch.training import fold as folds
 from driverwatch.training import trunk_cache
-from driverwatch.training.fold import Rows, train_fold
+from driverwatch.training.fold import Rows
 from driverwatch.training.inputs import AugmentedInputs
 from driverwatch.training.pseudo import Lesson
 from driverwatch.training.run import Run
@@ -31,11 +30,6 @@ from driverwatch.vision.views import View
 
 pytestmark = pytest.mark.keras
 MEAN = (80.0,) * 3
-
-
-@pytest.fixture
-def packs(tmp_path: Path) -> dict[str, Pack]:
-    return {"train": pack_of(tmp_path, 48, "train"), "test": pack_of(tmp_path, 9, "test")}
 
 
 @pytest.fixture
@@ -59,20 +53,6 @@ def pretrained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[...,
         return replace(run_of(tmp_path / name), settings=settings, folder=tmp_path / name / "run")
 
     return run
-
-
-def train(run: Run, packs: dict[str, Pack], number: int = 0, rows: Rows = ROWS) -> dict[str, np.ndarray]:
-    """Weights by number and held-out predictions of a fold."""
-    train_fold(run, number, packs, rows, None, PredictSettings(batch_size=40), run.folder.parent / "trunk")
-    with h5py.File(run.fold(number) / "weights.h5") as file:
-        found = {key: item[...] for key, item in file["model"].items()}
-    path = prediction_path(run.fold(number), "held_out", "five_crop")
-    return found | {"held_out": predictions.read(path, run.origin).probabilities}
-
-
-def apart(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> float:
-    assert a.keys() == b.keys()
-    return max(float(np.abs(a[key] - b[key]).max()) for key in a)
 
 
 STAGES = [{"freeze_until": "head", "epochs": 1}, {"freeze_until": "stage2"}]

@@ -10,25 +10,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from support.places import ROOT
-from support.project import Verb
+from support.project import SMALL, Verb
 
 from driverwatch.inference import predictions
 
 pytestmark = pytest.mark.line
-
-SMALL = "input.pack=40x52 input.size=36x48 train.epochs=1 train.batch_size=16"
-
-
-@pytest.fixture
-def drawn(verb: Verb, project: Path, data: Path) -> list[str]:
-    """Options that name the drawn competition, with two folds to save time."""
-    settings = project / "configs" / "datasets" / "drawn.yaml"
-    settings.write_text(settings.read_text().replace("folds: 3", "folds: 2"))
-    options = ["--dataset", "drawn", "--data", str(data)]
-    for step in (["folds"], ["pack", "--model", "tiny", "--set", SMALL]):
-        made = verb(*step, *options)
-        assert made.returncode == 0, made.stderr
-    return options
 
 
 def test_from_photos_to_submission(verb: Verb, project: Path, drawn: list[str]) -> None:

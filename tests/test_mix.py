@@ -7,20 +7,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.mixing import CLASSES, COUNT, DRIVERS, IMAGES, LABELS, SIZE, TRAINING, model, pack
 
 from driverwatch.data.pack import ImageBlock, Pack
-from driverwatch.settings import AugmentSettings, InputSettings, ModelSettings
-from driverwatch.train_settings import TrainSettings
+from driverwatch.settings import AugmentSettings, ModelSettings
 from driverwatch.training.inputs import AugmentedInputs, augmentation_epochs, epoch_mixing
 from driverwatch.vision.mix import Mixing, blended, cut_box, draw_mixing, pasted, seam_box
 from driverwatch.vision.mosaic import join, split
 
-SIZE, COUNT, CLASSES = (12, 18), 60, 4
-RANDOM = np.random.default_rng(0)
-LABELS = RANDOM.integers(0, CLASSES, COUNT)
-DRIVERS = np.array([f"p{i:03}" for i in RANDOM.integers(0, 6, COUNT)], dtype=object)
-IMAGES = RANDOM.integers(0, 256, (COUNT, *SIZE, 3), np.uint8)
-TRAINING = np.flatnonzero(DRIVERS != "p002")
 KINDS = ("mixup", "cutmix", "splice")
 TARGETS = np.eye(CLASSES, dtype=np.float32)[LABELS]
 
@@ -38,17 +32,6 @@ def mixed(mixing: Mixing) -> np.ndarray:
 def same(one: Mixing, other: Mixing) -> bool:
     names = ("partners", "shares", "boxes")
     return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in names)
-
-
-def pack() -> Pack:
-    block = ImageBlock("nowhere", 0, IMAGES.shape)
-    return Pack(block, np.arange(COUNT).astype(str), LABELS, DRIVERS, (0.0,) * 3, (1.0,) * 3, "", "")
-
-
-def model(**augment: object) -> ModelSettings:
-    return ModelSettings.model_construct(
-        input=InputSettings(pack="12x18", size="10x16"), augment=AugmentSettings(**augment), train=TrainSettings()
-    )
 
 
 def test_nothing_is_mixed_unless_asked_for() -> None:

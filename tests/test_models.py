@@ -6,6 +6,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
+from support.networks import MEAN, settings
 from support.places import ROOT
 
 from driverwatch.backbones import BACKBONES, CAFFE, RAW, SQUEEZENET, TF, TORCH, Scaling
@@ -20,15 +21,9 @@ from driverwatch.models.squeezenet import squeezenet
 from driverwatch.models.state import load_state, write_state
 from driverwatch.models.weights import build_trunk
 from driverwatch.settings import InputSettings, ModelSettings
-from driverwatch.typed_yaml import load, parse
+from driverwatch.typed_yaml import load
 
 pytestmark = pytest.mark.keras
-MEAN = (100.0, 110.0, 120.0)
-
-
-def settings(backbone: str = "tiny", size: str = "32x48", **more: object) -> ModelSettings:
-    content = {"backbone": backbone, "weights": "none", "input": {"pack": size, "size": size}, **more}
-    return parse(ModelSettings, content, "test")
 
 
 @pytest.mark.parametrize(

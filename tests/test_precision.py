@@ -6,7 +6,8 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from test_training import CLASSES, COUNT, killed_after, pack_of, run_of, same, trained
+from support.packs import CLASSES
+from support.training import killed_after, run_of, same, trained
 
 from driverwatch.data.pack import Pack
 from driverwatch.models.classifier import build
@@ -15,11 +16,6 @@ from driverwatch.training.run import Run
 
 pytestmark = pytest.mark.keras
 MIXED = ["mixed_bfloat16", "mixed_float16"]
-
-
-@pytest.fixture
-def packs(tmp_path: Path) -> dict[str, Pack]:
-    return {"train": pack_of(tmp_path, COUNT, "train"), "test": pack_of(tmp_path, 9, "test")}
 
 
 def mixed(run: Run, precision: str) -> Run:

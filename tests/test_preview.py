@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.mixing import COUNT, DRIVERS, IMAGES, LABELS, TRAINING, model, pack
 from support.project import Verb
-from test_mix import COUNT, DRIVERS, IMAGES, LABELS, TRAINING, model, pack
 
 from driverwatch.data.pack import Pack
 from driverwatch.settings import ModelSettings

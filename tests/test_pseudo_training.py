@@ -8,12 +8,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from test_training import CLASSES, COUNT, ROWS, SWAP, killed_after, pack_of, run_of, same
+from support.packs import CLASSES, COUNT, SWAP
+from support.training import ROWS, changed, killed_after, run_of, same
 
 from driverwatch.artifacts import read_json
 from driverwatch.data.pack import Pack
 from driverwatch.inference.paths import prediction_path
-from driverwatch.settings import ModelSettings, PredictSettings
+from driverwatch.settings import PredictSettings
 from driverwatch.training.batches import TrainingBatches, class_weights
 from driverwatch.training.fold import train_fold
 from driverwatch.training.inputs import AugmentedInputs, Joined
@@ -21,25 +22,12 @@ from driverwatch.training.pseudo import Lesson
 from driverwatch.training.rows import Rows
 from driverwatch.training.run import Run
 from driverwatch.training.trunk_cache import augmented_draw
-from driverwatch.typed_yaml import parse
 
 pytestmark = pytest.mark.keras
 TEST = 9
 SAID = np.random.default_rng(0).dirichlet([1.0] * 4, 4).astype(np.float32)
 TAUGHT = Lesson(COUNT + np.array([1, 4, 5, 8]), SAID, 0.6, TEST, TEST)
 STUDENT = Rows(ROWS.training, ROWS.held_out, TAUGHT)
-
-
-@pytest.fixture
-def packs(tmp_path: Path) -> dict[str, Pack]:
-    return {"train": pack_of(tmp_path, COUNT, "train"), "test": pack_of(tmp_path, TEST, "test")}
-
-
-def changed(run: Run, **parts: dict) -> Run:
-    content = run.settings.model_dump()
-    for name, part in parts.items():
-        content[name] |= part
-    return replace(run, settings=parse(ModelSettings, content, "test"))
 
 
 def student_of(folder: Path, **train: object) -> Run:

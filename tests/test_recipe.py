@@ -9,8 +9,7 @@ import pandas as pd
 import pytest
 import yaml
 from support.finished import MODEL, World, world
-from support.project import Verb
-from test_line import SMALL, drawn
+from support.project import SMALL, Verb
 
 from driverwatch.artifacts import read_json
 from driverwatch.ensemble_settings import EnsembleSettings
@@ -22,7 +21,7 @@ from driverwatch.steps.context import Context
 from driverwatch.steps.recipe import train_runs
 from driverwatch.typed_yaml import parse
 
-__all__ = ["drawn", "world"]
+__all__ = ["world"]
 TAUGHT = "train.pseudo.taught=both"
 Told = dict[str, str]
 

@@ -10,9 +10,9 @@ import h5py
 import keras
 import numpy as np
 import pytest
+from support.packs import CLASSES, SIZE
 from support.project import Verb
-from test_halves import apart, train
-from test_training import CLASSES, ROWS, counts_as_pretrained, killed_after, run_of
+from support.training import ROWS, apart, counts_as_pretrained, killed_after, run_of, train
 
 from driverwatch.data.pack import ImageBlock, Pack
 from driverwatch.inference import predictions
@@ -34,7 +34,6 @@ from driverwatch.vision.mosaic import split
 from driverwatch.vision.views import cut, cut_all, view_set
 
 pytestmark = pytest.mark.keras
-SIZE = (36, 44)
 MEAN = (80.0,) * 3
 
 

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.spatial.distance import jensenshannon
 from support.finished import CLASSES, World, told, world  # noqa: F401
+from support.reviewing import photos_of, rows_of, space_of, with_pixels
 
 from driverwatch.blend import ensemble as blending
 from driverwatch.blend.ensemble import Member
-from driverwatch.blend.space import Space
-from driverwatch.data.pack import ImageBlock, LeftOut, Pack
+from driverwatch.data.pack import LeftOut
 from driverwatch.errors import InputError
 from driverwatch.inference.paths import prediction_path
 from driverwatch.metrics import FLOOR, limited, log_loss
@@ -27,10 +27,6 @@ from driverwatch.report import review as numbers
 from driverwatch.steps import review, reviewed, spaces, submit
 
 NUMPY = {"Float32Array": "<f4", "Int32Array": "<i4", "Uint16Array": "<u2"}
-
-
-def rows_of(seed: int, *shape: int) -> np.ndarray:
-    return np.random.default_rng(seed).dirichlet(np.full(shape[-1], 0.4), size=shape[:-1])
 
 
 def unpacked(made: dict[str, Any]) -> np.ndarray:
@@ -94,14 +90,6 @@ def test_packed_arrays_come_back(kind: type) -> None:
     array = np.arange(6).reshape(2, 3).astype(kind)
     assert np.array_equal(unpacked(numbers.packed(array)), array)
     assert numbers.packed(array[:0])["data"] == ""
-
-
-def photos_of(names: list[str], seed: int = 0, runs: int = 2, known: bool = True) -> numbers.Photos:
-    count = len(names)
-    labels = np.arange(count) % 3 if known else np.full(count, -1)
-    drivers = np.array([f"p{i % 2}" for i in range(count)] if known else [""] * count, str)
-    folds = np.arange(count) % 2 if known else np.full(count, -1)
-    return numbers.sorted_photos(np.array(names, str), labels, drivers, folds, rows_of(seed, runs, count, 3))
 
 
 def test_photos_are_sorted_by_name_with_all_that_is_theirs() -> None:
@@ -240,12 +228,6 @@ def test_of_all_runs_one_that_lacks_its_view_set_is_left_out(
     assert "make predict RUN=one VIEWS=five_crop does" in said
 
 
-def space_of(names: np.ndarray, seed: int = 0) -> Space:
-    order = np.random.default_rng(seed).permutation(len(names))
-    points = [np.random.default_rng([*str(name).encode()]).normal(size=5) for name in names]
-    return Space(np.array(names, object)[order], np.array(points, np.float32)[order], "made up")
-
-
 def test_neighbours_are_of_a_photo_s_own_fold_and_never_itself() -> None:
     photos = photos_of([f"{i:02d}" for i in range(30)])
     found = review.near_photos(space_of(photos.names), photos)
@@ -295,14 +277,6 @@ def test_features_on_disk_are_found_by_their_files_names(project: Path, drawn_se
         (context.places.features / trunk_of(text).file).touch()
     (context.places.features / "stranger-1x1.h5").touch()
     assert sorted(spaces.built(context)) == sorted(asked)
-
-
-def with_pixels(pack: Pack, folder: Path, kind: str) -> Pack:
-    """The pack with pixels: each image has a shade of its own, by its name."""
-    shades = [sum(str(name).encode()) % 256 for name in pack.names]
-    pixels = np.broadcast_to(np.array(shades, np.uint8)[:, None, None, None], (len(shades), 36, 44, 3))
-    pixels.tofile(folder / f"{kind}.raw")
-    return replace(pack, images=ImageBlock(str(folder / f"{kind}.raw"), 0, pixels.shape))
 
 
 def test_thumbnails_show_the_photo_of_their_number(world: World, tmp_path: Path) -> None:  # noqa: F811

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from support import browsing, finished
-from test_review import photos_of, space_of, with_pixels
+from support.reviewing import photos_of, space_of, with_pixels
 
 from driverwatch.report import review as numbers
 from driverwatch.report.page import render

@@ -5,12 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from support.project import Verb
-from test_line import SMALL, drawn
+from support.project import SMALL, Verb
 
 from driverwatch.artifacts import read_json
 
-__all__ = ["drawn"]
 pytestmark = pytest.mark.line
 
 

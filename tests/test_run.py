@@ -4,30 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.places import ROOT
+from support.runs import begun, wanted
 
 from driverwatch.artifacts import read_json
-from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.errors import InputError
-from driverwatch.settings import ModelSettings
 from driverwatch.training import run as runs
-from driverwatch.typed_yaml import load
 from driverwatch.writing import write_json
-
-
-def wanted(overrides: str = "", **other: Any) -> dict[str, Any]:
-    settings = load(ModelSettings, ROOT / "configs" / "models", "tiny", overrides)
-    dataset = load(DatasetSettings, ROOT / "configs" / "datasets", "drawn")
-    parts = {"folds": "f", "packs": {"train": "p", "test": "q"}, "weights": None, "policy": [], **other}
-    return runs.identity(settings, dataset, **parts)
-
-
-def begun(folder: Path) -> Path:
-    runs.begin(folder, wanted(), None, False)
-    for number in range(2):
-        (folder / f"fold{number}").mkdir()
-        (folder / f"fold{number}" / "manifest.json").write_text("{}")
-    return folder
 
 
 def test_the_same_again_goes_on(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from support import browsing
 from support.fabricated import fabricated
-from test_serve import CLASSES, animated, photo, stand_in
+from support.serving import CLASSES, animated, photo, stand_in
 from werkzeug.datastructures import FileStorage
 from werkzeug.serving import make_server
 from werkzeug.test import encode_multipart

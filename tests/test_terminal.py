@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.places import ROOT
+from support.runs import begun
 
 from driverwatch import terminal
 from driverwatch.metrics import over_folds
@@ -248,8 +249,6 @@ def test_time_left_of_a_fold_and_its_run() -> None:
 
 
 def test_what_finished_folds_took_is_read_and_what_is_broken_is_passed_over(tmp_path: Path) -> None:
-    from test_run import begun
-
     from driverwatch.training import run as runs
 
     run = runs.load(begun(tmp_path))

@@ -6,8 +6,8 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from test_device_views import killed_at
-from test_training import CLASSES, SIZE, pack_of, run_of
+from support.packs import CLASSES, SIZE
+from support.training import killed_at, run_of
 
 from driverwatch.data.pack import Pack
 from driverwatch.inference import predictions
@@ -77,11 +77,6 @@ def predicted(run: Run, made: list[Classifier], packs: dict[str, Pack]) -> dict[
         outcome.write_predictions(outcome.whole_predictor(one, run, VIEWS, 20), run, number, packs, np.arange(8))
     found = [path for number in (0, 1) for path in sorted(run.fold(number).glob("*.h5")) if path.name != "weights.h5"]
     return {f"{path.parent.name}/{path.name}": path.read_bytes() for path in found}
-
-
-@pytest.fixture
-def packs(tmp_path: Path) -> dict[str, Pack]:
-    return {"train": pack_of(tmp_path, 48, "train"), "test": pack_of(tmp_path, 17, "test")}
 
 
 def test_test_images_pass_once_for_all_folds(

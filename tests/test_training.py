@@ -1,22 +1,19 @@
 """Training on a tiny backbone, by the real code: learns, repeats, resumes, freezes."""
 
 import csv
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
+from support.packs import CLASSES, COUNT, SIZE, SWAP
+from support.training import ROWS, Killed, killed_after, run_of, same, trained
 
 from driverwatch.artifacts import read_json
-from driverwatch.data.pack import ImageBlock, Pack
+from driverwatch.data.pack import Pack
 from driverwatch.errors import InputError
-from driverwatch.inference import predictions
-from driverwatch.inference.paths import prediction_path
 from driverwatch.inference.predict import Predictor
-from driverwatch.models.classifier import Classifier, build
+from driverwatch.models.classifier import build
 from driverwatch.models.state import load_state
 from driverwatch.settings import ModelSettings, PredictSettings
 from driverwatch.training import fold as folds
@@ -29,61 +26,6 @@ from driverwatch.typed_yaml import parse
 from driverwatch.vision.views import Columns, cut_all
 
 pytestmark = pytest.mark.keras
-SIZE, COUNT, CLASSES = (36, 44), 48, 4
-SWAP = [1, 0, 3, 2]  # top left and top right change places in a mirror, and so below
-
-
-def pack_of(folder: Path, count: int, kind: str) -> Pack:
-    """Images whose class is a bright quadrant: learnable in seconds, and left is told from right."""
-    random = np.random.default_rng(len(kind))
-    labels = np.arange(count) % CLASSES
-    images = random.integers(0, 90, (count, *SIZE, 3), np.uint8)
-    for image, label in zip(images, labels, strict=True):
-        y, x = [(3, 3), (3, 25), (20, 3), (20, 25)][label]
-        image[y : y + 12, x : x + 14] += 150
-    path = folder / f"{kind}.h5"
-    with h5py.File(path, "w") as file:
-        offset = file.create_dataset("images", data=images).id.get_offset()
-    names = np.array([f"{kind}{i}.jpg" for i in range(count)])
-    drivers = np.array([f"p{i // 8}" for i in range(count)])
-    return Pack(
-        ImageBlock(str(path), offset, images.shape), names, labels, drivers, (80.0,) * 3, (60.0,) * 3, kind, "folds"
-    )
-
-
-@pytest.fixture
-def packs(tmp_path: Path) -> dict[str, Pack]:
-    return {"train": pack_of(tmp_path, COUNT, "train"), "test": pack_of(tmp_path, 9, "test")}
-
-
-ROWS = Rows(np.arange(32), np.arange(32, COUNT))
-
-
-def run_of(tmp_path: Path, **train: object) -> Run:
-    content = {
-        "backbone": "tiny", "weights": "none", "input": {"pack": "36x44", "size": "32x40"},
-        "head": {"pooling": "flatten", "dropout": 0.3}, "augment": {"policy": "noise"},
-        "train": {"optimizer": "adam", "learning_rate": 0.003, "epochs": 3, "batch_size": 8, **train},
-    }  # fmt: skip
-    policy = [{"RandomBrightnessContrast": {"p": 0.5}}]
-    settings = parse(ModelSettings, content, "test")
-    return Run(
-        tmp_path / "run", settings, tuple("abcd"), SWAP, policy, "folds", {"train": "train", "test": "test"}, None
-    )
-
-
-def trained(run: Run, packs: dict[str, Pack]) -> dict[str, np.ndarray]:
-    train_fold(run, 0, packs, ROWS, None, PredictSettings(batch_size=40), run.folder.parent / "trunk")
-    with h5py.File(run.fold(0) / "weights.h5") as file:
-        weights = {key: item[...] for key, item in file["model"].items()}
-    for views in ("centre", "five_crop", "ten_crop"):
-        made = predictions.read(prediction_path(run.fold(0), "test", views), {**run.origin, "views": views})
-        weights[views] = made.probabilities
-    return weights
-
-
-def same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
-    return a.keys() == b.keys() and all(np.array_equal(a[key], b[key]) for key in a)
 
 
 def test_it_learns(tmp_path: Path, packs: dict[str, Pack]) -> None:
@@ -102,40 +44,6 @@ def test_same_seed_same_weights_whatever_the_workers(tmp_path: Path, packs: dict
     one = trained(run_of(tmp_path / "a", workers=1), packs)
     assert same(one, trained(run_of(tmp_path / "b", workers=4), packs))
     assert not same(one, trained(run_of(tmp_path / "c", workers=1, seed=1), packs))
-
-
-class Killed(BaseException):
-    pass
-
-
-def counts_as_pretrained(made: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From here on folds begin with this trunk's weights, as they would with a weight file's."""
-    kept = [weight.numpy() for weight in made.trunk.weights]
-
-    def loaded(*arguments: object, **keywords: object) -> Classifier:
-        classifier = build(*arguments, **{**keywords, "load": False})
-        for weight, value in zip(classifier.trunk.weights, kept, strict=True):
-            weight.assign(value)
-        return classifier
-
-    monkeypatch.setattr(folds, "build", loaded)
-
-
-@contextmanager
-def killed_after(epochs: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Train inside of this: it ends when that many bundles are kept."""
-    real, count = folds.write_state, 0
-
-    def dies(path: Path, *arguments: object) -> None:
-        nonlocal count
-        real(path, *arguments)
-        count += path.name == "bundle.h5"
-        if count == epochs:
-            raise Killed
-
-    with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr(folds, "write_state", dies)
-        yield
 
 
 @pytest.mark.parametrize("after", [1, 2, 3, 4])

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from test_run import wanted
+from support.runs import wanted
 
 from driverwatch.artifacts import read_json
 from driverwatch.blend.score import compared

@@ -10,8 +10,8 @@ import h5py
 import keras
 import numpy as np
 import pytest
+from support.networks import settings
 from support.places import SHARED
-from test_models import settings
 
 from driverwatch.backbones import BACKBONES, Backbone, WeightFiles
 from driverwatch.errors import InputError

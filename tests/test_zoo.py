@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from test_models import MEAN, settings
+from support.networks import MEAN, settings
 
 from driverwatch.backbones import BACKBONES, Backbone, WeightFiles
 from driverwatch.models.classifier import Classifier, build

@@ -18,6 +18,8 @@ import h5py
 import numpy as np
 from PIL import Image
 
+from support.in_process import said
+
 SET = "input.pack=40x52 input.size=36x48 train.epochs=1 train.batch_size=16 predict.views=five_crop"
 TABLE, SAMPLE = "driver_imgs_list.csv", "sample_submission.csv"
 FOLDS, PACK, CHECK = ["folds"], ["pack", "--model", "tiny", "--set", SET], ["check", "submissions/drawn/first.csv"]
@@ -308,8 +310,6 @@ PACKS = [
 
 def skipped(p: Project) -> None:
     """A pack made with SKIP_BROKEN=1."""
-    from test_broken_input import said
-
     p.photo().write_bytes(b"")
     p.unpacked()
     assert said([*PACK, "--skip-broken"])[0] == 0

@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from test_training import CLASSES, SIZE, SWAP, pack_of
 
 from driverwatch.inference.predict import Predictor
 from driverwatch.models import backend
+from support.packs import CLASSES, SIZE, SWAP, pack_of
 
 
 def main(folder: Path, backbone: str) -> None:

@@ -24,27 +24,29 @@ HISTORY = ("loss", "accuracy", "held_out_loss", "held_out_accuracy")
 def main(folder: Path, devices: int, dropout: float) -> None:
     backend.start()
     import pytest
-    import test_training as given
 
-    packs = {"train": given.pack_of(folder, given.COUNT, "train"), "test": given.pack_of(folder, 9, "test")}
-    given.ROWS = given.Rows(np.arange(29), np.arange(32, given.COUNT))
+    from support import training
+    from support.packs import COUNT, pack_of
+
+    packs = {"train": pack_of(folder, COUNT, "train"), "test": pack_of(folder, 9, "test")}
+    training.ROWS = training.Rows(np.arange(29), np.arange(32, COUNT))
 
     def run_of(name: str) -> Any:
         about = {"devices": devices, "batch_size": 6, "class_weights": "balanced", "weight_decay": 0.01}
-        run = given.run_of(folder / name, **about, epochs=2, stages=STAGES, cache_trunk=2)
+        run = training.run_of(folder / name, **about, epochs=2, stages=STAGES, cache_trunk=2)
         head = run.settings.head.model_copy(update={"dropout": dropout, "weight_decay": 0.001})
         return replace(run, settings=run.settings.model_copy(update={"head": head}))
 
     run = run_of("whole")
-    whole = given.trained(run, packs)
+    whole = training.trained(run, packs)
     with (run.fold(0) / "history.csv").open() as file:
         rows = list(csv.DictReader(file))
     found = whole | {name: np.array([float(row[name]) for row in rows]) for name in HISTORY}
     if devices > 1:
         broken = run_of("broken")
-        with given.killed_after(1, pytest.MonkeyPatch()):
-            given.trained(broken, packs)
-        found["goes on"] = np.array(given.same(whole, given.trained(broken, packs)))
+        with training.killed_after(1, pytest.MonkeyPatch()):
+            training.trained(broken, packs)
+        found["goes on"] = np.array(training.same(whole, training.trained(broken, packs)))
         found["dropped"] = dropped(devices)
     np.savez(folder / f"{devices}.npz", **found)
 

@@ -1,0 +1,25 @@
+"""What a run is begun with, and one whose folds are finished."""
+
+from pathlib import Path
+from typing import Any
+
+from driverwatch.dataset_settings import DatasetSettings
+from driverwatch.settings import ModelSettings
+from driverwatch.training import run as runs
+from driverwatch.typed_yaml import load
+from support.places import ROOT
+
+
+def wanted(overrides: str = "", **other: Any) -> dict[str, Any]:
+    settings = load(ModelSettings, ROOT / "configs" / "models", "tiny", overrides)
+    dataset = load(DatasetSettings, ROOT / "configs" / "datasets", "drawn")
+    parts = {"folds": "f", "packs": {"train": "p", "test": "q"}, "weights": None, "policy": [], **other}
+    return runs.identity(settings, dataset, **parts)
+
+
+def begun(folder: Path) -> Path:
+    runs.begin(folder, wanted(), None, False)
+    for number in range(2):
+        (folder / f"fold{number}").mkdir()
+        (folder / f"fold{number}" / "manifest.json").write_text("{}")
+    return folder
