@@ -403,7 +403,8 @@ coverage: $(SLOW_NEED) $(TORCH) ## line coverage per room of make test alone and
 	$(Q)$(PYTHON) scripts/coverage_rooms.py build/coverage -- $(PARALLEL)
 
 docs: $(DEV) ## write docs/broken_input.md, commands.md and settings.md from the tests and the typed settings
-	$(Q)WRITE_DOCS=1 $(PYTHON) -m pytest tests/test_broken_input.py tests/test_commands.py tests/test_reference.py
+	$(Q)PYTHONPATH=src:tests $(PYTHON) -m support.broken_page
+	$(Q)WRITE_DOCS=1 $(PYTHON) -m pytest tests/test_commands.py tests/test_reference.py
 
 test-torch: $(DEV) $(TORCH) ## the networks of converted checkpoints against the same layers in PyTorch
 	$(PYTEST) tests/test_torch.py -m torch

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-from support import kills
+from support import kills, trained
 from support import packs as quadrants
+from support.in_process import folds_in_this_process, here
+from support.once import once
 from support.places import ROOT
-from support.project import MINI, SMALL, Verb, folds_in_this_process, here
+from support.project import MINI, SMALL, Verb
 
 from driverwatch.data import sample
 from driverwatch.data.pack import Pack
@@ -57,7 +59,13 @@ def data(_drawn: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def known(tmp_path_factory: pytest.TempPathFactory) -> kills.Reference:
     """A line run without interruption, to compare with."""
-    return kills.reference(tmp_path_factory.mktemp("known") / "reference")
+    return kills.read(once(tmp_path_factory, "known", kills.reference))
+
+
+@pytest.fixture(scope="session")
+def finished_line(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished line (`support/trained.py`), to be copied and never changed."""
+    return once(tmp_path_factory, "finished_line", trained.make)
 
 
 @pytest.fixture
@@ -112,3 +120,10 @@ def drawn(verb: Verb, project: Path, data: Path) -> list[str]:
         made = verb(*step, *options)
         assert made.returncode == 0, made.stderr
     return options
+
+
+@pytest.fixture
+def finished(project: Path, finished_line: Path, verb: Verb) -> list[str]:
+    """Make the project folder a copy of a finished line; the options that name its data set."""
+    shutil.copytree(finished_line, project, symlinks=True, dirs_exist_ok=True)
+    return trained.PLACE

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.project import Verb
+from support.project import SMALL, Verb
 
 from driverwatch.artifacts import read_json
 from driverwatch.blend.power_law import fitted
 
-SET = "input.pack=40x52 input.size=36x48 train.epochs=1 predict.views=centre augment.mirror=none"
+SET = f"{SMALL} predict.views=centre augment.mirror=none"
 
 
 def test_a_power_law_is_found_again_whoever_is_drawn() -> None:
@@ -42,24 +42,28 @@ def test_its_interval_is_of_drivers_not_of_images() -> None:
 
 
 @pytest.mark.line
-def test_the_command_trains_and_writes_what_more_drivers_are_worth(verb: Verb, data: Path, project: Path) -> None:
-    place = ["--dataset", "drawn", "--data", data, "--set", SET]
-    assert verb("folds", *place[:4]).returncode == 0
-    refused = verb("curve", "tiny", "--counts", "2 4", *place)
+def test_numbers_of_drivers_that_no_fold_has_are_refused(verb: Verb, project: Path, drawn: list[str]) -> None:
+    place = [*drawn, "--set", SET]
+    refused = verb("curve", "tiny", "--counts", "2 3", *place)
     assert refused.returncode == 2
     assert re.search(
-        r"COUNTS: each fold has 4 drivers or more to learn from, so expected numbers below 4, got 4", refused.stderr
+        r"COUNTS: each fold has 3 drivers or more to learn from, so expected numbers below 3, got 3", refused.stderr
     )
     assert "expected whole numbers" in verb("curve", "tiny", "--counts", "2 few", *place).stderr
     assert not (project / "build/drawn/studies").exists()
 
+
+@pytest.mark.line
+@pytest.mark.slow
+def test_the_command_trains_and_writes_what_more_drivers_are_worth(verb: Verb, project: Path, drawn: list[str]) -> None:
+    place = [*drawn, "--set", SET]
     made = verb("curve", "tiny", "--counts", "1 2", *place)
     assert made.returncode == 0, made.stderr
     runs = project / "build/drawn/studies/curve"
     assert sorted(path.name for path in runs.iterdir()) == ["tiny-1-drivers", "tiny-2-drivers", "tiny-all-drivers"]
     results = project / "experiments/results/drawn"
     facts = read_json(results / "curve-tiny.json")
-    assert [(point["drivers"], point["images"]) for point in facts["points"]] == [(1, 20), (2, 40), (4, 80)]
+    assert [(point["drivers"], point["images"]) for point in facts["points"]] == [(1, 20), (2, 40), (3, 60)]
     page = (results / "curve-tiny.md").read_text()
     lines = [line.split("|") for line in page.splitlines() if re.match(r"\| \d", line)]
     for line, point in zip(lines, facts["points"], strict=True):

@@ -14,7 +14,7 @@ import pytest
 from support import kills
 from support.kills import Reference
 
-pytestmark = pytest.mark.line
+pytestmark = [pytest.mark.line, pytest.mark.slow]
 
 
 @pytest.fixture

@@ -412,6 +412,7 @@ def test_two_builds_of_a_wheel_are_the_same_and_hold_all_that_the_package_reads(
 
 
 @pytest.mark.line
+@pytest.mark.slow
 def test_a_run_goes_to_kaggle_stops_goes_on_and_comes_home(
     verb: Verb, project: Path, data: Path, tmp_path: Path
 ) -> None:

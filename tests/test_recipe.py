@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import yaml
 from support.finished import MODEL, World, world
-from support.project import SMALL, Verb
+from support.project import QUICK, Verb
 
 from driverwatch.artifacts import read_json
 from driverwatch.ensemble_settings import EnsembleSettings
@@ -146,6 +146,7 @@ def test_recipes_name_their_own_runs(part: dict, said: str) -> None:
 
 
 @pytest.mark.line
+@pytest.mark.slow
 def test_a_recipe_goes_on_from_whatever_is_built(verb: Verb, project: Path, drawn: list[str]) -> None:
     def best(recipe: dict[str, Any]) -> tuple[int, str]:
         path = project / "configs" / "recipes" / "drawn.yaml"
@@ -155,7 +156,7 @@ def test_a_recipe_goes_on_from_whatever_is_built(verb: Verb, project: Path, draw
         return made.returncode, made.stdout + made.stderr
 
     def run(*changes: str) -> dict[str, str]:
-        return {"model": "tiny", "set": " ".join([SMALL, *changes])}
+        return {"model": "tiny", "set": " ".join([QUICK, *changes])}
 
     runs = {"one": run(), "two": run("train.seed=1"), "student": run(TAUGHT, "train.pseudo.images=both")}
     whole = {

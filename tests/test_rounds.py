@@ -1,38 +1,61 @@
 """Rounds of pseudo-labels and fits without an out-of-fold score, through the command line."""
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from support.project import SMALL, Verb
+from support.project import QUICK, Verb
 
 from driverwatch.artifacts import read_json
+from driverwatch.inference import predictions
 
-pytestmark = pytest.mark.line
+pytestmark = [pytest.mark.line, pytest.mark.slow]
+Say = Callable[..., str]
 
 
-def test_rounds_subsets_and_a_final_fit(process: Verb, project: Path, drawn: list[str]) -> None:
-    def ran(*arguments: str) -> str:
-        made = process(*arguments, *drawn)
+@pytest.fixture
+def ran(verb: Verb, finished: list[str]) -> Say:
+    """What a verb says, which must succeed on a finished line."""
+
+    def run(*arguments: str) -> str:
+        made = verb(*arguments, *finished)
         assert made.returncode == 0, made.stderr
         return made.stdout
 
-    def refused(*arguments: str) -> str:
-        made = process(*arguments, *drawn)
+    return run
+
+
+@pytest.fixture
+def refused(verb: Verb, finished: list[str]) -> Say:
+    """What a verb says, which must refuse."""
+
+    def run(*arguments: str) -> str:
+        made = verb(*arguments, *finished)
         assert made.returncode == 2
         assert "Traceback" not in made.stderr
         return made.stderr
 
-    def student(run: str, settings: str) -> list[str]:
-        return ["train", "tiny", "--run", run, "--set", f"{SMALL} {settings}"]
+    return run
 
-    assert "no such run" in refused("pseudo", "tiny")
-    ran("train", "tiny", "--set", SMALL, "--fold", "0")
+
+def student(run: str, settings: str) -> list[str]:
+    return ["train", "tiny", "--run", run, "--set", f"{QUICK} {settings}"]
+
+
+def held_out(fold: Path) -> list[str]:
+    return list(predictions.read(fold / "held_out-five_crop.h5", {}).names)
+
+
+def test_rounds_teach_one_another(verb: Verb, ran: Say, refused: Say, project: Path) -> None:
+    runs = project / "build" / "drawn" / "runs"
+    shutil.rmtree(runs / "tiny" / "fold1")
+    assert "no such run" in refused("pseudo", "nobody")
     assert "fold 1 is not finished" in refused(*student("x", "train.pseudo.runs=[tiny]"))
     surest = refused("pseudo", "tiny", "--set", "train.pseudo.threshold=1")  # trains fold 1 first
     assert "nothing to learn from" in surest
-    runs = project / "build" / "drawn" / "runs"
     said = ran("pseudo", "tiny", "--rounds", "1", "--set", "train.pseudo.ratio=0.2")
     table = pd.read_csv(project / "build" / "drawn" / "pseudo" / "tiny.csv")
     assert list(table["run"]) == ["tiny", "tiny-round1"]
@@ -45,15 +68,24 @@ def test_rounds_subsets_and_a_final_fit(process: Verb, project: Path, drawn: lis
         made = read_json(runs / "tiny-round1" / f"fold{fold}" / "manifest.json")
         labelled = 120 - len(held_out(runs / "tiny-round1" / f"fold{fold}"))
         assert made["pseudo_labels"]["images"] == int(0.2 * labelled)
+    assert "tiny-round1 five_crop" in ran("score")
+    assert "tiny cannot teach itself" in refused(*student("tiny", "train.pseudo.runs=[tiny]"), "--force")
+    assert (runs / "tiny" / "fold0" / "manifest.json").is_file()
+    asked = ["--dataset", "drawn", "--views", "five_crop", "--batch-size", "7", "--fold", "1"]
+    assert verb("predict", "tiny", *asked).returncode == 0
+    assert "learned_from.teachers.tiny.test.1" in refused("pseudo", "tiny", "--set", "train.pseudo.ratio=0.2")
 
+
+def test_subsets_and_a_final_fit_have_no_score(ran: Say, refused: Say, project: Path) -> None:
     assert "least mean held-out loss" in ran("final", "tiny")
+    runs = project / "build" / "drawn" / "runs"
     assert read_json(runs / "tiny-all" / "run.json")["learned_from"]["epochs"]["run"] == "tiny"
     ran(*student("sub", "train.splits.kind=subsets train.splits.count=1 train.splits.hold_out=2"))
     scores = ran("score")
     assert "tiny-all: no out-of-fold score: trained on all drivers" in scores
     assert "sub: no out-of-fold score: trained on overlapping subsets" in scores
-    assert "tiny-round1 ten_crop" in scores
-    assert "sub ten_crop" not in scores
+    assert "tiny five_crop" in scores
+    assert "sub five_crop" not in scores
     submissions = project / "submissions" / "drawn"
     assert "no out-of-fold score: trained on all drivers" in ran("ensemble", "--models", "tiny-all", "--name", "a")
     alone = json.loads((submissions / "a.json").read_text())
@@ -72,13 +104,3 @@ def test_rounds_subsets_and_a_final_fit(process: Verb, project: Path, drawn: lis
     assert "no out-of-fold score" in refused("pseudo", "tiny-all")
     assert "expected a run on folds" in refused("final", "tiny-all")
     assert "trained on drivers that x holds out" in refused(*student("x", "train.pseudo.runs=[tiny-all]"))
-    assert "tiny cannot teach itself" in refused(*student("tiny", "train.pseudo.runs=[tiny]"), "--force")
-    assert (runs / "tiny" / "fold0" / "manifest.json").is_file()
-    process("predict", "tiny", "--dataset", "drawn", "--views", "ten_crop", "--batch-size", "7", "--fold", "1")
-    assert "learned_from.teachers.tiny.test.1" in refused("pseudo", "tiny", "--set", "train.pseudo.ratio=0.2")
-
-
-def held_out(fold: Path) -> list[str]:
-    from driverwatch.inference import predictions
-
-    return list(predictions.read(fold / "held_out-centre.h5", {}).names)

@@ -239,13 +239,14 @@ def test_trials_that_fail_or_diverge_end_no_search(world: World) -> None:  # noq
     assert len(told) == 4
 
 
+@pytest.mark.slow
 def test_killed_at_any_change_of_its_log_it_ends_as_if_it_was_not(world: World, tmp_path: Path) -> None:  # noqa: F811
     """SIGKILL, again and again in one search, after each kind of change."""
     undisturbed = (searched(world, 5, made_up(world)) / "trials.csv").read_text()
     place = tmp_path / "killed"
     place.mkdir()
     path = f"{ROOT / 'src'}:{ROOT / 'tests'}"
-    command = [sys.executable, str(ROOT / "tests" / "searching.py"), "5"]
+    command = [sys.executable, str(ROOT / "tests" / "support" / "searching.py"), "5"]
     statuses = []
     for changes in (1, 2, 5, 9, 4, 7, 3, 10_000):  # `create_new_trial` first, then states, values, means
         made = subprocess.run(
@@ -339,17 +340,9 @@ def _untimed_text(text: str) -> list[str]:
 
 
 @pytest.mark.line
-def test_the_command_searches_and_scores_anew(
-    verb: Verb, data: Path, project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On drawn photos by the real trainer, in this process: folds' own processes are tested where runs are trained."""
-    from driverwatch.steps import train
-
-    def here(context: object, run: runs.Run, number: int, weights: object, settings: ModelSettings, *_: object) -> None:
-        train.train_one_fold(context, run.name, number, weights, settings.predict, (1, "threads", 1), 0)
-
-    monkeypatch.setattr(train, "in_own_process", here)
-    monkeypatch.setattr(train, "end_with", lambda _: None)
+@pytest.mark.slow
+def test_the_command_searches_and_scores_anew(verb: Verb, data: Path, project: Path) -> None:
+    """On drawn photos by the real trainer."""
     dataset = project / "configs/datasets/drawn.yaml"
     dataset.write_text(dataset.read_text().replace("folds: 3", "folds: 2"))
     (project / "configs/searches/two.yaml").write_text(

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from support.kills import SET
+from support.project import QUICK as SET
 from support.project import Verb
 
 pytestmark = pytest.mark.line
@@ -107,7 +107,7 @@ def test_the_whole_line_without_what_is_broken(verb: Verb, project: Path, data: 
     assert "empty file" in refused(*pack)  # without the word, nothing may be missing
 
     assert "2 of 2 folds finished" in ran("train", "tiny", "--set", SET)
-    assert "1 broken ones at the class prior" in ran("ensemble", "--name", "first", "--views", "five_crop")
+    assert "1 broken ones at the class prior" in ran("ensemble", "--name", "first")
     assert "ready to go up" in ran("check", "submissions/drawn/first.csv")
     ran("score")
     made = pd.read_csv(project / "submissions" / "drawn" / "first.csv").set_index("img")

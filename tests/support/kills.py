@@ -77,14 +77,16 @@ def ran(project: Path, verb: str) -> str:
     return made.stdout
 
 
+def files(project: Path) -> set[str]:
+    """Every file that verbs leave, by its path in the project."""
+    made = (path for folder in ("build", "folds", "submissions") for path in (project / folder).rglob("*"))
+    kept = (path for path in made if path.is_file() and "tensorboard" not in path.parts)
+    return {str(path.relative_to(project)) for path in kept if not path.name.endswith(".lock")}
+
+
 def state(project: Path) -> dict[str, str]:
     """Digest of every file that a verb leaves, without times and places in manifests."""
-    found = {}
-    for folder in ("build", "folds", "submissions"):
-        for path in sorted((project / folder).rglob("*")):
-            if path.is_file() and "tensorboard" not in path.parts and not path.name.endswith(".lock"):
-                found[str(path.relative_to(project))] = _digest(path)
-    return found
+    return {name: _digest(project / name) for name in sorted(files(project))}
 
 
 def _digest(path: Path) -> str:
@@ -115,7 +117,8 @@ class Reference:
         return Path(shutil.copytree(self.folder / f"before-{verb}", place))
 
 
-def reference(folder: Path) -> Reference:
+def reference(folder: Path) -> None:
+    """Run all verbs in `folder`, and keep there what `read` gives."""
     project = new_project(folder / "project")
     states, seconds = {}, {}
     for verb in VERBS:
@@ -123,7 +126,12 @@ def reference(folder: Path) -> Reference:
         start = time.monotonic()
         ran(project, verb)
         seconds[verb], states[verb] = time.monotonic() - start, state(project)
-    return Reference(folder, states, seconds)
+    (folder / "known.json").write_text(json.dumps({"states": states, "seconds": seconds}))
+
+
+def read(folder: Path) -> Reference:
+    """What `reference` has left in `folder`."""
+    return Reference(folder, **json.loads((folder / "known.json").read_text()))
 
 
 def changes(known: Reference, verb: str, inside: str, place: Path) -> list[str]:
@@ -222,7 +230,8 @@ def at_random(known: Reference, kills: int, place: Path) -> tuple[int, int]:
 def main(kills: int) -> int:
     """Every change of every verb once, then `kills` random kills; returns the exit status."""
     with tempfile.TemporaryDirectory(prefix="kills-") as name:
-        known = reference(Path(name) / "reference")
+        reference(Path(name) / "reference")
+        known = read(Path(name) / "reference")
         done, wrong = before_every_change(known, Path(name))
         rounds, more = at_random(known, kills, Path(name))
     print(f"{done} kills before a change, {kills} or more at random in {rounds} rounds: {wrong + more} outcomes differ")

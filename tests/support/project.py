@@ -1,53 +1,13 @@
-"""The small synthetic competition that tests use, and commands run on it in a project folder."""
+"""The small synthetic competition that tests use, what its networks are trained by, and the type of fixtures that run commands."""
 
-import contextlib
-import io
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from pathlib import Path
-from unittest import mock
+from collections.abc import Callable
 
-from driverwatch.cli.main import main
 from driverwatch.data.sample import SampleOptions
-from driverwatch.steps import context
-from driverwatch.training.run import Run
 
 MINI = SampleOptions(drivers=6, test_drivers=2, clips=1, frames=2, size="48x64", seed=3)
-SMALL = "input.pack=40x52 input.size=36x48 train.epochs=1 train.batch_size=16"
-ONE_VIEW = f"{SMALL} augment.mirror=none predict.views=centre"  # whose honest views are the centre
 Verb = Callable[..., subprocess.CompletedProcess[str]]
-
-
-class InThisProcess:
-    """A `FoldRunner` that trains folds where Keras has been imported already."""
-
-    def run_fold(self, run: Run, number: int, lock: int) -> None:
-        from driverwatch.steps.train import train_one_fold
-
-        train_one_fold(run.folder, number)
-
-
-@contextlib.contextmanager
-def folds_in_this_process() -> Iterator[None]:
-    """Commands that are run in this process meanwhile train their folds here too."""
-    opened = context.open_context
-    with mock.patch.object(context, "open_context", lambda *asked: replace(opened(*asked), runner=InThisProcess())):
-        yield
-
-
-def here(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run a verb in this process, in the working directory: its exit status and what it said."""
-    words, said, refused = ["driverwatch", *map(str, arguments)], io.StringIO(), io.StringIO()
-    status = 0
-    with (
-        mock.patch.object(sys, "argv", words),
-        contextlib.redirect_stdout(said),
-        contextlib.redirect_stderr(refused),
-    ):
-        try:
-            main()
-        except SystemExit as end:
-            status = end.code if isinstance(end.code, int) else int(end.code is not None)
-    return subprocess.CompletedProcess(words, status, said.getvalue(), refused.getvalue())
+SMALL = "input.pack=40x52 input.size=36x48 train.epochs=1 train.batch_size=16"
+QUICK = (
+    f"{SMALL} augment.mirror=none predict.views=five_crop"  # predicts the views that it takes part with, and no others
+)

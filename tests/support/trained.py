@@ -1,0 +1,25 @@
+"""A small finished line, which tests get copies of: photos, two folds, packs, a run of one epoch, a submission."""
+
+import contextlib
+from pathlib import Path
+
+from driverwatch.data import sample
+from driverwatch.dataset_settings import DatasetSettings
+from driverwatch.typed_yaml import load
+from support import kills
+from support.in_process import folds_in_this_process, good
+from support.project import MINI, QUICK
+
+PLACE = ["--dataset", "drawn", "--data", "data"]  # from the project's folder
+
+
+def make(folder: Path) -> None:
+    """Run the line in a new project folder: photos in `data`, the run `tiny`, the submission `first`."""
+    kills.new_project(folder)
+    sample.write(MINI, load(DatasetSettings, folder / "configs" / "datasets", "drawn"), folder / "data")
+    asked = ["--set", QUICK, *PLACE]
+    with contextlib.chdir(folder), folds_in_this_process():
+        good("folds", *PLACE)
+        good("pack", "--model", "tiny", *asked)
+        good("train", "tiny", *asked)
+        good("ensemble", "--name", "first", *PLACE)
