@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-import cv2
 import numpy as np
 
 from driverwatch.bench import rivals
 from driverwatch.bench.material import Bench
+from driverwatch.data.threads import one_opencv_thread
 from driverwatch.settings import ModelSettings
 from driverwatch.steps.context import CONFIGS
 from driverwatch.training.run import Run
@@ -54,10 +54,10 @@ class Epoch:
         """The policy's calls alone on the images of an epoch, in this thread, for nobody; nothing where there is no policy."""
         if not self.run.policy:
             return
-        cv2.setNumThreads(1)
         pipeline = build(self.run.policy)
-        for row in self.rows:
-            pipeline(image=self.images[row])
+        with one_opencv_thread():
+            for row in self.rows:
+                pipeline(image=self.images[row])
 
     def fed(self) -> Any:
         """A function that trains as many steps on one batch that is there already."""

@@ -10,7 +10,6 @@ from functools import partial
 from itertools import count
 from typing import Any
 
-import cv2
 import numpy as np
 
 from driverwatch.bench import rivals
@@ -20,6 +19,7 @@ from driverwatch.bench.lines import Line, Rival, beside
 from driverwatch.bench.material import Bench
 from driverwatch.bench.timing import Side, interleaved
 from driverwatch.data.pack import ImageBlock
+from driverwatch.data.threads import one_opencv_thread
 from driverwatch.settings import AugmentSettings, ModelSettings
 from driverwatch.steps.context import CONFIGS
 from driverwatch.training.crew import Loader as Augmenting
@@ -191,9 +191,8 @@ COPIES = {
 
 def bare_threads(images: np.ndarray, policy: Policy) -> None:
     """The policy's calls on every image, a thread per core, nothing kept."""
-    cv2.setNumThreads(1)
     cores = os.cpu_count() or 1
-    with ThreadPoolExecutor(cores) as pool:
+    with one_opencv_thread(), ThreadPoolExecutor(cores) as pool:
         list(pool.map(lambda core: _called(images[core::cores], policy), range(cores)))
 
 
@@ -205,13 +204,13 @@ def bare_processes(pool: ProcessPoolExecutor, block: ImageBlock, policy: Policy)
 
 def _in_process(task: tuple[ImageBlock, int, Policy]) -> None:
     block, start, policy = task
-    cv2.setNumThreads(1)
     key = repr((block, policy))
     if key not in _OPENED:
         _OPENED[key] = block.open(), build(policy)
     images, pipeline = _OPENED[key]
-    for image in images[start : start + CHUNK]:
-        pipeline(image=image)
+    with one_opencv_thread():
+        for image in images[start : start + CHUNK]:
+            pipeline(image=image)
 
 
 _OPENED: dict[str, tuple[np.ndarray, Any]] = {}  # of a process of the bare loop

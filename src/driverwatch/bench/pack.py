@@ -18,6 +18,7 @@ from driverwatch.bench.timing import Side, interleaved, over_rounds, speed
 from driverwatch.data import pack, packing
 from driverwatch.data.filling import sums
 from driverwatch.data.photos import examine
+from driverwatch.data.threads import one_opencv_thread
 from driverwatch.errors import InputError
 from driverwatch.hdf5 import write_at
 
@@ -125,12 +126,11 @@ def decoded(path: Path, size: tuple[int, int]) -> np.ndarray:
 
 def bare(paths: list[Path], size: tuple[int, int]) -> None:
     """Decode and resize on all cores, a share of the files each, and keep nothing."""
-    cv2.setNumThreads(1)
     cores = os.cpu_count() or 1
 
     def some(mine: list[Path]) -> None:
         for path in mine:
             decoded(path, size)
 
-    with ThreadPoolExecutor(cores) as pool:
+    with one_opencv_thread(), ThreadPoolExecutor(cores) as pool:
         list(pool.map(some, [paths[core::cores] for core in range(cores)]))

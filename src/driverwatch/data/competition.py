@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from driverwatch.data import layout
 from driverwatch.data.tables import cell_problems, name_problems, read_csv, read_text
 from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.errors import InputError, counted, listed, printable
@@ -77,7 +78,7 @@ def read_both(settings: DatasetSettings, data: Path) -> Tables:
         except InputError as error:
             fatal.append(str(error))
     if fatal:
-        raise InputError("\n".join(fatal))
+        raise InputError("\n".join([*fatal, *filter(None, [layout.hint(settings, data)])]))
     (train, problems, dropped), (test, _, _) = found
     both = train.frame["image"].isin(test.names).to_numpy(bool)
     twice = [f"{name} is a training and a test image at once" for name in train.frame["image"][both]]
@@ -91,7 +92,8 @@ def read_both(settings: DatasetSettings, data: Path) -> Tables:
             strange.append(path)
     extra = [f"extra file {printable(path)} (in no table)" for path in sorted(strange)]
     missing = sorted(path for path in absent if not (data / path).exists())
-    return Tables(train, test, problems + twice + extra, missing)
+    elsewhere = [layout.hint(settings, data)] if missing else []
+    return Tables(train, test, [*filter(None, elsewhere), *problems, *twice, *extra], missing)
 
 
 def read_train(settings: DatasetSettings, data: Path) -> Sound:

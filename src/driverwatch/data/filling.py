@@ -16,7 +16,7 @@ from driverwatch.artifacts import digest_of
 from driverwatch.data import pack
 from driverwatch.data.competition import ImageTable
 from driverwatch.data.photos import Photo, examine
-from driverwatch.data.threads import in_threads
+from driverwatch.data.threads import in_threads, one_opencv_thread
 from driverwatch.hdf5 import contiguous, created, write_at
 from driverwatch.setting_types import WHOLE, pixels
 from driverwatch.terminal import track
@@ -110,7 +110,6 @@ class Filler:
 
     def _examined(self, keep: Callable[[int, np.ndarray], None] | None = None) -> Iterator[Examined]:
         """Decode in parallel, a few photos at a time, in the table's order; `keep` is given each sound one's row and pixels."""
-        cv2.setNumThreads(1)  # the pool is the parallelism
         label, paths = f"pack {self.job.kind} {self.job.size}", list(self.frame["path"])
 
         def some(start: int) -> Examined:
@@ -124,7 +123,8 @@ class Filler:
             return Examined(start, photos, total)
 
         found = in_threads(some, range(0, len(paths), TOGETHER), AHEAD // TOGETHER)
-        return track(found, len(paths), label, step=TOGETHER)
+        with one_opencv_thread():
+            yield from track(found, len(paths), label, step=TOGETHER)
 
     def _note(self, some: Examined) -> None:
         for row, photo in enumerate(some.photos, some.start):

@@ -17,6 +17,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from driverwatch.data.photos import examine
+from driverwatch.data.threads import one_opencv_thread
 from driverwatch.terminal import track
 
 SIDE = 16  # comparisons along each side of a photo; 8 x 8 merges drivers before it joins clips
@@ -52,11 +53,10 @@ def photo_hash(image: np.ndarray) -> np.ndarray:
 
 def hashes(paths: Sequence[str], data: Path) -> tuple[np.ndarray, dict[int, str]]:
     """Hashes of the photos at `paths` below `data`, uint64 (N, 8), and which rows are of broken photos, with what is wrong."""
-    cv2.setNumThreads(1)  # the pool is the parallelism
     files = [data / path for path in paths]
     problems: dict[int, str] = {}
     found = np.zeros((len(files), WORDS), np.uint64)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with one_opencv_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in track(range(0, len(files), CHUNK), len(files), "hash", step=CHUNK):
             for row, (bits, problem) in enumerate(pool.map(_hash_file, files[start : start + CHUNK]), start):
                 found[row] = bits

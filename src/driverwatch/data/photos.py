@@ -15,7 +15,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import simplejpeg
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, JpegImagePlugin, PngImagePlugin, UnidentifiedImageError
 
 from driverwatch.data import jpeg
 from driverwatch.data.pack import look
@@ -24,8 +24,6 @@ from driverwatch.vision.mosaic import FRAME, Box, join
 LARGEST_FILE = 64 * 2**20  # bytes
 LARGEST = 50_000_000  # px: 150 MB decoded; the competition's photos have 0.3 million
 SMALLEST = 16  # px on a side: below that it is an icon or a tracking pixel
-
-Image.MAX_IMAGE_PIXELS = None  # `LARGEST` is asked instead, with one sentence
 
 TURNS = {
     2: lambda image: image[:, ::-1],
@@ -174,7 +172,7 @@ def _decoded(content: bytes, suffix: str) -> tuple[np.ndarray, list[str]]:
 def _head(content: bytes) -> Image.Image:
     """The header, nothing decoded."""
     try:
-        return Image.open(io.BytesIO(content), formats=("JPEG", "PNG"))
+        return _opened(content)
     except UnidentifiedImageError:
         kind = "a HEIC (save it as JPEG first)" if content[4:12] in HEIC else "something else"
         kind = next((kind for start, kind in KINDS.items() if content.startswith(start)), kind)
@@ -185,6 +183,17 @@ def _head(content: bytes) -> Image.Image:
         raise BrokenError(f"is neither JPEG nor PNG but {kind} ({len(content)} bytes)") from None
     except (OSError, ValueError, SyntaxError, struct.error) as error:
         raise BrokenError(f"damaged header ({_words(error)})") from error
+
+
+def _opened(content: bytes) -> Image.Image:
+    """As `Image.open`, without its limits of the process on pixels: `LARGEST` is asked instead, with one sentence."""
+    opener = {b"\xff\xd8": JpegImagePlugin.jpeg_factory, b"\x89P": PngImagePlugin.PngImageFile}.get(content[:2])
+    if opener is None:
+        raise UnidentifiedImageError
+    try:
+        return opener(io.BytesIO(content))
+    except (SyntaxError, IndexError, TypeError, struct.error) as error:  # as Image.open takes them
+        raise UnidentifiedImageError from error
 
 
 def _jpeg(content: bytes, head: Image.Image) -> tuple[np.ndarray, list[str]]:

@@ -15,7 +15,7 @@ import numpy as np
 from driverwatch.artifacts import digest_of, digest_of_file, provenance, read_json
 from driverwatch.data import drawing
 from driverwatch.data.drawing import POSES, Driver, draw
-from driverwatch.data.threads import in_threads
+from driverwatch.data.threads import in_threads, one_opencv_thread
 from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.errors import InputError
 from driverwatch.listing import is_empty
@@ -167,9 +167,9 @@ def _draw_all(shots: list[Shot], options: SampleOptions, settings: DatasetSettin
             raise InputError(f"{folder / path}: could not be encoded as JPEG")
         (folder / path).write_bytes(encoded.tobytes())
 
-    cv2.setNumThreads(1)
-    for _ in track(in_threads(one, shots), len(shots), "draw"):
-        pass
+    with one_opencv_thread():
+        for _ in track(in_threads(one, shots), len(shots), "draw"):
+            pass
 
 
 def _write_tables(shots: list[Shot], settings: DatasetSettings, folder: Path) -> None:

@@ -4,11 +4,40 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from threading import Lock
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+class _OpenCV:
+    """How many are inside of `one_opencv_thread`, and how many threads OpenCV had before the first of them."""
+
+    lock, inside, before = Lock(), 0, 0
+
+
+@contextmanager
+def one_opencv_thread() -> Iterator[None]:
+    """OpenCV works in the calling thread alone: our own threads are the parallelism, and its would multiply with them.
+
+    The number is the process's; it is put back when the last of those who overlap is done.
+    """
+    import cv2  # a tenth of a second, not for who only wants threads
+
+    with _OpenCV.lock:
+        if _OpenCV.inside == 0:
+            _OpenCV.before = cv2.getNumThreads()
+            cv2.setNumThreads(1)
+        _OpenCV.inside += 1
+    try:
+        yield
+    finally:
+        with _OpenCV.lock:
+            _OpenCV.inside -= 1
+            if _OpenCV.inside == 0:
+                cv2.setNumThreads(_OpenCV.before)
 
 
 def in_threads(function: Callable[[T], R], items: Iterable[T], ahead: int = 256) -> Iterator[R]:

@@ -1,5 +1,6 @@
 """Unpack a downloaded zip: inside its folder alone, plain files alone, only so much, and after a kill only the rest."""
 
+import os
 import re
 import stat
 import unicodedata
@@ -18,6 +19,7 @@ from driverwatch.writing import reason, way_out
 CHUNK = 1 << 20
 BLOCK = 4096  # what a file takes on disk beyond its bytes, at most, on common file systems
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # Python bounds the memory of these two alone while it reads
+DEEPEST = 2  # zips in zips in an archive
 LARGER = "name a folder on a larger disk with DATA="
 
 
@@ -52,6 +54,8 @@ def readable(path: Path) -> bool:
 def unpack(archive: Path, target: Path, limits: Limits | None = None) -> None:
     """Unpack `archive` into `target`, and zips at its top level too (the competition's older layout had `imgs.zip`).
 
+    The top level is the folder that everything is in, if there is one; zips in those zips are unpacked as well.
+
     A file is written under another name first and renamed, so it is whole or not there. What is there already with the
     right size and checksum is kept: reading 4 GB again costs a minute, and a power cut can leave a right size over
     wrong bytes. The zips inside are kept beside `target` until the caller removes them.
@@ -60,16 +64,26 @@ def unpack(archive: Path, target: Path, limits: Limits | None = None) -> None:
         InputError: names that lead elsewhere, links and devices, names given twice, encryption, more than `limits`, too
             little space, a full disk, damage.
     """
-    budget, inner = _Budget(limits or Limits()), target.with_name(f"{target.name}.archives")
-    with _opened(archive) as outer:
-        members = _planned(outer, archive, target, "", budget)
-        nested = {
-            m.path: inner / m.path.name for m in members if m.path.parent == target and m.path.suffix.lower() == ".zip"
-        }
-        _write_all(outer, archive, [_Member(m.info, nested.get(m.path, m.path)) for m in members])
-    for path in sorted(nested.values()):
-        with _opened(path) as zipped:
-            _write_all(zipped, path, _planned(zipped, path, target, _folder_of(zipped, path), budget))
+    _unpack(archive, target, "", target.with_name(f"{target.name}.archives"), _Budget(limits or Limits()))
+
+
+def _unpack(path: Path, target: Path, above: str, inner: Path, budget: _Budget, level: int = 0) -> None:
+    """One archive of a download: what lies in the folder `above` goes there, below `target`; zips in it are kept in `inner`."""
+    with _opened(path) as zipped:
+        members = _planned(zipped, path, target, above + (_folder_of(zipped, path) if level else ""), budget)
+        top = _top(members, target)
+        zips = [m.path for m in members if m.path.parent == top and m.path.suffix.lower() == ".zip" and level < DEEPEST]
+        nested = {each: inner / each.name for each in zips}
+        _write_all(zipped, path, [_Member(m.info, nested.get(m.path, m.path)) for m in members])
+    for each in sorted(nested.values()):
+        below = "".join(f"{part}/" for part in top.relative_to(target).parts)
+        _unpack(each, target, below, inner / each.stem, budget, level + 1)
+
+
+def _top(members: list[_Member], target: Path) -> Path:
+    """The folder that all files of an archive are in, directly or deeper."""
+    folders = [m.path.parent for m in members if "__MACOSX" not in m.path.parts]
+    return Path(os.path.commonpath(folders)) if folders else target
 
 
 @contextmanager

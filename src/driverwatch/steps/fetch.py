@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from driverwatch.artifacts import require_space
-from driverwatch.data import competition
+from driverwatch.data import competition, layout
 from driverwatch.errors import InputError, counted, listed
 from driverwatch.kaggle import archive
 from driverwatch.kaggle.client import Client
@@ -38,9 +38,10 @@ def fetch(context: Context, command: str) -> None:
         _download(context, Client(command, slug, lock), folder)
         unpacked = folder / "data"
         archive.unpack(folder / f"{slug}.zip", unpacked)
-        said = _verified(context, unpacked, f"remove {folder} and run the same command again")
+        whole = _arranged(context, unpacked, folder / "arranged")
+        said = _verified(context, whole, f"remove {folder} and run the same command again")
         os.sync()  # once, instead of for each of 100,000 files
-        _put_in_place(unpacked, data)
+        _put_in_place(whole, data)
         shutil.rmtree(folder, ignore_errors=True)
     return close(context.data, said, time.monotonic() - start, then=[after])
 
@@ -56,6 +57,17 @@ def slug_of(context: Context) -> str:
             f"DATASET={context.dataset} picks the part, and Kaggle takes submissions for the whole alone"
         )
     return settings.slug
+
+
+def _arranged(context: Context, unpacked: Path, target: Path) -> Path:
+    """The competition in an unpacked archive, however that was packed; a strange one is no reason to fetch it again."""
+    try:
+        return layout.arranged(context.settings, unpacked, target)
+    except InputError as error:
+        raise InputError(
+            f"{error}. The archive is whole, and fetching it again would bring the same: name its files in "
+            f"configs/datasets/{context.dataset}.yaml, then run the same command again: it goes on"
+        ) from error
 
 
 def _verified(context: Context, data: Path, way_out: str) -> str:

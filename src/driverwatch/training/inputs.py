@@ -5,10 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 
 from driverwatch.data.pack import Pack
+from driverwatch.data.threads import one_opencv_thread
 from driverwatch.setting_types import pixels
 from driverwatch.settings import ModelSettings
 from driverwatch.vision.augment import Augmenter
@@ -32,7 +32,6 @@ class AugmentedInputs:
         first: int = 0,
     ) -> None:
         """Augment `images`, uint8 (N, R * H, W, 3), the whole pack, mapped; mixed first where `mixing` (the epoch's) says so."""
-        cv2.setNumThreads(1)
         self.images = np.asarray(images)  # a mapped file's own class does work of its own at every index
         self.settings, self.policy, self.epoch = settings, policy, epoch
         self.first, self.mixing = first, mixing
@@ -44,7 +43,10 @@ class AugmentedInputs:
         if not hasattr(self._thread, "augment"):  # one pipeline per thread: it carries random state
             self._thread.augment = Augmenter(self.policy, self.settings.augment, self.settings.input)
         seed = self.settings.train.seed
-        made = [self._thread.augment(self._image(row), (seed, self.epoch, self.first + row)) for row in map(int, rows)]
+        with one_opencv_thread():
+            made = [
+                self._thread.augment(self._image(row), (seed, self.epoch, self.first + row)) for row in map(int, rows)
+            ]
         return np.stack([image for image, _ in made]), np.array([mirrored for _, mirrored in made])
 
     @property

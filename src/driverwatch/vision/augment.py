@@ -10,9 +10,6 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it calls home on import otherwise
-
-import albumentations as A
 import cv2
 import numpy as np
 
@@ -22,6 +19,16 @@ from driverwatch.settings import AugmentSettings, InputSettings
 from driverwatch.vision.mosaic import join, split
 from driverwatch.vision.policies import plain
 from driverwatch.vision.views import central
+
+UPDATE = "NO_ALBUMENTATIONS_UPDATE"
+GIVEN = os.environ.get(UPDATE)
+os.environ[UPDATE] = "1"  # it calls home on import otherwise
+import albumentations as A  # noqa: E402
+
+if GIVEN is None:
+    del os.environ[UPDATE]
+else:
+    os.environ[UPDATE] = GIVEN
 
 FOREIGN = {"Lambda", "TextImage", "OverlayElements"}  # they take code or files
 DRAWS = 2  # how a seed becomes a picture; another number where the same seed gives another
