@@ -2,6 +2,7 @@
 
 import re
 import string
+from collections.abc import Iterable
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
@@ -59,6 +60,21 @@ Corners = Annotated[list[float], Field(min_length=4, max_length=4), AfterValidat
 Pair = Annotated[list[str], Field(min_length=2, max_length=2)]
 
 
+OWN_COLUMNS = (
+    "driver",
+    "drivers",
+    "fold",
+    "images",
+    "class",
+    "log loss",
+)  # of tables that have a column per class as well
+
+
+def class_columns(classes: Iterable[str]) -> list[str]:
+    """What classes are called as columns of our own tables: by their names, or `class driver` where a column of ours has that."""
+    return [f"class {name}" if name in OWN_COLUMNS else name for name in classes]
+
+
 class Expected(Strict):
     """What the full download must hold; `make data` and `make submit` hold everything against it."""
 
@@ -106,6 +122,27 @@ class DatasetSettings(Strict):
             raise ValueError(f"mirrored_pairs must name classes, got {', '.join(unknown)}")
         if len(set(named)) < len(named):
             raise ValueError("mirrored_pairs must name each class at most once")
+        return self
+
+    @model_validator(mode="after")
+    def _columns_are_told_apart(self) -> "DatasetSettings":
+        if self.columns.image in self.classes:
+            raise ValueError(
+                f"classes: {self.columns.image} is the column of images' names (columns.image), and a submission has a column for "
+                "each class; give one of them another name"
+            )
+        columns = class_columns(self.classes)
+        if twice := sorted({column for column in columns if columns.count(column) > 1}):
+            raise ValueError(
+                f"classes: two would be the column {', '.join(twice)} of the fold file; give one another name"
+            )
+        if self.columns.image in OWN_COLUMNS:
+            raise ValueError(
+                f"columns.image: must not be {self.columns.image}, a column of ours; rename it in table and YAML"
+            )
+        named = [name for name in (self.columns.image, self.columns.label, self.columns.driver) if name is not None]
+        if len(set(named)) < len(named):
+            raise ValueError(f"columns: image, label and driver must be columns of their own, got {', '.join(named)}")
         return self
 
     @model_validator(mode="after")
