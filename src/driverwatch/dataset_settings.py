@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
+from driverwatch import layout
 from driverwatch.errors import InputError, nearest
 from driverwatch.setting_types import WHOLE, Region
 from driverwatch.typed_yaml import Strict
@@ -98,12 +99,12 @@ class DatasetSettings(Strict):
     slug: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=100)] | None = None  # on Kaggle
     expected: Expected | None = None
     data: Annotated[str, Field(pattern=r"^[^\x00]+$")]  # folder that DATA= overrides
-    table: Below = "driver_imgs_list.csv"  # one line per labelled photo
+    table: Below = layout.TABLE  # one line per labelled photo
     columns: Columns = Columns()
     # where photos lie, by class and name, and test photos
-    train_images: Annotated[str, _template("label", "image")] = "imgs/train/{label}/{image}"
-    test_images: Annotated[str, _template("image")] = "imgs/test/{image}"  # by name
-    sample_submission: Below = "sample_submission.csv"  # names the test photos, in a submission's order
+    train_images: Annotated[str, _template("label", "image")] = layout.TRAIN_IMAGES
+    test_images: Annotated[str, _template("image")] = layout.TEST_IMAGES  # by name
+    sample_submission: Below = layout.SAMPLE_SUBMISSION  # names the test photos, in a submission's order
     truth: Below | None = None  # the test images' labels, where they are known (drawn competitions)
     board: Annotated[list[BoardSettings], Field(default_factory=list)]  # where the competition ended; reports show it
     test_drivers: Annotated[int, Field(ge=1)] | None = None  # where known; null: hope speaks of as many as training has
