@@ -180,7 +180,15 @@ READ = [
     *sorted(PACKAGE.glob("*.py")),
     *(
         PACKAGE.parent / name
-        for name in ("backbones.py", "checkout.py", "errors.py", "paths.py", "kaggle/credentials.py")
+        for name in (
+            "backbones.py",
+            "checkout.py",
+            "errors.py",
+            "kaggle/credentials.py",
+            "layout.py",
+            "listing.py",
+            "paths.py",
+        )
     ),
 ]
 
@@ -200,6 +208,8 @@ def test_old_pythons_can_read_it(path: Path) -> None:
                     "driverwatch.kaggle.credentials",
                     "driverwatch.checkout",
                     "driverwatch.paths",
+                    "driverwatch.layout",
+                    "driverwatch.listing",
                 )
             )
             assert ours or name.split(".")[0] in sys.stdlib_module_names, name

@@ -9,7 +9,7 @@ from support.places import ROOT
 from support.source import FILES, SOURCE
 
 FLOORS = [
-    {"errors", "listing"},
+    {"errors", "layout", "listing"},
     {"terminal", "metrics", "backbones", "checkout", "paths", "switches"},
     {"artifacts", "hdf5", "wording", "writing", "yaml_files"},
     {"typed_yaml"},

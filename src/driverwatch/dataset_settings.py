@@ -2,10 +2,12 @@
 
 import re
 import string
+from collections.abc import Iterable
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
+from driverwatch import layout
 from driverwatch.errors import InputError, nearest
 from driverwatch.setting_types import WHOLE, Region
 from driverwatch.typed_yaml import Strict
@@ -59,6 +61,21 @@ Corners = Annotated[list[float], Field(min_length=4, max_length=4), AfterValidat
 Pair = Annotated[list[str], Field(min_length=2, max_length=2)]
 
 
+OWN_COLUMNS = (
+    "driver",
+    "drivers",
+    "fold",
+    "images",
+    "class",
+    "log loss",
+)  # of tables that have a column per class as well
+
+
+def class_columns(classes: Iterable[str]) -> list[str]:
+    """What classes are called as columns of our own tables: by their names, or `class driver` where a column of ours has that."""
+    return [f"class {name}" if name in OWN_COLUMNS else name for name in classes]
+
+
 class Expected(Strict):
     """What the full download must hold; `make data` and `make submit` hold everything against it."""
 
@@ -82,12 +99,12 @@ class DatasetSettings(Strict):
     slug: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=100)] | None = None  # on Kaggle
     expected: Expected | None = None
     data: Annotated[str, Field(pattern=r"^[^\x00]+$")]  # folder that DATA= overrides
-    table: Below = "driver_imgs_list.csv"  # one line per labelled photo
+    table: Below = layout.TABLE  # one line per labelled photo
     columns: Columns = Columns()
     # where photos lie, by class and name, and test photos
-    train_images: Annotated[str, _template("label", "image")] = "imgs/train/{label}/{image}"
-    test_images: Annotated[str, _template("image")] = "imgs/test/{image}"  # by name
-    sample_submission: Below = "sample_submission.csv"  # names the test photos, in a submission's order
+    train_images: Annotated[str, _template("label", "image")] = layout.TRAIN_IMAGES
+    test_images: Annotated[str, _template("image")] = layout.TEST_IMAGES  # by name
+    sample_submission: Below = layout.SAMPLE_SUBMISSION  # names the test photos, in a submission's order
     truth: Below | None = None  # the test images' labels, where they are known (drawn competitions)
     board: Annotated[list[BoardSettings], Field(default_factory=list)]  # where the competition ended; reports show it
     test_drivers: Annotated[int, Field(ge=1)] | None = None  # where known; null: hope speaks of as many as training has
@@ -106,6 +123,27 @@ class DatasetSettings(Strict):
             raise ValueError(f"mirrored_pairs must name classes, got {', '.join(unknown)}")
         if len(set(named)) < len(named):
             raise ValueError("mirrored_pairs must name each class at most once")
+        return self
+
+    @model_validator(mode="after")
+    def _columns_are_told_apart(self) -> "DatasetSettings":
+        if self.columns.image in self.classes:
+            raise ValueError(
+                f"classes: {self.columns.image} is the column of images' names (columns.image), and a submission has a column for "
+                "each class; give one of them another name"
+            )
+        columns = class_columns(self.classes)
+        if twice := sorted({column for column in columns if columns.count(column) > 1}):
+            raise ValueError(
+                f"classes: two would be the column {', '.join(twice)} of the fold file; give one another name"
+            )
+        if self.columns.image in OWN_COLUMNS:
+            raise ValueError(
+                f"columns.image: must not be {self.columns.image}, a column of ours; rename it in table and YAML"
+            )
+        named = [name for name in (self.columns.image, self.columns.label, self.columns.driver) if name is not None]
+        if len(set(named)) < len(named):
+            raise ValueError(f"columns: image, label and driver must be columns of their own, got {', '.join(named)}")
         return self
 
     @model_validator(mode="after")

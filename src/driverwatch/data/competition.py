@@ -13,6 +13,7 @@ from driverwatch.data import layout
 from driverwatch.data.tables import cell_problems, name_problems, read_csv, read_text
 from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.errors import InputError, counted, listed, printable
+from driverwatch.layout import folder_of
 from driverwatch.listing import walk
 
 if TYPE_CHECKING:
@@ -194,8 +195,9 @@ def read_truth(settings: DatasetSettings, data: Path) -> dict[str, int] | None:
 
 def present(settings: DatasetSettings, data: Path) -> Iterator[str]:
     """Image files below the folders of both templates, linked ones too, each once, as paths below the data folder."""
-    starts = [Path(f"{template.split('{')[0]}x") for template in (settings.train_images, settings.test_images)]
-    roots, prefixes = {start.parent for start in starts}, tuple(start.as_posix()[:-1] for start in starts)
+    templates = settings.train_images, settings.test_images
+    roots = {folder_of(template) for template in templates}
+    prefixes = tuple(Path(f"{template.split('{')[0]}x").as_posix()[:-1] for template in templates)
     for root in (root for root in roots if roots.isdisjoint(root.parents)):
         for path in walk(data / root, settings.classes):
             if path.suffix.lower() in IMAGE_SUFFIXES and (below := path.relative_to(data).as_posix()).startswith(

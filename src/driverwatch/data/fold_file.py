@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from driverwatch.artifacts import digest_of
+from driverwatch.dataset_settings import class_columns
 from driverwatch.errors import InputError
 
 
@@ -29,7 +30,7 @@ def glance(path: Path, classes: tuple[str, ...]) -> FoldFile:
     Raises:
         InputError: no file, other columns, cells that are no whole numbers, or folds that are not 0 to K-1.
     """
-    expected = ["driver", "fold", "images", *classes]
+    expected = ["driver", "fold", "images", *class_columns(classes)]
     try:
         text = path.read_text(encoding="utf-8-sig")
         header, *rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row]

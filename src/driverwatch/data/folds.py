@@ -12,6 +12,7 @@ import numpy as np
 from driverwatch.artifacts import digest_of
 from driverwatch.data.competition import ImageTable
 from driverwatch.data.tables import numbers, read_csv
+from driverwatch.dataset_settings import class_columns
 from driverwatch.errors import InputError, listed
 from driverwatch.writing import write_text
 
@@ -58,12 +59,12 @@ class FoldTable:
 
 
 def class_counts(table: ImageTable) -> pd.DataFrame:
-    """Images per driver (rows, sorted) and class (columns)."""
+    """Images per driver (rows, sorted) and class (`class_columns`)."""
     import pandas as pd
 
     counts = pd.crosstab(table.frame["driver"], table.frame["label"])
     counts = counts.reindex(columns=range(len(table.classes)), fill_value=0).sort_index()
-    counts.columns = list(table.classes)
+    counts.columns = class_columns(table.classes)
     return counts
 
 
@@ -160,7 +161,7 @@ def read(path: Path, table: ImageTable) -> FoldTable:
     """
     if not path.is_file():
         raise InputError(f"{path}: no fold file; run make folds first")
-    expected = ["driver", "fold", "images", *table.classes]
+    expected = ["driver", "fold", "images", *class_columns(table.classes)]
     frame = read_csv(path, expected)
     try:
         if list(frame.columns) != expected:
@@ -179,7 +180,7 @@ def read(path: Path, table: ImageTable) -> FoldTable:
     if (frame["images"] != frame[expected[3:]].sum(axis=1)).any():
         raise InputError(f"{path}: the column images is not the sum of the classes; restore the file")
     counts = class_counts(table)
-    found = frame.set_index("driver")[list(table.classes)].sort_index()
+    found = frame.set_index("driver")[expected[3:]].sort_index()
     if problems := _mismatches(found, counts):
         raise InputError(
             f"{path}: does not fit the data: {len(problems)} drivers differ; check DATA=, or make folds "

@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 SEQUENTIAL, PROGRESSIVE = (0xC0, 0xC1), 0xC2  # start of frame: baseline and extended, both Huffman-coded
 TABLES = (0xC4, 0xC8, 0xCC)  # among the codes of frames: Huffman tables, reserved, arithmetic conditions
@@ -216,5 +216,5 @@ def _uncropped(content: bytes, found: list[Segment]) -> bytes:
 
 
 def _pixels(content: bytes) -> np.ndarray:
-    with Image.open(io.BytesIO(content), formats=("JPEG",)) as image:
+    with JpegImageFile(io.BytesIO(content)) as image:  # not Image.open, which has a limit of the process on pixels
         return np.asarray(image.convert("RGB"))

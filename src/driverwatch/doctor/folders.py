@@ -9,7 +9,7 @@ from pathlib import Path
 
 from driverwatch.checkout import commit, environment, is_own
 from driverwatch.doctor.finding import Finding, Surroundings, ask, gigabytes, note, ok, problem, standing
-from driverwatch.doctor.material import TEST_IMAGES, data_folder
+from driverwatch.doctor.material import data_folder, test_folder
 
 WRITTEN = ("build", "folds", "submissions")
 PACKS = 13.2e9  # bytes: 102,150 photos at 180x240
@@ -60,7 +60,7 @@ def _obstacle(path: Path) -> str:
 def disk(s: Surroundings) -> Finding:
     """Free space for packs in build/ and for the data set, against the full competition's need; a shared disk needs both."""
     data = data_folder(s) or s.root / "data"
-    there = (data / TEST_IMAGES).is_dir()
+    there = (data / test_folder(s)).is_dir()
     needs = {s.root / "build": PACKS, data: 0.0 if there else DOWNLOAD}
     shared = len({standing(folder).stat().st_dev for folder in needs}) == 1
     free = {folder: shutil.disk_usage(str(standing(folder))).free for folder in needs}

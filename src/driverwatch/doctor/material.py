@@ -3,58 +3,76 @@
 from __future__ import annotations
 
 import difflib
-import re
 from pathlib import Path
 
 from driverwatch.backbones import BACKBONES
+from driverwatch.doctor.dataset_file import UnreadableError, dataset_settings, settings_path
 from driverwatch.doctor.finding import Finding, Surroundings, names, note, ok, problem
+from driverwatch.layout import TEST_IMAGES, folder_of
 from driverwatch.listing import matching
 from driverwatch.paths import user_path
 
-NEEDED = ("driver_imgs_list.csv", "imgs/train", "sample_submission.csv")  # without one of these packing is refused
-TEST_IMAGES = "imgs/test"  # a training sample may go without
-
 
 def data_folder(s: Surroundings) -> Path | None:
-    """DATA, or the folder that the data set's YAML names (read by a pattern: PyYAML may be missing); None without one."""
+    """DATA, or the folder that the data set's YAML names; None without one, or where the YAML takes a library that is not there."""
     if s.data:
         return s.root / user_path(s.data, s.environ)
-    match = re.search(r"^data:[ \t]*(['\"]?)([^'\"#\n]+?)\1[ \t]*(?:#.*)?$", _settings(s), re.MULTILINE)
-    return s.root / user_path(match[2], s.environ) if match else None
+    try:
+        named = dataset_settings(s).get("data") if settings_path(s).is_file() else None
+    except UnreadableError:
+        return None
+    return s.root / user_path(named, s.environ) if named else None
+
+
+def test_folder(s: Surroundings) -> Path:
+    """The folder of test images below the data folder: as the YAML names it, or Kaggle's where that cannot be read."""
+    try:
+        return folder_of(dataset_settings(s)["test_images"])
+    except (UnreadableError, OSError):
+        return folder_of(TEST_IMAGES)
 
 
 def dataset(s: Surroundings) -> Finding:
     """The data set's settings and its files."""
-    if not _settings(s):
+    if not settings_path(s).is_file():
         known = [path.stem for path in matching(s.root / "configs/datasets", "*.yaml")]
         near = difflib.get_close_matches(s.dataset, known, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         return problem(f"DATASET={s.dataset} has no YAML in configs/datasets", f"Known are: {names(known)}{hint}")
+    try:
+        settings = dataset_settings(s)
+    except UnreadableError:
+        found = f"configs/datasets/{s.dataset}.yaml cannot be read without PyYAML, so its files were not looked for"
+        return note(found, "make setup installs it; then run make doctor again")
     folder = data_folder(s)
     if folder is None:
         return problem(f"configs/datasets/{s.dataset}.yaml says no data:", "Add that line, or pass DATA=<folder>")
     if not folder.is_dir():
-        return (problem if s.data else note)(f"{s.dataset}: there is no folder {folder}", _how_to_get(s))
-    missing = [name for name in NEEDED if not (folder / name).exists()]
+        return (problem if s.data else note)(f"{s.dataset}: there is no folder {folder}", _how_to_get(s, settings))
+    return _files(s, folder, settings)
+
+
+def _files(s: Surroundings, folder: Path, settings: dict[str, str]) -> Finding:
+    """Whether the tables and folders are there that the settings name: without one packing is refused, but for test images."""
+    train, test = (folder_of(settings[key]).as_posix() for key in ("train_images", "test_images"))
+    needed = [settings["table"], train, settings["sample_submission"]]
+    missing = [name for name in needed if not (folder / name).exists()]
     if missing:
-        return problem(f"{s.dataset}: {folder} lacks {', '.join(missing)}", _how_to_get(s))
-    if not (folder / TEST_IMAGES).is_dir():
-        return note(f"{s.dataset}: {folder} lacks {TEST_IMAGES}", "Training works; submissions need the test photos")
-    return ok(f"{s.dataset}: {folder} holds {', '.join((*NEEDED, TEST_IMAGES))}")
+        return problem(f"{s.dataset}: {folder} lacks {', '.join(missing)}", _how_to_get(s, settings))
+    if not (folder / test).is_dir():
+        return note(f"{s.dataset}: {folder} lacks {test}", "Training works; submissions need the test photos")
+    held = dict.fromkeys(name for name in (*needed, test) if name != ".")
+    return ok(f"{s.dataset}: {folder} holds {', '.join(held)}")
 
 
-def _settings(s: Surroundings) -> str:
-    """The text of the data set's YAML, empty where there is none."""
-    path = s.root / "configs/datasets" / f"{s.dataset}.yaml"
-    return path.read_text(encoding="utf-8") if path.is_file() else ""
-
-
-def _how_to_get(s: Surroundings) -> str:
+def _how_to_get(s: Surroundings, settings: dict[str, str]) -> str:
     if (s.root / "configs/datasets" / f"{s.dataset}_images.csv").is_file():
         return f"make subset SOURCE=<full download> DATASET={s.dataset} fills it, or DATA= names where the photos lie"
-    if not re.search(r"^slug:", _settings(s), re.MULTILINE):
+    if "slug" in settings:
+        return "Unpack the competition there (README, The full competition), or DATA= names where it lies"
+    if "truth" in settings:
         return f"make sample DATASET={s.dataset} draws it"
-    return "Unpack the competition there (README, The full competition), or DATA= names where it lies"
+    return "Put its files there, or DATA= names where they lie"
 
 
 def weights(s: Surroundings) -> Finding:
@@ -103,7 +121,7 @@ def _keras_cache(s: Surroundings) -> Path:
 
 def made(s: Surroundings) -> Finding:
     """What the line has made of this data set: folds, packs, runs."""
-    if not _settings(s):
+    if not settings_path(s).is_file():
         return note("not looked at, for want of a data set", "See data set")
     packs, runs = (_folders(s.root / "build" / s.dataset / kind) for kind in ("pack", "runs"))
     found = f"packs: {names(packs) or 'none'}; runs: {names(runs) or 'none'}"

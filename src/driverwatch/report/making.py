@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from driverwatch.dataset_settings import class_columns
 from driverwatch.report import blocks, charts
 from driverwatch.report.blocks import Block, Folded, Grid, Group, Missing, Section, Table, Text
 from driverwatch.report.charts import Dot
@@ -107,9 +108,9 @@ def folds(found: Findings) -> Section:
     """Who is held out by which fold, and how many images of each class that is."""
     if isinstance(found.folds, Missing):
         return Section("folds", "Folds", "Folds", [found.folds])
-    frame = found.folds
-    each = frame.groupby("fold").agg({"driver": _named, "images": "sum", **dict.fromkeys(found.classes, "sum")})
-    summed = each.reset_index().rename(columns={"driver": "drivers"})[["fold", "images", *found.classes, "drivers"]]
+    frame, classes = found.folds, class_columns(found.classes)
+    each = frame.groupby("fold").agg({"driver": _named, "images": "sum", **dict.fromkeys(classes, "sum")})
+    summed = each.reset_index().rename(columns={"driver": "drivers"})[["fold", "images", *classes, "drivers"]]
     said = (
         f"{len(frame)} drivers in {len(each)} folds: a driver lies in one fold alone, so that no model is scored on anybody it "
         "has learnt from. Images of each class:"

@@ -7,6 +7,7 @@ import pandas as pd
 from driverwatch.artifacts import digest_of_file
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
+from driverwatch.dataset_settings import class_columns
 from driverwatch.steps.chains import Chain
 from driverwatch.steps.context import Context
 from driverwatch.writing import replacing
@@ -19,7 +20,7 @@ def write_out_of_fold(context: Context, name: str, chain: Chain, pack: Pack, fol
     were fitted on the other folds, clipped as the submission is. Their mean log loss is the manifest's `out_of_fold_log_loss`.
     """
     classes = list(context.settings.classes)
-    frame = pd.DataFrame(chain.rows, columns=classes)
+    frame = pd.DataFrame(chain.rows, columns=class_columns(classes))
     frame.insert(0, context.settings.columns.image, pack.names)
     frame.insert(1, "driver", pack.drivers)
     frame.insert(2, "class", [classes[label] for label in pack.labels])

@@ -14,6 +14,7 @@ from driverwatch.blend.ensemble import Member
 from driverwatch.blend.space import Space
 from driverwatch.blend.trace import averaged, place_of, traced
 from driverwatch.data.folds import FoldTable
+from driverwatch.dataset_settings import class_columns
 from driverwatch.ensemble_settings import ChainSettings, kept_settings
 from driverwatch.errors import InputError
 from driverwatch.inference import predictions
@@ -222,10 +223,10 @@ def _clipped(steps: dict[str, np.ndarray], settings: ChainSettings, last: str) -
 
 def _table(context: Context, rows: dict[str, np.ndarray], label: int, title: str) -> list[str]:
     """Lines of a table: probabilities (C,) in percent, and the log loss where the class is known."""
-    classes = list(context.settings.classes)
+    columns = class_columns(context.settings.classes)
     likeliest = np.argsort(-np.mean(list(rows.values()), axis=0), kind="stable")[:SHOWN]
     chosen = sorted(likeliest.tolist())
-    columns = {f"{title}, %": False} | {classes[i]: True for i in chosen} | ({"log loss": True} if label >= 0 else {})
+    shown = {f"{title}, %": False} | {columns[i]: True for i in chosen} | ({"log loss": True} if label >= 0 else {})
     lines = [
         [
             key,
@@ -234,4 +235,4 @@ def _table(context: Context, rows: dict[str, np.ndarray], label: int, title: str
         ]
         for key, row in rows.items()
     ]
-    return table(columns, lines, columns, 0)[0]
+    return table(shown, lines, shown, 0)[0]

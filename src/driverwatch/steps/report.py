@@ -10,6 +10,7 @@ import pandas as pd
 from driverwatch.artifacts import provenance, read_json
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.tables import numbers, read_csv
+from driverwatch.dataset_settings import class_columns
 from driverwatch.errors import InputError
 from driverwatch.report.blocks import Missing, Picture
 from driverwatch.report.findings import Bar, Findings, RunFacts, by_loss
@@ -88,7 +89,7 @@ def _folds(context: Context) -> tuple[pd.DataFrame | Missing, str | None]:
     path, command = context.places.folds, f"make folds DATASET={context.dataset}"
     if not path.is_file():
         return Missing(f"{path}: no fold file.", command), None
-    expected = ["driver", "fold", "images", *context.settings.classes]
+    expected = ["driver", "fold", "images", *class_columns(context.settings.classes)]
     try:
         frame = read_csv(path, expected)[expected]
         frame[expected[1:]] = numbers(frame[expected[1:]], whole=True)
