@@ -9,7 +9,7 @@ import pytest
 SOURCE = Path(__file__).resolve().parent.parent / "src" / "driverwatch"
 FLOORS = [
     {"errors"},
-    {"terminal", "metrics", "backbones"},
+    {"terminal", "metrics", "backbones", "ownership"},
     {"artifacts", "hdf5", "wording", "writing", "yaml_files"},
     {"typed_yaml"},
     {"setting_types"},

@@ -21,7 +21,7 @@ from driverwatch.data.pack import stamp
 from driverwatch.errors import InputError
 
 BEAT = 0.5  # seconds between two looks at what has been written
-NEVER = (".lock", ".partial")
+NEVER = (".lock", ".lock.holder", ".partial")
 
 
 class Asked(NamedTuple):
