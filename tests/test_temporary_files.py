@@ -116,7 +116,9 @@ def test_the_longest_names_are_written(tmp_path: Path, name: str) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-@pytest.mark.parametrize(("mask", "file", "folder"), [(0o077, 0o600, 0o700), (0o027, 0o640, 0o750), (0o022, 0o644, 0o755)])
+@pytest.mark.parametrize(
+    ("mask", "file", "folder"), [(0o077, 0o600, 0o700), (0o027, 0o640, 0o750), (0o022, 0o644, 0o755)]
+)
 def test_permissions_are_the_umasks(tmp_path: Path, mask: int, file: int, folder: int) -> None:
     before = os.umask(mask)
     try:
