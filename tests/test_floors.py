@@ -8,7 +8,7 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parent.parent / "src" / "driverwatch"
 FLOORS = [
-    {"errors"},
+    {"errors", "streams"},
     {"terminal", "metrics", "backbones", "ownership"},
     {"artifacts", "hdf5", "wording", "writing", "yaml_files"},
     {"typed_yaml"},
