@@ -39,7 +39,7 @@ def resumed(bundle: Path, identity: str, number: int) -> Progress:
         raise InputError(f"{bundle}: is of another run than this folder's; make train FORCE=1 begins anew")
     try:
         progress = Progress(**plain_json(kept["progress"]))
-        progress.history = checked_rows(progress.history)
+        progress.history = checked_rows([{"epoch": n, **row} for n, row in enumerate(progress.history, start=1)])
         stages = [(row["stage"], row["held_out_loss"]) for row in progress.history]
         if type(progress.epoch) is not int or not isinstance(progress.best, int | float):
             raise ValueError(f"epoch {progress.epoch!r}, best {progress.best!r}")
