@@ -41,13 +41,6 @@ def test_the_lock_refuses_a_second_writer_and_ends_with_its_process(tmp_path: Pa
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_a_killed_writer_leaves_no_litter(tmp_path: Path) -> None:
-    (tmp_path / ".weights.h5.x.partial").write_text("half")
-    with locked(tmp_path):
-        assert not list(tmp_path.glob("*.partial"))
-        assert not (tmp_path / ".weights.h5.x.partial").exists()
-
-
 def test_differences_are_shown_by_dotted_key() -> None:
     before = {"train": {"epochs": 4, "stages": [{"a": 1}]}, "weights": None}
     after = {"train": {"epochs": 3, "stages": [{"a": 2}]}, "weights": {"file": "x"}}

@@ -9,8 +9,8 @@ from support.places import ROOT
 from support.source import FILES, SOURCE
 
 FLOORS = [
-    {"errors", "layout", "listing"},
-    {"terminal", "metrics", "backbones", "checkout", "paths", "switches"},
+    {"errors", "layout", "listing", "streams"},
+    {"terminal", "metrics", "backbones", "checkout", "ownership", "paths", "switches"},
     {"artifacts", "hdf5", "wording", "writing", "yaml_files"},
     {"typed_yaml"},
     {"setting_types"},

@@ -17,6 +17,7 @@ from driverwatch import checkout
 from driverwatch.errors import InputError
 
 PACKAGES = ("tensorflow", "keras", "albumentations", "opencv-python-headless", "simplejpeg", "numpy", "h5py")
+DIGITS = 100  # of a whole number in JSON; beyond 308 it is no floating-point number either
 PIECE = 4096  # entries of a long list that are converted at once
 
 
@@ -129,7 +130,7 @@ def plain_name(name: str, variable: str) -> str:
 def read_json(path: Path) -> dict[str, Any]:
     """Read a manifest; anything but a JSON object is refused."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = plain_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: expected a JSON manifest, got {error}; remove it and run the step again.") from error
     if not isinstance(content, dict):
@@ -137,6 +138,17 @@ def read_json(path: Path) -> dict[str, Any]:
             f"{path}: expected a JSON object, got {type(content).__name__}; remove it and run the step again."
         )
     return content
+
+
+def plain_json(text: str) -> Any:
+    """JSON from anywhere. Raises `ValueError`, also of numbers that nothing here can count to."""
+    return json.loads(text, parse_int=_whole)
+
+
+def _whole(text: str) -> int:
+    if len(text) > DIGITS:
+        raise ValueError(f"a number of {len(text)} digits")
+    return int(text)
 
 
 def digest_of(content: object) -> str:

@@ -8,6 +8,7 @@ from typing import NoReturn
 
 import typer
 
+from driverwatch import streams
 from driverwatch.cli import cluster, elsewhere, measuring, networks, pages, photos, runs, searching, status, submissions
 from driverwatch.errors import InputError, printable
 from driverwatch.paths import settle_environment
@@ -24,7 +25,12 @@ for part in (photos, runs, searching, cluster, submissions, pages, networks, els
 
 
 def main() -> None:
-    """Run a verb; bad input is one sentence on stderr and exit status 2 (`DEBUG=1` in the environment shows the traceback)."""
+    """Run a verb; bad input is one sentence on stderr and exit status 2 (`DEBUG=1` in the environment shows the traceback).
+
+    Printing fails no work: what it could not print is told at the end, with status 2, unless nobody reads it any more.
+    """
+    streams.keep_printing()
+    os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")  # for Keras' own files; ours are opened so (`hdf5.py`)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     try:
@@ -45,7 +51,8 @@ def main() -> None:
     except SystemExit as end:
         if end.code == 130:  # Ctrl-C
             print("driverwatch: interrupted; the same command goes on", file=sys.stderr)
-        _flush()
+        if end.code in (None, 0) and "--leash" not in sys.argv:  # a fold's process leaves that to who asked for it
+            _refuse_loss()
         raise
     except Exception as error:  # a file that was edited or damaged in a way not thought of, or a defect
         words = " ".join(str(error).split())[:200]
@@ -55,13 +62,9 @@ def main() -> None:
         )
 
 
-def _flush() -> None:
-    """Find a standard output that is full now: at the interpreter's end it would be a traceback and status 120."""
-    try:
-        sys.stdout.flush()
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        _refuse(f"standard output: {error.strerror}; what was asked for is done or goes on with the same command")
+def _refuse_loss() -> None:
+    if why := streams.lost():
+        _refuse(f"standard output: {why}; what was asked for is done, but not all that it printed arrived")
 
 
 def _refuse(sentence: str) -> NoReturn:

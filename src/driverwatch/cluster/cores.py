@@ -1,11 +1,12 @@
 """Cores of a machine for one job among several: as many threads as it asked for, and its neighbours not in their way."""
 
-import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+from driverwatch.ownership import claimed, locked_by_system
 
 
 @contextmanager
@@ -38,10 +39,11 @@ def taken(count: int, folder: Path | None = None) -> Iterator[list[int]]:
 
 def _lock(path: Path, locks: ExitStack) -> bool:
     """Lock a core, unless another job has it."""
-    lock = path.open("w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    lock, holder = path.open("w"), path.with_name(f"{path.name}.holder")
+    taken = locked_by_system(lock)
+    if taken is None and claimed(holder):
+        locks.callback(holder.unlink, missing_ok=True)
+    elif not taken:
         lock.close()
         return False
     locks.enter_context(lock)

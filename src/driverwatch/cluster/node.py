@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 
 from driverwatch.cluster.code import PACKAGE
 from driverwatch.cluster.cores import taken
+from driverwatch.cluster.home import NEVER
 from driverwatch.cluster.jobs import Job, Needs, Telling
 from driverwatch.cluster.place import PIECE, Place, Remote, prepared
 from driverwatch.data.pack import stamp
 from driverwatch.errors import InputError
 
 BEAT = 0.5  # seconds between two looks at what has been written
-NEVER = (".lock", ".partial")
 
 
 class Asked(NamedTuple):

@@ -3,7 +3,9 @@
 import hashlib
 import math
 import os
+import re
 import shutil
+import stat
 import tempfile
 from collections import deque
 from collections.abc import Iterator
@@ -12,8 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from driverwatch.artifacts import digest_of, digest_of_file, plain_name, require_space
+from driverwatch.cluster.home import is_plain
 from driverwatch.cluster.jobs import Job
-from driverwatch.errors import InputError
+from driverwatch.errors import InputError, printable
 from driverwatch.paths import user_path
 from driverwatch.writing import locked, replacing
 
@@ -53,6 +56,21 @@ def base() -> Path:
     return user_path(os.environ.get(OWN) or Path(tempfile.gettempdir()) / f"driverwatch-{os.getuid()}")
 
 
+def private(folder: Path) -> Path:
+    """A folder of this user's own that nobody else may look into, made where it is not.
+
+    Raises:
+        InputError: it is a link, or another user's: who made it could put other files in the places of those kept there.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise InputError(f"{folder}: expected a folder of this user's own, got another's or a link; make node FOLDER=")
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        folder.chmod(0o700)
+    return folder
+
+
 def is_shared(root: str, token: str) -> bool:
     """Whether the asking machine's `root` is the same folder here. A machine with a folder of its own uses that."""
     try:
@@ -72,20 +90,31 @@ def prepared(job: Job, root: str, token: str, source: Source) -> Place:
     if shared:
         return Place(Path(root), options, True)
     entries = [Entry(*each) for each in source.described(list(job.reads))]
-    tree = base() / digest_of(sorted((each.name, each.digest) for each in entries))[:16]
-    for entry in entries:
-        _link(kept(entry, source), tree / entry.name)
+    if OWN not in os.environ:
+        private(base())
+    tree = private(base() / digest_of(sorted((each.name, each.digest) for each in entries))[:16])
+    targets = [_below(tree, entry) for entry in entries]
+    for entry, target in zip(entries, targets, strict=True):
+        _link(kept(entry, source), target)
     for cache in job.caches:
         _share(tree / cache)
     _take_state(job, tree, source)
     return Place(tree.resolve(), options, False)
 
 
+def _below(tree: Path, entry: Entry) -> Path:
+    if not is_plain(entry.name):
+        raise InputError(f"{printable(entry.name)}: expected a name below the project's folder")
+    return tree / entry.name
+
+
 def kept(entry: Entry, source: Source) -> Path:
-    """A file by its digest in this machine's store, brought there once."""
-    path = base() / "store" / entry.digest
+    """A file by its digest in this machine's store, brought there once, and anew where its bytes are others now."""
+    if not re.fullmatch("[0-9a-f]{64}", entry.digest):
+        raise InputError(f"{printable(entry.name)}: expected a SHA-256, got {printable(entry.digest, 80)}")
+    path = private(base() / "store") / entry.digest
     with locked(path.parent, f".{entry.digest[:16]}.lock", sweep=(), patience=math.inf):
-        if not path.is_file():
+        if path.is_symlink() or not path.is_file() or digest_of_file(path) != entry.digest:
             require_space(path.parent, entry.size, entry.name, "name a larger disk: make node FOLDER=")
             with replacing(path) as temporary:
                 _fetch(entry, source, temporary)
@@ -115,7 +144,7 @@ def _link(kept: Path, target: Path) -> None:
 
 def _share(cache: Path) -> None:
     """A folder that all of this machine's places have in common."""
-    common = (base() / "caches" / cache.name).resolve()
+    common = (private(base() / "caches") / cache.name).resolve()
     common.mkdir(parents=True, exist_ok=True)
     cache.parent.mkdir(parents=True, exist_ok=True)
     with suppress(FileExistsError):  # made before, or by another job just now
@@ -128,7 +157,7 @@ def _take_state(job: Job, tree: Path, source: Source) -> None:
         with locked(tree / job.whole):
             _empty(tree / job.whole)
     for entry in (Entry(*each) for each in source.described(source.there(list(job.brings)))):
-        with replacing(tree / entry.name) as temporary:
+        with replacing(_below(tree, entry)) as temporary:
             _fetch(entry, source, temporary)
 
 
@@ -144,7 +173,7 @@ def _beside(file: str, source: Source, shared: bool) -> Path:
     path = Path(file)
     if shared and path.is_file() and digest_of_file(path) == entry.digest:
         return path.parent
-    folder = (base() / "beside" / entry.digest[:16]).resolve()
+    folder = (private(base() / "beside") / entry.digest[:16]).resolve()
     _link(kept(entry, source), folder / path.name)
     return folder
 

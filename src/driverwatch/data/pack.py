@@ -5,6 +5,8 @@ readers: a contiguous dataset has a file offset, so a reader maps it and needs n
 """
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,10 +15,10 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
-from driverwatch.artifacts import PIECE, differences, digest_of, read_json
+from driverwatch.artifacts import differences, digest_of, read_json
 from driverwatch.data.threads import in_threads
 from driverwatch.errors import InputError
-from driverwatch.hdf5 import opened
+from driverwatch.hdf5 import UNREADABLE, column, opened, text, texts
 from driverwatch.setting_types import WHOLE, pixels, regions_of
 from driverwatch.vision.mosaic import Box
 
@@ -137,13 +139,20 @@ def read(folder: Path, kind: str, folds: str, size: str, regions: Boxes | None =
     if regions is not None:
         refuse_moved(path, made, regions)
     height, width = pixels(size)
+    with _whole(path) as file:
+        found = _opened(file, path, made, (len(regions_of(size)) * height, width))
+        if made.get("stamp") != stamp(path):
+            _verify(found, _looks(file), made)
+        return found
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[h5py.File]:
+    """A pack's file, open; whatever its reading stumbles over is one sentence."""
     try:
         with opened(path) as file:
-            found = _opened(file, path, made, (len(regions_of(size)) * height, width))
-            if made.get("stamp") != stamp(path):
-                _verify(found, _looks(file), made)
-            return found
-    except (OSError, LookupError, ValueError, TypeError, AttributeError) as error:
+            yield file
+    except UNREADABLE as error:
         raise InputError(
             f"{path}: not a whole pack ({' '.join(str(error).split())[:150]}); run make pack again"
         ) from error
@@ -151,13 +160,14 @@ def read(folder: Path, kind: str, folds: str, size: str, regions: Boxes | None =
 
 def looks_of(path: Path) -> np.ndarray:
     """The look of every photo in a pack (of its whole frame, where the pack holds regions), as `as_keys` gives it."""
-    with h5py.File(path, "r") as file:
+    with _whole(path) as file:
         return as_keys(np.ascontiguousarray(_looks(file)[:, -LOOK:]))
 
 
 def _looks(file: h5py.File) -> np.ndarray:
     """uint8 (N, `LOOK`) of images, or where they hold regions (N, 2 * `LOOK`), of images and frames."""
-    return np.concatenate([file[name][...] for name in ("looks", "frames") if name in file], axis=1)
+    there = [name for name in ("looks", "frames") if name in file]
+    return np.concatenate([column(file, name, np.uint8, (None, LOOK))[...] for name in there], axis=1)
 
 
 def as_keys(looks: np.ndarray) -> np.ndarray:
@@ -169,16 +179,9 @@ def twins(path: Path, looks: np.ndarray) -> dict[int, str]:
     """Which of `looks` (as `as_keys` gives them) belong to photos of a pack too: their place, and that image's name."""
     known = looks_of(path)
     both = np.flatnonzero(np.isin(looks, known))
-    with h5py.File(path, "r") as file:
-        return {int(row): file["names"].asstr()[int(np.flatnonzero(known == looks[row])[-1])] for row in both}
-
-
-def texts(column: h5py.Dataset) -> np.ndarray:
-    """A column of text, object (N,), read in pieces: HDF5's own copy of each string is gone before the next piece."""
-    found = np.empty(column.shape, object)
-    for start in range(0, len(found), PIECE):
-        found[start : start + PIECE] = column.asstr()[start : start + PIECE]
-    return found
+    with _whole(path) as file:
+        names = column(file, "names", str, known.shape).asstr()
+        return {int(row): names[int(np.flatnonzero(known == looks[row])[-1])] for row in both}
 
 
 def _opened(file: h5py.File, path: Path, made: dict[str, Any], size: tuple[int, int]) -> Pack:
@@ -192,23 +195,37 @@ def _opened(file: h5py.File, path: Path, made: dict[str, Any], size: tuple[int, 
         )
     if count and (offset is None or offset + images.size > bytes_there):
         raise InputError(f"{path}: cut short ({bytes_there} bytes); run make pack again")
-    columns = [file[name] for name in ("names", "labels", "drivers")]
-    if any(column.shape != (count,) for column in columns) or file["looks"].shape != (count, LOOK):
-        raise InputError(f"{path}: {count} images beside columns of other lengths; run make pack again")
-    if file.attrs["digest"] != made.get("digest"):
+    for name in ("looks", "frames"):
+        if name in file or name == "looks":
+            column(file, name, np.uint8, (count, LOOK))
+    if text(file, "digest") != made.get("digest"):
         raise InputError(f"{path}: is not the pack that {path.stem}.json describes; run make pack again")
-    left = file["left_out"]
+    left, absent = file["left_out"], len(column(file["left_out"], "names", str, (None,)))
     return Pack(
         ImageBlock(str(path), offset or 0, images.shape),
-        texts(file["names"]),
-        file["labels"][...],
-        texts(file["drivers"]),
-        tuple(file.attrs["mean"]),
-        tuple(file.attrs["std"]),
-        file.attrs["digest"],
+        _values(file, "names", count),
+        _values(file, "labels", count),
+        _values(file, "drivers", count),
+        _channels(file, "mean"),
+        _channels(file, "std"),
+        text(file, "digest"),
         made["folds"],
-        LeftOut(*(texts(left[n]) if n != "labels" else left[n][...] for n in LeftOut._fields)),
+        LeftOut(*(_values(left, name, absent) for name in LeftOut._fields)),
     )
+
+
+def _values(place: h5py.Group, name: str, count: int) -> np.ndarray:
+    """A column of `count` texts, or of labels."""
+    if name == "labels":
+        return np.asarray(column(place, name, np.int64, (count,))[...])
+    return texts(column(place, name, str, (count,)))
+
+
+def _channels(file: h5py.File, name: str) -> tuple[float, ...]:
+    found = np.asarray(file.attrs[name], np.float64)
+    if found.shape != (3,) or not np.isfinite(found).all():
+        raise ValueError(f"{name}: expected three numbers, got {found.shape}")
+    return tuple(found.tolist())
 
 
 def _verify(found: Pack, looks: np.ndarray, made: dict[str, Any]) -> None:

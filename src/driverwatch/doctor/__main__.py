@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 import signal
 import sys
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from collections.abc import Sequence
 from driverwatch.doctor import accelerator, environment, folders, kaggle_token, material, system
 from driverwatch.doctor.finding import Surroundings, examined
 from driverwatch.paths import settle_environment
+from driverwatch.streams import keep_printing, lost
 
 CHECKS = (  # what later checks build on comes first
     ("Python", system.python),
@@ -63,10 +63,13 @@ def surroundings(arguments: Sequence[str] | None) -> tuple[Surroundings, list[st
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a folder's name must not end the report
+    keep_printing()  # a folder's name must not end the report
     settle_environment()
-    return examine(*surroundings(arguments))
+    status = examine(*surroundings(arguments))
+    if why := lost():
+        print(f"make doctor: standard output: {why}; the report did not arrive whole", file=sys.stderr)
+        return 2
+    return status
 
 
 if __name__ == "__main__":

@@ -6,9 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from driverwatch.data.pack import texts
 from driverwatch.errors import InputError
-from driverwatch.hdf5 import opened
+from driverwatch.hdf5 import UNREADABLE, column, opened, text, texts
 
 
 class Words(NamedTuple):
@@ -30,8 +29,8 @@ class Kept(NamedTuple):
     contents: str
 
 
-def read_rows(path: Path, column: str, origin: dict[str, str], words: Words) -> Kept:
-    """Read names and `column`, if the file's origin is what is expected (the keys given in `origin`).
+def read_rows(path: Path, name: str, origin: dict[str, str], words: Words) -> Kept:
+    """Read names and the float32 rows called `name`, if the file's origin is what is expected (the keys given in `origin`).
 
     Raises:
         InputError: no such file, not a whole one, or made from something else.
@@ -40,10 +39,14 @@ def read_rows(path: Path, column: str, origin: dict[str, str], words: Words) -> 
         raise InputError(f"{path}: no such {words.what}; {words.missing}")
     try:
         with opened(path) as file:
-            found = json.loads(file.attrs["origin"])
+            found = json.loads(text(file, "origin"))
             if other := [key for key, value in origin.items() if found.get(key) != value]:
                 raise InputError(f"{path}: made from other {', '.join(other)} than today's; {words.other}")
-            return Kept(texts(file["names"]), file[column][...], found, file.attrs["contents"])
-    except (OSError, LookupError, ValueError, TypeError, AttributeError) as error:
+            names = column(file, "names", str, (None,))
+            rows = column(file, name, np.float32, (None, None))
+            if len(rows) != len(names):
+                raise InputError(f"{path}: {len(names)} names for {name} of shape {rows.shape}; {words.again}")
+            return Kept(texts(names), rows[...], found, text(file, "contents"))
+    except UNREADABLE as error:
         said = " ".join(str(error).split())[:150]
         raise InputError(f"{path}: not a whole {words.whole} ({said}); {words.again}") from error

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from driverwatch.errors import InputError
-from driverwatch.hdf5 import created, opened
+from driverwatch.hdf5 import UNREADABLE, created, opened
 from driverwatch.writing import replacing
 
 
@@ -33,15 +33,18 @@ def load_state(path: Path, groups: dict[str, list[Any]]) -> dict[str, str]:
     try:
         with opened(path) as file:
             for group, variables in groups.items():
-                shapes = [file[group][key].shape for key in sorted(file[group])]
+                found = [file[group][key] for key in sorted(file[group])]
+                if strange := next((one.name for one in found if one.dtype.kind not in "fiub"), None):
+                    raise ValueError(f"{strange} holds no numbers")
+                shapes = [one.shape for one in found]
                 if shapes != [tuple(v.shape) for v in variables]:
                     raise InputError(
                         f"{path}: holds {len(shapes)} arrays of other shapes than the {len(variables)} in "
                         f"{group}; it is another network's"
                     )
-                for variable, key in zip(variables, sorted(file[group]), strict=True):
-                    variable.assign(file[group][key][...])
+                for variable, value in zip(variables, found, strict=True):
+                    variable.assign(value[...])
             return dict(file.attrs)
-    except (OSError, KeyError, ValueError, AttributeError, TypeError) as error:
+    except UNREADABLE as error:
         words = " ".join(str(error).split())[:150]
         raise InputError(f"{path}: not a whole state file ({words}); remove it and run again") from error

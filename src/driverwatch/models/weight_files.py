@@ -15,7 +15,7 @@ import numpy as np
 
 from driverwatch.backbones import BACKBONES
 from driverwatch.errors import DAMAGED_ZIP, InputError
-from driverwatch.hdf5 import opened
+from driverwatch.hdf5 import UNREADABLE, opened
 from driverwatch.models.conversion import MADE_FOR
 from driverwatch.models.networks import automatic_number, automatic_prefix, settle
 
@@ -39,7 +39,7 @@ def fill(network: Any, path: Path, official: bool = False) -> None:
             with opened(path) as file:
                 match = _by_class if path.name.endswith(".weights.h5") else _by_position
                 _assign(list(match(network, file, _Names(official))))
-    except (OSError, LookupError, TypeError, AttributeError, MemoryError, *DAMAGED_ZIP) as error:
+    except (MemoryError, *UNREADABLE, *DAMAGED_ZIP) as error:
         raise InputError(
             f"{path}: expected weights of {network.name}, got another file ({' '.join(str(error).split())[:200]}); "
             "check WEIGHTS= and the model's backbone"

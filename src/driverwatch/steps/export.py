@@ -36,7 +36,7 @@ def export(context: Context, name: str, fold: int | None, file: Path | None, for
     from driverwatch.models import backend
 
     backend.start()
-    with locked(path.parent, f".{path.name}.lock"), scratch_beside(path) as scratch:
+    with locked(path.parent, f".{path.name}.lock", sweep=()), scratch_beside(path) as scratch:
         made = scratch / f"model{kind}"
         difference = _write(models, made, facts(context, models))
         if not difference <= TOLERANCE:  # NaN, too

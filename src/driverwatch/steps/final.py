@@ -1,6 +1,5 @@
 """A fit on all drivers with the number of epochs that a finished run's folds chose."""
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from driverwatch.steps.context import Context
 from driverwatch.steps.submit import finished_runs
 from driverwatch.steps.train import train
 from driverwatch.terminal import say
+from driverwatch.training.history import read_history
 from driverwatch.training.run import Run
 from driverwatch.typed_yaml import overridden, parse
 
@@ -81,13 +81,10 @@ def _losses(history: list[dict[str, str]], stage: int) -> list[float]:
 def _history(run: Run, number: int) -> list[dict[str, str]]:
     """What decides of a fold's history: stage, epoch and held-out loss of each epoch."""
     path = run.fold(number) / "history.csv"
-    try:
-        with path.open(encoding="utf-8") as file:
-            rows = [{key: row[key] for key in ("stage", "epoch", "held_out_loss")} for row in csv.DictReader(file)]
-        [(int(row["stage"]), float(row["held_out_loss"])) for row in rows]
-    except (OSError, LookupError, ValueError, TypeError) as error:
-        raise InputError(f"{path}: not a whole history ({error}); train fold {number} anew with FORCE=1") from error
-    return rows
+    rows = read_history(path)
+    if any(row.get("held_out_loss") is None for row in rows):
+        raise InputError(f"{path}: not a whole history (no held_out_loss); train fold {number} anew with FORCE=1")
+    return [{key: str(row[key]) for key in ("stage", "epoch", "held_out_loss")} for row in rows]
 
 
 def final_settings(run: Run, found: Epochs, overrides: str) -> ModelSettings:

@@ -10,7 +10,7 @@ from driverwatch.data import fold_file
 from driverwatch.data.competition import present
 from driverwatch.data.pack import manifest_of, refuse_moved, stamp
 from driverwatch.errors import InputError
-from driverwatch.hdf5 import attributes
+from driverwatch.hdf5 import UNREADABLE, attributes
 from driverwatch.listing import matching
 from driverwatch.steps.context import Context
 
@@ -124,7 +124,7 @@ def _features(path: Path, known: set[str]) -> Kept:
     try:
         origin = json.loads(attributes(path)["origin"])
         made_of = {origin["train_pack"], origin["test_pack"]}
-    except (OSError, LookupError, ValueError, TypeError) as error:
+    except UNREADABLE as error:
         return Kept(
             path.name, 1, megabytes([path]), problem=f"{path}: not a whole file of features ({error}); remove it"
         )

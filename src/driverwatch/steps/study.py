@@ -1,6 +1,5 @@
 """A study: one recipe for several networks and depths of freezing, trained, scored out of fold and written as a table."""
 
-import csv
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from driverwatch.steps.recipe import refuse_misfits
 from driverwatch.steps.records import StudyRecord, StudyRow, begun, change, write_record
 from driverwatch.steps.submit import Finished, finished_runs
 from driverwatch.steps.train import train
+from driverwatch.training.history import Row, read_history
 from driverwatch.training.run import Run
 from driverwatch.typed_yaml import load
 from driverwatch.wording import close
@@ -109,15 +109,16 @@ def _scored(run: Run, found: Finished) -> Scored:
     member = Member(run, found.tests[found.runs.index(run)], "centre")
     rows = blending.out_of_fold(member, found.train, found.folds)
     epochs = [_last_stage(run.fold(fold) / "history.csv") for fold in range(found.folds.count)]
-    seconds = median(float(epoch["training_cpu_seconds"]) for fold in epochs for epoch in fold)
+    seconds = median(epoch["training_cpu_seconds"] for fold in epochs for epoch in fold)
     learns = {run.manifest(fold)["trainable_parameters"] for fold in range(found.folds.count)}
     losses, _, _, right = oof_score(rows, found.train.labels, found.train.drivers)
     return Scored(run, losses, right, learns.pop() / 1e6, seconds)
 
 
-def _last_stage(path: Path) -> list[dict[str, str]]:
-    with path.open() as file:
-        rows = list(csv.DictReader(file))
+def _last_stage(path: Path) -> list[Row]:
+    rows = read_history(path)
+    if any(row.get("training_cpu_seconds") is None for row in rows):
+        raise InputError(f"{path}: expected training_cpu_seconds of every epoch; train the fold anew with FORCE=1")
     return [row for row in rows if row["stage"] == rows[-1]["stage"]]
 
 

@@ -21,6 +21,7 @@ from driverwatch.setting_types import ViewSet
 from driverwatch.settings import ModelSettings
 from driverwatch.steps.context import Context, going_on, open_packs
 from driverwatch.training import run as runs
+from driverwatch.training.history import read_history
 from driverwatch.training.run import Run
 from driverwatch.typed_yaml import parse
 
@@ -184,17 +185,8 @@ def history(path: Path) -> pd.DataFrame:
     Raises:
         InputError: not a whole table of numbers.
     """
-    try:
-        frame = pd.read_csv(path)
-        if "held_out_loss" not in frame:
-            frame["held_out_loss"] = float("nan")
-        frame = frame[HISTORY].astype(float).astype({"epoch": int, "stage": int})
-        if not len(frame):
-            raise ValueError("no epoch")
-    except (OSError, ValueError, LookupError) as error:
-        said = " ".join(str(error).split())[:150]
-        raise InputError(f"{path}: expected a line of numbers per epoch ({said}); train the fold anew") from error
-    return frame
+    frame = pd.DataFrame(read_history(path)).reindex(columns=HISTORY)
+    return frame.astype(float).astype({"epoch": int, "stage": int})
 
 
 def made_with(made: dict[int, dict[str, Any]], run: Run) -> dict[str, str]:

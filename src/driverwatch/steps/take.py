@@ -25,6 +25,7 @@ from driverwatch.steps.closing import score_of
 from driverwatch.steps.context import Context, open_packs
 from driverwatch.terminal import say
 from driverwatch.training import run as runs
+from driverwatch.training.history import read_history
 from driverwatch.training.progress import resumed
 from driverwatch.training.run import Run
 from driverwatch.wording import close
@@ -113,6 +114,8 @@ def _check(run: Run, number: int, packs: dict[str, Pack], held_out: np.ndarray) 
     for path in (run.folder / "run.json", *_files(run, number)):
         if path.is_symlink() or not path.is_file():
             raise InputError(f"{path}: expected a plain file")
+    if (run.fold(number) / "history.csv").exists():
+        read_history(run.fold(number) / "history.csv")
     if not run.finished(number):
         return
     run.verify(number)

@@ -1,12 +1,13 @@
 """How far a fold has come, and reading that from the bundle it goes on from."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from driverwatch.artifacts import plain_json
 from driverwatch.errors import InputError
 from driverwatch.models.state import load_state
+from driverwatch.training.history import checked_rows
 
 
 @dataclass
@@ -21,7 +22,9 @@ class Progress:
 def is_over(history: list[dict[str, Any]], stage: int, stop: int, patience: int | None) -> bool:
     """Whether a stage has had its `stop` epochs, or `patience` of them without a better held-out loss."""
     losses = [row["held_out_loss"] for row in history if row["stage"] == stage]
-    stalled = len(losses) - 1 - losses.index(min(losses)) if losses and patience is not None else 0
+    stalled = (
+        len(losses) - 1 - losses.index(min(losses)) if losses and None not in losses and patience is not None else 0
+    )
     return len(losses) >= stop or (patience is not None and stalled >= patience)
 
 
@@ -35,9 +38,12 @@ def resumed(bundle: Path, identity: str, number: int) -> Progress:
     if kept.get("run") != identity:
         raise InputError(f"{bundle}: is of another run than this folder's; make train FORCE=1 begins anew")
     try:
-        progress = Progress(**json.loads(kept["progress"]))
+        progress = Progress(**plain_json(kept["progress"]))
+        progress.history = checked_rows([{"epoch": n, **row} for n, row in enumerate(progress.history, start=1)])
         stages = [(row["stage"], row["held_out_loss"]) for row in progress.history]
-    except (LookupError, TypeError, ValueError) as error:
+        if type(progress.epoch) is not int or not isinstance(progress.best, int | float):
+            raise ValueError(f"epoch {progress.epoch!r}, best {progress.best!r}")
+    except (LookupError, TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{bundle}: not a whole bundle ({error}); make train FORCE=1 FOLD={number}") from error
     if len(stages) != progress.epoch:
         raise InputError(f"{bundle}: not a whole bundle; make train FORCE=1 FOLD={number}")

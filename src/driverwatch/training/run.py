@@ -16,6 +16,7 @@ from driverwatch.vision.views import Columns
 from driverwatch.writing import write_json
 
 SPENT = ("bundle.h5", "best.h5")
+NUMBERS = ("seconds", "training_seconds", "step_seconds", "trainable_parameters")  # of a manifest
 DIVERGED = "diverged.json"  # left by a fold whose loss was no number any more, for who trains many
 SPEED: Any = {"predict": True, "train": {"workers", "loader", "devices"}}  # settings that decide no result
 
@@ -112,6 +113,10 @@ class Run:
                 f"{path}: is of another run than {self.folder / 'run.json'}; train the fold anew with FORCE=1 "
                 f"FOLD={number}:{listed(strange)}"
             )
+        if wrong := _strange_facts(made):
+            raise InputError(
+                f"{path}: {wrong} is nothing that a fold's manifest says; train the fold anew with FORCE=1 FOLD={number}"
+            )
         return made
 
     def digests(self, numbers: Iterable[int]) -> dict[str, str]:
@@ -125,6 +130,20 @@ class Run:
             raise InputError(f"{self.folder}: was trained on other folds than today's; {way_out}")
         if self.packs != packs:
             raise InputError(f"{self.folder}: was trained on another pack than today's; {way_out}")
+
+
+def _strange_facts(made: dict[str, Any]) -> str | None:
+    """The first of a manifest's facts that is of another kind than whoever reads them takes it for."""
+    for name in NUMBERS:
+        if not isinstance(made.get(name), int | float | None):
+            return name
+    losses = made.get("log_loss")
+    if not isinstance(losses, dict | None) or not all(
+        isinstance(loss, int | float) for loss in (losses or {}).values()
+    ):
+        return "log_loss"
+    words = {"weights": str, "commit": str | None, "versions": dict | None}
+    return next((name for name, kind in words.items() if not isinstance(made.get(name), kind)), None)
 
 
 def identity(

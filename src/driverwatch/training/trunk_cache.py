@@ -18,7 +18,7 @@ from driverwatch.artifacts import digest_of, provenance, read_json, require_spac
 from driverwatch.data.pack import Pack, stamp
 from driverwatch.data.threads import in_threads
 from driverwatch.errors import InputError
-from driverwatch.hdf5 import created, opened
+from driverwatch.hdf5 import UNREADABLE, column, created, opened
 from driverwatch.models.halves import Frozen
 from driverwatch.terminal import track
 from driverwatch.training.inputs import AugmentedInputs, Inputs
@@ -139,13 +139,13 @@ class TrunkCache:
         try:
             made = read_json(manifest)
             with opened(path) as file:
-                array, mirrored = file["outputs"], file["mirrored"][...]
-                whole = array.shape == (count, *self.shape) and array.dtype == self.dtype and array.chunks is None
-                place = array.id.get_offset() or 0
-            if not whole or mirrored.shape != (count,):
+                array = column(file, "outputs", self.dtype.type, (count, *self.shape))
+                mirrored = column(file, "mirrored", np.bool_, (count,))[...]
+                place = array.id.get_offset()
+            if place is None and count:  # in chunks
                 return None
-            mapped = np.memmap(path, self.dtype, "r", place, (count, *self.shape))
-        except (InputError, OSError, LookupError, ValueError, TypeError):
+            mapped = np.memmap(path, self.dtype, "r", place or 0, (count, *self.shape))
+        except (InputError, *UNREADABLE):
             return None
         if made.get("stamp") != stamp(path) and made.get("contents") != _contents(mapped):
             return None
