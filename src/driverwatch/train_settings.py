@@ -130,7 +130,7 @@ class TrainSettings(Strict):
     momentum: Share = 0.9  # SGD, with Nesterov's correction
     weight_decay: Annotated[float, Field(ge=0)] = 0.0  # decoupled, on kernels, in every optimizer
     schedule: Literal["constant", "cosine"] = "cosine"  # within each stage, down to 0
-    warmup: Share = 0.0  # share of a stage's steps with a rising rate
+    warmup: Share = 0.0  # share of a stage's steps whose rate rises; the last of these is at the full rate
     batch_size: Annotated[int, Field(ge=1, le=65_536)] = 32  # images in one step; memory grows with it
     # that train a fold, each on an equal part of `batch_size`, which stays the whole step's, so that rates stay as they are;
     # all: of those there are. The result differs in rounding, as between machines, so a run may go on on other devices

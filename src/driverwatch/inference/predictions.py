@@ -40,7 +40,10 @@ class Predictions:
         ):  # a set would take 100 bytes per name
             raise InputError(f"{self.where}: an image is named twice; predict again")
         if not np.isfinite(rows).all() or (rows < 0).any():
-            raise InputError(f"{self.where}: probabilities must be finite and not negative; predict again")
+            raise InputError(
+                f"{self.where}: probabilities must be finite and not negative; predict again, and if that repeats, train anew at "
+                "a lower learning rate: the weights have diverged"
+            )
         if len(rows) and (worst := float(np.abs(rows.sum(axis=1, dtype=np.float64) - 1).max())) > 1e-4:
             raise InputError(f"{self.where}: rows must sum to 1, one is {worst:.2g} off; predict again")
 

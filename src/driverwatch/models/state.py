@@ -48,3 +48,11 @@ def load_state(path: Path, groups: dict[str, list[Any]]) -> dict[str, str]:
     except UNREADABLE as error:
         words = " ".join(str(error).split())[:150]
         raise InputError(f"{path}: not a whole state file ({words}); remove it and run again") from error
+
+
+def is_finite(variables: list[Any]) -> bool:
+    """Whether every number of the variables that hold floats is finite."""
+    import keras
+
+    floats = [variable for variable in variables if keras.backend.is_float_dtype(variable.dtype)]
+    return all(bool(keras.ops.all(keras.ops.isfinite(variable))) for variable in floats)

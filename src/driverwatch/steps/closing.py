@@ -1,14 +1,18 @@
 """What was made, how long it took, where it lies: read from the manifests that each step left."""
 
+from contextlib import suppress
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 from driverwatch.artifacts import read_json
+from driverwatch.errors import InputError
 from driverwatch.listing import matching
 from driverwatch.steps.context import Context
 from driverwatch.steps.status_places import folds as folds_of
 from driverwatch.steps.status_runs import run_state
+from driverwatch.terminal import say
+from driverwatch.training.divergence import told
 from driverwatch.training.run import Run
 from driverwatch.wording import close, scored
 
@@ -42,6 +46,10 @@ def close_run(context: Context, run: Run, count: int, seconds: float) -> None:
     splits = run.settings.train.splits
     fits = "folds" if splits.scored else f"models ({splits.unscored}, so without an out-of-fold score)"
     close(run.folder, f"{done} of {count} {fits} finished", seconds, score_of(context, run), then)
+    for number in range(count):
+        with suppress(InputError):  # of a fold that was not asked for, and cannot be read
+            if run.finished(number) and (far := run.manifest(number).get("diverged")):
+                say(told(f"{run.name} fold {number}", far))
 
 
 def score_of(context: Context, run: Run) -> str | None:

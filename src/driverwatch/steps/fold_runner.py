@@ -9,6 +9,7 @@ from typing import Protocol
 
 from driverwatch.errors import InputError
 from driverwatch.terminal import show_cursor
+from driverwatch.training import run as runs
 from driverwatch.training.run import Run
 
 PATIENCE = 5.0  # seconds that it has to end by itself after Ctrl-C
@@ -30,6 +31,7 @@ class FoldProcess:
         The process inherits the run's lock, so that nobody else writes there while it lives, and one end of a pipe, which
         tells it when this process is gone, however it went.
         """
+        runs.forget_divergence(run.folder, number)
         leash, held = os.pipe()
         command = [sys.executable, "-m", "driverwatch", *words(run, number), "--leash", str(leash)]
         try:
@@ -40,7 +42,7 @@ class FoldProcess:
         if status != 0:
             raise InputError(
                 f"{run.fold(number)}: fold {number} ended with status {status} (its own words stand above); "
-                "that mended, the same command without FORCE=1 goes on from its last finished epoch"
+                f"{runs.way_on(run.folder, number)}"
             )
 
 

@@ -15,7 +15,7 @@ from driverwatch.errors import InputError
 from driverwatch.steps.fold_jobs import fold_job
 from driverwatch.steps.search_trials import Ask, Crew, Work, thrown
 from driverwatch.steps.train import Claim, begun
-from driverwatch.training.run import DIVERGED
+from driverwatch.training.run import forget_divergence
 
 
 def on_cluster(weights: Path | None, options: Options, open_cluster: Callable[..., Any] = Cluster) -> Crew:
@@ -75,7 +75,7 @@ class _Hall:
                 ask = thrown(work, error)
                 continue
             if not claim.run.finished(ask.fit):
-                (claim.run.fold(ask.fit) / DIVERGED).unlink(missing_ok=True)
+                forget_divergence(claim.run.folder, ask.fit)
                 job = fold_job(ask.context, claim.run, ask.fit, self.weights, ask.settings)
                 self.waiting[job] = work, ask
                 self.view.asked([job])

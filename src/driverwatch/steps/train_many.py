@@ -15,6 +15,7 @@ from driverwatch.steps.closing import close_run
 from driverwatch.steps.context import Context
 from driverwatch.steps.fold_jobs import fold_job
 from driverwatch.steps.train import Claim, begun, train
+from driverwatch.training.run import diverged, forget_divergence, way_on
 
 Wanted = dict[str, ModelSettings]  # by run
 
@@ -44,9 +45,9 @@ def train_on_cluster(
         if jobs:
             training.follow(jobs, options)
     if training.failed:
+        goes_on = "\nthat mended, the same command without FORCE=1 goes on from their last finished epochs"
         raise InputError(
-            f"{len(training.failed)} of these did not finish:{listed(training.failed, 20)}\nthat mended, the same command without "
-            "FORCE=1 goes on from their last finished epochs"
+            f"{len(training.failed)} of these did not finish:{listed(training.failed, 20)}{goes_on if training.mends else ''}"
         )
 
 
@@ -70,6 +71,7 @@ class Training:
         self.begun: dict[str, Begun] = {}
         self.failed: list[str] = []
         self.trains = False
+        self.mends = False  # whether the same command may get further with one that failed
 
     def ready(self) -> list[Job]:
         """Begin every run whose teachers are finished; close those that have nothing left to do. Folds to train.
@@ -86,6 +88,7 @@ class Training:
                     if not self.trains:
                         raise
                     self.failed.append(f"{name}: {error}")
+                    self.mends = True
         return jobs
 
     def _begin(self, name: str) -> list[Job]:
@@ -96,6 +99,8 @@ class Training:
         for number in there:
             claim.found(number)
         lacking = [number for number in claim.asked if number not in there]
+        for number in lacking:
+            forget_divergence(claim.run.folder, number)
         made = {fold_job(self.context, claim.run, n, self.weights, self.wanted[name]): n for n in lacking}
         self.begun[name] = Begun(claim, made, start)
         if not made:
@@ -112,7 +117,10 @@ class Training:
         name = next(name for name, one in self.begun.items() if end.job in one.jobs)
         claim, jobs, _ = self.begun[name]
         if end.error:
-            self.failed.append(f"{end.job.name}: {end.error}")
+            folder, number = claim.run.folder, jobs[end.job]
+            again = diverged(folder, number)
+            self.mends |= not again
+            self.failed.append(f"{end.job.name}: {end.error}" + (f"; {way_on(folder, number)}" if again else ""))
             return []
         claim.found(jobs.pop(end.job))
         if jobs:

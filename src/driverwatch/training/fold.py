@@ -21,12 +21,13 @@ from driverwatch.models.backend import deterministic
 from driverwatch.models.classifier import Classifier, Learner, build
 from driverwatch.models.devices import ONE, Devices, devices
 from driverwatch.models.freezing import freeze
-from driverwatch.models.state import load_state, write_state
+from driverwatch.models.state import is_finite, load_state, write_state
 from driverwatch.settings import PredictSettings
 from driverwatch.terminal import Meter, say
 from driverwatch.training.batches import TrainingBatches, class_weights, followed, one_hot
 from driverwatch.training.crew import Loader, Shown
 from driverwatch.training.descent import descend, reseed
+from driverwatch.training.divergence import judged, told, uniform_loss, way_out
 from driverwatch.training.epoch_bar import MINUTES, EpochBar
 from driverwatch.training.halving import Half, Halving
 from driverwatch.training.history import HistoryLog
@@ -84,9 +85,12 @@ def train_fold(
         facts["pseudo_labels"] = rows.lesson and rows.lesson.facts(run.classes)
         facts["trainable_parameters"] = sum(int(np.prod(w.shape)) for w in classifier.trainable_weights)
         facts["devices"] = on.count
+        facts["diverged"] = progress.diverged
         facts["seconds"] = facts["training_seconds"] + time.monotonic() - start
         write_json(folder / "manifest.json", facts | made_by)
         run.sweep(number)
+        if progress.diverged:
+            say(told(f"{run.name} fold {number}", progress.diverged))
 
 
 def _outcome(run: Run, number: int, progress: Progress, predict: PredictSettings) -> dict[str, Any]:
@@ -203,6 +207,7 @@ class FoldTraining:
         loss, right = train()
         seconds = time.monotonic() - begun, time.process_time() - cpu
         held_out = self._watch()
+        self._refuse_overflow(stage, {"the held-out loss": held_out[0] or 0.0})
         progress.epoch += 1
         progress.history.append({
             "epoch": progress.epoch, "stage": stage.number, "loss": loss, "accuracy": right,
@@ -250,19 +255,36 @@ class FoldTraining:
 
     def _descend(self, stage: StagePlan, inputs: Inputs, targets: np.ndarray) -> tuple[float, float]:
         """One epoch by gradient on inputs and label shares (N, C); training loss and accuracy."""
-        epoch, rows = self.progress.epoch, self.shown
+        rows = self.shown
+        penalty = sum(float(each) for each in self.learner.losses)
         with closing(self._batches(inputs, targets)) as batches:
             loss, right = self._fit(stage, batches)
-            if not math.isfinite(loss):
-                write_json(self.folder / DIVERGED, {"epoch": epoch + 1})
-                raise InputError(
-                    f"{self.folder}: the loss became {loss} in epoch {epoch + 1}; lower the learning rate of that "
-                    'stage, for example SET="train.learning_rate=1e-4", under another RUN='
-                )
+            whole = 0.0 if is_finite(self.classifier.weights) else math.nan
+            self._refuse_overflow(stage, {"the loss": loss, "a weight": whole})
+            self._judge(stage, loss - penalty, float(batches.weighed.sum()) / len(rows))
             if stage.normalization == "re-estimated":
                 count = max(1, min(BATCHES, len(rows) // self.settings.batch_size))
                 reestimate(self.learner, (batches[step][0] for step in range(count)))
         return loss, right
+
+    def _judge(self, stage: StagePlan, loss: float, weight: float) -> None:
+        """Take note of a training loss far above that of a uniform guess, whose samples weigh `weight` on average."""
+        progress, classifier = self.progress, self.classifier
+        uniform = uniform_loss(
+            len(self.run.classes), weight, self.learner.auxiliary_weight * len(classifier.auxiliaries)
+        )
+        progress.diverged = judged(progress.diverged, progress.epoch + 1, loss, uniform, self._way_out(stage))
+
+    def _refuse_overflow(self, stage: StagePlan, found: dict[str, float]) -> None:
+        """Refuse an epoch that left, by name, something that is no finite number."""
+        for what, value in found.items():
+            if not math.isfinite(value):
+                epoch = self.progress.epoch + 1
+                write_json(self.folder / DIVERGED, {"epoch": epoch})
+                raise InputError(f"{self.folder}: {what} became {value} in epoch {epoch}; {self._way_out(stage)}")
+
+    def _way_out(self, stage: StagePlan) -> str:
+        return way_out(self.run.name, stage.number, stage.settings.learning_rate, stage.learning_rate)
 
     def _fit(self, stage: StagePlan, batches: TrainingBatches) -> tuple[float, float]:
         """Training loss and accuracy of one epoch, told by a bar."""

@@ -7,6 +7,7 @@ from typing import Any
 from driverwatch.artifacts import plain_json
 from driverwatch.errors import InputError
 from driverwatch.models.state import load_state
+from driverwatch.training.divergence import Divergence
 from driverwatch.training.history import checked_rows
 
 
@@ -17,6 +18,7 @@ class Progress:
     epoch: int = 0  # finished ones, over all stages
     history: list[dict[str, Any]] = field(default_factory=list)
     best: float = float("inf")
+    diverged: Divergence | None = None
 
 
 def is_over(history: list[dict[str, Any]], stage: int, stop: int, patience: int | None) -> bool:

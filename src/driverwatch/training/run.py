@@ -206,6 +206,18 @@ def diverged(folder: Path, number: int) -> bool:
     return (folder / f"fold{number}" / DIVERGED).is_file()
 
 
+def forget_divergence(folder: Path, number: int) -> None:
+    """A fold is trained again: how it ended last is no news any more."""
+    (folder / f"fold{number}" / DIVERGED).unlink(missing_ok=True)
+
+
+def way_on(folder: Path, number: int) -> str:
+    """What to do about a fold that failed: it goes on, unless what it was begun with made it diverge and would again."""
+    if diverged(folder, number):
+        return "the same command would end there again: it needs a lower learning rate, under another RUN="
+    return "that mended, the same command without FORCE=1 goes on from its last finished epoch"
+
+
 def is_as_begun(folder: Path, wanted: dict[str, Any]) -> bool:
     """Whether `folder` holds a run with this identity, and `begin` would change nothing."""
     try:

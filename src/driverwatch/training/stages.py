@@ -89,13 +89,17 @@ def compile_at(learner: Learner, train: TrainSettings, rate: Rate, factors: dict
 
 
 def schedule(train: TrainSettings, rate: float, steps: int) -> Rate:
-    """The rate over `steps` steps: constant, or cosine down to 0 (Loshchilov & Hutter 2017), with a linear rise before."""
+    """The rate over `steps` steps: constant, or cosine down to 0 (Loshchilov & Hutter 2017), with a linear rise before.
+
+    The rise's first step already moves (`rate` / rise), its last one is at `rate` and the cosine's first: so a rise of one
+    step is none, and of however few steps at least one is the cosine's.
+    """
     rise = round(train.warmup * steps)
     floor = 0.0 if train.schedule == "cosine" else 1.0
-    if train.schedule == "constant" and not rise:
+    if train.schedule == "constant" and rise <= 1:
         return rate
-    if rise:
-        return keras.optimizers.schedules.CosineDecay(
-            0.0, steps - rise, alpha=floor, warmup_target=rate, warmup_steps=rise
-        )
-    return keras.optimizers.schedules.CosineDecay(rate, steps, alpha=floor)
+    if rise <= 1:
+        return keras.optimizers.schedules.CosineDecay(rate, steps, alpha=floor)
+    return keras.optimizers.schedules.CosineDecay(
+        rate / rise, steps - rise + 1, alpha=floor, warmup_target=rate, warmup_steps=rise - 1
+    )
