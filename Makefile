@@ -76,7 +76,7 @@ DEMO    := @$(MAKE) --no-print-directory DATASET=drawn DATA= RUN= SET= FOLD= VIE
 help: ## this list
 	@echo 'make <target> [VARIABLE=value ...]'; echo
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1|\2/' | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
-	@echo; echo 'variables'
+	@echo; echo 'variables: text is taken as typed; ~ is the home folder (./~ a folder of that name); switches are 1 or 0'
 	@grep -hE '^#: ' $(MAKEFILE_LIST) | sed 's/^#: /  /'
 
 #: DATASET=statefarm      names configs/datasets/<name>.yaml, its fold file, build and submissions folders

@@ -367,7 +367,11 @@ def test_a_verb_past_the_sessions_hours_is_ended(there: Session, monkeypatch: py
     assert time.monotonic() - start < 100
 
 
-def test_what_is_run_knows_the_commit_of_the_wheel(there: Session, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_run_knows_the_commit_of_the_wheel(
+    there: Session, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(ROOT / "src" / "driverwatch", tmp_path / "site-packages" / "driverwatch")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site-packages"))  # as it is installed: no checkout of its own
     said = "from driverwatch.artifacts import provenance; print('by', provenance()['commit'])"
     assert there._said(["-c", said]) == 0
     assert "by abc" in capsys.readouterr().out
