@@ -11,5 +11,5 @@ SAMPLE_SUBMISSION = "sample_submission.csv"
 
 
 def folder_of(template: str) -> Path:
-    """The folder below which all files of a template lie: `imgs/train` of `imgs/train/{label}/{image}` or `imgs/train/c_{image}`."""
+    """The folder below which all files of a template lie: `imgs/train` of `imgs/train/{label}/{image}` or `imgs/train/{image}`."""
     return Path(f"{template.split('{')[0]}x").parent

@@ -1,5 +1,6 @@
 """Progress in a terminal as a bar with rate and time left; elsewhere as plain lines, at half way and at the end."""
 
+import io
 import os
 import sys
 import time
@@ -20,6 +21,12 @@ RECENT = 50  # reports that a rate is taken from: the first steps of an epoch co
 def say(text: str) -> None:
     """Print a line at once, also into a log file."""
     print(text, flush=True)
+
+
+def print_any_name() -> None:
+    """Let standard output take every text: of file names that are no UTF-8, and of terminals that are none, signs are escaped."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def plain(stream: IO[str]) -> bool:

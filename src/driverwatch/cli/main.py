@@ -9,6 +9,7 @@ import typer
 
 from driverwatch.cli import cluster, elsewhere, measuring, networks, pages, photos, runs, searching, status, submissions
 from driverwatch.errors import InputError, printable
+from driverwatch.terminal import print_any_name
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -22,6 +23,7 @@ for part in (photos, runs, searching, cluster, submissions, pages, networks, els
 
 def main() -> None:
     """Run a verb; bad input is one sentence on stderr and exit status 2 (`DEBUG=1` in the environment shows the traceback)."""
+    print_any_name()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     try:
