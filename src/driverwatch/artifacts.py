@@ -155,7 +155,7 @@ def digest_of(content: object) -> str:
     """SHA-256 (hex) of a JSON-able value, the same on every machine; a NumPy array counts as its list."""
     digest = hashlib.sha256()
     for piece in _json(content):
-        digest.update(piece.encode())
+        digest.update(piece.encode("utf-8", "surrogateescape"))  # names of files may be no UTF-8
     return digest.hexdigest()
 
 

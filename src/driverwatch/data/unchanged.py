@@ -23,7 +23,7 @@ def sources(settings: DatasetSettings, data: Path, tables: list[Path]) -> str:
     found = hashlib.sha256(digest_of(settings.model_dump()).encode())
     images = sorted(data / path for path in present(settings, data))
     for path in [data / settings.table, data / settings.sample_submission, *tables, *images]:
-        found.update(f"{path} {stamp(path) if path.is_file() else None}\n".encode())
+        found.update(f"{path} {stamp(path) if path.is_file() else None}\n".encode("utf-8", "surrogateescape"))
     return found.hexdigest()
 
 

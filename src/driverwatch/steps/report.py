@@ -29,7 +29,7 @@ def write_report(context: Context) -> Path:
     """Write `<build>/report/index.html`, whatever is there to be told."""
     start, path = time.monotonic(), context.places.page("index")
     found = findings(context)
-    write_text(path, page(found).encode("utf-8", "backslashreplace").decode())  # a folder's name may be no text
+    write_text(path, page(found))
     broken = f", {_counted(len(found.unreadable), 'thing')} not readable" if found.unreadable else ""
     said = f"{_counted(len(found.runs), 'run')}, {_counted(len(found.submissions), 'submission')}{broken}"
     said += f", {path.stat().st_size / 1e6:.1f} MB; open it in a browser"
