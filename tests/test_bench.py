@@ -482,6 +482,7 @@ def test_the_copying_rival_copies_as_many_bytes_as_the_centre_view_has(
 
 
 @pytest.mark.keras
+@pytest.mark.slow
 class TestNetworks:
     """Every row that runs a network, at a size at which nothing is worth reading off."""
 

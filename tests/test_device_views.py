@@ -1,6 +1,6 @@
 """View sets on the device: the crops of the host, each computed once, and the same files after any kill."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from keras import ops
 from support.packs import CLASSES, SIZE, SWAP
-from support.training import killed_at, run_of
+from support.predicting import killed_at
+from support.training import run_of
 
 from driverwatch.data.pack import Pack
 from driverwatch.errors import InputError
@@ -95,7 +96,7 @@ def test_one_pass_gives_every_set_that_its_views_make(tmp_path: Path, packs: dic
     assert list(found) == list(VIEW_SETS)
     for name, made in found.items():
         crops = cut_all(np.asarray(images[rows]), name, INPUT)
-        each = np.stack([classifier.predict(np.ascontiguousarray(crop), verbose=0) for crop in crops])
+        each = np.stack([np.asarray(classifier(crop, training=False)) for crop in crops])
         if name == "ten_crop_swap":
             each[5:] = each[5:][..., SWAP]
         assert np.allclose(made, each.mean(axis=0), atol=1e-4 if name == "multi_scale" else 1e-6)
@@ -115,47 +116,71 @@ def test_a_set_that_cannot_be_had_is_refused_before_anything_is_computed(tmp_pat
         Predictor(classifier, ["ten_crop_swap"], SIZE, INPUT, Columns([0, 1, 2, 3], "keep"))
 
 
-def predicted(run: Run, classifier: Classifier, packs: dict[str, Pack], views: Sequence[ViewSet]) -> dict[str, bytes]:
+def predicted(predictor: Predictor, run: Run, packs: dict[str, Pack]) -> dict[str, bytes]:
     """What lies in the fold's folder once it is predicted."""
-    predictor = outcome.whole_predictor(classifier, run, views, 40)
     outcome.write_predictions(predictor, run, 0, packs, np.arange(32, 48))
     return {path.name: path.read_bytes() for path in sorted(run.fold(0).glob("*.h5")) if path.name != "weights.h5"}
+
+
+Predicting = dict[tuple[ViewSet, ...], Predictor]
+
+
+@pytest.fixture(scope="module")
+def predicting(tmp_path_factory: pytest.TempPathFactory) -> Predicting:
+    """One classifier's predictors by what they are asked for, compiled once; two say the same in another order."""
+    run, classifier = fold_of(tmp_path_factory.mktemp("predicting"), "swap")
+    asked: list[tuple[ViewSet, ...]] = [("ten_crop", "shifts"), ("shifts", "ten_crop"), ("five_crop",), ("shifts",)]
+    return {views: outcome.whole_predictor(classifier, run, views, 40) for views in asked}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    predicting: Predicting, packs: dict[str, Pack], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, bytes]:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(outcome, "SHARD_IMAGES", 5)
+        run, _ = fold_of(tmp_path_factory.mktemp("whole"), "swap")
+        return predicted(predicting["ten_crop", "shifts"], run, packs)
 
 
 @pytest.mark.parametrize(
     "write", [1, 9, 10, 14, 20, 24, 30]
 )  # in the first shard, later ones, whole files, test images
 def test_a_killed_prediction_ends_as_an_uninterrupted_one(
-    tmp_path: Path, packs: dict[str, Pack], monkeypatch: pytest.MonkeyPatch, write: int
+    predicting: Predicting,
+    undisturbed: dict[str, bytes],
+    tmp_path: Path,
+    packs: dict[str, Pack],
+    monkeypatch: pytest.MonkeyPatch,
+    write: int,
 ) -> None:
     monkeypatch.setattr(outcome, "SHARD_IMAGES", 5)
-    asked: list[ViewSet] = ["ten_crop", "shifts"]
-    whole = predicted(*fold_of(tmp_path / "whole", "swap"), packs, asked)
-    assert len(whole) == 2 * 6
-    run, classifier = fold_of(tmp_path / "broken", "swap")
+    assert len(undisturbed) == 2 * 6
+    run, _ = fold_of(tmp_path, "swap")
     with killed_at(write, monkeypatch):
-        predicted(run, classifier, packs, ["ten_crop", "shifts"])
-    assert predicted(run, classifier, packs, ["shifts", "ten_crop"]) == whole
+        predicted(predicting["ten_crop", "shifts"], run, packs)
+    assert predicted(predicting["shifts", "ten_crop"], run, packs) == undisturbed
     assert not list(run.fold(0).glob(".shard-*"))
 
 
 def test_what_another_pass_left_is_not_taken(
-    tmp_path: Path, packs: dict[str, Pack], monkeypatch: pytest.MonkeyPatch
+    predicting: Predicting, tmp_path: Path, packs: dict[str, Pack], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed under five crops, asked for shifts: the shards of five crops and of centre are of other batches."""
     monkeypatch.setattr(outcome, "SHARD_IMAGES", 5)
-    whole = predicted(*fold_of(tmp_path / "whole"), packs, ["shifts"])
-    run, classifier = fold_of(tmp_path / "broken")
+    whole = predicted(predicting["shifts",], fold_of(tmp_path / "whole", "swap")[0], packs)
+    run, _ = fold_of(tmp_path / "broken", "swap")
     with killed_at(3, monkeypatch):
-        predicted(run, classifier, packs, ["five_crop"])
-    assert predicted(run, classifier, packs, ["shifts"]) == whole
+        predicted(predicting["five_crop",], run, packs)
+    assert predicted(predicting["shifts",], run, packs) == whole
 
 
 @pytest.mark.parametrize(("mirror", "asked"), [("none", "ten_crop_swap"), ("none", "shifts"), ("keep", "ten_crop")])
 def test_mirrored_views_of_a_network_that_never_saw_one_are_reported(
     tmp_path: Path, packs: dict[str, Pack], capsys: pytest.CaptureFixture[str], mirror: str, asked: ViewSet
 ) -> None:
-    predicted(*fold_of(tmp_path, mirror), packs, [asked])
+    run, classifier = fold_of(tmp_path, mirror)
+    predicted(outcome.whole_predictor(classifier, run, [asked], 40), run, packs)
     assert ("mirrored views of ten_crop_swap mislead" in capsys.readouterr().out) == (asked == "ten_crop_swap")
 
 

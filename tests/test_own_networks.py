@@ -106,6 +106,7 @@ def test_an_auxiliary_classifier_takes_any_tap(size: tuple[int, int]) -> None:
     assert trainable(head) == sum(sizes)
 
 
+@pytest.mark.slow
 def test_an_auxiliary_classifier_learns_through_its_tap() -> None:
     trunk = googlenet(input_shape=(64, 80, 3))
     heads = [auxiliary(10, f"auxiliary{i}") for i in (1, 2)]

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 from support.packs import CLASSES
-from support.training import killed_after, run_of, same, trained
+from support.training import history, run_of, same, trained, whole_of
 
 from driverwatch.data.pack import Pack
 from driverwatch.models.classifier import build
@@ -20,10 +20,6 @@ MIXED = ["mixed_bfloat16", "mixed_float16"]
 
 def mixed(run: Run, precision: str) -> Run:
     return replace(run, settings=run.settings.model_copy(update={"precision": precision}))
-
-
-def history(run: Run) -> str:
-    return (run.fold(0) / "history.csv").read_text().strip()
 
 
 @pytest.mark.parametrize("precision", MIXED)
@@ -48,19 +44,14 @@ def test_layers_compute_in_it_and_nothing_else_does(precision: str, tmp_path: Pa
     assert keras.config.dtype_policy().name == "float32"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", MIXED)
-def test_it_learns_and_goes_on_after_a_kill_bit_for_bit(
-    precision: str, tmp_path: Path, packs: dict[str, Pack], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run, plain = mixed(run_of(tmp_path / "whole"), precision), run_of(tmp_path / "float32")
-    whole, other = trained(run, packs), trained(plain, packs)
-    assert not same(whole, other)
-    losses = [float(one.splitlines()[-1].split(",")[2]) for one in map(history, (run, plain))]
+def test_it_learns_and_goes_on_after_a_kill_bit_for_bit(precision: str, tmp_path: Path, packs: dict[str, Pack]) -> None:
+    whole, plain = whole_of(mixed(run_of(tmp_path / "whole"), precision), packs), run_of(tmp_path / "float32")
+    assert not same(whole.found, trained(plain, packs))
+    losses = [float(history(run)[-1]["loss"]) for run in (whole.run, plain)]
     assert max(losses) < 0.2  # log(4) is guessing
-    broken = mixed(run_of(tmp_path / "broken"), precision)
-    with killed_after(1, monkeypatch):
-        trained(broken, packs)
-    assert same(whole, trained(broken, packs))
+    assert whole.ends_alike(1, tmp_path / "killed")
 
 
 def test_caches_of_frozen_layers_are_of_a_precision(tmp_path: Path) -> None:

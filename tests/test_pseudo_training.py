@@ -1,22 +1,18 @@
 """Training on pseudo-labels, on all drivers, and for fewer epochs than the schedule's, by the real code on a tiny network."""
 
-import csv
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 from support.packs import CLASSES, COUNT, SWAP
-from support.training import ROWS, changed, killed_after, run_of, same
+from support.training import ROWS, Whole, changed, history, run_of, same, trained, whole_of
 
 from driverwatch.artifacts import read_json
 from driverwatch.data.pack import Pack
 from driverwatch.inference.paths import prediction_path
-from driverwatch.settings import PredictSettings
 from driverwatch.training.batches import TrainingBatches, class_weights
-from driverwatch.training.fold import train_fold
 from driverwatch.training.inputs import AugmentedInputs, Joined
 from driverwatch.training.pseudo import Lesson
 from driverwatch.training.rows import Rows
@@ -32,11 +28,6 @@ STUDENT = Rows(ROWS.training, ROWS.held_out, TAUGHT)
 
 def student_of(folder: Path, **train: object) -> Run:
     return run_of(folder, pseudo={"runs": ["teacher"], "weight": 0.5}, **train)
-
-
-def history(run: Run, number: int = 0) -> list[dict[str, str]]:
-    with (run.fold(number) / "history.csv").open() as file:
-        return list(csv.DictReader(file))
 
 
 def batches(run: Run, packs: dict[str, Pack], rows: Rows, epoch: int = 0) -> Iterator[tuple[np.ndarray, ...]]:
@@ -107,38 +98,33 @@ def test_a_cached_draw_of_test_images_is_that_of_training(tmp_path: Path, packs:
     assert augmented_draw(run, 1, 0).identity == augmented_draw(run, 1).identity
 
 
-def train(run: Run, packs: dict[str, Pack], rows: Rows, number: int = 0) -> dict[str, np.ndarray]:
-    train_fold(run, number, packs, rows, None, PredictSettings(views="centre", batch_size=40), run.folder / "trunk")
-    with h5py.File(run.fold(number) / "weights.h5") as file:
-        return {key: item[...] for key, item in file["model"].items()}
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, packs: dict[str, Pack]) -> Whole:
+    stages = [{}, {"freeze_until": "stage2", "learning_rate": 0.001}]
+    return whole_of(student_of(tmp_path_factory.mktemp("whole"), epochs=2, stages=stages), packs, rows=STUDENT)
 
 
-@pytest.mark.parametrize("after", [1, 3])
-def test_a_killed_student_ends_as_an_uninterrupted_one(
-    tmp_path: Path, packs: dict[str, Pack], monkeypatch: pytest.MonkeyPatch, after: int
-) -> None:
-    settings = {"epochs": 2, "stages": [{}, {"freeze_until": "stage2", "learning_rate": 0.001}]}
-    run = student_of(tmp_path / "whole", **settings)
-    whole = train(run, packs, STUDENT)
-    broken = student_of(tmp_path / "broken", **settings)
-    with killed_after(after, monkeypatch):
-        train(broken, packs, STUDENT)
-    assert same(whole, train(broken, packs, STUDENT))
-    manifest = read_json(run.fold(0) / "manifest.json")
+@pytest.mark.parametrize("after", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_a_killed_student_ends_as_an_uninterrupted_one(whole: Whole, tmp_path: Path, after: int) -> None:
+    assert whole.ends_alike(after, tmp_path)
+
+
+def test_what_a_student_learnt_from_is_kept(whole: Whole) -> None:
+    manifest = read_json(whole.run.fold(0) / "manifest.json")
     assert manifest["pseudo_labels"]["images"] == 4
     assert sum(manifest["pseudo_labels"]["per_class"].values()) == 4
-    assert [row["pseudo_images"] for row in history(run)] == ["4"] * 4
+    assert [row["pseudo_images"] for row in history(whole.run)] == ["4"] * 4
 
 
-def test_students_learn_from_their_teachers(tmp_path: Path, packs: dict[str, Pack]) -> None:
-    """Other teachers' words give other weights; the same words the same."""
-    one = train(student_of(tmp_path / "a", epochs=1), packs, STUDENT)
-    assert same(one, train(student_of(tmp_path / "b", epochs=1), packs, STUDENT))
+def test_students_learn_from_their_teachers(whole: Whole, tmp_path: Path, packs: dict[str, Pack]) -> None:
+    """Other teachers' words give other weights from the first epoch on; the same words the same, as after a kill."""
     turned = Rows(ROWS.training, ROWS.held_out, replace(TAUGHT, targets=TAUGHT.targets[:, ::-1]))
-    assert not same(one, train(student_of(tmp_path / "c", epochs=1), packs, turned))
+    run = student_of(tmp_path, epochs=2, stages=[{"epochs": 1}])
+    trained(run, packs, rows=turned)
+    assert history(run)[0]["held_out_loss"] != history(whole.run)[0]["held_out_loss"]
 
 
-@pytest.mark.parametrize("mix", ["none", "mixup", "splice"])
+@pytest.mark.parametrize("mix", ["none", pytest.param("mixup", marks=pytest.mark.slow), "splice"])
 def test_held_out_images_are_learnt_from_without_their_labels(tmp_path: Path, packs: dict[str, Pack], mix: str) -> None:
     """Other labels of held-out images change the score they are held against, and not one bit of the weights."""
     held = ROWS.held_out[[0, 3, 5]]
@@ -153,22 +139,22 @@ def test_held_out_images_are_learnt_from_without_their_labels(tmp_path: Path, pa
         return changed(run, augment={"mix": mix})
 
     one, two = student("one"), student("two")
-    weights = train(one, packs, rows)
-    assert same(weights, train(two, others, rows))
+    weights = trained(one, packs, rows=rows)
+    assert same(weights, trained(two, others, rows=rows))
     assert history(one)[-1]["held_out_loss"] != history(two)[-1]["held_out_loss"]
     assert [row["pseudo_images"] for row in history(one)] == ["4", "4"]
     if mix == "none":
         unaware = Rows(ROWS.training, ROWS.held_out, replace(taught, rows=COUNT + np.arange(4)))
-        assert not same(weights, train(student("three"), packs, unaware))
+        assert not same(weights, trained(student("three"), packs, rows=unaware))
 
 
 def test_a_fit_on_all_drivers_holds_nobody_out_and_has_no_score(tmp_path: Path, packs: dict[str, Pack]) -> None:
     run = run_of(tmp_path, epochs=1, splits={"kind": "all", "count": 2})
     everybody = Rows(np.arange(COUNT), np.arange(0))
-    first, second = (train(run, packs, everybody, number) for number in (0, 1))
+    first, second = (trained(run, packs, number, everybody) for number in (0, 1))
     assert not same(first, second)  # nothing but the seed tells them apart
     other = changed(replace(run, folder=tmp_path / "seed1"), train={"seed": 1, "splits": {"kind": "all", "count": 1}})
-    assert same(second, train(other, packs, everybody))
+    assert same(second, trained(other, packs, rows=everybody))
     assert (history(run)[0]["held_out_loss"], history(run)[0]["held_out_accuracy"]) == ("", "")
     manifest = read_json(run.fold(1) / "manifest.json")
     assert manifest["log_loss"] == {}
@@ -179,22 +165,17 @@ def test_a_fit_on_all_drivers_holds_nobody_out_and_has_no_score(tmp_path: Path, 
     assert not prediction_path(run.fold(0), "held_out", "centre").is_file()
 
 
-def test_a_killed_fit_on_all_drivers_goes_on(
-    tmp_path: Path, packs: dict[str, Pack], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.slow
+def test_a_killed_fit_on_all_drivers_goes_on(tmp_path: Path, packs: dict[str, Pack]) -> None:
     everybody = Rows(np.arange(COUNT), np.arange(0))
-    settings = {"epochs": 2, "splits": {"kind": "all", "count": 2}}
-    whole = train(run_of(tmp_path / "whole", **settings), packs, everybody, 1)
-    broken = run_of(tmp_path / "broken", **settings)
-    with killed_after(1, monkeypatch):
-        train(broken, packs, everybody, 1)
-    assert same(whole, train(broken, packs, everybody, 1))
+    run = run_of(tmp_path / "whole", epochs=2, splits={"kind": "all", "count": 2})
+    assert whole_of(run, packs, number=1, rows=everybody).ends_alike(1, tmp_path / "killed")
 
 
 def test_stopping_early_leaves_the_schedule_as_it_is(tmp_path: Path, packs: dict[str, Pack]) -> None:
     whole, short = run_of(tmp_path / "whole", epochs=3), run_of(tmp_path / "short", epochs=3, stop_after=2)
-    train(whole, packs, ROWS)
-    train(short, packs, ROWS)
+    trained(whole, packs)
+    trained(short, packs)
     both = [[(row["loss"], row["held_out_loss"]) for row in history(run)] for run in (whole, short)]
     assert len(both[1]) == 2
     assert both[0][:2] == both[1]

@@ -1,6 +1,5 @@
 """Networks that look at regions: one trunk, a head for each, cached, resumed, explained; with one region as before."""
 
-import csv
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,18 +11,16 @@ import numpy as np
 import pytest
 from support.packs import CLASSES, SIZE
 from support.project import Verb
-from support.training import ROWS, apart, counts_as_pretrained, killed_after, run_of, train
+from support.training import ROWS, apart, changed, counts_as_pretrained, history, run_of, trained, whole_of
 
 from driverwatch.data.pack import ImageBlock, Pack
-from driverwatch.inference import predictions
 from driverwatch.inference.heatmap import heat
 from driverwatch.inference.network import of_classifier
-from driverwatch.inference.paths import prediction_path
 from driverwatch.inference.predict import Predictor
 from driverwatch.models.classifier import Classifier, build
 from driverwatch.models.halves import Cut, Frozen, Tail
 from driverwatch.models.pooling import GridPooling
-from driverwatch.settings import AugmentSettings, ModelSettings
+from driverwatch.settings import ModelSettings
 from driverwatch.training import fold as folds
 from driverwatch.training.pseudo import Lesson
 from driverwatch.training.rows import Rows
@@ -144,9 +141,10 @@ def pack_of(folder: Path, count: int, kind: str) -> Pack:
     return Pack(block, names, labels, drivers, MEAN, (60.0,) * 3, kind, "folds")
 
 
-@pytest.fixture
-def packs(tmp_path: Path) -> dict[str, Pack]:
-    return {"train": pack_of(tmp_path, 48, "train"), "test": pack_of(tmp_path, 9, "test")}
+@pytest.fixture(scope="module")
+def packs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pack]:
+    folder = tmp_path_factory.mktemp("mosaics")
+    return {"train": pack_of(folder, 48, "train"), "test": pack_of(folder, 9, "test")}
 
 
 @pytest.fixture
@@ -167,7 +165,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
 
 def test_both_regions_together_say_what_neither_says(runs: Callable[..., Run], packs: dict[str, Pack]) -> None:
     run = runs("both", stages=[{"freeze_until": "head", "fit": "logistic", "l2": [0.03]}])
-    found = train(run, packs)["held_out"]
+    found = trained(run, packs, views="five_crop")["held_out-five_crop"]
     labels = packs["train"].labels[32:]
     assert (found.argmax(axis=1) == labels).mean() > 0.9
     classifier = build(run.settings, CLASSES, MEAN, None, load=False)
@@ -181,15 +179,15 @@ def test_both_regions_together_say_what_neither_says(runs: Callable[..., Run], p
     assert (lost.argmax(axis=1) == labels).mean() < 0.8
 
 
-@pytest.mark.parametrize("until", ["head", "stage2"])
+@pytest.mark.parametrize("until", [pytest.param("head", marks=pytest.mark.slow), "stage2"])
 def test_cached_and_uncached_training_agree(runs: Callable[..., Run], packs: dict[str, Pack], until: str) -> None:
     stages = [{"freeze_until": until}]
-    plain = train(runs("plain", stages=stages), packs)
-    cached = train(runs("cached", stages=stages, cache_trunk=2, cache_dtype="float32"), packs)
+    plain = trained(runs("plain", stages=stages), packs)
+    cached = trained(runs("cached", stages=stages, cache_trunk=2, cache_dtype="float32"), packs)
     assert apart(plain, cached) < 2e-4
 
 
-@pytest.mark.parametrize("cached", [None, 2])
+@pytest.mark.parametrize("cached", [pytest.param(None, marks=pytest.mark.slow), 2])
 def test_pseudo_labels_join_two_packs_of_mosaics(
     runs: Callable[..., Run], packs: dict[str, Pack], cached: int | None
 ) -> None:
@@ -200,25 +198,21 @@ def test_pseudo_labels_join_two_packs_of_mosaics(
     stages, taught = [{"freeze_until": "stage2"}], {"runs": ["teacher"], "weight": 2.0}
     student = runs(f"student{cached}", stages=stages, cache_trunk=cached, cache_dtype="float32", pseudo=taught)
     alone = runs(f"alone{cached}", stages=stages, cache_trunk=cached, cache_dtype="float32")
-    found = train(student, packs, rows=Rows(ROWS.training, ROWS.held_out, lesson))
-    assert found["held_out"].shape == train(alone, packs)["held_out"].shape
-    with (student.fold(0) / "history.csv").open() as file:
-        assert {row["pseudo_images"] for row in csv.DictReader(file)} == {"9"}
-    path = prediction_path(student.fold(0), "test", "five_crop")
-    right, plain = (
-        predictions.read(p, run.origin).probabilities[np.arange(9), labels].mean()
-        for p, run in ((path, student), (prediction_path(alone.fold(0), "test", "five_crop"), alone))
-    )
-    assert right > plain
+    found = trained(student, packs, rows=Rows(ROWS.training, ROWS.held_out, lesson))
+    plain = trained(alone, packs)
+    assert found.keys() == plain.keys()
+    assert {row["pseudo_images"] for row in history(student)} == {"9"}
+    right, before = (made["test-centre"][np.arange(9), labels].mean() for made in (found, plain))
+    assert right > before
 
 
-@pytest.mark.parametrize("kind", ["mixup", "cutmix", "splice"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param("mixup", marks=pytest.mark.slow), pytest.param("cutmix", marks=pytest.mark.slow), "splice"]
+)
 def test_mixed_mosaics_train(runs: Callable[..., Run], packs: dict[str, Pack], kind: str) -> None:
-    plain, run = runs("plain"), runs(kind)
-    settings = run.settings.model_copy(update={"augment": AugmentSettings(mix=kind, mix_share=1.0)})
-    found = train(replace(run, settings=settings), packs)
-    assert np.isfinite(found["held_out"]).all()
-    assert apart(train(plain, packs), found) > 1e-4
+    found = trained(changed(runs(kind), augment={"mix": kind, "mix_share": 1.0}), packs)
+    assert np.isfinite(found["held_out-centre"]).all()
+    assert apart(trained(runs("plain"), packs), found) > 1e-4
 
 
 def test_features_of_regions_lie_side_by_side(tmp_path: Path, packs: dict[str, Pack]) -> None:
@@ -234,15 +228,13 @@ def test_features_of_regions_lie_side_by_side(tmp_path: Path, packs: dict[str, P
     assert found.shape == (9, *halves[0].features)
 
 
+@pytest.mark.slow
 def test_a_killed_fold_ends_as_an_uninterrupted_one(
-    runs: Callable[..., Run], packs: dict[str, Pack], monkeypatch: pytest.MonkeyPatch
+    runs: Callable[..., Run], packs: dict[str, Pack], tmp_path: Path
 ) -> None:
     stages = [{"freeze_until": "head", "fit": "logistic"}, {"freeze_until": "stage2", "normalization": "train"}]
-    whole = train(runs("whole", stages=stages, cache_trunk=1), packs)
-    broken = runs("broken", stages=stages, cache_trunk=1)
-    with killed_after(2, monkeypatch):
-        train(broken, packs)
-    assert apart(whole, train(broken, packs)) == 0
+    whole = whole_of(runs("whole", stages=stages, cache_trunk=1), packs)
+    assert whole.ends_alike(2, tmp_path / "killed")
 
 
 def test_boxes_are_part_of_a_run_and_the_whole_frame_is_none(runs: Callable[..., Run]) -> None:
@@ -280,6 +272,7 @@ def test_heat_maps_of_regions(head: dict) -> None:
 
 
 @pytest.mark.line
+@pytest.mark.slow
 def test_regions_through_the_command_line(verb: Verb, data: Path, project: Path) -> None:
     """Packed, trained, predicted, shown; a moved box and an unknown name are one sentence each."""
     drawn = project / "configs" / "datasets" / "drawn.yaml"

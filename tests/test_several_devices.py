@@ -40,6 +40,7 @@ def trained(name: str, count: int, dropout: float, folder: Path) -> dict[str, np
         return dict(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "dropout"), [("tensorflow", 0.0), ("jax", 0.3)])
 def test_two_train_as_one_does_and_go_on_after_a_kill(name: str, dropout: float, tmp_path: Path) -> None:
     """Under JAX with dropout, whose draws are the whole batch's; TensorFlow's devices draw for themselves."""

@@ -6,8 +6,9 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from support.packs import CLASSES, SIZE
-from support.training import killed_at, run_of
+from support.packs import CLASSES, COUNT, SIZE, pack_of
+from support.predicting import killed_at
+from support.training import run_of
 
 from driverwatch.data.pack import Pack
 from driverwatch.inference import predictions
@@ -37,8 +38,17 @@ def classifiers(settings: ModelSettings, common: int, count: int = 3) -> list[Cl
     return made
 
 
-@pytest.mark.parametrize(("common", "halved"), [(0, "not"), (4, "in the trunk"), (1000, "at the head")])
-@pytest.mark.parametrize("regions", [["whole"], ["whole", "head"]])
+@pytest.mark.parametrize(
+    ("common", "halved", "regions"),
+    [
+        (0, "not", ["whole"]),
+        (4, "in the trunk", ["whole", "head"]),
+        (1000, "at the head", ["whole"]),
+        pytest.param(0, "not", ["whole", "head"], marks=pytest.mark.slow),
+        pytest.param(4, "in the trunk", ["whole"], marks=pytest.mark.slow),
+        pytest.param(1000, "at the head", ["whole", "head"], marks=pytest.mark.slow),
+    ],
+)
 def test_together_they_say_what_each_says_alone(common: int, halved: str, regions: list[str], tmp_path: Path) -> None:
     content = {
         "backbone": "tiny", "weights": "none", "input": {"pack": "36x44", "size": "32x40", "regions": regions},
@@ -60,27 +70,45 @@ def test_together_they_say_what_each_says_alone(common: int, halved: str, region
     assert np.allclose(found, alone, rtol=0, atol=1e-6)
 
 
-def folds_of(folder: Path) -> tuple[Run, list[Classifier]]:
+Predicting = tuple[list[Classifier], list[Predictor]]
+
+
+@pytest.fixture(scope="module")
+def packs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pack]:
+    """With enough test images for three shards."""
+    folder = tmp_path_factory.mktemp("packs")
+    return {"train": pack_of(folder, COUNT, "train"), "test": pack_of(folder, 17, "test")}
+
+
+@pytest.fixture(scope="module")
+def predicting(tmp_path_factory: pytest.TempPathFactory) -> Predicting:
+    """Two folds' classifiers, and the predictors of both together and of each alone, compiled once."""
+    run = run_of(tmp_path_factory.mktemp("predicting"))
+    made = classifiers(run.settings, 4, 2)
+    return made, [outcome.whole_predictor(each, run, VIEWS, 20) for each in (Together(made), *made)]
+
+
+def folds_of(folder: Path, predicting: Predicting) -> Run:
     """A run's two folds, of which weights are there and nothing is predicted."""
     run = run_of(folder)
-    made = classifiers(run.settings, 4, 2)
-    for number, one in enumerate(made):
+    for number, one in enumerate(predicting[0]):
         run.fold(number).mkdir(parents=True)
         write_state(run.fold(number) / "weights.h5", {"model": one.weights}, {})
-    return run, made
+    return run
 
 
-def predicted(run: Run, made: list[Classifier], packs: dict[str, Pack]) -> dict[str, bytes]:
+def predicted(run: Run, predicting: Predicting, packs: dict[str, Pack]) -> dict[str, bytes]:
     """What lies in the folds' folders once all is predicted."""
-    outcome.predict_together(outcome.whole_predictor(Together(made), run, VIEWS, 20), run, [0, 1], packs["test"])
-    for number, one in enumerate(made):
-        outcome.write_predictions(outcome.whole_predictor(one, run, VIEWS, 20), run, number, packs, np.arange(8))
+    together, *alone = predicting[1]
+    outcome.predict_together(together, run, [0, 1], packs["test"])
+    for number, one in enumerate(alone):
+        outcome.write_predictions(one, run, number, packs, np.arange(8))
     found = [path for number in (0, 1) for path in sorted(run.fold(number).glob("*.h5")) if path.name != "weights.h5"]
     return {f"{path.parent.name}/{path.name}": path.read_bytes() for path in found}
 
 
 def test_test_images_pass_once_for_all_folds(
-    packs: dict[str, Pack], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    predicting: Predicting, packs: dict[str, Pack], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     passes: list[tuple[str, int]] = []
     real = Predictor.__call__
@@ -91,33 +119,45 @@ def test_test_images_pass_once_for_all_folds(
 
     monkeypatch.setattr(Predictor, "__call__", counted)
     monkeypatch.setattr(outcome, "SHARD_IMAGES", 8)
-    run, made = folds_of(tmp_path / "together")
-    predicted(run, made, packs)
+    run = folds_of(tmp_path / "together", predicting)
+    predicted(run, predicting, packs)
     assert passes == [("Together", 8), ("Together", 8), ("Together", 1), *[("Classifier", 8)] * 2]
     passes.clear()
-    predicted(run, made, packs)
+    predicted(run, predicting, packs)
     assert passes == []
 
-    alone, made = folds_of(tmp_path / "alone")
-    for number, one in enumerate(made):
-        outcome.write_predictions(outcome.whole_predictor(one, alone, VIEWS, 20), alone, number, packs, np.arange(8))
+    alone = folds_of(tmp_path / "alone", predicting)
+    for number, one in enumerate(predicting[1][1:]):
+        outcome.write_predictions(one, alone, number, packs, np.arange(8))
         for kind in ("held_out", "test"):
             rows = [
                 predictions.read(prediction_path(place.fold(number), kind, "five_crop"), {}).probabilities
                 for place in (run, alone)
             ]
             assert np.allclose(*rows, rtol=0, atol=1e-6)
-            print(kind, np.abs(rows[0] - rows[1]).max())
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    predicting: Predicting, packs: dict[str, Pack], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, bytes]:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(outcome, "SHARD_IMAGES", 8)
+        return predicted(folds_of(tmp_path_factory.mktemp("whole"), predicting), predicting, packs)
 
 
 @pytest.mark.parametrize("write", [1, 4, 7, 12, 13, 18])
 def test_killed_on_the_way_it_ends_as_undisturbed(
-    packs: dict[str, Pack], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: int
+    predicting: Predicting,
+    undisturbed: dict[str, bytes],
+    packs: dict[str, Pack],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    write: int,
 ) -> None:
     monkeypatch.setattr(outcome, "SHARD_IMAGES", 8)
-    whole = predicted(*folds_of(tmp_path / "whole"), packs)
-    run, made = folds_of(tmp_path / "killed")
+    run = folds_of(tmp_path, predicting)
     with killed_at(write, monkeypatch):
-        predicted(run, made, packs)
-    assert predicted(run, made, packs) == whole
+        predicted(run, predicting, packs)
+    assert predicted(run, predicting, packs) == undisturbed
     assert not list(run.folder.glob("fold*/.shard-*"))

@@ -144,7 +144,7 @@ def test_views_on_the_device_are_the_views_of_an_array(tmp_path: Path, packs: di
     images, rows = packs["train"].images.open(), np.array([5, 0, 40])
     found = Predictor(classifier, ["ten_crop"], SIZE, (32, 40), Columns(SWAP, "swap"))(images, rows)
     crops = cut_all(np.asarray(images[rows]), "ten_crop", (32, 40))
-    each = np.stack([classifier.predict(np.ascontiguousarray(crop), verbose=0) for crop in crops])
+    each = np.stack([np.asarray(classifier(crop, training=False)) for crop in crops])
     assert np.allclose(found["centre"], each[0], atol=1e-6)
     assert np.allclose(found["five_crop"], each[:5].mean(axis=0), atol=1e-6)
     swapped = np.concatenate([each[:5], each[5:][..., SWAP]])

@@ -1,13 +1,12 @@
 """One fold trained on as many devices as are asked for; leaves history, weights and predictions as `<devices>.npz`.
 
-    VIRTUAL_DEVICES=2 KERAS_BACKEND=jax python tests/several_devices.py <folder> <devices> <dropout>
+    VIRTUAL_DEVICES=2 KERAS_BACKEND=jax python tests/support/several_devices.py <folder> <devices> <dropout>
 
 Over 29 images in batches of 6, so that the last 5 cannot be split evenly: statistics trained, then re-estimated, then the trunk
 frozen and cached; class weights, both penalties on weights, Adam. On several devices the same fold is also killed after its first
 epoch, gone on with, and held against the uninterrupted one.
 """
 
-import csv
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -23,13 +22,11 @@ HISTORY = ("loss", "accuracy", "held_out_loss", "held_out_accuracy")
 
 def main(folder: Path, devices: int, dropout: float) -> None:
     backend.start()
-    import pytest
-
     from support import training
     from support.packs import COUNT, pack_of
 
     packs = {"train": pack_of(folder, COUNT, "train"), "test": pack_of(folder, 9, "test")}
-    training.ROWS = training.Rows(np.arange(29), np.arange(32, COUNT))
+    rows = training.Rows(np.arange(29), np.arange(32, COUNT))
 
     def run_of(name: str) -> Any:
         about = {"devices": devices, "batch_size": 6, "class_weights": "balanced", "weight_decay": 0.01}
@@ -38,15 +35,11 @@ def main(folder: Path, devices: int, dropout: float) -> None:
         return replace(run, settings=run.settings.model_copy(update={"head": head}))
 
     run = run_of("whole")
-    whole = training.trained(run, packs)
-    with (run.fold(0) / "history.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    found = whole | {name: np.array([float(row[name]) for row in rows]) for name in HISTORY}
+    whole = training.whole_of(run, packs, rows=rows, views="ten_crop")
+    epochs = training.history(run)
+    found = whole.found | {name: np.array([float(row[name]) for row in epochs]) for name in HISTORY}
     if devices > 1:
-        broken = run_of("broken")
-        with training.killed_after(1, pytest.MonkeyPatch()):
-            training.trained(broken, packs)
-        found["goes on"] = np.array(training.same(whole, training.trained(broken, packs)))
+        found["goes on"] = np.array(whole.ends_alike(1, folder / "killed"))
         found["dropped"] = dropped(devices)
     np.savez(folder / f"{devices}.npz", **found)
 
