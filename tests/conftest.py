@@ -12,7 +12,7 @@ import hypothesis
 import pytest
 from support import kills, trained
 from support import packs as quadrants
-from support.in_process import folds_in_this_process, here
+from support.in_process import InThisProcess, folds_by, here
 from support.once import once
 from support.places import ROOT
 from support.project import MINI, SMALL, Verb
@@ -106,7 +106,7 @@ def process(project: Path) -> Verb:
 @pytest.fixture
 def verb(project: Path) -> Iterator[Verb]:
     """Run a verb in the project folder in this process, which imports TensorFlow once, folds included."""
-    with folds_in_this_process():
+    with folds_by(InThisProcess()):
         yield here
 
 

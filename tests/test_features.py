@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.project import Verb
+from support.project import QUICK, Verb
 
 from driverwatch.artifacts import read_json
 from driverwatch.models.squeezenet import squeezenet
 
 pytestmark = [pytest.mark.keras, pytest.mark.line]
-SMALL = "input.pack=36x48 input.size=32x40 train.batch_size=16 predict.views=five_crop"
+SMALL = "input.pack=36x48 input.size=32x40 train.batch_size=16 augment.mirror=none predict.views=five_crop"
 
 STUDY = """
 settings:
@@ -41,36 +41,38 @@ def weights(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def place(verb: Verb, project: Path, data: Path) -> list[str | Path]:
+    """Options that name the drawn competition, with two folds to save time."""
+    settings = project / "configs" / "datasets" / "drawn.yaml"
+    settings.write_text(settings.read_text().replace("folds: 3", "folds: 2"))
+    options: list[str | Path] = ["--dataset", "drawn", "--data", data]
+    good(verb, "folds", *options)
+    return options
+
+
 def good(verb: Verb, *arguments: str | Path) -> str:
     made = verb(*arguments)
     assert made.returncode == 0, made.stderr
     return made.stdout
 
 
-def test_features_then_an_ensemble(verb: Verb, process: Verb, data: Path, weights: Path, project: Path) -> None:
-    place = ["--dataset", "drawn", "--data", data]
-    good(verb, "folds", *place)
+def test_features_then_an_ensemble(verb: Verb, place: list[str | Path], weights: Path, project: Path) -> None:
     good(verb, "pack", *place, "--size", "36x48")
     asked = [*place, "--weights", weights, "--set", SMALL]
-    said = good(process, "features", "squeezenet", *asked)  # what folds say is said by their own processes
-    assert said.count("logistic regression on 512 features") == 3
+    said = good(verb, "features", "squeezenet", *asked)
+    assert said.count("logistic regression on 512 features") == 2
     assert (
         said.count("frozen layers, 120 images") == 10
     )  # each view once, at half way and at the end, whatever the folds
-    assert "3 of 3 folds finished" in said
-    cut = good(process, "features", "squeezenet", *asked, "--cut", "fire5_concat", "--run", "early", "--head", "dense")
-    assert "head alone" in cut
-    made = read_json(project / "build/drawn/runs/early/fold0/manifest.json")
-    assert made["settings"]["cut"] == "fire5_concat"
-    assert made["trainable_parameters"] == 256 * 256 + 256 + 256 * 10 + 10
+    assert "2 of 2 folds finished" in said
     good(verb, "ensemble", *place, "--name", "features")
     with (project / "submissions/drawn/features.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 40
     manifest = read_json(project / "submissions/drawn/features.json")
     assert "squeezenet-features" in str(manifest)
-    smooth_over_neighbours(verb, place, weights, project)
-    again = good(process, "features", "squeezenet", *asked)
+    again = good(verb, "features", "squeezenet", *asked)
     assert "logistic" not in again
     assert "frozen layers" not in again
     wrong = verb("features", "squeezenet", *asked, "--head", "logistics", "--run", "x")
@@ -78,36 +80,51 @@ def test_features_then_an_ensemble(verb: Verb, process: Verb, data: Path, weight
     assert "HEAD=logistics: expected logistic or dense; did you mean logistic" in wrong.stderr
 
 
-def smooth_over_neighbours(verb: Verb, place: list[str | Path], weights: Path, project: Path) -> None:
+@pytest.mark.slow
+def test_a_dense_head_on_features_of_an_earlier_layer(
+    verb: Verb, place: list[str | Path], weights: Path, project: Path
+) -> None:
+    good(verb, "pack", *place, "--size", "36x48")
+    asked = [*place, "--weights", weights, "--set", SMALL, "--cut", "fire5_concat", "--head", "dense", "--fold", "0"]
+    assert "head alone" in good(verb, "features", "squeezenet", *asked, "--run", "early")
+    made = read_json(project / "build/drawn/runs/early/fold0/manifest.json")
+    assert made["settings"]["cut"] == "fire5_concat"
+    assert made["trainable_parameters"] == 256 * 256 + 256 + 256 * 10 + 10
+
+
+@pytest.mark.slow
+def test_neighbours_are_looked_for_among_features(
+    verb: Verb, finished: list[str], weights: Path, project: Path
+) -> None:
     """`make neighbours`, and an ensemble over them, on runs that are there."""
-    small = "backbone: squeezenet\ninput: {pack: 36x48, size: 32x40}\n"
+    small = "backbone: squeezenet\ninput: {pack: 40x52, size: 36x48}\n"
     (project / "configs/models/small.yaml").write_text(small)
-    early = verb("ensemble", *place, "--neighbours", "small:fire3_concat:2x2")
+    good(verb, "train", "tiny", *finished, "--run", "other", "--set", f"{QUICK} train.seed=1")
+    early = verb("ensemble", *finished, "--neighbours", "small:fire3_concat:2x2")
     assert early.returncode == 2
     assert "small-fire3_concat-2x2.h5: no such features; make neighbours" in early.stderr
-    asked = ["neighbours", *place, "--models", "squeezenet-features early", "--weights", weights]
+    asked = ["neighbours", *finished, "--models", "tiny other", "--weights", weights]
     said = good(verb, *asked, "--features", "small:fire3_concat:2x2 small")
     assert said.count("small-fire3_concat-2x2.h5: 160 images, 512 features") == 1
-    assert said.count("3 driver folds") == 6
+    assert said.count("2 driver folds") == 6
     made = read_json(project / "build/drawn/neighbours.json")
     plain = [line for line in made["neighbours"] if line["way"] == "none"]
     assert [line["difference"] for line in plain] == [0.0] * 6
     assert "160 images" not in good(verb, *asked, "--features", "small:fire3_concat:2x2")  # they are there
-    said = good(verb, "ensemble", *place, "--name", "smooth", "--neighbours", "small:fire3_concat:2x2")
+    said = good(verb, "ensemble", *finished, "--name", "smooth", "--neighbours", "small:fire3_concat:2x2")
     assert "mean, smoothed over neighbours of" in said
     facts = read_json(project / "submissions/drawn/smooth.json")["chain"]["steps"]["neighbours"]
     assert facts["features"] == "small:fire3_concat:2x2"
-    flat = verb("neighbours", *place, "--features", "small:9x9", "--weights", weights)
+    flat = verb("neighbours", *finished, "--features", "small:9x9", "--weights", weights)
     assert flat.returncode == 2
     assert "expected a map of at least 9x9 cells" in flat.stderr
 
 
+@pytest.mark.slow
 def test_a_study_writes_its_table_and_stays_out_of_ensembles(
-    verb: Verb, process: Verb, data: Path, weights: Path, project: Path
+    verb: Verb, place: list[str | Path], weights: Path, project: Path
 ) -> None:
     (project / "configs/studies/mini.yaml").write_text(STUDY)
-    place = ["--dataset", "drawn", "--data", data]
-    good(verb, "folds", *place)
     good(verb, "study", "mini", *place, "--weights", weights)
     results = project / "experiments/results/drawn"
     page = (results / "study-mini.md").read_text()
@@ -119,7 +136,7 @@ def test_a_study_writes_its_table_and_stays_out_of_ensembles(
     assert low < float(head[3]) < high
     difference = float(tuned[5].split("(")[0])
     assert difference == pytest.approx(float(tuned[3]) - float(head[3]), abs=2e-3)
-    assert "logistic" not in good(process, "study", "mini", *place, "--weights", weights)
+    assert "logistic" not in good(verb, "study", "mini", *place, "--weights", weights)
     assert page.split("| squeezenet")[1:] == (results / "study-mini.md").read_text().split("| squeezenet")[1:]
     (project / "configs/studies/wrong.yaml").write_text(STUDY.replace("fire5_concat", "fire55_concat"))
     wrong = verb("study", "wrong", *place, "--weights", weights)

@@ -35,7 +35,13 @@ LINE = (
 )
 
 
-@pytest.mark.parametrize("settings", [NAMED, UNGROUPED], ids=["another group column", "no group column"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param(NAMED, id="another group column", marks=pytest.mark.slow),
+        pytest.param(UNGROUPED, id="no group column"),
+    ],
+)
 def test_the_whole_line_on_another_competition(verb: Verb, project: Path, settings: str) -> None:
     (project / "configs" / "datasets" / "gestures.yaml").write_text(settings)
     for step in LINE:

@@ -11,6 +11,7 @@ from unittest import mock
 
 from driverwatch.cli import main as cli
 from driverwatch.steps import context
+from driverwatch.steps.fold_runner import FoldRunner
 from driverwatch.training.run import Run
 
 
@@ -24,10 +25,10 @@ class InThisProcess:
 
 
 @contextlib.contextmanager
-def folds_in_this_process() -> Iterator[None]:
-    """Commands that are run in this process meanwhile train their folds here too."""
+def folds_by(runner: FoldRunner) -> Iterator[None]:
+    """Commands that are run in this process meanwhile have their folds trained by `runner`."""
     opened = context.open_context
-    with mock.patch.object(context, "open_context", lambda *asked: replace(opened(*asked), runner=InThisProcess())):
+    with mock.patch.object(context, "open_context", lambda *asked: replace(opened(*asked), runner=runner)):
         yield
 
 

@@ -7,7 +7,7 @@ from driverwatch.data import sample
 from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.typed_yaml import load
 from support import kills
-from support.in_process import folds_in_this_process, good
+from support.in_process import InThisProcess, folds_by, good
 from support.project import MINI, QUICK
 
 PLACE = ["--dataset", "drawn", "--data", "data"]  # from the project's folder
@@ -18,7 +18,7 @@ def make(folder: Path) -> None:
     kills.new_project(folder)
     sample.write(MINI, load(DatasetSettings, folder / "configs" / "datasets", "drawn"), folder / "data")
     asked = ["--set", QUICK, *PLACE]
-    with contextlib.chdir(folder), folds_in_this_process():
+    with contextlib.chdir(folder), folds_by(InThisProcess()):
         good("folds", *PLACE)
         good("pack", "--model", "tiny", *asked)
         good("train", "tiny", *asked)
