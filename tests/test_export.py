@@ -68,6 +68,7 @@ def run(project: Path, _made: Path) -> Run:
     return runs.load(Path("build/drawn/runs/hand"))
 
 
+@pytest.mark.slow
 def test_a_stranger_gets_what_the_line_says(
     run: Run, drawn_settings: DatasetSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
