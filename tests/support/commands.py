@@ -12,7 +12,7 @@ TESTED = {
     "backbones": "test_line.py::test_help_needs_no_keras_and_no_pandas",
     "bench": "test_bench.py::test_help_imports_nothing_heavy",
     "best": "test_recipe.py::test_a_recipe_goes_on_from_whatever_is_built",
-    "blends": LINE,
+    "blends": "test_line.py::test_blends_of_two_view_sets",
     "check": LINE,
     "classify": LINE,
     "convert": "test_torch.py::test_conversion_needs_no_network_library",
