@@ -213,6 +213,7 @@ TYPED_HERE = (
 
 
 @pytest.mark.line
+@pytest.mark.slow
 def test_commands_run_as_they_are_typed(tmp_path: Path) -> None:
     """Through make and a shell, in a project of their own around this checkout's environment."""
     if not (ROOT / ".venv" / ".runtime-cpu").exists():

@@ -541,6 +541,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 @pytest.mark.line
+@pytest.mark.slow
 def test_a_browser_shows_it_at_any_width(world: World, shown: Callable[..., Page], tmp_path: Path) -> None:
     """From a file: nothing is fetched or logged, nothing but tables and pictures scrolls sideways, in light and in dark."""
     for number in range(3):

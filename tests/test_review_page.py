@@ -19,6 +19,7 @@ from driverwatch.report.review import Measures, Photos
 from driverwatch.steps import review, reviewed, spaces, survey
 from driverwatch.steps.report import write_report
 
+pytestmark = pytest.mark.slow  # a browser
 ODD = "p0_a#b%20&'c.jpg"  # a name that must be quoted in an address, and escaped in a page
 
 

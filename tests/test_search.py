@@ -202,6 +202,7 @@ def out_of_fold(world: World, name: str) -> float:  # noqa: F811
     return log_loss(rows, world.packs["train"].labels)
 
 
+@pytest.mark.slow
 def test_the_seed_decides_and_more_trials_go_on(world: World) -> None:  # noqa: F811
     folder = searched(world, 5, made_up(world))
     five = (folder / "trials.csv").read_text()

@@ -29,6 +29,8 @@ from driverwatch.steps.context import open_context
 from driverwatch.steps.serve import serve
 from driverwatch.web.app import Subject, app_of
 
+pytestmark = pytest.mark.slow  # a browser, and a process that imports TensorFlow
+
 
 @pytest.fixture
 def page(tmp_path: Path) -> Iterator[Any]:
