@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.finished import World, world  # noqa: F401 a fixture
+from support.packs import COUNT, pack_of
 
 from driverwatch.artifacts import read_json
 from driverwatch.data.pack import Pack
@@ -108,7 +109,7 @@ def test_the_end_of_a_run_names_its_folds_that_diverged(world: World, capsys: py
 def test_a_fold_that_diverged_says_so_and_one_that_learns_does_not(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], held_out: bool
 ) -> None:
-    from test_training import COUNT, pack_of, run_of
+    from support.training import run_of
 
     from driverwatch.settings import PredictSettings
     from driverwatch.training.fold import Rows, train_fold
@@ -137,7 +138,7 @@ def test_what_overflows_behind_a_finite_loss_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     """The last step may ruin weights whose epoch still had a loss, and finite weights may overflow in the network."""
-    from test_training import COUNT, pack_of, run_of, trained
+    from support.training import run_of, trained
 
     from driverwatch.training import fold as folds
 

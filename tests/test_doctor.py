@@ -210,6 +210,7 @@ def test_old_pythons_can_read_it(path: Path) -> None:
                     "driverwatch.paths",
                     "driverwatch.layout",
                     "driverwatch.listing",
+                    "driverwatch.streams",
                 )
             )
             assert ours or name.split(".")[0] in sys.stdlib_module_names, name

@@ -86,7 +86,7 @@ def watched() -> float:
 
 
 def of_a_study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> float:
-    (tmp_path / "history.csv").write_text("stage,training_cpu_seconds\n0,1\n")
+    (tmp_path / "history.csv").write_text("epoch,stage,training_cpu_seconds\n1,0,1\n")
     monkeypatch.setattr(studies.blending, "out_of_fold", lambda *_: ROWS)
     run: Any = SimpleNamespace(fold=lambda number: tmp_path, manifest=lambda number: {"trainable_parameters": 1})
     train, folds = SimpleNamespace(labels=LABELS, drivers=DRIVERS), SimpleNamespace(count=1)

@@ -130,7 +130,7 @@ def test_empty_policy_builds() -> None:
 
 def test_ten_crop_order_is_pinned() -> None:
     views = view_set("ten_crop", (5, 7), (3, 4))
-    upright = [View(top, left, False, 3, 4) for top, left in ((1, 1), (0, 0), (0, 3), (2, 0), (2, 3))]
+    upright = [View(top, left, False, 3, 4) for top, left in ((1, 2), (0, 0), (0, 3), (2, 0), (2, 3))]
     assert views == upright + [view._replace(mirrored=True) for view in upright]
     assert view_set("five_crop", (5, 7), (3, 4)) == upright
     assert view_set("centre", (5, 7), (3, 4)) == upright[:1]
@@ -140,7 +140,7 @@ def test_ten_crop_pixels_on_an_arange_image() -> None:
     images = np.arange(2 * 5 * 7 * 3).reshape(2, 5, 7, 3)
     crops = cut_all(images, "ten_crop", (3, 4))
     assert crops.shape == (10, 2, 3, 4, 3)
-    assert np.array_equal(crops[0], images[:, 1:4, 1:5])
+    assert np.array_equal(crops[0], images[:, 1:4, 2:6])
     assert np.array_equal(crops[2], images[:, :3, 3:])
     assert np.array_equal(crops[3], images[:, 2:, :4])
     assert np.array_equal(crops[5:], crops[:5, :, :, ::-1])

@@ -34,7 +34,8 @@ def walk(root: Path, keep: Container[str] = ()) -> Iterator[Path]:
     Raises:
         OSError: a folder that cannot be read. One that is not there holds nothing.
     """
-    yield from _walk(root, keep, frozenset(_identity(folder) for folder in root.resolve().parents))
+    if root.exists():
+        yield from _walk(root, keep, frozenset(_identity(folder) for folder in root.resolve().parents))
 
 
 def _identity(folder: Path) -> tuple[int, int]:
