@@ -439,7 +439,7 @@ def test_a_run_goes_to_kaggle_stops_goes_on_and_comes_home(
         "notebook",
         "tiny",
         "--set",
-        f"{FEW} train.epochs=60",
+        f"{FEW} train.epochs=30",
         "--run",
         "away",
         "--views",
@@ -447,7 +447,7 @@ def test_a_run_goes_to_kaggle_stops_goes_on_and_comes_home(
         "--account",
         "me",
     ]
-    seconds, versions = 30.0, list[rehearsal.Machine]()
+    seconds, versions = 20.0, list[rehearsal.Machine]()
     said, stopped = "", list[str]()
     while "2 of 2 folds finished. At home" not in said:
         assert seconds < 3600, said
@@ -480,9 +480,9 @@ def test_a_run_goes_to_kaggle_stops_goes_on_and_comes_home(
 
     assert "2 of 2 folds finished" in ran("take", str(last.output))
     made = read_json(project / "build/drawn/runs/away/fold0/manifest.json")
-    assert made["settings"]["train"]["epochs"] == 60
+    assert made["settings"]["train"]["epochs"] == 30
     lines = (project / "build/drawn/runs/away/fold0/history.csv").read_text().splitlines()
-    assert len(lines) == 61
+    assert len(lines) == 31
     ran("ensemble", "--name", "both")
     both = (project / "submissions/drawn/both.json").read_text()
     assert '"local"' in both
