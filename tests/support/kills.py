@@ -85,8 +85,12 @@ def files(project: Path) -> set[str]:
 
 
 def state(project: Path) -> dict[str, str]:
-    """Digest of every file that a verb leaves, without times and places in manifests."""
-    return {name: _digest(project / name) for name in sorted(files(project))}
+    """Digest of every file that a verb leaves, without times and places in manifests.
+
+    Nor does it hold `execution.json`, which each command that trains writes anew and which decides nothing that is made.
+    """
+    made = (name for name in files(project) if not name.endswith("/execution.json"))
+    return {name: _digest(project / name) for name in sorted(made)}
 
 
 def _digest(path: Path) -> str:
