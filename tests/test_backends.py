@@ -16,7 +16,13 @@ SCRIPT = ROOT / "tests" / "support" / "one_step.py"
 
 
 def one_step(backend: str, folder: Path, backbone: str) -> dict[str, np.ndarray]:
-    env = os.environ | {"KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+    paths = f"{ROOT / 'src'}{os.pathsep}{ROOT / 'tests'}"
+    env = os.environ | {
+        "PYTHONPATH": paths,
+        "KERAS_BACKEND": backend,
+        "JAX_PLATFORMS": "cpu",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
     command = [sys.executable, str(SCRIPT), str(folder), backbone]
     made = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert made.returncode == 0, made.stderr

@@ -45,7 +45,11 @@ def pids(crew: Crew) -> list[int]:
     return [member.pid for member, _ in crew.members if member.pid]
 
 
-@pytest.mark.parametrize("augment", [{}, {"mix": "mixup", "mix_share": 0.9}], ids=["alone", "mixed"])
+@pytest.mark.parametrize(
+    "augment",
+    [pytest.param({}, marks=pytest.mark.slow), {"mix": "mixup", "mix_share": 0.9}],
+    ids=["alone", "mixed"],  # a tenth of the images are alone in either
+)
 def test_the_images_are_those_of_threads(packs: dict[str, Pack], tmp_path: Path, augment: dict[str, Any]) -> None:
     shown = shown_of(packs, tmp_path, **augment)
     with crew_of(shown) as crew, ThreadPoolExecutor(5) as threads:
@@ -119,6 +123,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT], ids=lambda sign: sign.name)
 def test_processes_end_with_whoever_started_them(tmp_path: Path, sign: signal.Signals) -> None:

@@ -142,23 +142,29 @@ def test_the_maps_of_a_classifier_add_up_to_its_probabilities(pooling: str) -> N
     assert np.allclose(made, np.asarray(network(image[None]))[0], atol=1e-5)
 
 
-def test_the_maps_of_published_networks_add_up_too() -> None:
+@pytest.mark.parametrize(
+    "constructor",
+    [
+        keras.applications.MobileNet,
+        pytest.param(keras.applications.DenseNet121, marks=pytest.mark.slow),
+        squeezenet,
+    ],
+    ids=lambda constructor: constructor.__name__,
+)
+def test_the_maps_of_published_networks_add_up_too(constructor: Callable[..., keras.Model]) -> None:
     """MobileNet ends in a 1x1 convolution, DenseNet in a dense layer, SqueezeNet in a map per class."""
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-    for constructor in (keras.applications.MobileNet, keras.applications.DenseNet121, squeezenet):
-        model = constructor(weights=None, include_top=True, input_shape=(64, 64, 3), classes=5)
-        for (
-            layer
-        ) in model.layers:  # squeezenet's random features are small; without biases they would all be much alike
-            if isinstance(layer, keras.layers.Conv2D) and layer.use_bias:
-                layer.bias.assign(np.linspace(-0.1, 0.3, layer.filters))
-        network = of_whole(model, ChannelScaling.of(SQUEEZENET))
-        whole = Network(network.probabilities, network.features, network.head)  # its margin counts in the average, too
-        added = logits_by_maps(whole, image, 5, np.mean)
-        if constructor is keras.applications.MobileNet:
-            added += np.asarray(model.get_layer("conv_preds").bias)
-        assert np.allclose(softmax(added), np.asarray(network(image[None]))[0], atol=1e-5), model.name
-        assert np.ptp(added) > 1e-3
+    model = constructor(weights=None, include_top=True, input_shape=(64, 64, 3), classes=5)
+    for layer in model.layers:  # squeezenet's random features are small; without biases they would all be much alike
+        if isinstance(layer, keras.layers.Conv2D) and layer.use_bias:
+            layer.bias.assign(np.linspace(-0.1, 0.3, layer.filters))
+    network = of_whole(model, ChannelScaling.of(SQUEEZENET))
+    whole = Network(network.probabilities, network.features, network.head)  # its margin counts in the average, too
+    added = logits_by_maps(whole, image, 5, np.mean)
+    if constructor is keras.applications.MobileNet:
+        added += np.asarray(model.get_layer("conv_preds").bias)
+    assert np.allclose(softmax(added), np.asarray(network(image[None]))[0], atol=1e-5)
+    assert np.ptp(added) > 1e-3
 
 
 def test_padding_above_the_last_extended_convolution_is_no_part_of_the_image() -> None:

@@ -99,6 +99,9 @@ def test_every_submission_written_passes_its_own_check(
     lines = path.read_text().splitlines()
     assert lines[0] == "img,a,b,c"
     assert [line.split(",")[0] for line in lines[1:]] == names
+    written = np.array([line.split(",")[1:] for line in lines[1:]], float)
+    kept = np.maximum(values, 1e-5)  # a submission's floor
+    assert np.allclose(written, kept / kept.sum(axis=1, keepdims=True), rtol=0, atol=1e-7)
 
 
 @pytest.mark.parametrize(

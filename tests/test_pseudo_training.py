@@ -124,7 +124,7 @@ def test_students_learn_from_their_teachers(whole: Whole, tmp_path: Path, packs:
     assert history(run)[0]["held_out_loss"] != history(whole.run)[0]["held_out_loss"]
 
 
-@pytest.mark.parametrize("mix", ["none", pytest.param("mixup", marks=pytest.mark.slow), "splice"])
+@pytest.mark.parametrize("mix", ["none", *(pytest.param(mix, marks=pytest.mark.slow) for mix in ("mixup", "splice"))])
 def test_held_out_images_are_learnt_from_without_their_labels(tmp_path: Path, packs: dict[str, Pack], mix: str) -> None:
     """Other labels of held-out images change the score they are held against, and not one bit of the weights."""
     held = ROWS.held_out[[0, 3, 5]]

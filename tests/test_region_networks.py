@@ -207,9 +207,8 @@ def test_pseudo_labels_join_two_packs_of_mosaics(
     assert right > before
 
 
-@pytest.mark.parametrize(
-    "kind", [pytest.param("mixup", marks=pytest.mark.slow), pytest.param("cutmix", marks=pytest.mark.slow), "splice"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["mixup", "cutmix", "splice"])
 def test_mixed_mosaics_train(runs: Callable[..., Run], packs: dict[str, Pack], kind: str) -> None:
     found = trained(changed(runs(kind), augment={"mix": kind, "mix_share": 1.0}), packs)
     assert np.isfinite(found["held_out-centre"]).all()
