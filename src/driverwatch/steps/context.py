@@ -46,6 +46,11 @@ def going_on(run: str) -> str:
     return f"MODEL={run}" if own else f"MODEL=<its model> RUN={run}"
 
 
+def predict_command(dataset: str, run: str) -> str:
+    """The command that predicts held-out drivers and test images with a finished run, for ensembles to take part with."""
+    return f"make predict DATASET={dataset} RUN={run}"
+
+
 def table_of(pack: Pack, classes: tuple[str, ...]) -> ImageTable:
     """The image table that a pack repeats, what was left out of it included, so that later steps need no photos."""
     import pandas as pd  # half a second, not for who only looks
