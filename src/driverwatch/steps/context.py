@@ -1,5 +1,6 @@
 """What every step begins with: a data set's settings and places, its folds and packs opened and checked together."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,18 +21,31 @@ CONFIGS = Path("configs")
 
 @dataclass(frozen=True)
 class Context:
-    """A data set by name, and where its files lie on this machine."""
+    """A data set by name, and where its files lie on this machine.
+
+    A command that has a `maker` makes the packs and features that it lacks; one without, such as a report, only looks.
+    """
 
     dataset: str
     settings: DatasetSettings
     places: Places
     data: Path
+    maker: "Callable[[Context, str], None] | None" = None  # packs a size: `prepare.pack_missing`
+    weights: Path | None = None  # folder of ImageNet weights, for features that are made on the way
 
     def regions(self, size: str) -> packs.Boxes:
         """Where the data set's YAML has the regions of a pack. Raises `InputError` where it has none of a name."""
         return {name: Box(*corners) for name, corners in self.settings.boxes(regions_of(size)).items()}
 
+    def ensure_packs(self, size: str) -> None:
+        """Have both packs of a size made, if one of their files is not there and this command may make it."""
+        folder = self.places.pack(size)
+        files = [folder / f"{kind}.{end}" for kind in ("train", "test") for end in ("h5", "json")]
+        if self.maker is not None and not all(file.is_file() for file in files):
+            self.maker(self, size)
+
     def pack(self, size: str, kind: str, folds: str) -> Pack:
+        self.ensure_packs(size)
         return packs.read(self.places.pack(size), kind, folds, size, self.regions(size))
 
 
@@ -66,7 +80,7 @@ def table_of(pack: Pack, classes: tuple[str, ...]) -> ImageTable:
 
 
 def open_packs(context: Context, size: str) -> tuple[FoldTable, dict[str, Pack]]:
-    """Folds and both packs of a size, each re-checked against the others.
+    """Folds and both packs of a size, each re-checked against the others; packs as `Context.ensure_packs` has them.
 
     Raises:
         InputError: anything missing, damaged, or made from something else.
@@ -74,6 +88,7 @@ def open_packs(context: Context, size: str) -> tuple[FoldTable, dict[str, Pack]]
     path = context.places.folds
     if not path.is_file():
         raise InputError(f"{path}: no fold file; run make folds DATASET={context.dataset} first")
+    context.ensure_packs(size)
     made_under = packs.folds_of(context.places.pack(size), "train", size)
     pack = context.pack(size, "train", made_under)
     try:
