@@ -108,7 +108,7 @@ class EnsembleSettings(ChainSettings):
     """`configs/ensembles/<name>.yaml`."""
 
     runs: Annotated[list[Name], Field(min_length=1)]  # finished runs that take part
-    views: Literal["auto", ViewSet] = "auto"  # auto: ten_crop where training mirrored, else five_crop
+    views: Literal["auto", ViewSet] = "auto"  # auto: ten_crop where training mirrored, else five_crop; of a run without it, the best that is there
 
     @property
     def view_set(self) -> ViewSet | None:
