@@ -108,7 +108,7 @@ class EnsembleSettings(ChainSettings):
     """`configs/ensembles/<name>.yaml`."""
 
     runs: Annotated[list[Name], Field(min_length=1)]  # finished runs that take part
-    views: Literal["auto", ViewSet] = "auto"  # auto: ten_crop where training mirrored, else five_crop; of a run without it, the best that is there
+    views: Literal["auto", ViewSet] = "auto"  # auto: ten_crop where mirrored, else five_crop, or the best there is
 
     @property
     def view_set(self) -> ViewSet | None:
