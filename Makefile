@@ -316,19 +316,20 @@ take: need-FROM setup ## check runs trained elsewhere, in the folder FROM (or RU
 
 predict: setup ## predict with the trained RUN (default: MODEL's) under VIEWS; ENGINE=ray: in SHARDS on a cluster
 	$(if $(or $(RUN),$(MODEL)),,$(error make predict needs RUN=<name> or MODEL=<name>))
-	$(DW) predict --dataset=$(call q,$(DATASET)) $(call option,views,VIEWS) $(call option,fold,FOLD) $(call option,study,STUDY) \
+	$(DW) predict $(DATA_OPT) $(call option,views,VIEWS) $(call option,fold,FOLD) $(call option,study,STUDY) \
 	  $(call option,shards,SHARDS) $(ON_CLUSTER) -- $(call q,$(or $(RUN),$(MODEL)))
 
 views: need-RUN setup ## log loss and cost of every view set that RUN has predicted
-	$(DW) views --dataset=$(call q,$(DATASET)) -- $(call q,$(RUN))
+	$(DW) views $(DATA_OPT) -- $(call q,$(RUN))
 
 ensemble: setup ## blend MODELS into submissions/<dataset>/NAME.csv
 	$(DW) ensemble $(DATA_OPT) $(call option,models,MODELS) $(call option,name,NAME) $(call option,views,VIEWS) $(call option,fold,FOLD) \
-	  $(call option,blend,BLEND) $(call option,balance,BALANCE) $(call option,neighbours,NEIGHBOURS) $(call option,calibrate,CALIBRATE) $(call option,clip,CLIP)
+	  $(call option,blend,BLEND) $(call option,balance,BALANCE) $(call option,neighbours,NEIGHBOURS) $(call option,calibrate,CALIBRATE) $(call option,clip,CLIP) $(call place,weights,WEIGHTS)
 
 teach: need-NAME setup ## keep what MODELS, put together as in an ensemble, make of images without labels: SET="train.pseudo.taught=NAME"
 	$(DW) teach $(DATA_OPT) $(call option,models,MODELS) $(call option,views,VIEWS) $(call option,blend,BLEND) \
-	  $(call option,balance,BALANCE) $(call option,neighbours,NEIGHBOURS) $(call option,calibrate,CALIBRATE) -- $(call q,$(NAME))
+	  $(call option,balance,BALANCE) $(call option,neighbours,NEIGHBOURS) $(call option,calibrate,CALIBRATE) \
+	  $(call place,weights,WEIGHTS) -- $(call q,$(NAME))
 
 blends: setup ## every blend and calibration of MODELS: loss where fitted, loss on drivers left out, reliability
 	$(DW) blends $(DATA_OPT) $(call option,models,MODELS) $(call option,views,VIEWS)
@@ -353,19 +354,19 @@ report: setup ## one page, build/<dataset>/report/index.html, of whatever is bui
 
 review: setup ## write build/<dataset>/report/review.html: photos by loss, disagreement and entropy of MODELS, neighbours by FEATURES, HEATMAPS
 	$(DW) review $(DATA_OPT) $(call option,models,MODELS) $(call option,views,VIEWS) $(call option,features,FEATURES) \
-	  $(call option,heatmaps,HEATMAPS)
+	  $(call option,heatmaps,HEATMAPS) $(call place,weights,WEIGHTS)
 
 # the verb splits IMAGE at blanks and expands * unless it is one file's name
 classify: need-IMAGE setup ## name what is on IMAGE: ImageNet's classes with MODEL=<backbone>, the driver classes with RUN=<run>
-	$(DW) classify $(call option,model,MODEL) $(call option,run,RUN) --dataset=$(call q,$(DATASET)) \
+	$(DW) classify $(call option,model,MODEL) $(call option,run,RUN) $(DATA_OPT) \
 	  $(call option,fold,FOLD) $(call place,weights,WEIGHTS) $(call option,heatmap,HEATMAP) $(call option,class,CLASS) \
 	  $(call option,top,TOP) -- $(call q,$(IMAGE))
 
 export: need-RUN setup ## write RUN's fold models (or FOLD's) as one .keras or .onnx FILE, preprocessing and class names inside
-	$(DW) export --dataset=$(call q,$(DATASET)) $(call option,fold,FOLD) $(call option,file,FILE) $(call flag,force,FORCE) -- $(call q,$(RUN))
+	$(DW) export $(DATA_OPT) $(call option,fold,FOLD) $(call option,file,FILE) $(call flag,force,FORCE) -- $(call q,$(RUN))
 
 serve: need-RUN setup ## a page on this machine, http://127.0.0.1:PORT: drop a photo, see RUN's probabilities and a heat map
-	$(DW) serve --dataset=$(call q,$(DATASET)) $(call option,fold,FOLD) $(call option,port,PORT) -- $(call q,$(RUN))
+	$(DW) serve $(DATA_OPT) $(call option,fold,FOLD) $(call option,port,PORT) -- $(call q,$(RUN))
 
 backbones: setup ## the backbone table, or all that it says of MODEL
 	$(DW) backbones $(if $(filter MODEL,$(GIVEN)),-- $(call q,$(MODEL)))

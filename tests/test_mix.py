@@ -198,17 +198,24 @@ def test_a_packs_images_are_never_written_to() -> None:
         assert any(not np.array_equal(mixing.image(images, row), IMAGES[row]) for row in TRAINING)
 
 
-def test_mixing_comes_first_and_is_cut_and_mirrored_as_one() -> None:
-    """What training is given of a mixed image is what augmentation makes of it had the pack held it so."""
-    wanted = model(mix="cutmix", mix_share=1.0, mirror="swap")
+@pytest.mark.parametrize("kind", KINDS)
+def test_images_are_cut_before_they_are_mixed_and_mirrored_as_one(kind: str) -> None:
+    """Outside its box a mixed image is what its own augmentation makes of it alone; the flags of mirroring are its own."""
+    wanted = model(mix=kind, mix_share=1.0, mirror="swap")
     policy = [{"Affine": {"rotate": [-20, 20], "p": 1.0}}]
     mixing = epoch_mixing(wanted, pack(), TRAINING, 2)
     assert mixing is not None
-    made = np.stack([mixing.image(IMAGES, row) for row in range(COUNT)])
-    plain = AugmentedInputs(made, wanted, policy, 2)
-    found = AugmentedInputs(IMAGES, wanted, policy, 2, mixing)
-    for one, other in zip(found(TRAINING), plain(TRAINING), strict=True):
-        assert np.array_equal(one, other)
+    alone, flags = AugmentedInputs(IMAGES, wanted, policy, 2)(TRAINING)
+    found, mirrored = AugmentedInputs(IMAGES, wanted, policy, 2, mixing)(TRAINING)
+    assert np.array_equal(mirrored, flags)
+    assert mirrored.any()
+    for row, one, plain, flag in zip(TRAINING, found, alone, flags, strict=True):
+        assert not np.array_equal(one, plain) or not mixing.boxes[row].any() or mixing.shares[row] > 0.99
+        top, left, bottom, right = mixing.boxes[row]
+        outside = np.ones(one.shape[:2], bool)
+        outside[top:bottom, left:right] = False
+        outside = outside[:, ::-1] if flag else outside
+        assert np.array_equal(one[outside], plain[outside])
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -127,7 +127,7 @@ class EnsembleSettings(ChainSettings):
     """`configs/ensembles/<name>.yaml`."""
 
     runs: Annotated[list[Name], Field(min_length=1)]  # finished runs that take part
-    views: Literal["auto", ViewSet] = "auto"  # auto: ten_crop where training mirrored, else five_crop
+    views: Literal["auto", ViewSet] = "auto"  # auto: ten_crop where mirrored, else five_crop, or the best there is
 
     @property
     def view_set(self) -> ViewSet | None:

@@ -57,7 +57,7 @@ class InputSettings(Strict):
 
 
 class AugmentSettings(Strict):
-    """What training does to images, in this order: mixing, the policy, the patch, the mirror."""
+    """What training does to images, in this order: the policy, the patch, mixing, the mirror."""
 
     policy: Policy = None  # a file in configs/policies, or the list of transforms itself
     mirror: Literal["none", "keep", "swap"] = "none"  # half the images; labels kept, or c1/c3-like pairs swapped

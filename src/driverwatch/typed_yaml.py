@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
 
 from driverwatch.errors import InputError, listed, nearest
 from driverwatch.listing import matching
@@ -39,17 +40,17 @@ def load(kind: type[S], folder: Path, name: str, overrides: str = "") -> S:
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected settings as key: value lines, got {type(content).__name__}")
     where = f"{path}" + (f' with SET="{overrides}"' if overrides.strip() else "")
-    return parse(kind, overridden(content, overrides), where)
+    return parse(kind, overridden(content, overrides, kind), where)
 
 
-def overridden(content: dict[str, Any], overrides: str) -> dict[str, Any]:
-    """Plain settings, changed in place by `key.path=value` overrides (space-separated)."""
+def overridden(content: dict[str, Any], overrides: str, kind: type[BaseModel] | None = None) -> dict[str, Any]:
+    """Plain settings, changed in place by `key.path=value` overrides (space-separated); `kind` as in `put`."""
     for override in overrides.split():
-        _override(content, override)
+        _override(content, override, kind)
     return content
 
 
-def _override(content: dict[str, Any], override: str) -> None:
+def _override(content: dict[str, Any], override: str, kind: type[BaseModel] | None) -> None:
     """Put one `a.b.0.c=value` into nested settings; the value is read as YAML."""
     key, equals, value = override.partition("=")
     if not equals or not key:
@@ -58,22 +59,47 @@ def _override(content: dict[str, Any], override: str) -> None:
         parsed = parse_yaml(value)
     except ValueError as error:
         raise InputError(f'SET="{override}": expected YAML after =, got {error}') from error
-    put(content, key, parsed, f"SET {key}")
+    put(content, key, parsed, f"SET {key}", kind)
 
 
-def put(content: dict[str, Any], key: str, value: Any, where: str) -> None:
-    """Put a value at `a.b.0.c` into nested settings. Raises `InputError`, beginning with `where`, if there is no such place."""
+def put(content: dict[str, Any], key: str, value: Any, where: str, kind: type[BaseModel] | None = None) -> None:
+    """Put a value at `a.b.0.c` into nested settings; what is left out or null on the way there begins as its default.
+
+    Args:
+        kind: what the settings are parsed as, whose defaults these are; without it they are empty.
+
+    Raises:
+        InputError: there is no such place; begins with `where`.
+    """
     *parents, last = key.split(".")
     place: Any = content
-    for part in parents:
-        place = place[_index(place, part, where)] if isinstance(place, list) else place.setdefault(part, {})
-        if not isinstance(place, dict | list):
+    for depth, part in enumerate(parents, start=1):
+        found = place[_index(place, part, where)] if isinstance(place, list) else place.get(part)
+        if found is None and isinstance(place, dict):
+            found = place[part] = _default(kind, parents[:depth], where)
+        if not isinstance(found, dict | list):
             raise InputError(f"{where}: {part} holds a value, not further keys")
+        place = found
     place[_index(place, last, where) if isinstance(place, list) else last] = value
 
 
+def _default(kind: type[BaseModel] | None, path: list[str], where: str) -> dict[str, Any] | list[Any]:
+    """What stands at a dotted place that settings leave out, as plain data. Raises `InputError` if that is one value."""
+    field = None if kind is None else _field(kind, path)
+    default = None if field is None else field.get_default(call_default_factory=True)
+    if isinstance(default, list):
+        return [one.model_dump(exclude_unset=True) if isinstance(one, BaseModel) else one for one in default]
+    if field is not None and _model_in(field) is None and not isinstance(default, dict):
+        raise InputError(f"{where}: {'.'.join(path)} holds a value, not further keys; set it as a whole")
+    return {}
+
+
 def _index(place: list[Any], part: str, where: str) -> int:
-    if not part.isdigit() or int(part) >= len(place):
+    if not place:
+        raise InputError(
+            f"{where}: there is an empty list in place of one with an entry {part}; set it as a whole: =[...]"
+        )
+    if not part.isdecimal() or int(part) >= len(place):
         raise InputError(f"{where}: expected a number from 0 to {len(place) - 1} in place of {part}")
     return int(part)
 
@@ -107,6 +133,23 @@ def _keys(kind: type[BaseModel], location: list[str]) -> list[str]:
     """Keys that the settings at a dotted place know."""
     for part in location:
         if part in kind.model_fields:
-            inner = [kind.model_fields[part].annotation, *getattr(kind.model_fields[part].annotation, "__args__", ())]
-            kind = next((a for a in inner if isinstance(a, type) and issubclass(a, BaseModel)), kind)
+            kind = _model_in(kind.model_fields[part]) or kind
     return list(kind.model_fields)
+
+
+def _field(kind: type[BaseModel], path: list[str]) -> FieldInfo | None:
+    """The field at a dotted place, past the numbers of lists; None where there is none."""
+    found = None
+    for part in path:
+        if part in kind.model_fields:
+            found = kind.model_fields[part]
+            kind = _model_in(found) or kind
+        elif not part.isdecimal():
+            return None
+    return found
+
+
+def _model_in(field: FieldInfo) -> type[BaseModel] | None:
+    """The settings that a field holds, one or many; None where it holds plain values."""
+    inner = [field.annotation, *getattr(field.annotation, "__args__", ())]
+    return next((one for one in inner if isinstance(one, type) and issubclass(one, BaseModel)), None)

@@ -12,7 +12,8 @@ from driverwatch.errors import InputError
 from driverwatch.inference import predictions
 from driverwatch.inference.paths import prediction_path
 from driverwatch.inference.predictions import Predictions
-from driverwatch.setting_types import VIEW_SETS, ViewSet
+from driverwatch.setting_types import ViewSet
+from driverwatch.training.predicted import default_views
 from driverwatch.training.run import Run
 
 
@@ -26,8 +27,8 @@ class Member:
 
 
 def honest_views(run: Run) -> ViewSet:
-    """The view set that a run takes part with when none is asked for."""
-    return run.settings.honest_views
+    """The view set that a run takes part with when none is asked for: the best that all its fits have predicted."""
+    return default_views(run)
 
 
 def mirrored(run: Run) -> bool:
@@ -166,11 +167,3 @@ def mean(parts: list[np.ndarray]) -> np.ndarray:
     """Arithmetic mean of equally shaped probabilities, rows divided by their sum: float64 (N, C)."""
     average = np.stack(parts).mean(axis=0, dtype=np.float64)
     return average / average.sum(axis=1, keepdims=True)
-
-
-def views_there(run: Run, folds: int, kinds: tuple[str, ...] = ("held_out", "test")) -> list[ViewSet]:
-    """View sets that every fit of a finished run has predicted, smallest first, where the data set has so many folds."""
-    splits = run.settings.train.splits
-    kinds = tuple(kind for kind in kinds if kind == "test" or splits.kind != "all")
-    files = [(run.fold(fit), kind) for fit in range(splits.fits(folds)) for kind in kinds]
-    return [views for views in VIEW_SETS if all(prediction_path(fit, kind, views).is_file() for fit, kind in files)]

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from driverwatch.cli.options import PATH, Data, Dataset, Force, Overrides, Weights, context_of, model_settings
+from driverwatch.cli.options import PATH, Data, Dataset, Force, Overrides, Weights, context_of, making, model_settings
 
 app = typer.Typer()
 
@@ -62,4 +62,4 @@ def take(
     """Check runs that were trained elsewhere, and bring them in beside those here."""
     from driverwatch.steps.take import take as step
 
-    step(context_of(dataset, data), source, run, force)
+    step(making(dataset, data), source, run, force)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from driverwatch.cli.options import PATH, Dataset, Fold, Force, Overrides, Weights, context_of
+from driverwatch.cli.options import PATH, Data, Dataset, Fold, Force, Overrides, Weights, making
 from driverwatch.errors import InputError
 from driverwatch.paths import user_paths, user_text
 
@@ -46,6 +46,7 @@ def classify(
     model: Annotated[str | None, typer.Option(help="a backbone, for ImageNet's classes")] = None,
     run: Annotated[str | None, typer.Option(help="a trained run, for the driver classes")] = None,
     dataset: Dataset = "statefarm",
+    data: Data = None,
     fold: Fold = None,
     weights: Weights = None,
     heatmap: Annotated[
@@ -67,13 +68,14 @@ def classify(
     if model is not None:
         classify_imagenet(request, model, weights)
     elif run is not None:
-        classify_drivers(request, context_of(dataset, None), run, fold)
+        classify_drivers(request, making(dataset, data), run, fold)
 
 
 @app.command()
 def export(
     run: str,
     dataset: Dataset = "statefarm",
+    data: Data = None,
     fold: Fold = None,
     file: Annotated[
         Path | None, typer.Option(**PATH, help="a .keras or .onnx file; default: in build/<dataset>/export")
@@ -83,17 +85,18 @@ def export(
     """Write a run's fold models as one file that loads without this project."""
     from driverwatch.steps.export import export as step
 
-    step(context_of(dataset, None), run, fold, file, force)
+    step(making(dataset, data), run, fold, file, force)
 
 
 @app.command()
 def serve(
     run: str,
     dataset: Dataset = "statefarm",
+    data: Data = None,
     fold: Fold = None,
     port: Annotated[int, typer.Option(min=0, max=65_535, help="of 127.0.0.1; 0: any that is free")] = 8000,
 ) -> None:
     """Show a page on this machine that takes a photo and answers with probabilities and a heat map."""
     from driverwatch.steps.serve import serve as step
 
-    step(context_of(dataset, None), run, fold, port)
+    step(making(dataset, data), run, fold, port)

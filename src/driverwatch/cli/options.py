@@ -37,9 +37,22 @@ Models = Annotated[str, typer.Option(help="runs, separated by spaces; default: e
 
 
 def context_of(dataset: str, data: Path | None, study: str | None = None) -> Any:
+    """Of a command that only looks, or whose packs make has made by then."""
     from driverwatch.steps.context import open_context
 
     return open_context(dataset, data, study)
+
+
+def making(dataset: str, data: Path | None, study: str | None = None, weights: Path | None = None) -> Any:
+    """The same of a command that makes the packs and features that it needs and that are not there."""
+    from dataclasses import replace
+
+    def pack(context: Any, size: str) -> None:
+        from driverwatch.steps.prepare import pack_missing
+
+        pack_missing(context, size)
+
+    return replace(context_of(dataset, data, study), maker=pack, weights=weights)
 
 
 def model_settings(model: str, overrides: str) -> Any:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from driverwatch.cli.options import Data, Dataset, Models, context_of, one_view_set
+from driverwatch.cli.options import Data, Dataset, Models, Weights, making, one_view_set
 
 app = typer.Typer()
 
@@ -19,9 +19,10 @@ def review(
         str | None, typer.Option(help="where neighbours are looked for; default: the first built that fit")
     ] = None,
     heatmaps: Annotated[int, typer.Option(min=0, help="of so many photos of most loss and entropy; starts Keras")] = 0,
+    weights: Weights = None,
 ) -> None:
     """Write a page to look through photos by loss, disagreement and entropy."""
     from driverwatch.steps.review import write_review
 
     chosen = None if views is None else one_view_set(views)
-    write_review(context_of(dataset, data), models.split(), chosen, features, heatmaps)
+    write_review(making(dataset, data, weights=weights), models.split(), chosen, features, heatmaps)

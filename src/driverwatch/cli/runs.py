@@ -21,6 +21,7 @@ from driverwatch.cli.options import (
     Weights,
     cluster_options,
     context_of,
+    making,
     model_settings,
     numbers,
     predict_settings,
@@ -43,11 +44,11 @@ def preview(
     from driverwatch.steps.preview import preview_model, preview_run
 
     if model is not None:
-        preview_model(context_of(dataset, data), model_settings(model, overrides), run or model, fold)
+        preview_model(making(dataset, data), model_settings(model, overrides), run or model, fold)
     elif run is None or overrides:
         raise InputError("preview: expected MODEL=<model> with any SET=, or RUN=<run> alone, as it was begun")
     else:
-        preview_run(context_of(dataset, data), run, fold)
+        preview_run(making(dataset, data), run, fold)
 
 
 @app.command()
@@ -135,7 +136,7 @@ def study(
     """Train a study's runs, as far as they are not finished, and write its table."""
     from driverwatch.steps.study import run_study
 
-    run_study(context_of(dataset, data), name, weights)
+    run_study(making(dataset, data), name, weights)
 
 
 @app.command()
@@ -151,7 +152,7 @@ def curve(
     from driverwatch.steps.curve import draw_curve
 
     settings = model_settings(model, overrides)
-    draw_curve(context_of(dataset, data), model, settings, numbers("COUNTS", counts), weights)
+    draw_curve(making(dataset, data), model, settings, numbers("COUNTS", counts), weights)
 
 
 @app.command()
@@ -172,7 +173,7 @@ def levers(
     """Write the table of levers, each with what it is worth out of fold."""
     from driverwatch.steps.levers import write_levers
 
-    write_levers(context_of(dataset, data), train, weights)
+    write_levers(making(dataset, data), train, weights)
 
 
 @app.command()
@@ -187,7 +188,7 @@ def final(
     """Train on all drivers, with the epochs that did best on a finished run's held-out drivers."""
     from driverwatch.steps.final import make_final
 
-    make_final(context_of(dataset, data), run, overrides, weights, fold)
+    make_final(making(dataset, data), run, overrides, weights, fold)
 
 
 @app.command()
@@ -202,13 +203,14 @@ def pseudo(
     """Train rounds of pseudo-labels from a run on, and compare them out of fold."""
     from driverwatch.steps.pseudo import run_rounds
 
-    run_rounds(context_of(dataset, data), run, rounds, overrides, weights)
+    run_rounds(making(dataset, data), run, rounds, overrides, weights)
 
 
 @app.command()
 def predict(
     run: str,
     dataset: Dataset = "statefarm",
+    data: Data = None,
     views: Views = "ten_crop",
     fold: Fold = None,
     batch_size: int = 20,
@@ -222,7 +224,7 @@ def predict(
 ) -> None:
     """Predict with a trained run under other views."""
     there = cluster_options(engine, address, gpus, cpus, memory)
-    context, asked = context_of(dataset, None, study), predict_settings(views, batch_size)
+    context, asked = making(dataset, data, study), predict_settings(views, batch_size)
     if there is not None:
         from driverwatch.steps.predict_parts import predict_on_cluster
 

@@ -16,7 +16,7 @@ from driverwatch.cli.options import (
     Overrides,
     Weights,
     cluster_options,
-    context_of,
+    making,
     model_settings,
 )
 
@@ -53,7 +53,7 @@ def search(
 
         crew = on_cluster(weights, there)
     asked = Asked(model, space_of(model, space), name or model, trials, seed, weights, force, skip)
-    step(context_of(dataset, data), model_settings(model, overrides), asked, crew)
+    step(making(dataset, data), model_settings(model, overrides), asked, crew)
 
 
 @app.command()
@@ -72,4 +72,4 @@ def lr_find(
     from driverwatch.steps.lr_find import find_rates
 
     between = (low, high)
-    find_rates(context_of(dataset, data), model, model_settings(model, overrides), fold, between, points, weights)
+    find_rates(making(dataset, data), model, model_settings(model, overrides), fold, between, points, weights)

@@ -15,6 +15,7 @@ from driverwatch.cli.options import (
     Weights,
     changes_of,
     context_of,
+    making,
     one_view_set,
 )
 
@@ -38,6 +39,7 @@ def ensemble(
     ] = None,
     calibrate: Annotated[str | None, typer.Option(help="none, temperature or bias")] = None,
     clip: Annotated[str | None, typer.Option(help="lowest probability of a submission, or fitted")] = None,
+    weights: Weights = None,
 ) -> None:
     """Blend runs into a checked submission."""
     from driverwatch.steps.submit import make_ensemble
@@ -45,7 +47,7 @@ def ensemble(
     chosen = None if views is None else one_view_set(views)
     name = name or ("ensemble" if fold is None else f"ensemble-fold{fold}")
     changes = changes_of(blend, balance, neighbours, calibrate, clip)
-    make_ensemble(context_of(dataset, data), models.split(), name, chosen, fold, changes)
+    make_ensemble(making(dataset, data, weights=weights), models.split(), name, chosen, fold, changes)
 
 
 @app.command()
@@ -59,13 +61,14 @@ def teach(
     balance: str | None = None,
     neighbours: str | None = None,
     calibrate: str | None = None,
+    weights: Weights = None,
 ) -> None:
     """Keep what runs, put together as in an ensemble, make of images without labels, for students to learn from."""
     from driverwatch.steps.teach import teach as step
 
     chosen = None if views is None else one_view_set(views)
     changes = changes_of(blend, balance, neighbours, calibrate, None)
-    step(context_of(dataset, data), models.split(), name, chosen, changes)
+    step(making(dataset, data, weights=weights), models.split(), name, chosen, changes)
 
 
 @app.command()
@@ -81,7 +84,7 @@ def blends(
     from driverwatch.steps.blends import compare_blends
 
     chosen = [one_view_set(each) for each in dict.fromkeys(views.split())]
-    compare_blends(context_of(dataset, data), models.split(), chosen)
+    compare_blends(making(dataset, data), models.split(), chosen)
 
 
 @app.command()
@@ -95,7 +98,7 @@ def neighbours(
     """Compute features of all images, and print what smoothing over neighbours in them scores on drivers left out."""
     from driverwatch.steps.neighbours import compare_neighbours
 
-    compare_neighbours(context_of(dataset, data), features.split(), models.split(), weights)
+    compare_neighbours(making(dataset, data), features.split(), models.split(), weights)
 
 
 @app.command()
@@ -103,7 +106,7 @@ def submissions(models: Models = "", dataset: Dataset = "statefarm", data: Data 
     """Write every run's view sets and fold models as submissions."""
     from driverwatch.steps.submit import make_submissions
 
-    make_submissions(context_of(dataset, data), models.split())
+    make_submissions(making(dataset, data), models.split())
 
 
 @app.command()
@@ -137,7 +140,7 @@ def score(models: Models = "", dataset: Dataset = "statefarm", data: Data = None
     """Print out-of-fold scores per run, view set, fold, driver and class."""
     from driverwatch.steps.score import print_scores
 
-    print_scores(context_of(dataset, data), models.split())
+    print_scores(making(dataset, data), models.split())
 
 
 @app.command()
@@ -149,8 +152,8 @@ def report(dataset: Dataset = "statefarm", data: Data = None) -> None:
 
 
 @app.command()
-def views(run: str, dataset: Dataset = "statefarm") -> None:
+def views(run: str, dataset: Dataset = "statefarm", data: Data = None) -> None:
     """Compare a run's view sets: log loss out of fold against the centre view, and cost."""
     from driverwatch.steps.views import compare_views
 
-    compare_views(context_of(dataset, None), run)
+    compare_views(making(dataset, data), run)

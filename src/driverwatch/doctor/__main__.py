@@ -26,6 +26,7 @@ CHECKS = (  # what later checks build on comes first
     ("environment", environment.virtual_environment),
     ("packages", environment.packages),
     ("libraries", environment.imports),
+    ("Keras", accelerator.configuration),
     ("accelerator", accelerator.accelerator),
     ("data set", material.dataset),
     ("made", material.made),

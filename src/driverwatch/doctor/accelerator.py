@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 from driverwatch.doctor.environment import UNSEEN, remedy, works
 from driverwatch.doctor.finding import Answer, Finding, Surroundings, ask, names, note, ok, problem
+from driverwatch.errors import InputError
+from driverwatch.models.keras_settings import BACKENDS, OURS, backend_of, config_file, ignored, refused
 
 # run by the environment's Python: the backend that Keras chooses, and its devices other than the processor
 _DEVICES = """
@@ -36,7 +39,8 @@ def accelerator(s: Surroundings) -> Finding:
     """What Keras would compute on, asked of Keras itself in a process of its own."""
     if not works(s):
         return UNSEEN
-    answer = ask(s, [s.python, "-c", _DEVICES], TF_CPP_MIN_LOG_LEVEL="2")
+    backend = s.environ.get("KERAS_BACKEND") or BACKENDS[0]  # as runs choose it, not by keras.json
+    answer = ask(s, [s.python, "-c", _DEVICES], TF_CPP_MIN_LOG_LEVEL="2", KERAS_BACKEND=backend)
     if not answer.fine:
         return _no_keras(s, answer)
     seen = json.loads(answer.out.splitlines()[-1])
@@ -49,6 +53,25 @@ def accelerator(s: Surroundings) -> Finding:
     return _processor_only(s, keras)
 
 
+def configuration(s: Surroundings) -> Finding:
+    """What keras.json and KERAS_* say, and that no run follows it: the backend alone is chosen, by KERAS_BACKEND."""
+    home: Path | None
+    try:
+        home = s.home
+    except RuntimeError:
+        home = None
+    file = config_file(s.environ, home)
+    try:
+        backend = backend_of(s.environ)
+    except InputError as error:
+        return problem(str(error), "Change KERAS_BACKEND, or unset it")
+    if said := refused(file):
+        return problem(*said.split("; "))
+    runs = f"runs compute in {OURS['floatx']}, {OURS['image_data_format']}, on {backend}"
+    unheard = ignored(file, s.environ)
+    return ok(f"{runs}; not followed: {names(unheard)} ({file})" if unheard else runs)
+
+
 def _no_keras(s: Surroundings, answer: Answer) -> Finding:
     backend = s.environ.get("KERAS_BACKEND", "")
     if backend not in ("", "tensorflow"):
@@ -58,7 +81,7 @@ def _no_keras(s: Surroundings, answer: Answer) -> Finding:
         )
     return problem(
         f"Keras does not start ({answer.cause})",
-        f"{remedy(answer.cause)}. ~/.keras/keras.json may also name a backend that is not installed",
+        f"{remedy(answer.cause)}",
     )
 
 

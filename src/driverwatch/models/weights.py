@@ -15,11 +15,14 @@ from driverwatch.models.weight_files import fill
 from driverwatch.setting_types import pixels
 from driverwatch.settings import ModelSettings
 
-SCRATCH = 'or train from scratch with SET="weights=none train.stages.0.freeze_until=null"'
+SCRATCH = 'or train from scratch with SET="weights=none train.stages=[{}]"'  # one stage, nothing frozen: of any model
 
 
-def find(settings: ModelSettings, folder: Path | None) -> Path | None:
+def find(settings: ModelSettings, folder: Path | None, otherwise: str = SCRATCH) -> Path | None:
     """The local weight file of a model's backbone, or None where it is to be downloaded (or nothing is to be loaded).
+
+    Args:
+        otherwise: what else there is to do for who has no weights.
 
     Raises:
         InputError: no file and no download; an official file with another digest; a size that pretrained dense layers do not take.
@@ -28,15 +31,15 @@ def find(settings: ModelSettings, folder: Path | None) -> Path | None:
         return None
     refuse_size(settings)
     if not _files(settings).names:
-        raise InputError(f"{settings.backbone}: has no ImageNet weights; {SCRATCH.removeprefix('or ')}")
-    return _find(settings.backbone, _files(settings), folder, SCRATCH)
+        raise InputError(f"{settings.backbone}: has no ImageNet weights; {otherwise.removeprefix('or ')}")
+    return _find(settings.backbone, _files(settings), folder, otherwise)
 
 
-def identity(settings: ModelSettings, folder: Path | None) -> dict[str, str] | None:
+def identity(settings: ModelSettings, folder: Path | None, otherwise: str = SCRATCH) -> dict[str, str] | None:
     """What a run records and compares: the file's name and SHA-256, or the download's name and digest; None from scratch."""
     if settings.weights == "none":
         return None
-    path = find(settings, folder)
+    path = find(settings, folder, otherwise)
     if path is None:
         files = _files(settings)
         return {"download": files.official, "digest": files.digest}

@@ -8,9 +8,9 @@ from typing import Any
 from driverwatch.artifacts import read_json
 from driverwatch.errors import InputError
 from driverwatch.listing import matching
-from driverwatch.steps.context import Context
+from driverwatch.steps.context import Context, predict_command
 from driverwatch.steps.status_places import folds as folds_of
-from driverwatch.steps.status_runs import run_state
+from driverwatch.steps.status_runs import RunState, run_state
 from driverwatch.terminal import say
 from driverwatch.training.divergence import told
 from driverwatch.training.run import Run
@@ -41,20 +41,28 @@ def closing(context: Context, runs: list[Run]) -> str:
 def close_run(context: Context, run: Run, count: int, seconds: float) -> None:
     """How training a run ends: `count` fits are asked for, `seconds` the command took."""
     done = sum(run.finished(number) for number in range(count))
-    then = [f"make score DATASET={context.dataset}", f"make ensemble DATASET={context.dataset}"]
-    then = then if done == count else ["the same command without FOLD= trains the others"]
+    state = run_state(context, context.places, run.name, folds_of(context), [])
+    then = after(context, state) if done == count else ["the same command without FOLD= trains the others"]
     splits = run.settings.train.splits
     fits = "folds" if splits.scored else f"models ({splits.unscored}, so without an out-of-fold score)"
-    close(run.folder, f"{done} of {count} {fits} finished", seconds, score_of(context, run), then)
+    close(run.folder, f"{done} of {count} {fits} finished", seconds, score_of(state), then)
     for number in range(count):
         with suppress(InputError):  # of a fold that was not asked for, and cannot be read
             if run.finished(number) and (far := run.manifest(number).get("diverged")):
                 say(told(f"{run.name} fold {number}", far))
 
 
-def score_of(context: Context, run: Run) -> str | None:
+def after(context: Context, state: RunState) -> list[str]:
+    """What there is to do with a finished run: to predict, where no view set is whole; a study's runs join no ensemble."""
+    if context.places.study:
+        return [f"make status DATASET={context.dataset}"]
+    if not state.views:
+        return [predict_command(context.dataset, state.name)]
+    return [f"make score DATASET={context.dataset}", f"make ensemble DATASET={context.dataset}"]
+
+
+def score_of(found: RunState) -> str | None:
     """A run's out-of-fold loss over its finished folds in words, as their manifests have it; None where there is none."""
-    found = run_state(context, context.places, run.name, folds_of(context), [])
     if found.log_loss is None:
         return None
     done = sum(fit.state == "finished" for fit in found.fits)

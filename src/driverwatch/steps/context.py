@@ -1,5 +1,6 @@
 """What every step begins with: a data set's settings and places, its folds and packs opened and checked together."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,19 +23,32 @@ CONFIGS = Path("configs")
 
 @dataclass(frozen=True)
 class Context:
-    """A data set by name, where its files lie on this machine, and who trains its folds."""
+    """A data set by name, where its files lie on this machine, and who trains its folds.
+
+    A command that has a `maker` makes the packs and features that it lacks; one without, such as a report, only looks.
+    """
 
     dataset: str
     settings: DatasetSettings
     places: Places
     data: Path
     runner: FoldRunner = field(default_factory=FoldProcess)
+    maker: "Callable[[Context, str], None] | None" = None  # packs a size: `prepare.pack_missing`
+    weights: Path | None = None  # folder of ImageNet weights, for features that are made on the way
 
     def regions(self, size: str) -> packs.Boxes:
         """Where the data set's YAML has the regions of a pack. Raises `InputError` where it has none of a name."""
         return {name: Box(*corners) for name, corners in self.settings.boxes(regions_of(size)).items()}
 
+    def ensure_packs(self, size: str) -> None:
+        """Have both packs of a size made, if one of their files is not there and this command may make it."""
+        folder = self.places.pack(size)
+        files = [folder / f"{kind}.{end}" for kind in ("train", "test") for end in ("h5", "json")]
+        if self.maker is not None and not all(file.is_file() for file in files):
+            self.maker(self, size)
+
     def pack(self, size: str, kind: str, folds: str) -> Pack:
+        self.ensure_packs(size)
         return packs.read(self.places.pack(size), kind, folds, size, self.regions(size))
 
 
@@ -47,6 +61,11 @@ def going_on(run: str) -> str:
     """The variables with which `make train` goes on with a run: whose model has its name, or one that only its beginner knows."""
     own = (CONFIGS / "models" / f"{run}.yaml").is_file()
     return f"MODEL={run}" if own else f"MODEL=<its model> RUN={run}"
+
+
+def predict_command(dataset: str, run: str) -> str:
+    """The command that predicts held-out drivers and test images with a finished run, for ensembles to take part with."""
+    return f"make predict DATASET={dataset} RUN={run}"
 
 
 def table_of(pack: Pack, classes: tuple[str, ...]) -> ImageTable:
@@ -64,7 +83,7 @@ def table_of(pack: Pack, classes: tuple[str, ...]) -> ImageTable:
 
 
 def open_packs(context: Context, size: str) -> tuple[FoldTable, dict[str, Pack]]:
-    """Folds and both packs of a size, each re-checked against the others.
+    """Folds and both packs of a size, each re-checked against the others; packs as `Context.ensure_packs` has them.
 
     Raises:
         InputError: anything missing, damaged, or made from something else.
@@ -72,6 +91,7 @@ def open_packs(context: Context, size: str) -> tuple[FoldTable, dict[str, Pack]]
     path = context.places.folds
     if not path.is_file():
         raise InputError(f"{path}: no fold file; run make folds DATASET={context.dataset} first")
+    context.ensure_packs(size)
     made_under = packs.folds_of(context.places.pack(size), "train", size)
     pack = context.pack(size, "train", made_under)
     try:

@@ -94,8 +94,7 @@ def runs_of(model: str, settings: ModelSettings, counts: list[int], folds: FoldT
 
 def _point(run: Run, found: Finished) -> Point:
     """A run's losses out of fold."""
-    views, there = blending.honest_views(run), blending.views_there(run, found.folds.count)
-    member = Member(run, found.tests[found.runs.index(run)], views if views in there else "centre")
+    member = Member(run, found.tests[found.runs.index(run)], blending.honest_views(run))
     rows = blending.out_of_fold(member, found.train, found.folds)
     split = splits.of(run.settings.train, found.folds)
     fits = range(split.count)

@@ -94,4 +94,4 @@ def final_settings(run: Run, found: Epochs, overrides: str) -> ModelSettings:
     gradient = run.settings.train.stages[-1].fit == "gradient"
     content["train"]["stop_after"] = found.chosen if gradient else None
     content["predict"] = run.manifest(0)["settings"]["predict"]  # run.json leaves out what decides speed alone
-    return parse(ModelSettings, overridden(content, overrides), f"make final RUN={run.name}")
+    return parse(ModelSettings, overridden(content, overrides, ModelSettings), f"make final RUN={run.name}")

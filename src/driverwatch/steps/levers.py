@@ -23,6 +23,7 @@ from driverwatch.steps.spaces import make_features, open_space
 from driverwatch.steps.submit import Finished, finished_runs
 from driverwatch.steps.train import predict
 from driverwatch.terminal import say
+from driverwatch.training.predicted import views_there
 from driverwatch.typed_yaml import load
 
 NAME = STUDY = "levers"
@@ -128,7 +129,7 @@ class Table:
     def unpredicted(self, name: str, asked: list[ViewSet]) -> list[ViewSet]:
         """Which of the view sets not all folds of a finished run have predicted."""
         found = self.finished((name,))
-        there = blending.views_there(found.runs[0], found.folds.count)
+        there = views_there(found.runs[0], found.folds.count)
         return [views for views in asked if views not in there]
 
     def trainings(self, names: list[str]) -> str:

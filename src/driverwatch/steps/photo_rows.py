@@ -26,6 +26,7 @@ from driverwatch.steps import chains
 from driverwatch.steps.context import Context
 from driverwatch.steps.spaces import open_space
 from driverwatch.steps.submit import Finished, finished_runs
+from driverwatch.training.predicted import views_there
 from driverwatch.training.run import Run
 from driverwatch.vision.views import unique, view_set
 from driverwatch.wording import table
@@ -85,7 +86,7 @@ def _said(run: Run, folds: FoldTable, name: str, kind: str, driver: str) -> dict
     else:
         fits = [folds.of_driver[driver]] if blending.scored(run) and driver in folds.of_driver else []
     read = "test" if kind == "test" else "held_out"
-    there = [views for views in blending.views_there(run, folds.count, (read,)) if fits]
+    there = [views for views in views_there(run, folds.count, (read,)) if fits]
     honest, found = blending.honest_views(run), dict[str, np.ndarray]()
     there = sorted(there, key=lambda views: views != honest)
     for views in there:

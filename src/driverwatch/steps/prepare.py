@@ -2,10 +2,12 @@
 
 import re
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
+from driverwatch.artifacts import read_json
 from driverwatch.data import competition, folds, pack, packing, sample, unchanged
 from driverwatch.data.competition import ImageTable
 from driverwatch.data.filling import Job
@@ -17,7 +19,7 @@ from driverwatch.settings import ModelSettings
 from driverwatch.steps.context import CONFIGS, Context
 from driverwatch.terminal import say
 from driverwatch.typed_yaml import load
-from driverwatch.wording import ending
+from driverwatch.wording import duration, ending
 from driverwatch.writing import locked, replacing, write_text
 
 
@@ -146,6 +148,37 @@ def make_packs(
     # for a model `make train` asks for its pack, and goes on by itself
     train = f"make train DATASET={context.dataset} MODEL=<one with input.pack {asked}>"
     return ending(time.monotonic() - start, None, [train]) if model is None else None
+
+
+def pack_missing(context: Context, size: str) -> None:
+    """Pack a size that a command needs and that is not there, from the photos, and say so.
+
+    No other pack can stand in: resized once more its pixels would be others, and a pack's digest is of the photos' own bytes.
+    Broken photos are left out if they were of the packs that are there, since runs of both are to know the same images.
+
+    Raises:
+        InputError: the photos are not there, or as `make_packs`.
+    """
+    start, folder = time.monotonic(), context.places.pack(size)
+    others = sorted(path.parent.name for path in folder.parent.glob("*/train.json") if path.parent != folder)
+    if not context.data.is_dir():
+        beside = f" (resized again, {', '.join(others)} would give other pixels)" if others else ""
+        raise InputError(
+            f"{folder}: no pack, and {context.data} is not here to make it from{beside}; give DATA=<folder of the photos>"
+        )
+    say(f"{folder}: no pack yet; packing {context.data} as make pack SIZE={size} would")
+    _pack_both(context, size, False, any(_left_out(folder.parent / other) for other in others))
+    megabytes = sum((folder / f"{kind}.h5").stat().st_size for kind in ("train", "test")) / 1e6
+    say(f"{folder}: made in {duration(time.monotonic() - start)}, {megabytes:,.1f} MB")
+
+
+def _left_out(folder: Path) -> bool:
+    """Whether packs were made without what was broken (`SKIP_BROKEN=1`), as far as their manifests can be read."""
+    made: dict[str, object] = {}
+    for kind in ("train", "test"):
+        with suppress(InputError):
+            made |= {key: value for key, value in read_json(folder / f"{kind}.json").items() if value}
+    return bool(made.get("left_out") or made.get("left_out_rows"))
 
 
 def _pack_both(context: Context, size: str, force: bool, skip: bool) -> None:

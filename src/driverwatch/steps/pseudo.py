@@ -67,8 +67,10 @@ def student_settings(settings: ModelSettings, teacher: str, overrides: str) -> M
         "runs": [teacher],
         **{k: v for k, v in (content["train"]["pseudo"] or {}).items() if k not in ("runs", "taught")},
     }
-    overridden(content, overrides)
-    if content["train"]["pseudo"]["runs"] != [teacher]:
+    overridden(content, overrides, ModelSettings)
+    train = content["train"]  # whatever SET= made of it
+    pseudo = train.get("pseudo") if isinstance(train, dict) else None
+    if not isinstance(pseudo, dict) or pseudo.get("runs") != [teacher]:
         raise InputError(
             "SET train.pseudo.runs: make pseudo names each round's teacher itself; make train takes others"
         )

@@ -18,6 +18,7 @@ from driverwatch.setting_types import ViewSet
 from driverwatch.steps.context import Context
 from driverwatch.steps.submit import finished_runs
 from driverwatch.terminal import say
+from driverwatch.training.predicted import views_there
 
 QUALITY = 75  # of JPEGs inside the page
 
@@ -65,7 +66,7 @@ def _unfit(member: Member, count: int) -> str | None:
     run = member.run
     if not blending.scored(run):
         return f"{run.folder}: no out-of-fold rows to review: {run.settings.train.splits.unscored}"
-    if member.views not in blending.views_there(run, count):
+    if member.views not in views_there(run, count):
         return f"{run.folder}: not every fold has predicted {member.views}; make predict RUN={run.name} VIEWS={member.views} does"
     return None
 

@@ -17,6 +17,7 @@ from driverwatch.steps.closing import closing
 from driverwatch.steps.context import Context
 from driverwatch.steps.submit import finished_runs, selected_on
 from driverwatch.terminal import say
+from driverwatch.training.predicted import views_there
 from driverwatch.training.run import Run
 from driverwatch.wording import ending
 
@@ -29,7 +30,7 @@ def print_scores(context: Context, names: list[str]) -> None:
         f"{run.name} {views}": blending.out_of_fold(Member(run, test, views), pack, folds)
         for run, test in zip(finished, tests, strict=True)
         if blending.scored(run)
-        for views in blending.views_there(run, folds.count)
+        for views in views_there(run, folds.count)
     }
     honest = [f"{run.name} {blending.honest_views(run)}" for run in found]
     if len(found) > 1 and all(name in rows for name in honest):

@@ -74,7 +74,7 @@ class Space:
     def _with(self, values: dict[str, Any]) -> ModelSettings:
         content, where = self.own.model_dump(), f"{self.where}: space"
         for key, value in values.items():
-            put(content, key, value, f"{where}.{key}")
+            put(content, key, value, f"{where}.{key}", ModelSettings)
         return parse(ModelSettings, content, where)
 
     def _is_whole(self, key: str, dimension: Dimension) -> bool:

@@ -25,6 +25,7 @@ from driverwatch.steps.search_space import Space, structure
 from driverwatch.steps.train import open_run, read_augmentation, train
 from driverwatch.terminal import say
 from driverwatch.training import run as runs
+from driverwatch.vision.views import best_of, held_by
 
 
 class Ask(NamedTuple):
@@ -74,8 +75,7 @@ def on_this_machine(weights: Path | None) -> Crew:
 
 def views_of(settings: ModelSettings) -> ViewSet:
     """The view set that a run is compared by: what an ensemble would take, where the model's settings predict that."""
-    asked = settings.predict.views
-    return settings.honest_views if {settings.honest_views, "ten_crop"} & set(asked) else asked[0]
+    return best_of(held_by(*settings.predict.views), settings.honest_views)
 
 
 def compared(settings: ModelSettings) -> ModelSettings:

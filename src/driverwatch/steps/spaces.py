@@ -1,5 +1,6 @@
 """Where neighbours are looked for: features of all images from a pretrained trunk, computed once and opened by name."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +20,31 @@ from driverwatch.steps.context import CONFIGS, Context, open_packs
 from driverwatch.terminal import say
 from driverwatch.typed_yaml import load, parse
 from driverwatch.vision.views import view_set
+from driverwatch.wording import duration
 from driverwatch.writing import locked
+
+OTHER = "or name another model with FEATURES="  # there is no training from scratch here
 
 
 def open_space(context: Context, text: str) -> Space:
     """Features that `make neighbours` computed, if they are of today's packs and settings.
 
+    Those that are not there are computed first by a command that makes what it lacks.
+
     Raises:
         InputError: not there, damaged, or made from something else.
     """
     trunk = _trunk(text)
-    settings = _settings(trunk)
+    settings, path = _settings(trunk), context.places.features / trunk.file
     _, packs = open_packs(context, settings.input.key)
-    found = features.read(context.places.features / trunk.file, _origin(settings, trunk, packs))
+    if context.maker is not None and not path.is_file():
+        try:
+            make_features(context, text, context.weights)
+        except InputError as error:
+            raise InputError(
+                f"{path}: no such features; make neighbours FEATURES={text} computes them ({error})"
+            ) from error
+    found = features.read(path, _origin(settings, trunk, packs))
     return Space(found.names, found.array, text, found.contents)
 
 
@@ -54,11 +67,11 @@ def make_features(context: Context, text: str, weights: Path | None) -> None:
     The trunk is the plain pretrained one, that no fold has trained: so that all images of all folds lie in one space, and
     no label had a say in it.
     """
-    trunk = _trunk(text)
+    trunk, start = _trunk(text), time.monotonic()
     settings = _settings(trunk)
     _, packs = open_packs(context, settings.input.key)
     origin, path = _origin(settings, trunk, packs), context.places.features / trunk.file
-    origin["weights"] = digest_of(weight_files.identity(settings, weights))
+    origin["weights"] = digest_of(weight_files.identity(settings, weights, OTHER))
     with locked(path.parent):
         try:
             features.read(path, origin)
@@ -66,7 +79,8 @@ def make_features(context: Context, text: str, weights: Path | None) -> None:
             parts = _computed(context, settings, trunk, packs, weights)
             names = np.concatenate([packs[kind].names for kind in ("train", "test")])
             features.write(path, names, parts, origin)
-            say(f"{path}: {len(names)} images, {parts[0].shape[1]} features")
+            megabytes, took = path.stat().st_size / 1e6, duration(time.monotonic() - start)
+            say(f"{path}: {len(names)} images, {parts[0].shape[1]} features, {megabytes:,.1f} MB, made in {took}")
 
 
 def _trunk(text: str) -> Trunk:
@@ -105,7 +119,7 @@ def _computed(
     from driverwatch.models.pooling import GridPooling
     from driverwatch.training.trunk_cache import TrunkCache, view_draw
 
-    found = weight_files.find(settings, weights)
+    found = weight_files.find(settings, weights, OTHER)
     classifier = build(settings, len(context.settings.classes), packs["train"].mean, found)
     flat = len(classifier.trunk.output.shape) == 2 and trunk.grid == (1, 1)  # a dense layer's, with no places
     pool = None if flat else GridPooling(*trunk.grid, name="grid")

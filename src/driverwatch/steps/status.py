@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from driverwatch.errors import InputError
 from driverwatch.steps import status_made, status_places, status_runs
-from driverwatch.steps.context import Context, going_on
+from driverwatch.steps.context import Context, going_on, predict_command
 from driverwatch.steps.status_made import MadeState
 from driverwatch.steps.status_places import Folds, Kept, PackState, Photos
 from driverwatch.steps.status_runs import RunState
@@ -75,6 +75,9 @@ def next_command(
             return f"make train {dataset} {going_on(run.name)}"
     if not own:
         return f"make train {dataset} MODEL=mobilenet_v2"
+    for run in own:
+        if run.finished and not run.stale and not run.views:
+            return predict_command(context.dataset, run.name)
     sound = [made for made in submissions if made.problem is None and not made.stale]
     if not sound and any(run.finished and not run.stale for run in own):
         return f"make ensemble {dataset}"

@@ -17,6 +17,7 @@ from driverwatch.training.progress import is_over, resumed
 from driverwatch.training.run import Run
 from driverwatch.typed_yaml import load
 from driverwatch.vision.policies import plain
+from driverwatch.vision.views import best_of
 from driverwatch.writing import writer_of
 
 Stage = Literal["not begun", "training", "trained", "finished", "broken"]
@@ -159,7 +160,7 @@ def _scored(state: RunState, run: Run, folds: Folds) -> RunState:
     known = [views for views in VIEW_SETS if done and all(views in fit.log_loss for fit in done)]
     if state.unscored or not known or len(folds.images) != len(state.fits):
         return state
-    views = run.settings.honest_views if run.settings.honest_views in known else known[-1]
+    views = best_of(known, run.settings.honest_views)
     loss, error = over_folds([fit.log_loss[views] for fit in done], [folds.images[fit.number] for fit in done])
     return replace(state, log_loss=loss, standard_error=error if error == error else None, scored_by=views)
 

@@ -28,6 +28,7 @@ from driverwatch.steps.spaces import open_space
 from driverwatch.steps.train import refuse_fold
 from driverwatch.terminal import say
 from driverwatch.training import run as runs
+from driverwatch.training.predicted import views_there
 from driverwatch.typed_yaml import load, parse
 from driverwatch.vision.views import mirrors
 from driverwatch.wording import close, ending, scored
@@ -265,7 +266,7 @@ def make_submissions(context: Context, names: list[str]) -> None:
     """Every view set of each run as a submission, and each of its fold models alone."""
     start, (found, _, folds, _) = time.monotonic(), finished_runs(context, names)
     for run in found:
-        for views in blending.views_there(run, folds.count):
+        for views in views_there(run, folds.count):
             make_ensemble(context, [run.name], f"{run.name}-{views}", views, None, last=False)
         for fold in range(run.settings.train.splits.fits(folds.count)):
             make_ensemble(context, [run.name], f"{run.name}-fold{fold}", None, fold, last=False)

@@ -22,6 +22,7 @@ from driverwatch.settings import ModelSettings
 from driverwatch.steps.context import Context, going_on, open_packs
 from driverwatch.training import run as runs
 from driverwatch.training.history import read_history
+from driverwatch.training.predicted import views_there
 from driverwatch.training.run import Run
 from driverwatch.typed_yaml import parse
 
@@ -117,7 +118,7 @@ class Survey:
 def scored_run(run: Run, folds: FoldTable, packs: dict[str, Pack]) -> tuple[Scored | None, str]:
     """Scores of every view set that can be read, with tables of the one that an ensemble would take."""
     pack, rows, problems = packs["train"], dict[ViewSet, np.ndarray](), list[str]()
-    for views in blending.views_there(run, folds.count, ("held_out",)):
+    for views in views_there(run, folds.count, ("held_out",)):
         try:
             rows[views] = blending.out_of_fold(Member(run, packs["test"], views), pack, folds)
         except InputError as error:

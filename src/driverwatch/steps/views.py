@@ -17,6 +17,7 @@ from driverwatch.settings import PredictSettings
 from driverwatch.steps.context import Context
 from driverwatch.steps.submit import Finished, finished_runs, selected_on
 from driverwatch.terminal import say
+from driverwatch.training.predicted import views_there
 from driverwatch.training.run import Run
 from driverwatch.typed_yaml import parse
 from driverwatch.vision.views import held_by, unique
@@ -38,7 +39,7 @@ def compare_views(context: Context, name: str) -> None:
     """
     found = finished_runs(context, [name])
     run = found.runs[0]
-    there = blending.views_there(run, found.folds.count, ("held_out",))
+    there = views_there(run, found.folds.count, ("held_out",))
     missing = [
         views for views in VIEW_SETS if views not in there and (views != "ten_crop_swap" or run.columns.can_swap)
     ]

@@ -11,9 +11,11 @@ from driverwatch.data.pack import Pack
 from driverwatch.data.threads import one_opencv_thread
 from driverwatch.setting_types import pixels
 from driverwatch.settings import ModelSettings
-from driverwatch.vision.augment import Augmenter
+from driverwatch.vision.augment import Augmenter, turned
 from driverwatch.vision.mix import Mixing, draw_mixing
 from driverwatch.vision.views import central
+
+PARTNER = 2  # keeps the draw by which a partner is cut apart from a row's own, and from `vision.mix.STREAM`
 
 Inputs = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 """Rows of a pack (B,) -> what the network takes (B, ...), and which of them are mirrored, bool (B,). Called by many threads."""
@@ -31,7 +33,7 @@ class AugmentedInputs:
         mixing: Mixing | None = None,
         first: int = 0,
     ) -> None:
-        """Augment `images`, uint8 (N, R * H, W, 3), the whole pack, mapped; mixed first where `mixing` (the epoch's) says so."""
+        """Augment `images`, uint8 (N, R * H, W, 3), the whole pack, mapped; `mixing` (the epoch's) mixes them once they are cut."""
         self.images = np.asarray(images)  # a mapped file's own class does work of its own at every index
         self.settings, self.policy, self.epoch = settings, policy, epoch
         self.first, self.mixing = first, mixing
@@ -42,11 +44,8 @@ class AugmentedInputs:
             return self._centres(rows), np.zeros(len(rows), bool)
         if not hasattr(self._thread, "augment"):  # one pipeline per thread: it carries random state
             self._thread.augment = Augmenter(self.policy, self.settings.augment, self.settings.input)
-        seed = self.settings.train.seed
         with one_opencv_thread():
-            made = [
-                self._thread.augment(self._image(row), (seed, self.epoch, self.first + row)) for row in map(int, rows)
-            ]
+            made = [self._made(self._thread.augment, row) for row in map(int, rows)]
         return np.stack([image for image, _ in made]), np.array([mirrored for _, mirrored in made])
 
     @property
@@ -62,8 +61,14 @@ class AugmentedInputs:
         y, x = central(tall, height), central(wide, width)
         return self.images[:, y : y + height, x : x + width][rows]  # copies once, without a step per image
 
-    def _image(self, row: int) -> np.ndarray:
-        return self.images[row] if self.mixing is None else self.mixing.image(self.images, row)
+    def _made(self, augment: Augmenter, row: int) -> tuple[np.ndarray, bool]:
+        seed = (self.settings.train.seed, self.epoch, self.first + row)
+        partner = row if self.mixing is None else int(self.mixing.partners[row])
+        patch, mirrored = augment.patch(self.images[row], seed)
+        if self.mixing is not None and partner != row:
+            other, _ = augment.patch(self.images[partner], (*seed, PARTNER))
+            patch = self.mixing.mixed(patch, other, row)
+        return turned(patch, mirrored), mirrored
 
 
 @dataclass(frozen=True)
@@ -87,8 +92,7 @@ class Joined:
 def epoch_mixing(settings: ModelSettings, pack: Pack, rows: np.ndarray, epoch: int) -> Mixing | None:
     """An epoch's mixing of the fold's training `rows` with one another."""
     seed = (settings.train.seed, epoch)
-    (height, width), regions = pack.images.shape[1:3], len(settings.input.regions)
-    size = height // regions, width
+    size, regions = pixels(settings.input.size), len(settings.input.regions)
     return draw_mixing(settings.augment, size, rows, pack.labels, pack.drivers, seed, regions)
 
 

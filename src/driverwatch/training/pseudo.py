@@ -19,6 +19,7 @@ from driverwatch.inference.paths import prediction_path
 from driverwatch.inference.predictions import Predictions
 from driverwatch.setting_types import ViewSet
 from driverwatch.train_settings import PseudoSettings
+from driverwatch.training.predicted import default_views
 from driverwatch.training.run import Run
 
 
@@ -121,7 +122,7 @@ class TaughtTeacher:
 
 def views_of(teacher: Run, settings: PseudoSettings) -> ViewSet:
     """The view set that a teacher teaches with."""
-    return teacher.settings.honest_views if settings.views == "auto" else settings.views
+    return default_views(teacher) if settings.views == "auto" else settings.views
 
 
 def kinds_of(settings: PseudoSettings) -> tuple[str, ...]:

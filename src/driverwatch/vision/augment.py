@@ -128,6 +128,11 @@ class Augmenter:
         Returns:
             uint8 (R * h, w, 3) and whether it was mirrored.
         """
+        patch, mirrored = self.patch(image, seed)
+        return turned(patch, mirrored), mirrored
+
+    def patch(self, image: np.ndarray, seed: tuple[int, ...]) -> tuple[np.ndarray, bool]:
+        """The same before it is mirrored, and whether it is to be."""
         generator = np.random.default_rng(seed)
         tiles = [image] if self.regions == 1 else list(split(image[None], self.regions))
         if self.pipeline is not None:
@@ -136,8 +141,7 @@ class Augmenter:
         y, x = self._corner(tiles[0].shape, generator)
         patches = [tile[y : y + self.size[0], x : x + self.size[1]] for tile in tiles]
         patch = patches[0] if self.regions == 1 else join(np.stack(patches), self.regions)[0]
-        mirrored = self.mirror != "none" and bool(generator.random() < 0.5)
-        return (cv2.flip(patch, 1) if mirrored else patch), mirrored
+        return patch, self.mirror != "none" and bool(generator.random() < 0.5)
 
     def _corner(self, shape: tuple[int, ...], generator: np.random.Generator) -> tuple[int, int]:
         """Of the random patch of the HDF5 guides (227 out of 256 there), or of the centre, in an image of a shape (H, W, 3)."""
@@ -145,6 +149,11 @@ class Augmenter:
         if self.crop == "random":
             return int(generator.integers(spare_y + 1)), int(generator.integers(spare_x + 1))
         return central(shape[0], self.size[0]), central(shape[1], self.size[1])
+
+
+def turned(image: np.ndarray, mirrored: bool) -> np.ndarray:
+    """An image uint8 (H, W, 3), mirrored if it is to be."""
+    return cv2.flip(image, 1) if mirrored else image
 
 
 def _changed(pipeline: A.Compose, tile: np.ndarray, drawn: int) -> np.ndarray:

@@ -1,4 +1,7 @@
-"""Training images made of two: mixed as they come from the pack, so that policy, cutting and mirroring treat them as one.
+"""Training images made of two, each changed and cut on its own before: what the network sees shows the label's shares exactly.
+
+Mixed before the random patch is cut, a box would be cut too, and its share be another than the label's; under an affine it would
+leave the frame. Mirroring comes after, of both as one, since their labels follow it together.
 
 mixup blends two frames (Zhang et al. 2018, arXiv:1710.09412); CutMix puts a box of one into the other (Yun et al. 2019,
 arXiv:1905.04899); splice puts the left part of one beside the right part of another of the same class. Where an image is a
@@ -26,7 +29,7 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Mixing:
-    """Which images of a pack are mixed in one epoch, with whom and how.
+    """Which images of a pack are mixed in one epoch, with whom and how; boxes are in px of what the network sees of a region.
 
     `partners` int (N,), the row itself where it stays as it is; `shares` float32 (N,) of the row's own label; `boxes` int32 (N, 4).
     """
@@ -38,15 +41,17 @@ class Mixing:
     regions: int = 1  # R, how many are stacked in an image
 
     def image(self, images: np.ndarray, row: int) -> np.ndarray:
-        """What training takes for image `row` of uint8 (N, R * H, W, 3): uint8 (R * H, W, 3)."""
+        """What becomes of image `row` of uint8 (N, R * h, w, 3), which are cut already: uint8 (R * h, w, 3)."""
         partner = int(self.partners[row])
-        if partner == row:
-            return np.asarray(images[row])
+        return np.asarray(images[row]) if partner == row else self.mixed(images[row], images[partner], row)
+
+    def mixed(self, image: np.ndarray, other: np.ndarray, row: int) -> np.ndarray:
+        """Image `row` and its partner's, both as the network would see them alone, as one: uint8 (R * h, w, 3)."""
         if self.kind == "mixup":
-            return blended(images[row], images[partner], float(self.shares[row]))
+            return blended(image, other, float(self.shares[row]))
         top, left, bottom, right = map(int, self.boxes[row])
-        own, other = (split(np.asarray(images[one])[None], self.regions) for one in (row, partner))
-        return join(pasted(own, other, (top, left, bottom, right)), self.regions)[0]
+        own, theirs = (split(np.asarray(one)[None], self.regions) for one in (image, other))
+        return join(pasted(own, theirs, (top, left, bottom, right)), self.regions)[0]
 
     def targets(self, targets: np.ndarray) -> np.ndarray:
         """Label shares (N, C) of the whole pack -> those of the mixed images, float32 (N, C)."""
@@ -98,7 +103,7 @@ def draw_mixing(
     A row's draw depends on the seed, the row and which rows there are, never on their order or on who asks first.
 
     Args:
-        size: height and width of one region of the pack's images.
+        size: height and width of what the network sees of one region.
         rows: the fold's training rows, among which all partners are found.
         labels: int (N,), of the whole pack.
         drivers: (N,), of the whole pack.

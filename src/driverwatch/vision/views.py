@@ -13,7 +13,7 @@ In order, the views of each set:
 Every set holds `centre`; which others a set holds is read off the views (`held_by`), so that one pass gives all of them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
 from typing import Literal, NamedTuple
 
@@ -120,6 +120,19 @@ def held_by(*names: ViewSet) -> tuple[ViewSet, ...]:
     """The sets, smallest first, that are made of views which the named sets hold together; they themselves among them."""
     held = {view for name in names for view in view_set(name, *EXAMPLE)}
     return tuple(name for name in VIEW_SETS if held.issuperset(view_set(name, *EXAMPLE)))
+
+
+def best_of(there: Collection[ViewSet], honest: ViewSet) -> ViewSet:
+    """Of the sets that are there, `honest`, or else the one that averages most views; `honest` where none is there.
+
+    Args:
+        honest: the set that is taken of a model whose every set is there. A mirrored set is the last choice of a model for
+            which this one is not mirrored.
+    """
+    if honest in there or not there:
+        return honest
+    sets = [name for name in VIEW_SETS if name in there]
+    return ([name for name in sets if mirrors(honest) or not mirrors(name)] or sets)[-1]
 
 
 def mirrors(name: ViewSet) -> bool:

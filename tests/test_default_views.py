@@ -1,0 +1,168 @@
+"""What a run takes part with where no view set is asked for; and that every command suggested after training works."""
+
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from support.finished import CLASSES, World, told, world_of
+from support.places import ROOT
+from support.project import Verb
+
+from driverwatch.artifacts import read_json
+from driverwatch.data import folds as fold_tables
+from driverwatch.data import splits
+from driverwatch.data.pack import ImageBlock
+from driverwatch.dataset_settings import DatasetSettings
+from driverwatch.inference import predictions
+from driverwatch.inference.paths import prediction_path
+from driverwatch.inference.predictions import Predictions
+from driverwatch.setting_types import VIEW_SETS, ViewSet
+from driverwatch.settings import ModelSettings
+from driverwatch.steps import closing
+from driverwatch.steps.status import next_command
+from driverwatch.steps.status_places import PackState, Photos
+from driverwatch.steps.status_places import folds as folds_of
+from driverwatch.steps.status_runs import run_state
+from driverwatch.training import run as runs
+from driverwatch.training.predicted import default_views
+from driverwatch.typed_yaml import load, parse
+from driverwatch.vision.views import best_of, held_by
+from driverwatch.writing import write_json
+
+MODELS = sorted(path.stem for path in (ROOT / "configs" / "models").glob("*.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("there", "honest", "best"),
+    [
+        (["centre"], "five_crop", "centre"),
+        (["centre"], "ten_crop", "centre"),
+        (["centre", "multi_scale"], "five_crop", "multi_scale"),
+        (["centre", "five_crop", "shifts"], "ten_crop", "shifts"),
+        (["centre", "five_crop", "shifts"], "five_crop", "five_crop"),
+        (["centre", "five_crop", "ten_crop"], "five_crop", "five_crop"),
+        (["centre", "ten_crop_swap"], "five_crop", "centre"),  # its mirrored views mislead
+        (["ten_crop_swap"], "five_crop", "ten_crop_swap"),  # but there is nothing else
+        (VIEW_SETS, "ten_crop", "ten_crop"),
+        ([], "five_crop", "five_crop"),
+    ],
+)
+def test_the_best_of_what_is_there(there: list[ViewSet], honest: ViewSet, best: ViewSet) -> None:
+    assert best_of(there, honest) == best
+
+
+@pytest.fixture
+def made_up(project: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """Fabricated folds and packs in a project with the real configs; images are grey."""
+    world = world_of(project)
+    content = {"title": "Made up", "data": "data", "classes": {name: name for name in CLASSES}, "folds": 3}
+    content["regions"] = {"head": [0.0, 0.2, 0.6, 0.8], "wheel": [0.4, 0.2, 1.0, 0.8]}
+    (project / "configs" / "datasets" / "made_up.yaml").write_text(yaml.safe_dump(content))
+    world = replace(world, context=replace(world.context, settings=parse(DatasetSettings, content, "x")))
+    for kind, pack in world.packs.items():
+        file = project / f"{kind}.raw"
+        file.write_bytes(bytes([99]) * int(np.prod(pack.images.shape)))
+        world.packs[kind] = replace(pack, images=ImageBlock(str(file), 0, pack.images.shape))
+    fold_tables.write(world.folds, world.context.places.folds)
+    world.opened(monkeypatch)
+    return world
+
+
+def trained(world: World, model: str, views: list[ViewSet], test: bool = True) -> runs.Run:
+    """A run as `make train` leaves it, of a model's settings with `predict.views`: manifests, and what was predicted."""
+    settings = load(ModelSettings, Path("configs/models"), model)
+    digests = {kind: pack.digest for kind, pack in world.packs.items()}
+    folder = world.context.places.run(model)
+    identity = runs.identity(settings, world.context.settings, [], world.folds.digest, digests, None)
+    write_json(folder / "run.json", identity)
+    run, split = runs.load(folder), splits.of(settings.train, world.folds)
+    sets = run.columns.sets_of(views)
+    for fit in range(split.count):
+        facts = {"weights": f"{model}{fit}", "seconds": 60.0, "training_seconds": 50.0, "commit": "c"}
+        facts["log_loss"] = dict.fromkeys(sets, 1.0)
+        write_json(run.fold(fit) / "manifest.json", {"settings": run.settings.model_dump(), **run.claim, **facts})
+        (run.fold(fit) / "weights.h5").touch()
+        asked = {
+            "held_out": split.rows(world.packs["train"].drivers, fit)[1],
+            "test": np.arange(len(world.packs["test"].names)),
+        }
+        for kind, rows in asked.items() if test else [("held_out", asked["held_out"])]:
+            pack = world.packs["train" if kind == "held_out" else "test"]
+            for name in sets:
+                said = told(pack.names[rows], pack.labels[rows], fit, 1.5)
+                made = Predictions(pack.names[rows], said, run.predicted(fit, name))
+                predictions.write(made, prediction_path(run.fold(fit), kind, name))
+    return run
+
+
+def suggested(world: World, run: runs.Run, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """The commands that the end of training and the status suggest."""
+    closing.close_run(world.context, run, world.folds.count, 1.0)
+    lines = capsys.readouterr().out.splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith("  next"))
+    said = [line.removeprefix("  next").strip() for line in lines[first:]]
+    folds = folds_of(world.context)
+    digests = {kind: pack.digest for kind, pack in world.packs.items()}
+    pack = PackState(run.settings.input.key, 66, digests=digests)
+    state = run_state(world.context, world.context.places, run.name, folds, [pack])
+    assert not state.stale
+    photos = Photos(str(world.context.data), 54, 12, None)
+    found = next_command(world.context, photos=photos, folds=folds, runs=[state], submissions=[])
+    return [*said, *([found] if found else [])]
+
+
+def typed(command: str) -> list[str]:
+    """What make hands on of a suggested command, but for DATA."""
+    made, target, *variables = shlex.split(command)
+    assert made == "make"
+    return [target, *(word for variable in variables for word in _option(*variable.split("=", 1)))]
+
+
+def _option(name: str, value: str) -> list[str]:
+    return [value] if name == "RUN" else [f"--{name.lower()}", value]
+
+
+@pytest.mark.parametrize("views", ["its own", "centre"])
+@pytest.mark.parametrize("model", MODELS)
+def test_what_is_suggested_after_training_works(
+    made_up: World, verb: Verb, capsys: pytest.CaptureFixture[str], model: str, views: str
+) -> None:
+    asked = load(ModelSettings, Path("configs/models"), model).predict.views if views == "its own" else ["centre"]
+    run = trained(made_up, model, asked)
+    found = suggested(made_up, run, capsys)
+    assert found == [f"make {target} DATASET=made_up" for target in ("score", "ensemble", "ensemble")]
+    for command in [*found[:2], "make review DATASET=made_up"]:
+        ended = verb(*typed(command))
+        assert ended.returncode == 0, f"{command}: {ended.stderr}"
+    honest = run.settings.honest_views
+    expected = honest if honest in held_by(*asked) else asked[0]
+    assert read_json(made_up.context.places.submissions / "ensemble.json")["runs"] == {model: expected}
+
+
+@pytest.mark.parametrize("views", ["multi_scale", "shifts", "five_crop", "ten_crop_keep"])
+def test_every_view_set_that_settings_may_name_is_taken(made_up: World, verb: Verb, views: ViewSet) -> None:
+    for model in ("mobilenet_v2", "tiny"):
+        run = trained(made_up, model, [views])
+        assert default_views(run) in held_by(views)
+    for command in ("ensemble", "score", "review", "blends"):
+        ended = verb(command, "--dataset", "made_up")
+        assert ended.returncode == 0, f"{command}: {ended.stderr}"
+
+
+def test_a_lost_file_is_missed_and_no_other_set_takes_its_place(made_up: World, verb: Verb) -> None:
+    run = trained(made_up, "mobilenet_v2", ["five_crop"])
+    assert default_views(run) == "five_crop"
+    prediction_path(run.fold(1), "test", "five_crop").unlink()
+    ended = verb("ensemble", "--dataset", "made_up")
+    assert ended.returncode == 2
+    assert "test-five_crop.h5: no such predictions" in ended.stderr
+
+
+def test_where_no_test_image_was_predicted_that_is_what_comes_next(
+    made_up: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = trained(made_up, "mobilenet_v2", ["centre"], test=False)
+    assert suggested(made_up, run, capsys) == ["make predict DATASET=made_up RUN=mobilenet_v2"] * 2

@@ -1,0 +1,180 @@
+"""What a command needs and can make, it makes: a pack that is not there, and features, with a word of size and time."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.project import Verb
+
+from driverwatch.artifacts import Places, digest_of_file, read_json
+from driverwatch.cli.options import making
+from driverwatch.data import splits
+from driverwatch.errors import InputError
+from driverwatch.inference import predictions
+from driverwatch.inference.paths import prediction_path
+from driverwatch.inference.predictions import Predictions
+from driverwatch.settings import ModelSettings
+from driverwatch.steps import spaces
+from driverwatch.steps.context import Context, open_context, open_packs
+from driverwatch.steps.prepare import make_folds, make_packs
+from driverwatch.training import run as runs
+from driverwatch.typed_yaml import parse
+from driverwatch.writing import write_json
+
+SIZE = "40x52"
+MODEL = {
+    "backbone": "tiny",
+    "weights": "none",
+    "input": {"pack": SIZE, "size": "36x48"},
+    "predict": {"views": "five_crop"},
+}
+SAID = f"build/drawn/pack/{SIZE}: made in "
+
+
+@pytest.fixture
+def place(project: Path, data: Path) -> list[str | Path]:
+    """A drawn competition, folded; nothing is packed."""
+    make_folds(open_context("drawn", data), False)
+    return ["--dataset", "drawn", "--data", data]
+
+
+def pack_folder(size: str = SIZE) -> Path:
+    return Places("drawn").pack(size)
+
+
+@pytest.fixture
+def trained(place: list[str | Path], data: Path) -> runs.Run:
+    """A finished run whose predictions are drawn numbers, and whose pack was removed since."""
+    context = open_context("drawn", data)
+    make_packs(context, SIZE, None, "", False)
+    folds, packs = open_packs(context, SIZE)
+    settings = parse(ModelSettings, MODEL, "x")
+    digests = {kind: pack.digest for kind, pack in packs.items()}
+    folder = context.places.run("one")
+    write_json(folder / "run.json", runs.identity(settings, context.settings, [], folds.digest, digests, None))
+    run = runs.load(folder)
+    for fit in range(folds.count):
+        (run.fold(fit)).mkdir(parents=True)
+        facts = {"weights": f"w{fit}", "seconds": 60.0, "commit": "c", "log_loss": {"five_crop": 1.0}}
+        write_json(run.fold(fit) / "manifest.json", {"settings": run.settings.model_dump(), **run.claim, **facts})
+        held_out = splits.of(settings.train, folds).rows(packs["train"].drivers, fit)[1]
+        for kind, names in (("held_out", packs["train"].names[held_out]), ("test", packs["test"].names)):
+            rows = np.random.default_rng(fit).dirichlet(np.ones(len(run.classes)), len(names)).astype(np.float32)
+            made = Predictions(names, rows, run.predicted(fit, "five_crop"))
+            predictions.write(made, prediction_path(run.fold(fit), kind, "five_crop"))
+    shutil.rmtree(pack_folder())
+    return run
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["ensemble"], ["score"], ["review"], ["blends"], ["submissions"], ["views", "one"], ["teach", "three"]],
+    ids=lambda words: words[0],
+)
+def test_commands_pack_what_they_need(
+    trained: runs.Run, place: list[str | Path], verb: Verb, command: list[str]
+) -> None:
+    ended = verb(*command, *place)
+    assert ended.returncode == 0, ended.stderr
+    assert f"{pack_folder()}: no pack yet; packing" in ended.stdout
+    assert SAID in ended.stdout
+    assert " MB" in ended.stdout.split(SAID)[1].split("\n")[0]
+    again = verb(*command, *place)
+    assert again.returncode == 0
+    assert "no pack yet" not in again.stdout
+
+
+@pytest.mark.parametrize("command", [["report"], ["status"]], ids=lambda words: words[0])
+def test_who_only_looks_makes_nothing(
+    trained: runs.Run, place: list[str | Path], verb: Verb, command: list[str]
+) -> None:
+    assert verb(*command, *place).returncode == 0
+    assert not pack_folder().exists()
+
+
+def making_context(data: Path) -> Context:
+    return making("drawn", data)
+
+
+def test_the_pack_is_the_one_that_make_pack_makes(place: list[str | Path], data: Path) -> None:
+    made = open_packs(making_context(data), SIZE)[1]
+    whole = {kind: digest_of_file(pack_folder() / f"{kind}.h5") for kind in made}
+    shutil.rmtree(pack_folder())
+    make_packs(open_context("drawn", data), SIZE, None, "", False)
+    assert {kind: digest_of_file(pack_folder() / f"{kind}.h5") for kind in made} == whole
+
+
+@pytest.mark.parametrize("missing", ["train.h5", "train.json", "test.h5", "test.json"])
+def test_a_pack_that_is_not_whole_on_disk_is_completed(place: list[str | Path], data: Path, missing: str) -> None:
+    context = making_context(data)
+    digests = {kind: pack.digest for kind, pack in open_packs(context, SIZE)[1].items()}
+    (pack_folder() / missing).unlink()
+    assert {kind: pack.digest for kind, pack in open_packs(context, SIZE)[1].items()} == digests
+
+
+def test_without_the_photos_the_sentence_names_what_is_there(place: list[str | Path], data: Path) -> None:
+    context = making_context(data)
+    open_packs(context, SIZE)
+    shutil.rmtree(data)
+    open_packs(context, SIZE)  # which is there
+    with pytest.raises(InputError) as error:
+        open_packs(context, "20x26")
+    assert f"no pack, and {data} is not here to make it from (resized again, {SIZE} would give other pixels)" in str(
+        error.value
+    )
+    assert "give DATA=" in str(error.value)
+    shutil.rmtree(pack_folder())
+    with pytest.raises(InputError, match=r"is not here to make it from; give DATA="):
+        open_packs(context, "20x26")
+
+
+def test_broken_photos_stay_left_out_where_they_were(place: list[str | Path], data: Path) -> None:
+    """A run of each size is to know the same images; with nothing left out before, broken photos are said, not dropped."""
+    photo = sorted((data / "imgs" / "train").rglob("*.jpg"))[0]
+    photo.write_bytes(b"no photo")
+    context = making_context(data)
+    with pytest.raises(InputError, match="SKIP_BROKEN=1"):
+        open_packs(context, SIZE)
+    make_packs(open_context("drawn", data), SIZE, None, "", False, skip=True)
+    assert list(read_json(pack_folder() / "train.json")["left_out"]) == [photo.name]
+    packs = open_packs(context, "20x26")[1]
+    assert list(packs["train"].left_out.names) == [photo.name]
+
+
+def test_no_maker_no_pack(place: list[str | Path], data: Path) -> None:
+    with pytest.raises(InputError, match=f"no pack; run make pack SIZE={SIZE} first"):
+        open_packs(open_context("drawn", data), SIZE)
+    with pytest.raises(InputError, match=f"no pack; run make pack SIZE={SIZE} first"):
+        open_packs(replace(making_context(data), maker=None), SIZE)
+    assert not pack_folder().exists()
+
+
+def test_features_are_made_on_the_way_or_the_sentence_says_why_not(
+    trained: runs.Run, place: list[str | Path], project: Path, verb: Verb, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "configs/models/small.yaml").write_text("backbone: squeezenet\ninput: {pack: 36x48, size: 32x40}\n")
+    ended = verb("ensemble", *place, "--neighbours", "small:fire3_concat")
+    assert ended.returncode == 2
+    assert (
+        "small-fire3_concat-1x1.h5: no such features; make neighbours FEATURES=small:fire3_concat computes them ("
+        in ended.stderr
+    )
+    assert "pass WEIGHTS=<folder>, or name another model with FEATURES=" in ended.stderr
+    assert "train from scratch" not in ended.stderr
+    assert (pack_folder("36x48") / "train.h5").is_file()  # the pack was no obstacle
+
+    def computed(context: Context, settings: ModelSettings, trunk: object, packs: dict, weights: Path | None) -> list:
+        assert weights == project / "files"
+        return [
+            np.random.default_rng(0).normal(size=(len(packs[kind].names), 3)).astype(np.float32)
+            for kind in ("train", "test")
+        ]
+
+    monkeypatch.setattr(spaces, "_computed", computed)
+    monkeypatch.setattr(spaces.weight_files, "identity", lambda *_: {"file": "x"})
+    made = verb("ensemble", *place, "--neighbours", "small:fire3_concat", "--weights", project / "files")
+    assert made.returncode == 0, made.stderr
+    assert "small-fire3_concat-1x1.h5: 160 images, 3 features, " in made.stdout
+    assert "made in" in made.stdout
