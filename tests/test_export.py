@@ -125,6 +125,7 @@ HEADS: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changed", HEADS, ids=lambda changed: str(list(changed.values()))[:40])
 def test_heads_regions_and_channel_orders(
     project: Path, drawn_settings: DatasetSettings, changed: dict[str, Any], monkeypatch: pytest.MonkeyPatch

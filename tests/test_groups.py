@@ -160,6 +160,7 @@ def in_folds(numbers: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.array(folds.assign(counts, 5))[numbers]
 
 
+@pytest.mark.slow
 @needs_photos
 def test_real_photos_leak_no_more_between_groups_than_between_drivers() -> None:
     """19 drivers, every fifth frame; what `DISTANCE` is chosen by."""

@@ -102,6 +102,7 @@ def test_cached_and_uncached_training_agree(
     assert apart(plain, cached) < 2e-4
 
 
+@pytest.mark.slow
 def test_half_a_caches_precision_rounds_and_fewer_draws_show_other_images(
     pretrained: Callable[..., Run], packs: dict[str, Pack]
 ) -> None:
@@ -243,6 +244,7 @@ def test_a_dense_head_on_features(pretrained: Callable[..., Run], packs: dict[st
     assert read_json(run.fold(0) / "manifest.json")["log_loss"]["centre"] < 0.8
 
 
+@pytest.mark.slow
 def test_the_best_epochs_trunk_is_predicted_with_and_cached_by_none(
     pretrained: Callable[..., Run], packs: dict[str, Pack]
 ) -> None:
@@ -299,6 +301,7 @@ def test_labels_follow_cached_mirrored_draws(pretrained: Callable[..., Run], pac
     assert losses["swap"] < losses["keep"] - 0.2
 
 
+@pytest.mark.slow
 def test_a_student_on_cached_outputs_ends_as_one_on_images(
     pretrained: Callable[..., Run], packs: dict[str, Pack]
 ) -> None:

@@ -338,6 +338,7 @@ def test_a_submission_that_cannot_be_scored_is_noted_and_said(context: Context, 
     assert [(entry.status, entry.out_of_fold) for entry in ledger.read(LEDGER)] == [("error", "")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["warn", "lag", "old"])
 def test_warnings_a_late_list_and_old_clients_do_no_harm(context: Context, file: Path, remote: Path, kind: str) -> None:
     (remote / ("old" if kind == "old" else "submissions.mode")).write_text(kind)
@@ -371,6 +372,7 @@ def test_a_kill_between_upload_and_ledger_uploads_once(context: Context, file: P
     assert [entry.status for entry in ledger.read(LEDGER)] == ["complete"]
 
 
+@pytest.mark.slow
 def test_an_upload_that_was_lost_is_sent_again(context: Context, file: Path, remote: Path) -> None:
     (remote / "submit.mode").write_text("lost")
     with pytest.raises(InputError, match="did not arrive"):

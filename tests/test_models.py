@@ -187,6 +187,7 @@ MODELS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", MODELS)
 def test_every_committed_model_builds_freezes_and_cuts_where_it_says(path: Path) -> None:
     model = load(ModelSettings, path.parent, path.stem)

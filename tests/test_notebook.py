@@ -346,6 +346,7 @@ def there(tmp_path: Path) -> Session:
     )
 
 
+@pytest.mark.slow
 def test_a_verbs_words_are_repeated_and_its_failure_ends_the_cell(
     there: Session, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -356,6 +357,7 @@ def test_a_verbs_words_are_repeated_and_its_failure_ends_the_cell(
     assert "no such settings" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_verb_past_the_sessions_hours_is_ended(there: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ended with all that it has started and that ends with it, and not taken for a failure, but where it must be whole."""
     late = replace(there, ends=time.monotonic())
@@ -377,6 +379,7 @@ def test_what_is_run_knows_the_commit_of_the_wheel(
     assert "by abc" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_doctor_looks_at_what_it_is_asked_for_with_a_python_of_the_machine(
     project: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -397,6 +400,7 @@ def test_the_doctor_looks_at_what_it_is_asked_for_with_a_python_of_the_machine(
     assert lines[3] == "2 ok, 0 to note, 0 to mend"
 
 
+@pytest.mark.slow
 @pytest.mark.line
 def test_two_builds_of_a_wheel_are_the_same_and_hold_all_that_the_package_reads(tmp_path: Path) -> None:
     digests = []

@@ -172,6 +172,7 @@ def test_a_killed_fit_on_all_drivers_goes_on(tmp_path: Path, packs: dict[str, Pa
     assert whole_of(run, packs, number=1, rows=everybody).ends_alike(1, tmp_path / "killed")
 
 
+@pytest.mark.slow
 def test_stopping_early_leaves_the_schedule_as_it_is(tmp_path: Path, packs: dict[str, Pack]) -> None:
     whole, short = run_of(tmp_path / "whole", epochs=3), run_of(tmp_path / "short", epochs=3, stop_after=2)
     trained(whole, packs)

@@ -260,6 +260,7 @@ def test_auxiliary_losses_weigh_three_tenths_and_no_metric_counts_them(googlenet
     assert float(shown["accuracy"]) == np.mean(np.asarray(found)[:, 0].argmax(axis=1) == [1, 2])
 
 
+@pytest.mark.slow
 def test_an_auxiliary_on_a_frozen_tap_rests(googlenet: Classifier) -> None:
     images = RANDOM.integers(0, 256, (2, 64, 80, 3), np.uint8)
     for until, outputs in (("inception3b", (2, 3, 4)), ("inception4a", (2, 2, 4)), ("head", (2, 4))):
@@ -268,6 +269,7 @@ def test_an_auxiliary_on_a_frozen_tap_rests(googlenet: Classifier) -> None:
     assert not any("auxiliary" in w.path for w in googlenet.trainable_weights)
 
 
+@pytest.mark.slow
 def test_a_step_moves_the_auxiliary_classifiers_and_they_are_kept(googlenet: Classifier, tmp_path: Path) -> None:
     freeze(googlenet, "inception3b", train_statistics=False)
     adam = settings("googlenet", "64x80", train={"optimizer": "adam"})

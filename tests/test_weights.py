@@ -81,6 +81,7 @@ def test_every_format_comes_back(tmp_path: Path, name: str, backbone: str) -> No
     assert same(made, again)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["x.weights.h5", "x.h5"])
 def test_nested_layers_and_automatic_numbers_come_back(tmp_path: Path, name: str) -> None:
     """ConvNeXt nests layers, and the saving process had counted on from an earlier network."""
@@ -248,6 +249,7 @@ def test_a_failed_download_names_both_ways_out(monkeypatch: pytest.MonkeyPatch, 
         build_whole(backbone, None)
 
 
+@pytest.mark.slow
 def test_efficientnet_sees_what_keras_own_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keras adds a layer to it under weights="imagenet" alone, since its file's "variance" is a deviation."""
     made = randomized(small("efficientnet_b0"))
@@ -265,6 +267,7 @@ def test_efficientnet_sees_what_keras_own_does(tmp_path: Path, monkeypatch: pyte
     assert np.allclose(*outputs, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_vgg_keeps_its_dense_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The guides' own recipe: cut before the 1000-way softmax. A small stand-in for VGG16's 528 MB."""
     tiny = replace(BACKBONES["vgg16"], native=32)

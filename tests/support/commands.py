@@ -77,7 +77,6 @@ APART = {
     "subset": "the full download: by test on drawn photos",
     "take": "what came back from Kaggle: by test on what the executed notebook left",
     "test-all": "by hand, half an hour",
-    "test-slow": "by hand, twenty minutes and more",
     "coverage": "by hand, an hour and more",
     "test-cluster": "by hand, minutes",
     "test-kills": "by hand, more kills than the test's",
