@@ -112,7 +112,8 @@ def test_a_fold_that_diverged_says_so_and_one_that_learns_does_not(
     from support.training import run_of
 
     from driverwatch.settings import PredictSettings
-    from driverwatch.training.fold import Rows, train_fold
+    from driverwatch.training.fold import train_fold
+    from driverwatch.training.rows import Rows
 
     packs: dict[str, Pack] = {"train": pack_of(tmp_path, COUNT, "train"), "test": pack_of(tmp_path, 9, "test")}
     rows = Rows(np.arange(32), np.arange(32, COUNT if held_out else 32))

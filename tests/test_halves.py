@@ -20,9 +20,9 @@ from driverwatch.models.halves import Cut, Frozen, Tail, last_cut
 from driverwatch.settings import ModelSettings
 from driverwatch.training import fold as folds
 from driverwatch.training import trunk_cache
-from driverwatch.training.fold import Rows
 from driverwatch.training.inputs import AugmentedInputs
 from driverwatch.training.pseudo import Lesson
+from driverwatch.training.rows import Rows
 from driverwatch.training.run import Run
 from driverwatch.training.trunk_cache import TrunkCache, augmented_draw, view_draw
 from driverwatch.typed_yaml import parse

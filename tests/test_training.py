@@ -18,8 +18,9 @@ from driverwatch.models.classifier import build
 from driverwatch.models.state import load_state
 from driverwatch.settings import ModelSettings, PredictSettings
 from driverwatch.training.batches import TrainingBatches, class_weights, followed, one_hot
-from driverwatch.training.fold import FoldTraining, Rows, train_fold
+from driverwatch.training.fold import FoldTraining, train_fold
 from driverwatch.training.inputs import AugmentedInputs
+from driverwatch.training.rows import Rows
 from driverwatch.training.run import Run
 from driverwatch.training.stages import plan, schedule
 from driverwatch.typed_yaml import parse

@@ -1,8 +1,9 @@
 """What every step begins with: a data set's settings and places, its folds and packs opened and checked together."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from driverwatch.artifacts import Places, plain_name
 from driverwatch.data import folds as fold_tables
@@ -14,7 +15,6 @@ from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.errors import InputError
 from driverwatch.paths import user_path
 from driverwatch.setting_types import regions_of
-from driverwatch.steps.fold_runner import FoldProcess, FoldRunner
 from driverwatch.typed_yaml import load
 from driverwatch.vision.mosaic import Box
 
@@ -32,7 +32,7 @@ class Context:
     settings: DatasetSettings
     places: Places
     data: Path
-    runner: FoldRunner = field(default_factory=FoldProcess)
+    runner: Any = None  # a `FoldRunner`; None: each fold in a process of its own
     maker: "Callable[[Context, str], None] | None" = None  # packs a size: `prepare.pack_missing`
     weights: Path | None = None  # folder of ImageNet weights, for features that are made on the way
 

@@ -16,6 +16,7 @@ from driverwatch.steps import execution
 from driverwatch.steps.closing import close_run
 from driverwatch.steps.context import CONFIGS, Context, open_context, open_packs
 from driverwatch.steps.finished import finished_identity
+from driverwatch.steps.fold_runner import FoldProcess
 from driverwatch.steps.teachers import opened, teachers
 from driverwatch.terminal import say
 from driverwatch.training import pseudo
@@ -47,7 +48,7 @@ def train(
             execution.write(context.places, claim.run, settings, weights, claim.asked)
         for number in claim.asked:
             if not claim.run.finished(number):
-                context.runner.run_fold(claim.run, number, claim.lock)
+                (context.runner or FoldProcess()).run_fold(claim.run, number, claim.lock)
             claim.found(number)
     if last:
         close_run(context, claim.run, claim.fits, time.monotonic() - start)
@@ -161,7 +162,8 @@ def train_one_fold(folder: Path, fold: int, weights: Path | None = None) -> None
         raise InputError(f"{run.fold(fold)}: is finished; make train FORCE=1 FOLD={fold} trains it anew")
     run = runs.executed(run, how.settings)
     backend.start()
-    from driverwatch.training.fold import Rows, train_fold
+    from driverwatch.training.fold import train_fold
+    from driverwatch.training.rows import Rows
 
     training, held_out = splits.of(run.settings.train, folds).rows(packs["train"].drivers, fold)
     unlabelled = pseudo.Unlabelled(packs["test"].names, packs["train"].names, held_out)
