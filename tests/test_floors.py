@@ -25,6 +25,7 @@ FLOORS = [
     {"blend", "kaggle", "report", "cluster"},
     {"web"},
     {"steps"},
+    {"experiments"},
     {"bench"},
     {"cli", "doctor"},
     {"__main__", "__init__"},

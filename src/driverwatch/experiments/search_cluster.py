@@ -12,8 +12,8 @@ from driverwatch.cluster.jobs import End, Job, Needs
 from driverwatch.cluster.joined import Machine
 from driverwatch.cluster.view import View
 from driverwatch.errors import InputError
+from driverwatch.experiments.search import Ask, Crew, Work, thrown
 from driverwatch.steps.fold_jobs import fold_job
-from driverwatch.steps.search_trials import Ask, Crew, Work, thrown
 from driverwatch.steps.train import Claim, begun
 from driverwatch.training.run import forget_divergence
 
