@@ -1,4 +1,4 @@
-"""From settings to better ones: a search over many trainings, a range test of the learning rate in one."""
+"""Commands that look for better settings: a search over many trainings, a learning-rate range test in one."""
 
 from typing import Annotated
 
@@ -59,16 +59,15 @@ def search(
 def lr_find(
     model: str,
     fold: Annotated[int, typer.Option(help="whose training photos")] = 0,
-    low: Annotated[float, typer.Option(help="least rate")] = 1e-7,
-    high: Annotated[float, typer.Option(help="greatest rate")] = 1.0,
+    low: Annotated[float, typer.Option(help="lowest rate")] = 1e-7,
+    high: Annotated[float, typer.Option(help="highest rate")] = 1.0,
     points: Annotated[int, typer.Option(min=20, max=10_000, help="steps")] = 100,
     dataset: Dataset = "statefarm",
     data: Data = None,
     overrides: Overrides = "",
     weights: Weights = None,
 ) -> None:
-    """Train at rising rates, a step each, and plot what the loss makes of it."""
-    from driverwatch.steps.lr_find import find_rates
+    """Train at rising learning rates, one step each, and plot the loss."""
+    from driverwatch.training.lr_finder import find_rates
 
-    between = (low, high)
-    find_rates(making(dataset, data), model, model_settings(model, overrides), fold, between, points, weights)
+    find_rates(making(dataset, data), model, model_settings(model, overrides), fold, low, high, points, weights)
