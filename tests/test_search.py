@@ -156,7 +156,7 @@ def test_a_search_finds_what_is_best_and_says_what_is_left_on_other_folds(world:
     lines = read(folder / "trials.csv")
     assert [int(line["number"]) for line in lines] == list(range(14))
     assert {line["state"] for line in lines} == {"COMPLETE", "PRUNED"}
-    complete = {int(line["number"]): float(line["value"]) for line in lines if line["state"] == "COMPLETE"}
+    complete = {int(line["number"]): float(line["log_loss"]) for line in lines if line["state"] == "COMPLETE"}
     assert result["best"] == min(complete, key=complete.get)
     assert all(line["intermediate_values_2"] or "above the median" in line["why"] for line in lines)
 
@@ -275,7 +275,9 @@ def test_killed_at_any_change_of_its_study_it_resumes_and_trains_nothing_twice(t
             f"trial-{one.number:04d}/{fold}" for fold in one.intermediate_values
         ], "what was trained is what was reported"
     lines = read(found / "trials.csv")
-    assert min(float(line["value"]) for line in lines if line["state"] == "COMPLETE") == study.best_value
+    assert min(float(line["log_loss"]) for line in lines if line["state"] == "COMPLETE") == pytest.approx(
+        study.best_value
+    )
 
 
 class Hall:

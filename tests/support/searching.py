@@ -114,7 +114,7 @@ class _all:  # noqa: N801
 
 def killing(after: int) -> None:
     """End this process, as SIGKILL does, once the study was changed `after` times."""
-    from optuna.storages import RDBStorage
+    from optuna.storages._cached_storage import _CachedStorage  # what a study keeps before its RDBStorage
 
     left = [after]
 
@@ -129,7 +129,7 @@ def killing(after: int) -> None:
         return done
 
     for name in CHANGES:
-        setattr(RDBStorage, name, counted(getattr(RDBStorage, name)))
+        setattr(_CachedStorage, name, counted(getattr(_CachedStorage, name)))
 
 
 if __name__ == "__main__":

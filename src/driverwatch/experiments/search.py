@@ -303,7 +303,9 @@ class _Search:
             if one.state.is_finished() and (best is None or one.number != best.number):
                 for name in (_run_of(one), _fresh(_run_of(one))):
                     shutil.rmtree(self.context.places.run(name), ignore_errors=True)
-        write_text(folder / "trials.csv", trial_table(self.study).to_csv(index=False, lineterminator="\n"))
+        write_text(
+            folder / "trials.csv", trial_table(self.study).to_csv(index=False, float_format="%.9g", lineterminator="\n")
+        )
 
     def _losses(self, name: str, settings: ModelSettings, folds: int) -> np.ndarray:
         """Each training image's log loss out of a run's first folds, its own ones: float64 (N,), NaN for later folds."""

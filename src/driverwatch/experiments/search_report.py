@@ -1,5 +1,6 @@
 """What a search leaves: its trials as CSV, the best settings as YAML, plots, and the tables that the terminal shows."""
 
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,11 +83,10 @@ class SearchResult:
 
 
 def trial_table(study: Any) -> pd.DataFrame:
-    """A line per trial: number, state, value (its OOF log loss), mean losses after each fold, settings, why it ended."""
-    table = study.trials_dataframe(
-        attrs=("number", "state", "value", "duration", "intermediate_values", "user_attrs", "params")
-    )
-    return table.rename(columns=lambda name: name.removeprefix("user_attrs_").removeprefix("params_"))
+    """A line per trial: number, state, OOF log loss, mean losses up to each fold, why it ended early, settings."""
+    facts = ("number", "state", "value", "duration", "intermediate_values", "user_attrs", "params")
+    table = study.trials_dataframe(attrs=facts).rename(columns={"value": "log_loss"})
+    return table.rename(columns=lambda name: re.sub("^(user_attrs|params)_", "", name))
 
 
 def write_report(context: Context, folder: Path, result: SearchResult, seconds: float) -> None:
@@ -97,9 +97,12 @@ def write_report(context: Context, folder: Path, result: SearchResult, seconds: 
     write_json(folder / "result.json", facts | provenance())
     _plot(folder, result.study, facts["searched"]["own"])
     table, model = trial_table(result.study), result.request.model
-    first = (
-        table[table["state"] == "COMPLETE"].sort_values("value").head(SHOWN)[["number", "value", *result.space.keys]]
-    )
+    first = table[table["state"] == "COMPLETE"].sort_values("log_loss").head(SHOWN)
+    shown = {
+        key: [f"{value:.4g}" if isinstance(value, float) else value for value in first[key]]
+        for key in result.space.keys
+    }
+    first = first[["number", "log_loss"]].assign(**shown)
     sides = pd.DataFrame([{"on": on, **facts[on]} for on in ("searched", "fresh")])
     states = ", ".join(f"{count} {state}" for state, count in table["state"].str.lower().value_counts().items())
     say(text(first, f"Search {result.request.name}: {context.dataset}, {len(table)} trials ({states})"))
