@@ -23,7 +23,7 @@ from driverwatch.cluster.joined import Machine
 from driverwatch.data import redrawn
 from driverwatch.errors import InputError
 from driverwatch.experiments import search as searches
-from driverwatch.experiments.search import Ask
+from driverwatch.experiments.search import FoldRequest
 from driverwatch.experiments.search_space import Space, load_optuna
 from driverwatch.metrics import FLOOR, limited, log_loss
 from driverwatch.search_settings import SearchSettings
@@ -227,8 +227,8 @@ def test_trials_that_fail_or_diverge_end_no_search(world: World) -> None:  # noq
     """A loss that is no number is a bad trial; whatever else stops a fold stops the search, until it is mended or given up."""
     train, broken = made_up(world), []
 
-    def trainer(ask: Ask) -> None:
-        name, fit, folder = ask.name, ask.fit, ask.context.places.run(ask.name)
+    def trainer(ask: FoldRequest) -> None:
+        name, fit, folder = ask.name, ask.fold, ask.context.places.run(ask.name)
         if name == "trial-0001" and fit == 1:
             write_json(folder / "fold1" / runs.DIVERGED, {"epoch": 1})
             raise InputError("fold 1 ended with status 2")
@@ -308,19 +308,19 @@ def test_several_trials_at_once_on_a_cluster(world: World, monkeypatch: pytest.M
     """Works wait for one fold each, runs are held as long as one of theirs is under way, and a loss that is no number is borne."""
     from driverwatch.experiments import search_cluster
 
-    asks: dict[str, Ask] = {}
+    asks: dict[str, FoldRequest] = {}
     train = made_up(world)
 
     def job(context: object, run: runs.Run, number: int, weights: object, settings: ModelSettings) -> Job:
         name = f"{run.name} fold {number}"
-        asks[name] = Ask(context, run.name, settings, number)  # type: ignore[arg-type]
+        asks[name] = FoldRequest(context, run.name, settings, number)  # type: ignore[arg-type]
         return Job(name, (), (), ())
 
     def done(job: Job) -> str | None:
         ask = asks.pop(job.name)
         assert writer_of(ask.context.places.run(ask.name)), "its run is held meanwhile"
         if ask.name == "trial-0001":
-            write_json(ask.context.places.run(ask.name) / f"fold{ask.fit}" / runs.DIVERGED, {"epoch": 1})
+            write_json(ask.context.places.run(ask.name) / f"fold{ask.fold}" / runs.DIVERGED, {"epoch": 1})
             return "ended with status 2"
         train(ask)
         return None
@@ -330,7 +330,7 @@ def test_several_trials_at_once_on_a_cluster(world: World, monkeypatch: pytest.M
     monkeypatch.setattr(search_cluster.Claim, "found", lambda *_: None)
     monkeypatch.setattr("driverwatch.steps.train.read_augmentation", lambda *_: [])
     hall = Hall(done)
-    folder = searched(world, 6, crew=search_cluster.on_cluster(None, Options(), hall))
+    folder = searched(world, 6, run_works=search_cluster.on_cluster(None, Options(), hall))
     told = {line["number"]: line["state"] for line in read(folder / "trials.csv")}
     assert len(told) == 6
     assert set(told.values()) <= {"COMPLETE", "PRUNED"}

@@ -44,13 +44,13 @@ def skill(settings: ModelSettings) -> float:
     return float(3 - rate - 2 * abs(settings.head.dropout - 0.3) + 0.02 * settings.train.epochs)
 
 
-Trainer = Callable[[steps.Ask], None]
+Trainer = Callable[[steps.FoldRequest], None]
 
 
 def made_up(world: World, noise: int = 0) -> Trainer:
     """Leaves a finished fit, right as often as `skill` says."""
 
-    def trainer(ask: steps.Ask) -> None:
+    def trainer(ask: steps.FoldRequest) -> None:
         context, name, settings, fit = ask
         folder, digests = context.places.run(name), {kind: pack.digest for kind, pack in world.packs.items()}
         wanted = runs.identity(settings, context.settings, [], world.folds.digest, digests, None)
@@ -78,7 +78,7 @@ def searched(
     trials: int,
     trainer: Trainer | None = None,
     space: str = SPACE,
-    crew: steps.Crew | None = None,
+    run_works: steps.WorkRunner | None = None,
     **asked: object,
 ) -> Path:
     """Search in the working directory; the search's folder."""
@@ -92,7 +92,7 @@ def searched(
             world.context,
             world.settings(),
             steps.SearchRequest("tiny", "made", "found", trials, **told),
-            crew or steps.in_turn(trainer or made_up(world)),
+            run_works or steps.in_turn(trainer or made_up(world)),
         )
     return world.context.places.search("found")
 

@@ -46,13 +46,13 @@ def search(
     from driverwatch.experiments.search import SearchRequest, space_of
     from driverwatch.experiments.search import search as run_search
 
-    there, crew = cluster_options(engine, address, gpus, cpus, memory), None
+    there, run_works = cluster_options(engine, address, gpus, cpus, memory), None
     if there is not None:
         from driverwatch.experiments.search_cluster import on_cluster
 
-        crew = on_cluster(weights, there)
+        run_works = on_cluster(weights, there)
     request = SearchRequest(model, space_of(model, space), name or model, trials, seed, weights, force, skip)
-    run_search(making(dataset, data), model_settings(model, overrides), request, crew)
+    run_search(making(dataset, data), model_settings(model, overrides), request, run_works)
 
 
 @app.command()

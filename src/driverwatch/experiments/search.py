@@ -37,23 +37,30 @@ from driverwatch.typed_yaml import load
 from driverwatch.vision.views import best_of, held_by
 from driverwatch.writing import locked, write_text
 
+STAGE = {"freeze_until", "rate_factors", "fit"}
+NETWORK: Any = {
+    **dict.fromkeys(("backbone", "weights", "cut", "input", "head"), True),
+    "train": {"cache_trunk": True, "stages": {"__all__": STAGE}},
+}
+"""The settings that decide whether a network can be built and frozen."""
 
-class Ask(NamedTuple):
+
+class FoldRequest(NamedTuple):
     """One fold of a run, by name, in the context's places; the run may be new, started or finished."""
 
     context: Context
     name: str
     settings: ModelSettings
-    fit: int
+    fold: int
 
 
-Work = Generator[Ask, None, None]
+Work = Generator[FoldRequest, None, None]
 """A trial, or one fold of a run: yields each fold that it needs, and is resumed when that is finished or has failed (`thrown`)."""
-Crew = Callable[[Iterator[Work]], None]
+WorkRunner = Callable[[Iterator[Work]], None]
 """Runs all works. They are generated lazily, so that each trial's suggestion knows the losses of trials that have ended."""
 
 
-def thrown(work: Work, error: InputError) -> Ask | None:
+def thrown(work: Work, error: InputError) -> FoldRequest | None:
     """The fold that a work needs after its last one failed with `error`; None: it has ended. Raises the error if it is fatal."""
     try:
         return work.throw(error)
@@ -61,25 +68,25 @@ def thrown(work: Work, error: InputError) -> Ask | None:
         return None
 
 
-def in_turn(train_fold: Callable[[Ask], None]) -> Crew:
-    """A crew that runs one work after the other, a fold at a time."""
+def in_turn(train_fold: Callable[[FoldRequest], None]) -> WorkRunner:
+    """A runner of one work after the other, a fold at a time."""
 
-    def crew(works: Iterator[Work]) -> None:
+    def run_works(works: Iterator[Work]) -> None:
         for work in works:
-            ask = next(work, None)
-            while ask is not None:
+            wanted = next(work, None)
+            while wanted is not None:
                 try:
-                    train_fold(ask)
+                    train_fold(wanted)
                 except InputError as error:
-                    ask = thrown(work, error)
+                    wanted = thrown(work, error)
                 else:
-                    ask = next(work, None)
+                    wanted = next(work, None)
 
-    return crew
+    return run_works
 
 
-def _train_here(ask: Ask, weights: Path | None) -> None:
-    train(ask.context, ask.settings, ask.name, weights, ask.fit, False, last=False)
+def _on_this_machine(weights: Path | None) -> WorkRunner:
+    return in_turn(lambda one: train(one.context, one.settings, one.name, weights, one.fold, False, last=False))
 
 
 def space_of(model: str, name: str | None) -> str:
@@ -88,11 +95,11 @@ def space_of(model: str, name: str | None) -> str:
     return name or (model if own.is_file() else "default")
 
 
-def search(context: Context, own: ModelSettings, request: SearchRequest, crew: Crew | None = None) -> None:
+def search(context: Context, own: ModelSettings, request: SearchRequest, run_works: WorkRunner | None = None) -> None:
     """Run the trials that are missing, score the best one and `own` on fresh folds, and write the report.
 
     Args:
-        crew: trains the folds; None: this machine, one after the other.
+        run_works: None: on this machine, one fold after the other.
 
     Raises:
         InputError: Optuna is not installed, the space does not fit, a search of this name was started with other inputs,
@@ -115,8 +122,7 @@ def search(context: Context, own: ModelSettings, request: SearchRequest, crew: C
             shutil.rmtree(place.places.runs, ignore_errors=True)
         identity = _identity(place, space, request, folds.digest, packs)
         with _open_study(folder / "study.db", identity) as here.study:
-            crew = crew or in_turn(lambda ask: _train_here(ask, request.weights))
-            result = here.result(folder, crew, packs["train"].drivers)
+            result = here.result(folder, run_works or _on_this_machine(request.weights), packs["train"].drivers)
             write_report(context, folder, result, time.monotonic() - start)
 
 
@@ -169,22 +175,20 @@ class _Search:
     folds: int
     study: Any = None
     claimed: set[int] = field(default_factory=set)  # numbers of trials that this process has started or resumed
-    known: set[str] = field(default_factory=set)  # structures of networks that were checked
+    known: set[str] = field(default_factory=set)  # networks that were checked, as JSON
 
     def check(self, where: str, settings: ModelSettings) -> None:
         """Refuse a missing augmentation preset, and settings that no network can be built for. Raises `InputError`."""
         read_augmentation(self.context, settings)
-        stages = [stage.model_dump(include={"freeze_until", "rate_factors", "fit"}) for stage in settings.train.stages]
-        network = settings.model_dump(include={"backbone", "weights", "cut", "input", "head"})
-        if (structure := digest_of([network, stages, settings.train.cache_trunk])) not in self.known:
+        if (network := settings.model_dump_json(include=NETWORK)) not in self.known:
             refuse_misfits({where: settings}, self.request.weights)
-            self.known.add(structure)
+            self.known.add(network)
 
-    def result(self, folder: Path, crew: Crew, drivers: np.ndarray) -> SearchResult:
+    def result(self, folder: Path, run_works: WorkRunner, drivers: np.ndarray) -> SearchResult:
         """Run what is missing: the trials, then the best one and the model itself on fresh folds. Raises as `search`."""
         if self.request.skip is not None:
             self._give_up(self.request.skip)
-        crew(self._works(folder))
+        run_works(self._works(folder))
         self._clean_up(folder)
         if (best := self._best()) is None:
             raise InputError(
@@ -192,7 +196,7 @@ class _Search:
             )
         both = {"own": self.space.own, _run_of(best): self.space.settings(self.space.values(best.params))}
         fresh = {_fresh(name): _reshuffled(made, self.request.seed) for name, made in both.items()}
-        crew(self._whole(fresh))
+        run_works(self._whole(fresh))
         sides = [[self._losses(name, made, self.folds) for name, made in side.items()] for side in (both, fresh)]
         return SearchResult(self.request, self.space, self.study, best, drivers, *sides)
 
@@ -205,12 +209,12 @@ class _Search:
         """A work for each fold of some runs: none waits for another."""
         for name, settings in wanted.items():
             for fold in range(self.folds):
-                yield (ask for ask in [self._ask(name, settings, fold)])
+                yield (request for request in [self._fold(name, settings, fold)])
 
-    def _ask(self, name: str, settings: ModelSettings, fold: int) -> Ask:
+    def _fold(self, name: str, settings: ModelSettings, fold: int) -> FoldRequest:
         """A fold that predicts its validation drivers alone, in the view set that it is scored by."""
         predict = PredictSettings(views=[views_of(settings)], batch_size=settings.predict.batch_size, test=False)
-        return Ask(self.context, name, settings.model_copy(update={"predict": predict}), fold)
+        return FoldRequest(self.context, name, settings.model_copy(update={"predict": predict}), fold)
 
     def _trials(self, state: str | None = None) -> list[Any]:
         there = self.study.get_trials(deepcopy=False)
@@ -234,7 +238,7 @@ class _Search:
         self.study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=self.space.asked.startup)
         trial = self.study.ask() if left is None else optuna.trial.Trial(self.study, left._trial_id)
         for key, distribution in self.space.distributions().items():
-            trial._suggest(key, distribution)  # the stored value, unless a kill came before this one
+            trial._suggest(key, distribution)  # the stored value, unless a kill came before; Optuna has no public way
         self.claimed.add(number)
         return trial
 
@@ -244,7 +248,7 @@ class _Search:
         self._end(trial, state, why)
         self._clean_up(folder)
 
-    def _outcome(self, trial: Any) -> Generator[Ask, None, tuple[str, str]]:
+    def _outcome(self, trial: Any) -> Generator[FoldRequest, None, tuple[str, str]]:
         """How a trial ends: its state, and the reason unless it is complete."""
         name = _run_of(trial)
         try:
@@ -254,14 +258,14 @@ class _Search:
             return "FAIL", str(error)
         for fold in range(self.folds):
             try:
-                yield self._ask(name, settings, fold)
+                yield self._fold(name, settings, fold)
             except InputError as error:
                 if runs.diverged(self.context.places.run(name), fold):
                     return "PRUNED", f"the loss became NaN or inf in fold {fold}"
                 raise InputError(
                     f"{name}: {error}; the same make search goes on with it, with SKIP={trial.number} without it"
                 ) from error
-            mean = float(np.nanmean(self._losses(name, settings, fold + 1)))
+            mean = float(self._losses(name, settings, fold + 1).mean())
             middle = self._report(trial, fold, mean)
             if middle is not None and mean > middle and fold + 1 < self.folds:
                 return "PRUNED", f"above the median {middle:.4f} after fold {fold}"
@@ -308,14 +312,22 @@ class _Search:
         )
 
     def _losses(self, name: str, settings: ModelSettings, folds: int) -> np.ndarray:
-        """Each training image's log loss out of a run's first folds, its own ones: float64 (N,), NaN for later folds."""
+        """Log loss of each training image that a run's first `folds` folds hold out, in the pack's order: float64 (n,).
+
+        The folds are those that the run was trained on, of the fold file or reshuffled; all of them hold out every image.
+        """
         run, table, packs = open_run(self.context, name)
-        pack, split = packs["train"], splits.of(run.settings.train, table)
-        member, found = Member(run, packs["test"], views_of(settings)), np.full(len(pack.names), np.nan)
-        for fold in range(folds):
-            rows = split.rows(pack.drivers, fold)[1]
-            found[rows] = log_losses(held_out_rows(member, fold, list(pack.names[rows])), pack.labels[rows])
-        return found
+        pack, split, member = (
+            packs["train"],
+            splits.of(run.settings.train, table),
+            Member(run, packs["test"], views_of(settings)),
+        )
+        held_out = [split.rows(pack.drivers, fold)[1] for fold in range(folds)]
+        losses = [
+            log_losses(held_out_rows(member, fold, list(pack.names[rows])), pack.labels[rows])
+            for fold, rows in enumerate(held_out)
+        ]
+        return np.concatenate(losses)[np.argsort(np.concatenate(held_out))]
 
 
 def views_of(settings: ModelSettings) -> ViewSet:
