@@ -195,7 +195,7 @@ class _Search:
                 f"{folder}: no trial finished all folds (trials.csv says why); raise TRIALS=, or change the space"
             )
         both = {"own": self.space.own, _run_of(best): self.space.settings(self.space.values(best.params))}
-        fresh = {_fresh(name): _reshuffled(made, self.request.seed) for name, made in both.items()}
+        fresh = {f"{name}-fresh": _reshuffled(made, self.request.seed) for name, made in both.items()}
         run_works(self._whole(fresh))
         sides = [[self._losses(name, made, self.folds) for name, made in side.items()] for side in (both, fresh)]
         return SearchResult(self.request, self.space, self.study, best, drivers, *sides)
@@ -244,8 +244,7 @@ class _Search:
 
     def _run_trial(self, trial: Any, folder: Path) -> Work:
         """Train a trial fold by fold until it is complete, pruned or failed."""
-        state, why = yield from self._outcome(trial)
-        self._end(trial, state, why)
+        self._end(trial, *(yield from self._outcome(trial)))
         self._clean_up(folder)
 
     def _outcome(self, trial: Any) -> Generator[FoldRequest, None, tuple[str, str]]:
@@ -286,10 +285,9 @@ class _Search:
         return middle
 
     def _end(self, trial: Any, state: str, why: str) -> None:
-        """Store how a trial ended; its value is the mean loss over the folds that it has."""
+        """Store how a trial ended; a complete one's value is its mean loss over all folds."""
         trial.set_user_attr("why", why)
-        means = self._trials()[trial.number].intermediate_values
-        value = means[self.folds - 1] if state == "COMPLETE" else None
+        value = self._trials()[trial.number].intermediate_values[self.folds - 1] if state == "COMPLETE" else None
         self.study.tell(trial.number, value, state=load_optuna().trial.TrialState[state])
         say(f"{_run_of(trial)}: {state.lower()}" + (f", {why}" if why else ""))
 
@@ -305,7 +303,7 @@ class _Search:
         best = self._best()
         for one in self._trials():
             if one.state.is_finished() and (best is None or one.number != best.number):
-                for name in (_run_of(one), _fresh(_run_of(one))):
+                for name in (_run_of(one), f"{_run_of(one)}-fresh"):
                     shutil.rmtree(self.context.places.run(name), ignore_errors=True)
         write_text(
             folder / "trials.csv", trial_table(self.study).to_csv(index=False, float_format="%.9g", lineterminator="\n")
@@ -338,11 +336,6 @@ def views_of(settings: ModelSettings) -> ViewSet:
 def _run_of(trial: Any) -> str:
     """A trial's run: `trial-0007`."""
     return f"trial-{trial.number:04d}"
-
-
-def _fresh(name: str) -> str:
-    """What a run is called on folds that the search did not see."""
-    return f"{name}-fresh"
 
 
 def _reshuffled(settings: ModelSettings, seed: int) -> ModelSettings:

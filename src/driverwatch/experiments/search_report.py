@@ -35,17 +35,12 @@ class SearchResult:
     searched: list[np.ndarray]  # own, best: on the folds that trials were compared on
     fresh: list[np.ndarray]  # own, best: on folds that the search did not see
 
-    @property
-    def command(self) -> str:
-        """The command that would repeat the search, without its data set."""
-        asked, count = self.request, len(self.study.get_trials(deepcopy=False))
-        return f"make search MODEL={asked.model} SPACE={asked.space} TRIALS={count} NAME={asked.name} SEED={asked.seed}"
-
     def facts(self) -> dict[str, Any]:
         """The result as plain data: mean losses, differences (below 0: better), and 95 % intervals over drivers."""
         (own, best), (own_fresh, best_fresh) = self.searched, self.fresh
+        asked, trials = self.request, len(self.study.get_trials(deepcopy=False))
         return {
-            "command": self.command,
+            "command": f"make search MODEL={asked.model} SPACE={asked.space} TRIALS={trials} NAME={asked.name} SEED={asked.seed}",
             "best": self.best.number,
             "values": self.space.values(self.best.params),
             "searched": self._side(own, best),
@@ -75,7 +70,7 @@ class SearchResult:
             content = settings.model_dump()
         searched, fresh = (f"{facts[on]['best']:.4f} against {facts[on]['own']:.4f}" for on in ("searched", "fresh"))
         head = (
-            f"# Trial {self.best.number} of `{self.command} DATASET={dataset}`.\n"
+            f"# Trial {self.best.number} of `{facts['command']} DATASET={dataset}`.\n"
             f"# OOF log loss against that of {self.request.model} itself: {searched} on the folds searched on,\n"
             f"# {fresh} on fresh folds.\n"
         )
