@@ -174,7 +174,6 @@ class _Search:
     request: SearchRequest
     folds: int
     study: Any = None
-    claimed: set[int] = field(default_factory=set)  # numbers of trials that this process has started or resumed
     known: set[str] = field(default_factory=set)  # networks that were checked, as JSON
 
     def check(self, where: str, settings: ModelSettings) -> None:
@@ -201,9 +200,12 @@ class _Search:
         return SearchResult(self.request, self.space, self.study, best, drivers, *sides)
 
     def _works(self, folder: Path) -> Iterator[Work]:
+        """The model's own folds, the trials that were running when a search was killed, then new ones up to `TRIALS`."""
         yield from self._whole({"own": self.space.own})
-        while (trial := self._next_trial()) is not None:
-            yield self._run_trial(trial, folder)
+        for left in self._trials("RUNNING"):
+            yield self._run_trial(self._suggested(left), folder)
+        while len(self._trials()) < self.request.trials:
+            yield self._run_trial(self._suggested(None), folder)
 
     def _whole(self, wanted: dict[str, ModelSettings]) -> Iterator[Work]:
         """A work for each fold of some runs: none waits for another."""
@@ -224,22 +226,17 @@ class _Search:
         """The complete trial of the lowest loss, the first of equals; None without one."""
         return min(self._trials("COMPLETE"), key=lambda one: one.value, default=None)
 
-    def _next_trial(self) -> Any:
-        """The next trial: one that was running when a search was killed, else a new one; None: there are enough.
+    def _suggested(self, left: Any) -> Any:
+        """A new trial, or the one `left` of an earlier search, with all of its settings suggested.
 
-        Its sampler (TPE, Bergstra et al. 2011) is seeded by its number, and knows earlier trials from the study alone.
+        The sampler (TPE, Bergstra et al. 2011) is seeded by the trial's number, and knows earlier trials from the study alone.
         """
-        optuna, there = load_optuna(), self._trials()
-        left = next((one for one in self._trials("RUNNING") if one.number not in self.claimed), None)
-        if left is None and len(there) >= self.request.trials:
-            return None
-        number = len(there) if left is None else left.number
+        optuna, number = load_optuna(), left.number if left else len(self._trials())
         seed = int(digest_of([self.request.seed, number])[:8], 16)
         self.study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=self.space.asked.startup)
-        trial = self.study.ask() if left is None else optuna.trial.Trial(self.study, left._trial_id)
+        trial = optuna.trial.Trial(self.study, left._trial_id) if left else self.study.ask()
         for key, distribution in self.space.distributions().items():
             trial._suggest(key, distribution)  # the stored value, unless a kill came before; Optuna has no public way
-        self.claimed.add(number)
         return trial
 
     def _run_trial(self, trial: Any, folder: Path) -> Work:

@@ -62,9 +62,9 @@ class SearchResult:
         made = images.groupby("driver", as_index=False).agg({"images": "sum", "own": "mean", "best": "mean"})
         return made.assign(difference=made["best"] - made["own"]).sort_values("difference", ignore_index=True)
 
-    def yaml(self, dataset: str) -> str:
-        """The best trial's settings for `configs/models`: what differs from the defaults, and where it is from."""
-        settings, facts = self.space.settings(self.space.values(self.best.params)), self.facts()
+    def yaml(self, dataset: str, facts: dict[str, Any]) -> str:
+        """The best trial's settings for `configs/models`: what differs from the defaults, and `facts` on where it is from."""
+        settings = self.space.settings(facts["values"])
         content = settings.model_dump(exclude_defaults=True)
         if parse(ModelSettings, content, "best.yaml") != settings:
             content = settings.model_dump()
@@ -87,7 +87,7 @@ def trial_table(study: Any) -> pd.DataFrame:
 def write_report(context: Context, folder: Path, result: SearchResult, seconds: float) -> None:
     """Write `best.yaml`, `result.json`, `drivers.csv` and the plots, and say what came of the search."""
     facts, drivers = result.facts(), result.by_driver()
-    write_text(folder / "best.yaml", result.yaml(context.dataset))
+    write_text(folder / "best.yaml", result.yaml(context.dataset, facts))
     write_text(folder / "drivers.csv", drivers.to_csv(index=False, lineterminator="\n"))
     write_json(folder / "result.json", facts | provenance())
     _plot(folder, result.study, facts["searched"]["own"])
