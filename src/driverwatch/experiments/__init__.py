@@ -1,1 +1,1 @@
-"""Questions put to the pipeline as a whole: each trains what is missing, scores it out of fold, and leaves a record."""
+"""Experiments: train what is missing, score it out of fold, compare in pairs over drivers, record what was found."""
