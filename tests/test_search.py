@@ -158,6 +158,7 @@ def test_a_search_finds_what_is_best_and_says_what_is_left_on_other_folds(world:
     assert {line["state"] for line in lines} == {"COMPLETE", "PRUNED"}
     complete = {int(line["number"]): float(line["log_loss"]) for line in lines if line["state"] == "COMPLETE"}
     assert result["best"] == min(complete, key=complete.get)
+    assert {line["augment.policy"] for line in lines} == {"null", "light"}
     assert all(line["intermediate_values_2"] or "above the median" in line["why"] for line in lines)
 
     own = world.settings()

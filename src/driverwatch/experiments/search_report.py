@@ -81,6 +81,8 @@ def trial_table(study: Any) -> pd.DataFrame:
     """A line per trial: number, state, OOF log loss, mean losses up to each fold, why it ended early, settings."""
     facts = ("number", "state", "value", "duration", "intermediate_values", "user_attrs", "params")
     table = study.trials_dataframe(attrs=facts).rename(columns={"value": "log_loss"})
+    choices = [name for name in table if name.startswith("params_") and not pd.api.types.is_numeric_dtype(table[name])]
+    table = table.fillna(dict.fromkeys(choices, "null"))
     return table.rename(columns=lambda name: re.sub("^(user_attrs|params)_", "", name))
 
 
