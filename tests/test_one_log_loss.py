@@ -16,11 +16,10 @@ from driverwatch.blend import weights
 from driverwatch.blend.balance import STRENGTHS, Balance, rebalanced
 from driverwatch.blend.calibrate import CALIBRATIONS, LEVELS, Clip, Softmax
 from driverwatch.blend.chain import Rows
-from driverwatch.blend.ensemble import Member
-from driverwatch.blend.own_folds import OwnFolds
 from driverwatch.blend.space import Space
 from driverwatch.ensemble_settings import ChainSettings
 from driverwatch.errors import InputError
+from driverwatch.experiments import search as searches
 from driverwatch.metrics import (
     FLOOR,
     KAGGLE_FLOOR,
@@ -97,9 +96,13 @@ def of_a_study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> float:
 def of_a_fold(monkeypatch: pytest.MonkeyPatch) -> float:
     pack: Any = SimpleNamespace(names=np.array(list("wxyz")), labels=LABELS, drivers=DRIVERS)
     split: Any = SimpleNamespace(count=1, rows=lambda drivers, fit: (np.array([], int), np.arange(4)))
-    monkeypatch.setattr("driverwatch.blend.own_folds.held_out_rows", lambda *_: ROWS)
-    member: Any = Member(None, None, "centre")  # type: ignore[arg-type]
-    return float(OwnFolds(member, pack, split).all_losses().mean())
+    run: Any = SimpleNamespace(settings=SimpleNamespace(train=None))
+    monkeypatch.setattr(searches, "open_run", lambda *_: (run, None, {"train": pack, "test": None}))
+    monkeypatch.setattr(searches.splits, "of", lambda *_: split)
+    monkeypatch.setattr(searches, "views_of", lambda _: "centre")
+    monkeypatch.setattr(searches, "held_out_rows", lambda *_: ROWS)
+    here: Any = searches._Search(None, None, None, 1)  # type: ignore[arg-type]
+    return float(here._losses("r", None, 1).mean())
 
 
 def of_a_chain(**settings: Any) -> float:

@@ -1,8 +1,7 @@
-"""A search: its space, its log, what is cut short, what a kill leaves, and what is said of folds that it did not see."""
+"""A search: its space, its study, what is pruned, what a kill leaves, and how much of the gain survives on fresh folds."""
 
 import csv
 import io
-import re
 import signal
 import subprocess
 import sys
@@ -23,12 +22,12 @@ from driverwatch.cluster.jobs import End, Job, Needs
 from driverwatch.cluster.joined import Machine
 from driverwatch.data import redrawn
 from driverwatch.errors import InputError
+from driverwatch.experiments import search as searches
+from driverwatch.experiments.search import FoldRequest
+from driverwatch.experiments.search_space import Space, load_optuna
 from driverwatch.metrics import FLOOR, limited, log_loss
 from driverwatch.search_settings import SearchSettings
 from driverwatch.settings import ModelSettings
-from driverwatch.steps import search_log
-from driverwatch.steps.search_space import Space
-from driverwatch.steps.search_trials import Ask
 from driverwatch.training import run as runs
 from driverwatch.typed_yaml import load, parse, put
 from driverwatch.writing import write_json, writer_of
@@ -40,6 +39,9 @@ optuna = pytest.importorskip("optuna", reason="make setup EXTRAS=cluster")
 def space_of(text: str, **train: object) -> Space:
     own = parse(ModelSettings, {**MODEL, "train": train}, "test")
     return Space(own, parse(SearchSettings, {"space": parse_yaml(text)}, "s.yaml"), "s.yaml")
+
+
+TWO = {"space": {"head.dropout": {"low": 0, "high": 0.5}}}
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -75,7 +77,7 @@ def test_committed_spaces_fit_committed_models(path: Path) -> None:
         ("{train.stages.3.epochs: {low: 1, high: 3}}", "space.train.stages.3.epochs: expected a number from 0 to 0"),
         ("{train.splits.kind: {choices: [folds, all]}}", "space.train.splits.kind: is what trials are compared on"),
         ("{train.seed: {low: 0, high: 9}}", "is luck"),
-        ("{train.select: {choices: [last, best]}}", "lets held-out drivers choose"),
+        ("{train.select: {choices: [last, best]}}", "chooses the epoch on the validation drivers"),
         ("{}", "space: .*at least 1"),
     ],
 )
@@ -91,16 +93,15 @@ def test_a_model_that_cannot_be_compared_is_refused() -> None:
             space_of("{head.dropout: {low: 0, high: 0.5}}", **train)
 
 
-def test_ranges_are_of_what_their_settings_take(tmp_path: Path) -> None:
+def test_ranges_are_of_what_their_settings_take() -> None:
     """Whole numbers where nothing else is taken, written like whole numbers or not; choices of any kind come back as they were."""
     text = "{train.epochs: {low: 1, high: 4}, head.dropout: {low: 0, high: 0.6, step: 0.1}, head.weight_decay: {low: 0, high: 1}"
     text += ", train.stages: {choices: [[{epochs: 1}], [{epochs: 1}, {freeze_until: 2}]]}"
     text += ", augment.policy: {choices: [null, light]}}"
     space = space_of(text)
     assert space.whole == {"train.epochs"}
-    with search_log.Log(tmp_path / "s.db", space, seed=5) as log:
-        tried = [log.claim(12).values for _ in range(12)]
-        assert log.claim(12) is None
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=5))
+    tried = [space.values(study.ask(space.distributions()).params) for _ in range(12)]
     for values in tried:
         made = space.settings(values)
         assert isinstance(values["train.epochs"], int)
@@ -110,35 +111,33 @@ def test_ranges_are_of_what_their_settings_take(tmp_path: Path) -> None:
         assert len(made.train.stages) in (1, 2)
 
 
-def test_a_trial_is_held_against_the_same_folds_of_others(tmp_path: Path) -> None:
-    """After an easy first fold, Optuna's own pruner would go by that fold for ever."""
-    with search_log.Log(tmp_path / "s.db", space_of("{head.dropout: {low: 0, high: 0.5}}"), seed=0) as log:
-        _held_against_others(log)
-
-
-def _held_against_others(log: search_log.Log) -> None:
+def test_a_trial_is_compared_with_the_same_folds_of_others() -> None:
+    """After an easy first fold, Optuna's own pruner would go by that fold for ever; pruned trials count too."""
+    study = optuna.create_study()
+    space = Space(space_of("{head.dropout: {low: 0, high: 0.5}}").own, parse(SearchSettings, TWO, "s.yaml"), "s.yaml")
+    here = searches._Search(None, space, None, 2, study)  # type: ignore[arg-type]
     for number, means in enumerate([(0.2, 0.9), (0.3, 0.8), (0.4, 0.7), (0.6,), (0.1, 1.5)]):
-        assert log.claim(9).number == number
-        assert log.middle(number, 0) is None or number == 4
-        for fold, mean in enumerate(means):
-            log.report(number, fold, mean)
-        log.end(number, "complete" if number < 3 else "cut short", means[-1] if number < 3 else None, "why", 60)
-    assert log.claim(9).number == 5
-    log.report(5, 0, 0.1)
-    assert log.middle(5, 0) == pytest.approx(0.3)
-    log.report(5, 1, 1.0)
-    assert log.middle(5, 1) == pytest.approx(0.85)
-    assert log.best().number == 2
-    assert [one.state for one in log.trials()] == ["complete"] * 3 + ["cut short"] * 2 + ["under way"]
+        trial = study.ask(space.distributions())
+        medians = [here._report(trial, fold, mean) for fold, mean in enumerate(means)]
+        assert (medians[0] is None) == (number < 4)
+        here._end(trial, "COMPLETE" if number < 3 else "PRUNED", "why")
+    trial = study.ask(space.distributions())
+    assert here._report(trial, 0, 0.1) == pytest.approx(0.3)
+    assert here._report(trial, 1, 1.0) == pytest.approx(0.85)
+    assert here._best().number == 2
+    assert [one.value for one in here._trials("COMPLETE")] == [0.9, 0.8, 0.7]
+    assert [one.state.name for one in here._trials()] == ["COMPLETE"] * 3 + ["PRUNED"] * 2 + ["RUNNING"]
 
 
-def test_a_log_that_is_none_and_optuna_that_is_not_there(tmp_path: Path) -> None:
-    space = space_of("{head.dropout: {low: 0, high: 0.5}}")
+def test_a_file_that_is_no_study_and_optuna_that_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "s.db").write_text("garbage")
-    with pytest.raises(InputError, match=r"s.db: expected the log of a search, got .*not a database.*FORCE=1"):
-        search_log.Log(tmp_path / "s.db", space, 0)
+    with (
+        pytest.raises(InputError, match=r"s.db: expected a search's study, got .*not a database.*FORCE=1"),
+        searches._open_study(tmp_path / "s.db", {}),
+    ):
+        pass
     with mock.patch.dict(sys.modules, {"optuna": None}), pytest.raises(InputError, match="make setup EXTRAS=cluster"):
-        search_log.load_optuna()
+        load_optuna()
 
 
 @pytest.mark.parametrize("draw", [0, 1, 77])
@@ -155,11 +154,12 @@ def test_a_search_finds_what_is_best_and_says_what_is_left_on_other_folds(world:
     folder = searched(world, 14, made_up(world))
     result = read_json(folder / "result.json")
     lines = read(folder / "trials.csv")
-    assert [int(line["trial"]) for line in lines] == list(range(14))
-    assert {line["state"] for line in lines} == {"complete", "cut short"}
-    complete = {int(line["trial"]): float(line["log_loss"]) for line in lines if line["state"] == "complete"}
+    assert [int(line["number"]) for line in lines] == list(range(14))
+    assert {line["state"] for line in lines} == {"COMPLETE", "PRUNED"}
+    complete = {int(line["number"]): float(line["log_loss"]) for line in lines if line["state"] == "COMPLETE"}
     assert result["best"] == min(complete, key=complete.get)
-    assert all(line["folds"] == "3" or "above the median" in line["why"] for line in lines)
+    assert {line["augment.policy"] for line in lines} == {"null", "light"}
+    assert all(line["intermediate_values_2"] or "above the median" in line["why"] for line in lines)
 
     own = world.settings()
     made = load(ModelSettings, folder, "best")
@@ -174,14 +174,15 @@ def test_a_search_finds_what_is_best_and_says_what_is_left_on_other_folds(world:
 
     for side in ("searched", "fresh"):
         assert result[side]["difference"] == pytest.approx(result[side]["best"] - result[side]["own"])
-        assert result[side]["interval"][0] <= result[side]["difference"] <= result[side]["interval"][1]
+        assert result[side]["low"] <= result[side]["difference"] <= result[side]["high"]
     optimism = result["fresh"]["difference"] - result["searched"]["difference"]
-    assert result["optimism"]["mean"] == pytest.approx(optimism)
+    assert result["optimism"]["difference"] == pytest.approx(optimism)
     drivers = read(folder / "drivers.csv")
     assert np.mean([float(line["difference"]) for line in drivers]) == pytest.approx(result["fresh"]["difference"])
     said = capsys.readouterr().out
     assert f"optimistic by {optimism:+.4f}" in said
-    assert (folder / "search.png").read_bytes().startswith(b"\x89PNG")
+    for plot in ("history", "slices"):
+        assert (folder / f"{plot}.png").read_bytes().startswith(b"\x89PNG")
 
     kept = sorted(path.name for path in (world.context.places.build / "studies" / "search-found").iterdir())
     best = f"trial-{result['best']:04d}"
@@ -202,26 +203,33 @@ def out_of_fold(world: World, name: str) -> float:  # noqa: F811
     return log_loss(rows, world.packs["train"].labels)
 
 
+def untimed(path: Path) -> list[dict[str, str]]:
+    return [{key: value for key, value in line.items() if key != "duration"} for line in read(path)]
+
+
 @pytest.mark.slow
 def test_the_seed_decides_and_more_trials_go_on(world: World) -> None:  # noqa: F811
-    folder = searched(world, 5, made_up(world))
-    five = (folder / "trials.csv").read_text()
-    assert (searched(world, 8, made_up(world)) / "trials.csv").read_text().startswith(five)
-    eight = (folder / "trials.csv").read_text()
-    with pytest.raises(InputError, match=r"(?s)begun with other settings.*seed: 0 -> 1"):
+    path = searched(world, 5, made_up(world)) / "trials.csv"
+    five = untimed(path)
+    searched(world, 8, made_up(world))
+    eight = untimed(path)
+    assert eight[:5] == five
+    with pytest.raises(InputError, match=r"(?s)started with other settings.*seed: 0 -> 1"):
         searched(world, 8, made_up(world), seed=1)
-    with pytest.raises(InputError, match=r"(?s)begun with other settings.*startup: 3 -> 4"):
+    with pytest.raises(InputError, match=r"(?s)started with other settings.*startup: 3 -> 4"):
         searched(world, 8, made_up(world), SPACE.replace("startup: 3", "startup: 4"))
-    assert (searched(world, 8, made_up(world), force=True) / "trials.csv").read_text() == eight
-    assert (searched(world, 8, made_up(world), seed=1, force=True) / "trials.csv").read_text() != eight
+    searched(world, 8, made_up(world), force=True)
+    assert untimed(path) == eight
+    searched(world, 8, made_up(world), seed=1, force=True)
+    assert untimed(path) != eight
 
 
 def test_trials_that_fail_or_diverge_end_no_search(world: World) -> None:  # noqa: F811
     """A loss that is no number is a bad trial; whatever else stops a fold stops the search, until it is mended or given up."""
     train, broken = made_up(world), []
 
-    def trainer(ask: Ask) -> None:
-        name, fit, folder = ask.name, ask.fit, ask.context.places.run(ask.name)
+    def trainer(ask: FoldRequest) -> None:
+        name, fit, folder = ask.name, ask.fold, ask.context.places.run(ask.name)
         if name == "trial-0001" and fit == 1:
             write_json(folder / "fold1" / runs.DIVERGED, {"epoch": 1})
             raise InputError("fold 1 ended with status 2")
@@ -231,27 +239,24 @@ def test_trials_that_fail_or_diverge_end_no_search(world: World) -> None:  # noq
 
     with pytest.raises(InputError, match=r"trial-0002: fold 0 ended with status -9.*SKIP=2"):
         searched(world, 4, trainer)
-    with pytest.raises(InputError, match="SKIP=1: expected a trial that is under way, of 2"):
+    with pytest.raises(InputError, match="SKIP=1: expected a running trial, of 2"):
         searched(world, 4, trainer, skip=1)
     folder = searched(world, 4, trainer, skip=2)
-    told = {line["trial"]: (line["state"], line["why"]) for line in read(folder / "trials.csv")}
-    assert told["1"] == ("cut short", "the loss became no number in fold 1")
-    assert told["2"] == ("failed", "given up with SKIP=")
+    told = {line["number"]: (line["state"], line["why"]) for line in read(folder / "trials.csv")}
+    assert told["1"] == ("PRUNED", "the loss became NaN or inf in fold 1")
+    assert told["2"] == ("FAIL", "given up with SKIP=")
     assert len(told) == 4
 
 
 @pytest.mark.slow
-def test_killed_at_any_change_of_its_log_it_ends_as_if_it_was_not(world: World, tmp_path: Path) -> None:  # noqa: F811
+def test_killed_at_any_change_of_its_study_it_resumes_and_trains_nothing_twice(tmp_path: Path) -> None:
     """SIGKILL, again and again in one search, after each kind of change."""
-    undisturbed = (searched(world, 5, made_up(world)) / "trials.csv").read_text()
-    place = tmp_path / "killed"
-    place.mkdir()
     path = f"{ROOT / 'src'}:{ROOT / 'tests'}"
     command = [sys.executable, str(ROOT / "tests" / "support" / "searching.py"), "5"]
     statuses = []
     for changes in (1, 2, 5, 9, 4, 7, 3, 10_000):  # `create_new_trial` first, then states, values, means
         made = subprocess.run(
-            [*command, str(changes)], cwd=place, env={"PYTHONPATH": path}, capture_output=True, text=True
+            [*command, str(changes)], cwd=tmp_path, env={"PYTHONPATH": path}, capture_output=True, text=True
         )
         statuses.append(made.returncode)
         if made.returncode == 0:
@@ -259,10 +264,21 @@ def test_killed_at_any_change_of_its_log_it_ends_as_if_it_was_not(world: World, 
         assert made.returncode == -signal.SIGKILL, made.stderr
     assert statuses[-1] == 0, made.stderr
     assert statuses.count(-signal.SIGKILL) > 4
-    found = place / "build" / "made_up" / "searches" / "found"
-    assert _untimed(found / "trials.csv") == _untimed_text(undisturbed)
-    log = optuna.load_study(study_name="search", storage=f"sqlite:///{found / 'study.db'}")
-    assert all(len(one.params) == 4 for one in log.trials)
+    trained = (tmp_path / "trained.txt").read_text().split()
+    assert len(set(trained)) == len(trained), "no fold is trained twice"
+    found = tmp_path / "build" / "made_up" / "searches" / "found"
+    study = optuna.load_study(study_name="search", storage=f"sqlite:///{found / 'study.db'}")
+    assert [one.number for one in study.trials] == list(range(5))
+    for one in study.trials:
+        assert one.state.name in ("COMPLETE", "PRUNED")
+        assert len(one.params) == 4
+        assert [name for name in trained if name.startswith(f"trial-{one.number:04d}/")] == [
+            f"trial-{one.number:04d}/{fold}" for fold in one.intermediate_values
+        ], "what was trained is what was reported"
+    lines = read(found / "trials.csv")
+    assert min(float(line["log_loss"]) for line in lines if line["state"] == "COMPLETE") == pytest.approx(
+        study.best_value
+    )
 
 
 class Hall:
@@ -291,21 +307,21 @@ class Hall:
 
 def test_several_trials_at_once_on_a_cluster(world: World, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     """Works wait for one fold each, runs are held as long as one of theirs is under way, and a loss that is no number is borne."""
-    from driverwatch.steps import search_cluster
+    from driverwatch.experiments import search_cluster
 
-    asks: dict[str, Ask] = {}
+    asks: dict[str, FoldRequest] = {}
     train = made_up(world)
 
     def job(context: object, run: runs.Run, number: int, weights: object, settings: ModelSettings) -> Job:
         name = f"{run.name} fold {number}"
-        asks[name] = Ask(context, run.name, settings, number)  # type: ignore[arg-type]
+        asks[name] = FoldRequest(context, run.name, settings, number)  # type: ignore[arg-type]
         return Job(name, (), (), ())
 
     def done(job: Job) -> str | None:
         ask = asks.pop(job.name)
         assert writer_of(ask.context.places.run(ask.name)), "its run is held meanwhile"
         if ask.name == "trial-0001":
-            write_json(ask.context.places.run(ask.name) / f"fold{ask.fit}" / runs.DIVERGED, {"epoch": 1})
+            write_json(ask.context.places.run(ask.name) / f"fold{ask.fold}" / runs.DIVERGED, {"epoch": 1})
             return "ended with status 2"
         train(ask)
         return None
@@ -315,29 +331,21 @@ def test_several_trials_at_once_on_a_cluster(world: World, monkeypatch: pytest.M
     monkeypatch.setattr(search_cluster.Claim, "found", lambda *_: None)
     monkeypatch.setattr("driverwatch.steps.train.read_augmentation", lambda *_: [])
     hall = Hall(done)
-    folder = searched(world, 6, crew=search_cluster.on_cluster(None, Options(), hall))
-    told = {line["trial"]: line["state"] for line in read(folder / "trials.csv")}
+    folder = searched(world, 6, run_works=search_cluster.on_cluster(None, Options(), hall))
+    told = {line["number"]: line["state"] for line in read(folder / "trials.csv")}
     assert len(told) == 6
-    assert set(told.values()) <= {"complete", "cut short"}
-    assert told["1"] == "cut short"
+    assert set(told.values()) <= {"COMPLETE", "PRUNED"}
+    assert told["1"] == "PRUNED"
     assert hall.most == 3
     assert read_json(folder / "result.json")["fresh"]["own"] > 0
     assert not asks
 
 
 def test_room_is_what_machines_hold_of_cores_gpus_and_memory() -> None:
-    from driverwatch.steps.search_cluster import room
+    from driverwatch.experiments.search_cluster import room
 
     there = [Machine("a", "a", 16, 2.0, 64e9), Machine("b", "b", 4, 0.0, 8e9)]
     assert [room(there, Needs(*needs)) for needs in [(4,), (4, 0.5), (1, 0.0, int(16e9)), (32,)]] == [5, 4, 4, 1]
-
-
-def _untimed(path: Path) -> list[str]:
-    return _untimed_text(path.read_text())
-
-
-def _untimed_text(text: str) -> list[str]:
-    return [re.sub(r"^((?:[^,]*,){4})[^,]*", r"\1", line) for line in text.splitlines()]
 
 
 @pytest.mark.line
@@ -356,7 +364,7 @@ def test_the_command_searches_and_scores_anew(verb: Verb, data: Path, project: P
     assert made.returncode == 0, made.stderr
     folder = project / "build/drawn/searches/tiny"
     assert {path.name for path in folder.glob("[!.]*")} == {
-        "best.yaml", "drivers.csv", "result.json", "search.json", "search.png", "study.db", "trials.csv"
+        "best.yaml", "drivers.csv", "history.png", "result.json", "slices.png", "study.db", "trials.csv"
     }  # fmt: skip
     predicted = {path.name for path in project.glob("build/drawn/studies/search-tiny/*/fold*/*.h5")}
     assert predicted == {"weights.h5", "held_out-centre.h5"}, "test images cost a search nothing"

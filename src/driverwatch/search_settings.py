@@ -1,7 +1,6 @@
-"""Settings of a search: which settings of a model are varied, within what, and when a trial is cut short."""
+"""Settings of a search: which settings of a model are varied, within what, and when a trial is pruned."""
 
 import json
-import math
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
@@ -22,44 +21,33 @@ class Dimension(Strict):
 
     @model_validator(mode="after")
     def _fits(self) -> "Dimension":
-        if (self.choices is None) == (self.low is None and self.high is None):
+        low, high = self.low, self.high
+        if (self.choices is None) == (low is None and high is None):
             raise ValueError("must have either low and high, or choices")
-        if self.choices is not None:
-            self._refuse_bad_choices()
-        else:
-            self._refuse_bad_range()
+        if self.choices is not None and (self.log or self.step is not None):
+            raise ValueError("log and step belong to low and high, not to choices")
+        if len(set(self.coded)) < len(self.coded):
+            raise ValueError("choices must name each value once")
+        if self.choices is None and (low is None or high is None or low >= high):
+            raise ValueError(f"low must be below high, got low {low} and high {high}")
+        if self.log and (low is None or low <= 0 or self.step is not None):
+            raise ValueError("log needs low above 0, and no step")
+        if self.step is not None and low is not None and high is not None:
+            steps = (high - low) / self.step
+            if abs(steps - round(steps)) > 1e-6:
+                raise ValueError(f"step must lead from low to high exactly, got {steps:.6g} steps")
         return self
 
-    def _refuse_bad_choices(self) -> None:
-        if self.log or self.step is not None:
-            raise ValueError("log and step belong to low and high, not to choices")
-        if len(set(self.words)) < len(self.words):
-            raise ValueError("choices must name each value once")
-
-    def _refuse_bad_range(self) -> None:
-        if self.low is None or self.high is None or self.low >= self.high:
-            raise ValueError(f"low must be below high, got low {self.low} and high {self.high}")
-        if self.log and (self.low <= 0 or self.step is not None):
-            raise ValueError("log needs low above 0, and no step")
-        steps = (self.high - self.low) / (self.step or (self.high - self.low))
-        if abs(steps - round(steps)) > 1e-6:
-            raise ValueError(f"step must lead from low to high exactly, got {steps:.6g} steps")
-
     @property
-    def words(self) -> list[str]:
-        """The choices as JSON, by which a search's log names them."""
-        return [json.dumps(choice, sort_keys=True, ensure_ascii=False) for choice in self.choices or []]
+    def coded(self) -> list[Any]:
+        """The choices as Optuna stores them: plain values, a list or mapping as JSON."""
+        plain = str | int | float | None
+        return [one if isinstance(one, plain) else json.dumps(one, sort_keys=True) for one in self.choices or []]
 
     @property
     def tried(self) -> list[Any]:
         """Values that stand for all of them: the choices, or both ends of the range."""
         return [self.low, self.high] if self.choices is None else self.choices
-
-    @property
-    def between(self) -> float:
-        """A number of the range that is no whole one, to ask whether the setting takes such."""
-        middle = ((self.low or 0) + (self.high or 0)) / 2
-        return middle if middle != math.floor(middle) else middle + min(0.25, (self.high - middle) / 2)  # type: ignore[operator]
 
 
 class SearchSettings(Strict):
@@ -67,5 +55,5 @@ class SearchSettings(Strict):
 
     space: Annotated[dict[str, Dimension], Field(min_length=1)]  # by the dotted name of a model's setting
     startup: Annotated[int, Field(ge=1, le=1000)] = 6  # trials drawn at random, before the sampler goes by their losses
-    # trials that have come as far, at least, before one that is worse than their median is cut short; null: none is
+    # trials that have come as far, at least, before one that is worse than their median is pruned; null: none is
     prune_after: Annotated[int, Field(ge=1, le=1000)] | None = 4

@@ -39,7 +39,7 @@ TESTED = {
     "pseudo": "test_rounds.py::test_rounds_teach_one_another",
     "report": "test_report.py::test_the_page_needs_nothing_beside_it",
     "review": "test_review_page.py::test_filters_leave_what_numpy_leaves",
-    "lr-find": "test_lr_find.py::test_the_command_rises_step_by_step_and_touches_no_run",
+    "lr-find": "test_lr_finder.py::test_the_command_rises_step_by_step_and_touches_no_run",
     "sample": "test_other_competition.py::test_the_whole_line_on_another_competition",
     "score": LINE,
     "search": "test_search.py::test_the_command_searches_and_scores_anew",

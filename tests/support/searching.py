@@ -1,6 +1,6 @@
 """A search over made-up trainings: what each setting is worth is known, nothing is trained, so that hundreds of folds take seconds.
 
-Run as a program, it searches in the folder it is started in and kills itself after so many changes of the log.
+Run as a program, it searches in the folder it is started in and kills itself after so many changes of the study.
 """
 
 import os
@@ -14,10 +14,9 @@ from unittest import mock
 import numpy as np
 
 from driverwatch.data import splits
+from driverwatch.experiments import search as steps
 from driverwatch.settings import ModelSettings
-from driverwatch.steps import search as steps
-from driverwatch.steps import search_trials, train
-from driverwatch.steps.search_space import Asked
+from driverwatch.steps import train
 from driverwatch.training import run as runs
 from support.finished import World, world_of
 
@@ -45,13 +44,13 @@ def skill(settings: ModelSettings) -> float:
     return float(3 - rate - 2 * abs(settings.head.dropout - 0.3) + 0.02 * settings.train.epochs)
 
 
-Trainer = Callable[[search_trials.Ask], None]
+Trainer = Callable[[steps.FoldRequest], None]
 
 
 def made_up(world: World, noise: int = 0) -> Trainer:
     """Leaves a finished fit, right as often as `skill` says."""
 
-    def trainer(ask: search_trials.Ask) -> None:
+    def trainer(ask: steps.FoldRequest) -> None:
         context, name, settings, fit = ask
         folder, digests = context.places.run(name), {kind: pack.digest for kind, pack in world.packs.items()}
         wanted = runs.identity(settings, context.settings, [], world.folds.digest, digests, None)
@@ -59,6 +58,8 @@ def made_up(world: World, noise: int = 0) -> Trainer:
         run, split = runs.load(folder), splits.of(settings.train, world.folds)
         if not run.finished(fit):
             world.finish(run, fit, noise, skill(settings), split.rows(world.packs["train"].drivers, fit)[1])
+            with Path("trained.txt").open("a") as trained:
+                trained.write(f"{name}/{fit}\n")
 
     return trainer
 
@@ -68,8 +69,7 @@ def patched() -> list:
     return [
         mock.patch.object(steps, "make_packs", lambda *_: None),
         mock.patch.object(steps, "read_augmentation", lambda *_: []),
-        mock.patch.object(search_trials, "read_augmentation", lambda *_: []),
-        mock.patch.object(search_trials, "refuse_misfits", lambda *_: None),
+        mock.patch.object(steps, "refuse_misfits", lambda *_: None),
     ]
 
 
@@ -78,7 +78,7 @@ def searched(
     trials: int,
     trainer: Trainer | None = None,
     space: str = SPACE,
-    crew: search_trials.Crew | None = None,
+    run_works: steps.WorkRunner | None = None,
     **asked: object,
 ) -> Path:
     """Search in the working directory; the search's folder."""
@@ -91,8 +91,8 @@ def searched(
         steps.search(
             world.context,
             world.settings(),
-            Asked("tiny", "made", "found", trials, **told),
-            crew or search_trials.in_turn(trainer or made_up(world)),
+            steps.SearchRequest("tiny", "made", "found", trials, **told),
+            run_works or steps.in_turn(trainer or made_up(world)),
         )
     return world.context.places.search("found")
 
@@ -113,8 +113,8 @@ class _all:  # noqa: N801
 
 
 def killing(after: int) -> None:
-    """End this process, as SIGKILL does, once the log was changed `after` times."""
-    from optuna.storages import RDBStorage
+    """End this process, as SIGKILL does, once the study was changed `after` times."""
+    from optuna.storages._cached_storage import _CachedStorage  # what a study keeps before its RDBStorage
 
     left = [after]
 
@@ -129,7 +129,7 @@ def killing(after: int) -> None:
         return done
 
     for name in CHANGES:
-        setattr(RDBStorage, name, counted(getattr(RDBStorage, name)))
+        setattr(_CachedStorage, name, counted(getattr(_CachedStorage, name)))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""From settings to better ones: a search over many trainings, a range test of the learning rate in one."""
+"""Commands that look for better settings: a search over many trainings, a learning-rate range test in one."""
 
 from typing import Annotated
 
@@ -27,14 +27,14 @@ app = typer.Typer()
 def search(
     model: str,
     space: Annotated[str | None, typer.Option(help="names configs/searches/<name>.yaml; default: the model's")] = None,
-    trials: Annotated[int, typer.Option(min=1, max=10_000, help="that there shall be, earlier ones included")] = 20,
+    trials: Annotated[int, typer.Option(min=1, max=10_000, help="in all, earlier ones included")] = 20,
     name: Annotated[str | None, typer.Option(help="of the search; default: the model's")] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="of what is tried, and of the fresh folds")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="of the suggestions, and of the fresh folds")] = 0,
     dataset: Dataset = "statefarm",
     data: Data = None,
     overrides: Overrides = "",
     weights: Weights = None,
-    skip: Annotated[int | None, typer.Option(help="number of a trial that is given up")] = None,
+    skip: Annotated[int | None, typer.Option(help="number of a running trial to give up")] = None,
     force: Force = False,
     engine: Engine = None,
     address: Address = None,
@@ -42,34 +42,32 @@ def search(
     cpus: Cpus = None,
     memory: Memory = 0,
 ) -> None:
-    """Search settings by out-of-fold loss, and score the best on folds that the search did not see."""
-    from driverwatch.steps.search import search as step
-    from driverwatch.steps.search import space_of
-    from driverwatch.steps.search_space import Asked
+    """Search settings by OOF log loss, and score the best on folds that the search did not see."""
+    from driverwatch.experiments.search import SearchRequest, space_of
+    from driverwatch.experiments.search import search as run_search
 
-    there, crew = cluster_options(engine, address, gpus, cpus, memory), None
+    there, run_works = cluster_options(engine, address, gpus, cpus, memory), None
     if there is not None:
-        from driverwatch.steps.search_cluster import on_cluster
+        from driverwatch.experiments.search_cluster import on_cluster
 
-        crew = on_cluster(weights, there)
-    asked = Asked(model, space_of(model, space), name or model, trials, seed, weights, force, skip)
-    step(making(dataset, data), model_settings(model, overrides), asked, crew)
+        run_works = on_cluster(weights, there)
+    request = SearchRequest(model, space_of(model, space), name or model, trials, seed, weights, force, skip)
+    run_search(making(dataset, data), model_settings(model, overrides), request, run_works)
 
 
 @app.command()
 def lr_find(
     model: str,
     fold: Annotated[int, typer.Option(help="whose training photos")] = 0,
-    low: Annotated[float, typer.Option(help="least rate")] = 1e-7,
-    high: Annotated[float, typer.Option(help="greatest rate")] = 1.0,
+    low: Annotated[float, typer.Option(help="lowest rate")] = 1e-7,
+    high: Annotated[float, typer.Option(help="highest rate")] = 1.0,
     points: Annotated[int, typer.Option(min=20, max=10_000, help="steps")] = 100,
     dataset: Dataset = "statefarm",
     data: Data = None,
     overrides: Overrides = "",
     weights: Weights = None,
 ) -> None:
-    """Train at rising rates, a step each, and plot what the loss makes of it."""
-    from driverwatch.steps.lr_find import find_rates
+    """Train at rising learning rates, one step each, and plot the loss."""
+    from driverwatch.training.lr_finder import find_rates
 
-    between = (low, high)
-    find_rates(making(dataset, data), model, model_settings(model, overrides), fold, between, points, weights)
+    find_rates(making(dataset, data), model, model_settings(model, overrides), fold, low, high, points, weights)

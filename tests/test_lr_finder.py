@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from support.project import Verb
 
-from driverwatch.training.rates import Smoothing, smoothed, suggested
+from driverwatch.training.lr_finder import diverged, smoothed, suggested
 
 RATES = np.geomspace(1e-7, 10, 161)
 
@@ -23,9 +23,9 @@ def course(noise: float = 0.0) -> np.ndarray:
 @pytest.mark.parametrize("noise", [0.0, 0.01])
 def test_both_rates_are_read_off(noise: float) -> None:
     """The mean of the last ten steps lags behind by about as many: half a decade here."""
-    found = suggested(RATES, smoothed(course(noise)))
-    assert 1e-3 <= found.steepest < 1e-2
-    assert 1e-2 <= found.tenth_of_least < 1e-1
+    steepest, tenth = suggested(RATES, smoothed(course(noise))).values()
+    assert 1e-3 <= steepest < 1e-2
+    assert 1e-2 <= tenth < 1e-1
 
 
 def test_a_smoothed_course_begins_at_its_first_loss_and_is_a_weighted_mean() -> None:
@@ -44,9 +44,11 @@ def test_nothing_is_read_off_where_nothing_falls() -> None:
 
 
 def test_divergence_is_believed_after_a_few_steps() -> None:
-    smoothing = Smoothing()
-    assert not any(smoothing.diverged(loss) for loss in [1.0, 9.0, *[1.0] * 60])
-    assert any(smoothing.diverged(10.0) for _ in range(12))
+    settled = [1.0, 9.0, *[1.0] * 60]
+    assert not any(diverged(settled[:steps]) for steps in range(len(settled) + 1))
+    assert any(diverged([*settled, *[10.0] * steps]) for steps in range(12))
+    assert diverged([2.0, float("nan")])
+    assert diverged([2.0, float("inf")])
 
 
 @pytest.mark.line

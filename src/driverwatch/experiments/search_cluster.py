@@ -12,13 +12,13 @@ from driverwatch.cluster.jobs import End, Job, Needs
 from driverwatch.cluster.joined import Machine
 from driverwatch.cluster.view import View
 from driverwatch.errors import InputError
+from driverwatch.experiments.search import FoldRequest, Work, WorkRunner, thrown
 from driverwatch.steps.fold_jobs import fold_job
-from driverwatch.steps.search_trials import Ask, Crew, Work, thrown
 from driverwatch.steps.train import Claim, begun
 from driverwatch.training.run import forget_divergence
 
 
-def on_cluster(weights: Path | None, options: Options, open_cluster: Callable[..., Any] = Cluster) -> Crew:
+def on_cluster(weights: Path | None, options: Options, open_cluster: Callable[..., Any] = Cluster) -> WorkRunner:
     """Folds as tasks on Ray. What is tried next goes by whatever is over by then, so that it depends on how fast machines are."""
 
     def crew(works: Iterator[Work]) -> None:
@@ -48,7 +48,7 @@ class _Hall:
     cluster: Any
     view: View
     held: ExitStack
-    waiting: dict[Job, tuple[Work, Ask]] = field(default_factory=dict)
+    waiting: dict[Job, tuple[Work, FoldRequest]] = field(default_factory=dict)
     claims: dict[str, tuple[ExitStack, Claim, int]] = field(default_factory=dict)  # by run, and how many folds need it
 
     def work(self) -> None:
@@ -66,7 +66,7 @@ class _Hall:
         while len(self.waiting) < most and (work := next(self.works, None)) is not None:
             self._follow(work, next(work, None))
 
-    def _follow(self, work: Work, ask: Ask | None) -> None:
+    def _follow(self, work: Work, ask: FoldRequest | None) -> None:
         """Have a work's next fold trained, past those that are finished."""
         while ask is not None:
             try:
@@ -74,9 +74,9 @@ class _Hall:
             except InputError as error:
                 ask = thrown(work, error)
                 continue
-            if not claim.run.finished(ask.fit):
-                forget_divergence(claim.run.folder, ask.fit)
-                job = fold_job(ask.context, claim.run, ask.fit, self.weights, ask.settings)
+            if not claim.run.finished(ask.fold):
+                forget_divergence(claim.run.folder, ask.fold)
+                job = fold_job(ask.context, claim.run, ask.fold, self.weights, ask.settings)
                 self.waiting[job] = work, ask
                 self.view.asked([job])
                 return self.cluster.submit(job)
@@ -90,13 +90,13 @@ class _Hall:
         self._release(ask.name)
         return self._follow(work, thrown(work, InputError(end.error)))
 
-    def _next(self, work: Work, ask: Ask) -> Ask | None:
+    def _next(self, work: Work, ask: FoldRequest) -> FoldRequest | None:
         """What a work asks for after a fold that is finished."""
-        self.claims[ask.name][1].found(ask.fit)
+        self.claims[ask.name][1].found(ask.fold)
         self._release(ask.name)
         return next(work, None)
 
-    def _claim(self, ask: Ask) -> Claim:
+    def _claim(self, ask: FoldRequest) -> Claim:
         """Hold a run, once for all of its folds that are under way."""
         if ask.name not in self.claims:
             stack = self.held.enter_context(ExitStack())

@@ -1,0 +1,240 @@
+"""`make lr-find`: the learning-rate range test of a model's last stage on one fold's training images, and two rates to try.
+
+Smith 2017, "Cyclical learning rates for training neural networks" (arXiv:1506.01186), section 3.3, with the rate rising
+exponentially and the loss smoothed, as fastai does it since. Keras is imported where training starts, after the cheap checks.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from driverwatch.data import splits
+from driverwatch.errors import InputError
+from driverwatch.models import weights as weight_files
+from driverwatch.settings import ModelSettings
+from driverwatch.steps.context import Context, open_packs
+from driverwatch.steps.prepare import make_packs
+from driverwatch.steps.train import read_augmentation, refuse_fold
+from driverwatch.terminal import Meter, say
+from driverwatch.training.run import Run
+from driverwatch.wording import close
+from driverwatch.writing import locked, replacing, scratch_beside, write_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from driverwatch.training.fold import FoldTraining
+
+MEMORY = 0.9  # of the exponential mean: about the last ten steps
+DIVERGED_FACTOR = 4.0  # times the lowest smoothed loss so far
+SETTLING_STEPS = 10  # before divergence is believed
+CHORD_STEPS = 10  # over which the slope is taken: from one step to the next it is mostly noise
+HIGHEST_RATE = 10.0
+BLUE, ORANGE, GREEN, GREY = "#0072b2", "#d55e00", "#009e73", "#d9dde2"
+
+
+@dataclass(frozen=True)
+class RangeTest:
+    """Rates of the steps taken, rising by the same factor each, and the loss of each: float64 (N,)."""
+
+    rates: np.ndarray
+    losses: np.ndarray
+
+    @property
+    def smoothed(self) -> np.ndarray:
+        return smoothed(self.losses)
+
+
+def find_rates(
+    context: Context,
+    model: str,
+    settings: ModelSettings,
+    fold: int,
+    low: float,
+    high: float,
+    points: int,
+    weights: Path | None,
+) -> None:
+    """Train the stages before the last one as they are, then the last one's layers at rising rates; write CSV and plot.
+
+    No validation driver is looked at, pseudo-labels are left out, and no run is touched.
+
+    Args:
+        low, high: lowest and highest rate, of `points` steps.
+
+    Raises:
+        InputError: no such fold, rates that do not rise, or a last stage that is a linear probe.
+    """
+    start, last = time.monotonic(), settings.train.stages[-1]
+    if not 0 < low < high <= HIGHEST_RATE:
+        raise InputError(f"LOW={low:g} HIGH={high:g}: expected 0 < LOW < HIGH, and {HIGHEST_RATE:g} at most")
+    if last.fit == "logistic":
+        raise InputError("train.stages: the last one is solved for (fit: logistic) and has no rate to find")
+    found = weight_files.find(settings, weights)
+    make_packs(context, settings.input.key, model, "", False, False)
+    path = context.places.range_test(model)
+    with locked(path.parent, f".{model}.lock", sweep=()), scratch_beside(path) as scratch:
+        training = _before_last_stage(context, _training_alone(settings), fold, found, scratch)
+        made = range_test(training, np.geomspace(low, high, points))
+    columns = {"learning_rate": made.rates, "loss": made.losses, "smoothed": made.smoothed}
+    write_text(path, pd.DataFrame(columns).to_csv(index=False, float_format="%.8g", na_rep="nan", lineterminator="\n"))
+    with replacing(path.with_suffix(".png")) as temporary:
+        plot(made, f"{model}, fold {fold}: range test").savefig(temporary, format="png", dpi=110)
+    close(path, f"{len(made.losses)} steps, {path.with_suffix('.png').name}", time.monotonic() - start,
+          then=_commands(context, model, settings, made))  # fmt: skip
+
+
+def _training_alone(settings: ModelSettings) -> ModelSettings:
+    """The same without what needs validation drivers or teachers."""
+    plain = {"select": "last", "patience": None, "pseudo": None, "stop_after": None}
+    return settings.model_copy(update={"train": settings.train.model_copy(update=plain)})
+
+
+def _before_last_stage(
+    context: Context, settings: ModelSettings, fold: int, weights: Path | None, scratch: Path
+) -> "FoldTraining":
+    """A fold's training with all stages but the last one behind it; what it writes is under `scratch`."""
+    policy = read_augmentation(context, settings)
+    folds, packs = open_packs(context, settings.input.key)
+    split = splits.of(settings.train, folds)
+    refuse_fold(fold, split.count)
+    from driverwatch.models import backend
+
+    backend.start()
+    from driverwatch.models.classifier import build
+    from driverwatch.training.fold import FoldTraining
+    from driverwatch.training.rows import Rows
+
+    rows = Rows(split.rows(packs["train"].drivers, fold)[0], np.array([], int))
+    about, digests = context.settings, {kind: pack.digest for kind, pack in packs.items()}
+    run = Run(scratch / "range_test", settings, tuple(about.classes), about.swap(), policy, folds.digest, digests, None,
+              regions=about.boxes(settings.input.regions))  # fmt: skip
+    backend.deterministic(settings.train.seed)
+    classifier = build(settings, len(run.classes), packs["train"].mean, weights)
+    if before := settings.train.stages[:-1]:
+        first = settings.train.model_copy(update={"stages": before})
+        earlier = replace(run, settings=settings.model_copy(update={"train": first}))
+        FoldTraining(classifier, earlier, fold, packs, rows, context.places.trunks).train()
+    return FoldTraining(classifier, run, fold, packs, rows, context.places.trunks)
+
+
+def range_test(training: "FoldTraining", rates: np.ndarray) -> RangeTest:
+    """Train the last stage, which the fold has not entered yet, a step at each of `rates` (N,), whole batches alone.
+
+    Ends with the last rate, or where the loss is NaN or inf or its smoothed course has diverged.
+    """
+    import keras
+
+    from driverwatch.training.progress import Progress
+    from driverwatch.training.stages import compile_at, rate_factors
+
+    stage, points = training.stages[-1], len(rates)
+    epoch = sum(training.settings.planned[: stage.number])
+    training.enter(stage)
+    rising = keras.optimizers.schedules.ExponentialDecay(rates[0], points - 1, rates[-1] / rates[0])
+    compile_at(training.learner, training.settings, rising, rate_factors(training.classifier, stage))
+    losses: list[float] = []
+    with training.loader, Meter("range test", points, "steps", whose=training.run.name) as meter:
+        while len(losses) < points and not diverged(losses):
+            training.progress = Progress(epoch)  # the images of an epoch depend on its number
+            epoch += 1
+            for loss in _epoch_losses(training, points - len(losses)):
+                losses.append(loss)
+                meter.at(len(losses))
+                if diverged(losses):
+                    break
+    return RangeTest(rates[: len(losses)], np.array(losses))
+
+
+def _epoch_losses(training: "FoldTraining", most: int) -> Iterator[float]:
+    """Losses of an epoch's whole batches (a smaller last one would weigh as much), `most` of them."""
+    whole = max(len(training.shown) // training.settings.batch_size, 1)
+    with closing(training.batches()) as batches:
+        for step in range(min(whole, most)):
+            training.learner.reset_metrics()  # or the loss would be the epoch's mean so far
+            images, targets, weights = batches[step]
+            yield float(training.learner.train_on_batch(images, targets, weights, return_dict=True)["loss"])
+
+
+def smoothed(losses: np.ndarray | list[float]) -> np.ndarray:
+    """Exponential mean after each loss without the bias towards 0 of its start (Kingma & Ba 2015, section 3): float64 (N,)."""
+    return pd.Series(losses, dtype=np.float64).ewm(alpha=1 - MEMORY).mean().to_numpy()
+
+
+def diverged(losses: list[float]) -> bool:
+    """Whether the last loss is NaN or inf, or the smoothed course has left its minimum far below."""
+    if losses and not math.isfinite(losses[-1]):
+        return True
+    smooth = smoothed(losses)
+    return len(losses) > SETTLING_STEPS and bool(smooth[-1] > DIVERGED_FACTOR * smooth.min())
+
+
+def suggested(rates: np.ndarray, smooth: np.ndarray) -> dict[str, float] | None:
+    """Two rates read off a smoothed course (N,), `steepest` and `a tenth of the lowest`; None: the loss falls nowhere.
+
+    The steepest descent is that of a chord over `CHORD_STEPS`, by logarithm of the rate, before the lowest loss and past the
+    first steps, where the mean is of few losses. The mean lags behind by some steps, so that both are rather high.
+    """
+    known = np.isfinite(smooth)
+    rates, smooth, half = rates[: len(smooth)][known], smooth[known], CHORD_STEPS // 2
+    lowest = SETTLING_STEPS + int(smooth[SETTLING_STEPS:].argmin()) if len(smooth) > SETTLING_STEPS else 0
+    middles = np.arange(SETTLING_STEPS, lowest - half + 1)
+    if not len(middles):
+        return None
+    run = np.log(rates[middles + half]) - np.log(rates[middles - half])
+    slopes = (smooth[middles + half] - smooth[middles - half]) / run
+    if slopes.min() >= 0:
+        return None
+    steepest = int(middles[slopes.argmin()])
+    return {"steepest": float(rates[steepest]), "a tenth of the lowest": float(rates[lowest]) / 10}
+
+
+def plot(made: RangeTest, title: str) -> "Figure":
+    """The loss of each step by its rate, the smoothed course, and a vertical line at each suggested rate."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    rates, smooth = made.rates, made.smoothed
+    finite = smooth[np.isfinite(smooth)]
+    low, high = float(finite.min()), float(min(finite.max(), smooth[0] + 1.5 * (smooth[0] - finite.min()) + 0.5))
+    room, lines = 0.06 * (high - low), [(ORANGE, "-"), (GREEN, (0, (5, 3)))]
+    with mpl.rc_context({"font.size": 11, "text.parse_math": False}):
+        figure = Figure(figsize=(7, 4.2), layout="constrained")
+        axes = figure.add_subplot()
+        axes.plot(rates, made.losses, color=BLUE, alpha=0.35, linewidth=1, label="each step")
+        axes.plot(rates, smooth, color=BLUE, linewidth=2, label="smoothed")
+        for (label, rate), (colour, dash) in zip((suggested(rates, smooth) or {}).items(), lines, strict=False):
+            axes.axvline(rate, color=colour, linestyle=dash, label=f"{label}: {rate:.2g}")
+        axes.set(
+            xscale="log", xlabel="learning rate", ylabel="training loss", title=title, ylim=(low - room, high + room)
+        )
+        axes.grid(color=GREY, linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
+    return figure
+
+
+def _commands(context: Context, model: str, settings: ModelSettings, made: RangeTest) -> list[str]:
+    """Say which rates are suggested; the commands that train at them."""
+    found = suggested(made.rates, made.smoothed)
+    if found is None:
+        say(f"{model}: the loss falls nowhere on its way, so there is nothing to read off; raise POINTS= or HIGH=")
+        return []
+    stage = len(settings.train.stages) - 1
+    own = settings.train.stages[stage].learning_rate
+    key = "train.learning_rate" if own is None else f"train.stages.{stage}.learning_rate"
+    steepest, tenth = (f"{rate:.2g}" for rate in found.values())
+    say(
+        f"{model}: the loss falls fastest at {steepest}; a tenth of the rate of the lowest loss is {tenth}; "
+        f"{key} is {own or settings.train.learning_rate:g}"
+    )
+    words = f"make train MODEL={model} DATASET={context.dataset}"
+    return [f'{words} RUN={model}-{rate} SET="{key}={rate}"' for rate in dict.fromkeys((steepest, tenth))]
