@@ -420,8 +420,8 @@ test-size: $(DEV) ## time and memory of each verb at 102,150 drawn photos agains
 	$(Q)PYTHONPATH=src:tests $(PYTHON) -m support.fullsize $(foreach step,$(STEPS),$(call q,$(step)))
 
 lint: $(DEV) ## ruff and mypy
-	$(PYTHON) -m ruff check src tests
-	$(PYTHON) -m ruff format --check --quiet src tests
+	$(PYTHON) -m ruff check src tests scripts
+	$(PYTHON) -m ruff format --check --quiet src tests scripts
 	$(PYTHON) -m mypy
 
 clean: ## remove build/ (packs, runs); folds and submissions stay
