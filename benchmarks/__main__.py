@@ -1,12 +1,15 @@
-"""How fast the line is."""
+"""`make bench` and `make profile`: `python -m benchmarks bench|profile`, bad input told in one sentence as everywhere."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from benchmarks import suite
+from benchmarks.workload import Bench, Request
+from driverwatch.cli.main import main
 from driverwatch.cli.options import Data, Dataset, Overrides, context_of, model_settings
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 Images = Annotated[int, typer.Option(help="photos to measure with, if there are so many")]
 Repeat = Annotated[int, typer.Option(help="repetitions that are timed, 3 or more")]
 
@@ -23,11 +26,9 @@ def bench(
     full: Annotated[bool, typer.Option(help="sizes of the whole competition")] = False,
     docs: Annotated[bool, typer.Option(help="put the table into docs/performance.md")] = False,
 ) -> None:
-    """Measure the line beside rivals and limits, a ratio a row."""
-    from driverwatch.bench.suite import chosen, run
-
-    chosen(rows.split())  # a wrong name ends here
-    run(_bench(dataset, data, model, overrides, (images, repeat, full)), rows.split(), docs)
+    """Measure the pipeline beside baselines and limits, a ratio a row."""
+    suite.chosen(rows.split())  # a wrong name ends here
+    suite.run(_bench(dataset, data, model, overrides, Request(images, repeat, full)), rows.split(), docs)
 
 
 @app.command()
@@ -40,12 +41,14 @@ def profile(
     repeat: Repeat = 3,
 ) -> None:
     """Say where the time of a training step of a model goes."""
-    from driverwatch.bench.profile import profile as step
+    from benchmarks.profile import profile as step
 
-    step(_bench(dataset, data, model, overrides, (images, repeat, False)))
+    step(_bench(dataset, data, model, overrides, Request(images, repeat)))
 
 
-def _bench(dataset: str, data: Data, model: str, overrides: str, asked: tuple[int, int, bool]) -> Any:
-    from driverwatch.bench.material import Bench, Request
+def _bench(dataset: str, data: Data, model: str, overrides: str, asked: Request) -> Bench:
+    return Bench(context_of(dataset, data), model, model_settings(model, overrides), asked)
 
-    return Bench(context_of(dataset, data), model, model_settings(model, overrides), Request(*asked))
+
+if __name__ == "__main__":
+    main(app)

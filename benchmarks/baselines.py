@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from driverwatch.bench.material import Bench
+from benchmarks.workload import Bench
 from driverwatch.errors import InputError
 from driverwatch.setting_types import pixels
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.baselines import refuse_other_backends
+from benchmarks.epoch_workload import Epoch, built, run_of, targets_of
+from benchmarks.result import Line
+from benchmarks.timing import Side, Timing, interleaved, spread
+from benchmarks.workload import Bench, quiet
 from driverwatch.backbones import BACKBONES
-from driverwatch.bench.learning import Epoch, built, run_of, targets_of
-from driverwatch.bench.lines import Line
-from driverwatch.bench.material import Bench, quiet
-from driverwatch.bench.rivals import refuse_other_backends
-from driverwatch.bench.timing import Side, Timing, interleaved, spread
 from driverwatch.data.pack import Pack
 from driverwatch.settings import AugmentSettings, ModelSettings
 from driverwatch.training.run import Run

@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from driverwatch.bench.classic import predicted
-from driverwatch.bench.learning import built
-from driverwatch.bench.lines import Line, Rival, beside
-from driverwatch.bench.material import Bench
-from driverwatch.bench.rivals import input_size
-from driverwatch.bench.timing import Side, interleaved, speed
+from benchmarks.baselines import input_size
+from benchmarks.epoch_workload import built
+from benchmarks.guides import predicted
+from benchmarks.result import Line, Rival, beside
+from benchmarks.timing import Side, interleaved, speed
+from benchmarks.workload import Bench
 from driverwatch.errors import InputError
 from driverwatch.vision.views import cut_all
 

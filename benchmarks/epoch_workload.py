@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from driverwatch.bench import rivals
-from driverwatch.bench.material import Bench
+from benchmarks import baselines as rivals
+from benchmarks.workload import Bench
 from driverwatch.data.threads import one_opencv_thread
 from driverwatch.settings import ModelSettings
 from driverwatch.steps.context import CONFIGS

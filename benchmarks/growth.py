@@ -5,11 +5,11 @@ import time
 
 import numpy as np
 
-from driverwatch.bench import neighbours
-from driverwatch.bench.lines import Line
-from driverwatch.bench.material import Bench
-from driverwatch.bench.projects import Cost, Project
-from driverwatch.bench.timing import Spread
+from benchmarks import neighbours
+from benchmarks.result import Line
+from benchmarks.scratch_project import Cost, Project
+from benchmarks.timing import Spread
+from benchmarks.workload import Bench
 from driverwatch.terminal import say
 from driverwatch.writing import replacing
 

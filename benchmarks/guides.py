@@ -7,7 +7,7 @@ import cv2
 import h5py
 import numpy as np
 
-from driverwatch.bench.material import Bench
+from benchmarks.workload import Bench
 from driverwatch.setting_types import pixels
 from driverwatch.vision.augment import build
 from driverwatch.vision.views import central

@@ -6,10 +6,10 @@ import subprocess
 import time
 from pathlib import Path
 
-from driverwatch.bench.lines import Line
-from driverwatch.bench.material import Bench
-from driverwatch.bench.projects import SET, Project, command, environment
-from driverwatch.bench.timing import Spread, Timing
+from benchmarks.result import Line
+from benchmarks.scratch_project import SET, Project, command, environment
+from benchmarks.timing import Spread, Timing
+from benchmarks.workload import Bench
 
 HEAVY = ("keras", "tensorflow", "pandas")
 IMAGES = 400

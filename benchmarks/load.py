@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from driverwatch.bench import rivals
-from driverwatch.bench.classic import ClassicGenerator
-from driverwatch.bench.learning import EPOCHS
-from driverwatch.bench.lines import Line, Rival, beside
-from driverwatch.bench.material import Bench
-from driverwatch.bench.timing import Side, interleaved
+from benchmarks import baselines as rivals
+from benchmarks.epoch_workload import EPOCHS
+from benchmarks.guides import ClassicGenerator
+from benchmarks.result import Line, Rival, beside
+from benchmarks.timing import Side, interleaved
+from benchmarks.workload import Bench
 from driverwatch.data.pack import ImageBlock
 from driverwatch.data.threads import one_opencv_thread
 from driverwatch.settings import AugmentSettings, ModelSettings

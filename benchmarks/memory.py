@@ -1,9 +1,9 @@
 """Private memory of packing, training and prediction, at two sizes."""
 
-from driverwatch.bench.lines import Line
-from driverwatch.bench.material import Bench
-from driverwatch.bench.projects import Project
-from driverwatch.bench.timing import Spread
+from benchmarks.result import Line
+from benchmarks.scratch_project import Project
+from benchmarks.timing import Spread
+from benchmarks.workload import Bench
 
 SIZES, FULL_SIZES = (1_000, 10_000), (10_000, 102_150)  # images
 MEASURED = ("pack", "train", "predict")

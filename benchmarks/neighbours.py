@@ -5,10 +5,11 @@ import sys
 
 import numpy as np
 
-from driverwatch.bench.lines import Line
-from driverwatch.bench.material import Bench
-from driverwatch.bench.timing import Side, Spread, interleaved, over_rounds
-from driverwatch.bench.watching import watched
+from benchmarks.memory_sampler import watched
+from benchmarks.result import Line
+from benchmarks.scratch_project import environment
+from benchmarks.timing import Side, Spread, interleaved, over_rounds
+from benchmarks.workload import Bench
 from driverwatch.blend.nearest import nearest
 from driverwatch.errors import InputError
 
@@ -74,10 +75,10 @@ def product(rows: np.ndarray) -> None:
 def memory_of(count: int) -> float:
     """Peak of private memory, GB (10^9 bytes), of a process that finds neighbours among `count` rows."""
     code = (
-        f"import numpy as np; from driverwatch.bench.neighbours import K, clips, nearest; nearest(clips({count}), "
+        f"import numpy as np; from benchmarks.neighbours import K, clips, nearest; nearest(clips({count}), "
         f"np.zeros({count}, np.int64), K)"
     )
-    process = subprocess.Popen([sys.executable, "-c", code])
+    process = subprocess.Popen([sys.executable, "-c", code], env=environment())
     memory, _ = watched(process)
     if process.returncode:
         raise InputError(

@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from driverwatch.bench.lines import Line
-from driverwatch.bench.material import UNDER, Bench, quiet
-from driverwatch.bench.timing import Side, interleaved, over_rounds, speed
+from benchmarks.result import Line
+from benchmarks.timing import Side, interleaved, over_rounds, speed
+from benchmarks.workload import UNDER, Bench, quiet
 from driverwatch.data import pack, packing
 from driverwatch.data.filling import sums
 from driverwatch.data.photos import examine

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import table
+from benchmarks.epoch_workload import Epoch, built, last_stage
+from benchmarks.timing import Side, Timing, interleaved, over_rounds
+from benchmarks.train import STEPS
+from benchmarks.workload import Bench
 from driverwatch.artifacts import provenance
-from driverwatch.bench import table
-from driverwatch.bench.learning import Epoch, built, last_stage
-from driverwatch.bench.material import Bench
-from driverwatch.bench.timing import Side, Timing, interleaved, over_rounds
-from driverwatch.bench.train import STEPS
 from driverwatch.terminal import say
 from driverwatch.training.inputs import AugmentedInputs
 from driverwatch.writing import write_json

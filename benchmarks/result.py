@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from driverwatch.bench.timing import Spread, Timing, speed
+from benchmarks.timing import Spread, Timing, speed
 
 
 @dataclass(frozen=True)

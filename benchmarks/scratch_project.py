@@ -8,10 +8,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from driverwatch.bench.watching import watched
+from benchmarks.memory_sampler import watched
 from driverwatch.errors import InputError
 from driverwatch.steps.context import CONFIGS
 
+ROOT = Path(__file__).resolve().parents[1]
 EACH = 100  # images of a driver: 10 classes of 10 frames
 LABELLED = 0.22  # of all images, as in the competition: 22,424 of 102,150
 SET = "input.pack=32x40 input.size=32x36 train.epochs=1 predict.views=centre predict.batch_size=200 train.loader=processes"
@@ -83,5 +84,5 @@ def command(words: list[str]) -> list[str]:
 
 def environment() -> dict[str, str]:
     """This process', with the package found from any folder."""
-    source = str(Path(__file__).resolve().parents[2])
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))}
+    paths = [str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}

@@ -3,9 +3,9 @@
 from importlib import import_module
 from pathlib import Path
 
-from driverwatch.bench import table
-from driverwatch.bench.lines import Line
-from driverwatch.bench.material import Bench
+from benchmarks import table
+from benchmarks.result import Line
+from benchmarks.workload import Bench
 from driverwatch.errors import InputError, nearest
 from driverwatch.terminal import say
 from driverwatch.writing import replacing
@@ -38,7 +38,7 @@ def run(bench: Bench, words: list[str], documented: bool) -> None:
         say(f"warning: {warned}")
     entries = []
     for row in rows:
-        found: list[Line] = import_module(f"driverwatch.bench.{row}").lines(bench)
+        found: list[Line] = import_module(f"benchmarks.{row}").lines(bench)
         entries = table.keep(path, found, asked, (before, table.load()))
         say(table.told([entry for entry in entries if entry["row"] == row]) + "\n")
     say(table.told([entry for entry in entries if entry["row"] in rows]))

@@ -5,8 +5,8 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from benchmarks.result import Line
 from driverwatch.artifacts import provenance, read_json
-from driverwatch.bench.lines import Line
 from driverwatch.errors import InputError
 from driverwatch.writing import write_json, write_text
 

@@ -2,11 +2,11 @@
 
 import os
 
-from driverwatch.bench.learning import built, last_stage, on_accelerator
-from driverwatch.bench.lines import Line
-from driverwatch.bench.material import Bench
-from driverwatch.bench.rivals import refuse_other_backends
-from driverwatch.bench.timing import Side, Spread, Timing, interleaved, over_rounds
+from benchmarks.baselines import refuse_other_backends
+from benchmarks.epoch_workload import built, last_stage, on_accelerator
+from benchmarks.result import Line
+from benchmarks.timing import Side, Spread, Timing, interleaved, over_rounds
+from benchmarks.workload import Bench
 
 STEPS = 64  # of an epoch at the least, where there are as many: `fit` takes its time to begin, and real epochs have hundreds
 WHAT = (

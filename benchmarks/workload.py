@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from driverwatch.bench.timing import refuse_few
+from benchmarks.timing import refuse_few
 from driverwatch.data import competition, pack, packing, sample
 from driverwatch.data.competition import ImageTable
 from driverwatch.data.filling import Job

@@ -15,27 +15,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.places import ROOT
 
-from driverwatch.artifacts import Places
-from driverwatch.backbones import BACKBONES
-from driverwatch.bench import (
+from benchmarks import (
     cache,
-    classic,
     growth,
+    guides,
     imports,
     load,
-    material,
     memory,
     neighbours,
     pack,
     suite,
     table,
     train,
+    workload,
 )
-from driverwatch.bench import profile as profiling
-from driverwatch.bench.lines import Line, Rival, beside
-from driverwatch.bench.material import Bench, Request
-from driverwatch.bench.projects import Cost, Project
-from driverwatch.bench.timing import Clocks, Side, Spread, Timing, interleaved, over_rounds, speed
+from benchmarks import profile as profiling
+from benchmarks.result import Line, Rival, beside
+from benchmarks.scratch_project import Cost, Project
+from benchmarks.timing import Clocks, Side, Spread, Timing, interleaved, over_rounds, speed
+from benchmarks.workload import Bench, Request
+from driverwatch.artifacts import Places
+from driverwatch.backbones import BACKBONES
 from driverwatch.data.photos import examine
 from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.errors import InputError
@@ -260,7 +260,7 @@ def test_heavy_packages_are_read_off_pythons_own_list() -> None:
 
 def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     assert imports.imported(tmp_path, ["--help"]) == set()
-    assert imports.has_verb(tmp_path, "bench") and not imports.has_verb(tmp_path, "benc")
+    assert imports.has_verb(tmp_path, "status") and not imports.has_verb(tmp_path, "stat")
 
 
 @pytest.mark.parametrize("images", [400, 1_000, 10_000, 102_150])
@@ -405,7 +405,7 @@ def test_a_part_of_the_photos_is_packed_in_the_tables_order(bench: Bench) -> Non
 
 
 def test_photos_as_large_as_real_ones_are_drawn_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(material, "PHOTO", "48x64")
+    monkeypatch.setattr(workload, "PHOTO", "48x64")
     settings = bench.context.settings.model_copy(update={"truth": "truth.csv"})
     context = Context("drawn", settings, bench.context.places, Path("nowhere"))
     drawn = Bench(context, "tiny", bench.settings, Request(25, 3))
@@ -441,11 +441,11 @@ def test_packing_beside_other_pixels_is_refused(bench: Bench, monkeypatch: pytes
 
 def test_the_guides_ten_crops_are_ours_in_the_same_order() -> None:
     image = np.random.default_rng(0).integers(0, 256, (12, 17, 3), np.uint8)
-    assert np.array_equal(classic.ten_crops(image, (8, 9)), cut_all(image[None], "ten_crop", (8, 9))[:, 0])
+    assert np.array_equal(guides.ten_crops(image, (8, 9)), cut_all(image[None], "ten_crop", (8, 9))[:, 0])
 
 
 def test_the_guides_generator_gives_every_image_once_and_begins_again(bench: Bench) -> None:
-    batches: Iterator[Any] = iter(classic.ClassicGenerator(bench, []))
+    batches: Iterator[Any] = iter(guides.ClassicGenerator(bench, []))
     once = [next(batches) for _ in range(10)]
     assert np.array_equal(np.concatenate([labels for _, labels in once]).argmax(axis=1), bench.pack.labels)
     assert once[0][0].shape == (4, 32, 40, 3) and once[0][0].dtype == np.float32
@@ -454,7 +454,7 @@ def test_the_guides_generator_gives_every_image_once_and_begins_again(bench: Ben
 
 def test_an_odd_number_of_images_ends_in_a_smaller_batch(bench: Bench) -> None:
     odd = Bench(bench.context, "tiny", bench.settings, Request(7, 3))
-    batches = iter(classic.ClassicGenerator(odd, []))
+    batches = iter(guides.ClassicGenerator(odd, []))
     assert [len(next(batches)[0]) for _ in range(3)] == [4, 3, 4]
 
 
@@ -495,7 +495,7 @@ class TestNetworks:
             assert all(len(timing.seconds) == 3 for timing in made.timings.values()) and len(made.timings) == 2
 
     def test_ten_crops_of_both_sides_say_the_same(self, bench: Bench) -> None:
-        from driverwatch.bench import crops
+        from benchmarks import crops
 
         plain, classical, folds = crops.lines(bench)
         assert plain.facts["apart"] < 1e-5 and plain.facts["images"] % plain.facts["images_at_once"] == 0
@@ -535,7 +535,7 @@ class TestNetworks:
         assert all(parts[name] > 0 for name in ("reading", "augmentation", "transfer", "forward", "update"))
 
     def test_the_devices_work_as_one_part_for_other_backends(self, bench: Bench) -> None:
-        from driverwatch.bench.learning import built, last_stage
+        from benchmarks.epoch_workload import built, last_stage
 
         epoch = last_stage(bench, built(bench, bench.settings), bench.few(4))
         before = epoch.learner.top.kernel.numpy()

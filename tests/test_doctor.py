@@ -11,11 +11,11 @@ import pytest
 from support.doctoring import SECRET, Make, makes_places, says, write
 from support.places import ROOT
 
-from driverwatch.doctor import __main__ as doctor
-from driverwatch.doctor import kaggle_token, material
-from driverwatch.doctor.finding import Finding, Surroundings, examined, ok
+from scripts.doctor import __main__ as doctor
+from scripts.doctor import kaggle_token, material
+from scripts.doctor.finding import Finding, Surroundings, examined, ok
 
-PACKAGE = ROOT / "src" / "driverwatch" / "doctor"
+PACKAGE = ROOT / "scripts" / "doctor"
 
 
 @pytest.fixture
@@ -157,9 +157,13 @@ def test_notes_are_no_failure(place: Make, monkeypatch: pytest.MonkeyPatch) -> N
 def test_an_empty_folder_and_nothing_but_the_standard_library(tmp_path: Path) -> None:
     write(tmp_path / "home/.kaggle/kaggle.json", WHOLE, 0o644)
     (tmp_path / "empty").mkdir()
-    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT / "src")}
+    environ = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path / "home"),
+        "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}",
+    }
     made = subprocess.run(
-        [sys.executable, "-S", "-B", "-m", "driverwatch.doctor", "--make-version", "4.3"],
+        [sys.executable, "-S", "-B", "-m", "scripts.doctor", "--make-version", "4.3"],
         cwd=tmp_path / "empty",
         env=environ,
         capture_output=True,
@@ -179,7 +183,7 @@ def test_an_empty_folder_and_nothing_but_the_standard_library(tmp_path: Path) ->
 READ = [
     *sorted(PACKAGE.glob("*.py")),
     *(
-        PACKAGE.parent / name
+        ROOT / "src" / "driverwatch" / name
         for name in (
             "backbones.py",
             "checkout.py",
@@ -204,7 +208,7 @@ def test_old_pythons_can_read_it(path: Path) -> None:
         for name in names:
             ours = name.startswith(
                 (
-                    "driverwatch.doctor",
+                    "scripts.doctor",
                     "driverwatch.backbones",
                     "driverwatch.errors",
                     "driverwatch.kaggle.credentials",

@@ -7,10 +7,10 @@ from support.doctoring import Make, fake_venv, makes_places, says, write
 from support.places import ROOT
 
 from driverwatch.dataset_settings import DatasetSettings
-from driverwatch.doctor import folders, material
-from driverwatch.doctor.dataset_file import DEFAULTS, dataset_settings, plain_values
 from driverwatch.typed_yaml import load
 from driverwatch.yaml_files import read_yaml
+from scripts.doctor import folders, material
+from scripts.doctor.dataset_file import DEFAULTS, dataset_settings, plain_values
 
 CLASSES = "classes: {still: nothing, moved: something}\n"
 OTHER = """# five gestures

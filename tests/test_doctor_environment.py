@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from support.doctoring import Make, fake_venv, makes_places, says, write
 
-from driverwatch.doctor import accelerator, environment
-from driverwatch.doctor.finding import Finding
-from driverwatch.doctor.requirements import applies, pins
+from scripts.doctor import accelerator, environment
+from scripts.doctor.finding import Finding
+from scripts.doctor.requirements import applies, pins
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import pytest
 from support.doctoring import Make, makes_places, says, write
 
-from driverwatch.doctor import folders, system
-from driverwatch.doctor.finding import ask
+from scripts.doctor import folders, system
+from scripts.doctor.finding import ask
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from driverwatch.doctor import kaggle_token
-from driverwatch.doctor.finding import Surroundings
 from driverwatch.errors import InputError
 from driverwatch.kaggle import credentials
 from driverwatch.kaggle.client import Client
+from scripts.doctor import kaggle_token
+from scripts.doctor.finding import Surroundings
 
 KEY = "fedcba9876543210"
 WHOLE = json.dumps({"username": "someone", "key": KEY})

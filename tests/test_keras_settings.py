@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from support.doctoring import Make, makes_places, says, write
 
-from driverwatch.doctor import accelerator
 from driverwatch.errors import InputError
 from driverwatch.models import keras_settings
+from scripts.doctor import accelerator
 
 STRANGE = {
     "floatx": "float16",

@@ -10,13 +10,13 @@ from support.project import Verb
 from driverwatch.data.competition import Tables, read_both
 from driverwatch.data.unchanged import sources
 from driverwatch.dataset_settings import DatasetSettings
-from driverwatch.doctor.finding import Surroundings
-from driverwatch.doctor.material import dataset
 from driverwatch.errors import InputError
 from driverwatch.kaggle import project_file
 from driverwatch.listing import is_of_tools, walk
 from driverwatch.steps.photo_files import photo_files
 from driverwatch.typed_yaml import load
+from scripts.doctor.finding import Surroundings
+from scripts.doctor.material import dataset
 
 FOLDERS = [
     ".ipynb_checkpoints", "@eaDir", "@EADIR", "__MACOSX", ".git", ".Trash-1000", ".AppleDouble", "$RECYCLE.BIN", "#recycle",

@@ -20,7 +20,6 @@ from support.project import Verb
 
 from driverwatch.artifacts import Places, digest_of_file, read_json
 from driverwatch.dataset_settings import DatasetSettings
-from driverwatch.doctor import __main__ as doctor
 from driverwatch.errors import InputError
 from driverwatch.kaggle import credentials, notebook, project_file, session
 from driverwatch.kaggle.notebook import Wheels
@@ -30,6 +29,7 @@ from driverwatch.settings import ModelSettings
 from driverwatch.steps import notebook as step
 from driverwatch.steps.context import Context
 from driverwatch.typed_yaml import load, parse
+from scripts.doctor import __main__ as doctor
 
 SLUG = "drawn-competition"
 PLAN = {"notebook": "me/driverwatch-tiny", "dataset": "drawn", "model": "tiny", "run": "tiny"}

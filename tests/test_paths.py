@@ -19,12 +19,12 @@ from driverwatch.cluster import place
 from driverwatch.cluster.start import key_file
 from driverwatch.data import subset
 from driverwatch.dataset_settings import DatasetSettings
-from driverwatch.doctor import material
-from driverwatch.doctor.finding import Surroundings, examined
 from driverwatch.errors import InputError
 from driverwatch.kaggle import credentials
 from driverwatch.paths import home, settle_environment, user_path, user_paths, user_text
 from driverwatch.steps.context import open_context
+from scripts.doctor import material
+from scripts.doctor.finding import Surroundings, examined
 
 ME = pwd.getpwuid(os.getuid()).pw_name
 
@@ -228,7 +228,10 @@ def test_commands_without_a_home_folder(project: Path, data: Path, tmp_path: Pat
     (tmp_path / "site").mkdir()
     (tmp_path / "site/sitecustomize.py").write_text(HOMELESS)
     environ = {key: value for key, value in os.environ.items() if key != "HOME" and not key.startswith("KAGGLE")}
-    environ |= {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{tmp_path / 'site'}", "TMPDIR": str(tmp_path)}
+    environ |= {
+        "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{tmp_path / 'site'}{os.pathsep}{ROOT}",
+        "TMPDIR": str(tmp_path),
+    }
 
     def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", *map(str, words)]
@@ -243,7 +246,7 @@ def test_commands_without_a_home_folder(project: Path, data: Path, tmp_path: Pat
         refused = run("driverwatch", *verb, "--dataset", "statefarm", "--data", tmp_path / "none")
         assert refused.returncode == 2
         assert "defect" not in refused.stderr
-    looked = run("driverwatch.doctor", "--dataset", "drawn", "--data", data, "--only", "Kaggle token", "weights")
+    looked = run("scripts.doctor", "--dataset", "drawn", "--data", data, "--only", "Kaggle token", "weights")
     assert "failed itself" not in looked.stdout + looked.stderr
     assert "KAGGLE_API_TOKEN" in looked.stdout
     layers = run("driverwatch", "layers", "tiny")  # starts Keras

@@ -7,10 +7,10 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from driverwatch.doctor import accelerator, environment, folders, kaggle_token, material, system
-from driverwatch.doctor.finding import Surroundings, examined
 from driverwatch.paths import settle_environment
 from driverwatch.streams import keep_printing, lost
+from scripts.doctor import accelerator, environment, folders, kaggle_token, material, system
+from scripts.doctor.finding import Surroundings, examined
 
 CHECKS = (  # what later checks build on comes first
     ("Python", system.python),

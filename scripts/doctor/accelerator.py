@@ -6,10 +6,10 @@ import json
 import shutil
 from pathlib import Path
 
-from driverwatch.doctor.environment import UNSEEN, remedy, works
-from driverwatch.doctor.finding import Answer, Finding, Surroundings, ask, names, note, ok, problem
 from driverwatch.errors import InputError
 from driverwatch.models.keras_settings import BACKENDS, OURS, backend_of, config_file, ignored, refused
+from scripts.doctor.environment import UNSEEN, remedy, works
+from scripts.doctor.finding import Answer, Finding, Surroundings, ask, names, note, ok, problem
 
 # run by the environment's Python: the backend that Keras chooses, and its devices other than the processor
 _DEVICES = """

@@ -6,8 +6,8 @@ import json
 import re
 from pathlib import Path
 
-from driverwatch.doctor.finding import Surroundings, ask
 from driverwatch.layout import SAMPLE_SUBMISSION, TABLE, TEST_IMAGES, TRAIN_IMAGES
+from scripts.doctor.finding import Surroundings, ask
 
 DEFAULTS = {
     "table": TABLE,

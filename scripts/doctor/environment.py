@@ -6,8 +6,8 @@ import importlib.util
 import json
 from typing import Any
 
-from driverwatch.doctor.finding import Finding, Surroundings, ask, names, note, ok, problem
-from driverwatch.doctor.requirements import applies, normalized, pins
+from scripts.doctor.finding import Finding, Surroundings, ask, names, note, ok, problem
+from scripts.doctor.requirements import applies, normalized, pins
 
 REBUILD = "Build it anew: rm -rf .venv && make setup"
 UNSEEN = note("not looked at, for want of a working .venv", "See environment")

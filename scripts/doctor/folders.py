@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from driverwatch.checkout import commit, environment, is_own
-from driverwatch.doctor.finding import Finding, Surroundings, ask, gigabytes, note, ok, problem, standing
-from driverwatch.doctor.material import data_folder, test_folder
+from scripts.doctor.finding import Finding, Surroundings, ask, gigabytes, note, ok, problem, standing
+from scripts.doctor.material import data_folder, test_folder
 
 WRITTEN = ("build", "folds", "submissions")
 PACKS = 13.2e9  # bytes: 102,150 photos at 180x240

@@ -6,11 +6,11 @@ import difflib
 from pathlib import Path
 
 from driverwatch.backbones import BACKBONES
-from driverwatch.doctor.dataset_file import UnreadableError, dataset_settings, settings_path
-from driverwatch.doctor.finding import Finding, Surroundings, names, note, ok, problem
 from driverwatch.layout import TEST_IMAGES, folder_of
 from driverwatch.listing import matching
 from driverwatch.paths import user_path
+from scripts.doctor.dataset_file import UnreadableError, dataset_settings, settings_path
+from scripts.doctor.finding import Finding, Surroundings, names, note, ok, problem
 
 
 def data_folder(s: Surroundings) -> Path | None:

@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from driverwatch.doctor.finding import Finding, Surroundings, ask, gigabytes, note, ok, problem
+from scripts.doctor.finding import Finding, Surroundings, ask, gigabytes, note, ok, problem
 
 OLDEST = (3, 11)  # what the code is written for
 NEWEST = (3, 13)  # the pinned TensorFlow has wheels for CPython 3.10 to 3.13
