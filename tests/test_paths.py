@@ -23,8 +23,8 @@ from driverwatch.errors import InputError
 from driverwatch.kaggle import credentials
 from driverwatch.paths import home, settle_environment, user_path, user_paths, user_text
 from driverwatch.steps.context import open_context
-from scripts.doctor import material
-from scripts.doctor.finding import Surroundings, examined
+from scripts.doctor import project as doctor
+from scripts.doctor.machine import Surroundings
 
 ME = pwd.getpwuid(os.getuid()).pw_name
 
@@ -178,12 +178,12 @@ def test_what_yaml_and_the_environment_name(
 def test_the_doctor_looks_where_the_line_does(at_home: Path, project: Path) -> None:
     environ = {"HOME": str(at_home), "PATH": os.environ["PATH"]}
     s = Surroundings(root=project, dataset="drawn", data="~/photos", weights="~/weights", environ=environ)
-    assert material.data_folder(s) == at_home / "photos"
-    assert "WEIGHTS=~/weights is no folder" in material.weights(s).found
+    assert doctor.data_folder(s) == at_home / "photos"
+    assert "WEIGHTS=~/weights is no folder" in doctor.weights(s).found
     (at_home / "weights").mkdir()
-    assert "holds no weight file" in material.weights(s).found
+    assert "holds no weight file" in doctor.weights(s).found
     lost = Surroundings(root=project, data="~no-such-user/x", environ=environ)
-    found = examined(material.dataset, lost)
+    found = doctor.CHECKS["data set"](lost)
     assert (found.mark, "no user is called no-such-user" in found.found) == ("problem", True)
 
 
@@ -246,6 +246,7 @@ def test_commands_without_a_home_folder(project: Path, data: Path, tmp_path: Pat
         refused = run("driverwatch", *verb, "--dataset", "statefarm", "--data", tmp_path / "none")
         assert refused.returncode == 2
         assert "defect" not in refused.stderr
+    (project / ".venv").symlink_to(sys.prefix)
     looked = run("scripts.doctor", "--dataset", "drawn", "--data", data, "--only", "Kaggle token", "weights")
     assert "failed itself" not in looked.stdout + looked.stderr
     assert "KAGGLE_API_TOKEN" in looked.stdout

@@ -1,1 +1,1 @@
-"""The doctor: what this machine and this folder are fit for, said with the standard library alone (Python 3.8 and later)."""
+"""`make doctor`: what this machine and this folder are fit for, what is not, and what to do about it."""

@@ -3,76 +3,86 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from driverwatch.paths import settle_environment
-from driverwatch.streams import keep_printing, lost
-from scripts.doctor import accelerator, environment, folders, kaggle_token, material, system
-from scripts.doctor.finding import Surroundings, examined
+from scripts.doctor import machine
+from scripts.doctor.machine import REBUILD, Finding, Surroundings, note, problem
 
-CHECKS = (  # what later checks build on comes first
-    ("Python", system.python),
-    ("make", system.make),
-    ("git", folders.git),
-    ("encoding", system.encoding),
-    ("clock", system.clock),
-    ("processor", system.processor),
-    ("memory", system.memory),
-    ("limits", system.limits),
-    ("folders", folders.writable),
-    ("disk", folders.disk),
-    ("environment", environment.virtual_environment),
-    ("packages", environment.packages),
-    ("libraries", environment.imports),
-    ("Keras", accelerator.configuration),
-    ("accelerator", accelerator.accelerator),
-    ("data set", material.dataset),
-    ("made", material.made),
-    ("weights", material.weights),
-    ("Kaggle token", kaggle_token.token),
-)
+# in the order in which findings follow from one another
+TITLES = ("Python", "make", "git", "encoding", "clock", "processor", "memory", "limits", "folders", "disk", "environment",
+          "packages", "libraries", "Keras", "accelerator", "data set", "made", "weights", "Kaggle token")  # fmt: skip
+Check = Callable[[Surroundings], Finding]
 
 
-def examine(s: Surroundings, only: Sequence[str] = ()) -> int:
-    """Print every finding (of checks named `only`, if any) as soon as it is there, then their count; return the exit status."""
+def checks(s: Surroundings) -> dict[str, Check]:
+    """Every check by its title; where the libraries of `.venv` are not there, those that need them say so."""
+    found: dict[str, Check] = dict(machine.CHECKS)
+    unseen = note("not looked at, for want of a working .venv", "See environment")
+    if s.is_inside:
+        try:
+            from driverwatch.paths import settle_environment
+            from scripts.doctor import project
+
+            settle_environment()
+            found.update(project.CHECKS)
+        except ImportError as error:
+            found["packages"] = lambda _, said=str(error): problem(f"a library is missing ({said})", REBUILD)
+    return {title: found.get(title, lambda _: unseen) for title in TITLES}
+
+
+def examine(s: Surroundings, asked: dict[str, Check]) -> int:
+    """Print every finding as soon as it is there, then their count; the exit status."""
     count = {"ok": 0, "note": 0, "problem": 0}
-    for title, check in CHECKS:
-        if only and title not in only:
-            continue
+    for title, check in asked.items():
         finding = examined(check, s)
         count[finding.mark] += 1
         print(finding.line(title), flush=True)
-    print(f"\n{count['ok']} ok, {count['note']} to note, {count['problem']} to mend")
+    print(f"\n{count['ok']} ok, {count['note']} to note, {count['problem']} to fix", flush=True)
     if count["problem"]:
-        print("Begin with the first problem: later ones often follow from it.")
+        print("Start with the first problem: later ones often follow from it.", flush=True)
     return 2 if count["problem"] else 0
 
 
-def surroundings(arguments: Sequence[str] | None) -> tuple[Surroundings, list[str]]:
-    """The repository in the working directory, as make's variables describe it, and the checks that are asked for."""
-    parser = argparse.ArgumentParser(prog="make doctor", description=__doc__)
-    parser.add_argument("--dataset", default="statefarm")
-    for option in ("data", "weights", "make-version", "interpreter"):
-        parser.add_argument(f"--{option}", default="")
-    parser.add_argument("--accelerator", default="cpu")
-    parser.add_argument("--only", nargs="+", default=[], choices=[title for title, _ in CHECKS])
-    given = vars(parser.parse_args(arguments))
-    only = given.pop("only")
-    return Surroundings(**given), only
+def examined(check: Check, s: Surroundings) -> Finding:
+    """A check's finding; a check that raises is a problem of its own.
+
+    The exception's text is left out: it may repeat what was read, and a token must never be printed.
+    """
+    try:
+        return check(s)
+    except Exception as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        reason = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
+        found = f"{type(error).__name__}{reason} at {Path(frame.filename).name}:{frame.lineno}"
+        return problem(f"this check failed itself: {found}", "Report it with this line")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    keep_printing()  # a folder's name must not end the report
-    settle_environment()
-    status = examine(*surroundings(arguments))
-    if why := lost():
-        print(f"make doctor: standard output: {why}; the report did not arrive whole", file=sys.stderr)
+    """Examine the repository in the working directory, as make's variables describe it; the exit status."""
+    parser = argparse.ArgumentParser(prog="make doctor", description=__doc__)
+    parser.add_argument("--dataset", default="statefarm")
+    for option in ("data", "weights", "make-version"):
+        parser.add_argument(f"--{option}", default="")
+    parser.add_argument("--accelerator", default="cpu")
+    parser.add_argument("--only", nargs="+", default=TITLES, choices=TITLES)
+    given = vars(parser.parse_args(arguments))
+    only = given.pop("only")
+    s = Surroundings(**given)
+    try:
+        return examine(s, {title: check for title, check in checks(s).items() if title in only})
+    except OSError as error:  # a full disk behind standard output
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        print(f"make doctor: standard output: {error.strerror}; the report did not arrive whole", file=sys.stderr)
         return 2
-    return status
 
 
 if __name__ == "__main__":
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `make doctor | head` ends quietly
+    if sys.stdout is not None:
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a folder's name must not end the report
     sys.exit(main())

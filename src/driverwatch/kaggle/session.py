@@ -55,7 +55,7 @@ class Session:
     def look(self) -> None:
         """What this machine is; nothing that is found ends the notebook."""
         asked = ["--interpreter", sys.executable, "--accelerator", "cuda", "--only", *CHECKS]
-        self._said(["-m", "scripts.doctor", *self.options, *asked])
+        self._said(["-m", "driverwatch.doctor", *self.options, *asked])
 
     def pack(self) -> None:
         """Hold the folds against the photos, and pack these at the model's size."""
