@@ -41,7 +41,7 @@ def profile(
     repeat: Repeat = 3,
 ) -> None:
     """Say where the time of a training step of a model goes."""
-    from benchmarks.profile import profile as step
+    from benchmarks.train import profile as step
 
     step(_bench(dataset, data, model, overrides, Request(images, repeat)))
 

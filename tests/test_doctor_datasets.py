@@ -72,7 +72,7 @@ def test_a_drawn_competition_is_told_by_its_truth(place: Make) -> None:
 
 def test_photos_in_the_data_folder_itself(place: Make) -> None:
     s = place(dataset="own")
-    flat = "data: flat\ntrain_images: '{label}_{image}'\ntest_images: 'new_{image}'\n"
+    flat = "title: flat\ndata: flat\ntrain_images: '{label}_{image}'\ntest_images: 'new_{image}'\n"
     write(s.root / "configs/datasets/own.yaml", flat + CLASSES)
     for name in ("driver_imgs_list.csv", "sample_submission.csv", "still_a.jpg"):
         write(s.root / "flat" / name, "x")

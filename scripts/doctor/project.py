@@ -252,7 +252,7 @@ def made(s: Surroundings) -> Finding:
     if not (s.root / "configs/datasets" / f"{s.dataset}.yaml").is_file():
         return note("not looked at, for want of a data set", "See data set")
     build = s.root / "build" / s.dataset
-    packs, runs = (sorted(each.parent.name for each in build.glob(f"{kind}/[!.]*/.")) for kind in ("pack", "runs"))
+    packs, runs = (sorted(each.name for each in build.glob(f"{kind}/[!.]*/")) for kind in ("pack", "runs"))
     found = f"packs: {names(packs) or 'none'}; runs: {names(runs) or 'none'}"
     folds = f"folds/{s.dataset}.csv"
     if not (s.root / folds).is_file():

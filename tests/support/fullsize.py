@@ -90,7 +90,7 @@ def measured(step: str, name: str) -> Cost:
         memory, largest = watched(process)
     if process.returncode:
         raise SystemExit(f"{step} of {IMAGES[name]} images failed:\n{log.read_text()[-2000:]}")
-    return Cost(round(time.monotonic() - start, 1), round(memory / 1024, 1), round(largest / 1024, 1))
+    return Cost(round(time.monotonic() - start, 1), round(memory / 2**20, 1), round(largest / 2**20, 1))
 
 
 def row(step: str, tenth: Cost, full: Cost) -> dict[str, object]:
