@@ -113,16 +113,16 @@ class _Split(NamedTuple):
         def forget() -> None:
             shutil.rmtree(self.half.cache.folder, ignore_errors=True)
 
-        def all_cached() -> None:
-            for draw in range(DRAWS):
+        def all_of(epoch: Epoch, draws: int) -> None:
+            for draw in range(draws):
                 fill(draw)
             for _ in range(STEPS):
-                self.tail.fit()
+                epoch.fit()
 
         fill = partial(_filled, self.half, self.pack, self.run)
         if full:
-            plain = Side(lambda: [self.whole.fit() for _ in range(STEPS)])
-            return {"plain": plain, "cached": Side(all_cached, forget)}
+            cached = Side(lambda: all_of(self.tail, DRAWS), forget)
+            return {"plain": Side(lambda: all_of(self.whole, 0)), "cached": cached}
         return {"plain": Side(self.whole.fit), "fill": Side(lambda: fill(0), forget), "tail": Side(self.tail.fit)}
 
     def constant(self, batch: int) -> dict[str, Side]:

@@ -386,7 +386,7 @@ def bench(data: Path, drawn_settings: DatasetSettings, project: Path) -> Bench:
 def test_images_are_spread_over_the_table(bench: Bench) -> None:
     whole = Bench(bench.context, "tiny", bench.settings, Request(10_000, 3)).table
     assert (len(bench.table), len(whole)) == (40, 120)
-    places = [whole.names.index(name) for name in bench.result.names]
+    places = [whole.names.index(name) for name in bench.table.names]
     assert places[0] == 0 and places[-1] == 119 and set(np.diff(places)) <= {2, 3, 4}
 
 
@@ -400,7 +400,7 @@ def test_rows_for_networks_are_whole_batches_of_different_images(bench: Bench) -
 def test_a_part_of_the_photos_is_packed_in_the_tables_order(bench: Bench) -> None:
     rows = np.array([31, 4, 17])
     made = bench.packed(rows)
-    assert list(made.names) == [bench.result.names[row] for row in sorted(rows)]
+    assert list(made.names) == [bench.table.names[row] for row in sorted(rows)]
     assert np.array_equal(made.pixels, bench.pack.pixels[sorted(rows)])
 
 

@@ -31,7 +31,8 @@ def checks(s: Surroundings) -> dict[str, Check]:
             settle_environment()
             found.update(project.CHECKS)
         except ImportError as error:
-            found["packages"] = lambda _, said=str(error): problem(f"a library is missing ({said})", REBUILD)
+            missing = problem(f"a library is missing ({error})", REBUILD)
+            found["packages"] = lambda _: missing
     return {title: found.get(title, lambda _: unseen) for title in TITLES}
 
 

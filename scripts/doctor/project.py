@@ -348,7 +348,10 @@ def _token_file(path: Path) -> Finding:
     return ok(str(path))
 
 
-def _in_one_sentence(check: Callable[[Surroundings], Finding]) -> Callable[[Surroundings], Finding]:
+Check = Callable[[Surroundings], Finding]
+
+
+def _in_one_sentence(check: Check) -> Check:
     """The check, with bad input that it comes upon as a problem."""
 
     def run(s: Surroundings) -> Finding:
@@ -360,7 +363,7 @@ def _in_one_sentence(check: Callable[[Surroundings], Finding]) -> Callable[[Surr
     return run
 
 
-CHECKS = {
+CHECKS: dict[str, Check] = {
     "git": git,
     "disk": disk,
     "packages": packages,
