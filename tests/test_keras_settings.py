@@ -78,7 +78,7 @@ def test_a_backend_that_cannot_train_is_refused() -> None:
 def test_the_doctor_shows_it(place: Make) -> None:
     s = place()
     says(project.keras_configuration(s), "ok", "float32, channels_last, on tensorflow")
-    file = write(s.home / ".keras" / "keras.json", json.dumps(STRANGE))
+    file = write(Path(s.environ["HOME"]) / ".keras" / "keras.json", json.dumps(STRANGE))
     shown = ("not followed: floatx: float16, epsilon: 0.5, image_data_format: channels_first, backend: jax", str(file))
     says(project.keras_configuration(s), "ok", *shown)
     says(
