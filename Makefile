@@ -41,7 +41,7 @@ VENV   := .venv
 PYTHON := $(VENV)/bin/python
 Q       := $(if $(filter $(ON),$(V)),,@)
 DW       = $(Q)PYTHONPATH=src $(PYTHON) -m driverwatch
-MEASURE  = $(Q)PYTHONPATH=src $(PYTHON) -m benchmarks
+MEASURE  = $(Q)PYTHONPATH=src:. $(PYTHON) -m benchmarks
 
 # the Python that was named; no shell expands ~ between quotes
 at_home  = $(if $(value HOME),$(subst <home>,,$(subst <home>~/,$(value HOME)/,<home>$(1))),$(1))
@@ -176,7 +176,7 @@ doctor: ## what is fine here, what is not, and what to do about it; installs not
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 8))' 2>/dev/null || \
 	  { echo "problem  Python        $$python does not run or is older than 3.8. Install Python 3.11 to 3.13, or name one:" \
 	    'make doctor PYTHON3=python3.12.'; exit 2; }; \
-	PYTHONPATH=src "$$python" -m scripts.doctor $(DATA_OPT) $(call place,weights,WEIGHTS) \
+	PYTHONPATH=src:. "$$python" -m scripts.doctor $(DATA_OPT) $(call place,weights,WEIGHTS) \
 	  --accelerator=$(call q,$(ACCELERATOR)) --make-version=$(call q,$(MAKE_VERSION))
 
 status: setup ## what there is: photos, folds, packs, every run and fold, submissions; what is stale, and why; JSON=1 as JSON

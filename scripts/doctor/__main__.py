@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from scripts.doctor import machine
 from scripts.doctor.machine import REBUILD, Finding, Surroundings, note, problem
@@ -16,7 +17,8 @@ from scripts.doctor.machine import REBUILD, Finding, Surroundings, note, problem
 # in the order in which findings follow from one another
 TITLES = ("Python", "make", "git", "encoding", "clock", "processor", "memory", "limits", "folders", "disk", "environment",
           "packages", "libraries", "Keras", "accelerator", "data set", "made", "weights", "Kaggle token")  # fmt: skip
-Check = Callable[[Surroundings], Finding]
+if TYPE_CHECKING:  # which Python 3.8 cannot evaluate
+    Check = Callable[[Surroundings], Finding]
 
 
 def checks(s: Surroundings) -> dict[str, Check]:
@@ -30,9 +32,9 @@ def checks(s: Surroundings) -> dict[str, Check]:
 
             settle_environment()
             found.update(project.CHECKS)
-        except ImportError as error:
-            missing = problem(f"a library is missing ({error})", REBUILD)
-            found["packages"] = lambda _: missing
+        except Exception as error:  # a library that is missing or broken, or a file of the package that does not fit
+            broken = problem(f"the checks of the project cannot be imported ({error})", REBUILD)
+            found["packages"] = lambda _: broken
     return {title: found.get(title, lambda _: unseen) for title in TITLES}
 
 

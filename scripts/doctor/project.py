@@ -301,13 +301,13 @@ def _still_to_come(rest: list[str]) -> str:
 
 def kaggle_token(s: Surroundings) -> Finding:
     """A token in the environment comes first, then the files, in the order in which the client looks; none is ever printed."""
-    pair = ("KAGGLE_USERNAME", "KAGGLE_KEY")
-    given = [name for name in ("KAGGLE_API_TOKEN", *pair) if s.environ.get(name, "").strip()]
-    if "KAGGLE_API_TOKEN" in given or len(given) == 2:
-        return ok(f"{' and '.join(given[:1] if len(given) == 3 else given)} set")
+    pair = {"KAGGLE_USERNAME", "KAGGLE_KEY"}
+    given = {name for name in (*pair, "KAGGLE_API_TOKEN") if s.environ.get(name, "").strip()}
+    if given >= pair or "KAGGLE_API_TOKEN" in given:
+        return ok(f"in the environment: {', '.join(sorted(given))}")
     if given:
-        other = next(name for name in pair if name not in given)
-        return problem(f"{given[0]} is set without {other}", "Set both, or neither and keep the token in a file")
+        found = f"{given.pop()} is set without the other of {' and '.join(sorted(pair))}"
+        return problem(found, "Set both, or neither and keep the token in a file")
     usual = folder = programs_home(s.environ) / ".kaggle"
     if named := s.environ.get("KAGGLE_CONFIG_DIR"):
         folder = user_path(named, s.environ)
