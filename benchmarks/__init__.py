@@ -1,1 +1,1 @@
-"""How fast the line is beside named rivals and physical limits (`make bench`), and where a training step's time goes."""
+"""How fast the pipeline is beside named baselines and physical limits (`make bench`), and where a training step's time goes."""

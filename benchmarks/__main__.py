@@ -1,4 +1,4 @@
-"""`make bench` and `make profile`: `python -m benchmarks bench|profile`, bad input told in one sentence as everywhere."""
+"""`make bench` and `make profile`: `python -m benchmarks bench|profile`, bad input is one sentence, as everywhere."""
 
 from typing import Annotated
 
@@ -10,7 +10,7 @@ from driverwatch.cli.main import main
 from driverwatch.cli.options import Data, Dataset, Overrides, context_of, model_settings
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-Images = Annotated[int, typer.Option(help="photos to measure with, if there are so many")]
+Images = Annotated[int, typer.Option(help="images to measure with, if there are so many")]
 Repeat = Annotated[int, typer.Option(help="repetitions that are timed, 3 or more")]
 
 

@@ -44,7 +44,7 @@ def results(bench: Bench) -> list[Result]:
     some = range(min(CHECKED_IMAGES, len(paths)))
     if not all(np.array_equal(packed[i], decoded(paths[i], bench.size)) for i in some):
         raise InputError(
-            "bench: packing and the bare loop do not give the same pixels; take JPEGs that all stand upright"
+            "bench: packing and the bare loop do not give the same pixels; take JPEGs that are all upright"
         )
     facts = {
         "images": len(paths),
@@ -65,9 +65,9 @@ def _parts(bench: Bench, paths: list[Path]) -> list[Result]:
     def all_of(do: Callable[[Any], object], items: list[Any]) -> Side:
         return Side(lambda: [do(item) for item in items])
 
-    def digests(photo: tuple[bytes, np.ndarray]) -> None:
-        hashlib.sha256(photo[0]).digest()
-        pack.look(photo[1])
+    def digests(file: tuple[bytes, np.ndarray]) -> None:
+        hashlib.sha256(file[0]).digest()
+        pack.look(file[1])
 
     def written() -> None:
         with target.open("wb") as file:

@@ -92,7 +92,7 @@ class Bench:
         settings = self.context.settings
         if settings.truth is None:
             return self.context.data
-        classes, place = len(settings.classes), self.place / f"photos-{self.asked.images}"
+        classes, place = len(settings.classes), self.place / f"images-{self.asked.images}"
         drivers = max(2, min(10, self.asked.images // classes))
         frames = -(-self.asked.images // (drivers * classes))
         options = sample.SampleOptions(drivers, test_drivers=1, clips=1, frames=frames, size=IMAGE_SIZE)

@@ -255,7 +255,7 @@ def limits(s: Surroundings) -> Finding:
 
 def folders(s: Surroundings) -> Finding:
     """The folders that targets write to, or the nearest folder above each."""
-    problems = [said for said in (_obstacle(s.root / name) for name in WRITTEN) if said]
+    problems = [found for found in (_obstacle(s.root / name) for name in WRITTEN) if found]
     if problems:
         return problem(", ".join(problems), "Make each a folder of your own that can be written")
     return ok(f"{', '.join(WRITTEN)} can be written")

@@ -142,8 +142,8 @@ def keras_configuration(s: Surroundings) -> Finding:
     """What keras.json and KERAS_* say, and that no run follows it: the backend alone is chosen, by KERAS_BACKEND."""
     file = config_file(s.environ, programs_home(s.environ))
     backend = backend_of(s.environ)
-    if said := refused(file):
-        return problem(*said.split("; "))
+    if reason := refused(file):
+        return problem(*reason.split("; ", 1))
     runs = f"runs compute in {OURS['floatx']}, {OURS['image_data_format']}, on {backend}"
     unheard = ignored(file, s.environ)
     return ok(f"{runs}; not followed: {names(unheard)} ({file})" if unheard else runs)
@@ -184,8 +184,10 @@ def _why_unseen(s: Surroundings, driver: Answer | None) -> tuple[str, str]:
     if driver is None:
         return "nvidia-smi is missing", "Install the NVIDIA driver (in a container: start it with its GPUs passed in)"
     if driver.cause or not driver.out.strip():
-        said = _first(driver) or driver.cause
-        return f"nvidia-smi says: {said}", "Repair the driver; after an update of it, restart the machine"
+        return (
+            f"nvidia-smi says: {_first(driver) or driver.cause}",
+            "Repair the driver; after an update of it, restart the machine",
+        )
     if not s.stamp("cuda").is_file():
         return f"the driver sees {_first(driver)}, but CUDA is not in .venv", "Add it: make setup ACCELERATOR=cuda"
     return (
@@ -289,14 +291,13 @@ def _still_to_come(rest: list[str]) -> str:
     downloads = [name for name in rest if BACKBONES[name].downloads]
     converted = [name for name in rest if BACKBONES[name].checkpoint and name not in downloads]
     files = {name: BACKBONES[name].weight_files[0] for name in rest if name not in (*downloads, *converted)}
-    said = [f"Keras downloads {names(downloads)} on first use"] if downloads else []
-    said += [f"make convert makes {', '.join(converted)} of PyTorch checkpoints"] if converted else []
-    said += (
-        [f"{', '.join(f'{name} ({file})' for name, file in files.items())} must be in WEIGHTS=<folder>"]
-        if files
-        else []
-    )
-    return "; ".join(said)
+    listed = ", ".join(f"{name} ({file})" for name, file in files.items())
+    sources = {
+        f"Keras downloads {names(downloads)} on first use": downloads,
+        f"make convert makes {', '.join(converted)} of PyTorch checkpoints": converted,
+        f"{listed} must be in WEIGHTS=<folder>": files,
+    }
+    return "; ".join(text for text, there in sources.items() if there)
 
 
 def kaggle_token(s: Surroundings) -> Finding:
