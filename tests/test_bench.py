@@ -4,6 +4,8 @@ import gc
 import json
 import os
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,7 +32,7 @@ from benchmarks import (
     workload,
 )
 from benchmarks.result import Baseline, Result, beside, once
-from benchmarks.scratch_project import Cost, Project
+from benchmarks.scratch_project import Cost, Project, environment
 from benchmarks.timing import Side, Spread, Timing, interleaved, over_rounds, speed
 from benchmarks.workload import Bench, Request, last_stage
 from driverwatch.artifacts import Places
@@ -287,6 +289,12 @@ def test_neighbours_are_looked_for_among_clips() -> None:
     )
     neighbours.product(rows)
     assert neighbours.memory_of(len(rows)) > rows.nbytes
+
+
+def test_the_process_whose_memory_is_measured_imports_little() -> None:
+    code = "import sys, benchmarks.neighbours; print(*{'albumentations', 'keras', 'pandas', 'tensorflow'} & set(sys.modules))"
+    made = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True)
+    assert made.stdout == "\n"
 
 
 def test_neighbours_beside_the_product(monkeypatch: pytest.MonkeyPatch) -> None:
