@@ -41,6 +41,7 @@ VENV   := .venv
 PYTHON := $(VENV)/bin/python
 Q       := $(if $(filter $(ON),$(V)),,@)
 DW       = $(Q)PYTHONPATH=src $(PYTHON) -m driverwatch
+MEASURE  = $(Q)PYTHONPATH=src:. $(PYTHON) -m benchmarks
 
 # the Python that was named; no shell expands ~ between quotes
 at_home  = $(if $(value HOME),$(subst <home>,,$(subst <home>~/,$(value HOME)/,<home>$(1))),$(1))
@@ -175,7 +176,7 @@ doctor: ## what is fine here, what is not, and what to do about it; installs not
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 8))' 2>/dev/null || \
 	  { echo "problem  Python        $$python does not run or is older than 3.8. Install Python 3.11 to 3.13, or name one:" \
 	    'make doctor PYTHON3=python3.12.'; exit 2; }; \
-	PYTHONPATH=src "$$python" -m driverwatch.doctor $(DATA_OPT) $(call place,weights,WEIGHTS) \
+	PYTHONPATH=src:. "$$python" -m scripts.doctor $(DATA_OPT) $(call place,weights,WEIGHTS) \
 	  --accelerator=$(call q,$(ACCELERATOR)) --make-version=$(call q,$(MAKE_VERSION))
 
 status: setup ## what there is: photos, folds, packs, every run and fold, submissions; what is stale, and why; JSON=1 as JSON
@@ -375,12 +376,12 @@ layers: need-MODEL setup ## MODEL's layers: blocks, shapes, parameters, what is 
 	$(DW) layers $(call option,set,SET) -- $(call q,$(MODEL))
 
 bench: setup ## the line beside rivals and limits, a ratio a row, on drawn photos or DATASET's; ROWS= some, FULL=1 at the competition's size
-	$(DW) bench --dataset=$(DRAWN) $(call place,data,DATA) \
+	$(MEASURE) bench --dataset=$(DRAWN) $(call place,data,DATA) \
 	  $(call option,rows,ROWS) $(call option,model,MODEL) $(call option,set,SET) $(call option,images,IMAGES) \
 	  $(call option,repeat,REPEAT) $(call flag,full,FULL) $(call flag,docs,DOCS)
 
 profile: need-MODEL setup ## where the time of MODEL's training step goes: reading, augmentation, transfer, forward, backward, update
-	$(DW) profile --dataset=$(DRAWN) $(call place,data,DATA) \
+	$(MEASURE) profile --dataset=$(DRAWN) $(call place,data,DATA) \
 	  $(call option,set,SET) $(call option,images,IMAGES) $(call option,repeat,REPEAT) -- $(call q,$(MODEL))
 
 convert: need-FILE need-MODEL need-WEIGHTS $(TORCH) ## make MODEL's file in the folder WEIGHTS of FILE=<public PyTorch checkpoint>
@@ -420,8 +421,8 @@ test-size: $(DEV) ## time and memory of each verb at 102,150 drawn photos agains
 	$(Q)PYTHONPATH=src:tests $(PYTHON) -m support.fullsize $(foreach step,$(STEPS),$(call q,$(step)))
 
 lint: $(DEV) ## ruff and mypy
-	$(PYTHON) -m ruff check src tests
-	$(PYTHON) -m ruff format --check --quiet src tests
+	$(PYTHON) -m ruff check src tests scripts benchmarks
+	$(PYTHON) -m ruff format --check --quiet src tests scripts benchmarks
 	$(PYTHON) -m mypy
 
 clean: ## remove build/ (packs, runs); folds and submissions stay

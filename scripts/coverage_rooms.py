@@ -44,10 +44,10 @@ def rooms(files: list[Path]) -> dict[str, tuple[int, int]]:
     coverage = Coverage(data_file=None, config_file=str(ROOT / "pyproject.toml"))
     coverage.get_data().update(data)
     found: dict[str, list[int]] = defaultdict(lambda: [0, 0])
-    package = ROOT / "src" / "driverwatch"
-    for path in sorted(package.rglob("*.py")):
+    package, tools = ROOT / "src" / "driverwatch", [ROOT / "benchmarks", ROOT / "scripts"]
+    for path in sorted(path for folder in (package, *tools) for path in folder.rglob("*.py")):
         _, lines, _, missing, _ = coverage.analysis2(str(path))
-        inside = path.relative_to(package).parts
+        inside = path.relative_to(package if path.is_relative_to(package) else ROOT).parts
         room = found[inside[0] if len(inside) > 1 else "(top)"]
         room[0] += len(lines)
         room[1] += len(lines) - len(missing)

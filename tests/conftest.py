@@ -88,7 +88,7 @@ def packs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pack]:
 @pytest.fixture(autouse=True)
 def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(
-        "PYTHONPATH", f"{ROOT / 'src'}{os.pathsep}{ROOT / 'tests'}"
+        "PYTHONPATH", os.pathsep.join(map(str, (ROOT / "src", ROOT / "tests", ROOT)))
     )  # for the processes that tests start
 
 

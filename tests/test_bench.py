@@ -4,7 +4,9 @@ import gc
 import json
 import os
 import shlex
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,27 +17,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.places import ROOT
 
-from driverwatch.artifacts import Places
-from driverwatch.backbones import BACKBONES
-from driverwatch.bench import (
+from benchmarks import (
+    baselines,
     cache,
-    classic,
+    crops,
     growth,
     imports,
     load,
-    material,
-    memory,
     neighbours,
     pack,
+    result,
     suite,
-    table,
     train,
+    workload,
 )
-from driverwatch.bench import profile as profiling
-from driverwatch.bench.lines import Line, Rival, beside
-from driverwatch.bench.material import Bench, Request
-from driverwatch.bench.projects import Cost, Project
-from driverwatch.bench.timing import Clocks, Side, Spread, Timing, interleaved, over_rounds, speed
+from benchmarks.result import Baseline, Result, beside, once
+from benchmarks.scratch_project import Cost, Project, environment
+from benchmarks.timing import Side, Spread, Timing, interleaved, over_rounds, speed
+from benchmarks.workload import Bench, Request, last_stage
+from driverwatch.artifacts import Places
+from driverwatch.backbones import BACKBONES
 from driverwatch.data.photos import examine
 from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.errors import InputError
@@ -65,14 +66,14 @@ class Time:
         return run
 
     @property
-    def clocks(self) -> Clocks:
-        return Clocks(lambda: self.now, lambda: self.spent)
+    def clocks(self) -> tuple[Callable[[], float], Callable[[], float]]:
+        return lambda: self.now, lambda: self.spent
 
 
 def test_sides_take_turns_and_only_their_own_time_counts() -> None:
     time = Time()
     sides = {"a": Side(time.works("a", 2, 3), time.works("before a", 50, 50)), "b": Side(time.works("b", 5, 1))}
-    found = interleaved(sides, 3, time.clocks, warm_up=2)
+    found = interleaved(sides, 3, *time.clocks, warm_up=2)
     assert time.calls == ["before a", "a", "b"] * 5
     assert found == {"a": Timing((2, 2, 2), (3, 3, 3)), "b": Timing((5, 5, 5), (1, 1, 1))}
 
@@ -119,26 +120,26 @@ def test_the_figure_is_the_median_of_ratios_of_the_same_round() -> None:
 
 
 @pytest.mark.parametrize(
-    ("better", "aim", "value", "met"),
+    ("better", "target", "value", "met"),
     [("higher", 0.9, 0.9, True), ("higher", 0.9, 0.89, False), ("lower", 2.5, 2.5, True), ("lower", 2.5, 2.51, False),
      ("lower", None, 1.0, None), ("lower", 0, 0.0, True), ("lower", 0, 1.0, False)],
 )  # fmt: skip
-def test_aims(better: Any, aim: float | None, value: float, met: bool | None) -> None:
-    assert Line("a", "b", "", "", better, aim, Spread(value, value, value)).met is met
-    assert Line("a", "b", "", "", better, aim, skipped="no such verb").met is None
+def test_targets(better: Any, target: float | None, value: float, met: bool | None) -> None:
+    assert Result("a", "b", better, target, once(value)).met is met
+    assert Result("a", "b", better, target, skipped="nothing to measure").met is None
 
 
-def line(row: str, against: str, value: float = 0.5) -> Line:
-    rival = Rival("theirs", against, "the rival does it", "Nothing.", 0.9)
+def line(row: str, against: str, value: float = 0.5) -> Result:
+    baseline = Baseline("theirs", against, 0.9)
     timed = {"ours": Timing((1.0, 1.0, 1.0), (0.0,) * 3), "theirs": Timing((value, value, value), (0.0,) * 3)}
-    return beside(row, "Both do it", [rival], timed, {"images": 3})[0]
+    return beside(row, [baseline], timed, {"images": 3})[0]
 
 
 def test_a_row_measured_again_replaces_its_lines_and_no_other(tmp_path: Path) -> None:
     path = tmp_path / "bench.json"
     asked = {"rows": "", "images": 10, "full": 0}
-    table.keep(path, [line("pack", "x"), line("pack", "y"), line("load", "x")], asked, (0.1, 1.2))
-    entries = table.keep(path, [line("pack", "z", 2.0)], asked | {"images": 20}, (0.3, 1.4))
+    result.keep(path, [line("pack", "x"), line("pack", "y"), line("load", "x")], asked, (0.1, 1.2))
+    entries = result.keep(path, [line("pack", "z", 2.0)], asked | {"images": 20}, (0.3, 1.4))
     assert [entry["key"] for entry in entries] == ["load: x", "pack: z"]
     kept = json.loads(path.read_text())["lines"]
     assert kept == json.loads(json.dumps(entries))
@@ -152,45 +153,47 @@ def test_a_row_measured_again_replaces_its_lines_and_no_other(tmp_path: Path) ->
 
 def test_the_command_beside_the_table_can_be_typed(tmp_path: Path) -> None:
     asked = {"rows": "pack load", "dataset": "drawn", "images": 10, "full": False}
-    entries = table.keep(tmp_path / "b.json", [line("pack", "x")], asked, (0.1, 1.2))
-    command = table.section(entries).split("`")[1]
+    entries = result.keep(tmp_path / "b.json", [line("pack", "x")], asked, (0.1, 1.2))
+    command = result.section(entries).split("`")[1]
     assert shlex.split(command) == ["make", "bench", "ROWS=pack load", "DATASET=drawn", "IMAGES=10"]
 
 
 def test_what_is_not_met_or_not_measured_is_in_the_table(tmp_path: Path) -> None:
-    skipped = Line("imports", "make status", "", "", "lower", 0, skipped="this checkout has no verb `status`")
-    entries = table.keep(tmp_path / "b.json", [line("pack", "x"), line("load", "x", 2.0), skipped], {}, (0, 0))
-    rows = table.told(entries).splitlines()
+    skipped = Result("cache", "plain fit", "lower", 0, skipped="nothing is cached")
+    entries = result.keep(tmp_path / "b.json", [line("pack", "x"), line("load", "x", 2.0), skipped], {}, (0, 0))
+    rows = result.table(entries).splitlines()
     assert "NOT MET" in rows[1] and "0.500" in rows[1] and "at least 0.9" in rows[1]
     assert " met " in rows[2] and "NOT" not in rows[2]
-    assert "not measured" in rows[3] and "no verb `status`" in rows[3]
+    assert "not measured" in rows[3] and "nothing is cached" in rows[3]
 
 
 def test_the_table_goes_between_the_markers_and_nothing_else_changes(tmp_path: Path) -> None:
-    page, entries = tmp_path / "page.md", table.keep(tmp_path / "b.json", [line("pack", "x | y")], {}, (0, 0))
-    page.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n")
-    table.document(page, entries)
+    page, entries = tmp_path / "page.md", result.keep(tmp_path / "b.json", [line("pack", "x | y")], {}, (0, 0))
+    page.write_text(f"before\n{result.BEGIN}\nold\n{result.END}\nafter\n")
+    result.document(page, entries)
     text = page.read_text()
-    assert text.startswith(f"before\n{table.BEGIN}\n") and text.endswith(f"{table.END}\nafter\n") and "old" not in text
+    assert (
+        text.startswith(f"before\n{result.BEGIN}\n") and text.endswith(f"{result.END}\nafter\n") and "old" not in text
+    )
     assert "| pack | x / y | 0.500 |" in text
-    table.document(page, entries)
+    result.document(page, entries)
     assert page.read_text() == text
 
 
-@pytest.mark.parametrize("text", [None, "nothing", table.BEGIN, f"{table.END} {table.BEGIN}"])
+@pytest.mark.parametrize("text", [None, "nothing", result.BEGIN, f"{result.END} {result.BEGIN}"])
 def test_a_page_without_both_markers_is_refused_and_left(tmp_path: Path, text: str | None) -> None:
     page = tmp_path / "page.md"
     if text is not None:
         page.write_text(text)
     with pytest.raises(InputError, match="expected a page with"):
-        table.document(page, [])
+        result.document(page, [])
     assert (page.read_text() if page.exists() else None) == text
 
 
 def test_a_busy_machine_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    assert table.warning(0.5) is None
-    assert "load 3.1 on 2 cores" in str(table.warning(3.1))
+    assert result.busy_warning(0.5) is None
+    assert "load 3.1 on 2 cores" in str(result.busy_warning(3.1))
 
 
 def test_rows_are_chosen_by_name_in_one_order() -> None:
@@ -200,13 +203,13 @@ def test_rows_are_chosen_by_name_in_one_order() -> None:
         suite.chosen(["pack", "lod"])
 
 
-def test_every_row_and_every_aim_is_explained() -> None:
+def test_every_row_and_every_baseline_is_explained() -> None:
     text = (ROOT / "docs" / "performance.md").read_text()
-    assert text.count(table.BEGIN) == text.count(table.END) == 1
+    assert text.count(result.BEGIN) == text.count(result.END) == 1
     for row in (*suite.ROWS, *suite.BY_NAME, "profile"):
         assert f"\n### {row}" in text, row
-    for rival in (*load.RIVALS, *load.COPIES.values()):
-        assert rival.against in text
+    for baseline in (*load.AUGMENTED, load.ON_HOST, *load.COPIES.values()):
+        assert baseline.against in text
 
 
 def test_what_the_loader_costs_beyond_the_policy() -> None:
@@ -232,7 +235,7 @@ def test_the_bound_is_the_rule_of_thumb_where_that_holds(trunk: float, seconds: 
 
 def test_shares_of_a_forward_pass_count_the_same_images() -> None:
     timed = {"frozen": Timing((5.0,) * 3, ()), "tail forward": Timing((4.0,) * 3, ())}
-    assert cache.shared(timed) == pytest.approx(0.5)  # five fifths of the images beside four
+    assert cache.frozen_share(timed) == pytest.approx(0.5)  # five fifths of the images beside four
 
 
 @pytest.mark.parametrize("backbone", sorted(BACKBONES))
@@ -260,7 +263,6 @@ def test_heavy_packages_are_read_off_pythons_own_list() -> None:
 
 def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     assert imports.imported(tmp_path, ["--help"]) == set()
-    assert imports.has_verb(tmp_path, "bench") and not imports.has_verb(tmp_path, "benc")
 
 
 @pytest.mark.parametrize("images", [400, 1_000, 10_000, 102_150])
@@ -272,10 +274,10 @@ def test_a_project_draws_about_as_many_images_as_it_is_named_for(images: int) ->
 
 
 def test_memory_is_compared_by_its_peaks() -> None:
-    made = memory._line("pack", 1_000, 10_000, 100.0, 109.0)
+    made = growth.memory_result("pack", 1_000, 10_000, 100.0, 109.0)
     assert made.met and made.figure == Spread(1.09, 1.09, 1.09)
     assert made.facts["bytes_per_image"] == pytest.approx(9 * 2**20 / 9_000)
-    assert memory._line("pack", 1_000, 10_000, 100.0, 111.0).met is False
+    assert growth.memory_result("pack", 1_000, 10_000, 100.0, 111.0).met is False
 
 
 def test_neighbours_are_looked_for_among_clips() -> None:
@@ -286,17 +288,22 @@ def test_neighbours_are_looked_for_among_clips() -> None:
         found // neighbours.CLIP, np.repeat(np.arange(len(rows))[:, None] // neighbours.CLIP, 3, axis=1)
     )
     neighbours.product(rows)
-    held = rows.nbytes / 1e9
-    assert neighbours.memory_of(len(rows)) > held
+    assert neighbours.memory_of(len(rows)) > rows.nbytes
+
+
+def test_the_process_whose_memory_is_measured_imports_little() -> None:
+    code = "import sys, benchmarks.neighbours; print(*{'albumentations', 'keras', 'pandas', 'tensorflow'} & set(sys.modules))"
+    made = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True)
+    assert made.stdout == "\n"
 
 
 def test_neighbours_beside_the_product(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(neighbours, "COUNT", 300)
     monkeypatch.setattr(neighbours, "FULL_COUNT", 310)
     for full, rows in ((False, 300), (True, 310)):
-        product, memory = neighbours.lines(SimpleNamespace(asked=Request(1, 3, full)))  # type: ignore[arg-type]
-        assert product.facts["rows"] == rows and product.aim == 2.5 and len(product.timings["ours"].seconds) == 3
-        assert memory.aim == (2.0 if full else None)  # of so few it would say nothing
+        product, memory = neighbours.results(SimpleNamespace(asked=Request(1, 3, full)))  # type: ignore[arg-type]
+        assert product.facts["rows"] == rows and product.target == 2.5 and len(product.timings["ours"].seconds) == 3
+        assert memory.target == (2.0 if full else None)  # of so few it would say nothing
 
 
 def told(monkeypatch: pytest.MonkeyPatch, seconds: float, memory: float) -> list[tuple[int, str]]:
@@ -308,16 +315,16 @@ def told(monkeypatch: pytest.MonkeyPatch, seconds: float, memory: float) -> list
         return Cost(seconds * project.images, 100 + memory * project.images)
 
     monkeypatch.setattr(Project, "run", run)
-    monkeypatch.setattr(Project, "begin", lambda project: ran.append((project.images, "begin")))
+    monkeypatch.setattr(Project, "start", lambda project: ran.append((project.images, "start")))
     return ran
 
 
 def test_memory_at_both_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ran = told(monkeypatch, 0, 0.001)
-    found = memory.lines(SimpleNamespace(asked=Request(1, 3, True), place=tmp_path))  # type: ignore[arg-type]
-    steps = ["begin", "sample", "folds", "pack", "train", "predict"]
+    found = growth.memory_results(SimpleNamespace(asked=Request(1, 3, True), place=tmp_path))  # type: ignore[arg-type]
+    steps = ["start", "sample", "folds", "pack", "train", "predict"]
     assert ran == [(images, step) for images in (10_000, 102_150) for step in steps]
-    assert [made.key for made in found] == [f"memory: {step} of fewer images" for step in steps[3:]]
+    assert [made.entry["key"] for made in found] == [f"memory: {step} of fewer images" for step in steps[3:]]
     assert all(
         made.figure and made.figure.median == pytest.approx(202.15 / 110) and made.met is False for made in found
     )
@@ -325,40 +332,41 @@ def test_memory_at_both_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_growth_of_every_verb_and_its_plot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ran = told(monkeypatch, 0.01, 0)
-    monkeypatch.setattr(neighbours, "memory_of", lambda images: 0.5)
+    monkeypatch.setattr(neighbours, "memory_of", lambda images: 2**29)
     bench = SimpleNamespace(
         asked=Request(1, 3), place=tmp_path, context=SimpleNamespace(places=Places("drawn", tmp_path))
     )
-    found = growth.lines(bench)  # type: ignore[arg-type]
+    found = growth.results(bench)  # type: ignore[arg-type]
     assert [made.against for made in found] == ["pack", "train", "predict", "ensemble", "neighbours"]
     assert found[0].figure is not None and found[0].figure.median == pytest.approx(1)
     assert found[0].facts["exponent_of_memory"] == 0 and found[0].facts["images"] == list(growth.SIZES)
     assert {images for images, _ in ran} == set(growth.SIZES)
     assert (tmp_path / "build" / "drawn" / "growth.png").read_bytes().startswith(b"\x89PNG")
-    shown = table.cells({"row": "growth", "key": "growth", "made": {}, **found[0].plain})
+    shown = result.cells(found[0].entry)
     assert all(f"{images:,}: " in shown[-1] for images in growth.SIZES) and "MiB" in shown[-1]
 
 
-def test_a_verb_that_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(imports, "has_verb", lambda folder, verb: False)
+def test_imports_of_each_command_in_a_project_that_is_trained_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(imports, "imported", lambda folder, words: {"pandas"} if words[0] == "pack" else set())
     monkeypatch.setattr(imports, "_timed", lambda folder, words: (1.0, 0.5))
     ran = told(monkeypatch, 0, 0)
-    found = imports.lines(SimpleNamespace(asked=Request(1, 3), place=tmp_path))  # type: ignore[arg-type]
-    assert [step for _, step in ran] == ["begin", "sample", "folds", "pack", "train"]
+    found = imports.results(SimpleNamespace(asked=Request(1, 3), place=tmp_path))  # type: ignore[arg-type]
+    assert [step for _, step in ran] == ["start", "sample", "folds", "pack", "train"]
     assert [(made.against, made.met) for made in found] == [
-        ("--help", True), ("make status", None), ("make train again, its pack", False), ("make train again, its train", True),
+        ("--help", True), ("make status", True), ("make train again, its pack", False), ("make train again, its train", True),
     ]  # fmt: skip
-    assert found[1].skipped and found[2].facts["imported"] == ["pandas"]
+    assert found[2].facts["imported"] == ["pandas"]
 
 
 def test_parts_of_a_step_and_what_remains() -> None:
     def taken(seconds: float) -> Timing:
         return Timing((seconds,) * 3, (0.0,) * 3)
 
-    seconds = {"step": 10.0, "reading": 0.5, "augmentation": 1.5, "transfer": 0.2, "forward": 2.0,
+    seconds = {"whole step": 10.0, "reading": 0.5, "augmentation": 1.5, "transfer": 0.2, "forward": 2.0,
                "forward and backward": 6.0, "update": 1.0}  # fmt: skip
-    found = {part["part"]: part for part in profiling.shares({name: taken(s) for name, s in seconds.items()}, 4)}
+    found = {part["part"]: part for part in train.shares({name: taken(s) for name, s in seconds.items()}, 4)}
     assert list(found) == [
         "whole step",
         "reading",
@@ -373,7 +381,7 @@ def test_parts_of_a_step_and_what_remains() -> None:
     assert found["backward"]["share"]["median"] == pytest.approx(0.4)
     assert found["remainder"]["milliseconds"]["median"] == pytest.approx(1000 * 0.8 / 4)
     assert sum(part["share"]["median"] for part in found.values()) == pytest.approx(2)  # the whole, and its parts
-    assert "8.0%" in profiling.told(list(found.values())).splitlines()[-1]
+    assert "8.0%" in train.profile_table(list(found.values())).splitlines()[-1]
 
 
 @pytest.fixture
@@ -405,7 +413,7 @@ def test_a_part_of_the_photos_is_packed_in_the_tables_order(bench: Bench) -> Non
 
 
 def test_photos_as_large_as_real_ones_are_drawn_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(material, "PHOTO", "48x64")
+    monkeypatch.setattr(workload, "IMAGE_SIZE", "48x64")
     settings = bench.context.settings.model_copy(update={"truth": "truth.csv"})
     context = Context("drawn", settings, bench.context.places, Path("nowhere"))
     drawn = Bench(context, "tiny", bench.settings, Request(25, 3))
@@ -414,7 +422,7 @@ def test_photos_as_large_as_real_ones_are_drawn_once(bench: Bench, monkeypatch: 
     assert Bench(context, "tiny", bench.settings, Request(25, 3)).data.stat().st_mtime_ns == made
 
 
-def test_models_that_no_rival_can_follow_and_no_images_are_refused(bench: Bench) -> None:
+def test_models_that_no_baseline_can_follow_and_no_images_are_refused(bench: Bench) -> None:
     field = bench.settings.input.model_copy(update={"regions": ["whole", "head"]})
     with pytest.raises(InputError, match="several regions"):
         Bench(bench.context, "tiny", bench.settings.model_copy(update={"input": field}), Request(10, 3))
@@ -423,8 +431,8 @@ def test_models_that_no_rival_can_follow_and_no_images_are_refused(bench: Bench)
 
 
 def test_both_sides_of_packing_make_the_same_pixels(bench: Bench) -> None:
-    made, *parts = pack.lines(bench)
-    assert [part.aim for part in parts] == [None] * len(pack.PARTS)
+    made, *parts = pack.results(bench)
+    assert [part.target for part in parts] == [None] * len(pack.PARTS)
     assert all(part.figure is not None and part.figure.low > -1 for part in parts)
     assert made.row == "pack" and made.facts["images"] == 40
     assert {side: len(timing.seconds) for side, timing in made.timings.items()} == {"ours": 3, "theirs": 3}
@@ -436,16 +444,16 @@ def test_packing_beside_other_pixels_is_refused(bench: Bench, monkeypatch: pytes
     real = pack.decoded
     monkeypatch.setattr(pack, "decoded", lambda path, size: real(path, size)[:, ::-1])
     with pytest.raises(InputError, match="do not give the same pixels"):
-        pack.lines(bench)
+        pack.results(bench)
 
 
 def test_the_guides_ten_crops_are_ours_in_the_same_order() -> None:
     image = np.random.default_rng(0).integers(0, 256, (12, 17, 3), np.uint8)
-    assert np.array_equal(classic.ten_crops(image, (8, 9)), cut_all(image[None], "ten_crop", (8, 9))[:, 0])
+    assert np.array_equal(baselines.ten_crops(image, (8, 9)), cut_all(image[None], "ten_crop", (8, 9))[:, 0])
 
 
 def test_the_guides_generator_gives_every_image_once_and_begins_again(bench: Bench) -> None:
-    batches: Iterator[Any] = iter(classic.ClassicGenerator(bench, []))
+    batches: Iterator[Any] = baselines.classic_batches(bench, [])
     once = [next(batches) for _ in range(10)]
     assert np.array_equal(np.concatenate([labels for _, labels in once]).argmax(axis=1), bench.pack.labels)
     assert once[0][0].shape == (4, 32, 40, 3) and once[0][0].dtype == np.float32
@@ -454,11 +462,11 @@ def test_the_guides_generator_gives_every_image_once_and_begins_again(bench: Ben
 
 def test_an_odd_number_of_images_ends_in_a_smaller_batch(bench: Bench) -> None:
     odd = Bench(bench.context, "tiny", bench.settings, Request(7, 3))
-    batches = iter(classic.ClassicGenerator(odd, []))
+    batches = baselines.classic_batches(odd, [])
     assert [len(next(batches)[0]) for _ in range(3)] == [4, 3, 4]
 
 
-def test_the_copying_rival_copies_as_many_bytes_as_the_centre_view_has(
+def test_the_copying_baseline_copies_as_many_bytes_as_the_centre_view_has(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken = []
@@ -473,7 +481,7 @@ def test_the_copying_rival_copies_as_many_bytes_as_the_centre_view_has(
             part = bench.pack.pixels[key]
             return SimpleNamespace(copy=lambda: taken.append(part.copy()))
 
-    load.copied(SimpleNamespace(pack=SimpleNamespace(pixels=Counted()), batch=4, settings=bench.settings))  # type: ignore[arg-type]
+    load.copied(SimpleNamespace(pack=SimpleNamespace(pixels=Counted()), batch=4, input_size=(32, 40)))  # type: ignore[arg-type]
     assert sum(part.nbytes for part in taken) == 40 * 32 * 40 * 3
     top, left = (40 - 32) // 2, (52 - 40) // 2
     first = bench.pack.pixels[:4, top : top + 32, left : left + 40]
@@ -487,17 +495,15 @@ class TestNetworks:
     """Every row that runs a network, at a size at which nothing is worth reading off."""
 
     def test_loading(self, bench: Bench) -> None:
-        found = load.lines(bench)
-        rivals = (*load.RIVALS, load.KEPT, *load.COPIES.values())
-        assert [made.against for made in found] == [rival.against for rival in rivals]
+        found = load.results(bench)
+        beside = (*load.AUGMENTED, load.ON_HOST, *load.COPIES.values())
+        assert [made.against for made in found] == [baseline.against for baseline in beside]
         for made in found:
             assert made.figure is not None and made.figure.low > 0
             assert all(len(timing.seconds) == 3 for timing in made.timings.values()) and len(made.timings) == 2
 
     def test_ten_crops_of_both_sides_say_the_same(self, bench: Bench) -> None:
-        from driverwatch.bench import crops
-
-        plain, classical, folds = crops.lines(bench)
+        plain, classical, folds = crops.results(bench)
         assert plain.facts["apart"] < 1e-5 and plain.facts["images"] % plain.facts["images_at_once"] == 0
         assert classical.timings.keys() == {"ours", "classic"}
         assert folds.figure is None and "freezes nothing" in str(folds.skipped)
@@ -505,12 +511,12 @@ class TestNetworks:
         frozen = bench.settings.model_copy(
             update={"train": bench.settings.train.model_copy(update={"stages": [stage]})}
         )
-        *_, folds = crops.lines(Bench(bench.context, "tiny", frozen, bench.asked))
+        *_, folds = crops.results(Bench(bench.context, "tiny", frozen, bench.asked))
         assert folds.figure is not None and folds.figure.low > 0
         assert 0 < folds.facts["frozen_layers"] < folds.facts["layers"]
 
     def test_training(self, bench: Bench) -> None:
-        (made,) = train.lines(bench)
+        (made,) = train.results(bench)
         assert made.better == "lower" and made.facts["images"] == 4 * made.facts["steps"]
         assert made.timings.keys() == {"ours", "constant", "policy"}
         assert all(spent > 0 for spent in made.timings["policy"].cpu)
@@ -521,13 +527,13 @@ class TestNetworks:
     def test_caching(self, bench: Bench, full: bool, depth: str, cut: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(cache, "STEPS", 4)
         monkeypatch.setattr(cache, "depths", lambda backbone: [depth])
-        (made,) = cache.lines(Bench(bench.context, "tiny", bench.settings, Request(40, 3, full)))
+        (made,) = cache.results(Bench(bench.context, "tiny", bench.settings, Request(40, 3, full)))
         assert made.facts["cut"] == cut
         assert ({"plain", "cached"} if full else {"plain", "fill", "tail"}) < made.timings.keys()
         assert 0 < made.facts["trunk_share_of_forward"] < 1
 
     def test_profile(self, bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
-        profiling.profile(bench)
+        train.profile(bench)
         made = json.loads((bench.context.places.build / "profile-tiny.json").read_text())
         parts = {part["part"]: part["milliseconds"]["median"] for part in made["parts"]}
         assert {"reading", "augmentation", "transfer", "forward", "backward", "update", "remainder"} < parts.keys()
@@ -535,11 +541,9 @@ class TestNetworks:
         assert all(parts[name] > 0 for name in ("reading", "augmentation", "transfer", "forward", "update"))
 
     def test_the_devices_work_as_one_part_for_other_backends(self, bench: Bench) -> None:
-        from driverwatch.bench.learning import built, last_stage
-
-        epoch = last_stage(bench, built(bench, bench.settings), bench.few(4))
-        before = epoch.learner.top.kernel.numpy()
-        (part,) = profiling.together(epoch).values()
+        epoch = last_stage(bench, bench.few(4))
+        before = epoch.network.top.kernel.numpy()
+        (part,) = train.together(epoch).values()
         part()
-        assert int(epoch.learner.optimizer.iterations.numpy()) == len(epoch.batches())
-        assert not np.array_equal(before, epoch.learner.top.kernel.numpy())
+        assert int(epoch.network.optimizer.iterations.numpy()) == len(epoch.batches())
+        assert not np.array_equal(before, epoch.network.top.kernel.numpy())

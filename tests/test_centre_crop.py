@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from driverwatch.bench.classic import ten_crops
+from benchmarks.baselines import ten_crops
 from driverwatch.inference.field import centre_square, centre_view
 from driverwatch.settings import AugmentSettings, InputSettings, ModelSettings
 from driverwatch.training.inputs import AugmentedInputs

@@ -11,11 +11,10 @@ import pytest
 from support.doctoring import SECRET, Make, makes_places, says, write
 from support.places import ROOT
 
-from driverwatch.doctor import __main__ as doctor
-from driverwatch.doctor import kaggle_token, material
-from driverwatch.doctor.finding import Finding, Surroundings, examined, ok
-
-PACKAGE = ROOT / "src" / "driverwatch" / "doctor"
+from scripts.doctor import __main__ as doctor
+from scripts.doctor import project
+from scripts.doctor.__main__ import examined
+from scripts.doctor.machine import Finding, Surroundings, ok
 
 
 @pytest.fixture
@@ -25,16 +24,16 @@ def place(tmp_path: Path) -> Make:
 
 @pytest.mark.parametrize("name", ["KAGGLE_API_TOKEN", "KAGGLE_USERNAME KAGGLE_KEY"])
 def test_token_in_the_environment(place: Make, name: str) -> None:
-    finding = kaggle_token.token(place(environ=dict.fromkeys(name.split(), SECRET)))
+    finding = project.kaggle_token(place(environ=dict.fromkeys(name.split(), SECRET)))
     says(finding, "ok", *name.split())
     assert SECRET not in finding.line("")
 
 
 def test_half_a_token_and_none(place: Make) -> None:
-    finding = kaggle_token.token(place(environ={"KAGGLE_KEY": SECRET}))
-    says(finding, "problem", "KAGGLE_KEY is set without KAGGLE_USERNAME")
+    finding = project.kaggle_token(place(environ={"KAGGLE_KEY": SECRET}))
+    says(finding, "problem", "KAGGLE_KEY is set without", "KAGGLE_USERNAME")
     assert SECRET not in finding.line("")
-    says(kaggle_token.token(place()), "note", "none in", "chmod 600")
+    says(project.kaggle_token(place()), "note", "none in", "chmod 600")
 
 
 WHOLE = json.dumps({"username": "me", "key": SECRET})
@@ -43,7 +42,7 @@ WHOLE = json.dumps({"username": "me", "key": SECRET})
 @pytest.mark.parametrize(
     ("name", "content", "mode", "mark", "text"),
     [
-        ("kaggle.json", WHOLE, 0o600, "ok", "~/.kaggle/kaggle.json"),
+        ("kaggle.json", WHOLE, 0o600, "ok", "home/.kaggle/kaggle.json"),
         ("kaggle.json", WHOLE, 0o644, "note", "chmod 600"),
         ("kaggle.json", WHOLE[:-3], 0o600, "problem", "not a JSON object"),
         ("kaggle.json", SECRET, 0o600, "problem", "not a JSON object"),
@@ -51,172 +50,144 @@ WHOLE = json.dumps({"username": "me", "key": SECRET})
         ("kaggle.json", "[" * 100000 + SECRET, 0o600, "problem", "not a JSON object"),
         ("kaggle.json", json.dumps({"key": SECRET}), 0o600, "problem", "username and key"),
         ("kaggle.json", json.dumps({"username": SECRET, "key": ""}), 0o600, "problem", "username and key"),
-        ("access_token", SECRET, 0o600, "ok", "~/.kaggle/access_token"),
+        ("access_token", SECRET, 0o600, "ok", "home/.kaggle/access_token"),
         ("access_token", SECRET, 0o640, "note", "chmod 600"),
         ("access_token", " \n", 0o600, "problem", "is empty"),
     ],
 )
 def test_token_files(place: Make, name: str, content: str, mode: int, mark: str, text: str) -> None:
     s = place()
-    write(s.home / ".kaggle" / name, content, mode)
-    finding = examined(kaggle_token.token, s)
+    write(Path(s.environ["HOME"]) / ".kaggle" / name, content, mode)
+    finding = examined(project.kaggle_token, s)
     says(finding, mark, text)
     assert SECRET not in finding.line("")
 
 
 def test_token_folder_of_ones_own(place: Make, tmp_path: Path) -> None:
     s = place(environ={"KAGGLE_CONFIG_DIR": str(tmp_path / "kept")})
-    says(kaggle_token.token(s), "note", "$KAGGLE_CONFIG_DIR")
+    says(project.kaggle_token(s), "note", str(tmp_path / "kept"))
     write(tmp_path / "kept/kaggle.json", WHOLE, 0o600)
-    says(kaggle_token.token(s), "ok", "$KAGGLE_CONFIG_DIR/kaggle.json")
-    (s.home / ".kaggle/access_token").mkdir(parents=True)  # the newer file lies there alone, and comes first
-    says(kaggle_token.token(s), "problem", "cannot be read")
+    says(project.kaggle_token(s), "ok", str(tmp_path / "kept/kaggle.json"))
+    (Path(s.environ["HOME"]) / ".kaggle/access_token").mkdir(
+        parents=True
+    )  # the newer file lies there alone, and comes first
+    says(project.kaggle_token(s), "problem", "cannot be read")
 
 
 def test_dataset(place: Make, tmp_path: Path) -> None:
-    says(material.dataset(place(dataset="statefram")), "problem", "did you mean statefarm?")
-    says(material.dataset(place(dataset="drawn")), "note", "make sample DATASET=drawn")
-    says(material.dataset(place(dataset="statefarm_mini")), "note", "make subset")
-    says(material.dataset(place(data="elsewhere")), "problem", "elsewhere")
+    says(project.CHECKS["data set"](place(dataset="statefram")), "problem", "did you mean statefarm?")
+    says(project.dataset(place(dataset="drawn")), "note", "make sample DATASET=drawn")
+    says(project.dataset(place(dataset="statefarm_mini")), "note", "make subset")
+    says(project.dataset(place(data="elsewhere")), "problem", "elsewhere")
     s = place()
-    says(material.dataset(s), "note", "data/statefarm", "Unpack")
+    says(project.dataset(s), "note", "data/statefarm", "Unpack")
     (s.root / "data/statefarm/imgs/train").mkdir(parents=True)
-    says(material.dataset(s), "problem", "lacks driver_imgs_list.csv, sample_submission.csv")
+    says(project.dataset(s), "problem", "lacks driver_imgs_list.csv, sample_submission.csv")
     for name in ("driver_imgs_list.csv", "sample_submission.csv"):
         write(s.root / "data/statefarm" / name)
-    says(material.dataset(s), "note", "lacks imgs/test")
+    says(project.dataset(s), "note", "lacks imgs/test")
     (s.root / "data/statefarm/imgs/test").mkdir()
-    says(material.dataset(s), "ok", "imgs/test")
-    write(s.root / "configs/datasets/own.yaml", "title: x\n")
-    says(material.dataset(place(dataset="own")), "problem", "says no data:")
+    says(project.dataset(s), "ok", "imgs/test")
+    write(s.root / "configs/datasets/own.yaml", "title: x\nclasses: {a: '', b: ''}\n")
+    says(project.CHECKS["data set"](place(dataset="own")), "problem", "own.yaml: data: is missing")
 
 
 @pytest.mark.parametrize(
-    ("line", "folder"), [("data: a b  # why", "a b"), ("data: 'a b'", "a b"), ('data: "/c"', "/c"), ("title: x", None)]
+    ("line", "folder"), [("data: a b  # why", "a b"), ("data: 'a b'", "a b"), ('data: "/c"', "/c")]
 )
-def test_data_folder(place: Make, line: str, folder: str | None) -> None:
+def test_data_folder(place: Make, line: str, folder: str) -> None:
     s = place(dataset="own")
-    write(s.root / "configs/datasets/own.yaml", f"# data: no\n{line}\nfolds: 3\n")
-    assert material.data_folder(s) == (folder if folder is None else s.root / folder)
+    write(s.root / "configs/datasets/own.yaml", f"# data: no\n{line}\ntitle: x\nclasses: {{a: '', b: ''}}\n")
+    assert project.data_folder(s) == s.root / folder
 
 
 def test_weights(place: Make, tmp_path: Path) -> None:
     s = place()
     says(
-        material.weights(s),
+        project.weights(s),
         "note",
         "Keras downloads vgg16",
         "make convert makes squeezenet_torch, squeezenet_v1_1, googlenet of PyTorch checkpoints",
-        "squeezenet (squeezenet_v1.0_imagenet.npz) must lie",
+        "squeezenet (squeezenet_v1.0_imagenet.npz) must be in WEIGHTS",
     )
-    says(material.weights(place(weights="gone")), "problem", "no folder")
+    says(project.weights(place(weights="gone")), "problem", "no folder")
     kept = tmp_path / "kept"
     write(kept / "unknown.h5", "x")
     write(kept / "squeezenet_v1.0_imagenet.npz")
-    says(material.weights(place(weights=str(kept))), "problem", "no weight file")
+    says(project.weights(place(weights=str(kept))), "problem", "no weight file")
     write(kept / "squeezenet_v1.0_imagenet.npz", "x")
-    write(s.home / ".keras/models/efficientnetb0_notop.h5", "x")
-    write(s.home / ".keras/models/mobilenet_v2_imagenet_notop.weights.h5", "x")  # a name that Keras does not look for
-    says(material.weights(place(weights=str(kept))), "note", "WEIGHTS: squeezenet; Keras' cache: efficientnet_b0.")
-    for row in material.BACKBONES.values():
+    write(Path(s.environ["HOME"]) / ".keras/models/efficientnetb0_notop.h5", "x")
+    write(Path(s.environ["HOME"]) / ".keras/models/mobilenet_v2_imagenet_notop.weights.h5", "x")  # no name of Keras'
+    says(project.weights(place(weights=str(kept))), "note", "WEIGHTS: squeezenet; Keras' cache: efficientnet_b0.")
+    for row in project.BACKBONES.values():
         for name in row.weight_files[-1:]:
             write((tmp_path / "keras/models" if row.downloads else kept) / (row.trunk.official or name), "x")
-    says(material.weights(place(environ={"KERAS_HOME": str(tmp_path / "keras")}, weights=str(kept))), "ok")
+    says(project.weights(place(environ={"KERAS_HOME": str(tmp_path / "keras")}, weights=str(kept))), "ok")
 
 
 def test_made(place: Make) -> None:
     s = place()
-    says(material.made(s), "note", "no folds/statefarm.csv", "make folds")
+    says(project.made(s), "note", "no folds/statefarm.csv", "make folds")
     write(s.root / "folds/statefarm.csv")
     for folder in ("pack/180x240", "runs/tiny", "runs/.lock"):
         (s.root / "build/statefarm" / folder).mkdir(parents=True)
-    says(material.made(s), "ok", "packs: 180x240; runs: tiny")
-    says(material.made(place(dataset="../x")), "note", "not looked at")
+    says(project.made(s), "ok", "packs: 180x240; runs: tiny")
+    says(project.made(place(dataset="../x")), "note", "not looked at")
 
 
-def test_a_check_that_raises_is_a_problem_without_its_text(
-    place: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_check_that_raises_is_a_problem_without_its_text(place: Make, capsys: pytest.CaptureFixture[str]) -> None:
     def raises(s: Surroundings) -> Finding:
         raise ValueError(SECRET)
 
-    monkeypatch.setattr(doctor, "CHECKS", (("first", raises), ("second", lambda s: ok("fine"))))
-    assert doctor.examine(place()) == 2
+    assert doctor.examine(place(), {"first": raises, "second": lambda s: ok("fine")}) == 2
     out = capsys.readouterr().out
     assert "problem  first" in out
     assert "ValueError at test_doctor.py:" in out
-    assert "ok       second        fine\n\n1 ok, 0 to note, 1 to mend" in out
+    assert "ok       second        fine\n\n1 ok, 0 to note, 1 to fix" in out
     assert SECRET not in out
 
 
-def test_notes_are_no_failure(place: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "CHECKS", (("token", kaggle_token.token),))
-    assert doctor.examine(place()) == 0
+def test_notes_are_no_failure(place: Make) -> None:
+    assert doctor.examine(place(), {"token": project.kaggle_token}) == 0
 
 
 def test_an_empty_folder_and_nothing_but_the_standard_library(tmp_path: Path) -> None:
     write(tmp_path / "home/.kaggle/kaggle.json", WHOLE, 0o644)
     (tmp_path / "empty").mkdir()
-    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT / "src")}
+    environ = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path / "home"),
+        "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}",
+    }
     made = subprocess.run(
-        [sys.executable, "-S", "-B", "-m", "driverwatch.doctor", "--make-version", "4.3"],
+        [sys.executable, "-S", "-B", "-m", "scripts.doctor", "--make-version", "4.3"],
         cwd=tmp_path / "empty",
         env=environ,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert made.returncode == 2, made.stderr  # no data set, no requirements
     assert made.stderr == ""
-    assert [line[9:22].rstrip() for line in made.stdout.splitlines()[: len(doctor.CHECKS)]] == [
-        t for t, _ in doctor.CHECKS
-    ]
+    lines = made.stdout.splitlines()[: len(doctor.TITLES)]
+    assert [line[9:22].rstrip() for line in lines] == list(doctor.TITLES)
+    assert made.returncode == (2 if any(line.startswith("problem") for line in lines) else 0)
+    assert "environment   there is no .venv yet" in made.stdout
+    assert made.stdout.count("not looked at, for want of a working .venv") == len(doctor.TITLES) - 10
     assert "failed itself" not in made.stdout
     assert SECRET not in made.stdout
     assert list((tmp_path / "empty").iterdir()) == []
 
 
-READ = [
-    *sorted(PACKAGE.glob("*.py")),
-    *(
-        PACKAGE.parent / name
-        for name in (
-            "backbones.py",
-            "checkout.py",
-            "errors.py",
-            "kaggle/credentials.py",
-            "layout.py",
-            "models/keras_settings.py",
-            "streams.py",
-            "listing.py",
-            "paths.py",
-        )
-    ),
-]
-
-
-@pytest.mark.parametrize("path", READ, ids=lambda p: p.name)
-def test_old_pythons_can_read_it(path: Path) -> None:
-    tree = ast.parse(path.read_text(), feature_version=(3, 8))
-    for node in ast.walk(tree):
+@pytest.mark.parametrize("name", ["__init__.py", "__main__.py", "machine.py"])
+def test_old_pythons_can_read_what_runs_before_there_is_an_environment(name: str) -> None:
+    tree = ast.parse((ROOT / "scripts" / "doctor" / name).read_text(), feature_version=(3, 8))
+    assigned = [part for node in tree.body if isinstance(node, ast.Assign) for part in ast.walk(node)]
+    assert not [part for part in assigned if isinstance(part, ast.Subscript)], "collections.abc has no [...] before 3.9"
+    for node in tree.body:  # what is imported later is there or is done without
         names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
         names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-        for name in names:
-            ours = name.startswith(
-                (
-                    "driverwatch.doctor",
-                    "driverwatch.backbones",
-                    "driverwatch.errors",
-                    "driverwatch.kaggle.credentials",
-                    "driverwatch.checkout",
-                    "driverwatch.paths",
-                    "driverwatch.layout",
-                    "driverwatch.listing",
-                    "driverwatch.streams",
-                    "driverwatch.models.keras_settings",
-                )
-            )
-            assert ours or name.split(".")[0] in sys.stdlib_module_names, name
+        for each in names:
+            assert each.startswith("scripts.doctor") or each.split(".")[0] in sys.stdlib_module_names, each
 
 
 def test_makefile_needs_no_setup(tmp_path: Path) -> None:

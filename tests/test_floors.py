@@ -25,16 +25,11 @@ FLOORS = [
     {"blend", "kaggle", "report", "cluster"},
     {"web"},
     {"steps"},
-    {"experiments"},
-    {"bench"},
-    {"cli", "doctor"},
+    {"cli"},
     {"__main__", "__init__"},
 ]
 KERAS = {"models", "training", "inference"}
-BOUND_FOR_HERE = {
-    f"driverwatch.steps.{name}" for name in ("context", "prepare", "train")
-}  # go into rooms below lr_finder's
-MEASURING = {"bench"}  # holds them beside each other, and imports either only when a row asks for it
+TOOLS = [path for folder in ("benchmarks", "scripts") for path in sorted((ROOT / folder).rglob("*.py"))]
 
 
 def imports(path: Path) -> list[tuple[str, bool]]:
@@ -62,9 +57,10 @@ def floor(name: str) -> int:
 def test_imports_go_down(path: Path) -> None:
     mine = room(path.relative_to(SOURCE).parts)
     for name, _ in imports(path):
-        if name.startswith("driverwatch.") and not (name in BOUND_FOR_HERE and path.name == "lr_finder.py"):
+        if name.startswith("driverwatch."):
             theirs = name.split(".")[1]
             assert theirs == mine or floor(theirs) < floor(mine), f"{mine} imports {name}"
+        assert name.split(".")[0] not in {"benchmarks", "scripts", "tests"}, f"{mine} imports a tool of the repository"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
@@ -72,8 +68,13 @@ def test_keras_and_tensorflow_stay_in_their_rooms(path: Path) -> None:
     mine = room(path.relative_to(SOURCE).parts)
     for name, top in imports(path):
         package = name.split(".")[0]
-        assert package != "keras" or mine in KERAS or (mine in MEASURING and not top)
-        assert package != "tensorflow" or (mine in KERAS | MEASURING and not top), "TensorFlow only lazily"
+        assert package != "keras" or mine in KERAS
+        assert package != "tensorflow" or (mine in KERAS and not top), "TensorFlow only lazily"
+
+
+@pytest.mark.parametrize("path", TOOLS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_tools_import_keras_and_tensorflow_when_a_row_asks_for_them(path: Path) -> None:
+    assert not [name for name, top in imports(path) if top and name.split(".")[0] in {"keras", "tensorflow", "torch"}]
 
 
 def test_pytorch_is_optional_and_imported_in_one_place() -> None:

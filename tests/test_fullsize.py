@@ -15,8 +15,8 @@ def test_private_memory_of_all_processes_is_seen() -> None:
         f"import subprocess, sys; {HOLDS.format(30)}; subprocess.run([sys.executable, '-c', {HOLDS.format(60)!r}])"
     )
     memory, largest = fullsize.watched(subprocess.Popen([sys.executable, "-c", command]))
-    assert 60 < largest / 1024 < 80
-    assert 90 < memory / 1024 < 120
+    assert 60 < largest / 2**20 < 80
+    assert 90 < memory / 2**20 < 120
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from driverwatch.doctor import kaggle_token
-from driverwatch.doctor.finding import Surroundings
 from driverwatch.errors import InputError
 from driverwatch.kaggle import credentials
 from driverwatch.kaggle.client import Client
+from scripts.doctor.machine import Surroundings
+from scripts.doctor.project import kaggle_token
 
 KEY = "fedcba9876543210"
 WHOLE = json.dumps({"username": "someone", "key": KEY})
@@ -74,7 +74,7 @@ def seen(client: Client, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.mark.parametrize("content", [WHOLE.encode(), *MARKED.values()], ids=["plain", *MARKED])
 def test_kaggle_json(kept: Path, client: Client, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     written(kept / "kaggle.json", content)
-    assert kaggle_token.token(Surroundings()).mark == "ok"
+    assert kaggle_token(Surroundings()).mark == "ok"
     assert credentials.username() == "someone"
     assert credentials.places() == [str(kept / "kaggle.json")]
     assert {KEY, base64.b64encode(f"someone:{KEY}".encode()).decode()} <= set(credentials.secrets())
@@ -91,7 +91,7 @@ def test_a_token_alone_in_a_file(
     written(path, mark + b"KGAT_0123456789\n")
     if place != "access_token":
         monkeypatch.setenv("KAGGLE_API_TOKEN", str(path) if place == "named" else "~/.kaggle/mine")
-    assert kaggle_token.token(Surroundings()).mark == "ok"
+    assert kaggle_token(Surroundings()).mark == "ok"
     assert "KGAT_0123456789" in credentials.secrets()
     assert seen(client, monkeypatch) == "KGAT_0123456789"
 
@@ -115,7 +115,7 @@ def test_what_comes_first_stays_first(kept: Path, client: Client, monkeypatch: p
 )
 def test_marked_and_still_no_token(kept: Path, client: Client, content: bytes) -> None:
     written(kept / "kaggle.json", content)
-    finding = kaggle_token.token(Surroundings())
+    finding = kaggle_token(Surroundings())
     assert (finding.mark, "not a JSON object with username and key" in finding.found) == ("problem", True)
     assert credentials.secrets() == []
     with pytest.raises(InputError, match="slug: "):

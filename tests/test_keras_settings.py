@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from support.doctoring import Make, makes_places, says, write
 
-from driverwatch.doctor import accelerator
 from driverwatch.errors import InputError
 from driverwatch.models import keras_settings
+from scripts.doctor import project
 
 STRANGE = {
     "floatx": "float16",
@@ -77,23 +77,23 @@ def test_a_backend_that_cannot_train_is_refused() -> None:
 
 def test_the_doctor_shows_it(place: Make) -> None:
     s = place()
-    says(accelerator.configuration(s), "ok", "float32, channels_last, on tensorflow")
-    file = write(s.home / ".keras" / "keras.json", json.dumps(STRANGE))
+    says(project.keras_configuration(s), "ok", "float32, channels_last, on tensorflow")
+    file = write(Path(s.environ["HOME"]) / ".keras" / "keras.json", json.dumps(STRANGE))
     shown = ("not followed: floatx: float16, epsilon: 0.5, image_data_format: channels_first, backend: jax", str(file))
-    says(accelerator.configuration(s), "ok", *shown)
+    says(project.keras_configuration(s), "ok", *shown)
     says(
-        accelerator.configuration(place(environ={"KERAS_MAX_STEPS_PER_EPOCH": "1"})),
+        project.keras_configuration(place(environ={"KERAS_MAX_STEPS_PER_EPOCH": "1"})),
         "ok",
         "KERAS_MAX_STEPS_PER_EPOCH=1",
     )
     says(
-        accelerator.configuration(place(environ={"KERAS_BACKEND": "theano"})),
+        project.CHECKS["Keras"](place(environ={"KERAS_BACKEND": "theano"})),
         "problem",
         "expected tensorflow",
         "unset it",
     )
     write(file, '{"floatx": "float8"}')
-    says(accelerator.configuration(s), "problem", "floatx: 'float8'", "remove that line")
+    says(project.keras_configuration(s), "problem", "floatx: 'float8'", "remove that line")
 
 
 def test_a_verb_says_it_in_one_sentence(tmp_path: Path) -> None:

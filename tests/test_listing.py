@@ -10,13 +10,13 @@ from support.project import Verb
 from driverwatch.data.competition import Tables, read_both
 from driverwatch.data.unchanged import sources
 from driverwatch.dataset_settings import DatasetSettings
-from driverwatch.doctor.finding import Surroundings
-from driverwatch.doctor.material import dataset
 from driverwatch.errors import InputError
 from driverwatch.kaggle import project_file
 from driverwatch.listing import is_of_tools, walk
 from driverwatch.steps.photo_files import photo_files
 from driverwatch.typed_yaml import load
+from scripts.doctor import project as doctor
+from scripts.doctor.machine import Surroundings
 
 FOLDERS = [
     ".ipynb_checkpoints", "@eaDir", "@EADIR", "__MACOSX", ".git", ".Trash-1000", ".AppleDouble", "$RECYCLE.BIN", "#recycle",
@@ -178,7 +178,7 @@ def test_settings_beside_copies_of_tools(project: Path) -> None:
     project_file.pack(project, "drawn", project / "packed.json", {})
     assert project_file.unpack(project / "packed.json", project / "elsewhere") == {}
     assert not list((project / "elsewhere").rglob("*own*"))
-    assert "._own" not in dataset(Surroundings(root=project, dataset="own")).todo
+    assert "._own" not in doctor.CHECKS["data set"](Surroundings(root=project, dataset="own")).found
 
 
 def test_a_folder_with_nothing_but_a_tools_files_is_empty(verb: Verb, project: Path) -> None:

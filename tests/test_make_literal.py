@@ -206,7 +206,7 @@ def test_a_python_of_any_name(checkout: Path, place: str, tmp_path: Path) -> Non
     named = place if "~" in place else f"./{place}"
     made = make(checkout, "doctor", f"PYTHON3={named}", HOME=str(tmp_path))
     assert made.returncode == 0, made.stdout + made.stderr
-    assert [each[0][:2] for each in calls(checkout)] == [["-m", "driverwatch.doctor"]]
+    assert [each[0][:2] for each in calls(checkout)] == [["-m", "scripts.doctor"]]
 
 
 def test_several_lines_are_refused(checkout: Path) -> None:

@@ -4,7 +4,6 @@ import ast
 import json
 import re
 import shutil
-import sys
 import time
 import zipfile
 from dataclasses import replace
@@ -20,7 +19,6 @@ from support.project import Verb
 
 from driverwatch.artifacts import Places, digest_of_file, read_json
 from driverwatch.dataset_settings import DatasetSettings
-from driverwatch.doctor import __main__ as doctor
 from driverwatch.errors import InputError
 from driverwatch.kaggle import credentials, notebook, project_file, session
 from driverwatch.kaggle.notebook import Wheels
@@ -377,27 +375,6 @@ def test_what_is_run_knows_the_commit_of_the_wheel(
     said = "from driverwatch.artifacts import provenance; print('by', provenance()['commit'])"
     assert there._said(["-c", said]) == 0
     assert "by abc" in capsys.readouterr().out
-
-
-@pytest.mark.slow
-def test_the_doctor_looks_at_what_it_is_asked_for_with_a_python_of_the_machine(
-    project: Path, data: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    asked = [
-        "--interpreter",
-        sys.executable,
-        "--dataset",
-        "drawn",
-        "--data",
-        str(data),
-        "--only",
-        "libraries",
-        "data set",
-    ]
-    assert doctor.main(asked) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[:2] for line in lines[:2]] == [["ok", "libraries"], ["ok", "data"]]
-    assert lines[3] == "2 ok, 0 to note, 0 to mend"
 
 
 @pytest.mark.slow

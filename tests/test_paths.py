@@ -19,12 +19,12 @@ from driverwatch.cluster import place
 from driverwatch.cluster.start import key_file
 from driverwatch.data import subset
 from driverwatch.dataset_settings import DatasetSettings
-from driverwatch.doctor import material
-from driverwatch.doctor.finding import Surroundings, examined
 from driverwatch.errors import InputError
 from driverwatch.kaggle import credentials
 from driverwatch.paths import home, settle_environment, user_path, user_paths, user_text
 from driverwatch.steps.context import open_context
+from scripts.doctor import project as doctor
+from scripts.doctor.machine import Surroundings
 
 ME = pwd.getpwuid(os.getuid()).pw_name
 
@@ -178,12 +178,12 @@ def test_what_yaml_and_the_environment_name(
 def test_the_doctor_looks_where_the_line_does(at_home: Path, project: Path) -> None:
     environ = {"HOME": str(at_home), "PATH": os.environ["PATH"]}
     s = Surroundings(root=project, dataset="drawn", data="~/photos", weights="~/weights", environ=environ)
-    assert material.data_folder(s) == at_home / "photos"
-    assert "WEIGHTS=~/weights is no folder" in material.weights(s).found
+    assert doctor.data_folder(s) == at_home / "photos"
+    assert "WEIGHTS=~/weights is no folder" in doctor.weights(s).found
     (at_home / "weights").mkdir()
-    assert "holds no weight file" in material.weights(s).found
+    assert "holds no weight file" in doctor.weights(s).found
     lost = Surroundings(root=project, data="~no-such-user/x", environ=environ)
-    found = examined(material.dataset, lost)
+    found = doctor.CHECKS["data set"](lost)
     assert (found.mark, "no user is called no-such-user" in found.found) == ("problem", True)
 
 
@@ -228,7 +228,10 @@ def test_commands_without_a_home_folder(project: Path, data: Path, tmp_path: Pat
     (tmp_path / "site").mkdir()
     (tmp_path / "site/sitecustomize.py").write_text(HOMELESS)
     environ = {key: value for key, value in os.environ.items() if key != "HOME" and not key.startswith("KAGGLE")}
-    environ |= {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{tmp_path / 'site'}", "TMPDIR": str(tmp_path)}
+    environ |= {
+        "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{tmp_path / 'site'}{os.pathsep}{ROOT}",
+        "TMPDIR": str(tmp_path),
+    }
 
     def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", *map(str, words)]
@@ -243,7 +246,8 @@ def test_commands_without_a_home_folder(project: Path, data: Path, tmp_path: Pat
         refused = run("driverwatch", *verb, "--dataset", "statefarm", "--data", tmp_path / "none")
         assert refused.returncode == 2
         assert "defect" not in refused.stderr
-    looked = run("driverwatch.doctor", "--dataset", "drawn", "--data", data, "--only", "Kaggle token", "weights")
+    (project / ".venv").symlink_to(sys.prefix)
+    looked = run("scripts.doctor", "--dataset", "drawn", "--data", data, "--only", "Kaggle token", "weights")
     assert "failed itself" not in looked.stdout + looked.stderr
     assert "KAGGLE_API_TOKEN" in looked.stdout
     layers = run("driverwatch", "layers", "tiny")  # starts Keras

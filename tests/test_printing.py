@@ -144,7 +144,7 @@ def test_a_verb_on_a_terminal_without_utf_8(project: Path, data: Path, environme
 @pytest.mark.slow
 @pytest.mark.parametrize("redirection", [">&-", "> /dev/full"])
 def test_the_doctor_says_so_or_nothing(project: Path, redirection: str) -> None:
-    command = ["bash", "-c", f'"$PYTHON" -m driverwatch.doctor --only Python clock {redirection}']
+    command = ["bash", "-c", f'"$PYTHON" -m scripts.doctor --only Python clock {redirection}']
     made = subprocess.run(
         command, cwd=project, env=os.environ | {"PYTHON": sys.executable}, capture_output=True, text=True, check=False
     )

@@ -7,10 +7,10 @@ from pydantic import BaseModel, Field
 from support.places import ROOT
 
 from driverwatch.errors import InputError
-from driverwatch.report import reference
 from driverwatch.settings import ModelSettings
 from driverwatch.switches import is_on
 from driverwatch.typed_yaml import Strict, overridden, parse
+from scripts import settings_reference as reference
 
 PAGE = ROOT / "docs" / "settings.md"
 ROWS = [line.split(" | ") for line in reference.settings_page().splitlines() if line.startswith("| `")]

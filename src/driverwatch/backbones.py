@@ -5,8 +5,6 @@ Adding a backbone is one line of the table and one YAML in `configs/models/`. Wh
 `Backbone` and `WeightFiles`; a blank cell is "unknown" or "none".
 """
 
-from __future__ import annotations  # the doctor reads this table under any Python from 3.8
-
 import csv
 import re
 from collections.abc import Callable
@@ -151,7 +149,7 @@ def _row(cells: list[str]) -> tuple[str, Backbone]:
     if len(cells) != len(COLUMNS):
         raise ValueError(f"expected {len(COLUMNS)} cells, got {len(cells)}")
     values: list[Any] = []
-    for (column, parse), cell in zip(COLUMNS.items(), cells):  # noqa: B905  Python 3.8 knows no strict=
+    for (column, parse), cell in zip(COLUMNS.items(), cells, strict=True):
         try:
             values.append(parse(cell))
         except ValueError as error:

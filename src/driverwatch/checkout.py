@@ -1,7 +1,5 @@
 """The checkout of its own that this package may lie in, and git asked about nothing but that."""
 
-from __future__ import annotations  # the doctor imports this under any Python from 3.8
-
 import os
 import re
 import subprocess

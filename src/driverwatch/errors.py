@@ -1,7 +1,5 @@
 """The one exception a user is meant to read, and the wording of such sentences."""
 
-from __future__ import annotations  # the doctor and the backbone table import this under any Python from 3.8
-
 import difflib
 import zipfile
 import zlib

@@ -1,6 +1,4 @@
-"""Where a competition's files lie below its folder, in Kaggle's layout: the defaults of a data set's YAML, and the doctor's."""
-
-from __future__ import annotations  # the doctor imports this under any Python from 3.8
+"""Where a competition's files lie below its folder, in Kaggle's layout: the defaults of a data set's YAML."""
 
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 Notebooks, desktops, file servers and archives put folders and files of their own beside everybody's photos and settings.
 """
 
-from __future__ import annotations  # the doctor imports this under any Python from 3.8
-
 import os
 import re
 from collections.abc import Container, Iterator

@@ -1,7 +1,5 @@
 """Paths as people write them: on a command line, in the environment, in YAML. One function, so that one text is one place."""
 
-from __future__ import annotations  # the doctor imports this under any Python from 3.8
-
 import glob
 import os
 import tempfile

@@ -1,7 +1,5 @@
 """Standard output and error that never fail the work that prints: what cannot be written is dropped, and told at the end."""
 
-from __future__ import annotations  # the doctor imports this under any Python from 3.8
-
 import errno
 import io
 import os

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from driverwatch.doctor.finding import Finding, Surroundings
+from scripts.doctor.machine import Finding, Surroundings
 from support.places import ROOT
 
 SECRET = "5ecr3t-0f-0ne"

@@ -5,7 +5,7 @@ photos are tiny, so what is measured is the bookkeeping: tables, names, digests,
 network's size is left out, and so are real networks, competitions that name no driver, and the Kaggle client.
 
 Memory is private (anonymous) memory, summed over a verb's processes at a moment and sampled by
-`bench.watching`; pages of a mapped pack belong to the page cache and do not count.
+`benchmarks.memory_sampler`; pages of a mapped pack belong to the page cache and do not count.
 """
 
 import csv
@@ -18,7 +18,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from driverwatch.bench.watching import watched
+from benchmarks.memory_sampler import watched
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACE = ROOT / "build" / "size"
@@ -90,7 +90,7 @@ def measured(step: str, name: str) -> Cost:
         memory, largest = watched(process)
     if process.returncode:
         raise SystemExit(f"{step} of {IMAGES[name]} images failed:\n{log.read_text()[-2000:]}")
-    return Cost(round(time.monotonic() - start, 1), round(memory / 1024, 1), round(largest / 1024, 1))
+    return Cost(round(time.monotonic() - start, 1), round(memory / 2**20, 1), round(largest / 2**20, 1))
 
 
 def row(step: str, tenth: Cost, full: Cost) -> dict[str, object]:

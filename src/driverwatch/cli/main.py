@@ -9,7 +9,7 @@ from typing import NoReturn
 import typer
 
 from driverwatch import streams
-from driverwatch.cli import cluster, elsewhere, measuring, networks, pages, photos, runs, searching, status, submissions
+from driverwatch.cli import cluster, elsewhere, networks, pages, photos, runs, searching, status, submissions
 from driverwatch.errors import InputError, printable
 from driverwatch.paths import settle_environment
 from driverwatch.switches import is_on
@@ -20,12 +20,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="From driver-camera photos to a Kaggle submission. `make help` lists the same steps as make targets.",
 )
-for part in (photos, runs, searching, cluster, submissions, pages, networks, elsewhere, measuring, status):
+for part in (photos, runs, searching, cluster, submissions, pages, networks, elsewhere, status):
     app.add_typer(part.app)
 
 
-def main() -> None:
-    """Run a verb; bad input is one sentence on stderr and exit status 2 (`DEBUG=1` in the environment shows the traceback).
+def main(app: typer.Typer = app) -> None:
+    """Run a verb of `app`; bad input is one sentence on stderr and exit status 2 (`DEBUG=1` shows the traceback).
 
     Printing fails no work: what it could not print is told at the end, with status 2, unless nobody reads it any more.
     """

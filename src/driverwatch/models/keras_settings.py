@@ -1,10 +1,8 @@
 """What a machine says of Keras beside a run's settings (keras.json, KERAS_*): known, shown, and never followed.
 
 Keras reads them when it is imported. A run's numbers depend on its own settings alone, and on the backend that KERAS_BACKEND
-names. The standard library is enough for this, so that the doctor shows it without Keras.
+names. No Keras is needed for this, so that the doctor shows it.
 """
-
-from __future__ import annotations  # the doctor imports this under any Python from 3.8
 
 import json
 import os

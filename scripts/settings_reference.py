@@ -72,7 +72,7 @@ def settings_page() -> str:
 
 
 def reasons(kind: type[BaseModel]) -> dict[str, str]:
-    """Why each key of a model is there: the comments on the lines of its field, and those that lie directly above."""
+    """Why each key of a model is there: the comments on the lines of its field, and those directly above it."""
     found: dict[str, str] = {}
     for base in reversed(kind.__mro__):
         if issubclass(base, BaseModel) and base is not BaseModel:
@@ -105,10 +105,10 @@ def _beside(field: ast.AnnAssign, comments: dict[int, str], alone: set[int]) -> 
 
 
 def _tables(kind: type[BaseModel], key: str, unless: str = "") -> list[str]:
-    """A table of a model's keys, and one for each model inside of it; `key` is where it lies, with its dot.
+    """A table of a model's keys, and one for each model inside of it; `key` is where it is, with its dot.
 
     Args:
-        unless: what may stand in its place, in words.
+        unless: what may be in its place, in words.
     """
     lines, inner, why = list[str](), list[str](), reasons(kind)
     hints = get_type_hints(kind, include_extras=True)
@@ -151,8 +151,8 @@ def _default(field: FieldInfo) -> str:
 
 def allowed(kind: Any) -> str:
     """What a setting of this type may be, in words."""
-    if said := next((words for alias, words in WORDS if alias == kind), None):
-        return said
+    if found := next((words for alias, words in WORDS if alias == kind), None):
+        return found
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
         bounds = [words for extra in arguments[1:] for words in _bounds(extra)]

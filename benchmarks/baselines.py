@@ -1,24 +1,25 @@
-"""Input pipelines as TensorFlow's and Keras' public documentation shows them. Keras and TensorFlow are imported when called."""
+"""Input pipelines and ten-crop as public documentation shows them: TensorFlow's and Keras' guides, and guides to HDF5.
+
+Keras and TensorFlow are imported when called.
+"""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
+import h5py
 import numpy as np
 
-from driverwatch.bench.material import Bench
+from benchmarks.workload import Bench
 from driverwatch.errors import InputError
-from driverwatch.setting_types import pixels
-
-
-def input_size(bench: Bench) -> tuple[int, int]:
-    """Of what the network takes (height, width)."""
-    return pixels(bench.settings.input.size)
+from driverwatch.vision.augment import build
+from driverwatch.vision.views import central
 
 
 def refuse_other_backends() -> None:
-    """Rivals are TensorFlow's; beside another backend they would run on other devices than ours."""
+    """Baselines are TensorFlow's; beside another backend they would run on other devices than ours."""
     from driverwatch.models import backend
 
     backend.start()
@@ -26,7 +27,7 @@ def refuse_other_backends() -> None:
 
     if keras.backend.backend() != "tensorflow":
         raise InputError(
-            f"bench: the rivals of this row need KERAS_BACKEND=tensorflow, got {keras.backend.backend()}; choose other "
+            f"bench: the baselines of this row need KERAS_BACKEND=tensorflow, got {keras.backend.backend()}; choose other "
             "ROWS"
         )
 
@@ -53,15 +54,8 @@ def sink() -> Callable[..., None]:
     return take
 
 
-def constant(batch: tuple[Any, ...], steps: int) -> Any:
-    """One batch `steps` times, held as tensors, its first axis unknown to the graph as that of our loader's batches is."""
-    import tensorflow as tf
-
-    return tf.data.Dataset.from_tensor_slices(batch).batch(len(batch[0])).cache().repeat(steps)
-
-
-def by_class(bench: Bench) -> Path:
-    """A folder of links to the chosen photos, a folder per class, as `image_dataset_from_directory` wants it."""
+def _by_class(bench: Bench) -> Path:
+    """A folder of links to the chosen images, a folder per class, as `image_dataset_from_directory` wants it."""
     folder = bench.place / "by_class"
     shutil.rmtree(folder, ignore_errors=True)
     for path, label in zip(bench.paths, bench.table.frame["label"], strict=True):
@@ -79,15 +73,14 @@ def tf_data(bench: Bench, cached: bool) -> Any:
     import tensorflow as tf
 
     paths, size = [str(path) for path in bench.paths], bench.size
-    labels = np.eye(len(bench.context.settings.classes), dtype=np.float32)[bench.table.frame["label"].to_numpy()]
 
     def decoded(path: Any, label: Any) -> Any:
         image = tf.io.decode_jpeg(tf.io.read_file(path), channels=3, dct_method="INTEGER_ACCURATE")
         image = tf.image.resize(image, size, method="area")
         return tf.cast(tf.round(image), tf.uint8), label
 
-    change = tensorflow_policy(input_size(bench))
-    order, files = tf.data.AUTOTUNE, tf.data.Dataset.from_tensor_slices((paths, labels))
+    change = tensorflow_policy(bench.input_size)
+    order, files = tf.data.AUTOTUNE, tf.data.Dataset.from_tensor_slices((paths, bench.targets))
     if cached:
         images = files.map(decoded, num_parallel_calls=order).cache().shuffle(len(paths))
     else:
@@ -145,7 +138,7 @@ def tensorflow_policy(size: tuple[int, int]) -> Callable[[Any], Any]:
     return change
 
 
-def directory(bench: Bench, folder: Path) -> Any:
+def image_directory(bench: Bench) -> Any:
     """Keras' guide: `image_dataset_from_directory`, preprocessing layers in a parallel map, prefetch."""
     import keras
     import tensorflow as tf
@@ -153,16 +146,47 @@ def directory(bench: Bench, folder: Path) -> Any:
     layers = keras.layers
     turns = [layers.RandomRotation(8 / 360), layers.RandomTranslation(0.06, 0.06), layers.RandomZoom(0.1)]
     colours = [layers.RandomHue(0.055), layers.RandomSaturation(0.16), layers.RandomGrayscale(0.1)]
-    change = keras.Sequential([*turns, *colours, layers.RandomCrop(*input_size(bench))])
+    change = keras.Sequential([*turns, *colours, layers.RandomCrop(*bench.input_size)])
     whole = keras.utils.image_dataset_from_directory(
-        folder,
-        label_mode="categorical",
-        batch_size=bench.batch,
-        image_size=bench.size,
-        interpolation="area",
-        seed=0,
-        verbose=False,
-    )
-
+        _by_class(bench), label_mode="categorical", batch_size=bench.batch, image_size=bench.size, interpolation="area", seed=0,
+        verbose=False
+    )  # fmt: skip
     changed = whole.map(lambda x, y: (change(x, training=True), y), num_parallel_calls=tf.data.AUTOTUNE)
     return changed.prefetch(tf.data.AUTOTUNE)
+
+
+def classic_batches(bench: Bench, policy: list[dict[str, dict[str, Any]]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Batches float32 (B, h, w, 3), mean subtracted, and one-hot labels, forever: augmented and cut one image at a time.
+
+    As guides to HDF5 show it: one handle, one image at a time.
+    """
+    file, pipeline, random = h5py.File(bench.pack.images.path, "r"), build(policy), np.random.default_rng(0)
+    (height, width), mean = bench.input_size, np.array(bench.pack.mean, np.float32)
+    one_hot = np.eye(len(bench.context.settings.classes), dtype=np.float32)
+
+    def one(index: int) -> np.ndarray:
+        image = pipeline(image=file["images"][index])["image"]
+        top = int(random.integers(image.shape[0] - height + 1))
+        left = int(random.integers(image.shape[1] - width + 1))
+        return image[top : top + height, left : left + width].astype(np.float32) - mean
+
+    count = file["images"].shape[0]
+    while True:
+        for start in range(0, count, bench.batch):
+            stop = min(start + bench.batch, count)
+            yield np.array([one(index) for index in range(start, stop)]), one_hot[file["labels"][start:stop]]
+
+
+def ten_crops(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """uint8 (H, W, 3) -> (10, h, w, 3): the centre, four corners, and their mirrors, on the host."""
+    (height, width), (rows, columns) = size, image.shape[:2]
+    bottom, right = rows - height, columns - width
+    corners = [(central(rows, height), central(columns, width)), (0, 0), (0, right), (bottom, 0), (bottom, right)]
+    crops = [image[top : top + height, left : left + width] for top, left in corners]
+    return np.array([*crops, *(cv2.flip(crop, 1) for crop in crops)])
+
+
+def classic_ten_crop(model: Any, path: str, indices: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Mean probabilities (n, C): one handle, one image at a time, one `predict` of its ten crops."""
+    with h5py.File(path, "r") as file:
+        return np.array([model.predict(ten_crops(file["images"][i], size), verbose=0).mean(axis=0) for i in indices])

@@ -1,4 +1,4 @@
-"""Projects of their own for measuring verbs: a folder with the real configs, a drawn competition of so many tiny photos."""
+"""Projects of their own for measuring commands: a folder with the real configs, a synthetic competition of so many tiny images."""
 
 import os
 import shutil
@@ -8,15 +8,16 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from driverwatch.bench.watching import watched
+from benchmarks.memory_sampler import watched
 from driverwatch.errors import InputError
 from driverwatch.steps.context import CONFIGS
 
-EACH = 100  # images of a driver: 10 classes of 10 frames
-LABELLED = 0.22  # of all images, as in the competition: 22,424 of 102,150
+ROOT = Path(__file__).resolve().parents[1]
+PER_DRIVER = 100  # images: 10 classes of 10 frames
+LABELLED_SHARE = 0.22  # of all images, as in the competition: 22,424 of 102,150
 SET = "input.pack=32x40 input.size=32x36 train.epochs=1 predict.views=centre predict.batch_size=200 train.loader=processes"
 STEPS = {
-    "sample": ["sample", "--frames", str(EACH // 10), "--size", "32x40"],
+    "sample": ["sample", "--frames", str(PER_DRIVER // 10), "--size", "32x40"],
     "folds": ["folds"],
     "pack": ["pack", "--model", "tiny", "--set", SET],
     "train": ["train", "tiny", "--set", SET],
@@ -27,7 +28,7 @@ STEPS = {
 
 @dataclass(frozen=True)
 class Cost:
-    """What one verb took: seconds, and private memory of all its processes at a moment, MiB."""
+    """What one command took: seconds, and peak private memory of all its processes together, MiB."""
 
     seconds: float
     memory: float
@@ -35,12 +36,12 @@ class Cost:
 
 @dataclass(frozen=True)
 class Project:
-    """A project of `images` drawn photos, two folds."""
+    """A project of `images` synthetic images, two folds."""
 
     folder: Path
     images: int
 
-    def begin(self) -> None:
+    def start(self) -> None:
         """An empty folder with the real configs."""
         shutil.rmtree(self.folder, ignore_errors=True)
         shutil.copytree(CONFIGS, self.folder / "configs")
@@ -49,39 +50,35 @@ class Project:
         settings.write_text(settings.read_text().replace("folds: 3", "folds: 2"))
 
     def words(self, step: str) -> list[str]:
-        """A step's verb and options."""
+        """A step's command and options."""
         if step != "sample":
             return STEPS[step]
-        drivers = max(2, round(self.images * LABELLED / EACH))
-        tests = max(1, round(self.images / EACH) - drivers)
+        drivers = max(2, round(self.images * LABELLED_SHARE / PER_DRIVER))
+        tests = max(1, round(self.images / PER_DRIVER) - drivers)
         return [*STEPS[step], "--drivers", str(drivers), "--test-drivers", str(tests)]
 
     def run(self, step: str) -> Cost:
-        """Run a step to its end.
+        """The cost of a step, run to its end.
 
         Raises:
-            InputError: it failed, with the last of what it said.
+            InputError: it failed, with the last of what it printed.
         """
         log, start = self.folder / "log.txt", time.monotonic()
         with log.open("a") as output:
-            process = subprocess.Popen(
-                command([*self.words(step), "--dataset", "drawn"]),
-                cwd=self.folder,
-                env=environment(),
-                stdout=output,
-                stderr=output,
-            )
+            words = command([*self.words(step), "--dataset", "drawn"])
+            process = subprocess.Popen(words, cwd=self.folder, env=environment(), stdout=output, stderr=output)
             memory, _ = watched(process)
         if process.returncode:
             raise InputError(f"{self.folder}: {step} of {self.images} images failed: {log.read_text()[-500:]}")
-        return Cost(time.monotonic() - start, memory / 1024)
+        return Cost(time.monotonic() - start, memory / 2**20)
 
 
 def command(words: list[str]) -> list[str]:
+    """A `driverwatch` command for a process."""
     return [sys.executable, "-m", "driverwatch", *words]
 
 
 def environment() -> dict[str, str]:
-    """This process', with the package found from any folder."""
-    source = str(Path(__file__).resolve().parents[2])
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))}
+    """This process' environment, with the package and the bench found from any folder."""
+    paths = [str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}

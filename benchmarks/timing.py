@@ -3,21 +3,13 @@
 import gc
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from driverwatch.errors import InputError
 
-LEAST = 3  # repetitions: of fewer there is no median beside an outlier
-
-
-class Clocks(NamedTuple):
-    """Both monotonic, in seconds: passing time, and CPU time of all threads of this process."""
-
-    wall: Callable[[], float] = time.perf_counter
-    cpu: Callable[[], float] = time.process_time
+LEAST_REPEATS = 3  # of fewer there is no median beside an outlier
 
 
 @dataclass(frozen=True)
@@ -30,7 +22,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of each repetition, in order: passed, and spent by all threads of this process."""
+    """Seconds of each repetition, in order: wall-clock, and CPU seconds of all threads of this process."""
 
     seconds: tuple[float, ...]
     cpu: tuple[float, ...]
@@ -49,52 +41,50 @@ class Spread(NamedTuple):
 
 
 def interleaved(
-    sides: Mapping[str, Side], repeat: int, clocks: Clocks | None = None, warm_up: int = 1
+    sides: Mapping[str, Side],
+    repeat: int,
+    wall: Callable[[], float] = time.perf_counter,
+    cpu: Callable[[], float] = time.process_time,
+    warm_up: int = 1,
 ) -> dict[str, Timing]:
-    """Run every side in turn, `warm_up` + `repeat` rounds, and time the later ones.
+    """The timing of every side: all are run in turn, `warm_up` + `repeat` rounds, of which the later ones count.
 
     The warm-up compiles graphs, starts threads and fills the page cache. Garbage is collected before each run and left lying
     during it.
 
     Raises:
-        InputError: fewer than `LEAST` repetitions.
+        InputError: fewer than `LEAST_REPEATS` repetitions.
     """
     refuse_few(repeat)
-    clocks = clocks or Clocks()
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
     for number in range(warm_up + repeat):
         for name, side in sides.items():
             side.before()
-            found = _once(side.run, clocks)
+            found = _once(side.run, wall, cpu)
             if number >= warm_up:
                 taken[name].append(found)
-    return {name: Timing(tuple(s for s, _ in times), tuple(c for _, c in times)) for name, times in taken.items()}
+    return {name: Timing(*zip(*times, strict=True)) for name, times in taken.items()}
 
 
 def refuse_few(repeat: int) -> None:
-    if repeat < LEAST:
+    """Raise `InputError` of fewer than `LEAST_REPEATS` repetitions."""
+    if repeat < LEAST_REPEATS:
         raise InputError(
-            f"REPEAT={repeat}: expected {LEAST} repetitions or more, since a row is a median with its spread"
+            f"REPEAT={repeat}: expected {LEAST_REPEATS} repetitions or more, since a row is a median with its spread"
         )
 
 
-def _once(run: Callable[[], object], clocks: Clocks) -> tuple[float, float]:
-    with no_collections():
-        cpu, wall = clocks.cpu(), clocks.wall()
-        run()
-        return clocks.wall() - wall, clocks.cpu() - cpu
-
-
-@contextmanager
-def no_collections() -> Iterator[None]:
-    """Collect garbage now, and not again until the end of the block."""
+def _once(run: Callable[[], object], wall: Callable[[], float], cpu: Callable[[], float]) -> tuple[float, float]:
+    """Wall-clock and CPU seconds of one run, without garbage collection in it."""
     gc.collect()
-    was = gc.isenabled()
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
-        yield
+        spent, start = cpu(), wall()
+        run()
+        return wall() - start, cpu() - spent
     finally:
-        if was:
+        if was_enabled:
             gc.enable()
 
 

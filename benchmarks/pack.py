@@ -1,4 +1,4 @@
-"""Packing, beside decoding and resizing alone."""
+"""Packing, beside decoding and resizing alone, and what it does to an image besides, a part at a time."""
 
 import hashlib
 import os
@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from driverwatch.bench.lines import Line
-from driverwatch.bench.material import UNDER, Bench, quiet
-from driverwatch.bench.timing import Side, interleaved, over_rounds, speed
+from benchmarks.result import Result
+from benchmarks.timing import Side, interleaved, over_rounds, speed
+from benchmarks.workload import NO_FOLDS, Bench, quiet
 from driverwatch.data import pack, packing
 from driverwatch.data.filling import sums
 from driverwatch.data.photos import examine
@@ -22,20 +22,13 @@ from driverwatch.data.threads import one_opencv_thread
 from driverwatch.errors import InputError
 from driverwatch.hdf5 import write_at
 
-LOOKED_AT = 250  # photos that parts are timed on
-CHECKED = 16  # images whose pixels both sides must give alike
+PARTS_IMAGES = 250  # that parts are timed on
+CHECKED_IMAGES = 16  # whose pixels both sides must give alike
+PARTS = {"examining": "all checks", "digests": "digests alone", "sums": "channel sums", "writing": "writing"}
 
 
-PARTS = {
-    "examining": ("all checks", "Headers, EXIF and digests"),
-    "digests": ("digests alone", "SHA-256 of the file and of the pixels"),
-    "sums": ("channel sums", "Sums and sums of squares per channel"),
-    "writing": ("writing", "Writing the pixels into the page cache"),
-}
-
-
-def lines(bench: Bench) -> list[Line]:
-    """Images per second of packing, over those of a bare loop on all cores."""
+def results(bench: Bench) -> list[Result]:
+    """Images per second of packing over those of a bare loop on all cores, which drops the pixels."""
     job, paths = bench.job("packed"), bench.paths
 
     def ours() -> None:
@@ -47,36 +40,24 @@ def lines(bench: Bench) -> list[Line]:
 
     sides = {"ours": Side(ours, nothing_there), "theirs": Side(lambda: bare(paths, bench.size))}
     timed = interleaved(sides, bench.asked.repeat)
-    packed = pack.read(job.folder, job.kind, UNDER, job.size).pixels
-    alike = all(np.array_equal(packed[i], decoded(paths[i], bench.size)) for i in range(min(CHECKED, len(paths))))
-    if not alike:
+    packed = pack.read(job.folder, job.kind, NO_FOLDS, job.size).pixels
+    some = range(min(CHECKED_IMAGES, len(paths)))
+    if not all(np.array_equal(packed[i], decoded(paths[i], bench.size)) for i in some):
         raise InputError(
-            "bench: packing and the bare loop do not give the same pixels; take JPEGs that all stand upright"
+            "bench: packing and the bare loop do not give the same pixels; take JPEGs that are all upright"
         )
-    return [
-        Line(
-            "pack",
-            "decode and resize alone",
-            "Both read the same JPEG files out of the page cache, decode them with libjpeg-turbo (simplejpeg, strict) "
-            "and resize them with OpenCV's INTER_AREA on all cores; the figure is our images per second over theirs.",
-            "The rival drops the pixels; ours also checks headers, digests files and pixels, sums channels, writes "
-            "HDF5 and flushes it to disk.",
-            "higher",
-            0.90,
-            speed(timed["ours"], timed["theirs"]),
-            timed,
-            {
-                "images": len(paths),
-                "images_per_second": len(paths) / timed["ours"].median,
-                "pack": bench.settings.input.key,
-            },
-        ),
-        *_beside(bench, paths[:: max(1, len(paths) // LOOKED_AT)]),
-    ]
+    facts = {
+        "images": len(paths),
+        "images_per_second": len(paths) / timed["ours"].median,
+        "pack": bench.settings.input.key,
+    }
+    figure = speed(timed["ours"], timed["theirs"])
+    whole = Result("pack", "decode and resize alone", "higher", 0.90, figure, timed, facts)
+    return [whole, *_parts(bench, paths[:: max(1, len(paths) // PARTS_IMAGES)])]
 
 
-def _beside(bench: Bench, paths: list[Path]) -> list[Line]:
-    """What packing does beside decoding and resizing, a part at a time, in one thread: what bounds the figure above."""
+def _parts(bench: Bench, paths: list[Path]) -> list[Result]:
+    """What packing does beside decoding and resizing, as shares of these, in one thread: what bounds the figure above."""
     contents = [path.read_bytes() for path in paths]
     images = [decoded(path, bench.size) for path in paths]
     target = bench.place / "written"
@@ -84,9 +65,9 @@ def _beside(bench: Bench, paths: list[Path]) -> list[Line]:
     def all_of(do: Callable[[Any], object], items: list[Any]) -> Side:
         return Side(lambda: [do(item) for item in items])
 
-    def digests(photo: tuple[bytes, np.ndarray]) -> None:
-        hashlib.sha256(photo[0]).digest()
-        pack.look(photo[1])
+    def digests(file: tuple[bytes, np.ndarray]) -> None:
+        hashlib.sha256(file[0]).digest()
+        pack.look(file[1])
 
     def written() -> None:
         with target.open("wb") as file:
@@ -104,17 +85,10 @@ def _beside(bench: Bench, paths: list[Path]) -> list[Line]:
     examining = over_rounds(lambda whole, bare: whole / bare - 1, timed["examining"].seconds, timed["decoding"].seconds)
     shares = {side: speed(timed["decoding"], timed[side]) for side in PARTS} | {"examining": examining}
     return [
-        Line(
-            "pack",
-            f"one thread's decoding and resizing: {name}",
-            f"{what}, which packing does besides, as a share of decoding and resizing, in one thread.",
-            "Threads, the interpreter lock between them, and the flush to disk.",
-            "lower",
-            figure=shares[side],
-            timings={"ours": timed[side], "decoding": timed["decoding"]},
-        )
-        for side, (name, what) in PARTS.items()
-    ]
+        Result("pack", f"one thread's decoding and resizing: {name}", "lower", figure=shares[side],
+               timings={"ours": timed[side], "decoding": timed["decoding"]})
+        for side, name in PARTS.items()
+    ]  # fmt: skip
 
 
 def decoded(path: Path, size: tuple[int, int]) -> np.ndarray:

@@ -1,18 +1,27 @@
 """`make bench`: rows one after the other, in an order in which none disturbs the next; the table as it grows."""
 
-from importlib import import_module
+from collections.abc import Callable
 from pathlib import Path
 
-from driverwatch.bench import table
-from driverwatch.bench.lines import Line
-from driverwatch.bench.material import Bench
+from benchmarks import cache, crops, growth, imports, load, neighbours, pack, result, train
+from benchmarks.result import Result
+from benchmarks.workload import Bench
 from driverwatch.errors import InputError, nearest
 from driverwatch.terminal import say
 from driverwatch.writing import replacing
 
-# Training's deterministic kernels, once asked for, slow tf.data down too: rows with that rival come before those that train
-ROWS = ("imports", "memory", "neighbours", "pack", "load", "crops", "train", "cache")
-BY_NAME = ("growth",)  # no ratio beside a rival, and long: only when asked for
+# Training's deterministic kernels, once asked for, slow tf.data down too: rows with that baseline come before those that train
+ROWS: dict[str, Callable[[Bench], list[Result]]] = {
+    "imports": imports.results,
+    "memory": growth.memory_results,
+    "neighbours": neighbours.results,
+    "pack": pack.results,
+    "load": load.results,
+    "crops": crops.results,
+    "train": train.results,
+    "cache": cache.results,
+}
+BY_NAME = {"growth": growth.results}  # no ratio beside a baseline, and long: only when asked for
 PAGE = Path("docs/performance.md")
 
 
@@ -31,23 +40,22 @@ def chosen(words: list[str]) -> list[str]:
 
 def run(bench: Bench, words: list[str], documented: bool) -> None:
     """Measure rows, print each as it comes, keep them in `build/<dataset>/bench.json`, and in `PAGE` if asked to."""
-    rows, path, before = chosen(words), bench.context.places.build / "bench.json", table.load()
+    rows, path, before = chosen(words), bench.context.places.build / "bench.json", result.load()
     asked = {"rows": " ".join(words), "dataset": bench.context.dataset, "model": bench.model, "images": bench.asked.images,
              "repeat": bench.asked.repeat, "full": int(bench.asked.full)}  # fmt: skip
-    if warned := table.warning(before):
+    if warned := result.busy_warning(before):
         say(f"warning: {warned}")
     entries = []
     for row in rows:
-        found: list[Line] = import_module(f"driverwatch.bench.{row}").lines(bench)
-        entries = table.keep(path, found, asked, (before, table.load()))
-        say(table.told([entry for entry in entries if entry["row"] == row]) + "\n")
-    say(table.told([entry for entry in entries if entry["row"] in rows]))
+        entries = result.keep(path, (ROWS | BY_NAME)[row](bench), asked, (before, result.load()))
+        say(result.table([entry for entry in entries if entry["row"] == row]) + "\n")
+    say(result.table([entry for entry in entries if entry["row"] in rows]))
     if documented:
-        table.document(PAGE, entries)
+        result.document(PAGE, entries)
         plot = bench.context.places.build / "growth.png"
         if plot.is_file():
             with replacing(PAGE.with_name(plot.name)) as temporary:
                 temporary.write_bytes(plot.read_bytes())
         say(f"{PAGE}: the table is written")
     missed = [entry["key"] for entry in entries if entry["row"] in rows and entry["met"] is False]
-    say(f"{path}: every repetition; {len(missed)} aims not met; docs/performance.md says how to read a row")
+    say(f"{path}: every repetition; {len(missed)} targets not met; docs/performance.md says how to read a row")

@@ -1,0 +1,54 @@
+"""`make bench` and `make profile`: `python -m benchmarks bench|profile`, bad input is one sentence, as everywhere."""
+
+from typing import Annotated
+
+import typer
+
+from benchmarks import suite
+from benchmarks.workload import Bench, Request
+from driverwatch.cli.main import main
+from driverwatch.cli.options import Data, Dataset, Overrides, context_of, model_settings
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+Images = Annotated[int, typer.Option(help="images to measure with, if there are so many")]
+Repeat = Annotated[int, typer.Option(help="repetitions that are timed, 3 or more")]
+
+
+@app.command()
+def bench(
+    rows: Annotated[str, typer.Option(help="rows, separated by spaces; default: all but growth")] = "",
+    dataset: Dataset = "drawn",
+    data: Data = None,
+    model: Annotated[str, typer.Option(help="whose network and sizes")] = "mobilenet_v2_96x128",
+    overrides: Overrides = "",
+    images: Images = 1000,
+    repeat: Repeat = 3,
+    full: Annotated[bool, typer.Option(help="sizes of the whole competition")] = False,
+    docs: Annotated[bool, typer.Option(help="put the table into docs/performance.md")] = False,
+) -> None:
+    """Measure the pipeline beside baselines and limits, a ratio a row."""
+    suite.chosen(rows.split())  # a wrong name ends here
+    suite.run(_bench(dataset, data, model, overrides, Request(images, repeat, full)), rows.split(), docs)
+
+
+@app.command()
+def profile(
+    model: str,
+    dataset: Dataset = "drawn",
+    data: Data = None,
+    overrides: Overrides = "",
+    images: Images = 1000,
+    repeat: Repeat = 3,
+) -> None:
+    """Say where the time of a training step of a model goes."""
+    from benchmarks.train import profile as step
+
+    step(_bench(dataset, data, model, overrides, Request(images, repeat)))
+
+
+def _bench(dataset: str, data: Data, model: str, overrides: str, asked: Request) -> Bench:
+    return Bench(context_of(dataset, data), model, model_settings(model, overrides), asked)
+
+
+if __name__ == "__main__":
+    main(app)
