@@ -7,7 +7,7 @@ import pytest
 from support.pseudo_labels import run_of, tell
 
 from driverwatch.errors import InputError
-from driverwatch.steps.final import _history, epochs, final_settings
+from driverwatch.experiments.refit import _history, epochs, final_settings
 
 
 def history(*losses: float, before: tuple[float, ...] = ()) -> list[dict[str, str]]:

@@ -11,7 +11,7 @@ from support.project import Verb
 
 from driverwatch.data import leakage
 from driverwatch.errors import InputError
-from driverwatch.steps.leakage import compared
+from driverwatch.experiments.leakage import compared
 
 
 @given(st.integers(2, 9), st.integers(0, 60), st.integers(0, 5))

@@ -19,7 +19,7 @@ from driverwatch.inference.paths import prediction_path
 from driverwatch.metrics import FLOOR, limited, log_losses
 from driverwatch.recipe_settings import LeverSettings, LeversSettings
 from driverwatch.steps import levers
-from driverwatch.steps.levers import Table, ensemble_command, write_levers
+from driverwatch.experiments.ablations import Table, ensemble_command, write_levers
 from driverwatch.typed_yaml import parse
 
 __all__ = ["world"]

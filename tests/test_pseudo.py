@@ -14,7 +14,7 @@ from driverwatch.errors import InputError
 from driverwatch.inference import predictions
 from driverwatch.inference.paths import prediction_path
 from driverwatch.inference.predictions import Predictions
-from driverwatch.steps.pseudo import student_settings
+from driverwatch.experiments.pseudo_label_rounds import student_settings
 from driverwatch.train_settings import PseudoSettings
 from driverwatch.training import pseudo
 from driverwatch.training.pseudo import Lesson, RunTeacher, TaughtTeacher, select, views_of

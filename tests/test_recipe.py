@@ -18,7 +18,7 @@ from driverwatch.inference import predictions
 from driverwatch.recipe_settings import RecipeSettings, RunSettings
 from driverwatch.steps import recipe
 from driverwatch.steps.context import Context
-from driverwatch.steps.recipe import train_runs
+from driverwatch.experiments.reproduce import train_runs
 from driverwatch.typed_yaml import parse
 
 __all__ = ["world"]

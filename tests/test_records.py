@@ -18,7 +18,7 @@ from driverwatch.artifacts import Places
 from driverwatch.blend.power_law import fitted
 from driverwatch.errors import InputError
 from driverwatch.steps import curve, levers, study
-from driverwatch.steps.records import CurveRecord, LeversRecord, StudyRecord, read_record
+from driverwatch.experiments.experiment import CurveRecord, LeversRecord, StudyRecord, read_record
 
 __all__ = ["world"]
 KINDS: dict[str, tuple[Any, Any]] = {

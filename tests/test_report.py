@@ -25,7 +25,7 @@ from driverwatch.inference.paths import prediction_path
 from driverwatch.metrics import FLOOR, limited, log_losses
 from driverwatch.report.blocks import EMPTY
 from driverwatch.steps import levers, survey
-from driverwatch.steps.records import LeversRecord, read_record
+from driverwatch.experiments.experiment import LeversRecord, read_record
 from driverwatch.steps.report import findings, write_report
 from driverwatch.steps.submit import make_ensemble
 from driverwatch.typed_yaml import parse

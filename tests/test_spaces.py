@@ -9,7 +9,7 @@ import pytest
 from driverwatch.ensemble_settings import ChainSettings, EnsembleSettings, NeighbourSettings, Trunk, trunk_of
 from driverwatch.errors import InputError
 from driverwatch.inference import features
-from driverwatch.steps.neighbours import same
+from driverwatch.experiments.compare_knn import same
 from driverwatch.typed_yaml import parse
 
 NAMES = np.array(["b.jpg", "a.jpg", "c.jpg"], object)

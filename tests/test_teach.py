@@ -16,8 +16,8 @@ from driverwatch.inference.paths import prediction_path
 from driverwatch.inference.predictions import Predictions
 from driverwatch.metrics import FLOOR, limited
 from driverwatch.steps import teach as step
-from driverwatch.steps.teach import identity, teach
-from driverwatch.steps.teachers import open_taught, refuse_other_images, teachers
+from driverwatch.ensemble.teacher_ensemble import identity, teach
+from driverwatch.training.teachers import open_taught, refuse_other_images, teachers
 from driverwatch.train_settings import PseudoSettings
 from driverwatch.training import pseudo
 from driverwatch.training.pseudo import Unlabelled

@@ -134,7 +134,7 @@ def study(
     weights: Weights = None,
 ) -> None:
     """Train a study's runs, as far as they are not finished, and write its table."""
-    from driverwatch.steps.study import run_study
+    from driverwatch.experiments.freezing_study import run_study
 
     run_study(making(dataset, data), name, weights)
 
@@ -149,7 +149,7 @@ def curve(
     weights: Weights = None,
 ) -> None:
     """Train on more and more drivers, and write how the loss of new ones falls."""
-    from driverwatch.steps.curve import draw_curve
+    from driverwatch.experiments.data_scaling import draw_curve
 
     settings = model_settings(model, overrides)
     draw_curve(making(dataset, data), model, settings, numbers("COUNTS", counts), weights)
@@ -158,7 +158,7 @@ def curve(
 @app.command()
 def best(dataset: Dataset = "statefarm", data: Data = None, weights: Weights = None) -> None:
     """Follow a data set's recipe to its submissions, going on from whatever is built."""
-    from driverwatch.steps.recipe import make_best
+    from driverwatch.experiments.reproduce import make_best
 
     make_best(context_of(dataset, data), weights)
 
@@ -171,7 +171,7 @@ def levers(
     train: Annotated[bool, typer.Option(help="train what is not finished first")] = False,
 ) -> None:
     """Write the table of levers, each with what it is worth out of fold."""
-    from driverwatch.steps.levers import write_levers
+    from driverwatch.experiments.ablations import write_levers
 
     write_levers(making(dataset, data), train, weights)
 
@@ -186,7 +186,7 @@ def final(
     fold: Fold = None,
 ) -> None:
     """Train on all drivers, with the epochs that did best on a finished run's held-out drivers."""
-    from driverwatch.steps.final import make_final
+    from driverwatch.experiments.refit import make_final
 
     make_final(making(dataset, data), run, overrides, weights, fold)
 
@@ -201,7 +201,7 @@ def pseudo(
     weights: Weights = None,
 ) -> None:
     """Train rounds of pseudo-labels from a run on, and compare them out of fold."""
-    from driverwatch.steps.pseudo import run_rounds
+    from driverwatch.experiments.pseudo_label_rounds import run_rounds
 
     run_rounds(making(dataset, data), run, rounds, overrides, weights)
 

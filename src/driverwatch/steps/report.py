@@ -16,7 +16,7 @@ from driverwatch.report.blocks import Missing, Picture
 from driverwatch.report.findings import Bar, Findings, RunFacts, by_loss
 from driverwatch.report.overview import page
 from driverwatch.steps.context import CONFIGS, Context
-from driverwatch.steps.records import LeversRecord, read_record
+from driverwatch.experiments.experiment import LeversRecord, read_record
 from driverwatch.steps.specimens import specimens
 from driverwatch.steps.submitted import submitted
 from driverwatch.steps.survey import Survey

@@ -19,7 +19,7 @@ from driverwatch.errors import InputError
 from driverwatch.setting_types import ViewSet
 from driverwatch.settings import ModelSettings, PredictSettings
 from driverwatch.steps.context import Context
-from driverwatch.steps.recipe import refuse_misfits
+from driverwatch.experiments.reproduce import refuse_misfits
 from driverwatch.steps.search_log import Log, Trial
 from driverwatch.steps.search_space import Space, structure
 from driverwatch.steps.train import open_run, read_augmentation, train

@@ -16,7 +16,7 @@ from driverwatch.steps import execution
 from driverwatch.steps.closing import close_run
 from driverwatch.steps.context import CONFIGS, Context, open_context, open_packs
 from driverwatch.steps.finished import finished_identity
-from driverwatch.steps.teachers import opened, teachers
+from driverwatch.training.teachers import opened, teachers
 from driverwatch.terminal import say
 from driverwatch.training import pseudo
 from driverwatch.training import run as runs

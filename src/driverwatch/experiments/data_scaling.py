@@ -19,8 +19,8 @@ from driverwatch.setting_types import ViewSet
 from driverwatch.settings import ModelSettings
 from driverwatch.steps.context import Context, open_packs
 from driverwatch.steps.prepare import make_packs
-from driverwatch.steps.recipe import refuse_misfits
-from driverwatch.steps.records import CurvePoint, CurveRecord, begun, change, write_record
+from driverwatch.experiments.reproduce import refuse_misfits
+from driverwatch.experiments.experiment import CurvePoint, CurveRecord, begun, change, write_record
 from driverwatch.steps.submit import Finished, finished_runs
 from driverwatch.steps.train import train
 from driverwatch.training.run import Run

@@ -12,8 +12,8 @@ from driverwatch.steps.context import CONFIGS, Context
 from driverwatch.steps.prepare import make_packs
 from driverwatch.steps.spaces import make_features, open_space
 from driverwatch.steps.submit import make_ensemble, members_of
-from driverwatch.steps.teach import identity, teach
-from driverwatch.steps.teachers import open_taught
+from driverwatch.ensemble.teacher_ensemble import identity, teach
+from driverwatch.training.teachers import open_taught
 from driverwatch.steps.train import read_augmentation, train
 from driverwatch.training import run as runs
 from driverwatch.typed_yaml import load

@@ -15,7 +15,7 @@ from driverwatch.blend.space import Space
 from driverwatch.data.pack import Pack
 from driverwatch.ensemble_settings import NeighbourSettings
 from driverwatch.metrics import accuracy, log_losses
-from driverwatch.steps.blends import prediction_files
+from driverwatch.experiments.compare_blends import prediction_files
 from driverwatch.steps.chains import smoothing
 from driverwatch.steps.context import Context
 from driverwatch.steps.spaces import make_features, open_space

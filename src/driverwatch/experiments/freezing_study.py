@@ -16,8 +16,8 @@ from driverwatch.metrics import oof_score
 from driverwatch.recipe_settings import StudySettings
 from driverwatch.steps.context import CONFIGS, Context
 from driverwatch.steps.prepare import make_packs
-from driverwatch.steps.recipe import refuse_misfits
-from driverwatch.steps.records import StudyRecord, StudyRow, begun, change, write_record
+from driverwatch.experiments.reproduce import refuse_misfits
+from driverwatch.experiments.experiment import StudyRecord, StudyRow, begun, change, write_record
 from driverwatch.steps.submit import Finished, finished_runs
 from driverwatch.steps.train import train
 from driverwatch.training.history import Row, read_history

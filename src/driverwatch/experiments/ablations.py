@@ -17,8 +17,8 @@ from driverwatch.setting_types import ViewSet
 from driverwatch.settings import PredictSettings
 from driverwatch.steps import chains
 from driverwatch.steps.context import CONFIGS, Context
-from driverwatch.steps.recipe import train_runs
-from driverwatch.steps.records import Lever, LeversRecord, Unmeasured, begun, change, read_record, write_record
+from driverwatch.experiments.reproduce import train_runs
+from driverwatch.experiments.experiment import Lever, LeversRecord, Unmeasured, begun, change, read_record, write_record
 from driverwatch.steps.spaces import make_features, open_space
 from driverwatch.steps.submit import Finished, finished_runs
 from driverwatch.steps.train import predict
