@@ -25,6 +25,8 @@ FLOORS = [
     {"blend", "kaggle", "report", "cluster"},
     {"web"},
     {"steps"},
+    {"ensemble"},
+    {"experiments"},
     {"bench"},
     {"cli", "doctor"},
     {"__main__", "__init__"},

@@ -149,18 +149,18 @@ def curve(
     weights: Weights = None,
 ) -> None:
     """Train on more and more drivers, and write how the loss of new ones falls."""
-    from driverwatch.experiments.data_scaling import draw_curve
+    from driverwatch.experiments.data_scaling import run_data_scaling
 
     settings = model_settings(model, overrides)
-    draw_curve(making(dataset, data), model, settings, numbers("COUNTS", counts), weights)
+    run_data_scaling(making(dataset, data), model, settings, numbers("COUNTS", counts), weights)
 
 
 @app.command()
 def best(dataset: Dataset = "statefarm", data: Data = None, weights: Weights = None) -> None:
     """Follow a data set's recipe to its submissions, going on from whatever is built."""
-    from driverwatch.experiments.reproduce import make_best
+    from driverwatch.experiments.reproduce import reproduce
 
-    make_best(context_of(dataset, data), weights)
+    reproduce(context_of(dataset, data), weights)
 
 
 @app.command()
@@ -171,9 +171,9 @@ def levers(
     train: Annotated[bool, typer.Option(help="train what is not finished first")] = False,
 ) -> None:
     """Write the table of levers, each with what it is worth out of fold."""
-    from driverwatch.experiments.ablations import write_levers
+    from driverwatch.experiments.ablations import run_ablations
 
-    write_levers(making(dataset, data), train, weights)
+    run_ablations(making(dataset, data), train, weights)
 
 
 @app.command()
@@ -186,9 +186,9 @@ def final(
     fold: Fold = None,
 ) -> None:
     """Train on all drivers, with the epochs that did best on a finished run's held-out drivers."""
-    from driverwatch.experiments.refit import make_final
+    from driverwatch.experiments.refit import refit
 
-    make_final(making(dataset, data), run, overrides, weights, fold)
+    refit(making(dataset, data), run, overrides, weights, fold)
 
 
 @app.command()

@@ -1,57 +1,82 @@
-"""The table of levers: each one's loss out of fold without it and with it, from what finished runs left."""
+"""Ablations: each change's out-of-fold log loss without it and with it, from what finished runs predicted."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from driverwatch.blend import ensemble as blending
-from driverwatch.blend.ensemble import Member
-from driverwatch.blend.score import interval
 from driverwatch.blend.space import Space
 from driverwatch.ensemble_settings import ChainSettings, EnsembleSettings, NeighbourSettings
 from driverwatch.errors import InputError
+from driverwatch.experiments import experiment
+from driverwatch.experiments.experiment import Change, Number, Record
 from driverwatch.recipe_settings import LeverSettings, LeversSettings
 from driverwatch.setting_types import ViewSet
 from driverwatch.settings import PredictSettings
 from driverwatch.steps import chains
 from driverwatch.steps.context import CONFIGS, Context
-from driverwatch.experiments.reproduce import train_runs
-from driverwatch.experiments.experiment import Lever, LeversRecord, Unmeasured, begun, change, read_record, write_record
 from driverwatch.steps.spaces import make_features, open_space
 from driverwatch.steps.submit import Finished, finished_runs
 from driverwatch.steps.train import predict
 from driverwatch.terminal import say
 from driverwatch.training.predicted import views_there
-from driverwatch.typed_yaml import load
+from driverwatch.typed_yaml import Strict, load
 
 NAME = STUDY = "levers"
-HEADER = (
-    "| lever | log loss before | after | difference (95 % over drivers) | minutes | kept | command | trained at |\n"
-    "|---|---|---|---|---|---|---|---|"
-)
+COLUMNS = {
+    "ablation": "{lever}",
+    "log loss before": "{before:.3f}",
+    "after": "{after:.3f}",
+    "difference (95 % over drivers)": "{difference}",
+    "minutes": "{minutes:.0f}",
+    "adopted": "{adopted}",
+    "command": "`{command}`",
+    "commits": "{at}",
+}
+
+
+class Ablation(Strict):
+    """A row of the table; minutes are those of its new runs, on the machine that trained them."""
+
+    kind: str
+    lever: str
+    command: str
+    before: Number
+    after: Number
+    change: Change
+    minutes: Number
+    kept: bool
+    why: str
+    commits: list[str]
+
+
+class Unmeasured(Strict):
+    lever: str
+    reason: str
+
+
+class AblationsRecord(Record):
+    rows: list[Ablation]
+    unmeasured: list[Unmeasured]
 
 
 @dataclass(frozen=True, eq=False)
-class Scored:
-    """Losses out of fold (N,) of the images named, nested wherever something was fitted; minutes by run; commits."""
+class Side:
+    """One side of an ablation: finished runs, and the out-of-fold losses (N,) of what is made of them, nested if it is fitted."""
 
-    names: np.ndarray
+    found: Finished
     losses: np.ndarray
-    drivers: np.ndarray
-    minutes: dict[str, float]
-    commits: set[str]
 
 
-class Table:
-    """Rows of the page, each side scored once."""
+class AblationStudy:
+    """The ablations that the settings name, each side scored once."""
 
     def __init__(self, context: Context, settings: LeversSettings, weights: Path | None) -> None:
         self.context, self.settings, self.weights = context, settings, weights
-        self.space = cache(self._space)
-        self.finished = cache(self._finished)
-        self.known: dict[str, Scored] = {}
+        self.space, self.finished = cache(self._space), cache(self._finished)
+        self.sides: dict[str, Side] = {}
 
     def _space(self, text: str) -> Space:
         make_features(self.context, text, self.weights)
@@ -59,165 +84,152 @@ class Table:
 
     def _finished(self, names: tuple[str, ...]) -> Finished:
         own = set(names) <= set(self.settings.runs)
-        places = replace(self.context.places, study=STUDY) if own else self.context.places
-        return finished_runs(replace(self.context, places=places), list(names))
+        return finished_runs(experiment.in_study(self.context, STUDY) if own else self.context, list(names))
 
-    def scored(self, side: EnsembleSettings) -> Scored:
-        key = side.model_dump_json()
-        if key not in self.known:
-            self.known[key] = self._scored(side)
-        return self.known[key]
+    def scored(self, settings: EnsembleSettings) -> Side:
+        """One side of an ablation.
 
-    def _scored(self, side: EnsembleSettings) -> Scored:
-        found, tests, folds, pack = self.finished(tuple(side.runs))
-        members = [
-            Member(run, test, side.view_set or blending.honest_views(run))
-            for run, test in zip(found, tests, strict=True)
-        ]
-        rows = blending.labelled_rows(members, pack, folds)
-        spaces = {text: self.space(text) for text in side.features}
-        made = [[run.manifest(fold) for fold in range(folds.count)] for run in found]
-        minutes = {run.name: sum(fold["seconds"] for fold in each) / 60 for run, each in zip(found, made, strict=True)}
-        commits = {str(fold["commit"]) for each in made for fold in each}
-        losses = chains.fit(side, rows, pack.labels, pack.drivers, spaces).losses
-        return Scored(pack.names, losses, pack.drivers, minutes, commits)
+        Raises:
+            InputError: its runs are not finished, or have not predicted its TTA set.
+        """
+        key = settings.model_dump_json()
+        if key not in self.sides:
+            found = self.finished(tuple(settings.runs))
+            members = experiment.members_of_runs(found, [settings.view_set] if settings.view_set else [])
+            rows = blending.labelled_rows(members, found.train, found.folds)
+            spaces = {text: self.space(text) for text in settings.features}
+            fitted = chains.fit(settings, rows, found.train.labels, found.train.drivers, spaces)
+            self.sides[key] = Side(found, fitted.losses)
+        return self.sides[key]
 
-    def row(self, kind: str, row: LeverSettings) -> Lever:
-        before, after = self.scored(row.before), self.scored(row.after)
-        if list(before.names) != list(after.names):
+    def measured(self, kind: str, ablation: LeverSettings) -> Ablation:
+        """The ablation's row. Raises `InputError` as `scored`, and for sides of different images."""
+        before, after = self.scored(ablation.before), self.scored(ablation.after)
+        pack, folds = before.found.train, before.found.folds.count
+        if list(pack.names) != list(after.found.train.names):
             raise InputError(
                 "its two sides are of packs that hold different images; make both packs alike (SKIP_BROKEN=)"
             )
-        gain = after.losses - before.losses
-        return Lever(
+        new = [run for run in after.found.runs if run.name not in ablation.before.runs]
+        commits = experiment.commits_of([*before.found.runs, *after.found.runs], folds)
+        return Ablation(
             kind=kind,
-            lever=row.lever,
-            command=self.command(row),
+            lever=ablation.lever,
+            command=self.command(ablation),
             before=float(before.losses.mean()),
             after=float(after.losses.mean()),
-            change=[float(gain.mean()), *interval(gain, before.drivers)],
-            minutes=sum(minutes for name, minutes in after.minutes.items() if name not in before.minutes),
-            kept=row.kept,
-            why=row.why,
-            commits=sorted({commit[:7] for commit in before.commits | after.commits}),
+            change=experiment.paired_change(after.losses, before.losses, pack.drivers),
+            minutes=sum(experiment.minutes_of(run, folds) for run in new),
+            kept=ablation.kept,
+            why=ablation.why,
+            commits=sorted({commit[:7] for commit in commits}),
         )
 
-    def command(self, row: LeverSettings) -> str:
-        """What makes the row's second side of its first: a training, or a way of putting predictions together."""
-        new = [run for run in row.after.runs if run not in row.before.runs and run in self.settings.runs]
-        if new:
+    def command(self, ablation: LeverSettings) -> str:
+        """The command that makes the second side from the first: a training, or an ensemble."""
+        before, after = ablation.before.runs, ablation.after.runs
+        if new := [run for run in after if run not in before and run in self.settings.runs]:
             return self.trainings(new)
-        own, near = set(row.after.runs) <= set(self.settings.runs), row.after.neighbours
-        if own or (near and near != NeighbourSettings(features=near.features)):
-            return "make levers"  # no ensemble sees a study's runs, and NEIGHBOURS= names features alone
-        return ensemble_command(row.after)
-
-    def missing(self, row: LeverSettings) -> str:
-        """What trains a row's runs that are not finished, and predicts what finished ones have not.
-
-        Of the data set's own runs nothing is known here.
-        """
-        asked = [*row.before.runs, *(run for run in row.after.runs if run not in row.before.runs)]
-        own = [run for run in asked if run in self.settings.runs]
-        finished = [run for run in own if self._is_finished(run)]
-        commands = [self.trainings([run]) for run in own if run not in finished]
-        for run in finished:
-            if views := self.unpredicted(run, [views for name, views in row.views if name == run]):
-                commands.append(f'make predict RUN={run} STUDY={STUDY} VIEWS="{" ".join(views)}"')
-        return "; ".join(commands)
-
-    def unpredicted(self, name: str, asked: list[ViewSet]) -> list[ViewSet]:
-        """Which of the view sets not all folds of a finished run have predicted."""
-        found = self.finished((name,))
-        there = views_there(found.runs[0], found.folds.count)
-        return [views for views in asked if views not in there]
+        own, knn = set(after) <= set(self.settings.runs), ablation.after.neighbours
+        if own or (knn and knn != NeighbourSettings(features=knn.features)):
+            return "make levers"  # no ensemble takes a study's runs, and NEIGHBOURS= names features alone
+        return ensemble_command(ablation.after)
 
     def trainings(self, names: list[str]) -> str:
         return "; ".join(self.settings.runs[name].command(name, STUDY) for name in names)
 
-    def _is_finished(self, name: str) -> bool:
-        try:
-            self.finished((name,))
-        except InputError:
-            return False
-        return True
+    def missing(self, ablation: LeverSettings) -> str:
+        """Commands that train the study's unfinished runs of an ablation, and predict with the others what it lacks."""
+        commands = []
+        for run in dict.fromkeys([*ablation.before.runs, *ablation.after.runs]):
+            if run in self.settings.runs:
+                try:
+                    asked = self.unpredicted(run, [views for name, views in ablation.views if name == run])
+                    commands += [f'make predict RUN={run} STUDY={STUDY} VIEWS="{" ".join(asked)}"'] if asked else []
+                except InputError:  # not finished
+                    commands.append(self.trainings([run]))
+        return "; ".join(sorted(commands, key=lambda command: command.startswith("make predict")))
+
+    def unpredicted(self, name: str, asked: list[ViewSet]) -> list[ViewSet]:
+        """Those of the TTA sets that not all folds of a finished run have predicted. Raises `InputError` if it is not."""
+        found = self.finished((name,))
+        there = views_there(found.runs[0], found.folds.count)
+        return [views for views in asked if views not in there]
+
+    def train(self) -> None:
+        """Train the study's runs that are not finished, and predict with the TTA sets that its ablations ask for."""
+        own = experiment.in_study(self.context, STUDY)
+        experiment.train_missing(own, experiment.load_runs(self.settings.runs), self.weights, self.settings.taught)
+        for name, asked in self.settings.views.items():
+            if views := self.unpredicted(name, asked):
+                predict(own, name, PredictSettings(views=views), None)
 
 
 def ensemble_command(side: EnsembleSettings) -> str:
-    """What makes a submission of one side of a row, as typed in a shell; only what differs from the defaults."""
+    """The shell command that makes a submission of one side: what differs from the defaults."""
     words = ["make ensemble", f'MODELS="{" ".join(side.runs)}"']
     words += [f"VIEWS={side.views}"] if side.views != "auto" else []
-    plain, near = ChainSettings(), side.neighbours
+    plain, knn = ChainSettings(), side.neighbours
     for key in ("blend", "balance", "calibrate", "clip"):
         words += [f"{key.upper()}={getattr(side, key)}"] if getattr(side, key) != getattr(plain, key) else []
-    return " ".join([*words, *([f"NEIGHBOURS={near.features}"] if near else [])])
+    return " ".join([*words, *([f"NEIGHBOURS={knn.features}"] if knn else [])])
 
 
-def write_levers(context: Context, training: bool, weights: Path | None) -> None:
-    """Write the levers' record and page from finished runs; what is not finished is named with the command that trains it.
+def run_ablations(context: Context, training: bool, weights: Path | None) -> None:
+    """Write the ablations' record and page from finished runs; what is not finished is listed with the command that trains it.
 
-    A row that the record has already, of runs that are not built here, stays as it is with the commits it was trained at.
+    A row of an earlier record whose runs are not built here stays as it is, with the commits it was trained at.
 
     Args:
         training: train that first.
+
+    Raises:
+        InputError: no ablation's runs are finished.
     """
     settings = load(LeversSettings, CONFIGS / "levers", context.dataset)
+    study, place = AblationStudy(context, settings, weights), context.places.result(NAME)
     if training:
-        _train(context, settings, weights)
-    table, place = Table(context, settings, weights), context.places.result(NAME)
-    earlier = read_record(LeversRecord, place)
+        study.train()
+    earlier = experiment.read_record(AblationsRecord, place)
     before = {(row.kind, row.lever, row.command): row for row in (earlier.rows if earlier else ())}
-    rows, missing, kept = list[Lever](), list[Unmeasured](), list[Unmeasured]()
-    for kind, row in ((kind, row) for kind, each in settings.rows.items() for row in each):
+    rows, unmeasured, kept = list[Ablation](), list[Unmeasured](), list[Unmeasured]()
+    for kind, ablation in ((kind, one) for kind, ablations in settings.rows.items() for one in ablations):
         try:
-            rows.append(table.row(kind, row))
+            rows.append(study.measured(kind, ablation))
         except InputError as error:
-            command = table.missing(row)
-            reason = Unmeasured(lever=row.lever, reason=f"{error}" + (f"; `{command}`" if command else ""))
-            old = before.get((kind, row.lever, table.command(row)))
+            command = study.missing(ablation)
+            reason = Unmeasured(lever=ablation.lever, reason=f"{error}" + (f"; `{command}`" if command else ""))
+            old = before.get((kind, ablation.lever, study.command(ablation)))
             rows += [old] if old else []
-            (kept if old else missing).append(reason)
-    if not table.known:
+            (kept if old else unmeasured).append(reason)
+    if not study.sides:
         raise InputError(
-            f"{CONFIGS / 'levers'}: no row's runs are finished; make levers TRAIN=1 trains them:\n"
-            + "\n".join(f"- {one.lever}: {one.reason}" for one in [*kept, *missing])
+            f"{CONFIGS / 'levers'}: no ablation's runs are finished; make levers TRAIN=1 trains them:\n"
+            + "\n".join(f"- {one.lever}: {one.reason}" for one in [*kept, *unmeasured])
         )
-    one = next(iter(table.known.values()))
-    facts = begun(context.places, len(one.losses), len(set(one.drivers)), context.settings.folds)
-    written = write_record(place, LeversRecord(**facts, rows=rows, unmeasured=missing), page)
-    say(f"{written}: {len(rows)} rows, {len(kept)} of them as they were before, {len(missing)} not measured")
+    facts = experiment.record_facts(context, next(iter(study.sides.values())).found.train, context.settings.folds)
+    written = experiment.write_record(place, AblationsRecord(**facts, rows=rows, unmeasured=unmeasured), page)
+    say(f"{written}: {len(rows)} rows, {len(kept)} of them unchanged, {len(unmeasured)} not measured")
 
 
-def _train(context: Context, settings: LeversSettings, weights: Path | None) -> None:
-    """Train what rows ask for and is not finished, and predict with the views that they ask for."""
-    own = replace(context, places=replace(context.places, study=STUDY))
-    train_runs(own, settings.runs, weights, settings.taught)
-    table = Table(context, settings, weights)
-    for name, asked in settings.views.items():
-        if views := table.unpredicted(name, asked):
-            predict(own, name, PredictSettings(views=views), None)
-
-
-def page(record: LeversRecord) -> str:
+def page(record: AblationsRecord) -> str:
     """The record as Markdown."""
     about = (
-        f"Written by `make levers DATASET={record.dataset}`; the rows are named in `configs/levers/{record.dataset}.yaml`. "
-        f"{record.images} photos of {record.drivers} drivers, {record.folds} driver folds; log loss out of "
-        "fold, of single fold models, and nested (fitted on the other folds) wherever something was fitted to labels. Intervals: "
-        "drivers drawn anew 10,000 times. Minutes: what the manifests of the row's new runs say of training and predicting all "
-        f"folds, on the machine they were trained on. Commands lack `DATASET={record.dataset}`, `DATA=` and `WEIGHTS=`. Rows of "
-        "runs that are not built where this was last written stand as they were, with the commits that they were trained at."
+        f"Written by `make levers DATASET={record.dataset}`; `configs/levers/{record.dataset}.yaml` names the ablations. "
+        f"{record.images} images of {record.drivers} drivers, {record.folds} driver folds; out-of-fold log loss of single fold "
+        "models, by nested cross-validation wherever something was fitted to labels. Intervals: bootstrap over drivers (10,000 "
+        "resamples). Minutes: training and predicting all folds of the row's new runs, on the machine that trained them. "
+        f"Commands lack `DATASET={record.dataset}`, `DATA=` and `WEIGHTS=`. Rows whose runs were not built where this was last "
+        "written are unchanged, with the commits that they were trained at."
     )
-    parts = [f"# Levers\n\n{about}\n"]
+    parts = [f"# Ablations\n\n{about}\n"]
     for kind in dict.fromkeys(row.kind for row in record.rows):
-        parts.append(f"## {kind}\n\n{HEADER}\n" + "".join(f"{_line(row)}\n" for row in record.rows if row.kind == kind))
+        table = experiment.markdown_table(COLUMNS, [_cells(row) for row in record.rows if row.kind == kind])
+        parts.append(f"## {kind}\n\n{table}\n")
     missing = "".join(f"- {one.lever}: {one.reason}\n" for one in record.unmeasured)
     return "\n".join([*parts, *([f"## Not measured\n\n{missing}"] if missing else [])])
 
 
-def _line(row: Lever) -> str:
-    kept = ("yes" if row.kept else "no") + (f": {row.why}" if row.why else "")
-    return (
-        f"| {row.lever} | {row.before:.3f} | {row.after:.3f} | {change(row.change)} | {row.minutes:.0f} | {kept} | "
-        f"`{row.command}` | {', '.join(row.commits)} |"
-    )
+def _cells(row: Ablation) -> dict[str, object]:
+    adopted = ("yes" if row.kept else "no") + (f": {row.why}" if row.why else "")
+    return experiment.cells(row, adopted=adopted, at=", ".join(row.commits))

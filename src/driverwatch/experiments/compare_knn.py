@@ -1,38 +1,61 @@
-"""What smoothing over neighbours is worth: for each space of features and number of neighbours, on drivers left out."""
+"""k-NN smoothing compared: for each feature space and number of neighbours, its out-of-fold gain by nested cross-validation."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from driverwatch.artifacts import provenance
 from driverwatch.blend import ensemble as blending
 from driverwatch.blend.chain import Rows, fitted, nested
-from driverwatch.blend.ensemble import Member
-from driverwatch.blend.score import interval
 from driverwatch.blend.space import Space
 from driverwatch.data.pack import Pack
 from driverwatch.ensemble_settings import NeighbourSettings
-from driverwatch.metrics import accuracy, log_losses
-from driverwatch.experiments.compare_blends import prediction_files
+from driverwatch.experiments.experiment import (
+    make_all_features,
+    members_of_runs,
+    paired_change,
+    prediction_files,
+    text_table,
+)
+from driverwatch.metrics import log_losses, oof_score
 from driverwatch.steps.chains import smoothing
 from driverwatch.steps.context import Context
-from driverwatch.steps.spaces import make_features, open_space
+from driverwatch.steps.spaces import open_space
 from driverwatch.steps.submit import finished_runs
 from driverwatch.terminal import say
 from driverwatch.writing import locked, write_json
 
-COUNTS = (2, 5, 10, 20, 50)  # fixed ones in the table, beside what is chosen
+COUNTS = (2, 5, 10, 20, 50)  # fixed ones in the table, beside the chosen one
+WAYS: dict[str, dict[str, Any]] = {
+    "none": {"k": 0},
+    **{str(k): {"k": k} for k in COUNTS},
+    "chosen": {},
+    "clusters": {"method": "clusters"},
+}
+COLUMNS = {
+    "neighbours": "{way}",
+    "nested CV log loss": "{nested:.4f}",
+    "difference": "{difference:+.4f}",
+    "95 % over drivers": "{95%[0]:+.4f} to {95%[1]:+.4f}",
+    "accuracy": "{right:.1%}",
+    "same driver+class": "{same_text}",
+    "fit on all": "{parameters}",
+}
 
 
-def compare_neighbours(context: Context, features: list[str], names: list[str], weights: Path | None) -> None:
-    """Compute each trunk's features, then print and write what smoothing in them scores for each run and their mean."""
+def compare_knn(context: Context, features: list[str], names: list[str], weights: Path | None) -> None:
+    """Compute each backbone's embeddings, then print and write what smoothing by them scores for each run and their mean.
+
+    Args:
+        features: backbones as `FEATURES=` names them.
+        names: the runs; none: all that are finished.
+        weights: folder of local weight files.
+    """
     features = list(dict.fromkeys(features))
-    for text in features:
-        make_features(context, text, weights)
-    found, tests, folds, pack = finished_runs(context, names)
-    members = [Member(run, test, blending.honest_views(run)) for run, test in zip(found, tests, strict=True)]
+    make_all_features(context, features, weights)
+    found = finished_runs(context, names)
+    members, folds, pack = members_of_runs(found), found.folds, found.train
     rows = blending.labelled_rows(members, pack, folds)
     each = {f"{m.run.name} {m.views}": rows.changed(rows.members[i : i + 1]) for i, m in enumerate(members)}
     if len(members) > 1:
@@ -43,22 +66,15 @@ def compare_neighbours(context: Context, features: list[str], names: list[str], 
         for name, one in each.items():
             made = _lines(space, one, pack)
             lines += [{"predictions": name, "features": text, **line} for line in made]
-            say(_text(made, f"{name}, neighbours by {text}, {folds.count} driver folds"))
+            say(f"{name}, neighbours by {text}, {folds.count} driver folds")
+            say(f"{text_table(COLUMNS, map(_cells, made))}\n")
     with locked(context.places.build, ".neighbours.lock", sweep=()):
         made_of = {"members": prediction_files(members, folds), "folds": folds.digest}
         write_json(context.places.neighbours, {**made_of, "neighbours": lines, **provenance()})
     say(
-        "Neighbours among the held-out images of one fold alone; everything that is chosen, on the other folds. same: neighbours "
-        f"of the same driver and class. The best line flatters a little.\n{context.places.neighbours}"
+        "Neighbours are validation images of one fold alone; whatever is chosen is chosen on the other folds. same driver+class: "
+        f"share of such neighbours. The best line is a little optimistic.\n{context.places.neighbours}"
     )
-
-
-WAYS: dict[str, dict[str, Any]] = {
-    "none": {"k": 0},
-    **{str(k): {"k": k} for k in COUNTS},
-    "chosen": {},
-    "clusters": {"method": "clusters"},
-}
 
 
 def _lines(space: Space, rows: Rows, pack: Pack) -> list[dict[str, Any]]:
@@ -71,51 +87,34 @@ def _lines(space: Space, rows: Rows, pack: Pack) -> list[dict[str, Any]]:
     lines = []
     for way, content in WAYS.items():
         step = smoothing(NeighbourSettings(features=space.what, **content), space)
-        line = {"way": way, **_scored(nested([step], rows, pack.labels, pack.drivers), plain, pack)}
-        line["same"] = round(same(near[:, : content["k"]], clips), 4) if content.get("k") else None
-        lines.append({**line, "fitted": fitted([step], rows, pack.labels, pack.drivers)[0].facts})
+        losses, loss, _, right = oof_score(nested([step], rows, pack.labels, pack.drivers), pack.labels, pack.drivers)
+        difference, low, high = paired_change(losses, plain, pack.drivers)
+        lines.append(
+            {
+                "way": way,
+                "nested": round(loss, 4),
+                "difference": round(difference, 4),
+                "95%": [round(low, 4), round(high, 4)],
+                "right": round(right, 4),
+                "same": round(share_of_same(near[:, : content["k"]], clips), 4) if content.get("k") else None,
+                "fitted": fitted([step], rows, pack.labels, pack.drivers)[0].facts,
+            }
+        )
     return lines
 
 
-def _scored(made: np.ndarray, plain: np.ndarray, pack: Pack) -> dict[str, Any]:
-    """Loss of rows (N, C), and what it is less than `plain` (N,), with its interval when drivers are drawn anew."""
-    losses = log_losses(made, pack.labels)
-    low, high = interval(losses - plain, pack.drivers)
-    return {
-        "nested": round(float(losses.mean()), 4),
-        "difference": round(float((losses - plain).mean()), 4),
-        "95%": [round(low, 4), round(high, 4)],
-        "right": round(accuracy(made, pack.labels), 4),
-    }
-
-
-def same(indices: np.ndarray, clips: np.ndarray) -> float:
+def share_of_same(indices: np.ndarray, clips: np.ndarray) -> float:
     """Share of neighbours int (N, k), -1 where there is none, that are of an image's own driver and class (N,)."""
     there = indices >= 0
     return float((clips[indices] == clips[:, None])[there].mean()) if there.any() else float("nan")
 
 
-def _text(lines: list[dict[str, Any]], title: str) -> str:
-    table = pd.DataFrame(
-        {
-            "neighbours": line["way"],
-            "nested log loss": f"{line['nested']:.4f}",
-            "difference": f"{line['difference']:+.4f}",
-            "95 % over drivers": "{:+.4f} to {:+.4f}".format(*line["95%"]),
-            "right": f"{line['right']:.1%}",
-            "same": "" if line["same"] is None else f"{line['same']:.0%}",
-            "on all": _facts(line["fitted"]),
-        }
-        for line in lines
-    )
-    return f"{title}\n{table.to_string(index=False)}\n"
-
-
-def _facts(facts: dict[str, Any]) -> str:
-    """What was fitted on all labelled images, in a few words."""
-    left = ("features", "method", "fitted_log_loss")
-    return ", ".join(
+def _cells(line: dict[str, Any]) -> dict[str, Any]:
+    """The line with its share as text, and what was fitted on all labelled images in a few words."""
+    fitted_on_all = [
         f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
-        for key, value in facts.items()
-        if key not in left
-    )
+        for key, value in line["fitted"].items()
+        if key not in ("features", "method", "fitted_log_loss")
+    ]
+    same = "" if line["same"] is None else f"{line['same']:.0%}"
+    return {**line, "same_text": same, "parameters": ", ".join(fitted_on_all)}

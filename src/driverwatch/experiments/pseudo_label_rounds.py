@@ -1,8 +1,7 @@
-"""Rounds of pseudo-labels: each round's students are taught by the round before, and compared with round 0 out of fold."""
+"""Rounds of pseudo-labels: each round's student has the round before as its teacher, and is compared with round 0 out of fold."""
 
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,10 +9,10 @@ import pandas as pd
 from driverwatch.artifacts import plain_name
 from driverwatch.blend import ensemble as blending
 from driverwatch.blend.ensemble import Member
-from driverwatch.blend.score import interval
 from driverwatch.data import competition
 from driverwatch.errors import InputError
-from driverwatch.metrics import log_loss, oof_score
+from driverwatch.experiments import experiment
+from driverwatch.metrics import log_loss
 from driverwatch.settings import ModelSettings
 from driverwatch.steps.context import Context
 from driverwatch.steps.submit import Finished, finished_runs
@@ -24,6 +23,12 @@ from driverwatch.training.run import Run
 from driverwatch.typed_yaml import overridden, parse
 from driverwatch.writing import write_text
 
+LEGEND = """\
+change: to round 0, on drivers that neither was trained on, with its 95 % interval over drivers
+images, confidence: mean over folds; the confidence is the teachers'
+steps: per epoch, relative to round 0. More steps alone change a loss: before crediting pseudo-labels, train round 0 for as many
+test log loss: """
+
 
 def run_rounds(context: Context, name: str, rounds: int, overrides: str, weights: Path | None) -> None:
     """Finish run `name`, train `<name>-round1` and so on as far as they are not finished, and tabulate them.
@@ -32,6 +37,7 @@ def run_rounds(context: Context, name: str, rounds: int, overrides: str, weights
 
     Args:
         overrides: what a round's settings have other than round 0's, `train.pseudo` among them.
+        weights: folder of local weight files.
 
     Raises:
         InputError: round 0 was never begun, or has no out-of-fold score to compare with.
@@ -42,31 +48,23 @@ def run_rounds(context: Context, name: str, rounds: int, overrides: str, weights
             f"{first.folder}: no out-of-fold score: {first.settings.train.splits.unscored}; make pseudo compares such scores"
         )
     names = [name, *(plain_name(f"{name}-round{number}", "RUN") for number in range(1, rounds + 1))]
-    begun = _as_begun(first)
-    train(context, begun, name, weights, None, False)
+    settings = parse(ModelSettings, experiment.settings_as_trained(first), str(first.folder))
+    train(context, settings, name, weights, None, False)
     for teacher, student in pairwise(names):
-        train(context, student_settings(begun, teacher, overrides), student, weights, None, False)
-    table = effects(context, finished_runs(context, names))
+        train(context, student_settings(settings, teacher, overrides), student, weights, None, False)
+    table = compared_rounds(context, finished_runs(context, names))
     path = context.places.build / "pseudo" / f"{name}.csv"
     write_text(path, table.to_csv(index=False, lineterminator="\n"))
-    say(f"{table.to_string(index=False, float_format='{:.4f}'.format, na_rep='')}\n\n{_note(table)}\n{path}: written")
-
-
-def _as_begun(run: Run) -> ModelSettings:
-    """The settings of a run, and how its first fold was predicted: `run.json` leaves out what decides speed alone."""
-    if not run.finished(0):
-        return run.settings
-    content = run.settings.model_dump() | {"predict": run.manifest(0)["settings"]["predict"]}
-    return parse(ModelSettings, content, str(run.fold(0) / "manifest.json"))
+    known = "known, since the competition is synthetic" if "test log loss" in table else "unknown"
+    say(table.to_string(index=False, float_format="{:.4f}".format, na_rep=""))
+    say(f"\n{LEGEND}{known}\n{path}: written")
 
 
 def student_settings(settings: ModelSettings, teacher: str, overrides: str) -> ModelSettings:
-    """Round 0's settings, changed by `overrides`, with `teacher` as the one teacher."""
-    content: dict[str, Any] = settings.model_dump()
-    content["train"]["pseudo"] = {
-        "runs": [teacher],
-        **{k: v for k, v in (content["train"]["pseudo"] or {}).items() if k not in ("runs", "taught")},
-    }
+    """Round 0's settings, changed by `overrides`, with the run `teacher` as the one teacher."""
+    content = settings.model_dump()
+    kept = {k: v for k, v in (content["train"]["pseudo"] or {}).items() if k not in ("runs", "taught")}
+    content["train"]["pseudo"] = {"runs": [teacher], **kept}
     overridden(content, overrides, ModelSettings)
     train = content["train"]  # whatever SET= made of it
     pseudo = train.get("pseudo") if isinstance(train, dict) else None
@@ -74,34 +72,27 @@ def student_settings(settings: ModelSettings, teacher: str, overrides: str) -> M
         raise InputError(
             "SET train.pseudo.runs: make pseudo names each round's teacher itself; make train takes others"
         )
-    return parse(ModelSettings, content, f"a round taught by {teacher}")
+    return parse(ModelSettings, content, f"a round with teacher {teacher}")
 
 
-def effects(context: Context, found: Finished) -> pd.DataFrame:
-    """One line per round: images taken per fold, out-of-fold loss, its paired difference to round 0 with the 95 % interval.
-
-    The difference is taken image by image, and drivers, not images, are drawn anew for its interval.
-    """
-    labels, drivers = found.train.labels, found.train.drivers
-    lines, base = [], None
-    for number, (run, test) in enumerate(zip(found.runs, found.tests, strict=True)):
-        member = Member(run, test, blending.honest_views(run))
-        rows = blending.out_of_fold(member, found.train, found.folds)
-        losses, loss, _, right = oof_score(rows, labels, drivers)
-        base = losses if base is None else base
-        low, high = interval(losses - base, drivers) if number else (None, None)
+def compared_rounds(context: Context, found: Finished) -> pd.DataFrame:
+    """A line per round: pseudo-labels per fold, out-of-fold loss and accuracy, paired change to round 0 with its interval."""
+    folds, drivers = found.folds.count, found.train.drivers
+    scored, lines = experiment.score_runs(found), []
+    for number, (each, member) in enumerate(zip(scored, experiment.members_of_runs(found), strict=True)):
+        change = experiment.paired_change(each.losses, scored[0].losses, drivers) if number else [None] * 3
         lines.append({
-            "round": number, "run": run.name, **_taken(run, found.folds.count, len(labels)),
-            "log loss": loss, "right": right,
-            "change": (losses - base).mean() if number else None, "from": low, "to": high,
-            "minutes": sum(run.manifest(fold)["seconds"] for fold in range(found.folds.count)) / 60,
-            **_truth(context, member, found.folds.count),
+            "round": number, "run": each.run.name, **_pseudo_labels(each.run, folds, len(drivers)),
+            "log loss": each.losses.mean(), "right": each.accuracy,
+            **dict(zip(("change", "from", "to"), change, strict=True)),
+            "minutes": experiment.minutes_of(each.run, folds),
+            **_test_loss(context, member, folds),
         })  # fmt: skip
     return pd.DataFrame(lines)
 
 
-def _taken(run: Run, folds: int, labelled: int) -> dict[str, float | None]:
-    """Mean over folds of what each learnt from test images; `steps` per epoch against those without them.
+def _pseudo_labels(run: Run, folds: int, labelled: int) -> dict[str, float | None]:
+    """Means over folds: images with a pseudo-label, their teachers' confidence, and steps per epoch relative to none.
 
     Args:
         labelled: images of all folds; each is trained on in all folds but one.
@@ -112,21 +103,10 @@ def _taken(run: Run, folds: int, labelled: int) -> dict[str, float | None]:
     return found | {"steps": 1 + (found["images"] or 0) * folds / (labelled * (folds - 1))}
 
 
-def _truth(context: Context, member: Member, folds: int) -> dict[str, float]:
-    """Log loss on the test images, where the competition is drawn and their labels are known: a check, not a choice."""
-    truth = competition.read_truth(context.settings, context.data) if context.data.is_dir() else None
-    if truth is None or set(truth) != set(member.test.names):
+def _test_loss(context: Context, member: Member, folds: int) -> dict[str, float]:
+    """Log loss on the test images of a synthetic competition, whose labels are known: a check, not a choice."""
+    labels = competition.read_truth(context.settings, context.data) if context.data.is_dir() else None
+    if labels is None or set(labels) != set(member.test.names):
         return {}
-    names = list(truth)
-    rows = blending.unseen_rows([member], names, [list(range(folds))]).blended
-    return {"test log loss": log_loss(rows, np.array(list(truth.values())))}
-
-
-def _note(table: pd.DataFrame) -> str:
-    known = "the competition is drawn, so their loss is known" if "test log loss" in table else "unknown"
-    return (
-        "change: to round 0, on drivers that neither had seen, with its 95 % interval over drivers; images and confidence: "
-        "mean over folds, the confidence being the teachers'; steps: per epoch, against those without pseudo-labels. More steps "
-        "alone change a loss: train round 0 with so many times the epochs before crediting pseudo-labels. How right they are on "
-        f"test images: {known}."
-    )
+    test = blending.unseen_rows([member], list(labels), [list(range(folds))]).blended
+    return {"test log loss": log_loss(test, np.array(list(labels.values())))}

@@ -16,10 +16,10 @@ from driverwatch.blend.ensemble import Member
 from driverwatch.blend.own_folds import OwnFolds
 from driverwatch.data import splits
 from driverwatch.errors import InputError
+from driverwatch.models.check_models import refuse_misfits
 from driverwatch.setting_types import ViewSet
 from driverwatch.settings import ModelSettings, PredictSettings
 from driverwatch.steps.context import Context
-from driverwatch.experiments.reproduce import refuse_misfits
 from driverwatch.steps.search_log import Log, Trial
 from driverwatch.steps.search_space import Space, structure
 from driverwatch.steps.train import open_run, read_augmentation, train

@@ -1,0 +1,29 @@
+"""Whether models can be built and their pretrained weights are at hand, asked before the first of them trains for hours."""
+
+from pathlib import Path
+
+from driverwatch.errors import InputError
+from driverwatch.models import weights as weight_files
+from driverwatch.settings import ModelSettings
+
+
+def refuse_misfits(wanted: dict[str, ModelSettings], weights: Path | None) -> None:
+    """Raise for the first run, by name, whose layers, truncation or weights do not fit.
+
+    Args:
+        weights: folder of local weight files.
+
+    Raises:
+        InputError: an unknown layer or illegal truncation, or weights that are not there; begins with the run's name.
+    """
+    from driverwatch.models import backend
+
+    backend.start()
+    from driverwatch.models.layers import described
+
+    for name, settings in wanted.items():
+        try:
+            weight_files.find(settings, weights)
+            described(settings)
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from error
