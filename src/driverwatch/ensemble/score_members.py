@@ -16,6 +16,7 @@ from driverwatch.steps.context import Context
 from driverwatch.steps.submit import Finished, finished_runs, selected_on
 from driverwatch.terminal import say
 from driverwatch.training.predicted import views_there
+from driverwatch.training.run import Run
 from driverwatch.wording import ending
 
 
@@ -53,11 +54,8 @@ def _print_out_of_fold(context: Context, found: Finished) -> None:
         made, chosen = made | mean, chosen | mean
     title = f"Out of fold: {context.dataset}, {folds.count} driver folds"
     say(scores.text(scores.summary(made, pack.labels, pack.drivers), title))
-    if unflipped := [run.name for run in runs if not blending.mirrored(run)]:
-        said = "training never flipped images, so the flipped views of ten_crop, _keep and _swap mislead"
-        say(f"{said}: {', '.join(unflipped)}")
-    if optimistic := selected_on(runs):
-        say(f"optimistic: epoch chosen on the validation drivers: {', '.join(optimistic)}")
+    for caveat in caveats(runs):
+        say(caveat)
     meanings = "  ".join(f"{name} {meaning}" for name, meaning in context.settings.classes.items())
     say(f"classes: {meanings}\n")
     fold_of = np.array([folds.of_driver[driver] for driver in pack.drivers])
@@ -66,6 +64,17 @@ def _print_out_of_fold(context: Context, found: Finished) -> None:
         say(scores.text(scores.by(chosen or made, pack.labels, keys, kind, log_loss), f"Log loss by {kind}"))
         table = scores.by(chosen or made, pack.labels, keys, kind, accuracy)
         say(scores.text(table, f"Accuracy by {kind}", percent=True))
+
+
+def caveats(runs: list[Run]) -> list[str]:
+    """What to bear in mind of the runs' scores, a sentence each with the runs that it is about."""
+    about = {
+        "training never flipped images, so the flipped views of ten_crop, _keep and _swap mislead": [
+            run.name for run in runs if not blending.mirrored(run)
+        ],
+        "optimistic: epoch chosen on the validation drivers": selected_on(runs),
+    }
+    return [f"{caveat}: {', '.join(names)}" for caveat, names in about.items() if names]
 
 
 def _print_test_scores(context: Context) -> None:

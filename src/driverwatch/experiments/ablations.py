@@ -144,24 +144,24 @@ class AblationStudy:
         for run in dict.fromkeys([*ablation.before.runs, *ablation.after.runs]):
             if run in self.settings.runs:
                 try:
-                    asked = self.unpredicted(run, [views for name, views in ablation.views if name == run])
+                    asked = self.unpredicted(run)
                     commands += [f'make predict RUN={run} STUDY={STUDY} VIEWS="{" ".join(asked)}"'] if asked else []
                 except InputError:  # not finished
                     commands.append(self.trainings([run]))
         return "; ".join(sorted(commands, key=lambda command: command.startswith("make predict")))
 
-    def unpredicted(self, name: str, asked: list[ViewSet]) -> list[ViewSet]:
-        """Those of the TTA sets that not all folds of a finished run have predicted. Raises `InputError` if it is not."""
+    def unpredicted(self, name: str) -> list[ViewSet]:
+        """TTA sets asked of a run that not all its folds have predicted. Raises `InputError` if they are not finished."""
         found = self.finished((name,))
         there = views_there(found.runs[0], found.folds.count)
-        return [views for views in asked if views not in there]
+        return [views for views in self.settings.views.get(name, []) if views not in there]
 
     def train(self) -> None:
         """Train the study's runs that are not finished, and predict with the TTA sets that its ablations ask for."""
-        own = experiment.in_study(self.context, STUDY)
-        experiment.train_missing(own, experiment.load_runs(self.settings.runs), self.weights, self.settings.taught)
-        for name, asked in self.settings.views.items():
-            if views := self.unpredicted(name, asked):
+        own, wanted = experiment.in_study(self.context, STUDY), experiment.load_runs(self.settings.runs)
+        experiment.train_missing(own, wanted, self.weights, self.settings.taught)
+        for name in self.settings.views:
+            if views := self.unpredicted(name):
                 predict(own, name, PredictSettings(views=views), None)
 
 

@@ -7,19 +7,12 @@ import numpy as np
 
 from driverwatch.artifacts import provenance
 from driverwatch.blend import ensemble as blending
-from driverwatch.blend.chain import Rows, fitted, nested
+from driverwatch.blend.chain import Rows
 from driverwatch.blend.space import Space
 from driverwatch.data.pack import Pack
-from driverwatch.ensemble_settings import NeighbourSettings
-from driverwatch.experiments.experiment import (
-    make_all_features,
-    members_of_runs,
-    paired_change,
-    prediction_files,
-    text_table,
-)
-from driverwatch.metrics import log_losses, oof_score
-from driverwatch.steps.chains import smoothing
+from driverwatch.ensemble_settings import ChainSettings, NeighbourSettings
+from driverwatch.experiments.experiment import make_all_features, members_of_runs, prediction_files, text_table
+from driverwatch.steps import chains
 from driverwatch.steps.context import Context
 from driverwatch.steps.spaces import open_space
 from driverwatch.steps.submit import finished_runs
@@ -79,25 +72,23 @@ def compare_knn(context: Context, features: list[str], names: list[str], weights
 
 def _lines(space: Space, rows: Rows, pack: Pack) -> list[dict[str, Any]]:
     """A line without neighbours, for each fixed number of them, for the chosen one, and for clusters."""
-    plain = log_losses(rows.blended, pack.labels)
     near = space.near(rows, max(COUNTS)).indices
     clips = np.unique(
         [f"{driver} {label}" for driver, label in zip(pack.drivers, pack.labels, strict=True)], return_inverse=True
     )[1]
     lines = []
     for way, content in WAYS.items():
-        step = smoothing(NeighbourSettings(features=space.what, **content), space)
-        losses, loss, _, right = oof_score(nested([step], rows, pack.labels, pack.drivers), pack.labels, pack.drivers)
-        difference, low, high = paired_change(losses, plain, pack.drivers)
+        settings = ChainSettings(neighbours=NeighbourSettings(features=space.what, **content))
+        pipeline = chains.fit(settings, rows, pack.labels, pack.drivers, {space.what: space})
+        *_, fitted = pipeline.facts["steps"].values()
         lines.append(
             {
                 "way": way,
-                "nested": round(loss, 4),
-                "difference": round(difference, 4),
-                "95%": [round(low, 4), round(high, 4)],
-                "right": round(right, 4),
+                "nested": pipeline.score["out_of_fold_log_loss"],
+                **pipeline.score["against_plain_mean"],
+                "right": pipeline.score["out_of_fold_right"],
                 "same": round(share_of_same(near[:, : content["k"]], clips), 4) if content.get("k") else None,
-                "fitted": fitted([step], rows, pack.labels, pack.drivers)[0].facts,
+                "fitted": fitted,
             }
         )
     return lines

@@ -1,6 +1,5 @@
 """A run's TTA sets side by side: out-of-fold log loss, its change to the centre crop, and cost; from predictions alone."""
 
-import math
 from statistics import median
 from typing import Any
 
@@ -9,12 +8,13 @@ import pandas as pd
 from driverwatch.artifacts import provenance
 from driverwatch.blend import ensemble as blending
 from driverwatch.blend import score as scores
+from driverwatch.ensemble.score_members import caveats
 from driverwatch.errors import InputError
 from driverwatch.experiments.experiment import members_of_runs
 from driverwatch.setting_types import VIEW_SETS, ViewSet, pixels
 from driverwatch.settings import PredictSettings
 from driverwatch.steps.context import Context
-from driverwatch.steps.submit import Finished, finished_runs, selected_on
+from driverwatch.steps.submit import Finished, finished_runs
 from driverwatch.terminal import say
 from driverwatch.training.predicted import views_there
 from driverwatch.training.run import Run
@@ -47,7 +47,9 @@ def compare_tta(context: Context, name: str) -> None:
         raise InputError(f"{run.folder}: no TTA set is there that every fold has predicted; {command} makes them")
     table, rate, path = _table(found, there), _rate(found), run.folder / "views.json"
     say(scores.text(table, f"TTA sets of {run.name}: {context.dataset}, {found.folds.count} driver folds, out of fold"))
-    say("\n".join([LEGEND, *_notes(run, rate)]))
+    passes = "when it was trained, {0} took {passes} passes an image, {images_per_second} images/s ({from})"
+    speed = [passes.format(" and ".join(rate["views"]), **rate)] if rate else []
+    say("\n".join([LEGEND, *speed, *caveats([run])]))
     if missing:
         say(f"not predicted yet: {', '.join(missing)}; {command} makes them")
     write_json(path, _facts(found, table) | {"missing": missing, "prediction": rate} | provenance())
@@ -102,33 +104,16 @@ def _rate(found: Finished) -> dict[str, Any] | None:
     }
 
 
-def _notes(run: Run, rate: dict[str, Any] | None) -> list[str]:
-    notes = []
-    if rate:
-        notes.append(
-            f"when it was trained, {' and '.join(rate['views'])} took {rate['passes']} passes an image, "
-            f"{rate['images_per_second']} images/s ({rate['from']})"
-        )
-    if not blending.mirrored(run):
-        notes.append("training never flipped images, so the flipped views of ten_crop, _keep and _swap mislead")
-    if selected_on([run]):
-        notes.append("optimistic: epoch chosen on the validation drivers")
-    return notes
-
-
 def _facts(found: Finished, table: pd.DataFrame) -> dict[str, Any]:
     """The content of `views.json`; null stands for what cannot be known."""
     run = found.runs[0]
-    names = {"± (drivers)": "standard_error", f"against {CENTRE}": "against_centre"}
-    lines = table.rename(columns=names | {"log loss": "log_loss"}).drop(columns="images").to_dict("records")
+    names = {"± (drivers)": "standard_error", f"against {CENTRE}": "against_centre", "log loss": "log_loss"}
+    lines = table.rename(columns=names).drop(columns="images").set_index("TTA").astype(object)
     return {
         "run": run.name,
         "folds": found.folds.digest,
         "weights": [run.manifest(fold)["weights"] for fold in range(found.folds.count)],
         "images": len(found.train.names),
         "drivers": len(set(found.train.drivers)),
-        "views": {
-            line.pop("TTA"): {key: None if math.isnan(value) else value for key, value in line.items()}
-            for line in lines
-        },
+        "views": lines.where(lines.notna(), None).to_dict("index"),
     }

@@ -149,8 +149,8 @@ def _refuse_late_teachers(context: Context, wanted: dict[str, ModelSettings], en
                 raise InputError(
                     f"{name}: its teachers {', '.join(late)} are not trained before it; list it below them"
                 )
-            for teacher in set(teachers) - set(wanted):
-                runs.load(context.places.run(teacher))
+            for teacher in (teacher for teacher in teachers if teacher not in wanted):
+                runs.load(context.places.run(teacher))  # raises if it is not there
             if asked.taught and not ensemble and not context.places.taught(asked.taught).is_dir():
                 raise InputError(f"{name}: train.pseudo.taught={asked.taught} is neither listed here nor made; list it")
         before.append(name)
