@@ -21,11 +21,7 @@ from driverwatch.wording import ending
 
 
 def print_scores(context: Context, names: list[str]) -> None:
-    """Print log loss and accuracy per run and TTA set; per fold, driver and class of what an ensemble would take.
-
-    Args:
-        names: the runs; none: all that are finished.
-    """
+    """Print log loss and accuracy per run and TTA set; per fold, driver and class of what an ensemble would take."""
     found = finished_runs(context, names)
     for run in found.runs:
         if not blending.scored(run):

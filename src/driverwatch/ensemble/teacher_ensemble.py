@@ -38,8 +38,6 @@ def make_pseudo_labels(
     whose predictions it is fitted on were trained on these drivers, of which its few parameters carry little.
 
     Args:
-        names: the runs; none: those of `configs/ensembles/<name>.yaml`, or all.
-        views: TTA set; None: each run's default.
         changes: keys of `ChainSettings` that the caller sets.
 
     Raises:

@@ -87,11 +87,7 @@ class AblationStudy:
         return finished_runs(experiment.in_study(self.context, STUDY) if own else self.context, list(names))
 
     def scored(self, settings: EnsembleSettings) -> Side:
-        """One side of an ablation.
-
-        Raises:
-            InputError: its runs are not finished, or have not predicted its TTA set.
-        """
+        """One side of an ablation. Raises `InputError` for runs that are not finished, or have not predicted its TTA set."""
         key = settings.model_dump_json()
         if key not in self.sides:
             found = self.finished(tuple(settings.runs))

@@ -42,8 +42,6 @@ def compare_knn(context: Context, features: list[str], names: list[str], weights
 
     Args:
         features: backbones as `FEATURES=` names them.
-        names: the runs; none: all that are finished.
-        weights: folder of local weight files.
     """
     features = list(dict.fromkeys(features))
     make_all_features(context, features, weights)

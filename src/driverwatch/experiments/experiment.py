@@ -78,11 +78,7 @@ def record_facts(context: Context, pack: Pack, folds: int) -> dict[str, Any]:
 
 
 def read_record(kind: type[R], path: Path) -> R | None:
-    """The record at `path`, None where there is none.
-
-    Raises:
-        InputError: it is damaged, or of another version.
-    """
+    """The record at `path`, None where there is none. Raises `InputError` for one that is damaged or of another version."""
     return parse(kind, read_json(path), str(path)) if path.is_file() else None
 
 
@@ -112,9 +108,7 @@ def train_missing(
 ) -> None:
     """Pack, train and predict with each run that is not finished, in turn; every misfit is found before the first one.
 
-    Args:
-        weights: folder of local weight files.
-        teacher_ensembles: by name, those whose pseudo-labels are made once the runs before their first student are finished.
+    Pseudo-labels of an ensemble in `teacher_ensembles`, by name, are made before its first student is trained.
     """
     _refuse_late_teachers(context, wanted, teacher_ensembles)
     for settings in wanted.values():
@@ -203,11 +197,7 @@ def score_runs(found: Finished, views: Sequence[ViewSet] = ()) -> list[ScoredRun
 def study_runs(
     context: Context, study: str, wanted: dict[str, ModelSettings], weights: Path | None
 ) -> tuple[Finished, dict[str, Any]]:
-    """A study's runs, trained as far as they are not finished, where no ensemble takes them; and the values of `StudyRecord`.
-
-    Raises:
-        InputError: a run that was not trained on folds, so that it has no out-of-fold score to compare.
-    """
+    """A study's runs, trained as far as they are not finished, where no ensemble takes them; and the values of `StudyRecord`."""
     if unscored := [name for name, settings in wanted.items() if not settings.train.splits.scored]:
         raise InputError(f"{unscored[0]}: a study compares out-of-fold scores; train.splits must be folds")
     own = in_study(context, study)

@@ -42,11 +42,7 @@ class FreezingRecord(StudyRecord):
 
 
 def run_study(context: Context, name: str, weights: Path | None) -> None:
-    """Train the runs of `configs/studies/<name>.yaml` that are not finished, and write the study's record and page.
-
-    Args:
-        weights: folder of local weight files.
-    """
+    """Train the runs of `configs/studies/<name>.yaml` that are not finished, and write the study's record and page."""
     start, settings = time.monotonic(), load(StudySettings, CONFIGS / "studies", name)
     found, facts = experiment.study_runs(context, name, settings.runs(name), weights)
     rows, frozen = list[FreezingRow](), dict[str, ScoredRun]()

@@ -37,7 +37,6 @@ def run_rounds(context: Context, name: str, rounds: int, overrides: str, weights
 
     Args:
         overrides: what a round's settings have other than round 0's, `train.pseudo` among them.
-        weights: folder of local weight files.
 
     Raises:
         InputError: round 0 was never begun, or has no out-of-fold score to compare with.

@@ -26,7 +26,6 @@ def refit(context: Context, name: str, overrides: str, weights: Path | None, fol
 
     Args:
         overrides: `SET=`, what it changes besides.
-        weights: folder of local weight files.
         fold: the one model to train, where `train.splits.count` asks for several.
     """
     (run,), _, folds, pack = finished_runs(context, [name])

@@ -12,11 +12,7 @@ from driverwatch.wording import close
 
 
 def reproduce(context: Context, weights: Path | None) -> None:
-    """Train what is not finished of `configs/recipes/<dataset>.yaml`, then write its submissions.
-
-    Args:
-        weights: folder of local weight files.
-    """
+    """Train what is not finished of `configs/recipes/<dataset>.yaml`, then write its submissions."""
     start, recipe = time.monotonic(), load(RecipeSettings, CONFIGS / "recipes", context.dataset)
     train_missing(context, load_runs(recipe.runs), weights, recipe.taught)
     for name, made in recipe.submissions.items():

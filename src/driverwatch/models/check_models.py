@@ -8,14 +8,7 @@ from driverwatch.settings import ModelSettings
 
 
 def refuse_misfits(wanted: dict[str, ModelSettings], weights: Path | None) -> None:
-    """Raise for the first run, by name, whose layers, truncation or weights do not fit.
-
-    Args:
-        weights: folder of local weight files.
-
-    Raises:
-        InputError: an unknown layer or illegal truncation, or weights that are not there; begins with the run's name.
-    """
+    """Raise `InputError` for the first run, by name, with unknown layers, an illegal truncation or missing weights."""
     from driverwatch.models import backend
 
     backend.start()
