@@ -8,7 +8,7 @@ import pytest
 from support.project import SMALL, Verb
 
 from driverwatch.artifacts import read_json
-from driverwatch.blend.power_law import fitted
+from driverwatch.experiments.data_scaling import fit_power_law
 
 SET = f"{SMALL} predict.views=centre augment.mirror=none"
 
@@ -18,10 +18,10 @@ def test_a_power_law_is_found_again_whoever_is_drawn() -> None:
     drivers = np.repeat(np.arange(6), [3, 9, 1, 5, 7, 2])
     hard = np.random.default_rng(0).uniform(0.5, 2, 6)[drivers]
     amounts = [2.0, 5.0, 11.0]
-    found = fitted(amounts, [hard * 3 * amount**-0.4 for amount in amounts], drivers)
+    found = fit_power_law(amounts, [hard * 3 * amount**-0.4 for amount in amounts], drivers)
     assert found.exponent == pytest.approx(0.4)
-    assert found.at_one == pytest.approx(3 * hard.mean())
-    assert found.exponents == pytest.approx((0.4, 0.4))
+    assert found.coefficient == pytest.approx(3 * hard.mean())
+    assert found.exponent_interval == pytest.approx((0.4, 0.4))
     at, low, high = found.loss(22)
     assert at == pytest.approx(3 * hard.mean() * 22**-0.4)
     assert low < at < high
@@ -34,7 +34,7 @@ def test_its_interval_is_of_drivers_not_of_images() -> None:
 
     def found(images: int) -> tuple[float, float]:
         drivers = np.repeat(np.arange(8), images)
-        return fitted(amounts, [amount ** -exponents[drivers] for amount in amounts], drivers).exponents
+        return fit_power_law(amounts, [amount ** -exponents[drivers] for amount in amounts], drivers).exponent_interval
 
     few, many = found(2), found(200)
     assert few == pytest.approx(many, abs=1e-9)
@@ -47,7 +47,7 @@ def test_numbers_of_drivers_that_no_fold_has_are_refused(verb: Verb, project: Pa
     refused = verb("curve", "tiny", "--counts", "2 3", *place)
     assert refused.returncode == 2
     assert re.search(
-        r"COUNTS: each fold has 3 drivers or more to learn from, so expected numbers below 3, got 3", refused.stderr
+        r"COUNTS: each fold has 3 training drivers or more, so expected numbers below 3, got 3", refused.stderr
     )
     assert "expected whole numbers" in verb("curve", "tiny", "--counts", "2 few", *place).stderr
     assert not (project / "build/drawn/studies").exists()

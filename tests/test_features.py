@@ -129,7 +129,7 @@ def test_a_study_writes_its_table_and_stays_out_of_ensembles(
     results = project / "experiments/results/drawn"
     page = (results / "study-mini.md").read_text()
     head, tuned = (line.split("|") for line in page.splitlines() if line.startswith("| squeezenet, "))
-    assert head[1].strip() == "squeezenet, features alone"
+    assert head[1].strip() == "squeezenet, whole backbone"
     assert tuned[1].strip() == "squeezenet, fire5_concat"
     assert head[2].strip() == "0.01 M"
     low, high = (float(word) for word in head[4].split(" to "))

@@ -25,7 +25,10 @@ FLOORS = [
     {"blend", "kaggle", "report", "cluster"},
     {"web"},
     {"steps"},
-    {"cli"},
+    {"ensemble"},
+    {"experiments"},
+    {"bench"},
+    {"cli", "doctor"},
     {"__main__", "__init__"},
 ]
 KERAS = {"models", "training", "inference"}

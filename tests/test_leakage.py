@@ -1,50 +1,32 @@
-"""Random against driver split: what is dealt, what the classifiers answer, what is refused, and the command."""
+"""Random against driver split: what the classifiers answer, what is refused, and the command."""
 
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from sklearn.model_selection import KFold, PredefinedSplit
 from support.project import Verb
 
-from driverwatch.data import leakage
-from driverwatch.errors import InputError
-from driverwatch.steps.leakage import compared
-
-
-@given(st.integers(2, 9), st.integers(0, 60), st.integers(0, 5))
-def test_every_photo_is_dealt_once_and_evenly(folds: int, more: int, seed: int) -> None:
-    found = leakage.dealt(folds + more, folds, seed)
-    sizes = np.bincount(found, minlength=folds)
-    assert sizes.sum() == folds + more
-    assert sizes.max() - sizes.min() <= 1
-    assert np.array_equal(found, leakage.dealt(folds + more, folds, seed))
-
-
-def test_fewer_photos_than_folds_are_refused() -> None:
-    with pytest.raises(InputError, match="3 folds need as many photos, got 2"):
-        leakage.dealt(2, 3)
-    with pytest.raises(InputError, match="nothing is left to learn from"):
-        leakage.held_out(leakage.nearest, np.zeros((4, 2)), np.zeros(4, int), np.zeros(4, int), 2)
+from driverwatch.experiments.leakage import CLASSIFIERS, LOGISTIC, NEAREST, compared_splits, out_of_fold
 
 
 def test_the_nearest_of_equals_is_the_first() -> None:
-    known = np.array([[0.0], [1.0], [1.0], [9.0]])
-    found = leakage.nearest(known, np.array([0, 2, 1, 1]), np.array([[1.1], [100.0], [-5.0]]), 4)
+    pixels = np.array([[0.0], [1.0], [1.0], [9.0], [1.1], [100.0], [-5.0]])
+    folds = PredefinedSplit([0, 0, 0, 0, 1, 1, 1])
+    found = out_of_fold(CLASSIFIERS[NEAREST], pixels, np.array([0, 2, 1, 1, 3, 3, 3]), folds, 4)[4:]
     assert found.argmax(axis=1).tolist() == [2, 1, 0]
     assert found.sum(axis=1).tolist() == [1, 1, 1]
-    assert leakage.nearest(known, np.array([0, 2, 1, 1]), np.empty((0, 1)), 4).shape == (0, 4)
 
 
 @pytest.mark.parametrize("labels", [[1, 1, 1, 1], [0, 2, 0, 2], [0, 1, 2, 3]])
 def test_classes_that_training_lacks_get_nothing(labels: list[int]) -> None:
-    known = np.random.default_rng(0).normal(size=(4, 3))
-    found = leakage.logistic(known, np.array(labels), known[:2], 5)
+    pixels = np.random.default_rng(0).normal(size=(6, 3))
+    found = out_of_fold(
+        CLASSIFIERS[LOGISTIC], pixels, np.array([*labels, 4, 4]), PredefinedSplit([0] * 4 + [1] * 2), 5
+    )[4:]
     assert np.allclose(found.sum(axis=1), 1)
     assert not found[:, [c for c in range(5) if c not in labels]].any()
-    assert leakage.logistic(known, np.array(labels), known[:0], 5).shape == (0, 5)
 
 
 def clips(drivers: int = 8, classes: int = 3, frames: int = 6, noise: float = 0.01) -> tuple[np.ndarray, ...]:
@@ -58,10 +40,10 @@ def clips(drivers: int = 8, classes: int = 3, frames: int = 6, noise: float = 0.
 
 def table(seen: np.ndarray, labels: np.ndarray, drivers: np.ndarray) -> dict[tuple[str, str], float]:
     numbers = np.unique(drivers, return_inverse=True)[1]
-    splits = {"random": leakage.dealt(len(labels), 4), "drivers": numbers % 4}
-    rows = compared(seen, labels, drivers, splits, 3)
-    assert all(bool(loss) == (name == "logistic regression") for name, _, _, loss, _ in rows)
-    return {(name, split): float(right.rstrip("%")) for name, split, right, *_ in rows}
+    splits = {"random": KFold(4, shuffle=True, random_state=0), "drivers": PredefinedSplit(numbers % 4)}
+    lines = compared_splits(seen, labels, drivers, splits, 3)
+    assert all(bool(loss) == (name == "logistic regression") for name, _, _, loss, _ in lines)
+    return {(name, split): float(right.rstrip("%")) for name, split, right, *_ in lines}
 
 
 def test_clips_leak_through_a_random_split_alone() -> None:
@@ -81,14 +63,14 @@ def test_the_order_of_drivers_decides_nothing_of_a_driver_split() -> None:
     seen, labels, drivers = clips(noise=0.5)
     folds = np.unique(drivers, return_inverse=True)[1] % 4
     order = np.random.default_rng(3).permutation(len(labels))
-    found = leakage.held_out(leakage.nearest, seen, labels, folds, 3)
-    shuffled = leakage.held_out(leakage.nearest, seen[order], labels[order], folds[order], 3)
+    found = out_of_fold(CLASSIFIERS[NEAREST], seen, labels, PredefinedSplit(folds), 3)
+    shuffled = out_of_fold(CLASSIFIERS[NEAREST], seen[order], labels[order], PredefinedSplit(folds[order]), 3)
     assert np.array_equal(found[order], shuffled)
 
 
 def test_a_driver_alone_in_a_fold_and_folds_of_other_sizes() -> None:
     seen, labels, drivers = clips(drivers=3)
-    made = leakage.held_out(leakage.logistic, seen, labels, (drivers == "p0").astype(int), 3)
+    made = out_of_fold(CLASSIFIERS[LOGISTIC], seen, labels, PredefinedSplit((drivers == "p0").astype(int)), 3)
     assert made.shape == (len(labels), 3)
     assert np.allclose(made.sum(axis=1), 1)
 
@@ -108,7 +90,7 @@ def test_the_command_prints_both_splits(verb: Verb, project: Path, data: Path) -
     (data / "imgs" / "train" / first["classname"] / first["img"]).write_bytes(b"")
     broken = verb("leakage", *options)
     assert broken.returncode == 2
-    assert "1 photos are broken" in broken.stderr
+    assert "1 images are invalid" in broken.stderr
     settings = project / "configs" / "datasets" / "drawn.yaml"
     settings.write_text(settings.read_text() + "columns: {driver: null}\n")
     assert "names no drivers" in verb("leakage", *options).stderr

@@ -1,6 +1,7 @@
-"""The table of levers: its numbers, what is missing, and the commands that make a row; nothing is trained."""
+"""The table of ablations: its numbers, what is missing, and the commands that make a row; nothing is trained."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,12 @@ from driverwatch.blend.score import interval
 from driverwatch.cli.main import app
 from driverwatch.ensemble_settings import EnsembleSettings
 from driverwatch.errors import InputError
+from driverwatch.experiments import ablations, experiment
+from driverwatch.experiments.ablations import AblationStudy, ensemble_command, run_ablations
 from driverwatch.inference import predictions
 from driverwatch.inference.paths import prediction_path
 from driverwatch.metrics import FLOOR, limited, log_losses
 from driverwatch.recipe_settings import LeverSettings, LeversSettings
-from driverwatch.steps import levers
-from driverwatch.steps.levers import Table, ensemble_command, write_levers
 from driverwatch.typed_yaml import parse
 
 __all__ = ["world"]
@@ -59,7 +60,7 @@ def lines(folder: Path) -> dict[str, list[str]]:
     cells = [
         [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| ")
     ]
-    return {first: rest for first, *rest in cells if first != "lever"}
+    return {first: rest for first, *rest in cells if first != "ablation"}
 
 
 def test_the_numbers_are_those_computed_by_hand(world: World, tmp_path: Path) -> None:
@@ -70,7 +71,7 @@ def test_the_numbers_are_those_computed_by_hand(world: World, tmp_path: Path) ->
         row("epochs", {"runs": ["base"]}, {"runs": ["longer"]}, why="half the loss"),
         row("averaging", {"runs": ["base"]}, {"runs": ["base", "longer"]}, kept=False),
     )
-    write_levers(world.context, False, None)
+    run_ablations(world.context, False, None)
     found, base = lines(tmp_path), losses(world, "base")
     for lever, names, kept in (("epochs", ["longer"], "yes: half the loss"), ("averaging", ["base", "longer"], "no")):
         after = losses(world, *names)
@@ -81,7 +82,7 @@ def test_the_numbers_are_those_computed_by_hand(world: World, tmp_path: Path) ->
         assert found[lever][4] == kept
         assert found[lever][5] == '`make train MODEL=tiny RUN=longer STUDY=levers SET="train.epochs=9"`'
     head = page_of(tmp_path).read_text()
-    assert "54 photos of 6 drivers, 3 driver folds" in head
+    assert "54 images of 6 drivers, 3 driver folds" in head
     assert {found[lever][6] for lever in found} == {"c-base, c-longe"}  # seven characters of a commit
     assert "Not measured" not in head
 
@@ -90,11 +91,10 @@ def test_what_is_fitted_is_scored_on_drivers_left_out(world: World, tmp_path: Pa
     """A calibration's row is the nested loss, not that of the rows it was fitted on."""
     world.run("base", 0, 3.0, study="levers")
     asked(tmp_path, row("bias", {"runs": ["base"]}, {"runs": ["base"], "calibrate": "bias"}))
-    table = Table(
-        world.context, parse(LeversSettings, yaml.safe_load(Path("configs/levers/made_up.yaml").read_text()), "x"), None
-    )
+    content = yaml.safe_load(Path("configs/levers/made_up.yaml").read_text())
+    study = AblationStudy(world.context, parse(LeversSettings, content, "x"), None)
     side = EnsembleSettings(runs=["base"], calibrate="bias")
-    first = table.scored(side).losses
+    first = study.scored(side).losses
     labels, rows = world.packs["train"].labels.copy(), world.folds.rows(world.packs["train"].drivers, 0)[1]
     other = world.labelled(np.where(np.isin(np.arange(len(labels)), rows), (labels + 1) % 3, labels))
     changed = _predicted(other, side)
@@ -123,7 +123,7 @@ def test_missing_runs_are_named_with_what_trains_them(world: World, tmp_path: Pa
         row("none of both", {"runs": ["longer"]}, {"runs": ["wider"]}),
         runs={**RUNS, "wider": {"model": "tiny", "set": "head.dense=[9]"}},
     )
-    write_levers(world.context, False, None)
+    run_ablations(world.context, False, None)
     assert list(lines(tmp_path)) == ["clip"]
     longer = 'make train MODEL=tiny RUN=longer STUDY=levers SET="train.epochs=9"'
     wider = 'make train MODEL=tiny RUN=wider STUDY=levers SET="head.dense=[9]"'
@@ -135,9 +135,9 @@ def test_missing_runs_are_named_with_what_trains_them(world: World, tmp_path: Pa
     assert second.endswith(f"`{longer}; {wider}`")
     (world.context.places.build / "studies" / "levers" / "base" / "fold1" / "manifest.json").unlink()
     with pytest.raises(
-        InputError, match=r"no row's runs are finished; make levers TRAIN=1 trains them:\n- clip: .*fold"
+        InputError, match=r"no ablation's runs are finished; make levers TRAIN=1 trains them:\n- clip: .*fold"
     ):
-        write_levers(world.context, False, None)
+        run_ablations(world.context, False, None)
 
 
 def test_a_row_of_runs_that_are_gone_stays_until_it_means_something_else(world: World, tmp_path: Path) -> None:
@@ -146,19 +146,19 @@ def test_a_row_of_runs_that_are_gone_stays_until_it_means_something_else(world: 
     clip = row("clip", {"runs": ["base"]}, {"runs": ["base"], "clip": 0.01})
     epochs = row("epochs | bars", {"runs": ["base"]}, {"runs": ["longer"]})
     asked(tmp_path, clip, epochs)
-    write_levers(world.context, False, None)
+    run_ablations(world.context, False, None)
     page = page_of(tmp_path)
     before = page.read_text()
     shutil.rmtree(world.context.places.build / "studies" / "levers" / "longer")
-    write_levers(world.context, False, None)
+    run_ablations(world.context, False, None)
     assert page.read_text() == before
     world.run("base", 7, study="levers")
-    write_levers(world.context, False, None)
+    run_ablations(world.context, False, None)
     mended, kept = page.read_text().splitlines()[-2:]
     assert mended not in before  # measured anew
     assert kept == before.splitlines()[-1]
     asked(tmp_path, clip, epochs, runs={**RUNS, "longer": {"model": "tiny", "set": "train.epochs=10"}})
-    write_levers(world.context, False, None)
+    run_ablations(world.context, False, None)
     assert kept not in page.read_text()
     assert "## Not measured" in page.read_text()
 
@@ -171,14 +171,14 @@ def test_rows_of_different_images_are_not_compared(
     world.run("longer", 50, study="levers")
     asked(tmp_path, row("epochs", {"runs": ["base"]}, {"runs": ["longer"]}))
     content = yaml.safe_load(Path("configs/levers/made_up.yaml").read_text())
-    table = Table(world.context, parse(LeversSettings, content, "x"), None)
-    made = table.settings.rows["Training"][0]
-    assert table.row("Training", made)
-    other = table.scored(made.after)
-    names = other.names[::-1]
-    table.known[made.after.model_dump_json()] = levers.Scored(names, other.losses, other.drivers, other.minutes, set())
+    study = AblationStudy(world.context, parse(LeversSettings, content, "x"), None)
+    made = study.settings.rows["Training"][0]
+    assert study.measured("Training", made)
+    other = study.scored(made.after)
+    pack = replace(other.found.train, names=other.found.train.names[::-1])
+    study.sides[made.after.model_dump_json()] = replace(other, found=other.found._replace(train=pack))
     with pytest.raises(InputError, match="packs that hold different images"):
-        table.row("Training", made)
+        study.measured("Training", made)
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def test_an_ensembles_command_says_what_differs(side: dict, command: str) -> Non
 def test_a_rows_command_is_one_that_works(world: World, runs: dict, after: dict, command: str) -> None:
     before = {"runs": ["base"] if runs else ["a"]}
     made = parse(LeversSettings, {"runs": runs, "rows": {"x": [row("x", before, after)]}}, "x")
-    assert Table(world.context, made, None).command(made.rows["x"][0]) == command
+    assert AblationStudy(world.context, made, None).command(made.rows["x"][0]) == command
 
 
 def test_views_that_a_finished_run_has_not_predicted_are_named_and_predicted(
@@ -224,16 +224,19 @@ def test_views_that_a_finished_run_has_not_predicted_are_named_and_predicted(
 
     clip = row("clip", seen("five_crop"), seen("five_crop", clip=0.01))
     asked(tmp_path, clip, row("shifts", seen("five_crop"), seen("shifts")), runs={"base": {"model": "tiny"}})
-    write_levers(world.context, False, None)
+    run_ablations(world.context, False, None)
     _, missing = page_of(tmp_path).read_text().split("## Not measured\n\n")
     assert missing.startswith("- shifts: ")
     assert missing.strip().endswith('`make predict RUN=base STUDY=levers VIEWS="shifts"`')
     done: list[tuple[str | None, str, list[str]]] = []
-    monkeypatch.setattr(levers, "train_runs", lambda *_: None)
+    monkeypatch.setattr(experiment, "train_missing", lambda *_: None)
+    monkeypatch.setattr(experiment, "load_runs", dict)
     monkeypatch.setattr(
-        levers, "predict", lambda context, name, options, fold: done.append((context.places.study, name, options.views))
+        ablations,
+        "predict",
+        lambda context, name, options, fold: done.append((context.places.study, name, options.views)),
     )
-    write_levers(world.context, True, None)
+    run_ablations(world.context, True, None)
     assert done == [("levers", "base", ["shifts"])]
 
 
@@ -257,7 +260,7 @@ def test_the_data_sets_own_runs_are_found_too(world: World, tmp_path: Path) -> N
     world.run("one", 0, 1.0)
     world.run("two", 50, 2.0)
     asked(tmp_path, row("more", {"runs": ["one"]}, {"runs": ["one", "two"]}), runs={})
-    write_levers(world.context, False, None)
+    run_ablations(world.context, False, None)
     after = losses(world, "one", "two", study="runs")
     assert lines(tmp_path)["more"][1] == f"{after.mean():.3f}"
     assert lines(tmp_path)["more"][5] == '`make ensemble MODELS="one two"`'
@@ -272,9 +275,10 @@ def test_only_train_trains(world: World, tmp_path: Path, monkeypatch: pytest.Mon
     content = world.context.settings.model_dump()
     (tmp_path / "configs" / "datasets" / "made_up.yaml").write_text(yaml.safe_dump(content))
     trained: list[tuple[str | None, list[str], dict]] = []
+    monkeypatch.setattr(experiment, "load_runs", dict)
     monkeypatch.setattr(
-        levers,
-        "train_runs",
+        experiment,
+        "train_missing",
         lambda context, runs, weights, taught: trained.append((context.places.study, list(runs), taught)),
     )
     made = CliRunner().invoke(app, ["levers", "--dataset", "made_up", *option], catch_exceptions=False)

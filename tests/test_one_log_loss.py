@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from sklearn.metrics import log_loss as reference
+from sklearn.model_selection import KFold
 
 import driverwatch
 from driverwatch.blend import score as scores
@@ -19,6 +20,7 @@ from driverwatch.blend.chain import Rows
 from driverwatch.blend.space import Space
 from driverwatch.ensemble_settings import ChainSettings
 from driverwatch.errors import InputError
+from driverwatch.experiments import experiment, leakage
 from driverwatch.experiments import search as searches
 from driverwatch.metrics import (
     FLOOR,
@@ -30,8 +32,7 @@ from driverwatch.metrics import (
     oof_score,
 )
 from driverwatch.report import review
-from driverwatch.steps import chains, leakage
-from driverwatch.steps import study as studies
+from driverwatch.steps import chains
 from driverwatch.steps import survey as surveys
 from driverwatch.training import logistic
 from driverwatch.typed_yaml import parse
@@ -84,13 +85,11 @@ def watched() -> float:
     return found
 
 
-def of_a_study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> float:
-    (tmp_path / "history.csv").write_text("epoch,stage,training_cpu_seconds\n1,0,1\n")
-    monkeypatch.setattr(studies.blending, "out_of_fold", lambda *_: ROWS)
-    run: Any = SimpleNamespace(fold=lambda number: tmp_path, manifest=lambda number: {"trainable_parameters": 1})
+def of_a_study(monkeypatch: pytest.MonkeyPatch) -> float:
+    monkeypatch.setattr(experiment.blending, "out_of_fold", lambda *_: ROWS)
     train, folds = SimpleNamespace(labels=LABELS, drivers=DRIVERS), SimpleNamespace(count=1)
-    found: Any = SimpleNamespace(runs=[run], tests=[None], train=train, folds=folds)
-    return float(studies._scored(run, found).losses.mean())
+    found: Any = SimpleNamespace(runs=[None], tests=[None], train=train, folds=folds)
+    return float(experiment.score_runs(found, ["centre"])[0].losses.mean())
 
 
 def of_a_fold(monkeypatch: pytest.MonkeyPatch) -> float:
@@ -108,6 +107,12 @@ def of_a_fold(monkeypatch: pytest.MonkeyPatch) -> float:
 def of_a_chain(**settings: Any) -> float:
     rows = Rows(np.array(list("wxyz")), ROWS[None], np.array([0, 0, 1, 1]))
     return float(chains.fit(ChainSettings(**settings), rows, LABELS, DRIVERS).losses.mean())
+
+
+def of_leakage(monkeypatch: pytest.MonkeyPatch) -> float:
+    monkeypatch.setattr(leakage, "out_of_fold", lambda *_: ROWS)
+    lines = leakage.compared_splits(ROWS, LABELS, DRIVERS, {"random": KFold(2)}, 3)
+    return float(lines[1][3])
 
 
 def of_a_report() -> float:
@@ -132,7 +137,7 @@ def test_every_place_says_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     places: dict[str, Callable[[], float]] = {
         "manifests, end of training, status": lambda: manifest(monkeypatch, tmp_path),
         "epochs, for make final and select: best": watched,
-        "freezing study": lambda: of_a_study(monkeypatch, tmp_path),
+        "freezing study, data scaling, rounds": lambda: of_a_study(monkeypatch),
         "make score": lambda: float(scores.summary({"m": ROWS}, LABELS, DRIVERS)["log loss"][0]),
         "make score by driver": lambda: float(scores.by({"m": ROWS}, LABELS, np.zeros(4), "all")["m"][0]),
         "make views": lambda: float(scores.compared({"m": ROWS}, LABELS, DRIVERS, "m")["log loss"][0]),
@@ -140,7 +145,7 @@ def test_every_place_says_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         "ensembles, levers": of_a_chain,
         "report": of_a_report,
         "review": of_a_review,
-        "leakage": lambda: float(leakage._lost(ROWS, LABELS, DRIVERS)[0]),
+        "leakage": lambda: of_leakage(monkeypatch),
         "inner folds": lambda: of_the_inner_folds(monkeypatch),
     }
     found = {place: round(loss(), 3) for place, loss in places.items()}
@@ -281,7 +286,7 @@ def test_nothing_but_metrics_clips_and_takes_logarithms_for_a_score() -> None:
                 assert tree.name not in ("standard_error", "log_loss", "log_losses", "kaggle_log_loss", "limited"), name
             if isinstance(tree, ast.ImportFrom) and (tree.module or "").endswith("metrics"):
                 strange = {"kaggle_log_loss", "KAGGLE_FLOOR"} & {alias.name for alias in tree.names}
-                assert not strange or name == "steps/score.py", f"{name}: Kaggle's clip is for submissions"
+                assert not strange or name == "ensemble/score_members.py", f"{name}: Kaggle's clip is for submissions"
 
 
 def calls_in(node: ast.Call) -> list[tuple[str, ast.Call]]:

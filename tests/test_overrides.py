@@ -108,7 +108,7 @@ def test_the_advice_to_train_from_scratch_works_of_every_model(
 
 @pytest.mark.parametrize("made", ["null", "5", "{threshold: 0.9}"])
 def test_rounds_of_pseudo_labels_need_their_teacher(made: str) -> None:
-    from driverwatch.steps.pseudo import student_settings
+    from driverwatch.experiments.pseudo_label_rounds import student_settings
 
     content = {"backbone": "tiny", "weights": "none", "input": {"pack": "40x40", "size": "36x36"}}
     own = parse(ModelSettings, content, "x")

@@ -11,10 +11,10 @@ from hypothesis.extra.numpy import arrays
 from support.pseudo_labels import CLASSES, FOLDS, NAMES, TRAIN, run_of, settings_of, shares, tell, there
 
 from driverwatch.errors import InputError
+from driverwatch.experiments.pseudo_label_rounds import student_settings
 from driverwatch.inference import predictions
 from driverwatch.inference.paths import prediction_path
 from driverwatch.inference.predictions import Predictions
-from driverwatch.steps.pseudo import student_settings
 from driverwatch.train_settings import PseudoSettings
 from driverwatch.training import pseudo
 from driverwatch.training.pseudo import Lesson, RunTeacher, TaughtTeacher, select, views_of

@@ -14,11 +14,11 @@ from support.project import QUICK, Verb
 from driverwatch.artifacts import read_json
 from driverwatch.ensemble_settings import EnsembleSettings
 from driverwatch.errors import InputError
+from driverwatch.experiments import experiment
+from driverwatch.experiments.experiment import load_runs, train_missing
 from driverwatch.inference import predictions
 from driverwatch.recipe_settings import RecipeSettings, RunSettings
-from driverwatch.steps import recipe
 from driverwatch.steps.context import Context
-from driverwatch.steps.recipe import train_runs
 from driverwatch.typed_yaml import parse
 
 __all__ = ["world"]
@@ -31,7 +31,7 @@ def done(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[
     """What was done, in turn, where a training leaves a finished run at once."""
     (tmp_path / "configs" / "models").mkdir(parents=True)
     (tmp_path / "configs" / "models" / "tiny.yaml").write_text(yaml.safe_dump(MODEL))
-    made, real = list[str](), recipe.teach
+    made, real = list[str](), experiment.make_pseudo_labels
 
     def train(context: Context, settings: Any, name: str, *_: object) -> None:
         made.append(name)
@@ -42,10 +42,10 @@ def done(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[
         made.append(f"teach {name}")
         real(context, names, name, *rest)
 
-    monkeypatch.setattr(recipe, "train", train)
-    monkeypatch.setattr(recipe, "teach", teach)
-    monkeypatch.setattr(recipe, "make_packs", lambda *_: None)
-    monkeypatch.setattr(recipe, "refuse_misfits", lambda *_: None)
+    monkeypatch.setattr(experiment, "train", train)
+    monkeypatch.setattr(experiment, "make_pseudo_labels", teach)
+    monkeypatch.setattr(experiment, "make_packs", lambda *_: None)
+    monkeypatch.setattr(experiment, "refuse_misfits", lambda *_: None)
     return made
 
 
@@ -53,7 +53,7 @@ def follow(world: World, told: Told, **chain: object) -> None:
     """Train runs, given as `SET` by name; `both` is what one and two make together."""
     wanted = {name: RunSettings(model="tiny", set=change) for name, change in told.items()}
     side = parse(EnsembleSettings, {"runs": ["one", "two"], "views": "five_crop", **chain}, "x")
-    train_runs(world.context, wanted, None, {"both": side})
+    train_missing(world.context, load_runs(wanted), None, {"both": side})
 
 
 RUNS = {"one": "", "two": "train.seed=1", "student": TAUGHT}
@@ -102,11 +102,11 @@ def test_what_is_not_whole_is_taught_again_and_is_the_same(
 @pytest.mark.parametrize(
     ("told", "said"),
     [
-        ({"one": "", "student": TAUGHT, "two": ""}, "student: learns from two, which the recipe does not train before"),
-        ({"one": "train.pseudo.runs=[two]", "two": ""}, "one: learns from two, which the recipe does not train before"),
-        ({"one": "train.pseudo.runs=[one]", "two": ""}, "one: learns from one"),
+        ({"one": "", "student": TAUGHT, "two": ""}, "student: its teachers two are not trained before it"),
+        ({"one": "train.pseudo.runs=[two]", "two": ""}, "one: its teachers two are not trained before it"),
+        ({"one": "train.pseudo.runs=[one]", "two": ""}, "one: its teachers one are not trained before it"),
         ({"one": "train.pseudo.runs=[stranger]", "two": ""}, "stranger: no such run"),
-        ({"one": "train.pseudo.taught=nobody", "two": ""}, "taught=nobody is neither in the recipe nor made"),
+        ({"one": "train.pseudo.taught=nobody", "two": ""}, "taught=nobody is neither listed here nor made"),
         ({"one": "", "two": "train.splits.kind=all"}, "taught.both: two is not trained on folds"),
         ({"one": "", "two": "augment.mirror=swap"}, "needs mirrored_pairs"),
         ({"one": "", "two": "augment.policy=lihgt"}, "lihgt"),

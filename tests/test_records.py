@@ -15,16 +15,18 @@ from support.places import ROOT
 
 import driverwatch
 from driverwatch.artifacts import Places
-from driverwatch.blend.power_law import fitted
 from driverwatch.errors import InputError
-from driverwatch.steps import curve, levers, study
-from driverwatch.steps.records import CurveRecord, LeversRecord, StudyRecord, read_record
+from driverwatch.experiments import ablations, data_scaling, experiment, freezing_study
+from driverwatch.experiments.ablations import AblationsRecord
+from driverwatch.experiments.data_scaling import ScalingRecord, fit_power_law
+from driverwatch.experiments.experiment import ScoredRun, read_record
+from driverwatch.experiments.freezing_study import FreezingRecord
 
 __all__ = ["world"]
 KINDS: dict[str, tuple[Any, Any]] = {
-    "levers": (LeversRecord, levers.page),
-    "curve": (CurveRecord, curve.page),
-    "study": (StudyRecord, study.page),
+    "levers": (AblationsRecord, ablations.page),
+    "curve": (ScalingRecord, data_scaling.page),
+    "study": (FreezingRecord, freezing_study.page),
 }
 COMMITTED = sorted((ROOT / "experiments" / "results").glob("*/*.json"))
 
@@ -43,7 +45,7 @@ def test_the_committed_records_are_those_of_the_mini_data_set() -> None:
     assert names >= {
         f"statefarm_mini/{name}.json" for name in ("levers", "curve-mobilenet_v2_screen", "study-freezing")
     }
-    record = read_record(StudyRecord, Places("statefarm_mini", ROOT).result("study-freezing"))
+    record = read_record(FreezingRecord, Places("statefarm_mini", ROOT).result("study-freezing"))
     assert record is not None
     assert record.clip == 1e-15  # its runs were scored so, and are not at hand
 
@@ -75,7 +77,7 @@ def test_no_experiment_touches_what_is_there_of_another_data_set(
     path.parent.mkdir(parents=True)
     row = {"lever": "x", "before": {"runs": ["base"]}, "after": {"runs": ["longer"]}, "kept": True}
     path.write_text(yaml.safe_dump({"runs": {n: {"model": "tiny"} for n in ("base", "longer")}, "rows": {"k": [row]}}))
-    levers.write_levers(world.context, False, None)
+    ablations.run_ablations(world.context, False, None)
 
     pack = world.packs["train"]
     found: Any = SimpleNamespace(runs=[base, longer], train=pack, folds=world.folds, tests=[world.packs["test"]] * 2)
@@ -84,31 +86,32 @@ def test_no_experiment_touches_what_is_there_of_another_data_set(
     )
     random = np.random.default_rng(0)
     each = [random.uniform(0.1, 2, len(pack.names)) / (1 + number) for number in range(2)]
-    for step in (study, curve):
-        for name in ("make_packs", "refuse_misfits", "train"):
-            monkeypatch.setattr(step, name, lambda *_: None)
-        monkeypatch.setattr(step, "finished_runs", lambda *_: found)
-    monkeypatch.setattr(study, "load", lambda *_: SimpleNamespace(runs=lambda name: {"a": settings, "b": settings}))
-    rows = [study.Scored(run, losses, 0.5, 1.2, 3.0) for run, losses in zip((base, longer), each, strict=True)]
-    monkeypatch.setattr(study, "_scored", lambda run, _: rows[run is longer])
-    monkeypatch.setattr(study.Scored, "depth", property(lambda row: "head" if row.run is base else "block"))
-    study.run_study(world.context, "freezing", None)
-    monkeypatch.setattr(curve, "open_packs", lambda *_: [None])
-    monkeypatch.setattr(curve, "runs_of", lambda *_: {"a": settings, "b": settings})
-    points = [curve.Point(run, "centre", 2 + run_at, 9, each[run_at]) for run_at, run in enumerate((base, longer))]
-    monkeypatch.setattr(curve, "_point", lambda run, _: points[run is longer])
-    curve.draw_curve(world.context, "tiny", settings, [2], None)  # type: ignore[arg-type]
+    for name in ("make_packs", "refuse_misfits", "train", "train_missing"):
+        monkeypatch.setattr(experiment, name, lambda *_: None)
+    monkeypatch.setattr(experiment, "finished_runs", lambda *_: found)
+    scored = [ScoredRun(run, "centre", losses, 0.5) for run, losses in zip((base, longer), each, strict=True)]
+    monkeypatch.setattr(experiment, "score_runs", lambda *_: scored)
+    wanted: Any = SimpleNamespace(runs=lambda name: {"a": settings, "b": settings})
+    monkeypatch.setattr(freezing_study, "load", lambda *_: wanted)
+    monkeypatch.setattr(freezing_study, "training_cost", lambda *_: (1.2, 3.0))
+    monkeypatch.setattr(freezing_study, "depth_of", lambda run: "head" if run is base else "block")
+    freezing_study.run_study(world.context, "freezing", None)
+    monkeypatch.setattr(data_scaling, "open_packs", lambda *_: [None])
+    monkeypatch.setattr(data_scaling, "runs_of", lambda *_: {"a": settings, "b": settings})
+    amounts = {"base": {"drivers": 2, "images": 9}, "longer": {"drivers": 3, "images": 9}}
+    monkeypatch.setattr(data_scaling, "amounts_of", lambda run, _: amounts[run.name])
+    data_scaling.run_data_scaling(world.context, "tiny", settings, [2], None)  # type: ignore[arg-type]
 
     after = digests(tmp_path / "docs") | digests(tmp_path / "experiments")
     new = {name for name in after if name not in before}
     assert {name: after[name] for name in before} == before
     written = ["curve-tiny.json", "curve-tiny.md", "curve-tiny.png", "levers.json", "levers.md"]
     assert new == {f"results/made_up/{name}" for name in [*written, "study-freezing.json", "study-freezing.md"]}
-    record = read_record(CurveRecord, world.context.places.result("curve-tiny"))
+    record = read_record(ScalingRecord, world.context.places.result("curve-tiny"))
     assert record is not None
-    fall = fitted([2, 3], each, pack.drivers)
-    assert [record.exponent, *record.at_twice_as_many] == pytest.approx([fall.exponent, *fall.loss(6)])
-    made = read_record(StudyRecord, world.context.places.result("study-freezing"))
+    law = fit_power_law([2, 3], each, pack.drivers)
+    assert [record.exponent, *record.at_twice_as_many] == pytest.approx([law.exponent, *law.loss(6)])
+    made = read_record(FreezingRecord, world.context.places.result("study-freezing"))
     assert made is not None
     assert [(one.depth, one.change is None) for one in made.rows] == [("head", True), ("block", False)]
     assert made.rows[1].change is not None
@@ -125,13 +128,14 @@ def test_two_models_curves_are_two_records() -> None:
 def test_a_record_of_another_version_is_refused_in_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text('{"dataset": "d", "images": 1, "drivers": 1, "folds": 2, "magic": 3}')
     with pytest.raises(InputError, match=r"x.json: [\s\S]*magic: unknown key"):
-        read_record(LeversRecord, tmp_path / "x.json")
-    assert read_record(LeversRecord, tmp_path / "y.json") is None
+        read_record(AblationsRecord, tmp_path / "x.json")
+    assert read_record(AblationsRecord, tmp_path / "y.json") is None
 
 
-def test_steps_name_no_page_of_docs() -> None:
-    """A path below docs/ in a step would be written whatever DATASET is."""
-    for path in sorted((Path(driverwatch.__file__).parent / "steps").glob("*.py")):
+def test_commands_name_no_page_of_docs() -> None:
+    """A path below docs/ in a command would be written whatever DATASET is."""
+    source = Path(driverwatch.__file__).parent
+    for path in sorted([*(source / "steps").glob("*.py"), *(source / "experiments").glob("*.py")]):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             assert not (isinstance(node, ast.Constant) and node.value == "docs"), f"{path.name}:{node.lineno}"
 

@@ -20,12 +20,14 @@ from driverwatch.blend.score import interval
 from driverwatch.cli.main import app
 from driverwatch.data import folds as fold_tables
 from driverwatch.dataset_settings import BoardSettings, DatasetSettings
+from driverwatch.experiments import ablations
+from driverwatch.experiments.ablations import AblationsRecord
+from driverwatch.experiments.experiment import read_record
 from driverwatch.inference import predictions
 from driverwatch.inference.paths import prediction_path
 from driverwatch.metrics import FLOOR, limited, log_losses
 from driverwatch.report.blocks import EMPTY
-from driverwatch.steps import levers, survey
-from driverwatch.steps.records import LeversRecord, read_record
+from driverwatch.steps import survey
 from driverwatch.steps.report import findings, write_report
 from driverwatch.steps.submit import make_ensemble
 from driverwatch.typed_yaml import parse
@@ -439,9 +441,9 @@ def test_levers_are_read_as_they_were_written(world: World, tmp_path: Path, show
     path = tmp_path / "configs" / "levers" / "made_up.yaml"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps({"runs": made, "rows": {"Training": rows}}))
-    levers.write_levers(world.context, False, None)
+    ablations.run_ablations(world.context, False, None)
     place = world.context.places.result("levers")
-    found = read_record(LeversRecord, place)
+    found = read_record(AblationsRecord, place)
     assert found is not None
     assert [one.lever for one in found.unmeasured] == ["not there: yet"]
     base, longer = (log_losses(_study(world, name), world.packs["train"].labels) for name in ("base", "longer"))
@@ -455,7 +457,7 @@ def test_levers_are_read_as_they_were_written(world: World, tmp_path: Path, show
     page = shown()
     assert page.frame("levers")["lever"].tolist() == ["epochs: more | of them", "other way"]
     assert page.frame("levers", 1)["lever"].tolist() == ["not there: yet"]
-    assert read_record(LeversRecord, replace(world.context.places, dataset="made").result("levers")) is None
+    assert read_record(AblationsRecord, replace(world.context.places, dataset="made").result("levers")) is None
 
 
 def _study(world: World, name: str) -> np.ndarray:

@@ -77,7 +77,7 @@ def test_rounds_teach_one_another(verb: Verb, ran: Say, refused: Say, project: P
 
 
 def test_subsets_and_a_final_fit_have_no_score(ran: Say, refused: Say, project: Path) -> None:
-    assert "least mean held-out loss" in ran("final", "tiny")
+    assert "least mean validation loss" in ran("final", "tiny")
     runs = project / "build" / "drawn" / "runs"
     assert read_json(runs / "tiny-all" / "run.json")["learned_from"]["epochs"]["run"] == "tiny"
     ran(*student("sub", "train.splits.kind=subsets train.splits.count=1 train.splits.hold_out=2"))

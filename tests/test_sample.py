@@ -7,11 +7,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from sklearn.model_selection import KFold, PredefinedSplit
 from support.project import MINI
 
-from driverwatch.data import competition, leakage, sample
+from driverwatch.data import competition, sample
 from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.errors import InputError
+from driverwatch.experiments.leakage import CLASSIFIERS, NEAREST, Split, out_of_fold, scaled
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -65,12 +67,12 @@ def test_it_teaches_leakage() -> None:
     options = sample.SampleOptions(size="48x64")
     shots = [shot for shot in sample.plan(options) if not shot.test]
     images = [cv2.resize(sample.picture(shot, options), (32, 24), interpolation=cv2.INTER_AREA) for shot in shots]
-    seen = leakage.features(images)
+    seen = scaled(images)
     labels, drivers = (np.array([getattr(shot, name) for shot in shots]) for name in ("label", "driver"))
 
-    def right(held_out: np.ndarray) -> float:
-        made = leakage.nearest(seen[~held_out], labels[~held_out], seen[held_out], 10)
-        return float((made.argmax(axis=1) == labels[held_out]).mean())
+    def accuracy(folds: Split) -> float:
+        made = out_of_fold(CLASSIFIERS[NEAREST], seen, labels, folds, 10)
+        return float((made.argmax(axis=1) == labels).mean())
 
-    assert right(leakage.dealt(len(shots), 5) == 0) >= 0.95
-    assert right(drivers % 5 == 0) <= 0.40
+    assert accuracy(KFold(5, shuffle=True, random_state=0)) >= 0.95
+    assert accuracy(PredefinedSplit(drivers % 5)) <= 0.40

@@ -8,8 +8,8 @@ import pytest
 
 from driverwatch.ensemble_settings import ChainSettings, EnsembleSettings, NeighbourSettings, Trunk, trunk_of
 from driverwatch.errors import InputError
+from driverwatch.experiments.compare_knn import share_of_same
 from driverwatch.inference import features
-from driverwatch.steps.neighbours import same
 from driverwatch.typed_yaml import parse
 
 NAMES = np.array(["b.jpg", "a.jpg", "c.jpg"], object)
@@ -79,8 +79,8 @@ def test_an_ensemble_has_no_neighbours_unless_it_says_so() -> None:
 
 def test_share_of_neighbours_of_the_same_clip() -> None:
     clips = np.array([0, 0, 1, 1])
-    assert same(np.array([[1, 2], [0, -1], [3, 0], [-1, -1]]), clips) == pytest.approx(3 / 5)
-    assert np.isnan(same(np.full((4, 2), -1), clips))
+    assert share_of_same(np.array([[1, 2], [0, -1], [3, 0], [-1, -1]]), clips) == pytest.approx(3 / 5)
+    assert np.isnan(share_of_same(np.full((4, 2), -1), clips))
 
 
 @pytest.mark.keras

@@ -9,19 +9,21 @@ from support.finished import CLASSES, World, world
 
 from driverwatch.blend.space import Space
 from driverwatch.data.folds import FoldTable
+from driverwatch.data.pack import Pack
+from driverwatch.ensemble import teacher_ensemble as step
+from driverwatch.ensemble.teacher_ensemble import identity, make_pseudo_labels
 from driverwatch.ensemble_settings import ChainSettings
 from driverwatch.errors import InputError
 from driverwatch.inference import predictions
 from driverwatch.inference.paths import prediction_path
 from driverwatch.inference.predictions import Predictions
 from driverwatch.metrics import FLOOR, limited
-from driverwatch.steps import teach as step
-from driverwatch.steps.teach import identity, teach
-from driverwatch.steps.teachers import open_taught, refuse_other_images, teachers
+from driverwatch.settings import ModelSettings
 from driverwatch.train_settings import PseudoSettings
 from driverwatch.training import pseudo
-from driverwatch.training.pseudo import Unlabelled
+from driverwatch.training.pseudo import Teacher, Unlabelled
 from driverwatch.training.run import Run
+from driverwatch.training.teachers import Student, checked_teachers, open_teacher_ensemble
 from driverwatch.typed_yaml import parse
 
 __all__ = ["world"]
@@ -50,8 +52,8 @@ def _looks(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def taught(world: World, name: str = "both", **changes: object) -> dict[tuple[int, str], Predictions]:
     """What is written for each fold and kind of images."""
-    teach(world.context, ["one", "two"], name, "five_crop", changes)
-    teacher = open_taught(world.context, name, world.folds)
+    make_pseudo_labels(world.context, ["one", "two"], name, "five_crop", changes)
+    teacher = open_teacher_ensemble(world.context.places, name, world.folds)
     return {(fold, kind): teacher.said(fold, kind) for fold in range(3) for kind in ("held_out", "test")}
 
 
@@ -100,24 +102,34 @@ def test_the_manifest_says_what_was_put_together(world: World) -> None:
     world.run("one", 0)
     world.run("two", 50, select="best")
     taught(world, blend="weighted")
-    teacher = open_taught(world.context, "both", world.folds)
+    teacher = open_teacher_ensemble(world.context.places, "both", world.folds)
     assert teacher.facts["runs"] == {"one": "five_crop", "two": "five_crop"}
     assert teacher.facts["chain"] == ChainSettings(blend="weighted").model_dump()
     assert teacher.facts["selected_on"] is True
     assert (teacher.fits, teacher.name) == (3, "both")
 
 
+def teachers_of(world: World, settings: ModelSettings, packs: dict[str, Pack] | None = None) -> list[Teacher]:
+    """The checked teachers of a student of these settings."""
+    about = {"classes": tuple(CLASSES), "places": world.context.places, "folds": world.folds}
+    packs = packs or world.packs
+    student = Student(
+        name="student", settings=settings, packs=packs, open_packs=lambda _: (world.folds, packs), **about
+    )
+    return checked_teachers(student)
+
+
 def student_of(world: World, name: str = "both", **asked: object) -> Run:
     """A student that was begun with what is taught now."""
     run = world.run("student", pseudo={"taught": name, **asked})
     settings = run.settings.train.pseudo
-    found = pseudo.identity([open_taught(world.context, name, world.folds)], settings)
+    found = pseudo.identity([open_teacher_ensemble(world.context.places, name, world.folds)], settings)
     return replace(run, learned_from={"teachers": found})
 
 
 def lesson(world: World, student: Run, fold: int) -> pseudo.Lesson:
     there = Unlabelled(world.packs["test"].names, world.packs["train"].names, held_out(world, fold))
-    made = pseudo.lesson(student, fold, [open_taught(world.context, "both", world.folds)], there, 36)
+    made = pseudo.lesson(student, fold, [open_teacher_ensemble(world.context.places, "both", world.folds)], there, 36)
     assert made is not None
     return made
 
@@ -167,21 +179,21 @@ def test_what_was_begun_anew_and_not_finished_is_not_there(world: World, monkeyp
     with monkeypatch.context() as patched:
         patched.setattr(predictions, "write", once)
         with pytest.raises(KeyboardInterrupt):
-            teach(world.context, ["one", "two"], "both", "five_crop", {"blend": "geometric"})
+            make_pseudo_labels(world.context, ["one", "two"], "both", "five_crop", {"blend": "geometric"})
     with pytest.raises(InputError, match="both is not there; make teach NAME=both"):
-        open_taught(world.context, "both", world.folds)
+        open_teacher_ensemble(world.context.places, "both", world.folds)
 
 
 def test_a_file_of_an_older_chain_is_refused(world: World) -> None:
     world.run("one", 0)
     world.run("two", 50)
     taught(world)
-    path = open_taught(world.context, "both", world.folds).path(1, "test")
+    path = open_teacher_ensemble(world.context.places, "both", world.folds).path(1, "test")
     old = path.read_bytes()
     taught(world, blend="geometric")
     path.write_bytes(old)
     with pytest.raises(InputError, match="made from other made_of than today's"):
-        open_taught(world.context, "both", world.folds).said(1, "test")
+        open_teacher_ensemble(world.context.places, "both", world.folds).said(1, "test")
 
 
 def test_what_was_taught_on_other_folds_is_refused(world: World) -> None:
@@ -191,14 +203,14 @@ def test_what_was_taught_on_other_folds_is_refused(world: World) -> None:
     frame = world.folds.frame.copy()
     frame["fold"] = (frame["fold"] + 1) % 3
     with pytest.raises(InputError, match="made on other folds than today's; make teach NAME=both"):
-        open_taught(world.context, "both", FoldTable(frame))
+        open_teacher_ensemble(world.context.places, "both", FoldTable(frame))
 
 
 def test_who_was_not_trained_on_folds_teaches_nobody(world: World) -> None:
     world.run("one", 0)
     world.run("everybody", 9, splits="all")
-    with pytest.raises(InputError, match="everybody was not trained on folds, so that no fold can be taught by it"):
-        teach(world.context, ["one", "everybody"], "both", "five_crop", {})
+    with pytest.raises(InputError, match="everybody was not trained on folds, so it cannot label images fold by fold"):
+        make_pseudo_labels(world.context, ["one", "everybody"], "both", "five_crop", {})
     assert not (world.context.places.taught("both") / "manifest.json").exists()
 
 
@@ -206,7 +218,6 @@ def test_other_images_are_found_before_training(world: World) -> None:
     world.run("one", 0)
     world.run("two", 50)
     taught(world)
-    teacher = open_taught(world.context, "both", world.folds)
     test, train = world.packs["test"], world.packs["train"]
     fewer = {
         "test": {**world.packs, "test": replace(test, names=test.names[1:])},
@@ -218,9 +229,9 @@ def test_other_images_are_found_before_training(world: World) -> None:
             images: world.settings(pseudo={"taught": "both", "images": images}) for images in (kind, other, "both")
         }
         for images in (kind, "both"):
-            with pytest.raises(InputError, match=f"both: speaks of other {kind} images in fold .* than the student's"):
-                refuse_other_images(teacher, settings[images].train, world.folds, packs)
-        refuse_other_images(teacher, settings[other].train, world.folds, packs)
+            with pytest.raises(InputError, match=f"both: predicts other {kind} images in fold .* than the student's"):
+                teachers_of(world, settings[images], packs)
+        assert [one.name for one in teachers_of(world, settings[other], packs)] == ["both"]
 
 
 @pytest.mark.parametrize("images", ["test", "held_out", "both"])
@@ -232,9 +243,9 @@ def test_drawn_subsets_cannot_be_taught_by_folds(world: World, images: str) -> N
         pseudo={"taught": "both", "images": images}, splits={"kind": "subsets", "count": 3, "hold_out": 2}
     )
     with pytest.raises(InputError, match="drawn ones hold others out; name runs instead"):
-        teachers(world.context, drawn, "student", world.folds, world.packs)
+        teachers_of(world, drawn)
     whole = world.settings(pseudo={"taught": "both"}, splits="all")
-    assert [one.name for one in teachers(world.context, whole, "student", world.folds, world.packs)] == ["both"]
+    assert [one.name for one in teachers_of(world, whole)] == ["both"]
 
 
 def test_a_student_that_leaves_nobody_out_hears_every_fold(world: World) -> None:
@@ -244,7 +255,9 @@ def test_a_student_that_leaves_nobody_out_hears_every_fold(world: World) -> None
     made = lesson(world, student_of(world), 0)
     assert np.allclose(made.targets, kept[0, "test"].probabilities, atol=1e-6)
     run = world.run("whole", splits="all", pseudo={"taught": "both"})
-    found = pseudo.identity([open_taught(world.context, "both", world.folds)], run.settings.train.pseudo)
+    found = pseudo.identity(
+        [open_teacher_ensemble(world.context.places, "both", world.folds)], run.settings.train.pseudo
+    )
     every = lesson(world, replace(run, learned_from={"teachers": found}), 0)
     assert np.allclose(
         every.targets, np.mean([kept[fold, "test"].probabilities for fold in range(3)], axis=0), atol=1e-6

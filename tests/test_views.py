@@ -17,6 +17,7 @@ from driverwatch.blend.score import compared
 from driverwatch.data.folds import FoldTable
 from driverwatch.ensemble_settings import EnsembleSettings
 from driverwatch.errors import InputError
+from driverwatch.experiments import compare_tta as step
 from driverwatch.inference import predictions
 from driverwatch.inference.field import centre_view
 from driverwatch.inference.paths import prediction_path
@@ -24,7 +25,6 @@ from driverwatch.inference.predictions import Predictions
 from driverwatch.metrics import log_loss, log_losses
 from driverwatch.setting_types import VIEW_SETS, ViewSet
 from driverwatch.settings import InputSettings, PredictSettings
-from driverwatch.steps import views as step
 from driverwatch.steps.submit import Finished
 from driverwatch.training import run as runs
 from driverwatch.typed_yaml import parse
@@ -153,7 +153,7 @@ def test_one_view_set_or_several_can_be_asked_for() -> None:
 
 @given(NAMES)
 def test_the_fewest_sets_are_asked_for(wanted: list[ViewSet]) -> None:
-    asked = step.asked_for(wanted)
+    asked = step.fewest_sets(wanted)
     assert set(asked) <= set(wanted) <= set(held_by(*asked))
     for one in asked:
         assert not set(wanted) <= set(held_by(*[name for name in asked if name != one])) or len(asked) == 1
@@ -234,7 +234,7 @@ CONTEXT = SimpleNamespace(dataset="drawn")
 def test_views_are_compared_from_files_alone(finished: Finished, capsys: pytest.CaptureFixture[str]) -> None:
     centre, shifts = predicted(finished, "centre", 0), predicted(finished, "shifts", 1)
     predicted(finished, "five_crop", 2, folds=(0,))  # a fold lacks it, so it is missing
-    step.compare_views(CONTEXT, "mine")  # type: ignore[arg-type]
+    step.compare_tta(CONTEXT, "mine")  # type: ignore[arg-type]
     said, made = capsys.readouterr().out, read_json(finished.runs[0].folder / "views.json")
     assert list(made["views"]) == ["centre", "shifts"]
     assert made["views"]["shifts"]["log_loss"] == pytest.approx(log_loss(shifts, LABELS), abs=1e-3)
@@ -246,29 +246,29 @@ def test_views_are_compared_from_files_alone(finished: Finished, capsys: pytest.
     assert made["prediction"]["images_per_second"] == (6 + 1) / 2
     assert made["prediction"]["passes"] == 10
     assert 'make predict RUN=mine DATASET=drawn VIEWS="multi_scale ten_crop_swap" makes them' in said
-    assert "never mirrored" in said
+    assert "never flipped" in said
     assert f"{made['views']['shifts']['log_loss']:.4f}" in said
 
 
 def test_without_the_centre_view_there_is_nothing_to_compare_with(finished: Finished) -> None:
     predicted(finished, "shifts", 1)
-    step.compare_views(CONTEXT, "mine")  # type: ignore[arg-type]
+    step.compare_tta(CONTEXT, "mine")  # type: ignore[arg-type]
     line = read_json(finished.runs[0].folder / "views.json")["views"]["shifts"]
     assert line["against_centre"] is line["low"] is line["high"] is None
 
 
 def test_predictions_that_do_not_fit_are_refused(finished: Finished) -> None:
     with pytest.raises(
-        InputError, match=r"no view set is there .*VIEWS=\"multi_scale shifts ten_crop_swap\" makes them"
+        InputError, match=r"no TTA set is there .*VIEWS=\"multi_scale shifts ten_crop_swap\" makes them"
     ):
-        step.compare_views(CONTEXT, "mine")  # type: ignore[arg-type]
+        step.compare_tta(CONTEXT, "mine")  # type: ignore[arg-type]
     predicted(finished, "centre", 0)
     path = prediction_path(finished.runs[0].fold(1), "held_out", "centre")
     made = predictions.read(path, {})
     predictions.write(Predictions(made.names[1:], made.probabilities[1:], made.origin), path)
     with pytest.raises(InputError, match="1 images missing"):
-        step.compare_views(CONTEXT, "mine")  # type: ignore[arg-type]
+        step.compare_tta(CONTEXT, "mine")  # type: ignore[arg-type]
     predictions.write(Predictions(made.names, made.probabilities, made.origin | {"weights": "others"}), path)
     with pytest.raises(InputError, match="made from other weights"):
-        step.compare_views(CONTEXT, "mine")  # type: ignore[arg-type]
+        step.compare_tta(CONTEXT, "mine")  # type: ignore[arg-type]
     assert not (finished.runs[0].folder / "views.json").exists()

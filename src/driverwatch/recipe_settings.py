@@ -53,12 +53,6 @@ class LeverSettings(Strict):
     kept: bool  # whether the recipe takes it
     why: str = ""  # what decided that, where it is not the row's own numbers
 
-    @property
-    def views(self) -> list[tuple[str, ViewSet]]:
-        """View sets asked for by name, each with the run it is asked of, once."""
-        sides = (self.before, self.after)
-        return list(dict.fromkeys((run, side.view_set) for side in sides if side.view_set for run in side.runs))
-
 
 class LeversSettings(Strict):
     """`configs/levers/<dataset>.yaml`: the runs of this study, and what is compared; other runs are the data set's own."""
@@ -78,11 +72,12 @@ class LeversSettings(Strict):
 
     @property
     def views(self) -> dict[str, list[ViewSet]]:
-        """View sets that rows ask of each of this study's runs, by name."""
+        """TTA sets by name that the ablations ask of each of this study's runs, each once."""
         found: dict[str, list[ViewSet]] = {}
-        for run, views in dict.fromkeys(pair for rows in self.rows.values() for row in rows for pair in row.views):
-            if run in self.runs:
-                found.setdefault(run, []).append(views)
+        for side in (side for rows in self.rows.values() for row in rows for side in (row.before, row.after)):
+            for run in side.runs:
+                if side.view_set and run in self.runs and side.view_set not in found.setdefault(run, []):
+                    found[run].append(side.view_set)
         return found
 
 

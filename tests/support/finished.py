@@ -17,7 +17,7 @@ from driverwatch.inference import predictions
 from driverwatch.inference.paths import prediction_path
 from driverwatch.inference.predictions import Predictions
 from driverwatch.settings import ModelSettings
-from driverwatch.steps import submit, teachers
+from driverwatch.steps import submit
 from driverwatch.steps.context import Context, table_of
 from driverwatch.training import run as runs
 from driverwatch.typed_yaml import parse
@@ -90,8 +90,7 @@ class World:
 
     def opened(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Let steps find these folds and packs."""
-        for step in (submit, teachers):
-            monkeypatch.setattr(step, "open_packs", lambda *_: (self.folds, self.packs))
+        monkeypatch.setattr(submit, "open_packs", lambda *_: (self.folds, self.packs))
 
 
 def world_of(folder: Path) -> World:

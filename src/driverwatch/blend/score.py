@@ -29,12 +29,16 @@ def interval(losses: np.ndarray, groups: np.ndarray, resamples: int = 10_000) ->
 
     Whole drivers are drawn with replacement, each with all its images (Davison & Hinkley 1997, section 3.8: cluster bootstrap).
     """
-    names, index = np.unique(groups, return_inverse=True)
-    sums, counts = np.bincount(index, losses), np.bincount(index)
-    drawn = np.random.default_rng(0).integers(len(names), size=(resamples, len(names)))
-    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-    low, high = np.percentile(means, [2.5, 97.5])
+    low, high = np.percentile(bootstrap_means(losses, groups, resamples), [2.5, 97.5])
     return float(low), float(high)
+
+
+def bootstrap_means(losses: np.ndarray, drivers: np.ndarray, resamples: int) -> np.ndarray:
+    """Means of `losses` (..., N) over the images of resampled drivers (N,), the same for all: float64 (..., resamples)."""
+    names, index = np.unique(drivers, return_inverse=True)
+    sums = np.apply_along_axis(lambda each: np.bincount(index, each), -1, losses)
+    drawn = np.random.default_rng(0).integers(len(names), size=(resamples, len(names)))
+    return np.asarray(sums[..., drawn].sum(axis=-1) / np.bincount(index)[drawn].sum(axis=-1))
 
 
 def compared(rows: dict[str, np.ndarray], labels: np.ndarray, groups: np.ndarray, against: str) -> pd.DataFrame:

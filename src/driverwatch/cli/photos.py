@@ -78,7 +78,7 @@ def pack(
 @app.command("leakage")
 def print_leakage(dataset: Dataset = "statefarm", data: Data = None) -> None:
     """Show how much a random split flatters: the same simple classifiers on it and on the driver folds."""
-    from driverwatch.steps.leakage import print_leakage as step
+    from driverwatch.experiments.leakage import print_leakage as step
 
     step(context_of(dataset, data))
 

@@ -134,7 +134,7 @@ def study(
     weights: Weights = None,
 ) -> None:
     """Train a study's runs, as far as they are not finished, and write its table."""
-    from driverwatch.steps.study import run_study
+    from driverwatch.experiments.freezing_study import run_study
 
     run_study(making(dataset, data), name, weights)
 
@@ -149,18 +149,18 @@ def curve(
     weights: Weights = None,
 ) -> None:
     """Train on more and more drivers, and write how the loss of new ones falls."""
-    from driverwatch.steps.curve import draw_curve
+    from driverwatch.experiments.data_scaling import run_data_scaling
 
     settings = model_settings(model, overrides)
-    draw_curve(making(dataset, data), model, settings, numbers("COUNTS", counts), weights)
+    run_data_scaling(making(dataset, data), model, settings, numbers("COUNTS", counts), weights)
 
 
 @app.command()
 def best(dataset: Dataset = "statefarm", data: Data = None, weights: Weights = None) -> None:
     """Follow a data set's recipe to its submissions, going on from whatever is built."""
-    from driverwatch.steps.recipe import make_best
+    from driverwatch.experiments.reproduce import reproduce
 
-    make_best(context_of(dataset, data), weights)
+    reproduce(context_of(dataset, data), weights)
 
 
 @app.command()
@@ -171,9 +171,9 @@ def levers(
     train: Annotated[bool, typer.Option(help="train what is not finished first")] = False,
 ) -> None:
     """Write the table of levers, each with what it is worth out of fold."""
-    from driverwatch.steps.levers import write_levers
+    from driverwatch.experiments.ablations import run_ablations
 
-    write_levers(making(dataset, data), train, weights)
+    run_ablations(making(dataset, data), train, weights)
 
 
 @app.command()
@@ -186,9 +186,9 @@ def final(
     fold: Fold = None,
 ) -> None:
     """Train on all drivers, with the epochs that did best on a finished run's held-out drivers."""
-    from driverwatch.steps.final import make_final
+    from driverwatch.experiments.refit import refit
 
-    make_final(making(dataset, data), run, overrides, weights, fold)
+    refit(making(dataset, data), run, overrides, weights, fold)
 
 
 @app.command()
@@ -201,7 +201,7 @@ def pseudo(
     weights: Weights = None,
 ) -> None:
     """Train rounds of pseudo-labels from a run on, and compare them out of fold."""
-    from driverwatch.steps.pseudo import run_rounds
+    from driverwatch.experiments.pseudo_label_rounds import run_rounds
 
     run_rounds(making(dataset, data), run, rounds, overrides, weights)
 

@@ -64,11 +64,11 @@ def teach(
     weights: Weights = None,
 ) -> None:
     """Keep what runs, put together as in an ensemble, make of images without labels, for students to learn from."""
-    from driverwatch.steps.teach import teach as step
+    from driverwatch.ensemble.teacher_ensemble import make_pseudo_labels
 
     chosen = None if views is None else one_view_set(views)
     changes = changes_of(blend, balance, neighbours, calibrate, None)
-    step(making(dataset, data, weights=weights), models.split(), name, chosen, changes)
+    make_pseudo_labels(making(dataset, data, weights=weights), models.split(), name, chosen, changes)
 
 
 @app.command()
@@ -81,7 +81,7 @@ def blends(
     ] = "",
 ) -> None:
     """Print what every blend and calibration of runs scores on drivers left out."""
-    from driverwatch.steps.blends import compare_blends
+    from driverwatch.experiments.compare_blends import compare_blends
 
     chosen = [one_view_set(each) for each in dict.fromkeys(views.split())]
     compare_blends(making(dataset, data), models.split(), chosen)
@@ -96,9 +96,9 @@ def neighbours(
     weights: Weights = None,
 ) -> None:
     """Compute features of all images, and print what smoothing over neighbours in them scores on drivers left out."""
-    from driverwatch.steps.neighbours import compare_neighbours
+    from driverwatch.experiments.compare_knn import compare_knn
 
-    compare_neighbours(making(dataset, data), features.split(), models.split(), weights)
+    compare_knn(making(dataset, data), features.split(), models.split(), weights)
 
 
 @app.command()
@@ -138,7 +138,7 @@ def submit(
 @app.command()
 def score(models: Models = "", dataset: Dataset = "statefarm", data: Data = None) -> None:
     """Print out-of-fold scores per run, view set, fold, driver and class."""
-    from driverwatch.steps.score import print_scores
+    from driverwatch.ensemble.score_members import print_scores
 
     print_scores(making(dataset, data), models.split())
 
@@ -154,6 +154,6 @@ def report(dataset: Dataset = "statefarm", data: Data = None) -> None:
 @app.command()
 def views(run: str, dataset: Dataset = "statefarm", data: Data = None) -> None:
     """Compare a run's view sets: log loss out of fold against the centre view, and cost."""
-    from driverwatch.steps.views import compare_views
+    from driverwatch.experiments.compare_tta import compare_tta
 
-    compare_views(making(dataset, data), run)
+    compare_tta(making(dataset, data), run)

@@ -24,12 +24,12 @@ from driverwatch.experiments.search_report import SearchResult, trial_table, wri
 from driverwatch.experiments.search_space import SearchRequest, Space, load_optuna
 from driverwatch.metrics import log_losses
 from driverwatch.models import weights as weight_files
+from driverwatch.models.check_models import refuse_misfits
 from driverwatch.search_settings import SearchSettings
 from driverwatch.setting_types import ViewSet
 from driverwatch.settings import ModelSettings, PredictSettings
 from driverwatch.steps.context import CONFIGS, Context, open_packs
 from driverwatch.steps.prepare import make_packs
-from driverwatch.steps.recipe import refuse_misfits
 from driverwatch.steps.train import open_run, read_augmentation, train
 from driverwatch.terminal import say
 from driverwatch.training import run as runs

@@ -16,7 +16,6 @@ from driverwatch.report.blocks import Missing, Picture
 from driverwatch.report.findings import Bar, Findings, RunFacts, by_loss
 from driverwatch.report.overview import page
 from driverwatch.steps.context import CONFIGS, Context
-from driverwatch.steps.records import LeversRecord, read_record
 from driverwatch.steps.specimens import specimens
 from driverwatch.steps.submitted import submitted
 from driverwatch.steps.survey import Survey
@@ -104,22 +103,22 @@ def _folds(context: Context) -> tuple[pd.DataFrame | Missing, str | None]:
 def _levers(context: Context) -> tuple[dict[str, pd.DataFrame] | Missing, list[str]]:
     path, command = context.places.result("levers"), f"make levers DATASET={context.dataset} TRAIN=1"
     try:
-        found = read_record(LeversRecord, path)
+        found = read_json(path) if path.is_file() else {"rows": [], "unmeasured": []}
+        frames: dict[str, list[dict[str, Any]]] = {}
+        for row in found["rows"]:
+            moved = dict(zip(("difference", "low", "high"), row["change"], strict=True))
+            cells = {key: row[key] for key in ("lever", "before", "after", "minutes", "why")}
+            frames.setdefault(row["kind"], []).append(cells | {"kept": "yes" if row["kept"] else "no"} | moved)
+        unmeasured = [one["lever"] for one in found["unmeasured"]]
     except InputError as error:
         return Missing(str(error), command), []
-    unmeasured = [one.lever for one in found.unmeasured] if found else []
-    if found is None or not found.rows:
+    except (LookupError, TypeError, ValueError) as error:
+        return Missing(f"{path}: expected what make levers writes, {error} is missing.", command), []
+    if not frames:
         said = f"{path}: no lever has been measured on this data set."
         if not (named := CONFIGS / "levers" / f"{context.dataset}.yaml").is_file():
             said += f" Name some in {named} (statefarm_mini.yaml beside it is an example), then:"
         return Missing(said, command), unmeasured
-    frames: dict[str, list[dict[str, Any]]] = {}
-    for row in found.rows:
-        moved = dict(zip(("difference", "low", "high"), row.change, strict=True))
-        cells = row.model_dump(include={"lever", "before", "after", "minutes", "why"}) | {
-            "kept": "yes" if row.kept else "no"
-        }
-        frames.setdefault(row.kind, []).append(cells | moved)
     return {kind: pd.DataFrame(rows) for kind, rows in frames.items()}, unmeasured
 
 

@@ -1,11 +1,13 @@
 """From predictions to submissions."""
 
+import gzip
 import math
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from driverwatch.artifacts import digest_of_file, provenance
 from driverwatch.blend import ensemble as blending
@@ -15,6 +17,7 @@ from driverwatch.blend.score import interval
 from driverwatch.data import competition
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
+from driverwatch.dataset_settings import class_columns
 from driverwatch.ensemble_settings import ChainSettings, EnsembleSettings
 from driverwatch.errors import InputError
 from driverwatch.kaggle import submission
@@ -23,7 +26,6 @@ from driverwatch.setting_types import ViewSet
 from driverwatch.steps import chains
 from driverwatch.steps.chains import Chain
 from driverwatch.steps.context import CONFIGS, Context, open_packs
-from driverwatch.steps.out_of_fold import write_out_of_fold
 from driverwatch.steps.spaces import open_space
 from driverwatch.steps.train import refuse_fold
 from driverwatch.terminal import say
@@ -32,7 +34,7 @@ from driverwatch.training.predicted import views_there
 from driverwatch.typed_yaml import load, parse
 from driverwatch.vision.views import mirrors
 from driverwatch.wording import close, ending, scored
-from driverwatch.writing import locked, write_json
+from driverwatch.writing import locked, replacing, write_json
 
 
 class Finished(NamedTuple):
@@ -156,7 +158,7 @@ def _make_ensemble(
     facts["chain"] = {"settings": settings.model_dump(), **chain.facts}
     facts |= _worth(context, members, chain, pack, made, fold is None)
     if isinstance(chain, Chain) and fold is None:
-        facts["out_of_fold_rows"] = write_out_of_fold(context, name, chain, pack, folds)
+        facts["out_of_fold_rows"] = _write_out_of_fold(context, name, chain, pack, folds)
     else:
         context.places.out_of_fold(name).unlink(missing_ok=True)
     facts |= {"seconds": round(time.monotonic() - start, 1), **provenance()}
@@ -164,6 +166,25 @@ def _make_ensemble(
     guessed = f", {len(left_out)} broken ones at the class prior" if left_out else ""
     say(f"{path}: {len(sample)} images{guessed}, {_said(members, settings, fold, facts)}, checked")
     return facts
+
+
+def _write_out_of_fold(context: Context, name: str, chain: Chain, pack: Pack, folds: FoldTable) -> str:
+    """Write `submissions/<dataset>/out_of_fold/<name>.csv.gz`; returns the file's digest.
+
+    One line per labelled image: its name, driver, class and fold, and a probability per class, by models and a chain that
+    were fitted on the other folds, clipped as the submission is. Their mean log loss is the manifest's `out_of_fold_log_loss`.
+    """
+    classes = list(context.settings.classes)
+    frame = pd.DataFrame(chain.rows, columns=class_columns(classes))
+    frame.insert(0, context.settings.columns.image, pack.names)
+    frame.insert(1, "driver", pack.drivers)
+    frame.insert(2, "class", [classes[label] for label in pack.labels])
+    frame.insert(3, "fold", [folds.of_driver[driver] for driver in pack.drivers])
+    text = frame.to_csv(index=False, float_format="%.6f", lineterminator="\n")
+    path = context.places.out_of_fold(name)
+    with replacing(path) as temporary:
+        temporary.write_bytes(gzip.compress(text.encode(), mtime=0))  # the same bytes whenever it is written
+    return digest_of_file(path)
 
 
 def _all_fits(fits: list[list[list[int]]]) -> list[list[int]]:

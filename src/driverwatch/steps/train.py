@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,10 +18,10 @@ from driverwatch.steps.closing import close_run
 from driverwatch.steps.context import CONFIGS, Context, open_context, open_packs
 from driverwatch.steps.finished import finished_identity
 from driverwatch.steps.fold_runner import FoldProcess
-from driverwatch.steps.teachers import opened, teachers
 from driverwatch.terminal import say
 from driverwatch.training import pseudo
 from driverwatch.training import run as runs
+from driverwatch.training.teachers import Student, checked_teachers, open_teachers
 from driverwatch.vision.views import Columns
 from driverwatch.wording import ending
 from driverwatch.writing import locked, sweep_partials
@@ -105,7 +106,16 @@ def _wanted(
     folds, packs = open_packs(context, settings.input.key)
     count = splits.of(settings.train, folds).count
     refuse_fold(fold, count)
-    taught = pseudo.identity(teachers(context, settings, name, folds, packs), settings.train.pseudo)
+    student = Student(
+        name=name,
+        settings=settings,
+        classes=tuple(context.settings.classes),
+        places=context.places,
+        folds=folds,
+        packs=packs,
+        open_packs=partial(open_packs, context),
+    )
+    taught = pseudo.identity(checked_teachers(student), settings.train.pseudo)
     learned_from = {key: made for key, made in (("teachers", taught), ("epochs", epochs)) if made}
     return _identity(context, settings, folds, packs, weights, learned_from or None), count
 
@@ -167,7 +177,7 @@ def train_one_fold(folder: Path, fold: int, weights: Path | None = None) -> None
 
     training, held_out = splits.of(run.settings.train, folds).rows(packs["train"].drivers, fold)
     unlabelled = pseudo.Unlabelled(packs["test"].names, packs["train"].names, held_out)
-    said = pseudo.lesson(run, fold, opened(context, run.settings, folds), unlabelled, len(training))
+    said = pseudo.lesson(run, fold, open_teachers(context.places, run.settings, folds), unlabelled, len(training))
     rows = Rows(training, held_out, said)
     found = weight_files.find(run.settings, weights or (Path(how.weights) if how.weights else None))
     train_fold(run, fold, packs, rows, found, run.settings.predict, context.places.trunks, how.others(run, fold))

@@ -1,0 +1,106 @@
+"""Pseudo-labels of a teacher ensemble: what runs, post-processed together, predict for images without labels, kept by fold."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from driverwatch.artifacts import digest_of, provenance
+from driverwatch.blend import ensemble as blending
+from driverwatch.blend.chain import Rows, Rule, applied, fitted
+from driverwatch.blend.ensemble import Member
+from driverwatch.blend.space import Space
+from driverwatch.data.folds import FoldTable
+from driverwatch.ensemble_settings import ChainSettings, EnsembleSettings
+from driverwatch.errors import InputError
+from driverwatch.inference import predictions
+from driverwatch.inference.predictions import Predictions
+from driverwatch.metrics import FLOOR, limited, oof_score
+from driverwatch.setting_types import ViewSet
+from driverwatch.steps import chains
+from driverwatch.steps.context import Context
+from driverwatch.steps.spaces import open_space
+from driverwatch.steps.submit import members_of, selected_on
+from driverwatch.training.pseudo import TaughtTeacher
+from driverwatch.training.teachers import open_teacher_ensemble
+from driverwatch.wording import close, scored
+from driverwatch.writing import locked, write_json
+
+
+def make_pseudo_labels(
+    context: Context, names: list[str], name: str, views: ViewSet | None, changes: dict[str, Any]
+) -> None:
+    """Write an ensemble's predictions of every fold's validation and test images, under `build/<dataset>/taught/<name>`.
+
+    For fold k the post-processing is fitted on the other folds' validation images and applied to fold k's models alone, so no
+    label of fold k's validation drivers is fitted to. What leaks is what nested scores share too (`blend/chain.py`): the models
+    whose predictions it is fitted on were trained on these drivers, of which its few parameters carry little.
+
+    Args:
+        changes: keys of `ChainSettings` that the caller sets.
+
+    Raises:
+        InputError: a run that was not trained on folds, or images that not every run knows.
+    """
+    start, folder = time.monotonic(), context.places.taught(name)
+    members, folds, pack, settings = members_of(context, names, name, views, changes)
+    if unscored := [member.run.name for member in members if not blending.scored(member.run)]:
+        raise InputError(
+            f"MODELS: {', '.join(unscored)} was not trained on folds, so it cannot label images fold by fold; leave it out"
+        )
+    spaces = {text: open_space(context, text) for text in settings.features}
+    steps, rows = chains.steps_of(settings, spaces), blending.labelled_rows(members, pack, folds)
+    probabilities = np.empty(rows.members.shape[1:])
+    with locked(folder):
+        (folder / "manifest.json").unlink(missing_ok=True)
+        teacher = TaughtTeacher(folder, folds.digest, identity(members, folds, settings, spaces), folds.count, {})
+        for fold in range(folds.count):
+            own = rows.sets == fold
+            rules = fitted(steps, rows.at(~own), pack.labels[~own], pack.drivers[~own])
+            test = blending.unseen_rows(members, list(members[0].test.names), [[fold]] * len(members))
+            probabilities[own] = _write(teacher, fold, "held_out", rows.at(own), rules)
+            _write(teacher, fold, "test", test, rules)
+        _, loss, error, _ = oof_score(probabilities, pack.labels, pack.drivers)
+        facts = {
+            "folds": folds.digest,
+            "runs": {member.run.name: member.views for member in members},
+            "chain": settings.model_dump(),
+            "identity": teacher.made_of,
+            "selected_on": selected_on([member.run for member in members]),
+            **({"embeddings": {text: space.digest for text, space in spaces.items()}} if spaces else {}),
+            "weights": {member.run.name: member.run.digests(range(folds.count)) for member in members},
+            "out_of_fold_log_loss": round(loss, 4),
+        }
+        write_json(folder / "manifest.json", facts | provenance())
+    score = scored(loss, error, "out of fold, ± over drivers")
+    student = f'make train DATASET={context.dataset} MODEL=<student> SET="train.pseudo.taught={folder.name}"'
+    close(folder, f"{folds.count} folds", time.monotonic() - start, score, [student])
+
+
+def is_current(context: Context, name: str, made: EnsembleSettings) -> bool:
+    """Whether the pseudo-labels of ensemble `name` are whole, and of today's weights, settings and embeddings."""
+    members, folds, _, settings = members_of(context, made.runs, name, made.view_set, made.chain)
+    try:
+        spaces = {text: open_space(context, text) for text in settings.features}
+        teacher = open_teacher_ensemble(context.places, name, folds)
+        for fold in range(teacher.fits):
+            for kind in ("held_out", "test"):
+                teacher.said(fold, kind)
+    except InputError:
+        return False
+    return teacher.made_of == identity(members, folds, settings, spaces)
+
+
+def identity(members: list[Member], folds: FoldTable, settings: ChainSettings, spaces: Mapping[str, Space]) -> str:
+    """Checksum of the members' weights, of how they are put together, and of the embeddings that images are compared by."""
+    weights = [[m.run.name, m.views, m.run.manifest(fold)["weights"]] for m in members for fold in range(folds.count)]
+    return digest_of([weights, settings.model_dump(), [spaces[text].digest for text in settings.features]])
+
+
+def _write(teacher: TaughtTeacher, fold: int, kind: str, rows: Rows, rules: list[Rule]) -> np.ndarray:
+    """A fold's post-processed predictions of one kind of images, float64 (N, C), unclipped; the file holds them clipped."""
+    probabilities = applied(rules, rows).blended
+    kept = Predictions(rows.names, limited(probabilities, FLOOR).astype(np.float32), teacher.origin(fold))
+    predictions.write(kept, teacher.path(fold, kind))
+    return probabilities

@@ -1,0 +1,231 @@
+"""Ablations: each change's out-of-fold log loss without it and with it, from what finished runs predicted."""
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from driverwatch.blend import ensemble as blending
+from driverwatch.blend.space import Space
+from driverwatch.ensemble_settings import ChainSettings, EnsembleSettings, NeighbourSettings
+from driverwatch.errors import InputError
+from driverwatch.experiments import experiment
+from driverwatch.experiments.experiment import Change, Number, Record
+from driverwatch.recipe_settings import LeverSettings, LeversSettings
+from driverwatch.setting_types import ViewSet
+from driverwatch.settings import PredictSettings
+from driverwatch.steps import chains
+from driverwatch.steps.context import CONFIGS, Context
+from driverwatch.steps.spaces import make_features, open_space
+from driverwatch.steps.submit import Finished, finished_runs
+from driverwatch.steps.train import predict
+from driverwatch.terminal import say
+from driverwatch.training.predicted import views_there
+from driverwatch.typed_yaml import Strict, load
+
+NAME = STUDY = "levers"
+COLUMNS = {
+    "ablation": "{lever}",
+    "log loss before": "{before:.3f}",
+    "after": "{after:.3f}",
+    "difference (95 % over drivers)": "{difference}",
+    "minutes": "{minutes:.0f}",
+    "adopted": "{adopted}",
+    "command": "`{command}`",
+    "commits": "{at}",
+}
+
+
+class Ablation(Strict):
+    """A row of the table; minutes are those of its new runs, on the machine that trained them."""
+
+    kind: str
+    lever: str
+    command: str
+    before: Number
+    after: Number
+    change: Change
+    minutes: Number
+    kept: bool
+    why: str
+    commits: list[str]
+
+
+class Unmeasured(Strict):
+    lever: str
+    reason: str
+
+
+class AblationsRecord(Record):
+    rows: list[Ablation]
+    unmeasured: list[Unmeasured]
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """One side of an ablation: finished runs, and the out-of-fold losses (N,) of what is made of them, nested if it is fitted."""
+
+    found: Finished
+    losses: np.ndarray
+
+
+class AblationStudy:
+    """The ablations that the settings name, each side scored once."""
+
+    def __init__(self, context: Context, settings: LeversSettings, weights: Path | None) -> None:
+        self.context, self.settings, self.weights = context, settings, weights
+        self.space, self.finished = cache(self._space), cache(self._finished)
+        self.sides: dict[str, Side] = {}
+
+    def _space(self, text: str) -> Space:
+        make_features(self.context, text, self.weights)
+        return open_space(self.context, text)
+
+    def _finished(self, names: tuple[str, ...]) -> Finished:
+        own = set(names) <= set(self.settings.runs)
+        return finished_runs(experiment.in_study(self.context, STUDY) if own else self.context, list(names))
+
+    def scored(self, settings: EnsembleSettings) -> Side:
+        """One side of an ablation. Raises `InputError` for runs that are not finished, or have not predicted its TTA set."""
+        key = settings.model_dump_json()
+        if key not in self.sides:
+            found = self.finished(tuple(settings.runs))
+            members = experiment.members_of_runs(found, [settings.view_set] if settings.view_set else [])
+            rows = blending.labelled_rows(members, found.train, found.folds)
+            spaces = {text: self.space(text) for text in settings.features}
+            fitted = chains.fit(settings, rows, found.train.labels, found.train.drivers, spaces)
+            self.sides[key] = Side(found, fitted.losses)
+        return self.sides[key]
+
+    def measured(self, kind: str, ablation: LeverSettings) -> Ablation:
+        """The ablation's row. Raises `InputError` as `scored`, and for sides of different images."""
+        before, after = self.scored(ablation.before), self.scored(ablation.after)
+        pack, folds = before.found.train, before.found.folds.count
+        if list(pack.names) != list(after.found.train.names):
+            raise InputError(
+                "its two sides are of packs that hold different images; make both packs alike (SKIP_BROKEN=)"
+            )
+        new = [run for run in after.found.runs if run.name not in ablation.before.runs]
+        commits = experiment.commits_of([*before.found.runs, *after.found.runs], folds)
+        return Ablation(
+            kind=kind,
+            lever=ablation.lever,
+            command=self.command(ablation),
+            before=float(before.losses.mean()),
+            after=float(after.losses.mean()),
+            change=experiment.paired_change(after.losses, before.losses, pack.drivers),
+            minutes=sum(experiment.minutes_of(run, folds) for run in new),
+            kept=ablation.kept,
+            why=ablation.why,
+            commits=sorted({commit[:7] for commit in commits}),
+        )
+
+    def command(self, ablation: LeverSettings) -> str:
+        """The command that makes the second side from the first: a training, or an ensemble."""
+        before, after = ablation.before.runs, ablation.after.runs
+        if new := [run for run in after if run not in before and run in self.settings.runs]:
+            return self.trainings(new)
+        own, knn = set(after) <= set(self.settings.runs), ablation.after.neighbours
+        if own or (knn and knn != NeighbourSettings(features=knn.features)):
+            return "make levers"  # no ensemble takes a study's runs, and NEIGHBOURS= names features alone
+        return ensemble_command(ablation.after)
+
+    def trainings(self, names: list[str]) -> str:
+        return "; ".join(self.settings.runs[name].command(name, STUDY) for name in names)
+
+    def missing(self, ablation: LeverSettings) -> str:
+        """Commands that train the study's unfinished runs of an ablation, and predict with the others what it lacks."""
+        commands = []
+        for run in dict.fromkeys([*ablation.before.runs, *ablation.after.runs]):
+            if run in self.settings.runs:
+                try:
+                    asked = self.unpredicted(run)
+                    commands += [f'make predict RUN={run} STUDY={STUDY} VIEWS="{" ".join(asked)}"'] if asked else []
+                except InputError:  # not finished
+                    commands.append(self.trainings([run]))
+        return "; ".join(sorted(commands, key=lambda command: command.startswith("make predict")))
+
+    def unpredicted(self, name: str) -> list[ViewSet]:
+        """TTA sets asked of a run that not all its folds have predicted. Raises `InputError` if they are not finished."""
+        found = self.finished((name,))
+        there = views_there(found.runs[0], found.folds.count)
+        return [views for views in self.settings.views.get(name, []) if views not in there]
+
+    def train(self) -> None:
+        """Train the study's runs that are not finished, and predict with the TTA sets that its ablations ask for."""
+        own, wanted = experiment.in_study(self.context, STUDY), experiment.load_runs(self.settings.runs)
+        experiment.train_missing(own, wanted, self.weights, self.settings.taught)
+        for name in self.settings.views:
+            if views := self.unpredicted(name):
+                predict(own, name, PredictSettings(views=views), None)
+
+
+def ensemble_command(side: EnsembleSettings) -> str:
+    """The shell command that makes a submission of one side: what differs from the defaults."""
+    words = ["make ensemble", f'MODELS="{" ".join(side.runs)}"']
+    words += [f"VIEWS={side.views}"] if side.views != "auto" else []
+    plain, knn = ChainSettings(), side.neighbours
+    for key in ("blend", "balance", "calibrate", "clip"):
+        words += [f"{key.upper()}={getattr(side, key)}"] if getattr(side, key) != getattr(plain, key) else []
+    return " ".join([*words, *([f"NEIGHBOURS={knn.features}"] if knn else [])])
+
+
+def run_ablations(context: Context, training: bool, weights: Path | None) -> None:
+    """Write the ablations' record and page from finished runs; what is not finished is listed with the command that trains it.
+
+    A row of an earlier record whose runs are not built here stays as it is, with the commits it was trained at.
+
+    Args:
+        training: train that first.
+
+    Raises:
+        InputError: no ablation's runs are finished.
+    """
+    settings = load(LeversSettings, CONFIGS / "levers", context.dataset)
+    study, place = AblationStudy(context, settings, weights), context.places.result(NAME)
+    if training:
+        study.train()
+    earlier = experiment.read_record(AblationsRecord, place)
+    before = {(row.kind, row.lever, row.command): row for row in (earlier.rows if earlier else ())}
+    rows, unmeasured, kept = list[Ablation](), list[Unmeasured](), list[Unmeasured]()
+    for kind, ablation in ((kind, one) for kind, ablations in settings.rows.items() for one in ablations):
+        try:
+            rows.append(study.measured(kind, ablation))
+        except InputError as error:
+            command = study.missing(ablation)
+            reason = Unmeasured(lever=ablation.lever, reason=f"{error}" + (f"; `{command}`" if command else ""))
+            old = before.get((kind, ablation.lever, study.command(ablation)))
+            rows += [old] if old else []
+            (kept if old else unmeasured).append(reason)
+    if not study.sides:
+        raise InputError(
+            f"{CONFIGS / 'levers'}: no ablation's runs are finished; make levers TRAIN=1 trains them:\n"
+            + "\n".join(f"- {one.lever}: {one.reason}" for one in [*kept, *unmeasured])
+        )
+    facts = experiment.record_facts(context, next(iter(study.sides.values())).found.train, context.settings.folds)
+    written = experiment.write_record(place, AblationsRecord(**facts, rows=rows, unmeasured=unmeasured), page)
+    say(f"{written}: {len(rows)} rows, {len(kept)} of them unchanged, {len(unmeasured)} not measured")
+
+
+def page(record: AblationsRecord) -> str:
+    """The record as Markdown."""
+    about = (
+        f"Written by `make levers DATASET={record.dataset}`; `configs/levers/{record.dataset}.yaml` names the ablations. "
+        f"{record.images} images of {record.drivers} drivers, {record.folds} driver folds; out-of-fold log loss of single fold "
+        "models, by nested cross-validation wherever something was fitted to labels. Intervals: bootstrap over drivers (10,000 "
+        "resamples). Minutes: training and predicting all folds of the row's new runs, on the machine that trained them. "
+        f"Commands lack `DATASET={record.dataset}`, `DATA=` and `WEIGHTS=`. Rows whose runs were not built where this was last "
+        "written are unchanged, with the commits that they were trained at."
+    )
+    parts = [f"# Ablations\n\n{about}\n"]
+    for kind in dict.fromkeys(row.kind for row in record.rows):
+        table = experiment.markdown_table(COLUMNS, [_cells(row) for row in record.rows if row.kind == kind])
+        parts.append(f"## {kind}\n\n{table}\n")
+    missing = "".join(f"- {one.lever}: {one.reason}\n" for one in record.unmeasured)
+    return "\n".join([*parts, *([f"## Not measured\n\n{missing}"] if missing else [])])
+
+
+def _cells(row: Ablation) -> dict[str, object]:
+    adopted = ("yes" if row.kept else "no") + (f": {row.why}" if row.why else "")
+    return experiment.cells(row, adopted=adopted, at=", ".join(row.commits))

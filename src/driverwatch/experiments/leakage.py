@@ -1,0 +1,127 @@
+"""Leakage: how optimistic a random split is, shown by the same simple classifiers on it and on the driver folds.
+
+Frames of one clip are near-duplicates. In a random split almost every validation frame has a near-duplicate in the training
+set, so memorisation alone scores well (leakage: Kaufman et al. 2012, doi:10.1145/2382577.2382579).
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from sklearn.decomposition import PCA
+from sklearn.dummy import DummyClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import KFold, PredefinedSplit
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+
+from driverwatch.blend.score import interval
+from driverwatch.data import competition
+from driverwatch.data import folds as fold_tables
+from driverwatch.data.competition import ImageTable
+from driverwatch.data.photos import examine
+from driverwatch.data.threads import in_threads
+from driverwatch.errors import InputError, listed
+from driverwatch.metrics import oof_score
+from driverwatch.steps.context import Context
+from driverwatch.terminal import say, track
+from driverwatch.wording import ending, table
+
+THUMBNAIL = (24, 32)  # height, width in px: hands are a pixel or two, cars and clothes are what is left
+COMPONENTS = 100  # that logistic regression takes of a thumbnail's 2,304 numbers: seconds for it, not minutes
+NEAREST, LOGISTIC = "nearest neighbour", "logistic regression"
+Classifier = Callable[[tuple[int, int]], Any]  # shape (T, F) of the training pixels -> a scikit-learn estimator
+Split = Any  # KFold or PredefinedSplit of scikit-learn
+CLASSIFIERS: dict[str, Classifier] = {
+    NEAREST: lambda shape: KNeighborsClassifier(1, algorithm="brute"),  # of equally near images the first
+    LOGISTIC: lambda shape: make_pipeline(
+        PCA(min(COMPONENTS, *shape), whiten=True, random_state=0), LogisticRegression(max_iter=1000)
+    ),
+}
+COLUMNS = {"classifier": False, "split": False, "accuracy": True, "log loss": True, "95 % over drivers": True}
+
+
+def print_leakage(context: Context) -> None:
+    """Print accuracy and log loss of both classifiers on thumbnails, on a random split and on the driver folds.
+
+    Raises:
+        InputError: no fold file, a data set without drivers, or images that cannot be read.
+    """
+    start = time.monotonic()
+    images = _labelled_images(context)
+    folds = fold_tables.read(context.places.folds, images)
+    labels, drivers = images.frame["label"].to_numpy(), images.frame["driver"].to_numpy(object)
+    pixels = _thumbnails(context, list(images.frame["path"]))
+    splits = {
+        "random": KFold(folds.count, shuffle=True, random_state=0),
+        "drivers": PredefinedSplit([folds.of_driver[driver] for driver in drivers]),
+    }
+    lines = compared_splits(pixels, labels, drivers, splits, len(images.classes))
+    height, width = THUMBNAIL
+    say(
+        f"{context.dataset}: {len(labels)} images of {len(folds.frame)} drivers, {width}x{height} thumbnails, {folds.count} "
+        f"folds; drivers as in {context.places.folds} (checksum {folds.digest[:12]}), random by seed 0"
+    )
+    say("\n".join(table(COLUMNS, lines, COLUMNS, 0)[0]))
+    ending(time.monotonic() - start)
+
+
+def compared_splits(
+    pixels: np.ndarray, labels: np.ndarray, drivers: np.ndarray, splits: dict[str, Split], classes: int
+) -> list[list[str]]:
+    """A line of text for each classifier and split; one without probabilities has no log loss that means anything.
+
+    Args:
+        pixels: float32 (N, F).
+        labels: int (N,), 0..C-1.
+        drivers: (N,).
+        classes: C.
+    """
+    lines = []
+    for name, classifier in CLASSIFIERS.items():
+        for split, folds in splits.items():
+            made = out_of_fold(classifier, pixels, labels, folds, classes)
+            losses, loss, _, right = oof_score(made, labels, drivers)
+            known = [f"{loss:.3f}", "{:.3f} to {:.3f}".format(*interval(losses, drivers))]
+            lines.append([name, split, f"{right:.1%}", *(known if name == LOGISTIC else ["", ""])])
+    return lines
+
+
+def out_of_fold(
+    classifier: Classifier, pixels: np.ndarray, labels: np.ndarray, folds: Split, classes: int
+) -> np.ndarray:
+    """Probabilities float64 (N, C) of pixels (N, F), trained on the other folds alone; 0 for classes that these lack."""
+    found = np.zeros((len(labels), classes))
+    for train, validation in folds.split(pixels):
+        several = len(np.unique(labels[train])) > 1  # logistic regression is of two classes or more
+        model = classifier(pixels[train].shape) if several else DummyClassifier()
+        model.fit(pixels[train], labels[train])
+        found[np.ix_(validation, model.classes_)] = model.predict_proba(pixels[validation])
+    return found
+
+
+def scaled(thumbnails: list[np.ndarray]) -> np.ndarray:
+    """uint8 (24, 32, 3) each -> float32 (N, 2304) in 0-1."""
+    return np.stack([image.ravel() for image in thumbnails]).astype(np.float32) / 255
+
+
+def _labelled_images(context: Context) -> ImageTable:
+    if context.settings.columns.driver is None:
+        raise InputError(
+            f"leakage: {context.dataset} names no drivers (columns.driver: null), so there is no driver split to compare with"
+        )
+    found, problems, _ = competition.read_train(context.settings, context.data)
+    if problems:
+        raise InputError(f"leakage: {len(problems)} table rows are invalid; make folds lists them:{listed(problems)}")
+    return found
+
+
+def _thumbnails(context: Context, paths: list[str]) -> np.ndarray:
+    """float32 (N, 2304) in 0-1. Raises `InputError` that lists all images that cannot be read."""
+    images = [*track(in_threads(lambda path: examine(context.data / path, THUMBNAIL), paths), len(paths), "read")]
+    if invalid := [
+        f"{path}: {image.problem}" for path, image in zip(paths, images, strict=True) if image.pixels is None
+    ]:
+        raise InputError(f"leakage: {len(invalid)} images are invalid; fix them (DATA=):{listed(sorted(invalid))}")
+    return scaled([image.pixels for image in images if image.pixels is not None])

@@ -1,0 +1,22 @@
+"""Reproduce a data set's submissions by its recipe, resuming from whatever is built. Short: the core does the work."""
+
+import time
+from pathlib import Path
+
+from driverwatch.experiments.experiment import load_runs, make_all_features, train_missing
+from driverwatch.recipe_settings import RecipeSettings
+from driverwatch.steps.context import CONFIGS, Context
+from driverwatch.steps.submit import make_ensemble
+from driverwatch.typed_yaml import load
+from driverwatch.wording import close
+
+
+def reproduce(context: Context, weights: Path | None) -> None:
+    """Train what is not finished of `configs/recipes/<dataset>.yaml`, then write its submissions."""
+    start, recipe = time.monotonic(), load(RecipeSettings, CONFIGS / "recipes", context.dataset)
+    train_missing(context, load_runs(recipe.runs), weights, recipe.taught)
+    for name, made in recipe.submissions.items():
+        make_all_features(context, made.features, weights)
+        make_ensemble(context, made.runs, name, made.view_set, None, made.chain, last=False)
+    then = [f'make submit DATASET={context.dataset} FILE=<one of them> MESSAGE="..."']
+    close(context.places.submissions, ", ".join(recipe.submissions), time.monotonic() - start, then=then)
