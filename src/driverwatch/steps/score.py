@@ -13,9 +13,9 @@ from driverwatch.errors import InputError
 from driverwatch.kaggle import submission
 from driverwatch.listing import matching
 from driverwatch.metrics import KAGGLE_FLOOR, accuracy, kaggle_log_loss, log_loss
-from driverwatch.steps.closing import closing
 from driverwatch.steps.context import Context
 from driverwatch.steps.submit import finished_runs, selected_on
+from driverwatch.steps.summary import seconds_and_places
 from driverwatch.terminal import say
 from driverwatch.training.predicted import views_there
 from driverwatch.training.run import Run
@@ -41,7 +41,7 @@ def print_scores(context: Context, names: list[str]) -> None:
     if found:
         _print_out_of_fold(context, found, folds, pack, rows, honest)
     _print_truth(context)
-    say(closing(context, finished))
+    say(seconds_and_places(context, finished))
     ending(then=[f"make report DATASET={context.dataset}"])
 
 

@@ -13,9 +13,9 @@ from driverwatch.errors import InputError
 from driverwatch.models import weights as weight_files
 from driverwatch.settings import ModelSettings, PredictSettings
 from driverwatch.steps import execution
-from driverwatch.steps.closing import close_run
 from driverwatch.steps.context import CONFIGS, Context, open_context, open_packs
 from driverwatch.steps.finished import finished_identity
+from driverwatch.steps.summary import print_summary
 from driverwatch.steps.teachers import opened, teachers
 from driverwatch.terminal import say
 from driverwatch.training import pseudo
@@ -50,7 +50,7 @@ def train(
                 context.runner.run_fold(claim.run, number, claim.lock)
             claim.found(number)
     if last:
-        close_run(context, claim.run, claim.fits, time.monotonic() - start)
+        print_summary(context, claim.run, claim.fits, time.monotonic() - start)
 
 
 class Claim(NamedTuple):
