@@ -59,7 +59,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     return made
 
 
-def tested(name: str) -> TracedImage:
+def image_of(name: str) -> TracedImage:
     return TracedImage(name, "test", "", -1, "")
 
 
@@ -72,7 +72,7 @@ def test_the_followed_chain_ends_as_the_submission_does(world: World, chain: dic
     submit.make_ensemble(world.context, [], "both", None, None, chain)
     frame = pd.read_csv(world.context.places.submission("both"))
     for name in ("t03.jpg", "t11.jpg"):
-        lines = submission_lines(world.context, tested(name), "both")
+        lines = submission_lines(world.context, image_of(name), "both")
         assert lines[-1] == "as in both.csv"
         row = frame.loc[frame["img"] == name, list(CLASSES)].to_numpy()[0]
         assert numbers(lines[1]) == pytest.approx(100 * row, abs=0.051)
@@ -107,24 +107,24 @@ def test_a_submission_of_other_rows_is_told_apart(world: World) -> None:
     frame = pd.read_csv(path)
     frame.loc[frame["img"] == "t03.jpg", list(CLASSES)] = [0.2, 0.3, 0.5]
     frame.to_csv(path, index=False)
-    assert "both.csv differs by" in submission_lines(world.context, tested("t03.jpg"), None)[-1]
+    assert "both.csv differs by" in submission_lines(world.context, image_of("t03.jpg"), None)[-1]
     frame[frame["img"] != "t03.jpg"].to_csv(path, index=False)
     with pytest.raises(InputError, match=r"expected one row of t03.jpg, got 0"):
-        submission_lines(world.context, tested("t03.jpg"), None)
+        submission_lines(world.context, image_of("t03.jpg"), None)
 
 
 def test_the_submission_with_the_least_loss_is_followed_unless_one_is_named(world: World) -> None:
     with pytest.raises(InputError, match="no submission; run make ensemble"):
-        submission_lines(world.context, tested("t03.jpg"), None)
+        submission_lines(world.context, image_of("t03.jpg"), None)
     submit.make_ensemble(world.context, ["first"], "a", None, None, {})
     submit.make_ensemble(world.context, ["second"], "b", None, None, {})
     submit.make_ensemble(world.context, ["second"], "c", None, 0, {})  # a fold alone: not scored
-    said = "\n".join(submission_lines(world.context, tested("t03.jpg"), None))
+    said = "\n".join(submission_lines(world.context, image_of("t03.jpg"), None))
     assert "the pipeline of b, of second (five_crop)" in said
     assert [line.split()[0] for line in said.splitlines()[1:4]] == ["a.csv", "b.csv", "c.csv"]
-    assert "the pipeline of a," in "\n".join(submission_lines(world.context, tested("t03.jpg"), "a"))
+    assert "the pipeline of a," in "\n".join(submission_lines(world.context, image_of("t03.jpg"), "a"))
     with pytest.raises(InputError, match="NAME=d: no such submission; there are: a, b, c"):
-        submission_lines(world.context, tested("t03.jpg"), "d")
+        submission_lines(world.context, image_of("t03.jpg"), "d")
 
 
 def test_of_a_labelled_photo_the_held_out_model_alone_speaks(world: World) -> None:
@@ -137,7 +137,7 @@ def test_of_a_labelled_photo_the_held_out_model_alone_speaks(world: World) -> No
     run = finished_runs(world.context, ["first"]).runs[0]
     row = trace.predicted(run, world.folds, TracedImage(name, "train", driver, 1, ""))[f"five_crop, fold {home}"]
     assert float(lines[-1].split()[-1]) == pytest.approx(-np.log(row[1]), abs=6e-4)
-    others = run_lines(world.context, tested("t03.jpg"), ["first"])
+    others = run_lines(world.context, image_of("t03.jpg"), ["first"])
     assert sum("five_crop, fold" in line for line in others) == 3
     assert "log loss" not in "\n".join(others)
 
@@ -148,7 +148,7 @@ def test_a_run_on_all_drivers_says_nothing_of_a_labelled_photo(world: World) -> 
         "no prediction"
     )
     submit.make_ensemble(world.context, ["first", "whole"], "mixed", None, None, {})
-    assert "its pipeline is not followed" in submission_lines(world.context, tested("t03.jpg"), "mixed")[-1]
+    assert "its pipeline is not followed" in submission_lines(world.context, image_of("t03.jpg"), "mixed")[-1]
 
 
 def test_a_photo_is_found_by_name_in_packs_where_the_tables_are_gone(
@@ -193,8 +193,8 @@ def test_a_manifest_without_settings_is_said_in_a_sentence_and_nothing_is_guesse
     path = world.context.places.submission("both").with_suffix(".json")
     write_json(path, {**read_json(path), "chain": chain})
     with pytest.raises(InputError, match=r"both.json: does not say the settings .*; make ensemble writes it again"):
-        submission_lines(world.context, tested("t03.jpg"), "both")
-    lines = submission_lines(world.context, tested("t03.jpg"), None)
+        submission_lines(world.context, image_of("t03.jpg"), "both")
+    lines = submission_lines(world.context, image_of("t03.jpg"), None)
     assert lines[1].startswith("both.csv")
     assert "the pipeline of both is not followed: " in lines[-1]
 
@@ -204,7 +204,7 @@ def test_settings_of_another_version_are_refused_by_name(world: World) -> None:
     path = world.context.places.submission("both").with_suffix(".json")
     write_json(path, {**read_json(path), "chain": {"settings": {"magic": 1}}})
     with pytest.raises(InputError, match=r"both.json: chain.settings: .*magic"):
-        submission_lines(world.context, tested("t03.jpg"), "both")
+        submission_lines(world.context, image_of("t03.jpg"), "both")
 
 
 def test_embeddings_that_were_computed_again_are_not_followed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +212,7 @@ def test_embeddings_that_were_computed_again_are_not_followed(world: World, monk
     space = trace.open_space(world.context, "tiny")
     monkeypatch.setattr(trace, "open_space", lambda *_: replace(space, digest="of another day"))
     with pytest.raises(InputError, match="was made with other embeddings of tiny than today's"):
-        submission_lines(world.context, tested("t03.jpg"), "both")
+        submission_lines(world.context, image_of("t03.jpg"), "both")
 
 
 def test_of_many_classes_the_likeliest_are_shown(world: World) -> None:

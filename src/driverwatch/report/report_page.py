@@ -80,10 +80,12 @@ def sections(report: Report) -> dict[str, Any]:
         "runs": _runs(report),
         "drivers": _maps(report, "driver"),
         "class_losses": _maps(report, "class"),
+        "meanings": Table(["class", "what the driver does"], list(map(list, report.classes.items())), frozenset({1})),
         "confusions": [_confusion(report, made) for made in _ranked(report)],
         "learning": _learning(report),
         "calibration": _calibration(report),
         "ablations": _ablations(report),
+        "unmeasured": Table(["ablation"], [[name] for name in report.unmeasured]),
         "folds": _folds(report),
         "settings": [_settings(run) for run in report.runs],
     }

@@ -102,7 +102,7 @@ class Packs:
 
 def report_run(context: Context, state: RunState, packs: Packs) -> RunReport:
     """What a report shows of a run that `collect_runs` found, and that has no `problem` itself."""
-    run = runs.load(context.places.run(state.name))
+    run = runs.load(context.places.runs / state.name)
     problems = [fold.problem for fold in state.fits if fold.problem and fold.state == "broken"]
     histories = dict[int, pd.DataFrame]()
     for fold in state.fits:
