@@ -88,7 +88,9 @@ def print_status(context: Context, as_json: bool) -> None:
     console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = PIPE_COLUMNS
-    render(found, console)
+    with console.capture() as captured:
+        render(found, console)
+    say("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def status(context: Context) -> Status:
