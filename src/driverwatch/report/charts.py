@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from driverwatch.errors import printable
 from driverwatch.report.svg import PALETTE, STYLE, inline_svg
-from driverwatch.report.tables import Chart, Form, Table, loss, matrix, share, short_loss, table
+from driverwatch.report.tables import Chart, Form, Link, Table, loss, matrix, share, short_loss, table
 
 WIDTH = 356  # px: what a phone has room for, so that nothing is scaled down there
 CELL, LINE = (34, 21), 36  # px of a shaded table's cell, width and height; of a line of `dots`
@@ -53,7 +53,8 @@ def shaded_table(
     data: Table | None = None,
     form: Form = short_loss,
     top: float = 0.0,
-    links: pd.DataFrame | None = None,
+    link: Link | None = None,
+    heads: Sequence[str] | None = None,
 ) -> Chart:
     """Cells shaded from 0 (none) to the largest value (full), with their values printed; unknown ones a dash.
 
@@ -62,23 +63,25 @@ def shaded_table(
         corner: what the lines are, as head of the data table.
         data: what is shown as a table; None: `shades` to four places.
         top: the value shaded fully, if that is more than the largest.
-        links: where each cell leads, of the shape of `shades`; empty: nowhere.
+        link: addresses of cells above 0.
+        heads: what stands above the columns; None: their labels.
     """
+    heads = [_label(name) for name in heads or shades.columns]
     values = shades.to_numpy(np.float64)
     full = max([top, *values[np.isfinite(values)]]) or 1.0
-    slant = max(len(_label(name)) for name in shades.columns) > 4
+    slant = max(map(len, heads)) > 4
     left = 14 + LETTER * max(len(_label(name)) for name in shades.index)
-    above = 14 + (LETTER * 0.75 * max(len(_label(name)) for name in shades.columns) if slant else 12)
-    right = 10 + (LETTER * 0.75 * len(_label(shades.columns[-1])) if slant else 0)
+    above = 14 + (LETTER * 0.75 * max(map(len, heads)) if slant else 12)
+    right = 10 + (LETTER * 0.75 * len(heads[-1]) if slant else 0)
     width, height = len(shades.columns) * CELL[0], len(shades) * CELL[1]
     with mpl.rc_context(STYLE):
         figure, axes = _figure(left + width + right, above + height + 6)
         axes.set_position(_inside(figure, left, 6, width, height))
         for (line, column), value in np.ndenumerate(values):
-            address = None if links is None else str(links.iloc[line, column]) or None
+            address = link(str(shades.index[line]), str(shades.columns[column])) if link and value > 0 else None
             _cell(axes, column, line, form(value), FULL * value / full, address)
         axes.set(xlim=(0, len(shades.columns)), ylim=(len(shades), 0))
-        axes.set_xticks(np.arange(len(shades.columns)) + 0.5, [_label(name) for name in shades.columns])
+        axes.set_xticks(np.arange(len(shades.columns)) + 0.5, heads)
         if slant:
             axes.tick_params(axis="x", labelrotation=45)
             for name in axes.get_xticklabels():
@@ -87,7 +90,7 @@ def shaded_table(
         axes.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
         axes.spines[:].set_visible(False)
         drawn = inline_svg(figure, printable(caption))
-    return Chart(drawn, caption, data or matrix(shades, corner, loss, links))
+    return Chart(drawn, caption, data or matrix(shades, corner, loss))
 
 
 def _cell(axes: Axes, column: int, line: int, text: str, shade: float, address: str | None) -> None:

@@ -16,6 +16,9 @@ from driverwatch.steps.context import Context
 from driverwatch.training.run_state import RunState
 from driverwatch.writing import reason
 
+UNKNOWN = float("nan")
+OTHER_FOLDS = "made on other folds than today's"
+
 
 @dataclass(frozen=True)
 class SubmissionState:
@@ -31,6 +34,62 @@ class SubmissionState:
     public: str = ""  # scores on Kaggle's leaderboard of the last upload
     private: str = ""
     manifest: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def loss(self) -> float:
+        """Out-of-fold log loss, nested; NaN: not known."""
+        return self._number("out_of_fold_log_loss")
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % over drivers; NaN: not recorded."""
+        pair = self.manifest.get("out_of_fold_95%")
+        known = isinstance(pair, list) and len(pair) == 2 and all(isinstance(end, int | float) for end in pair)
+        return (pair[0], pair[1]) if known else (UNKNOWN, UNKNOWN)
+
+    @property
+    def accuracy(self) -> float:
+        return self._number("out_of_fold_right")
+
+    @property
+    def prediction_interval(self) -> tuple[float, float, float]:
+        """Low and high log loss for new drivers, and the level; NaN: not recorded."""
+        return self._number("hope", "low"), self._number("hope", "high"), self._number("hope", "level")
+
+    @property
+    def optimistic(self) -> bool:
+        """Whether an epoch of its runs was chosen on the validation drivers."""
+        return bool(self.manifest.get("selected_on"))
+
+    @property
+    def unscored(self) -> str:
+        """Why it has no score; empty: it has one."""
+        why = str(self.manifest.get("out_of_fold") or "a fold's models alone: not scored")
+        return "" if "out_of_fold_log_loss" in self.manifest else why
+
+    @property
+    def members(self) -> str:
+        return ", ".join(f"{run} ({views})" for run, views in self.manifest["runs"].items())
+
+    @property
+    def steps(self) -> list[str]:
+        """Of its post-processing pipeline."""
+        found = self._value("chain", "steps")
+        return list(found) if isinstance(found, dict) and found else ["mean"]
+
+    @property
+    def commit(self) -> str:
+        return str(self.manifest.get("commit") or "")
+
+    def _value(self, *keys: str) -> object:
+        found: object = self.manifest
+        for key in keys:
+            found = found.get(key) if isinstance(found, dict) else None
+        return found
+
+    def _number(self, *keys: str) -> float:
+        found = self._value(*keys)
+        return float(found) if isinstance(found, int | float) else UNKNOWN
 
 
 def collect_submissions(
@@ -100,7 +159,7 @@ def _changed_runs(manifest: dict[str, Any], path: Path, folds: FoldsState, runs:
     """
     reasons = []
     if folds.digest is not None and manifest.get("folds") != folds.digest:
-        reasons.append("made on other folds than today's")
+        reasons.append(OTHER_FOLDS)
     weights = manifest.get("weights") if isinstance(manifest.get("weights"), dict) else None
     for name in manifest["runs"]:
         run = runs.get(name)

@@ -1,9 +1,9 @@
 """Figures of what a network sees of one image per class, or of one image: augmentation, and test-time augmentation."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
@@ -33,12 +33,14 @@ CROPS = {
 
 @dataclass(frozen=True)
 class Figure:
-    """An image as a data URI, or as an SVG that holds one."""
+    """An image as a data URI; crops drawn over it in px of the page: attributes of SVG by name, its width and height."""
 
     caption: str
-    alt: str = ""
-    source: str = ""
-    svg: Markup | None = None
+    alt: str
+    source: str
+    boxes: tuple[dict[str, Any], ...] = ()
+    width: int = 0
+    height: int = 0
 
 
 def example_figures(context: Context, run: Run, folds: FoldTable, pack: Pack) -> tuple[list[Figure], list[Missing]]:
@@ -81,30 +83,20 @@ def _ten_crop(context: Context, run: Run, folds: FoldTable, pack: Pack) -> list[
     ]
     ten = f"The ten crops of it, {region}as the network is given them."
     sheet = contact_sheet([], list(CROPS), lines)
-    return [Figure(caption, svg=_boxed(image, crops, caption)), Figure(ten, "ten crops of one image", _jpeg(sheet))]
+    zoom = max(1, round(BOXED_WIDTH_PX / image.shape[1], 2))
+    boxes = tuple(_box(crop, name, zoom) for crop, name in zip(crops, CROPS, strict=True))
+    height, width = (round(side * zoom) for side in image.shape[:2])
+    boxed = Figure(caption, caption, _jpeg(image), boxes, width, height)
+    return [boxed, Figure(ten, "ten crops of one image", _jpeg(sheet))]
 
 
 def _jpeg(image: np.ndarray) -> str:
     return jpeg_uri(image, MAX_WIDTH_PX, QUALITY)
 
 
-def _boxed(image: np.ndarray, crops: list[View], label: str) -> Markup:
-    """An image, uint8 RGB (H, W, 3), with the crops over it: each of its own colour and dash, its name in its corner."""
-    zoom = max(1, round(BOXED_WIDTH_PX / image.shape[1], 2))
-    height, width = (round(side * zoom) for side in image.shape[:2])
-    head = Markup(
-        '<svg viewBox="0 0 {0} {1}" width="{0}" height="{1}" class="boxed" role="img" aria-label="{2}">'
-    ).format(width, height, label)
-    photo = Markup('<image href="{}" width="100%" height="100%"/>').format(_jpeg(image))
-    boxes = [_box(crop, name, zoom) for crop, name in zip(crops, CROPS, strict=True)]
-    return Markup("").join([head, photo, *boxes, Markup("</svg>")])
-
-
-def _box(crop: View, name: str, zoom: float) -> Markup:
+def _box(crop: View, name: str, zoom: float) -> dict[str, Any]:
     top, left, height, width = (round(side * zoom, 1) for side in (*crop[:2], *crop.size))
     right, down, colour, dash = CROPS[name]
-    rect = '<rect x="{}" y="{}" width="{}" height="{}" style="stroke: var(--{}); stroke-dasharray: {}"/>'
+    place = {"left": left, "top": top, "width": width, "height": height, "colour": colour, "dash": dash}
     x, y = round(left + 8 + right * (width - 16), 1), round(top + 18 + down * (height - 26), 1)
-    anchor = {0.0: "start", 0.5: "middle", 1.0: "end"}[right]
-    text = Markup('<text x="{}" y="{}" text-anchor="{}">{}</text>').format(x, y, anchor, name)
-    return Markup(rect).format(left, top, width, height, colour, dash) + text
+    return {**place, "name": name, "x": x, "y": y, "anchor": {0.0: "start", 0.5: "middle", 1.0: "end"}[right]}

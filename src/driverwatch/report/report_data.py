@@ -7,54 +7,16 @@ from math import log
 import pandas as pd
 
 from driverwatch.artifacts import provenance, read_json
-from driverwatch.data.tables import numbers, read_csv
-from driverwatch.dataset_settings import class_columns
+from driverwatch.dataset_settings import BoardSettings
 from driverwatch.errors import InputError
-from driverwatch.report.collect_runs import collect_folds, collect_packs, collect_runs
-from driverwatch.report.collect_submissions import SubmissionState, collect_submissions
+from driverwatch.report.collect_runs import FoldsState, collect_folds, collect_packs, collect_runs
+from driverwatch.report.collect_submissions import OTHER_FOLDS, SubmissionState, collect_submissions
 from driverwatch.report.contact_sheets import Figure, example_figures
 from driverwatch.report.score_runs import Packs, RunReport, RunScores, report_run
 from driverwatch.report.tables import Missing
 from driverwatch.steps.context import CONFIGS, Context
 from driverwatch.steps.records import Lever, LeversRecord, read_record
 from driverwatch.training import run as runs
-
-UNKNOWN = float("nan")
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """A private log loss on the competition's leaderboard, or of the uniform guess."""
-
-    team: str
-    log_loss: float
-    confirmed: bool = True
-
-
-@dataclass(frozen=True)
-class Submission:
-    """A submission's scores, as the JSON beside it states them; what it does not state is NaN or empty."""
-
-    state: SubmissionState
-    views: dict[str, str]  # by run
-    steps: list[str]  # of its post-processing pipeline
-    loss: float  # out of fold, nested
-    low: float  # 95 % over drivers
-    high: float
-    accuracy: float
-    prediction: tuple[float, float, float]  # prediction interval for new drivers: low, high, level
-    optimistic: bool  # a run's epoch was chosen on the validation drivers
-    commit: str
-    other_folds: bool
-    unscored: str  # why it has no score
-
-    @property
-    def name(self) -> str:
-        return self.state.name
-
-    @property
-    def members(self) -> str:
-        return ", ".join(f"{run} ({views})" for run, views in self.views.items())
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,10 +27,10 @@ class Report:
     title: str
     classes: dict[str, str]
     made: str  # when, and by which commit
-    baselines: list[Baseline]  # the last one is the uniform guess
+    baselines: list[BoardSettings]  # the last one is the uniform guess
     runs: list[RunReport]  # those with scores first, by their loss
     unreadable: list[tuple[str, str]]  # a run's or a submission's name, and why
-    submissions: list[Submission]
+    submissions: list[SubmissionState]
     ablations: "dict[str, list[Lever]] | Missing"  # by kind
     unmeasured: list[str]  # ablations
     blends: pd.DataFrame | Missing
@@ -89,14 +51,14 @@ class Report:
         return min(self.scored, key=lambda made: made.name in optimistic, default=None)
 
     @property
-    def best_submission(self) -> Submission | None:
+    def best_submission(self) -> SubmissionState | None:
         """The lowest out-of-fold loss under today's folds, with the same preference."""
-        sound = [made for made in self.submissions if made.loss == made.loss and not made.other_folds]
+        sound = [made for made in self.submissions if made.loss == made.loss and OTHER_FOLDS not in made.stale]
         return min(sound, key=lambda made: (made.optimistic, made.loss, made.name), default=None)
 
-    def absent(self, made: Submission) -> list[str]:
+    def absent(self, made: SubmissionState) -> list[str]:
         """Runs of a submission that are not here, so that nothing here can be compared with it."""
-        return [name for name in made.views if name not in {run.name for run in self.runs}]
+        return [name for name in made.runs if name not in {run.name for run in self.runs}]
 
     def command(self, target: str, *words: str) -> str:
         return " ".join([f"make {target}", f"DATASET={self.dataset}", *words])
@@ -111,29 +73,27 @@ def collect_report(context: Context) -> Report:
     found = sorted(found, key=lambda run: run.rank)
     made, problem = collect_submissions(context, folds, {state.name: state for state in states})
     made = [one for one in made if context.places.submission(one.name).is_file()]
-    submissions = [_submission(one, folds.digest) for one in made if one.problem is None]
     unreadable = [(state.name, state.problem) for state in states if state.problem]
     unreadable += [(run.name, why) for run in found for why in run.problems]
     unreadable += [("ledger.csv", problem)] if problem else []
     unreadable += [(f"{one.name}.csv", _rewritten(one.problem)) for one in made if one.problem]
     ablations, unmeasured = _ablations(context)
     figures, no_figures = _figures(context, packs, found)
-    uniform = Baseline(
-        f"uniform guess, 1/{len(context.settings.classes)} for every class", log(len(context.settings.classes))
-    )
+    classes = len(context.settings.classes)
+    uniform = BoardSettings(who=f"uniform guess, 1/{classes} for every class", log_loss=log(classes))
     return Report(
         context.dataset,
         context.settings.title,
         context.settings.classes,
         f"Made on {time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC at commit {provenance()['commit'] or 'unknown'}",
-        [*(Baseline(bar.who, bar.log_loss, bar.confirmed) for bar in context.settings.board), uniform],
+        [*context.settings.board, uniform],
         found,
         [*dict.fromkeys(unreadable)],
-        submissions,
+        [one for one in made if one.problem is None],
         ablations,
         unmeasured,
         _blends(context),
-        _folds(context),
+        _folds(context, folds),
         figures,
         no_figures,
         review.name if (review := context.places.page("review")).is_file() else None,
@@ -144,49 +104,12 @@ def _rewritten(problem: str) -> str:
     return problem if "make ensemble" in problem else f"{problem}; make ensemble writes it again"
 
 
-def _submission(state: SubmissionState, folds: str | None) -> Submission:
-    facts = state.manifest
-    chain, prediction = _mapping(facts.get("chain")), _mapping(facts.get("hope"))
-    interval = facts.get("out_of_fold_95%")
-    low, high = map(_number, interval) if isinstance(interval, list) and len(interval) == 2 else (UNKNOWN, UNKNOWN)
-    return Submission(
-        state,
-        {run: str(views) for run, views in facts["runs"].items()},
-        list(_mapping(chain.get("steps"))) or ["mean"],
-        _number(facts.get("out_of_fold_log_loss")),
-        low,
-        high,
-        _number(facts.get("out_of_fold_right")),
-        (_number(prediction.get("low")), _number(prediction.get("high")), _number(prediction.get("level"))),
-        bool(facts.get("selected_on")),
-        str(facts.get("commit") or ""),
-        folds is not None and facts.get("folds") != folds,
-        "" if "out_of_fold_log_loss" in facts else str(facts.get("out_of_fold") or "a fold's models alone: not scored"),
-    )
-
-
-def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) else UNKNOWN
-
-
-def _mapping(value: object) -> dict[str, object]:
-    return value if isinstance(value, dict) else {}
-
-
-def _folds(context: Context) -> pd.DataFrame | Missing:
+def _folds(context: Context, folds: FoldsState) -> pd.DataFrame | Missing:
     """The fold file, a line per driver; packs compare it with the images."""
-    path, command = context.places.folds, f"make folds DATASET={context.dataset}"
-    if not path.is_file():
-        return Missing(f"{path}: no fold file.", command)
-    expected = ["driver", "fold", "images", *class_columns(context.settings.classes)]
-    try:
-        frame = read_csv(path, expected)[expected]
-        frame[expected[1:]] = numbers(frame[expected[1:]], whole=True)
-        return frame.astype(dict.fromkeys(expected[1:], "int64")).sort_values("driver", ignore_index=True)
-    except InputError as error:
-        return Missing(str(error), command)
-    except ValueError as error:
-        return Missing(f"{path}: expected whole numbers beside each driver, got {error}.", command)
+    if folds.digest is None:
+        return Missing(str(folds.problem), f"make folds DATASET={context.dataset}")
+    frame = pd.read_csv(folds.file, dtype={"driver": str}, keep_default_na=False, encoding="utf-8-sig")
+    return frame.sort_values("driver", ignore_index=True)
 
 
 def _ablations(context: Context) -> tuple[dict[str, list[Lever]] | Missing, list[str]]:

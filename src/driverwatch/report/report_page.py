@@ -12,12 +12,14 @@ from driverwatch.dataset_settings import class_columns
 from driverwatch.io.html import render
 from driverwatch.report import charts
 from driverwatch.report.charts import Dot
-from driverwatch.report.report_data import Report, Submission, collect_report
+from driverwatch.report.collect_submissions import SubmissionState
+from driverwatch.report.report_data import Report, collect_report
 from driverwatch.report.score_runs import RunReport, RunScores
 from driverwatch.report.tables import (
     EMPTY,
     Chart,
     Form,
+    Link,
     Missing,
     Table,
     interval,
@@ -108,12 +110,12 @@ def _standing(report: Report) -> Chart | None:
     run, made = report.best, report.best_submission
     lines = [Dot(f"best run: {run.name}, {run.loss:.3f}", run.loss, run.low, run.high)] if run else []
     if made:
-        lines.append(Dot(f"best submission: {made.name}, {made.loss:.3f}", made.loss, made.low, made.high, "s"))
+        lines.append(Dot(f"best submission: {made.name}, {made.loss:.3f}", made.loss, *made.interval, "s"))
     if not lines:
         return None
     for each in report.baselines:
         unconfirmed = "" if each.confirmed else " [unconfirmed]"
-        lines.append(Dot(f"{each.team}{unconfirmed}, {each.log_loss:.3f}", each.log_loss, sign="D"))
+        lines.append(Dot(f"{each.who}{unconfirmed}, {each.log_loss:.3f}", each.log_loss, sign="D"))
     caption = f"Log loss, lower is better; bars: 95 % intervals, {BOOTSTRAP}. Hollow: losses from elsewhere."
     return charts.dots(sorted(lines, key=lambda line: line.value), caption, "log loss", log=True)
 
@@ -131,21 +133,20 @@ def _submissions(report: Report) -> list[Table]:
     return found
 
 
-def _submission_line(made: Submission, report: Report) -> dict[str, object]:
-    low, high, level = made.prediction
-    notes = [reason for reason in made.state.stale if not reason.endswith(" is gone")] + [made.unscored] * bool(
-        made.unscored
-    )
+def _submission_line(made: SubmissionState, report: Report) -> dict[str, object]:
+    (low, high), (least, most, level) = made.interval, made.prediction_interval
+    notes = [reason for reason in made.stale if not reason.endswith(" is gone")]
+    notes += [made.unscored] if made.unscored else []
     notes += ["optimistic: epochs chosen on the validation drivers"] * made.optimistic
     notes += [f"not among the runs here: {', '.join(absent)}"] if (absent := report.absent(made)) else []
     return {
         "submission": made.name,
         "OOF log loss": made.loss,
-        "95 % over drivers": interval(made.low, made.high),
-        "prediction interval": f"{interval(low, high)} ({level:.0%})" if low == low else EMPTY,
+        "95 % over drivers": interval(low, high),
+        "prediction interval": f"{interval(least, most)} ({level:.0%})" if least == least else EMPTY,
         "accuracy": made.accuracy,
-        "public": made.state.public or EMPTY,
-        "private": made.state.private or EMPTY,
+        "public": made.public or EMPTY,
+        "private": made.private or EMPTY,
         "members": made.members,
         "steps": ", ".join(made.steps),
         "notes": "; ".join(notes) or EMPTY,
@@ -189,18 +190,11 @@ def _run_line(run: RunReport, report: Report) -> dict[str, object]:
     }
 
 
-def _links(report: Report, values: pd.DataFrame, filters: Callable[[str, str], dict[str, str]]) -> pd.DataFrame | None:
-    """Addresses of the review page, of the shape of `values`, filtered by line and column; "" for 0 and NaN."""
+def _link(report: Report, key: Callable[[str, str], dict[str, str]]) -> Link | None:
+    """The review page's address of a cell, filtered by what `key` makes of its line and column; None: there is no page."""
     if report.review is None:
         return None
-    found = [
-        [
-            f"{report.review}#{urlencode(filters(str(line), str(name)), quote_via=quote)}" if value > 0 else ""
-            for name, value in zip(values.columns, row, strict=True)
-        ]
-        for line, row in zip(values.index, values.to_numpy().tolist(), strict=True)
-    ]
-    return pd.DataFrame(found, values.index, values.columns)
+    return lambda line, column: f"{report.review}#{urlencode(key(line, column), quote_via=quote)}"
 
 
 def _maps(report: Report, kind: str) -> list[Chart]:
@@ -214,22 +208,16 @@ def _maps(report: Report, kind: str) -> list[Chart]:
     names = "; ".join(f"{number}: {name}" for name, number in numbers.items())
     shown, some = worst(frame, best.name)
     key = {"driver": "driver", "class": "true"}[kind]  # as the review page calls it
-    links = _links(report, frame, lambda line, run: {"run": run, key: line})
+    link = _link(report, lambda line, run: {"run": run, key: line})
     caption = f"Log loss of each {kind}{some} by run, the best run first. {names}. The stronger the colour, the higher."
-    found = [_map(shown.rename(columns=numbers), caption, kind, matrix(frame, kind, loss, links), links)]
+    data = matrix(frame, kind, loss, link)
+    found = [charts.shaded_table(shown, caption, kind, data, link=link, heads=list(numbers.values()))]
     if kind == "driver":
-        links = _links(report, best.both, lambda line, name: {"run": best.name, "driver": line, "true": name})
+        link = _link(report, lambda line, name: {"run": best.name, "driver": line, "true": name})
         caption = f"Log loss of each driver{some} and class by {best.name}. A dash: no such image."
-        data = matrix(best.both, "driver", loss, links)
-        found.append(_map(best.both.reindex(shown.index), caption, "driver", data, links))
+        data = matrix(best.both, "driver", loss, link)
+        found.append(charts.shaded_table(best.both.reindex(shown.index), caption, "driver", data, link=link))
     return found
-
-
-def _map(shown: pd.DataFrame, caption: str, corner: str, data: Table, links: pd.DataFrame | None) -> Chart:
-    """A shaded table of some lines of its data."""
-    return charts.shaded_table(
-        shown, caption, corner, data, links=None if links is None else links.reindex(shown.index)
-    )
 
 
 def worst(frame: pd.DataFrame, by: str) -> tuple[pd.DataFrame, str]:
@@ -247,9 +235,9 @@ def _confusion(report: Report, made: RunScores) -> Chart:
         f"{made.name}: of the images of each class (lines), how many percent it took for which (columns); empty: none. "
         "The table has the counts."
     )
-    links = _links(report, counts, lambda line, name: {"run": made.name, "true": line, "says": name})
-    data = matrix(counts, "true class", plain, links)
-    return charts.shaded_table(percent, caption, "true class", data, known(_percent), 100.0, links)
+    link = _link(report, lambda line, name: {"run": made.name, "true": line, "says": name})
+    data = matrix(counts, "true class", plain, link)
+    return charts.shaded_table(percent, caption, "true class", data, known(_percent), 100.0, link)
 
 
 def _percent(value: float) -> str:

@@ -156,14 +156,7 @@ def score_tables(run: Run, views: ViewSet, found: dict[ViewSet, np.ndarray], pac
     frame = pd.DataFrame({"driver": drivers, "class": classes[labels], "loss": chosen.losses})
     counted = pd.crosstab(frame["class"].to_numpy(), classes[found[views].argmax(axis=1)])
     curve = reliability.table(found[views], labels, drivers)
-    lines = {name: oof_score(probabilities, labels, drivers) for name, probabilities in found.items()}
-    all_views = pd.DataFrame(
-        [
-            {"views": name, "log loss": made.log_loss, **dict(zip(("low", "high"), interval_of(made.losses, drivers), strict=True)),
-             "accuracy": made.accuracy}
-            for name, made in lines.items()
-        ]
-    )  # fmt: skip
+    all_views = pd.DataFrame([_line(name, probabilities, pack) for name, probabilities in found.items()])
     return RunScores(
         run.name,
         views,
@@ -179,6 +172,12 @@ def score_tables(run: Run, views: ViewSet, found: dict[ViewSet, np.ndarray], pac
         curve,
         reliability.calibration_error(curve),
     )
+
+
+def _line(views: str, probabilities: np.ndarray, pack: Pack) -> dict[str, object]:
+    made = oof_score(probabilities, pack.labels, pack.drivers)
+    low, high = interval_of(made.losses, pack.drivers)
+    return {"views": views, "log loss": made.log_loss, "low": low, "high": high, "accuracy": made.accuracy}
 
 
 def interval_of(losses: np.ndarray, drivers: np.ndarray) -> tuple[float, float]:
@@ -210,19 +209,16 @@ def made_with(manifests: dict[int, dict[str, Any]], run: Run) -> dict[str, str]:
 
 def times(manifests: dict[int, dict[str, Any]]) -> pd.DataFrame:
     """A line per finished fold; what its manifest does not state is NaN."""
-    factors = {
+    frame = pd.DataFrame({"fold": list(manifests)})
+    columns = {
         "minutes": ("seconds", 1 / 60),
         "of training": ("training_seconds", 1 / 60),
         "ms per step": ("step_seconds", 1e3),
     }
-    lines = [
-        {"fold": number} | {
-            name: value * factor if isinstance(value := each.get(key), int | float) else float("nan")
-            for name, (key, factor) in factors.items()
-        }
-        for number, each in manifests.items()
-    ]  # fmt: skip
-    return pd.DataFrame(lines, columns=["fold", *factors])
+    for name, (key, factor) in columns.items():
+        stated = pd.Series([each.get(key) for each in manifests.values()], dtype=object)
+        frame[name] = pd.to_numeric(stated, errors="coerce") * factor
+    return frame
 
 
 def settings_of(run: Run) -> list[str]:

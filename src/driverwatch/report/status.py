@@ -4,7 +4,13 @@ import json
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.measure import Measurement
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
 
 from driverwatch.data.competition import present
 from driverwatch.errors import printable
@@ -16,10 +22,6 @@ from driverwatch.steps.context import Context, going_on, predict_command
 from driverwatch.terminal import say
 from driverwatch.training.run_state import FoldState, RunState
 from driverwatch.wording import duration
-
-if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
-    from rich.table import Table
 
 MAX_SUBMISSIONS = 12  # in the table; the others are counted
 MAX_FOLDS = 6  # that are shown one by one; of more, the unfinished ones are
@@ -79,8 +81,6 @@ class Status:
 
 def print_status(context: Context, as_json: bool) -> None:
     """Print what there is; nothing is written, and no invalid file ends it."""
-    from rich.console import Console
-
     found = status(context)
     if as_json:
         say(found.as_json())
@@ -190,10 +190,8 @@ def _feature_caches(context: Context) -> CacheState:
     return CacheState(str(context.places.trunks), len(files), megabytes(files))
 
 
-def render(found: Status, console: "Console") -> None:
+def render(found: Status, console: Console) -> None:
     """Print everything, a blank line between parts, within the console's width."""
-    from rich.text import Text
-
     console.print(Text(f"{found.dataset}: {found.free_gigabytes:,.1f} GB free", "bold"))
     console.print(_facts(_places(found)))
     console.print()
@@ -235,10 +233,8 @@ def _why(state: PackState | CacheState | SubmissionState) -> Reasons:
     return [*(("stale", reason) for reason in state.stale), *problem]
 
 
-def _facts(facts: Iterable[tuple[str, str, Reasons]]) -> "Table":
+def _facts(facts: Iterable[tuple[str, str, Reasons]]) -> Table:
     """A line per fact; below it its problems."""
-    from rich.table import Table
-
     grid = Table.grid("", "", padding=(0, 2))
     grid.columns[0].style, grid.columns[1].overflow = "bold", "fold"
     for name, words, reasons in facts:
@@ -248,17 +244,13 @@ def _facts(facts: Iterable[tuple[str, str, Reasons]]) -> "Table":
     return grid
 
 
-def _reason(kind: str, reason: str, of: str = "") -> "RenderableType":
-    from rich.text import Text
-
+def _reason(kind: str, reason: str, of: str = "") -> RenderableType:
     text = printable(" ".join(reason.split()), 2000)
     return Text.assemble((kind, COLOURS[kind]), f": {text}", f" ({of})" if of else "", overflow="fold")
 
 
-def _reasons(reasons: Iterable[tuple[str, str, str]]) -> "Iterator[RenderableType]":
+def _reasons(reasons: Iterable[tuple[str, str, str]]) -> Iterator[RenderableType]:
     """Kind, sentence and name: each sentence once, with the names that it holds for."""
-    from rich.padding import Padding
-
     names: dict[tuple[str, str], list[str]] = {}
     for kind, reason, name in reasons:
         names.setdefault((kind, reason), []).append(name)
@@ -268,12 +260,9 @@ def _reasons(reasons: Iterable[tuple[str, str, str]]) -> "Iterator[RenderableTyp
 
 
 def _table(
-    columns: dict[str, Any], rows: Sequence[Sequence[str]], keep: int, console: "Console"
-) -> tuple["Table", list[str]]:
+    columns: dict[str, Any], rows: Sequence[Sequence[str]], keep: int, console: Console
+) -> tuple[Table, list[str]]:
     """A table without the last columns where the console is too narrow, the first `keep` excepted; and those columns."""
-    from rich.measure import Measurement
-    from rich.table import Table
-
     for count in range(len(columns), keep - 1, -1):
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for name, side in list(columns.items())[:count]:
@@ -285,17 +274,16 @@ def _table(
     return table, list(columns)[count:]
 
 
-def _runs(runs: list[RunState], console: "Console") -> "Iterator[RenderableType]":
+def _runs(runs: list[RunState], console: Console) -> Iterator[RenderableType]:
     if not runs:
         yield "no run yet"
         return
     table, left_out = _table(RUN_COLUMNS, [_run_cells(run) for run in runs], 2, console)
     yield table
     yield from _reasons((kind, reason, run.label) for run in runs for kind, reason in _run_reasons(run))
+    of_views = ", under the view set in [ ]" * ("views" not in left_out)
     legend = {
-        "log loss: out of fold" + ", under the view set in [ ]" * ("views" not in left_out): any(
-            r.scored_by for r in runs
-        ),
+        f"log loss: out of fold{of_views}": any(run.scored_by for run in runs),
         "! optimistic: epoch chosen on the validation drivers": any(run.selected_on for run in runs),
         "> at work now": any(run.writer for run in runs),
         "* src/ was changed since": "code" not in left_out and any(run.older_code for run in runs),
@@ -347,7 +335,7 @@ def _fold(fold: FoldState) -> str:
     return words.get(fold.state, f"{fold.epoch}/{fold.epochs}")
 
 
-def _made(kind: str, made: list[SubmissionState], console: "Console") -> "Iterator[RenderableType]":
+def _made(kind: str, made: list[SubmissionState], console: Console) -> Iterator[RenderableType]:
     """A table of submissions or pseudo-labels, and the reasons below it."""
     if not made:
         return

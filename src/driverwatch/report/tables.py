@@ -4,11 +4,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
 EMPTY = "\N{EN DASH}"  # for what is not known
 Form = Callable[[Any], str]
+Link = Callable[[str, str], str]  # address of a cell, by its line and column
 
 
 @dataclass(frozen=True)
@@ -71,16 +73,14 @@ def table(
     return Table([str(name) for name in frame.columns], [list(row) for row in zip(*columns, strict=True)], wordy, best)
 
 
-def matrix(frame: pd.DataFrame, corner: str, form: Form, links: pd.DataFrame | None = None) -> Table:
-    """A frame's values by one form, its index as the first column, headed by `corner`.
-
-    Args:
-        links: each value's address, of the frame's shape; empty: none.
-    """
+def matrix(frame: pd.DataFrame, corner: str, form: Form, link: Link | None = None) -> Table:
+    """A frame's values by one form, its index as the first column, headed by `corner`; values above 0 may have links."""
     rows = [[str(name), *map(form, line)] for name, line in zip(frame.index, frame.to_numpy().tolist(), strict=True)]
-    addresses = [] if links is None else links.to_numpy().tolist()
-    found = {(row, i): address for row, line in enumerate(addresses) for i, address in enumerate(line, 1) if address}
-    return Table([corner, *map(str, frame.columns)], rows, links=found)
+    links = {}
+    for (row, column), value in np.ndenumerate(frame.to_numpy()):
+        if link and value > 0:
+            links[row, column + 1] = link(str(frame.index[row]), str(frame.columns[column]))
+    return Table([corner, *map(str, frame.columns)], rows, links=links)
 
 
 def without_unknown(frame: pd.DataFrame) -> pd.DataFrame:
