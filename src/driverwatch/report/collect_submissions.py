@@ -43,9 +43,9 @@ class SubmissionState:
     @property
     def interval(self) -> tuple[float, float]:
         """95 % over drivers; NaN: not recorded."""
-        pair = self.manifest.get("out_of_fold_95%")
-        known = isinstance(pair, list) and len(pair) == 2 and all(isinstance(end, int | float) for end in pair)
-        return (pair[0], pair[1]) if known else (UNKNOWN, UNKNOWN)
+        pair = self._value("out_of_fold_95%")
+        ends = [float(end) for end in pair if isinstance(end, int | float)] if isinstance(pair, list) else []
+        return (ends[0], ends[1]) if len(ends) == 2 else (UNKNOWN, UNKNOWN)
 
     @property
     def accuracy(self) -> float:
