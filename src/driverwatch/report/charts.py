@@ -207,11 +207,8 @@ def curves(folds: Mapping[int, pd.DataFrame], title: str, caption: str) -> Chart
 
 def _stage_ends(folds: Mapping[int, pd.DataFrame]) -> list[int]:
     """Epochs after which another stage begins, in any fold."""
-    found: set[int] = set()
-    for history in folds.values():
-        changed = history["stage"].to_numpy()[1:] != history["stage"].to_numpy()[:-1]
-        found |= set(history["epoch"].to_numpy()[:-1][changed].tolist())
-    return sorted(found)
+    last = (frame.loc[frame["stage"].diff(-1).fillna(0) != 0, "epoch"] for frame in folds.values())
+    return sorted({int(epoch) for epochs in last for epoch in epochs})
 
 
 def apart(places: Sequence[float], gap: float) -> list[float]:
