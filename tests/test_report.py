@@ -26,7 +26,7 @@ from driverwatch.metrics import FLOOR, limited, log_losses
 from driverwatch.report import score_runs
 from driverwatch.report.report_data import collect_report
 from driverwatch.report.report_page import write_report
-from driverwatch.report.tables import EMPTY
+from driverwatch.report.report_tables import EMPTY
 from driverwatch.steps import levers
 from driverwatch.steps.records import LeversRecord, read_record
 from driverwatch.steps.submit import make_ensemble

@@ -12,8 +12,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from driverwatch.errors import printable
+from driverwatch.report.report_tables import Chart, Form, Link, Table, loss, matrix, share, short_loss, table
 from driverwatch.report.svg import PALETTE, STYLE, inline_svg
-from driverwatch.report.tables import Chart, Form, Link, Table, loss, matrix, share, short_loss, table
 
 WIDTH = 356  # px: what a phone has room for, so that nothing is scaled down there
 CELL, LINE = (34, 21), 36  # px of a shaded table's cell, width and height; of a line of `dots`

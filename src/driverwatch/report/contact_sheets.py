@@ -9,7 +9,7 @@ from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
 from driverwatch.errors import InputError
 from driverwatch.io.html import jpeg_uri
-from driverwatch.report.tables import Missing
+from driverwatch.report.report_tables import Missing
 from driverwatch.setting_types import WHOLE, pixels
 from driverwatch.steps.context import Context
 from driverwatch.steps.preview import chosen_rows, run_sheet

@@ -12,8 +12,8 @@ from driverwatch.errors import InputError
 from driverwatch.report.collect_runs import FoldsState, collect_folds, collect_packs, collect_runs
 from driverwatch.report.collect_submissions import OTHER_FOLDS, SubmissionState, collect_submissions
 from driverwatch.report.contact_sheets import Figure, example_figures
+from driverwatch.report.report_tables import Missing
 from driverwatch.report.score_runs import Packs, RunReport, RunScores, report_run
-from driverwatch.report.tables import Missing
 from driverwatch.steps.context import CONFIGS, Context
 from driverwatch.steps.records import Lever, LeversRecord, read_record
 from driverwatch.training import run as runs

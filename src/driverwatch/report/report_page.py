@@ -14,8 +14,7 @@ from driverwatch.report import charts
 from driverwatch.report.charts import Dot
 from driverwatch.report.collect_submissions import SubmissionState
 from driverwatch.report.report_data import Report, collect_report
-from driverwatch.report.score_runs import RunReport, RunScores
-from driverwatch.report.tables import (
+from driverwatch.report.report_tables import (
     EMPTY,
     Chart,
     Form,
@@ -31,6 +30,7 @@ from driverwatch.report.tables import (
     table,
     without_unknown,
 )
+from driverwatch.report.score_runs import RunReport, RunScores
 from driverwatch.steps.context import Context
 from driverwatch.steps.records import Lever
 from driverwatch.wording import close
