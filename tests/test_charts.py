@@ -11,9 +11,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from driverwatch.report import charts
-from driverwatch.report.blocks import EMPTY, Chart
 from driverwatch.report.charts import Dot, apart
-from driverwatch.report.results import MOST, worst
+from driverwatch.report.report_page import MAX_LINES, worst
+from driverwatch.report.report_tables import EMPTY, Chart
 
 LOSSES = st.floats(0.01, 10, allow_nan=False)
 LABELS = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), min_size=1, max_size=80)
@@ -75,7 +75,7 @@ def test_a_loss_that_was_not_measured_is_a_gap_and_a_dash() -> None:
 
 def test_cells_are_the_stronger_the_larger_their_value() -> None:
     frame = pd.DataFrame([[0.5, 1.0, 2.0], [0.0, np.nan, 1.5]], index=["a", "b"], columns=list("xyz"))
-    chart = charts.heat_map(frame, "caption", "driver")
+    chart = charts.shaded_table(frame, "caption", "driver")
     strengths = [float(found) for found in re.findall(r"fill: var\(--heat\); opacity: ([\d.]+)", chart.svg)]
     assert strengths == pytest.approx([charts.FULL * value / 2 for value in (0.5, 1, 2, 1.5)])
     assert chart.data.head == ["driver", "x", "y", "z"]
@@ -84,7 +84,7 @@ def test_cells_are_the_stronger_the_larger_their_value() -> None:
 
 @pytest.mark.parametrize("value", [0.0, float("nan")])
 def test_cells_that_are_all_alike_are_drawn(value: float) -> None:
-    assert "<svg" in charts.heat_map(pd.DataFrame([[value]], index=["a"], columns=["x"]), "caption", "driver").svg
+    assert "<svg" in charts.shaded_table(pd.DataFrame([[value]], index=["a"], columns=["x"]), "caption", "driver").svg
 
 
 @settings(max_examples=10)
@@ -94,7 +94,7 @@ def test_cells_that_are_all_alike_are_drawn(value: float) -> None:
 def test_any_label_can_be_drawn(one: str) -> None:
     """Markup, mathematics, control characters, letters that no font here has: a label is text, and the chart a whole element."""
     for chart in (
-        charts.heat_map(pd.DataFrame([[1.0]], index=[one], columns=[one]), one, one),
+        charts.shaded_table(pd.DataFrame([[1.0]], index=[one], columns=[one]), one, one),
         charts.dots([Dot(one, 1.0)], one, "loss", middle=0.0),
     ):
         root = ElementTree.fromstring(chart.svg)
@@ -140,12 +140,12 @@ def test_labels_are_kept_apart_in_their_order(places: list[float], gap: float) -
 
 
 def test_thousands_of_groups_are_drawn_as_the_worst_of_them() -> None:
-    values = np.random.default_rng(0).permutation(3 * MOST).astype(float)
+    values = np.random.default_rng(0).permutation(3 * MAX_LINES).astype(float)
     frame = pd.DataFrame({"one": values, "two": 0.0}, index=[f"g{i:03d}" for i in range(len(values))])
     chosen, said = worst(frame, "one")
-    assert sorted(chosen["one"]) == sorted(values)[-MOST:]
+    assert sorted(chosen["one"]) == sorted(values)[-MAX_LINES:]
     assert list(chosen.index) == sorted(chosen.index)
-    assert str(3 * MOST) in said
+    assert str(3 * MAX_LINES) in said
     assert worst(chosen, "two") == (chosen, "") or worst(chosen, "two")[0] is chosen
 
 

@@ -19,13 +19,11 @@ from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.inference import predictions
 from driverwatch.inference.paths import prediction_path
 from driverwatch.inference.predictions import Predictions
+from driverwatch.report.collect_runs import PackState, collect_folds, collect_runs
+from driverwatch.report.status import ImagesState, next_command
 from driverwatch.setting_types import VIEW_SETS, ViewSet
 from driverwatch.settings import ModelSettings
-from driverwatch.steps import closing
-from driverwatch.steps.status import next_command
-from driverwatch.steps.status_places import PackState, Photos
-from driverwatch.steps.status_places import folds as folds_of
-from driverwatch.steps.status_runs import run_state
+from driverwatch.steps.summary import print_summary
 from driverwatch.training import run as runs
 from driverwatch.training.predicted import default_views
 from driverwatch.typed_yaml import load, parse
@@ -100,17 +98,17 @@ def trained(world: World, model: str, views: list[ViewSet], test: bool = True) -
 
 def suggested(world: World, run: runs.Run, capsys: pytest.CaptureFixture[str]) -> list[str]:
     """The commands that the end of training and the status suggest."""
-    closing.close_run(world.context, run, world.folds.count, 1.0)
+    print_summary(world.context, run, world.folds.count, 1.0)
     lines = capsys.readouterr().out.splitlines()
     first = next(i for i, line in enumerate(lines) if line.startswith("  next"))
     said = [line.removeprefix("  next").strip() for line in lines[first:]]
-    folds = folds_of(world.context)
+    folds = collect_folds(world.context)
     digests = {kind: pack.digest for kind, pack in world.packs.items()}
     pack = PackState(run.settings.input.key, 66, digests=digests)
-    state = run_state(world.context, world.context.places, run.name, folds, [pack])
-    assert not state.stale
-    photos = Photos(str(world.context.data), 54, 12, None)
-    found = next_command(world.context, photos=photos, folds=folds, runs=[state], submissions=[])
+    states = [state for state in collect_runs(world.context, folds, [pack]) if state.name == run.name]
+    assert [state.stale for state in states] == [[]]
+    images = ImagesState(str(world.context.data), 54, 12, None)
+    found = next_command(world.context, images, folds, states, [])
     return [*said, *([found] if found else [])]
 
 

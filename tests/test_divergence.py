@@ -13,7 +13,8 @@ from support.packs import COUNT, pack_of
 from driverwatch.artifacts import read_json
 from driverwatch.data.pack import Pack
 from driverwatch.errors import InputError
-from driverwatch.steps import closing, fold_runner
+from driverwatch.steps import fold_runner
+from driverwatch.steps.summary import print_summary
 from driverwatch.training import run as runs
 from driverwatch.training.divergence import LEARNS, judged, uniform_loss, way_out
 from driverwatch.writing import write_json
@@ -98,7 +99,7 @@ def test_the_end_of_a_run_names_its_folds_that_diverged(world: World, capsys: py
     path = run.fold(1) / "manifest.json"
     far = {"epoch": 3, "loss": 1.7e7, "uniform": math.log(3), "way_out": "lower it"}
     write_json(path, read_json(path) | {"diverged": far})
-    closing.close_run(world.context, run, 3, 1.0)
+    print_summary(world.context, run, 3, 1.0)
     said = capsys.readouterr().out
     assert "one fold 1: training diverged in epoch 3 (loss 1.7e+07; a uniform guess has 1.099)" in said
     assert said.count("diverged") == 1

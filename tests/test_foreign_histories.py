@@ -11,8 +11,8 @@ from support.finished import World, world  # noqa: F401
 
 from driverwatch.artifacts import read_json
 from driverwatch.errors import InputError
+from driverwatch.report.score_runs import history
 from driverwatch.steps import take
-from driverwatch.steps.survey import history
 from driverwatch.training.history import HistoryLog, read_history
 from driverwatch.writing import write_json
 

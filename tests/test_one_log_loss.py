@@ -31,9 +31,8 @@ from driverwatch.metrics import (
     log_losses,
     oof_score,
 )
-from driverwatch.report import review
+from driverwatch.report import review_measures, score_runs
 from driverwatch.steps import chains
-from driverwatch.steps import survey as surveys
 from driverwatch.training import logistic
 from driverwatch.typed_yaml import parse
 
@@ -118,12 +117,12 @@ def of_leakage(monkeypatch: pytest.MonkeyPatch) -> float:
 def of_a_report() -> float:
     run: Any = SimpleNamespace(name="r", classes=["c0", "c1", "c2"])
     pack: Any = SimpleNamespace(labels=LABELS, drivers=DRIVERS)
-    return float(surveys._tables(run, "centre", {"centre": ROWS}, pack, ()).loss)
+    return float(score_runs.score_tables(run, "centre", {"centre": ROWS}, pack).loss)
 
 
 def of_a_review() -> float:
-    photos = review.sorted_photos(np.array(list("wxyz")), LABELS, DRIVERS, np.array([0, 0, 1, 1]), ROWS[None])
-    return float(review.measured(photos, ["r"]).losses[0].mean())
+    images = review_measures.sorted_images(np.array(list("wxyz")), LABELS, DRIVERS, np.array([0, 0, 1, 1]), ROWS[None])
+    return float(review_measures.measure(images, ["r"]).losses[0].mean())
 
 
 def of_the_inner_folds(monkeypatch: pytest.MonkeyPatch) -> float:
@@ -252,7 +251,7 @@ def test_the_fitted_floor_and_the_balances_strength_are_chosen_by_the_printed_lo
 CLIPS = {  # numbers of another kind than probabilities under a score
     "data/drawing.py": "colours",
     "vision/overlay.py": "colours",
-    "report/review.py": "shares on their way to whole steps; a divergence's rounding",
+    "report/review_measures.py": "shares on their way to whole steps; a divergence's rounding",
 }
 
 

@@ -14,11 +14,11 @@ from driverwatch.blend import ensemble as blending
 from driverwatch.blend.chain import Rows
 from driverwatch.blend.ensemble import Member
 from driverwatch.blend.space import Space
-from driverwatch.blend.trace import averaged, traced
 from driverwatch.ensemble_settings import ChainSettings, kept_settings
 from driverwatch.errors import InputError
-from driverwatch.steps import chains, photo, photo_rows, submit
-from driverwatch.steps.photo_rows import chain_lines, run_lines
+from driverwatch.report import trace_image as trace
+from driverwatch.report.trace_image import TracedImage, run_lines, submission_lines, traced
+from driverwatch.steps import chains, submit
 from driverwatch.steps.submit import finished_runs
 from driverwatch.typed_yaml import parse
 from driverwatch.writing import write_json
@@ -51,12 +51,16 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     rows = np.array([np.random.default_rng([*name[:2].encode()]).normal(size=6) for name in names], np.float32)
     rows += 0.3 * np.random.default_rng(0).normal(size=rows.shape).astype(np.float32)
     space = Space(names, rows, "tiny", "of today")
-    monkeypatch.setattr(photo_rows, "open_space", lambda *_: space)
+    monkeypatch.setattr(trace, "open_space", lambda *_: space)
     monkeypatch.setattr(submit, "open_space", lambda *_: space)
-    monkeypatch.setattr(photo, "open_packs", lambda *_: (made.folds, made.packs))
+    monkeypatch.setattr(trace, "open_packs", lambda *_: (made.folds, made.packs))
     made.run("first", seed=1)
     made.run("second", seed=2, skill=2.5)
     return made
+
+
+def image_of(name: str) -> TracedImage:
+    return TracedImage(name, "test", "", -1, "")
 
 
 def numbers(line: str) -> list[float]:
@@ -68,7 +72,7 @@ def test_the_followed_chain_ends_as_the_submission_does(world: World, chain: dic
     submit.make_ensemble(world.context, [], "both", None, None, chain)
     frame = pd.read_csv(world.context.places.submission("both"))
     for name in ("t03.jpg", "t11.jpg"):
-        lines = chain_lines(world.context, name, "test", "", -1, "both")
+        lines = submission_lines(world.context, image_of(name), "both")
         assert lines[-1] == "as in both.csv"
         row = frame.loc[frame["img"] == name, list(CLASSES)].to_numpy()[0]
         assert numbers(lines[1]) == pytest.approx(100 * row, abs=0.051)
@@ -87,10 +91,11 @@ def test_a_labelled_photo_is_followed_by_a_chain_that_others_were_fitted_for(
     members = [Member(run, test, "five_crop") for run, test in zip(finished.runs, finished.tests, strict=True)]
     rows = blending.labelled_rows(members, world.packs["train"], world.folds)
     settings, pack = parse(ChainSettings, chain, "test"), world.packs["train"]
-    space = photo_rows.open_space(world.context, "tiny")
+    space = trace.open_space(world.context, "tiny")
     made = chains.fit(settings, rows, pack.labels, pack.drivers, {"tiny": space})
     for place in (0, 25, 53):
-        steps = photo_rows._nested({"tiny": space}, members, finished, settings, pack.names[place], pack.drivers[place])
+        image = TracedImage(pack.names[place], "train", pack.drivers[place], 0, "")
+        steps = trace.pipeline_steps({"tiny": space}, members, finished, settings, image)
         assert list(steps.values())[-1] == pytest.approx(
             made.rows[place], abs=1e-4 if chain.get("clip") == "fitted" else 1e-9
         )
@@ -102,66 +107,68 @@ def test_a_submission_of_other_rows_is_told_apart(world: World) -> None:
     frame = pd.read_csv(path)
     frame.loc[frame["img"] == "t03.jpg", list(CLASSES)] = [0.2, 0.3, 0.5]
     frame.to_csv(path, index=False)
-    assert "both.csv differs by" in chain_lines(world.context, "t03.jpg", "test", "", -1, None)[-1]
+    assert "both.csv differs by" in submission_lines(world.context, image_of("t03.jpg"), None)[-1]
     frame[frame["img"] != "t03.jpg"].to_csv(path, index=False)
     with pytest.raises(InputError, match=r"expected one row of t03.jpg, got 0"):
-        chain_lines(world.context, "t03.jpg", "test", "", -1, None)
+        submission_lines(world.context, image_of("t03.jpg"), None)
 
 
 def test_the_submission_with_the_least_loss_is_followed_unless_one_is_named(world: World) -> None:
     with pytest.raises(InputError, match="no submission; run make ensemble"):
-        chain_lines(world.context, "t03.jpg", "test", "", -1, None)
+        submission_lines(world.context, image_of("t03.jpg"), None)
     submit.make_ensemble(world.context, ["first"], "a", None, None, {})
     submit.make_ensemble(world.context, ["second"], "b", None, None, {})
     submit.make_ensemble(world.context, ["second"], "c", None, 0, {})  # a fold alone: not scored
-    said = "\n".join(chain_lines(world.context, "t03.jpg", "test", "", -1, None))
-    assert "the chain of b, of second (five_crop)" in said
+    said = "\n".join(submission_lines(world.context, image_of("t03.jpg"), None))
+    assert "the pipeline of b, of second (five_crop)" in said
     assert [line.split()[0] for line in said.splitlines()[1:4]] == ["a.csv", "b.csv", "c.csv"]
-    assert "the chain of a," in "\n".join(chain_lines(world.context, "t03.jpg", "test", "", -1, "a"))
+    assert "the pipeline of a," in "\n".join(submission_lines(world.context, image_of("t03.jpg"), "a"))
     with pytest.raises(InputError, match="NAME=d: no such submission; there are: a, b, c"):
-        chain_lines(world.context, "t03.jpg", "test", "", -1, "d")
+        submission_lines(world.context, image_of("t03.jpg"), "d")
 
 
 def test_of_a_labelled_photo_the_held_out_model_alone_speaks(world: World) -> None:
     name, driver = "p3_4.jpg", "p3"
-    lines = run_lines(world.context, name, "train", driver, 1, ["first"])
+    lines = run_lines(world.context, TracedImage(name, "train", driver, 1, ""), ["first"])
     home = world.folds.of_driver[driver]
     assert sum("five_crop, fold" in line for line in lines) == 1
     assert any(f"five_crop, fold {home}" in line for line in lines)
     assert not any("mean " in line for line in lines[3:])
     run = finished_runs(world.context, ["first"]).runs[0]
-    row = photo_rows._said(run, world.folds, name, "train", driver)[f"five_crop, fold {home}"]
+    row = trace.predicted(run, world.folds, TracedImage(name, "train", driver, 1, ""))[f"five_crop, fold {home}"]
     assert float(lines[-1].split()[-1]) == pytest.approx(-np.log(row[1]), abs=6e-4)
-    tested = run_lines(world.context, "t03.jpg", "test", "", -1, ["first"])
-    assert sum("five_crop, fold" in line for line in tested) == 3
-    assert "log loss" not in "\n".join(tested)
+    others = run_lines(world.context, image_of("t03.jpg"), ["first"])
+    assert sum("five_crop, fold" in line for line in others) == 3
+    assert "log loss" not in "\n".join(others)
 
 
 def test_a_run_on_all_drivers_says_nothing_of_a_labelled_photo(world: World) -> None:
     world.run("whole", splits={"kind": "all"})
-    assert run_lines(world.context, "p3_4.jpg", "train", "p3", 1, ["whole"])[-1].startswith("no prediction")
+    assert run_lines(world.context, TracedImage("p3_4.jpg", "train", "p3", 1, ""), ["whole"])[-1].startswith(
+        "no prediction"
+    )
     submit.make_ensemble(world.context, ["first", "whole"], "mixed", None, None, {})
-    assert "its chain is not followed" in chain_lines(world.context, "t03.jpg", "test", "", -1, "mixed")[-1]
+    assert "its pipeline is not followed" in submission_lines(world.context, image_of("t03.jpg"), "mixed")[-1]
 
 
 def test_a_photo_is_found_by_name_in_packs_where_the_tables_are_gone(
     world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(InputError, match="nothing is packed yet"):
-        photo.find(world.context, "p3_4.jpg")
-    monkeypatch.setattr(photo, "_sizes", lambda _: ["36x44"])
-    assert photo.find(world.context, "p3_4.jpg") == photo.Photo("p3_4.jpg", "train", "p3", 1, "")
-    assert photo.find(world.context, "t03.jpg").label == -1
-    with pytest.raises(InputError, match=r"none of the 66 photos .* did you mean p3_4.jpg"):
-        photo.find(world.context, "p3_4.jpe")
-    monkeypatch.setattr(photo, "_packs", lambda *_: ["in a pack"])
-    photo.show_photo(world.context, "some/folder/p3_4.jpg", [], None)
+        trace.find(world.context, "p3_4.jpg")
+    monkeypatch.setattr(trace, "_sizes", lambda _: ["36x44"])
+    assert trace.find(world.context, "p3_4.jpg") == TracedImage("p3_4.jpg", "train", "p3", 1, "")
+    assert trace.find(world.context, "t03.jpg").label == -1
+    with pytest.raises(InputError, match=r"none of the 66 images .* did you mean p3_4.jpg"):
+        trace.find(world.context, "p3_4.jpe")
+    monkeypatch.setattr(trace, "_packs", lambda *_: ["in a pack"])
+    trace.trace_image(world.context, "some/folder/p3_4.jpg", [], None)
     said = capsys.readouterr().out
-    assert "the photo itself is not here" in said
+    assert "the image itself is not here" in said
     assert "not yet: " in said  # the fold file, and a submission
     assert "five_crop, fold" in said
     with pytest.raises(InputError, match="no such run"):
-        photo.show_photo(world.context, "p3_4.jpg", ["third"], None)
+        trace.trace_image(world.context, "p3_4.jpg", ["third"], None)
 
 
 def uniform(order: list[int]) -> Rows:
@@ -171,13 +178,13 @@ def uniform(order: list[int]) -> Rows:
 
 def test_a_trace_knows_its_image_by_name() -> None:
     rules = {"mean": lambda rows: rows.changed(rows.members.mean(axis=0, keepdims=True)), "none": lambda rows: rows}
-    first, shuffled = (traced(rules, uniform(order), "c") for order in ([0, 1, 2, 3], [3, 2, 0, 1]))  # type: ignore[arg-type]
-    assert list(first) == ["mean", "none"]
+    first, shuffled = (traced(rules, uniform(order), "c", ["one"]) for order in ([0, 1, 2, 3], [3, 2, 0, 1]))  # type: ignore[arg-type]
+    assert list(first) == ["one", "mean", "none"]
+    assert np.allclose(first["one"], uniform([0, 1, 2, 3]).members[0, 2])
     assert np.allclose(first["none"], shuffled["none"])
     assert np.allclose(first["mean"], uniform([0, 1, 2, 3]).members[:, 2].mean(axis=0))
-    assert np.allclose(averaged([first, {"mean": np.zeros(3), "none": np.zeros(3)}])["mean"], first["mean"] / 2)
     with pytest.raises(InputError, match="x: is not among the 4 images"):
-        traced({}, uniform([0, 1, 2, 3]), "x")
+        traced({}, uniform([0, 1, 2, 3]), "x", [])
 
 
 @pytest.mark.parametrize("chain", [None, {}, {"steps": {"mean": {}}, "clip": 1e-5}, {"settings": []}, "x"])
@@ -186,10 +193,10 @@ def test_a_manifest_without_settings_is_said_in_a_sentence_and_nothing_is_guesse
     path = world.context.places.submission("both").with_suffix(".json")
     write_json(path, {**read_json(path), "chain": chain})
     with pytest.raises(InputError, match=r"both.json: does not say the settings .*; make ensemble writes it again"):
-        chain_lines(world.context, "t03.jpg", "test", "", -1, "both")
-    lines = chain_lines(world.context, "t03.jpg", "test", "", -1, None)
+        submission_lines(world.context, image_of("t03.jpg"), "both")
+    lines = submission_lines(world.context, image_of("t03.jpg"), None)
     assert lines[1].startswith("both.csv")
-    assert "the chain of both is not followed: " in lines[-1]
+    assert "the pipeline of both is not followed: " in lines[-1]
 
 
 def test_settings_of_another_version_are_refused_by_name(world: World) -> None:
@@ -197,21 +204,21 @@ def test_settings_of_another_version_are_refused_by_name(world: World) -> None:
     path = world.context.places.submission("both").with_suffix(".json")
     write_json(path, {**read_json(path), "chain": {"settings": {"magic": 1}}})
     with pytest.raises(InputError, match=r"both.json: chain.settings: .*magic"):
-        chain_lines(world.context, "t03.jpg", "test", "", -1, "both")
+        submission_lines(world.context, image_of("t03.jpg"), "both")
 
 
 def test_embeddings_that_were_computed_again_are_not_followed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     submit.make_ensemble(world.context, [], "both", None, None, {"neighbours": NEAR})
-    space = photo_rows.open_space(world.context, "tiny")
-    monkeypatch.setattr(photo_rows, "open_space", lambda *_: replace(space, digest="of another day"))
+    space = trace.open_space(world.context, "tiny")
+    monkeypatch.setattr(trace, "open_space", lambda *_: replace(space, digest="of another day"))
     with pytest.raises(InputError, match="was made with other embeddings of tiny than today's"):
-        chain_lines(world.context, "t03.jpg", "test", "", -1, "both")
+        submission_lines(world.context, image_of("t03.jpg"), "both")
 
 
 def test_of_many_classes_the_likeliest_are_shown(world: World) -> None:
     many = {f"k{i}": "" for i in range(40)}
     context = replace(world.context, settings=world.context.settings.model_copy(update={"classes": many}))
     row = np.arange(40.0) / 780
-    head, line = photo_rows._table(context, {"x": row}, 2, "view")
+    head, line = trace._probabilities(context, {"x": row}, TracedImage("x", "train", "", 2, ""), "view")
     assert head.split()[2:] == [f"k{i}" for i in range(28, 40)] + ["log", "loss"]
     assert float(line.split()[-1]) == pytest.approx(-np.log(2 / 780), abs=1e-3)

@@ -26,9 +26,10 @@ from driverwatch.experiments.experiment import read_record
 from driverwatch.inference import predictions
 from driverwatch.inference.paths import prediction_path
 from driverwatch.metrics import FLOOR, limited, log_losses
-from driverwatch.report.blocks import EMPTY
-from driverwatch.steps import survey
-from driverwatch.steps.report import findings, write_report
+from driverwatch.report import score_runs
+from driverwatch.report.report_data import collect_report
+from driverwatch.report.report_page import write_report
+from driverwatch.report.report_tables import EMPTY
 from driverwatch.steps.submit import make_ensemble
 from driverwatch.typed_yaml import parse
 from driverwatch.writing import write_json
@@ -116,7 +117,7 @@ def shown(world: World, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Page]:
     fold_tables.write(world.folds, world.context.places.folds)
 
     def write(of: World = world) -> Page:
-        monkeypatch.setattr(survey, "open_packs", lambda *_: (of.folds, of.packs))
+        monkeypatch.setattr(score_runs, "open_packs", lambda *_: (of.folds, of.packs))
         return Page(write_report(of.context))
 
     return write
@@ -229,7 +230,7 @@ def test_names_are_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     fold_tables.write(folds, other.context.places.folds)
     other.run("one")
     (other.context.places.runs / "one").rename(other.context.places.runs / "<b>one")
-    monkeypatch.setattr(survey, "open_packs", lambda *_: (other.folds, other.packs))
+    monkeypatch.setattr(score_runs, "open_packs", lambda *_: (other.folds, other.packs))
     page = Page(write_report(other.context))
     assert not {"b", "i", "u", "script"} & set(page.tags) - {"b"}
     assert page.tags.count("b") == page.source.count('<div class="card">')
@@ -258,14 +259,14 @@ def test_of_nothing_a_page_says_what_makes_each_part(tmp_path: Path, world: Worl
         "confusions": "make train",
         "learning": "make train",
         "calibration": "make blends",
-        "levers": "make levers DATASET=made_up TRAIN=1",
+        "ablations": "make levers DATASET=made_up TRAIN=1",
         "folds": "make folds DATASET=made_up",
-        "pictures": "make preview",
-        "making": "make train",
+        "figures": "make preview",
+        "settings": "make train",
     }.items():
         assert command in page.sections[key].text, key
         assert "svg" not in page.tags
-    assert f"{np.log(3):.3f}" in page.sections["verdict"].text  # of knowing nothing
+    assert f"{np.log(3):.3f}" in page.sections["verdict"].text  # the uniform baseline
 
 
 def test_a_run_that_is_not_finished_is_told_of(
@@ -278,10 +279,10 @@ def test_a_run_that_is_not_finished_is_told_of(
     epochs(world, "slow", 1, (1, 0, 0.9, 1.0))
     page = shown()
     note = page.frame("runs").set_index("run").loc["slow", "notes"]
-    assert "1 of 3 folds; make train DATASET=made_up MODEL=<its model> RUN=slow goes on" in note
+    assert "1 of 3 folds; make train DATASET=made_up MODEL=<its model> RUN=slow resumes it" in note
     assert "slow (1 of 3 folds)" in page.sections["verdict"].text
     table = page.frame("learning")
-    assert table[["fold", "epoch", "held-out loss"]].to_numpy().tolist() == [
+    assert table[["fold", "epoch", "validation loss"]].to_numpy().tolist() == [
         ["0", "1", "1.2000"],
         ["0", "2", "0.7500"],
         ["1", "1", "1.0000"],
@@ -347,7 +348,7 @@ def test_flattered_and_unscored_runs_are_called_so(world: World, shown: Callable
     world.run("everybody", 90, splits={"kind": "all"})
     page = shown()
     notes = page.frame("runs").set_index("run")["notes"]
-    assert notes["chosen"].startswith("selected on")
+    assert notes["chosen"].startswith("optimistic")
     assert notes["everybody"] == "not scored: trained on all drivers"
     assert page.figures  # the verdict's chart among them
     assert "honest, five_crop" in page.sections["verdict"].text  # though the chosen one looks better
@@ -358,8 +359,8 @@ def test_one_driver_alone_has_no_interval(world: World) -> None:
     run, pack = world.run("one"), world.packs["train"]
     alone = replace(pack, drivers=np.full(len(pack.names), pack.drivers[0]))
     losses = log_losses(by_hand(world, "one"), pack.labels)
-    assert all(np.isnan(survey.interval_of(losses, alone.drivers)))
-    made = survey._tables(run, "five_crop", {"five_crop": by_hand(world, "one")}, alone, ())
+    assert all(np.isnan(score_runs.interval_of(losses, alone.drivers)))
+    made = score_runs.score_tables(run, "five_crop", {"five_crop": by_hand(world, "one")}, alone)
     assert np.isnan([made.low, made.high]).all()
     assert made.drivers.tolist() == [pytest.approx(made.loss)]
 
@@ -385,9 +386,9 @@ def test_submissions_say_what_they_are_worth(world: World, shown: Callable[..., 
     losses, drivers = log_losses(rows, world.packs["train"].labels), world.packs["train"].drivers
     assert facts["out_of_fold_95%"] == pytest.approx(interval(losses, drivers), abs=1e-3)
     line = page.frame("submissions").set_index("submission").loc["both"]
-    assert line["out of fold"] == f"{facts['out_of_fold_log_loss']:.4f}" == f"{losses.mean():.4f}"
+    assert line["OOF log loss"] == f"{facts['out_of_fold_log_loss']:.4f}" == f"{losses.mean():.4f}"
     assert line["95 % over drivers"] == "{:.3f} to {:.3f}".format(*facts["out_of_fold_95%"])
-    assert line["hoped for"] == "{:.3f} to {:.3f} (90%)".format(facts["hope"]["low"], facts["hope"]["high"])
+    assert line["prediction interval"] == "{:.3f} to {:.3f} (90%)".format(facts["hope"]["low"], facts["hope"]["high"])
     assert line["members"] == "one (five_crop), two (five_crop)"
     assert page.frame("submissions", 1)["submission"].tolist() == ["part"]
     assert "part" not in page.frame("submissions")["submission"].tolist()
@@ -409,7 +410,7 @@ def test_submissions_of_other_folds_or_broken_ones_are_no_verdict(world: World, 
     why = dict(page.sections["runs"].tables[-1][1:])
     assert set(why) == {"torn.csv", "bare.csv"}
     notes = page.frame("submissions").set_index("submission")["notes"]
-    assert notes["old"] == "of other folds than today's"
+    assert notes["old"] == "made on other folds than today's"
     assert notes["gone"] == "not among the runs here: elsewhere"
     assert "0.010" not in page.sections["verdict"].text
     assert "not among the runs here" in page.sections["verdict"].text
@@ -423,7 +424,7 @@ def test_the_board_stands_beside_with_its_warning(world: World, shown: Callable[
     head, *lines = page.frame("verdict").to_numpy().tolist()
     assert [head[0], head[1]] == ["1st [unconfirmed], 0.087", "0.0871"]
     assert lines[0][0] == "2nd, 0.090"
-    assert lines[-1][0].startswith("every class 1/3") or lines[-2][0].startswith("every class 1/3")
+    assert lines[-1][0].startswith("uniform guess, 1/3") or lines[-2][0].startswith("uniform guess, 1/3")
     assert "of other drivers than those here" in page.sections["verdict"].text
     assert "Unconfirmed" in page.sections["verdict"].text
 
@@ -455,8 +456,8 @@ def test_levers_are_read_as_they_were_written(world: World, tmp_path: Path, show
     assert numbers == pytest.approx([base.mean(), longer.mean(), (longer - base).mean(), low, high, 6], abs=1e-5)
     assert second.change[0] == pytest.approx(-first.change[0])
     page = shown()
-    assert page.frame("levers")["lever"].tolist() == ["epochs: more | of them", "other way"]
-    assert page.frame("levers", 1)["lever"].tolist() == ["not there: yet"]
+    assert page.frame("ablations")["ablation"].tolist() == ["epochs: more | of them", "other way"]
+    assert page.frame("ablations", 1)["ablation"].tolist() == ["not there: yet"]
     assert read_record(AblationsRecord, replace(world.context.places, dataset="made").result("levers")) is None
 
 
@@ -470,7 +471,7 @@ def test_a_damaged_record_of_levers_is_said_to_be_one(world: World, shown: Calla
     place = world.context.places.result("levers")
     place.parent.mkdir(parents=True)
     place.write_text(damage)
-    assert "levers.json: " in shown().sections["levers"].text
+    assert "levers.json: " in shown().sections["ablations"].text
 
 
 @pytest.mark.parametrize("text", ["", "driver,fold\n", "driver,fold,images,c0,c1,c2\np0,x,1,1,0,0\n"])
@@ -494,7 +495,7 @@ def test_folds_are_summed_by_class(world: World, shown: Callable[..., Page]) -> 
 def test_settings_say_what_differs(world: World, shown: Callable[..., Page]) -> None:
     world.run("one", epochs=9, momentum=0.5)
     page = shown()
-    told = dict(page.sections["making"].tables[0][1:])
+    told = dict(page.sections["settings"].tables[0][1:])
     assert told == {
         "backbone": "tiny",
         "weights": "none",
@@ -503,13 +504,13 @@ def test_settings_say_what_differs(world: World, shown: Callable[..., Page]) -> 
         "train.epochs": "9",
         "train.momentum": "0.5",
     }
-    assert ["seed", "0"] in page.sections["making"].tables[1]
-    assert page.frame("making", 2)["minutes"].tolist() == ["1.0", "2.0", "3.0"]
+    assert ["seed", "0"] in page.sections["settings"].tables[1]
+    assert page.frame("settings", 2)["minutes"].tolist() == ["1.0", "2.0", "3.0"]
 
 
 def test_without_photos_the_page_says_so(world: World, shown: Callable[..., Page]) -> None:
     world.run("one")
-    assert "No such file" in shown().sections["pictures"].text
+    assert "No such file" in shown().sections["figures"].text
 
 
 def test_the_verb_prints_the_path_and_what_is_next(
@@ -525,7 +526,7 @@ def test_the_verb_prints_the_path_and_what_is_next(
     (configs / "made_up.yaml").write_text(yaml.safe_dump(world.context.settings.model_dump()))
     made = CliRunner().invoke(app, ["report", "--dataset", "made_up"], catch_exceptions=False)
     assert made.exit_code == 0
-    assert findings(world.context).runs[0].name == "one"
+    assert collect_report(world.context).runs[0].name == "one"
 
 
 def test_a_report_changes_nothing_but_its_page(world: World, shown: Callable[..., Page]) -> None:
@@ -577,5 +578,5 @@ def test_drawing_imports_no_network() -> None:
     import subprocess
     import sys
 
-    code = "import sys, driverwatch.steps.report; sys.exit('keras' in sys.modules or 'tensorflow' in sys.modules)"
+    code = "import sys, driverwatch.report.report_page; sys.exit('keras' in sys.modules or 'tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -23,8 +23,9 @@ from driverwatch.data.pack import LeftOut
 from driverwatch.errors import InputError
 from driverwatch.inference.paths import prediction_path
 from driverwatch.metrics import log_loss
-from driverwatch.report import review as numbers
-from driverwatch.steps import review, reviewed, spaces, submit
+from driverwatch.report import review_measures as measures
+from driverwatch.report import review_page
+from driverwatch.steps import spaces, submit
 
 NUMPY = {"Float32Array": "<f4", "Int32Array": "<i4", "Uint16Array": "<u2"}
 
@@ -41,63 +42,63 @@ Members = arrays(
 @given(Members)
 def test_divergence_is_symmetric_zero_for_equal_rows_and_at_most_ln_2(raw: np.ndarray) -> None:
     members = raw / raw.sum(axis=2, keepdims=True)
-    found = numbers.divergence(members)
+    found = measures.divergence(members)
     assert found.shape == members.shape[1:2]
     assert ((found >= 0) & (found <= np.log(2))).all()
-    assert np.allclose(found, numbers.divergence(members[::-1]), atol=1e-12)
-    assert np.allclose(numbers.divergence(np.repeat(members[:1], 3, axis=0)), 0, atol=1e-12)
+    assert np.allclose(found, measures.divergence(members[::-1]), atol=1e-12)
+    assert np.allclose(measures.divergence(np.repeat(members[:1], 3, axis=0)), 0, atol=1e-12)
 
 
 def test_divergence_is_the_mean_over_pairs_of_what_scipy_says() -> None:
     members = rows_of(0, 3, 7, 4)
     pairs = [jensenshannon(members[a], members[b], axis=1) ** 2 for a, b in ((0, 1), (0, 2), (1, 2))]
-    assert numbers.divergence(members) == pytest.approx(np.mean(pairs, axis=0))
+    assert measures.divergence(members) == pytest.approx(np.mean(pairs, axis=0))
 
 
 def test_divergence_of_rows_that_share_no_class_is_ln_2_and_of_one_run_nothing() -> None:
     apart = np.array([[[1.0, 0, 0]], [[0, 0.5, 0.5]]])
-    assert numbers.divergence(apart) == pytest.approx([np.log(2)])
-    assert numbers.divergence(apart[:1]).tolist() == [0]
+    assert measures.divergence(apart) == pytest.approx([np.log(2)])
+    assert measures.divergence(apart[:1]).tolist() == [0]
 
 
 def test_entropy_of_sure_even_and_mixed_rows() -> None:
-    found = numbers.entropy(np.array([[1.0, 0, 0, 0], [0.25, 0.25, 0.25, 0.25], [0.5, 0.5, 0, 0]]))
+    found = measures.entropy(np.array([[1.0, 0, 0, 0], [0.25, 0.25, 0.25, 0.25], [0.5, 0.5, 0, 0]]))
     assert found == pytest.approx([0, np.log(4), np.log(2)])
 
 
 def test_ranking_is_by_value_then_by_name_without_rows_that_have_none() -> None:
     names, values = np.array(["d", "b", "c", "a"]), np.array([1.0, 2, 1, np.nan])
-    assert names[numbers.ranking(values, names)].tolist() == ["b", "c", "d"]
-    assert len(numbers.ranking(np.empty(0), np.empty(0, str))) == 0
+    assert names[measures.ranking(values, names)].tolist() == ["b", "c", "d"]
+    assert len(measures.ranking(np.empty(0), np.empty(0, str))) == 0
 
 
 @given(st.permutations(range(8)), st.lists(st.integers(0, 3), min_size=8, max_size=8))
 def test_ranking_is_the_same_whatever_the_order_of_rows(order: list[int], values: list[int]) -> None:
     names, value = np.array(list("abcdefgh")), np.array(values, float)
-    there = names[numbers.ranking(value, names)]
-    assert names[order][numbers.ranking(value[order], names[order])].tolist() == there.tolist()
+    there = names[measures.ranking(value, names)]
+    assert names[order][measures.ranking(value[order], names[order])].tolist() == there.tolist()
 
 
 @given(arrays(np.float64, st.integers(0, 20), elements=st.floats(0, 1)))
 def test_quantising_is_off_by_half_a_step_at_most(shares: np.ndarray) -> None:
-    back = numbers.quantised(shares).astype(np.float64) / numbers.STEPS
-    assert (np.abs(back - shares) <= 0.5 / numbers.STEPS + 1e-12).all()
-    assert 0.5 / numbers.STEPS < 7.7e-6
+    back = measures.quantise(shares).astype(np.float64) / measures.STEPS
+    assert (np.abs(back - shares) <= 0.5 / measures.STEPS + 1e-12).all()
+    assert 0.5 / measures.STEPS < 7.7e-6
 
 
 @pytest.mark.parametrize("kind", [np.float64, np.int64, np.uint16])
 def test_packed_arrays_come_back(kind: type) -> None:
     array = np.arange(6).reshape(2, 3).astype(kind)
-    assert np.array_equal(unpacked(numbers.packed(array)), array)
-    assert numbers.packed(array[:0])["data"] == ""
+    assert np.array_equal(unpacked(measures.packed_array(array)), array)
+    assert measures.packed_array(array[:0])["data"] == ""
 
 
 def test_photos_are_sorted_by_name_with_all_that_is_theirs() -> None:
     names = np.array([f"{i:02d}.jpg" for i in range(9)])
     columns = np.arange(9) % 3, np.array([f"p{i}" for i in range(9)]), np.arange(9) % 2
     members, order = rows_of(1, 2, 9, 3), np.random.default_rng(2).permutation(9)
-    straight = numbers.sorted_photos(names, *columns, members)
-    shuffled = numbers.sorted_photos(names[order], *(column[order] for column in columns), members[:, order])
+    straight = measures.sorted_images(names, *columns, members)
+    shuffled = measures.sorted_images(names[order], *(column[order] for column in columns), members[:, order])
     for field in ("names", "labels", "drivers", "folds", "members"):
         assert np.array_equal(getattr(straight, field), getattr(shuffled, field)), field
 
@@ -106,15 +107,15 @@ def test_photos_named_twice_or_of_other_shapes_are_refused() -> None:
     with pytest.raises(InputError, match="named once"):
         photos_of(["a", "b", "a"])
     with pytest.raises(InputError, match="probabilities of shape"):
-        numbers.sorted_photos(np.array(["a"]), np.zeros(1), np.array(["p"]), np.zeros(1), np.ones((1, 1)))
+        measures.sorted_images(np.array(["a"]), np.zeros(1), np.array(["p"]), np.zeros(1), np.ones((1, 1)))
     with pytest.raises(InputError, match="other lengths"):
-        numbers.Photos(np.array(["a"]), np.zeros(2), np.array(["p"]), np.zeros(1), np.ones((1, 1, 1)))
+        measures.ReviewImages(np.array(["a"]), np.zeros(2), np.array(["p"]), np.zeros(1), np.ones((1, 1, 1)))
 
 
 def test_losses_are_those_of_make_score_and_the_first_of_equal_classes_is_said() -> None:
     photos = photos_of([f"{i}.jpg" for i in range(9)])
     photos.members[:, 0] = [[0.5, 0.5, 0], [0, 0.5, 0.5]]
-    found = numbers.measured(photos, ["a", "b"])
+    found = measures.measure(photos, ["a", "b"])
     assert found.judges == ["mean of 2", "a", "b"]
     assert found.losses.mean(axis=1) == pytest.approx(
         [log_loss(rows, photos.labels) for rows in [blending.mean(list(photos.members)), *photos.members]]
@@ -123,7 +124,7 @@ def test_losses_are_those_of_make_score_and_the_first_of_equal_classes_is_said()
 
 
 def test_one_run_is_its_own_judge_and_photos_without_labels_have_no_loss() -> None:
-    found = numbers.measured(photos_of(["a", "b"], runs=1, known=False), ["only"])
+    found = measures.measure(photos_of(["a", "b"], runs=1, known=False), ["only"])
     assert found.judges == ["only"]
     assert np.isnan(found.losses).all()
     assert (found.divergence == 0).all()
@@ -131,30 +132,30 @@ def test_one_run_is_its_own_judge_and_photos_without_labels_have_no_loss() -> No
 
 def test_heads_are_the_first_of_each_ranking() -> None:
     photos = photos_of([f"{i:02d}" for i in range(20)], seed=5)
-    found = numbers.measured(photos, ["a", "b"])
+    found = measures.measure(photos, ["a", "b"])
     expected = {int(np.argmax(value)) for value in (found.losses[0], found.entropies[0], found.divergence)}
-    assert set(numbers.heads(found, photos.names, 1).tolist()) == expected
+    assert set(measures.heads(found, photos.names, 1).tolist()) == expected
     unknown = photos_of(["a", "b", "c"], known=False)
-    assert numbers.heads(numbers.measured(unknown, ["a", "b"]), unknown.names, 99).tolist() == [0, 1, 2]
+    assert measures.heads(measures.measure(unknown, ["a", "b"]), unknown.names, 99).tolist() == [0, 1, 2]
 
 
 def test_the_page_says_nothing_of_test_photos_but_what_runs_say() -> None:
     train, test = photos_of(["c", "a", "b"]), photos_of(["z", "y"], seed=1, known=False)
-    sets = numbers.measured(train, ["m", "n"]), numbers.measured(test, ["m", "n"])
-    made = numbers.content(train, test, sets)
+    sets = measures.measure(train, ["m", "n"]), measures.measure(test, ["m", "n"])
+    made = measures.content(train, test, sets)
     assert made["names"] == ["a", "b", "c", "y", "z"]
     assert [unpacked(made[key]).shape for key in ("label", "driver", "fold")] == [(3,)] * 3
     assert unpacked(made["loss"]).shape == (3, 3)
     assert unpacked(made["said"]).shape == (3, 5)
-    shares = unpacked(made["probabilities"]) / numbers.STEPS
+    shares = unpacked(made["probabilities"]) / measures.STEPS
     assert np.abs(shares - np.concatenate([train.members, test.members], axis=1)).max() < 7.7e-6
-    assert unpacked(made["divergence"])[3:] == pytest.approx(numbers.divergence(test.members), rel=1e-6)
+    assert unpacked(made["divergence"])[3:] == pytest.approx(measures.divergence(test.members), rel=1e-6)
 
 
 def test_rows_are_joined_by_name(world: World) -> None:  # noqa: F811
     for name, seed in (("one", 1), ("two", 9)):
         world.run(name, seed=seed)
-    shown = reviewed.read_rows(world.context, [], None)
+    shown = review_page.read_predictions(world.context, [], None)
     train, folds = shown.train, world.folds.of_driver
     assert shown.runs == ["one", "two"]
     assert train.names.tolist() == sorted(world.packs["train"].names)
@@ -179,9 +180,9 @@ def test_a_test_photo_that_a_pack_lacks_is_left_out(world: World, capsys: pytest
     smaller = replace(world, packs={**world.packs, "test": less})
     for number in range(3):
         smaller.finish(two, number, 5, 1.5, np.empty(0, np.int64))
-    found = reviewed._test_photos([Member(one, test, "five_crop"), Member(two, less, "five_crop")], world.folds)
+    found = review_page._test_images([Member(one, test, "five_crop"), Member(two, less, "five_crop")], world.folds)
     assert found.names.tolist() == sorted(less.names)
-    assert "1 test photos that not every run's pack holds" in capsys.readouterr().out
+    assert "1 test images that not every run's pack holds" in capsys.readouterr().out
 
 
 def test_runs_without_folds_are_refused_when_named_and_else_left_out(
@@ -189,12 +190,12 @@ def test_runs_without_folds_are_refused_when_named_and_else_left_out(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     world.run("whole", splits={"kind": "all"})
-    with pytest.raises(InputError, match=r"whole: no out-of-fold rows to review: .*; leave it out of MODELS="):
-        reviewed.read_rows(world.context, ["whole"], None)
-    with pytest.raises(InputError, match="no finished run has out-of-fold rows"):
-        reviewed.read_rows(world.context, [], None)
+    with pytest.raises(InputError, match=r"whole: no out-of-fold predictions to review: .*; leave it out of MODELS="):
+        review_page.read_predictions(world.context, ["whole"], None)
+    with pytest.raises(InputError, match="no finished run has out-of-fold predictions"):
+        review_page.read_predictions(world.context, [], None)
     world.run("folded")
-    assert reviewed.read_rows(world.context, [], None).runs == ["folded"]
+    assert review_page.read_predictions(world.context, [], None).runs == ["folded"]
     assert "left out: " in capsys.readouterr().out
 
 
@@ -203,15 +204,15 @@ def test_a_run_of_other_photos_is_refused(world: World, monkeypatch: pytest.Monk
     other = replace(world.packs["train"], digest="another")
     monkeypatch.setattr(submit, "open_packs", lambda *_: (world.folds, {**world.packs, "train": other}))
     with pytest.raises(InputError, match="was trained on another pack than today's"):
-        reviewed.read_rows(world.context, ["one"], None)
+        review_page.read_predictions(world.context, ["one"], None)
 
 
 def test_views_that_were_not_predicted_are_refused(world: World) -> None:  # noqa: F811
     world.run("one")
     with pytest.raises(InputError, match=r"held_out-ten_crop.h5: no such predictions; run make predict"):
-        reviewed.read_rows(world.context, ["one"], "ten_crop")
-    with pytest.raises(InputError, match="no finished run has out-of-fold rows"):
-        reviewed.read_rows(world.context, [], "ten_crop")
+        review_page.read_predictions(world.context, ["one"], "ten_crop")
+    with pytest.raises(InputError, match="no finished run has out-of-fold predictions"):
+        review_page.read_predictions(world.context, [], "ten_crop")
 
 
 def test_of_all_runs_one_that_lacks_its_view_set_is_left_out(
@@ -221,7 +222,7 @@ def test_of_all_runs_one_that_lacks_its_view_set_is_left_out(
     run = world.run("one")
     world.run("two", seed=5)
     prediction_path(run.fold(1), "test", blending.honest_views(run)).unlink()
-    assert reviewed.read_rows(world.context, [], None).runs == ["two"]
+    assert review_page.read_predictions(world.context, [], None).runs == ["two"]
     said = capsys.readouterr().out
     assert "left out: " in said
     assert "make predict RUN=one VIEWS=five_crop does" in said
@@ -229,20 +230,20 @@ def test_of_all_runs_one_that_lacks_its_view_set_is_left_out(
 
 def test_neighbours_are_of_a_photo_s_own_fold_and_never_itself() -> None:
     photos = photos_of([f"{i:02d}" for i in range(30)])
-    found = review.near_photos(space_of(photos.names), photos)
-    assert found.indices.shape == (30, review.NEAR)
+    found = review_page.nearest_images(space_of(photos.names), photos)
+    assert found.indices.shape == (30, review_page.NEAR)
     assert (photos.folds[found.indices] == photos.folds[:, None]).all()
     assert (found.indices != np.arange(30)[:, None]).all()
     alone = photos_of(["a", "b"])
-    assert (review.near_photos(space_of(alone.names), alone).indices == -1).all()
+    assert (review_page.nearest_images(space_of(alone.names), alone).indices == -1).all()
 
 
 def test_neighbours_are_numbered_over_both_sets(world: World, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     world.run("one")
-    shown = reviewed.read_rows(world.context, [], None)
+    shown = review_page.read_predictions(world.context, [], None)
     space = space_of(np.concatenate([shown.train.names, shown.test.names]))
     monkeypatch.setattr(spaces, "open_space", lambda *_: space)
-    said, made = review._neighbours(world.context, shown, "made up")
+    said, made = review_page._neighbours(world.context, shown, "made up")
     near, cosine = unpacked(made["near"]), unpacked(made["cosine"])
     assert said == "neighbours by made up"
     assert (near[:54] < 54).all()
@@ -253,15 +254,15 @@ def test_neighbours_are_numbered_over_both_sets(world: World, monkeypatch: pytes
     )
     one, other = features[names[60]], features[names[near[60, 0]]]
     expected = one @ other / np.linalg.norm(one) / np.linalg.norm(other)
-    assert 2 * float(cosine[60, 0]) / numbers.STEPS - 1 == pytest.approx(expected, abs=4e-5)
+    assert 2 * float(cosine[60, 0]) / measures.STEPS - 1 == pytest.approx(expected, abs=4e-5)
 
 
 def test_without_features_there_are_no_neighbours_and_named_ones_must_be_there(world: World) -> None:  # noqa: F811
     world.run("one")
-    shown = reviewed.read_rows(world.context, [], None)
-    assert review._neighbours(world.context, shown, None)[1] == {"features": None}
+    shown = review_page.read_predictions(world.context, [], None)
+    assert review_page._neighbours(world.context, shown, None)[1] == {"features": None}
     with pytest.raises(InputError, match="FEATURES=/"):
-        review._neighbours(world.context, shown, "/")
+        review_page._neighbours(world.context, shown, "/")
 
 
 def test_features_on_disk_are_found_by_their_files_names(project: Path, drawn_settings: Any) -> None:
@@ -280,11 +281,11 @@ def test_features_on_disk_are_found_by_their_files_names(project: Path, drawn_se
 
 def test_thumbnails_show_the_photo_of_their_number(world: World, tmp_path: Path) -> None:  # noqa: F811
     world.run("one")
-    shown = reviewed.read_rows(world.context, [], None)
+    shown = review_page.read_predictions(world.context, [], None)
     packs = {kind: with_pixels(pack, tmp_path, kind) for kind, pack in world.packs.items()}
     shown = replace(shown, pack=packs["train"], members=[replace(shown.members[0], test=packs["test"])])
-    sets = numbers.measured(shown.train, ["one"]), numbers.measured(shown.test, ["one"])
-    made = review._thumbnails(shown, sets)
+    sets = measures.measure(shown.train, ["one"]), measures.measure(shown.test, ["one"])
+    made = review_page._thumbnails(shown, sets)
     names = [*shown.train.names, *shown.test.names]
     assert sorted(made) == list(range(66))  # all are among the first 200
     for number in (0, 30, 65):
@@ -296,12 +297,12 @@ def test_thumbnails_show_the_photo_of_their_number(world: World, tmp_path: Path)
 @pytest.mark.parametrize(("regions", "shade"), [(["whole"], 0), (["head", "whole"], 1), (["head", "wheel"], 0)])
 def test_of_packed_regions_the_whole_frame_is_shown(regions: list[str], shade: int) -> None:
     image = np.concatenate([np.full((4, 5, 3), number, np.uint8) for number in range(len(regions))])
-    assert np.array_equal(review._frame(image, regions), np.full((4, 5, 3), shade, np.uint8))
+    assert np.array_equal(review_page._frame(image, regions), np.full((4, 5, 3), shade, np.uint8))
 
 
 def test_no_keras_is_imported_where_no_heat_map_is_asked_for() -> None:
     code = (
-        "import sys, driverwatch.steps.review, driverwatch.steps.heat_maps; "
+        "import sys, driverwatch.report.review_page, driverwatch.report.class_activation_maps; "
         "print([name for name in ('keras', 'tensorflow') if name in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -309,13 +310,13 @@ def test_no_keras_is_imported_where_no_heat_map_is_asked_for() -> None:
 
 
 def test_heat_maps_are_asked_of_models_that_have_not_seen_the_driver(world: World) -> None:  # noqa: F811
-    from driverwatch.steps.heat_maps import asked
+    from driverwatch.report.class_activation_maps import requests
 
     world.run("one")
     world.run("two", seed=7)
-    shown = reviewed.read_rows(world.context, [], None)
-    sets = numbers.measured(shown.train, shown.runs), numbers.measured(shown.test, shown.runs)
-    found = asked(world.context, shown, sets, 4, 1)
+    shown = review_page.read_predictions(world.context, [], None)
+    sets = measures.measure(shown.train, shown.runs), measures.measure(shown.test, shown.runs)
+    found = requests(world.context, shown, sets, 4, 1)
     assert [each.number for each in found[:4]] == np.argsort(-sets[0].losses[0], kind="stable")[:4].tolist()
     for each in found[:4]:
         assert each.folds == [shown.train.folds[each.number]]
@@ -332,12 +333,12 @@ def test_maps_of_test_photos_are_of_all_fold_models_and_of_training_photos_of_on
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from driverwatch.inference import classify, heatmap
-    from driverwatch.steps import heat_maps
+    from driverwatch.report import class_activation_maps as maps
 
     run = world.run("one")
     monkeypatch.setattr(type(run), "verify", lambda _, fold: Path(f"weights{fold}"))
-    monkeypatch.setattr(heat_maps, "channel_mean", lambda *_: (0.0, 0.0, 0.0))
-    monkeypatch.setattr(heat_maps, "_photo", lambda _: np.zeros((36, 44, 3), np.uint8))
+    monkeypatch.setattr(maps, "channel_mean", lambda *_: (0.0, 0.0, 0.0))
+    monkeypatch.setattr(maps, "_pixels", lambda _: np.zeros((36, 44, 3), np.uint8))
     monkeypatch.setattr(classify, "fold_models", lambda _settings, _classes, _mean, files: lambda: iter(files))
     seen: list[tuple[str, int]] = []
 
@@ -347,9 +348,9 @@ def test_maps_of_test_photos_are_of_all_fold_models_and_of_training_photos_of_on
         return np.eye(4, dtype=np.float32), "class activation"
 
     monkeypatch.setattr(heatmap, "heat", heat)
-    shown = reviewed.read_rows(world.context, [], None)
-    train, test = heat_maps.Asked(3, Path("x"), [1, 0], [2]), heat_maps.Asked(60, Path("y"), [2], [0, 1, 2])
-    made = heat_maps._of_run(world.context, shown.members[0], [train, test])
+    shown = review_page.read_predictions(world.context, [], None)
+    train, test = maps.MapRequest(3, Path("x"), [1, 0], [2]), maps.MapRequest(60, Path("y"), [2], [0, 1, 2])
+    made = maps._of_run(world.context, shown.members[0], [train, test])
     assert sorted(seen) == [("weights0", 2), ("weights1", 2), ("weights2", 0), ("weights2", 1), ("weights2", 2)]
     assert [(each["number"], each["label"], each["folds"]) for each in made] == [
         (3, 1, [2]),

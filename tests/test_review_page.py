@@ -13,11 +13,12 @@ import pytest
 from support import browsing, finished
 from support.reviewing import photos_of, space_of, with_pixels
 
-from driverwatch.report import review as numbers
-from driverwatch.report.page import render
-from driverwatch.report.review import Measures, Photos
-from driverwatch.steps import review, reviewed, spaces, survey
-from driverwatch.steps.report import write_report
+from driverwatch.io.html import jpeg_uri, render
+from driverwatch.report import review_measures as measures
+from driverwatch.report import review_page, score_runs
+from driverwatch.report.report_page import write_report
+from driverwatch.report.review_measures import Measures, ReviewImages
+from driverwatch.steps import spaces
 
 pytestmark = pytest.mark.slow  # a browser
 ODD = "p0_a#b%20&'c.jpg"  # a name that must be quoted in an address, and escaped in a page
@@ -29,8 +30,8 @@ class Opened:
 
     driver: Any
     url: str
-    train: Photos
-    test: Photos
+    train: ReviewImages
+    test: ReviewImages
     found: Measures
 
     def at(self, fragment: str) -> "Opened":
@@ -93,12 +94,12 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opened]:
         patch.setattr(spaces, "open_space", lambda *_: space_of(names))
         for pack in packs.values():
             write_photos(folder / "data", pack)
-        patch.setattr(survey, "open_packs", lambda *_: (world.folds, world.packs))
+        patch.setattr(score_runs, "open_packs", lambda *_: (world.folds, world.packs))
         write_report(world.context)
-        path = review.write_review(world.context, [], None, None, 0)
+        path = review_page.write_review(world.context, [], None, None, 0)
         write_report(world.context)  # anew: now its cells lead to the review page
-        shown = reviewed.read_rows(world.context, [], None)
-        found = numbers.measured(shown.train, shown.runs)
+        shown = review_page.read_predictions(world.context, [], None)
+        found = measures.measure(shown.train, shown.runs)
         yield Opened(driver, (folder / path).as_uri(), shown.train, shown.test, found)
 
 
@@ -139,7 +140,7 @@ def test_the_list_is_in_the_order_of_the_ranking(opened: Opened, sort: str, judg
     made = opened.found
     opened.at(f"sort={sort}&run={made.judges[judge]}")
     values = {"loss": made.losses[judge], "entropy": made.entropies[judge], "disagreement": made.divergence}
-    order = np.arange(54) if sort == "name" else numbers.ranking(values[sort], opened.train.names)
+    order = np.arange(54) if sort == "name" else measures.ranking(values[sort], opened.train.names)
     listed = [row.text for row in opened.driver.find_elements("css selector", ".row .file")]
     assert len(listed) > 5
     assert listed == [str(name) for name in opened.train.names[order][: len(listed)]]
@@ -184,7 +185,7 @@ def test_keys_step_filter_help_and_let_go(opened: Opened) -> None:
     from selenium.webdriver.common.keys import Keys
 
     opened.at("")
-    order = [str(name) for name in opened.train.names[numbers.ranking(opened.found.losses[0], opened.train.names)]]
+    order = [str(name) for name in opened.train.names[measures.ranking(opened.found.losses[0], opened.train.names)]]
     assert opened.shown == order[0]
     for key, place in (
         ("j", 1),
@@ -269,7 +270,7 @@ def test_a_photo_is_shown_with_what_runs_say_of_it(opened: Opened) -> None:
 def test_neighbours_lead_on_and_back(opened: Opened) -> None:
     opened.at("sort=name")
     first, space = opened.shown, space_of(np.concatenate([opened.train.names, opened.test.names]))
-    near = review.near_photos(space, opened.train).indices[0]
+    near = review_page.nearest_images(space, opened.train).indices[0]
     buttons = opened.driver.find_elements("css selector", ".near button")
     assert [button.get_attribute("title") for button in buttons] == [str(name) for name in opened.train.names[near]]
     same = [bool("✓ same" in button.text) for button in buttons]
@@ -282,9 +283,9 @@ def test_neighbours_lead_on_and_back(opened: Opened) -> None:
 
 def test_test_photos_have_no_truth_and_no_way_to_give_them_one(opened: Opened) -> None:
     opened.at("set=test")
-    entropies = numbers.measured(opened.test, ["one", "two"]).entropies[0]
+    entropies = measures.measure(opened.test, ["one", "two"]).entropies[0]
     assert opened.count == 12
-    assert opened.shown == str(opened.test.names[numbers.ranking(entropies, opened.test.names)[0]])
+    assert opened.shown == str(opened.test.names[measures.ranking(entropies, opened.test.names)[0]])
     assert "true" not in opened.element("#photo").text
     assert not any(
         opened.element(f"#{name}").is_enabled() for name in ("true", "driver", "fold", "min", "max", "wrong")
@@ -295,8 +296,8 @@ def test_test_photos_have_no_truth_and_no_way_to_give_them_one(opened: Opened) -
     named = {"set", "sort", "run", "true", "says", "driver", "fold", "name", "min", "max", "wrong"}
     assert {control.get_attribute("id") for control in controls} == named
     opened.choose("sort", "disagreement")
-    divergence = numbers.divergence(opened.test.members)
-    assert opened.shown == str(opened.test.names[numbers.ranking(divergence, opened.test.names)[0]])
+    divergence = measures.divergence(opened.test.members)
+    assert opened.shown == str(opened.test.names[measures.ranking(divergence, opened.test.names)[0]])
 
 
 def test_cells_of_the_report_lead_to_their_photos_and_back(opened: Opened) -> None:
@@ -383,8 +384,8 @@ def page_of(content: dict[str, Any], folder: Path, **facts: Any) -> str:
     return path.as_uri()
 
 
-def content_of(train: Photos, test: Photos, runs: list[str], classes: list[list[str]]) -> dict[str, Any]:
-    return numbers.content(train, test, (numbers.measured(train, runs), numbers.measured(test, runs))) | {
+def content_of(train: ReviewImages, test: ReviewImages, runs: list[str], classes: list[list[str]]) -> dict[str, Any]:
+    return measures.content(train, test, (measures.measure(train, runs), measures.measure(test, runs))) | {
         "classes": classes
     }
 
@@ -420,7 +421,7 @@ def test_one_run_without_test_photos_has_no_disagreement(opened: Opened, tmp_pat
 
 def test_heat_maps_are_shown_with_how_they_were_made(opened: Opened, tmp_path: Path) -> None:
     train, test = photos_of(["a", "b"], runs=1), photos_of(["t"], runs=1, known=False)
-    dot = reviewed.jpeg(np.zeros((3, 4, 3), np.uint8), 4)
+    dot = jpeg_uri(np.zeros((3, 4, 3), np.uint8), 4, 75)
     made = {"run": "only", "by": "occlusion", "picture": dot}
     maps = {"1": [made | {"label": 1, "folds": [1]}], "2": [made | {"label": 0, "folds": [0, 1]}]}
     content = content_of(train, test, ["only"], [["c0", "x"], ["c1", "y"], ["c2", "z"]]) | {"maps": maps}

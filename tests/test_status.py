@@ -1,6 +1,7 @@
 """`make status`: every state that a fold can be in, every reason to be stale, and files that are broken."""
 
 import fcntl
+import io
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from rich.console import Console
 from support.finished import CLASSES, MODEL, World, world  # noqa: F401
 from support.places import ROOT
 
@@ -28,11 +30,10 @@ from driverwatch.hdf5 import created
 from driverwatch.inference import features
 from driverwatch.kaggle import ledger
 from driverwatch.metrics import over_folds
-from driverwatch.steps import status_text
-from driverwatch.steps.status import Status, status
-from driverwatch.steps.status_runs import FitState
+from driverwatch.report.status import Status, folds_cell, render, status
 from driverwatch.training.progress import Progress, is_over
 from driverwatch.training.run import Run
+from driverwatch.training.run_state import FoldState
 from driverwatch.writing import write_json, writer_of
 
 SIZE = "36x44"
@@ -99,8 +100,10 @@ def holding(folder: Path) -> Iterator[None]:
         yield
 
 
-def text(found: Status) -> str:
-    return "\n".join(status_text.lines(found))
+def text(found: Status, columns: int = 10_000) -> str:
+    printed = io.StringIO()
+    render(found, Console(file=printed, width=columns, highlight=False, markup=False))
+    return printed.getvalue()
 
 
 def test_nothing_at_all(tmp_path: Path, world: World) -> None:  # noqa: F811
@@ -196,13 +199,13 @@ def test_a_run_that_is_at_work_now_says_so(there: World) -> None:
 
 
 STALE = {
-    "folds": (lambda w: _swap_folds(w), "begun on other folds than folds/made_up.csv has today"),
-    "pack": (lambda w: _edit(w.context.places.pack(SIZE) / "train.json", digest="x"), "begun on another pack 36x44"),
+    "folds": (lambda w: _swap_folds(w), "started on other folds than folds/made_up.csv has today"),
+    "pack": (lambda w: _edit(w.context.places.pack(SIZE) / "train.json", digest="x"), "started on another pack 36x44"),
     "no pack": (
         lambda w: shutil.rmtree(w.context.places.pack(SIZE)),
         "its pack 36x44 is not there; make pack SIZE=36x44",
     ),
-    "classes": (lambda w: w.context.settings.classes.update(c3="new"), "begun with other classes"),
+    "classes": (lambda w: w.context.settings.classes.update(c3="new"), "started with other classes"),
 }
 
 
@@ -238,7 +241,7 @@ def test_a_pack_that_was_copied_or_cut_is_told(there: World) -> None:
     assert "test.h5 was copied or changed since" in status(there.context).packs[0].stale[0]
     path.unlink()
     assert "no pack; run make pack" in str(status(there.context).packs[0].problem)
-    assert "broken: build/made_up/pack/36x44/test.h5: no pack" in text(status(there.context))
+    assert "invalid: build/made_up/pack/36x44/test.h5: no pack" in text(status(there.context))
 
 
 def test_settings_that_were_edited_since_and_weights_that_are_gone(there: World) -> None:
@@ -280,7 +283,7 @@ def test_a_broken_file_is_a_line_and_no_crash(there: World) -> None:
     assert "is of another run" in str(found["three"].fits[2].problem)
     assert "no such run" in str(found["four"].problem)
     said = text(status(there.context))
-    assert said.count("broken:") >= 4
+    assert said.count("invalid:") >= 4
     assert json.loads(status(there.context).as_json())["runs"][0]["name"] == "four"
 
 
@@ -323,7 +326,7 @@ def test_submissions_are_stale_for_runs_that_changed_or_went(there: World) -> No
     submission(there, "fine", [one, two])
     assert [made.stale for made in status(there.context).submissions] == [[]]
     _edit(two.fold(1) / "manifest.json", weights="trained anew")
-    assert status(there.context).submissions[0].stale == ["run two was trained anew since"]
+    assert status(there.context).submissions[0].stale == ["run two was trained again since"]
     shutil.rmtree(two.folder)
     assert status(there.context).submissions[0].stale == ["run two is gone"]
     assert "stale: run two is gone (fine)" in text(status(there.context))
@@ -360,9 +363,9 @@ def test_uploads_come_from_the_ledger_and_a_broken_ledger_is_a_line(there: World
     assert status(there.context).submissions[0].uploads == ["complete, public 0.3"]
     Path("submissions/ledger.csv").write_text("nonsense")
     found = status(there.context)
-    assert found.submissions == []
+    assert found.submissions[0].uploads == []
     assert "restore it (git checkout" in found.broken[0]
-    assert "broken: submissions/ledger.csv" in text(found)
+    assert "invalid: submissions/ledger.csv" in text(found)
 
 
 def test_what_was_made_with_embeddings_is_stale_once_they_are_computed_again(there: World) -> None:
@@ -436,24 +439,23 @@ def test_the_next_command_follows_the_line(there: World) -> None:
 
 
 @pytest.mark.parametrize("columns", [40, 80, 140])
-def test_the_screen_fits_the_terminal(there: World, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+def test_the_screen_fits_the_terminal(there: World, columns: int) -> None:
     for name in ("one", "a_name_that_is_quite_long_as_some_are"):
         submission(there, name, [with_losses(there.run(name), {0: 0.5, 1: 0.7, 2: 0.6})])
     (there.context.places.runs / "broken").mkdir()
-    monkeypatch.setattr(status_text, "width", lambda: columns)
-    lines = list(status_text.lines(status(there.context)))
+    lines = text(status(there.context), columns).splitlines()
     wide = [line for line in lines if len(line) > columns and not line.startswith("next")]  # that one is to be copied
     assert wide == []
     assert any("one" in line for line in lines)
 
 
 def test_many_fits_are_counted_instead_of_listed() -> None:
-    found = [FitState(i, "finished", 3, 3) for i in range(8)] + [
-        FitState(8, "training", 1, 3),
-        FitState(9, "not begun", 0, 3),
+    found = [FoldState(i, "finished", 3, 3) for i in range(8)] + [
+        FoldState(8, "training", 1, 3),
+        FoldState(9, "not begun", 0, 3),
     ]
-    assert status_text.fits(found, False) == "8 of 10 done, 8: 1/3"
-    assert status_text.fits([FitState(0, "finished", 3, 3)], False) == "done"
+    assert folds_cell(found, False) == "8 of 10 done, 8: 1/3"
+    assert folds_cell([FoldState(0, "finished", 3, 3)], False) == "done"
 
 
 def test_a_fold_file_is_read_alike_with_and_without_pandas(there: World) -> None:

@@ -7,19 +7,19 @@ import numpy as np
 
 from driverwatch.blend.space import Space
 from driverwatch.data.pack import ImageBlock, Pack
-from driverwatch.report import review as numbers
+from driverwatch.report import review_measures as measures
 
 
 def rows_of(seed: int, *shape: int) -> np.ndarray:
     return np.random.default_rng(seed).dirichlet(np.full(shape[-1], 0.4), size=shape[:-1])
 
 
-def photos_of(names: list[str], seed: int = 0, runs: int = 2, known: bool = True) -> numbers.Photos:
+def photos_of(names: list[str], seed: int = 0, runs: int = 2, known: bool = True) -> measures.ReviewImages:
     count = len(names)
     labels = np.arange(count) % 3 if known else np.full(count, -1)
     drivers = np.array([f"p{i % 2}" for i in range(count)] if known else [""] * count, str)
     folds = np.arange(count) % 2 if known else np.full(count, -1)
-    return numbers.sorted_photos(np.array(names, str), labels, drivers, folds, rows_of(seed, runs, count, 3))
+    return measures.sorted_images(np.array(names, str), labels, drivers, folds, rows_of(seed, runs, count, 3))
 
 
 def space_of(names: np.ndarray, seed: int = 0) -> Space:

@@ -9,9 +9,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from driverwatch.report import review as numbers
-from driverwatch.report.page import render
-from driverwatch.steps import review, reviewed
+from driverwatch.io.html import jpeg_uri, render
+from driverwatch.report import review_measures as measures
+from driverwatch.report import review_page
 from support import browsing
 
 TRAIN, TEST, RUNS, CLASSES = 22424, 79726, 5, 10
@@ -25,7 +25,7 @@ SCRIPTS = {
 }
 
 
-def photos(first: int, count: int, known: bool) -> numbers.Photos:
+def photos(first: int, count: int, known: bool) -> measures.ReviewImages:
     random = np.random.default_rng(first)
     names = np.array([f"img_{first + number}.jpg" for number in range(count)])
     labels = random.integers(0, CLASSES, count) if known else np.full(count, -1)
@@ -33,30 +33,36 @@ def photos(first: int, count: int, known: bool) -> numbers.Photos:
     rows = np.exp(scores) / np.exp(scores).sum(axis=2, keepdims=True)
     drivers = np.array([f"p{number % 26:03d}" for number in range(count)]) if known else np.full(count, "")
     folds = np.arange(count) % 26 % 5 if known else np.full(count, -1)
-    return numbers.sorted_photos(names, labels, drivers, folds, rows)
+    return measures.sorted_images(names, labels, drivers, folds, rows)
 
 
-def content(train: numbers.Photos, test: numbers.Photos) -> dict[str, object]:
+def content(train: measures.ReviewImages, test: measures.ReviewImages) -> dict[str, object]:
     runs, random = [f"run_{number}" for number in range(RUNS)], np.random.default_rng(0)
-    sets = numbers.measured(train, runs), numbers.measured(test, runs)
+    sets = measures.measure(train, runs), measures.measure(test, runs)
     count, pixels = len(train.names) + len(test.names), random.integers(0, 256, (24, 32, 3), np.uint8)
-    picture = reviewed.jpeg(cv2.resize(pixels, (320, 240), interpolation=cv2.INTER_CUBIC), review.WIDTH)
+    picture = jpeg_uri(
+        cv2.resize(pixels, (320, 240), interpolation=cv2.INTER_CUBIC), review_page.WIDTH_PX, measures.JPEG_QUALITY
+    )
     heads = [
         number
         for made, names in zip(sets, (train.names, test.names), strict=True)
-        for number in numbers.heads(made, names, review.THUMBNAILS)
+        for number in measures.heads(made, names, review_page.THUMBNAILS)
     ]
-    near = numbers.packed(random.integers(0, len(train.names), (count, review.NEAR)).astype(np.int32))
-    more = {"features": "made up", "near": near, "cosine": numbers.packed(np.zeros((count, review.NEAR), np.uint16))}
+    near = measures.packed_array(random.integers(0, len(train.names), (count, review_page.NEAR)).astype(np.int32))
+    more = {
+        "features": "made up",
+        "near": near,
+        "cosine": measures.packed_array(np.zeros((count, review_page.NEAR), np.uint16)),
+    }
     more |= {"thumbnails": dict.fromkeys(map(int, heads), picture), "maps": {}}
     more |= {
         "photos": {"root": ".", "train": None, "test": None},
         "classes": [[f"c{i}", f"class {i}"] for i in range(CLASSES)],
     }
-    return numbers.content(train, test, sets) | more
+    return measures.content(train, test, sets) | more
 
 
-def measure(name: str, train: numbers.Photos, test: numbers.Photos, folder: Path) -> None:
+def measure(name: str, train: measures.ReviewImages, test: measures.ReviewImages, folder: Path) -> None:
     start, page = time.monotonic(), folder / f"{name}.html"
     facts = {"dataset": name, "title": "made up", "data": "nowhere", "views": {"run": "centre"}, "report": ""}
     page.write_text(render("review.html", content=content(train, test), **facts), "utf-8")

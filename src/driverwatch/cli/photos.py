@@ -94,6 +94,6 @@ def photo(
     data: Data = None,
 ) -> None:
     """Show one photo's way through the line, as far as it is built: table, fold, pack, models, chain, submissions."""
-    from driverwatch.steps.photo import show_photo
+    from driverwatch.report.trace_image import trace_image
 
-    show_photo(context_of(dataset, data), image, models.split(), name)
+    trace_image(context_of(dataset, data), image, models.split(), name)

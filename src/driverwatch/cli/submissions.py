@@ -146,7 +146,7 @@ def score(models: Models = "", dataset: Dataset = "statefarm", data: Data = None
 @app.command()
 def report(dataset: Dataset = "statefarm", data: Data = None) -> None:
     """Write one HTML page of whatever is built: scores, confusions, learning curves, levers, folds, settings."""
-    from driverwatch.steps.report import write_report
+    from driverwatch.report.report_page import write_report
 
     write_report(context_of(dataset, data))
 

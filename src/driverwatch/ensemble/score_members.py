@@ -11,9 +11,9 @@ from driverwatch.errors import InputError
 from driverwatch.kaggle import submission
 from driverwatch.listing import matching
 from driverwatch.metrics import KAGGLE_FLOOR, accuracy, kaggle_log_loss, log_loss
-from driverwatch.steps.closing import closing
 from driverwatch.steps.context import Context
 from driverwatch.steps.submit import Finished, finished_runs, selected_on
+from driverwatch.steps.summary import seconds_and_places
 from driverwatch.terminal import say
 from driverwatch.training.predicted import views_there
 from driverwatch.training.run import Run
@@ -29,7 +29,7 @@ def print_scores(context: Context, names: list[str]) -> None:
     if any(map(blending.scored, found.runs)):
         _print_out_of_fold(context, found)
     _print_test_scores(context)
-    say(closing(context, found.runs))
+    say(seconds_and_places(context, found.runs))
     ending(then=[f"make report DATASET={context.dataset}"])
 
 

@@ -12,11 +12,11 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from driverwatch.errors import printable
-from driverwatch.report.blocks import Chart, Form, Table, known, labelled, loss, plain, share, short_loss, table
+from driverwatch.report.report_tables import Chart, Form, Link, Table, loss, matrix, share, short_loss, table
 from driverwatch.report.svg import PALETTE, STYLE, inline_svg
 
 WIDTH = 356  # px: what a phone has room for, so that nothing is scaled down there
-CELL, LINE = (34, 21), 36  # px of a heat map's cell, width and height; of a line of `dots`
+CELL, LINE = (34, 21), 36  # px of a shaded table's cell, width and height; of a line of `dots`
 FULL = 0.75  # opacity of the darkest cell: text on it stays readable
 LETTER = 6.5  # px that a letter of a label takes, at most: charts leave room by it
 LONGEST = 53  # letters of a label; its table has the whole
@@ -36,7 +36,7 @@ class Dot:
 COLOURS = {"o": "c0", "s": "c1", "D": "c7"}
 
 
-def _said(name: object) -> str:
+def _label(name: object) -> str:
     """A label that SVG can hold and a chart has room for."""
     return printable(str(name), LONGEST)
 
@@ -46,14 +46,15 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
-def heat_map(
+def shaded_table(
     shades: pd.DataFrame,
     caption: str,
     corner: str,
     data: Table | None = None,
     form: Form = short_loss,
     top: float = 0.0,
-    links: pd.DataFrame | None = None,
+    link: Link | None = None,
+    heads: Sequence[str] | None = None,
 ) -> Chart:
     """Cells shaded from 0 (none) to the largest value (full), with their values printed; unknown ones a dash.
 
@@ -62,36 +63,38 @@ def heat_map(
         corner: what the lines are, as head of the data table.
         data: what is shown as a table; None: `shades` to four places.
         top: the value shaded fully, if that is more than the largest.
-        links: where each cell leads, of the shape of `shades`; empty: nowhere.
+        link: addresses of cells above 0.
+        heads: what stands above the columns; None: their labels.
     """
+    heads = [_label(name) for name in heads or shades.columns]
     values = shades.to_numpy(np.float64)
     full = max([top, *values[np.isfinite(values)]]) or 1.0
-    slant = max(len(_said(name)) for name in shades.columns) > 4
-    left = 14 + LETTER * max(len(_said(name)) for name in shades.index)
-    above = 14 + (LETTER * 0.75 * max(len(_said(name)) for name in shades.columns) if slant else 12)
-    right = 10 + (LETTER * 0.75 * len(_said(shades.columns[-1])) if slant else 0)
+    slant = max(map(len, heads)) > 4
+    left = 14 + LETTER * max(len(_label(name)) for name in shades.index)
+    above = 14 + (LETTER * 0.75 * max(map(len, heads)) if slant else 12)
+    right = 10 + (LETTER * 0.75 * len(heads[-1]) if slant else 0)
     width, height = len(shades.columns) * CELL[0], len(shades) * CELL[1]
     with mpl.rc_context(STYLE):
         figure, axes = _figure(left + width + right, above + height + 6)
         axes.set_position(_inside(figure, left, 6, width, height))
         for (line, column), value in np.ndenumerate(values):
-            address = None if links is None else str(links.iloc[line, column]) or None
+            address = link(str(shades.index[line]), str(shades.columns[column])) if link and value > 0 else None
             _cell(axes, column, line, form(value), FULL * value / full, address)
         axes.set(xlim=(0, len(shades.columns)), ylim=(len(shades), 0))
-        axes.set_xticks(np.arange(len(shades.columns)) + 0.5, [_said(name) for name in shades.columns])
+        axes.set_xticks(np.arange(len(shades.columns)) + 0.5, heads)
         if slant:
             axes.tick_params(axis="x", labelrotation=45)
             for name in axes.get_xticklabels():
                 name.set(ha="left", rotation_mode="anchor")
-        axes.set_yticks(np.arange(len(shades)) + 0.5, [_said(name) for name in shades.index])
+        axes.set_yticks(np.arange(len(shades)) + 0.5, [_label(name) for name in shades.index])
         axes.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
         axes.spines[:].set_visible(False)
         drawn = inline_svg(figure, printable(caption))
-    return Chart(drawn, caption, data or labelled(shades, corner, loss, links))
+    return Chart(drawn, caption, data or matrix(shades, corner, loss))
 
 
 def _cell(axes: Axes, column: int, line: int, text: str, shade: float, address: str | None) -> None:
-    """A cell of a heat map and its text, which both lead to `address`; of an unknown shade (NaN) the text alone."""
+    """A cell of a shaded table and its text, which both lead to `address`; of an unknown shade (NaN) the text alone."""
     if np.isfinite(shade):
         axes.add_patch(Rectangle((column, line), 1, 1, facecolor=PALETTE["heat"], alpha=shade, url=address))
     ink = PALETTE["ink" if np.isfinite(shade) else "soft"]
@@ -124,14 +127,14 @@ def dots(lines: Sequence[Dot], caption: str, axis: str, log: bool = False, middl
             axes.axvline(middle, color=PALETTE["soft"], linewidth=1, linestyle=(0, (3, 3)))
         for place, dot in enumerate(lines):
             _dot(axes, place + 0.72, dot)
-            axes.text(0, place + 0.3, _said(dot.label), transform=axes.get_yaxis_transform(), va="center", fontsize=11)
+            axes.text(0, place + 0.3, _label(dot.label), transform=axes.get_yaxis_transform(), va="center", fontsize=11)
         axes.set(ylim=(len(lines), 0), yticks=[], xlabel=axis)
         _room(axes, lines, log, middle)
         axes.grid(axis="x", linewidth=0.8)
         axes.set_axisbelow(True)
         axes.spines["left"].set_visible(False)
         drawn = inline_svg(figure, printable(caption))
-    made = [[dot.label, *(known("{:.4f}".format)(value) for value in (dot.value, dot.low, dot.high))] for dot in lines]
+    made = [[dot.label, *(loss(value) for value in (dot.value, dot.low, dot.high))] for dot in lines]
     return Chart(drawn, caption, Table(["", axis, "low", "high"], made))
 
 
@@ -169,7 +172,7 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 def curves(folds: Mapping[int, pd.DataFrame], title: str, caption: str) -> Chart:
-    """Learning curves: each fold's training loss (dashed, thin) and held-out loss (solid, its number at its end) by epoch.
+    """Learning curves: each fold's training loss (dashed, thin) and validation loss (solid, its number at its end) by epoch.
 
     Args:
         folds: frames with `epoch`, `stage`, `loss`, `held_out_loss`; a loss may be NaN (not measured).
@@ -187,7 +190,7 @@ def curves(folds: Mapping[int, pd.DataFrame], title: str, caption: str) -> Chart
             )
         for end in _stage_ends(folds):
             axes.axvline(end + 0.5, color=PALETTE["line"], linewidth=1)
-        axes.set(xlabel="epoch", ylabel="loss", title=_said(title))
+        axes.set(xlabel="epoch", ylabel="loss", title=_label(title))
         axes.set_ylim(bottom=0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(axis="y", linewidth=0.8)
@@ -198,17 +201,14 @@ def curves(folds: Mapping[int, pd.DataFrame], title: str, caption: str) -> Chart
         drawn = inline_svg(figure, printable(f"{title}: {caption}"))
     parts = [frame.assign(fold=number) for number, frame in folds.items()]
     made = pd.concat(parts)[["fold", "epoch", "stage", "loss", "held_out_loss"]]
-    made.columns = ["fold", "epoch", "stage", "training loss", "held-out loss"]
-    return Chart(drawn, caption, table(made, {"training loss": loss, "held-out loss": loss}))
+    made.columns = ["fold", "epoch", "stage", "training loss", "validation loss"]
+    return Chart(drawn, caption, table(made, {"training loss": loss, "validation loss": loss}))
 
 
 def _stage_ends(folds: Mapping[int, pd.DataFrame]) -> list[int]:
     """Epochs after which another stage begins, in any fold."""
-    found: set[int] = set()
-    for history in folds.values():
-        changed = history["stage"].to_numpy()[1:] != history["stage"].to_numpy()[:-1]
-        found |= set(history["epoch"].to_numpy()[:-1][changed].tolist())
-    return sorted(found)
+    last = (frame.loc[frame["stage"].diff(-1).fillna(0) != 0, "epoch"] for frame in folds.values())
+    return sorted({int(epoch) for epochs in last for epoch in epochs})
 
 
 def apart(places: Sequence[float], gap: float) -> list[float]:
@@ -221,7 +221,7 @@ def apart(places: Sequence[float], gap: float) -> list[float]:
 
 
 def reliability(curve: pd.DataFrame, title: str, caption: str) -> Chart:
-    """Share right over confidence, with the standard error over drivers, beside the line of rows that mean what they say.
+    """Accuracy over confidence, with the standard error over drivers, beside the line of perfect calibration.
 
     Args:
         curve: `images`, `confidence`, `right`, `error` (may be NaN), a line per bin.
@@ -234,10 +234,10 @@ def reliability(curve: pd.DataFrame, title: str, caption: str) -> Chart:
         axes.errorbar(
             curve["confidence"], curve["right"], error, fmt="o-", color=PALETTE["c0"], markersize=4, elinewidth=1
         )
-        axes.set(xlim=(0, 1.01), ylim=(0, 1.03), xlabel="confidence in the likeliest class", ylabel="share right")
-        axes.set_title(_said(title))
+        axes.set(xlim=(0, 1.01), ylim=(0, 1.03), xlabel="confidence in the likeliest class", ylabel="accuracy")
+        axes.set_title(_label(title))
         axes.grid(linewidth=0.8)
         axes.set_axisbelow(True)
         drawn = inline_svg(figure, printable(f"{title}: {caption}"))
-    forms = {"confidence": share, "right": share, "error": known("{:.3f}".format), "images": plain}
-    return Chart(drawn, caption, table(curve.rename(columns={"error": "± (drivers)"}), {**forms, "± (drivers)": share}))
+    shown = curve.rename(columns={"right": "accuracy", "error": "± (drivers)"})
+    return Chart(drawn, caption, table(shown, dict.fromkeys(("confidence", "accuracy", "± (drivers)"), share)))

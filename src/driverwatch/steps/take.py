@@ -21,10 +21,8 @@ from driverwatch.inference import predictions
 from driverwatch.inference.paths import prediction_path
 from driverwatch.listing import matching
 from driverwatch.setting_types import VIEW_SETS, ViewSet
-from driverwatch.steps.closing import after, score_of
 from driverwatch.steps.context import Context, open_packs
-from driverwatch.steps.status_places import folds as folds_of
-from driverwatch.steps.status_runs import run_state
+from driverwatch.steps.summary import next_commands, score_line, state_of
 from driverwatch.terminal import say
 from driverwatch.training import run as runs
 from driverwatch.training.history import read_history
@@ -224,8 +222,8 @@ def _copy_views(run: Run, number: int, target: Path) -> list[str]:
 
 def _close(context: Context, run: Run, count: int, seconds: float) -> None:
     done = sum(run.finished(number) for number in range(count))
-    state = run_state(context, context.places, run.name, folds_of(context), [])
-    then = after(context, state)
+    state = state_of(context, run)
+    then = next_commands(context, state)
     if done < count:
         then = ["make train with the settings that it was begun with goes on here; make notebook ... EARLIER= there"]
-    close(run.folder, f"{done} of {count} folds finished", seconds, score_of(state), then)
+    close(run.folder, f"{done} of {count} folds finished", seconds, score_line(state), then)

@@ -14,10 +14,10 @@ from driverwatch.errors import InputError
 from driverwatch.models import weights as weight_files
 from driverwatch.settings import ModelSettings, PredictSettings
 from driverwatch.steps import execution
-from driverwatch.steps.closing import close_run
 from driverwatch.steps.context import CONFIGS, Context, open_context, open_packs
 from driverwatch.steps.finished import finished_identity
 from driverwatch.steps.fold_runner import FoldProcess
+from driverwatch.steps.summary import print_summary
 from driverwatch.terminal import say
 from driverwatch.training import pseudo
 from driverwatch.training import run as runs
@@ -52,7 +52,7 @@ def train(
                 (context.runner or FoldProcess()).run_fold(claim.run, number, claim.lock)
             claim.found(number)
     if last:
-        close_run(context, claim.run, claim.fits, time.monotonic() - start)
+        print_summary(context, claim.run, claim.fits, time.monotonic() - start)
 
 
 class Claim(NamedTuple):

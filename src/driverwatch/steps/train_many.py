@@ -11,9 +11,9 @@ from driverwatch.cluster.jobs import End, Job
 from driverwatch.cluster.view import View
 from driverwatch.errors import InputError, listed
 from driverwatch.settings import ModelSettings
-from driverwatch.steps.closing import close_run
 from driverwatch.steps.context import Context
 from driverwatch.steps.fold_jobs import fold_job
+from driverwatch.steps.summary import print_summary
 from driverwatch.steps.train import Claim, begun, train
 from driverwatch.training.run import diverged, forget_divergence, way_on
 
@@ -109,7 +109,7 @@ class Training:
 
     def _close(self, name: str) -> None:
         claim, _, start = self.begun[name]
-        close_run(self.context, claim.run, claim.fits, time.monotonic() - start)
+        print_summary(self.context, claim.run, claim.fits, time.monotonic() - start)
         self.order.done(name)
 
     def ended(self, end: End) -> list[Job]:

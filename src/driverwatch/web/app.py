@@ -15,7 +15,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, SecurityEr
 
 from driverwatch.data.photos import LARGEST_FILE
 from driverwatch.errors import printable
-from driverwatch.report.page import picture, render
+from driverwatch.io.html import data_uri, render
 from driverwatch.web.answers import Answer, BusyError, PhotoError
 
 HOSTS = ["127.0.0.1", "localhost"]  # what the page may be called: under another name it is somebody's DNS rebinding
@@ -88,7 +88,7 @@ def _told(answer: Answer, classes: dict[str, str]) -> dict[str, Any]:
     return {
         "classes": rows,
         "shown": keys[answer.label],
-        "picture": picture(answer.picture, "image/jpeg"),
+        "picture": data_uri(answer.picture, "image/jpeg"),
         "method": answer.method,
         "traits": list(answer.traits),
     }

@@ -1,4 +1,4 @@
-"""Numbers of the review page: how wrong and how sure runs are on each photo, how far they disagree, and all of it made small."""
+"""Numbers of the review page: each image's loss and entropy by run, how far runs disagree, and arrays packed for JavaScript."""
 
 import base64
 from dataclasses import dataclass
@@ -8,21 +8,25 @@ from typing import Any
 import numpy as np
 from scipy.special import entr
 
+from driverwatch.blend.ensemble import Member
+from driverwatch.data.folds import FoldTable
+from driverwatch.data.pack import Pack
 from driverwatch.errors import InputError
 from driverwatch.metrics import FLOOR, limited, log_losses
 
 STEPS = 65535  # of a quantised probability
+JPEG_QUALITY = 75  # of pictures inside the page
 KINDS = {"f": ("<f4", "Float32Array"), "i": ("<i4", "Int32Array"), "u": ("<u2", "Uint16Array")}  # all in little endian
 
 
 @dataclass(frozen=True, eq=False)
-class Photos:
-    """N photos in the order of their names, and what M runs say of them.
+class ReviewImages:
+    """N images in the order of their names, and the probabilities that M runs predicted.
 
     Args:
         names: (N,), unique, sorted.
-        labels: int64 (N,), 0..C-1; -1 where nobody knows, as on test photos.
-        drivers: (N,); "" where nobody knows.
+        labels: int64 (N,), 0..C-1; -1 where the class is not known, as of test images.
+        drivers: (N,); "" where the driver is not known.
         folds: int64 (N,), that held the driver out; -1 where none did.
         members: float64 (M, N, C), rows sum to 1.
 
@@ -40,29 +44,29 @@ class Photos:
         count = len(self.names)
         if self.members.ndim != 3 or self.members.shape[1] != count or not len(self.members):
             raise InputError(
-                f"review: {count} photos beside probabilities of shape {self.members.shape}; predict again"
+                f"review: {count} images beside probabilities of shape {self.members.shape}; predict again"
             )
         if any(len(column) != count for column in (self.labels, self.drivers, self.folds)):
-            raise InputError(f"review: columns of other lengths than {count} photos; predict again")
+            raise InputError(f"review: columns of other lengths than {count} images; predict again")
         if any(self.names[1:] <= self.names[:-1]):
-            raise InputError("review: photos must be sorted by name, each named once; predict again")
+            raise InputError("review: images must be sorted by name, each named once; predict again")
 
 
-def sorted_photos(
+def sorted_images(
     names: np.ndarray, labels: np.ndarray, drivers: np.ndarray, folds: np.ndarray, members: np.ndarray
-) -> Photos:
-    """`Photos` of columns in any order. Raises as it does."""
+) -> ReviewImages:
+    """`ReviewImages` of columns in any order. Raises as it does."""
     order = np.argsort(np.asarray(names, str), kind="stable")
     names, labels, drivers, folds = (np.asarray(column)[order] for column in (names, labels, drivers, folds))
-    return Photos(names, labels, drivers, folds, np.asarray(members)[:, order])
+    return ReviewImages(names, labels, drivers, folds, np.asarray(members)[:, order])
 
 
 @dataclass(frozen=True, eq=False)
 class Measures:
-    """What J judges make of N photos: the mean of all runs first, if there are several, then each run.
+    """Measures of N images by J predictors: the mean of all runs first, if there are several, then each run.
 
     Args:
-        judges: their names.
+        judges: the predictors' names.
         losses: log loss in nats, float64 (J, N), as every printed log loss; NaN where no label is known.
         entropies: in nats, float64 (J, N), 0..ln C.
         said: the likeliest class, int64 (J, N); of equally likely ones the first.
@@ -76,16 +80,35 @@ class Measures:
     divergence: np.ndarray
 
 
-def measured(photos: Photos, runs: list[str]) -> Measures:
-    """Measure photos; the mean of runs is that of their rows, as the table of `make score` has it."""
-    each = photos.members
+def measure(images: ReviewImages, runs: list[str]) -> Measures:
+    """Measures of images by the mean of all runs' probabilities, as `make score` has it, and by each run."""
+    each = images.members
     rows = np.concatenate([each.mean(axis=0, keepdims=True), each]) if len(runs) > 1 else each
-    known = photos.labels >= 0
+    known = images.labels >= 0
     losses = np.full(rows.shape[:2], np.nan)
     for judge, row in enumerate(rows):
-        losses[judge, known] = log_losses(row[known], photos.labels[known])
+        losses[judge, known] = log_losses(row[known], images.labels[known])
     judges = ([f"mean of {len(runs)}"] if len(runs) > 1 else []) + runs
-    return Measures(judges, losses, entropy(limited(rows, FLOOR)), rows.argmax(axis=2), divergence(photos.members))
+    return Measures(judges, losses, entropy(limited(rows, FLOOR)), rows.argmax(axis=2), divergence(images.members))
+
+
+@dataclass(frozen=True, eq=False)
+class Reviewed:
+    """The runs of a page; training images by the models that never saw their drivers, test images by each run's mean."""
+
+    members: list[Member]
+    pack: Pack
+    folds: FoldTable
+    train: ReviewImages
+    test: ReviewImages
+
+    @property
+    def runs(self) -> list[str]:
+        return [member.run.name for member in self.members]
+
+    def measured(self) -> tuple[Measures, Measures]:
+        """Measures of the training and of the test images."""
+        return measure(self.train, self.runs), measure(self.test, self.runs)
 
 
 def entropy(rows: np.ndarray) -> np.ndarray:
@@ -94,7 +117,7 @@ def entropy(rows: np.ndarray) -> np.ndarray:
 
 
 def divergence(members: np.ndarray) -> np.ndarray:
-    """How far M runs disagree on each photo: the mean Jensen-Shannon divergence of all pairs, in nats.
+    """How far M runs disagree on each image: the mean Jensen-Shannon divergence of all pairs, in nats.
 
     Of two rows it is H((p + q) / 2) - (H(p) + H(q)) / 2 with H the entropy (Lin 1991, IEEE Transactions on Information
     Theory 37, equation 3.4 with equal weights): symmetric, 0 for equal rows, ln 2 for rows that share no class. The mean of
@@ -122,28 +145,28 @@ def ranking(values: np.ndarray, names: np.ndarray) -> np.ndarray:
 
 
 def heads(measures: Measures, names: np.ndarray, count: int) -> np.ndarray:
-    """Row numbers, sorted, of photos among the first `count` by loss, by entropy (the first judge's) or by disagreement."""
+    """Row numbers, sorted, of images among the first `count` by loss, by entropy (the first judge's) or by disagreement."""
     values = [measures.losses[0], measures.entropies[0], measures.divergence]
     found = [ranking(value, names)[:count] for value in values]
     return np.unique(np.concatenate(found)).astype(np.int64)
 
 
-def quantised(shares: np.ndarray) -> np.ndarray:
+def quantise(shares: np.ndarray) -> np.ndarray:
     """Shares in 0..1 as whole steps, uint16: at most half a step off, 7.7e-6, which no bar and no tenth of a percent shows."""
     return np.round(np.clip(shares, 0, 1) * STEPS).astype(np.uint16)
 
 
-def packed(array: np.ndarray) -> dict[str, Any]:
+def packed_array(array: np.ndarray) -> dict[str, Any]:
     """An array for a page: base64 of its numbers (float32, int32 or uint16, row by row), and how JavaScript calls them."""
     number, called = KINDS[array.dtype.kind]
     content = np.ascontiguousarray(array, number)
     return {"type": called, "shape": list(array.shape), "data": base64.b64encode(content.data).decode("ascii")}
 
 
-def content(train: Photos, test: Photos, sets: tuple[Measures, Measures]) -> dict[str, Any]:
-    """What a page needs of all photos, as JSON-able data: training photos first, each set sorted by name.
+def content(train: ReviewImages, test: ReviewImages, sets: tuple[Measures, Measures]) -> dict[str, Any]:
+    """What the page needs of all images, as JSON-able data: training images first, each set sorted by name.
 
-    Losses are of the training photos alone: nobody knows the test photos' classes, and nothing here guesses them.
+    Losses are of the training images alone: the classes of test images are not known, and nothing here guesses them.
     """
     drivers, driver = np.unique(train.drivers.astype(str), return_inverse=True)
     return {
@@ -151,12 +174,12 @@ def content(train: Photos, test: Photos, sets: tuple[Measures, Measures]) -> dic
         "labelled": len(train.names),
         "names": [*map(str, train.names), *map(str, test.names)],
         "drivers": [str(name) for name in drivers],
-        "label": packed(train.labels.astype(np.int32)),
-        "driver": packed(driver.astype(np.int32)),
-        "fold": packed(train.folds.astype(np.int32)),
-        "loss": packed(sets[0].losses),
-        "entropy": packed(np.concatenate([made.entropies for made in sets], axis=1)),
-        "said": packed(np.concatenate([made.said for made in sets], axis=1).astype(np.uint16)),
-        "divergence": packed(np.concatenate([made.divergence for made in sets])),
-        "probabilities": packed(quantised(np.concatenate([train.members, test.members], axis=1))),
+        "label": packed_array(train.labels.astype(np.int32)),
+        "driver": packed_array(driver.astype(np.int32)),
+        "fold": packed_array(train.folds.astype(np.int32)),
+        "loss": packed_array(sets[0].losses),
+        "entropy": packed_array(np.concatenate([made.entropies for made in sets], axis=1)),
+        "said": packed_array(np.concatenate([made.said for made in sets], axis=1).astype(np.uint16)),
+        "divergence": packed_array(np.concatenate([made.divergence for made in sets])),
+        "probabilities": packed_array(quantise(np.concatenate([train.members, test.members], axis=1))),
     }

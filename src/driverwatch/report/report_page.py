@@ -1,0 +1,337 @@
+"""`make report`: one HTML file of whatever a data set has; `report.html` lays out the tables and charts that are made here."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import pandas as pd
+
+from driverwatch.dataset_settings import class_columns
+from driverwatch.experiments.ablations import Ablation
+from driverwatch.io.html import render
+from driverwatch.report import charts
+from driverwatch.report.charts import Dot
+from driverwatch.report.collect_submissions import SubmissionState
+from driverwatch.report.report_data import Report, collect_report
+from driverwatch.report.report_tables import (
+    EMPTY,
+    Chart,
+    Form,
+    Link,
+    Missing,
+    Table,
+    interval,
+    known,
+    loss,
+    matrix,
+    plain,
+    share,
+    table,
+    without_unknown,
+)
+from driverwatch.report.score_runs import RunReport, RunScores
+from driverwatch.steps.context import Context
+from driverwatch.wording import close
+from driverwatch.writing import write_text
+
+MAX_LINES = 60  # of a shaded table; near-duplicate groups, where no driver is named, come in thousands
+MAX_DRIVERS = 40  # named in a cell
+BOOTSTRAP = "bootstrap over drivers (10,000 resamples)"
+
+
+def write_report(context: Context) -> Path:
+    """Write `<build>/report/index.html`, and return its path."""
+    start, path = time.monotonic(), context.places.page("index")
+    report = collect_report(context)
+    write_text(path, render("report.html", report=report, **sections(report)))
+    counts = [_counted(len(report.runs), "run"), _counted(len(report.submissions), "submission")]
+    counts += [f"{_counted(len(report.unreadable), 'thing')} not readable"] if report.unreadable else []
+    words = f"{', '.join(counts)}, {path.stat().st_size / 1e6:.1f} MB; open it in a browser"
+    close(path, words, time.monotonic() - start, then=_next(report, context.settings.slug is not None))
+    return path
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+def _next(report: Report, kaggle: bool) -> list[str]:
+    """Commands that make the next thing that a report would show, and the page that it would link to."""
+    review = [report.command("review")] if report.scored and report.review is None else []
+    best = report.best_submission
+    if unfinished := [run for run in report.runs if not run.state.finished]:
+        return [report.command("train", unfinished[0].resume), *review]
+    if report.best is None:
+        return [report.command("train", "MODEL=<model>")]
+    if best is None or report.absent(best):
+        return [report.command("ensemble"), *review]
+    send = report.command("submit", f"FILE=submissions/{report.dataset}/{best.name}.csv", 'MESSAGE="..."')
+    return [send] * kaggle + review
+
+
+def sections(report: Report) -> dict[str, Any]:
+    """What the template shows: a value for each section, whose parts are tables, charts, `Missing` or None."""
+    return {
+        "bootstrap": BOOTSTRAP,
+        "interval": interval,
+        "no_score": _no_score(report),
+        "standing": _standing(report),
+        "submissions": _submissions(report),
+        "runs": _runs(report),
+        "drivers": _maps(report, "driver"),
+        "class_losses": _maps(report, "class"),
+        "meanings": Table(["class", "what the driver does"], list(map(list, report.classes.items())), frozenset({1})),
+        "confusions": [_confusion(report, made) for made in _ranked(report)],
+        "learning": _learning(report),
+        "calibration": _calibration(report),
+        "ablations": _ablations(report),
+        "unmeasured": Table(["ablation"], [[name] for name in report.unmeasured]),
+        "folds": _folds(report),
+        "settings": [_settings(run) for run in report.runs],
+    }
+
+
+def _ranked(report: Report) -> list[RunScores]:
+    """Runs with scores, the best one first."""
+    return sorted(report.scored, key=lambda made: made is not report.best)
+
+
+def _no_score(report: Report) -> Missing:
+    started = [run for run in report.runs if not run.state.unscored and not run.state.finished]
+    far = ", ".join(f"{run.name} ({len(run.state.done)} of {len(run.state.fits)} folds)" for run in started)
+    words = "No run has an out-of-fold score yet" + (f"; started: {far}." if started else ".")
+    return Missing(words, report.command("train", "MODEL=<model>"))
+
+
+def _standing(report: Report) -> Chart | None:
+    """The best run and submission among the leaderboard's losses, lowest first; the leaderboard alone is not drawn."""
+    run, made = report.best, report.best_submission
+    lines = [Dot(f"best run: {run.name}, {run.loss:.3f}", run.loss, run.low, run.high)] if run else []
+    if made:
+        lines.append(Dot(f"best submission: {made.name}, {made.loss:.3f}", made.loss, *made.interval, "s"))
+    if not lines:
+        return None
+    for each in report.baselines:
+        unconfirmed = "" if each.confirmed else " [unconfirmed]"
+        lines.append(Dot(f"{each.who}{unconfirmed}, {each.log_loss:.3f}", each.log_loss, sign="D"))
+    caption = f"Log loss, lower is better; bars: 95 % intervals, {BOOTSTRAP}. Hollow: losses from elsewhere."
+    return charts.dots(sorted(lines, key=lambda line: line.value), caption, "log loss", log=True)
+
+
+def _submissions(report: Report) -> list[Table]:
+    """Submissions with a score, the lowest loss first, and those without; a table each, if there are any."""
+    ordered = sorted(report.submissions, key=lambda made: (made.loss != made.loss, made.loss, made.name))
+    known = [made for made in ordered if made.loss == made.loss]
+    best = next((number for number, made in enumerate(known) if made is report.best_submission), None)
+    found = []
+    for chosen, place in ((known, best), (ordered[len(known) :], None)):
+        frame = pd.DataFrame([_submission_line(made, report) for made in chosen])
+        forms = {"OOF log loss": loss, "accuracy": share}
+        found += [table(without_unknown(frame), forms, ("members", "steps", "notes"), place)] if chosen else []
+    return found
+
+
+def _submission_line(made: SubmissionState, report: Report) -> dict[str, object]:
+    (low, high), (least, most, level) = made.interval, made.prediction_interval
+    notes = [reason for reason in made.stale if not reason.endswith(" is gone")]
+    notes += [made.unscored] if made.unscored else []
+    notes += ["optimistic: epochs chosen on the validation drivers"] * made.optimistic
+    notes += [f"not among the runs here: {', '.join(absent)}"] if (absent := report.absent(made)) else []
+    return {
+        "submission": made.name,
+        "OOF log loss": made.loss,
+        "95 % over drivers": interval(low, high),
+        "prediction interval": f"{interval(least, most)} ({level:.0%})" if least == least else EMPTY,
+        "accuracy": made.accuracy,
+        "public": made.public or EMPTY,
+        "private": made.private or EMPTY,
+        "members": made.members,
+        "steps": ", ".join(made.steps),
+        "notes": "; ".join(notes) or EMPTY,
+        "commit": made.commit or EMPTY,
+    }
+
+
+def _runs(report: Report) -> dict[str, Table | None]:
+    """Every run, every view set of every run, and what cannot be read."""
+    best = next((place for place, run in enumerate(report.runs) if run.scores and run.scores is report.best), None)
+    frame = pd.DataFrame([_run_line(run, report) for run in report.runs])
+    views = [made.all_views.assign(run=made.name) for made in report.scored]
+    columns = ["run", "views", "log loss", "low", "high", "accuracy"]
+    forms: dict[str, Form | str] = {"accuracy": share, "minutes": "{:.1f}"}
+    forms |= dict.fromkeys(("log loss", "low", "high"), loss)
+    unreadable = Table(["name", "why"], [list(pair) for pair in report.unreadable], frozenset({1}))
+    return {
+        "all": table(frame, forms, ("notes",), best) if report.runs else None,
+        "views": table(pd.concat(views)[columns], forms) if views else None,
+        "unreadable": unreadable if report.unreadable else None,
+    }
+
+
+def _run_line(run: RunReport, report: Report) -> dict[str, object]:
+    made, state, unknown = run.scores, run.state, float("nan")
+    notes = ["optimistic: its epoch was chosen on the validation drivers"] * state.selected_on
+    notes += [f"not scored: {state.unscored}"] if state.unscored else []
+    if not state.finished:
+        resume = report.command("train", run.resume)
+        notes.append(f"not finished: {len(state.done)} of {len(state.fits)} folds; {resume} resumes it")
+    notes += [run.problem] if run.problem else []
+    return {
+        "run": run.name,
+        "views": made.views if made else EMPTY,
+        "log loss": made.loss if made else unknown,
+        "95 % over drivers": interval(made.low, made.high) if made else EMPTY,
+        "accuracy": made.accuracy if made else unknown,
+        "minutes": run.minutes if state.done else unknown,
+        "commit": run.commits or EMPTY,
+        "notes": "; ".join(notes) or EMPTY,
+    }
+
+
+def _link(report: Report, key: Callable[[str, str], dict[str, str]]) -> Link | None:
+    """The review page's address of a cell, filtered by what `key` makes of its line and column; None: there is no page."""
+    if report.review is None:
+        return None
+    return lambda line, column: f"{report.review}#{urlencode(key(line, column), quote_via=quote)}"
+
+
+def _maps(report: Report, kind: str) -> list[Chart]:
+    """Log loss by driver or class and run; drivers also by class of the best run."""
+    best, ranked = report.best, _ranked(report)
+    if best is None:
+        return []
+    frame = pd.DataFrame({made.name: made.drivers if kind == "driver" else made.classes for made in ranked})
+    frame = frame.reindex(list(report.classes)) if kind == "class" else frame.sort_index()
+    numbers = {name: str(number) for number, name in enumerate(frame.columns, start=1)}
+    names = "; ".join(f"{number}: {name}" for name, number in numbers.items())
+    shown, some = worst(frame, best.name)
+    key = {"driver": "driver", "class": "true"}[kind]  # as the review page calls it
+    link = _link(report, lambda line, run: {"run": run, key: line})
+    caption = f"Log loss of each {kind}{some} by run, the best run first. {names}. The stronger the colour, the higher."
+    data = matrix(frame, kind, loss, link)
+    found = [charts.shaded_table(shown, caption, kind, data, link=link, heads=list(numbers.values()))]
+    if kind == "driver":
+        link = _link(report, lambda line, name: {"run": best.name, "driver": line, "true": name})
+        caption = f"Log loss of each driver{some} and class by {best.name}. A dash: no such image."
+        data = matrix(best.both, "driver", loss, link)
+        found.append(charts.shaded_table(best.both.reindex(shown.index), caption, "driver", data, link=link))
+    return found
+
+
+def worst(frame: pd.DataFrame, by: str) -> tuple[pd.DataFrame, str]:
+    """As many lines as a chart has room for, the highest in a column, in the frame's order; and that in words."""
+    if len(frame) <= MAX_LINES:
+        return frame, ""
+    chosen = frame[by].sort_values(ascending=False, kind="stable").index[:MAX_LINES]
+    return frame[frame.index.isin(chosen)], f" (of the {MAX_LINES} worst among {len(frame)})"
+
+
+def _confusion(report: Report, made: RunScores) -> Chart:
+    counts = made.confusion
+    percent = counts.div(counts.sum(axis=1).replace(0, float("nan")), axis=0) * 100
+    caption = (
+        f"{made.name}: of the images of each class (lines), how many percent it took for which (columns); empty: none. "
+        "The table has the counts."
+    )
+    link = _link(report, lambda line, name: {"run": made.name, "true": line, "says": name})
+    data = matrix(counts, "true class", plain, link)
+    return charts.shaded_table(percent, caption, "true class", data, known(_percent), 100.0, link)
+
+
+def _percent(value: float) -> str:
+    return "" if value == 0 else "<1" if value < 0.5 else f"{value:.0f}"
+
+
+def _learning(report: Report) -> dict[str, Any]:
+    """Learning curves of every run that kept a history; those of a single epoch as a table."""
+    drawn = [run for run in report.runs if any(len(history) > 1 for history in run.histories.values())]
+    curves = []
+    for run in drawn:
+        done = len(run.state.done)
+        far = "" if run.state.finished else f", {done} of {len(run.state.fits)} folds finished"
+        curves.append(charts.curves(run.histories, run.name, f"Loss by epoch of {run.name}{far}."))
+    short = [run for run in report.runs if run not in drawn]
+    frames = [history.assign(run=run.name, fold=fold) for run in short for fold, history in run.histories.items()]
+    names = {"loss": "training loss", "held_out_loss": "validation loss"}
+    columns = ["run", "fold", "epoch", *names]
+    one_epoch = (
+        table(pd.concat(frames)[columns].rename(columns=names), dict.fromkeys(names.values(), loss)) if frames else None
+    )
+    return {"curves": curves, "one_epoch": one_epoch}
+
+
+def _calibration(report: Report) -> dict[str, Any]:
+    """The best run's reliability diagram, every run's calibration error, and what blends and calibrations score."""
+    best, chart, forms = report.best, None, dict.fromkeys(("nested CV", "in-sample", "ECE before", "ECE"), loss)
+    if best is not None:
+        caption = (
+            f"{best.name}, {best.views}: accuracy by confidence. Below the dashed line it is overconfident. "
+            "Bars: standard error over drivers; bins of about equally many images."
+        )
+        title = f"calibration error {best.calibration_error:.3f}"
+        chart = charts.reliability(best.reliability, title, caption)
+    errors = [[made.name, made.views, f"{made.calibration_error:.3f}", f"{made.loss:.4f}"] for made in report.scored]
+    return {
+        "chart": chart,
+        "errors": Table(["run", "views", "calibration error", "log loss"], errors),
+        "blends": report.blends if isinstance(report.blends, Missing) else table(report.blends, forms),
+    }
+
+
+def _ablations(report: Report) -> Missing | list[Chart]:
+    """What each ablation is worth: a chart per kind."""
+    if isinstance(report.ablations, Missing):
+        return report.ablations
+    return [_ablation(kind, rows) for kind, rows in report.ablations.items()]
+
+
+def _ablation(kind: str, rows: list[Ablation]) -> Chart:
+    lines = []
+    for row in rows:
+        difference, low, high = row.change
+        lines.append(Dot(f"{row.lever}, {difference:+.3f}", difference, low, high, "o" if row.kept else "D"))
+    made = charts.dots(lines, kind, "difference in log loss", middle=0.0)
+    cells = [
+        {
+            "ablation": row.lever,
+            "before": f"{row.before:.3f}",
+            "after": f"{row.after:.3f}",
+            "difference": f"{row.change[0]:+.3f}",
+            "95 % over drivers": interval(row.change[1], row.change[2], "{:+.3f}"),
+            "minutes": f"{row.minutes:.0f}",
+            "adopted": "yes" if row.kept else "no",
+            "why": row.why,
+        }
+        for row in rows
+    ]
+    return Chart(made.svg, kind, table(pd.DataFrame(cells), {}, ("ablation", "why")))
+
+
+def _folds(report: Report) -> Missing | dict[str, Any]:
+    """Drivers and images of each fold and class, and every driver's."""
+    if isinstance(report.folds, Missing):
+        return report.folds
+    frame, classes = report.folds, class_columns(report.classes)
+    each = frame.groupby("fold").agg({"driver": _named, "images": "sum", **dict.fromkeys(classes, "sum")})
+    summed = each.reset_index().rename(columns={"driver": "drivers"})[["fold", "images", *classes, "drivers"]]
+    return {"folds": len(each), "summed": table(summed, {}, ("drivers",)), "drivers": table(frame, {})}
+
+
+def _named(drivers: "pd.Series[str]") -> str:
+    """The drivers of a fold, as far as a cell has room for them."""
+    rest = len(drivers) - MAX_DRIVERS
+    return " ".join(drivers[:MAX_DRIVERS]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _settings(run: RunReport) -> dict[str, Any]:
+    """A run's settings, what it was made with, and what its folds took."""
+    forms = {"minutes": "{:.1f}", "of training": "{:.1f}", "ms per step": "{:.0f}"}
+    made_with = Table(["made with", ""], [list(pair) for pair in run.made_with.items()], frozenset({1}))
+    return {
+        "run": run,
+        "settings": Table(["setting", "here"], [line.split(": ", 1) for line in run.settings], frozenset({1})),
+        "made_with": made_with if run.made_with else None,
+        "times": table(run.times, forms) if len(run.times) else None,
+    }

@@ -1,0 +1,184 @@
+"""`make review`: one HTML file to look through images by loss, disagreement and entropy of finished runs, joined by name."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from driverwatch.blend import ensemble as blending
+from driverwatch.blend.chain import Rows
+from driverwatch.blend.ensemble import Member
+from driverwatch.blend.space import Near, Space
+from driverwatch.data.folds import FoldTable
+from driverwatch.errors import InputError
+from driverwatch.io.html import jpeg_uri, render
+from driverwatch.report import review_measures as measures
+from driverwatch.report.class_activation_maps import class_activation_maps
+from driverwatch.report.review_measures import JPEG_QUALITY, Measures, Reviewed, ReviewImages
+from driverwatch.setting_types import WHOLE, ViewSet
+from driverwatch.steps import spaces
+from driverwatch.steps.context import Context
+from driverwatch.steps.submit import finished_runs
+from driverwatch.terminal import say
+from driverwatch.training.predicted import views_there
+from driverwatch.wording import close
+from driverwatch.writing import write_text
+
+THUMBNAILS = (
+    200  # images at the head of each ranking that are inside the page, some 5 kB each; others are read from DATA
+)
+WIDTH_PX = 160  # of a thumbnail
+NEAR = 6  # neighbours of each image: one row of pictures
+
+
+def write_review(context: Context, names: list[str], views: ViewSet | None, features: str | None, count: int) -> Path:
+    """Write the review page of runs (default: every finished one that has out-of-fold predictions), and return its path.
+
+    Args:
+        views: the view set of all runs; None: each run's default.
+        features: the embeddings by which neighbours are found; None: the first ones on disk that fit, if there are any.
+        count: class activation maps are made of as many images at the head of each list; 0: none, and Keras is not started.
+
+    Raises:
+        InputError: runs that are not finished, not scored on folds, or of other images; missing embeddings or images.
+    """
+    start, path = time.monotonic(), context.places.page("review")
+    shown = read_predictions(context, names, views)
+    sets = shown.measured()
+    neighbours, near = _neighbours(context, shown, features)
+    content = measures.content(shown.train, shown.test, sets) | near
+    content |= {"thumbnails": _thumbnails(shown, sets), "photos": _addresses(context, path, shown)}
+    content |= {"maps": class_activation_maps(context, shown, sets, count) if count else {}}
+    content |= {"classes": list(map(list, context.settings.classes.items())), "dataset": context.dataset}
+    report, used = context.places.page("index"), {member.run.name: member.views for member in shown.members}
+    facts = {"dataset": context.dataset, "title": context.settings.title, "data": str(context.data), "views": used}
+    page = render("review.html", content=content, report=report.name if report.is_file() else "", **facts)
+    write_text(path, page)
+    words = f"{len(shown.train.names)} training and {len(shown.test.names)} test images, {', '.join(shown.runs)}, {neighbours}"
+    then = [f"make report DATASET={context.dataset}"]  # its cells link to this page
+    close(
+        path, f"{words}, {path.stat().st_size / 1e6:.1f} MB; open it in a browser", time.monotonic() - start, then=then
+    )
+    return path
+
+
+def read_predictions(context: Context, names: list[str], views: ViewSet | None) -> Reviewed:
+    """Read what runs predicted. Arguments and errors as of `write_review`."""
+    finished = finished_runs(context, names)
+    members = []
+    for run, test in zip(finished.runs, finished.tests, strict=True):
+        member = Member(run, test, views or blending.honest_views(run))
+        problem = _problem(member, finished.folds.count)
+        if problem is None or (names and blending.scored(run)):  # reading a named run's predictions refuses it
+            members.append(member)
+        elif names:
+            raise InputError(f"{problem}; leave it out of MODELS=")
+        else:
+            say(f"left out: {problem}")
+    if not members:
+        raise InputError(
+            f"{context.places.runs}: no finished run has out-of-fold predictions to review; make train MODEL=... trains one"
+        )
+    rows, pack = blending.labelled_rows(members, finished.train, finished.folds), finished.train
+    train = measures.sorted_images(rows.names, pack.labels, pack.drivers, rows.sets, rows.members)
+    return Reviewed(members, pack, finished.folds, train, _test_images(members, finished.folds))
+
+
+def _problem(member: Member, folds: int) -> str | None:
+    """Why a run cannot be reviewed under its view set; None: it can."""
+    run = member.run
+    if not blending.scored(run):
+        return f"{run.folder}: no out-of-fold predictions to review: {run.settings.train.splits.unscored}"
+    if member.views not in views_there(run, folds):
+        return f"{run.folder}: not every fold has predicted {member.views}; make predict RUN={run.name} VIEWS={member.views} does"
+    return None
+
+
+def _test_images(members: list[Member], folds: FoldTable) -> ReviewImages:
+    """The mean probabilities of each run's fold models for the test images that every run's pack holds."""
+    each = []
+    for member in members:
+        fits = list(range(member.run.settings.train.splits.fits(folds.count)))
+        names = [*member.test.names, *member.test.left_out.names]
+        each.append(blending.unseen_rows([member], names, [fits]))
+    common = sorted(set.intersection(*(set(map(str, rows.names)) for rows in each)))
+    if left := len(set().union(*(rows.names for rows in each))) - len(common):
+        say(f"left out: {left} test images that not every run's pack holds")
+    chosen = []
+    for rows in each:
+        position = {str(name): index for index, name in enumerate(rows.names)}
+        chosen.append(rows.members[0][np.array([position[name] for name in common], np.int64)])
+    unknown = np.full(len(common), -1)
+    return measures.sorted_images(np.array(common, str), unknown, np.full(len(common), ""), unknown, np.stack(chosen))
+
+
+def _neighbours(context: Context, shown: Reviewed, features: str | None) -> tuple[str, dict[str, Any]]:
+    """What to print of neighbours, and for the page: their indices among all its images, and cosines."""
+    space = _space(context, features)
+    if space is None:
+        return "no features built, so no neighbours", {"features": None}
+    train, test = (nearest_images(space, images) for images in (shown.train, shown.test))
+    indices = [train.indices, np.where(test.indices >= 0, test.indices + len(shown.train.names), -1)]
+    cosines = np.concatenate([train.similarities, test.similarities]).astype(np.float64)
+    shares = np.where(np.isfinite(cosines), (1 + cosines) / 2, 0)
+    near = measures.packed_array(np.concatenate(indices).astype(np.int32))
+    cosine = measures.packed_array(measures.quantise(shares))
+    return f"neighbours by {space.what}", {"features": space.what, "near": near, "cosine": cosine}
+
+
+def nearest_images(space: Space, images: ReviewImages) -> Near:
+    """Each image's `NEAR` nearest of its own fold, which has its own driver and those held out together with it."""
+    return space.near(Rows(images.names, images.members, images.folds), NEAR)
+
+
+def _space(context: Context, features: str | None) -> Space | None:
+    if features is not None:
+        return spaces.open_space(context, features)
+    for text in spaces.built(context):
+        try:
+            return spaces.open_space(context, text)
+        except InputError as error:
+            say(f"left out: {error}")
+    return None
+
+
+def _thumbnails(shown: Reviewed, sets: tuple[Measures, Measures]) -> dict[int, str]:
+    """Small JPEGs of the images at the head of the lists, by their index on the page, out of the first run's packs."""
+    regions = shown.members[0].run.settings.input.regions
+    parts = ((shown.pack, shown.train), (shown.members[0].test, shown.test))
+    made, first = {}, 0
+    for (pack, images), measured in zip(parts, sets, strict=True):
+        index = {name: place for place, name in enumerate(pack.names)}
+        for number in measures.heads(measured, images.names, THUMBNAILS):
+            frame = _frame(pack.pixels[index[images.names[number]]], regions)
+            made[first + int(number)] = jpeg_uri(frame, WIDTH_PX, JPEG_QUALITY)
+        first += len(images.names)
+    return made
+
+
+def _frame(image: np.ndarray, regions: list[str]) -> np.ndarray:
+    """Of a packed image, uint8 (R * H, W, 3), the whole frame, or where it holds none the first region: uint8 (H, W, 3)."""
+    height = image.shape[0] // len(regions)
+    top = regions.index(WHOLE) * height if WHOLE in regions else 0
+    return image[top : top + height]
+
+
+def _addresses(context: Context, page: Path, shown: Reviewed) -> dict[str, str | None]:
+    """Where the page finds images: the data folder relative to the page, and each set's template below it; None: nowhere."""
+    settings, classes = context.settings, list(context.settings.classes)
+    found: dict[str, str | None] = {"train": None, "test": None}
+    sets = ("train", shown.train, settings.train_images), ("test", shown.test, settings.test_images)
+    for kind, images, template in sets:
+        first = [
+            template.format(label=classes[max(0, images.labels[i])], image=images.names[i])
+            for i in range(len(images.names))[:1]
+        ]
+        if all((context.data / path).is_file() for path in first):
+            found[kind] = template
+        else:
+            say(f"{context.data}: {first[0]} is not there, so the page shows {kind} images small, and few; give DATA=")
+    # lexically, as a browser follows it, which knows of no links between folders
+    root = os.path.relpath(os.path.abspath(context.data), os.path.abspath(page.parent))  # noqa: PTH100
+    return {**found, "root": Path(root).as_posix()}

@@ -1,0 +1,240 @@
+"""Runs as a report shows them: out-of-fold scores, learning curves, settings and times; what is invalid, with the reason."""
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from driverwatch.blend import ensemble as blending
+from driverwatch.blend import reliability
+from driverwatch.blend import score as scores
+from driverwatch.blend.ensemble import Member
+from driverwatch.data.folds import FoldTable
+from driverwatch.data.pack import Pack
+from driverwatch.errors import InputError
+from driverwatch.metrics import oof_score
+from driverwatch.setting_types import ViewSet
+from driverwatch.settings import ModelSettings
+from driverwatch.steps.context import Context, going_on, open_packs
+from driverwatch.training import run as runs
+from driverwatch.training.history import read_history
+from driverwatch.training.predicted import views_there
+from driverwatch.training.run import Run
+from driverwatch.training.run_state import RunState
+from driverwatch.typed_yaml import parse
+
+HISTORY = ["epoch", "stage", "loss", "held_out_loss"]
+
+
+@dataclass(frozen=True, eq=False)
+class RunScores:
+    """A finished run out of fold, each image by the model that never saw its driver; tables are of the view set `views`.
+
+    `all_views`: columns `views`, `log loss`, `low`, `high`, `accuracy`. `drivers`, `classes`: log loss by name (float64).
+    `both`: drivers x classes, NaN where a driver has no image of a class. `confusion`: true classes x likeliest classes,
+    images. `reliability`: as `blend.reliability.table` makes it.
+    """
+
+    name: str
+    views: str
+    loss: float
+    low: float  # 95 % over drivers, as `high`; NaN of a single driver
+    high: float
+    accuracy: float
+    images: int
+    all_views: pd.DataFrame
+    drivers: "pd.Series[float]"
+    classes: "pd.Series[float]"
+    both: pd.DataFrame
+    confusion: pd.DataFrame
+    reliability: pd.DataFrame
+    calibration_error: float
+
+
+@dataclass(frozen=True, eq=False)
+class RunReport:
+    """A run whose `run.json` is valid: its state, scores, learning curves, and what it was made with."""
+
+    state: RunState
+    scores: RunScores | None
+    problem: str  # why a run that should have scores has none; empty: it has, or is not finished
+    problems: tuple[str, ...]  # all that could not be read
+    histories: dict[int, pd.DataFrame]  # by fold: epoch, stage, loss, held_out_loss
+    made_with: dict[str, str]  # backend, versions, machine, seed
+    times: pd.DataFrame  # a line per finished fold
+    settings: list[str]  # what differs from the defaults, as `key: value`
+    resume: str  # variables with which make train resumes it
+
+    @property
+    def name(self) -> str:
+        return self.state.name
+
+    @property
+    def minutes(self) -> float:
+        """Of the finished folds."""
+        return sum(fold.seconds for fold in self.state.done) / 60
+
+    @property
+    def commits(self) -> str:
+        return ", ".join(sorted({str(fold.commit) for fold in self.state.done}))
+
+    @property
+    def rank(self) -> tuple[bool, float, str]:
+        """Sorts runs with scores first, by their loss."""
+        return self.scores is None, self.scores.loss if self.scores else 0.0, self.name
+
+
+class Packs:
+    """Folds and packs by size, opened once; a size that cannot be opened is refused alike for each run."""
+
+    def __init__(self, context: Context) -> None:
+        self.context, self.of = context, cache(self._open)
+
+    def _open(self, size: str) -> tuple[FoldTable, dict[str, Pack]] | InputError:
+        try:
+            return open_packs(self.context, size)
+        except InputError as error:
+            return error
+
+
+def report_run(context: Context, state: RunState, packs: Packs) -> RunReport:
+    """What a report shows of a run that `collect_runs` found, and that has no `problem` itself."""
+    run = runs.load(context.places.runs / state.name)
+    problems = [fold.problem for fold in state.fits if fold.problem and fold.state == "broken"]
+    histories = dict[int, pd.DataFrame]()
+    for fold in state.fits:
+        path = run.fold(fold.number) / "history.csv"
+        try:
+            histories |= {fold.number: history(path)} if path.is_file() else {}
+        except InputError as error:
+            problems.append(str(error))
+    made, problem, unread = None, "", list[str]()
+    if state.finished and not state.unscored:
+        try:
+            made, unread = _scored(run, packs)
+        except InputError as error:
+            problem = str(error)
+    manifests = {fold.number: run.manifest(fold.number) for fold in state.done}
+    found = (*problems, *([problem] if problem else []), *unread)
+    facts = made_with(manifests, run), times(manifests), settings_of(run)
+    return RunReport(
+        state, made, "; ".join([problem] * bool(problem) + unread), found, histories, *facts, going_on(run.name)
+    )
+
+
+def _scored(run: Run, packs: Packs) -> tuple[RunScores, list[str]]:
+    """Scores of a finished run, and why some of its view sets cannot be read.
+
+    Raises:
+        InputError: its packs or all of its predictions cannot be read, or are not those of today.
+    """
+    opened = packs.of(run.settings.input.key)
+    if isinstance(opened, InputError):
+        raise opened
+    folds, pair = opened
+    run.refuse_strangers(folds.digest, {kind: pack.digest for kind, pack in pair.items()})
+    found, problems = dict[ViewSet, np.ndarray](), list[str]()
+    for views in views_there(run, folds.count, ("held_out",)):
+        try:
+            found[views] = blending.out_of_fold(Member(run, pair["test"], views), pair["train"], folds)
+        except InputError as error:
+            problems.append(str(error))
+    if not found:
+        nothing = f"{run.folder}: no view set is there that every fold has predicted; run make predict RUN={run.name}"
+        raise InputError("; ".join(problems) or nothing)
+    default = blending.honest_views(run)
+    return score_tables(run, default if default in found else list(found)[-1], found, pair["train"]), problems
+
+
+def score_tables(run: Run, views: ViewSet, found: dict[ViewSet, np.ndarray], pack: Pack) -> RunScores:
+    """Scores of a run's probabilities by view set, float64 (N, C) each, in the order of the pack's N images."""
+    labels, drivers, classes = pack.labels, pack.drivers, np.array(run.classes)
+    chosen = oof_score(found[views], labels, drivers)
+    frame = pd.DataFrame({"driver": drivers, "class": classes[labels], "loss": chosen.losses})
+    counted = pd.crosstab(frame["class"].to_numpy(), classes[found[views].argmax(axis=1)])
+    curve = reliability.table(found[views], labels, drivers)
+    all_views = pd.DataFrame([_line(name, probabilities, pack) for name, probabilities in found.items()])
+    return RunScores(
+        run.name,
+        views,
+        chosen.log_loss,
+        *interval_of(chosen.losses, drivers),
+        chosen.accuracy,
+        len(labels),
+        all_views,
+        frame.groupby("driver")["loss"].mean(),
+        frame.groupby("class")["loss"].mean().reindex(classes),
+        frame.pivot_table("loss", "driver", "class").reindex(columns=list(classes)),
+        counted.reindex(index=classes, columns=classes, fill_value=0),
+        curve,
+        reliability.calibration_error(curve),
+    )
+
+
+def _line(views: str, probabilities: np.ndarray, pack: Pack) -> dict[str, object]:
+    made = oof_score(probabilities, pack.labels, pack.drivers)
+    low, high = interval_of(made.losses, pack.drivers)
+    return {"views": views, "log loss": made.log_loss, "low": low, "high": high, "accuracy": made.accuracy}
+
+
+def interval_of(losses: np.ndarray, drivers: np.ndarray) -> tuple[float, float]:
+    """95 % interval of a mean loss, losses float64 (N,), by a bootstrap over drivers (N,); NaN of a single driver."""
+    return scores.interval(losses, drivers) if len(set(drivers)) > 1 else (float("nan"), float("nan"))
+
+
+def history(path: Path) -> pd.DataFrame:
+    """A fold's epochs: `epoch`, `stage`, `loss`, `held_out_loss` (NaN where it was not measured).
+
+    Raises:
+        InputError: not a whole table of numbers.
+    """
+    frame = pd.DataFrame(read_history(path)).reindex(columns=HISTORY)
+    return frame.astype(float).astype({"epoch": int, "stage": int})
+
+
+def made_with(manifests: dict[int, dict[str, Any]], run: Run) -> dict[str, str]:
+    """Seed, ImageNet weights, backend, commit, machine and versions: each value that any fold's manifest states."""
+    facts = {"seed": str(run.settings.train.seed)}
+    if run.weights:
+        facts["ImageNet weights"] = str(run.weights.get("file", run.weights))
+    stated = [(key, str(each[key])) for key in ("backend", "commit", "machine", "cores", "python")
+              for each in manifests.values() if each.get(key) is not None]  # fmt: skip
+    versions = [each["versions"] for each in manifests.values() if isinstance(each.get("versions"), dict)]
+    stated += [(package, str(version)) for each in versions for package, version in each.items()]
+    return facts | {key: ", ".join(sorted({value for name, value in stated if name == key})) for key, _ in stated}
+
+
+def times(manifests: dict[int, dict[str, Any]]) -> pd.DataFrame:
+    """A line per finished fold; what its manifest does not state is NaN."""
+    frame = pd.DataFrame({"fold": list(manifests)})
+    columns = {
+        "minutes": ("seconds", 1 / 60),
+        "of training": ("training_seconds", 1 / 60),
+        "ms per step": ("step_seconds", 1e3),
+    }
+    for name, (key, factor) in columns.items():
+        stated = pd.Series([each.get(key) for each in manifests.values()], dtype=object)
+        frame[name] = pd.to_numeric(stated, errors="coerce") * factor
+    return frame
+
+
+def settings_of(run: Run) -> list[str]:
+    """What a run's settings say beside the defaults, one `dotted.key: value` each; what has no default is always stated."""
+    field = {"pack": run.settings.input.pack, "size": run.settings.input.size}
+    needed = {"backbone": run.settings.backbone, "weights": run.settings.weights, "input": field}
+    defaults = dict(flat(parse(ModelSettings, needed, "defaults").model_dump()))
+    always = {"backbone", "weights", "input.pack", "input.size"}
+    found = flat(run.settings.model_dump())
+    return [f"{key}: {value}" for key, value in found if key in always or defaults.get(key, "") != value]
+
+
+def flat(content: object, key: str = "") -> list[tuple[str, str]]:
+    """Plain data as dotted keys with their values as text; empty lists and dictionaries are values."""
+    if isinstance(content, dict) and content:
+        return [pair for name, value in content.items() for pair in flat(value, f"{key}.{name}" if key else str(name))]
+    if isinstance(content, list) and content and isinstance(content[0], dict):
+        return [pair for number, value in enumerate(content) for pair in flat(value, f"{key}.{number}")]
+    return [(key, "null" if content is None else str(content))]
