@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from driverwatch.errors import InputError
-from driverwatch.kaggle.archive import Limits, readable, unpack
+from driverwatch.submission.archive import Limits, readable, unpack
 
 
 def zipped(path: Path, members: dict[str, bytes]) -> Path:
@@ -150,7 +150,7 @@ def test_a_small_disk_is_refused_before_and_a_full_one_said(tmp_path: Path, monk
         raise OSError(28, "No space left on device", "x.jpg")
 
     with monkeypatch.context() as patched:
-        patched.setattr("driverwatch.kaggle.archive._write", full)
+        patched.setattr("driverwatch.submission.archive._write", full)
         with pytest.raises(InputError, match=r"x\.jpg: cannot be written or read \(No space left on device\).*goes on"):
             unpack(archive, tmp_path / "data")
     (tmp_path / "file").write_text("in the way")

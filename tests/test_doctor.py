@@ -207,7 +207,7 @@ def test_old_pythons_can_read_it(path: Path) -> None:
                     "driverwatch.doctor",
                     "driverwatch.backbones",
                     "driverwatch.errors",
-                    "driverwatch.kaggle.credentials",
+                    "driverwatch.submission.kaggle_credentials",
                     "driverwatch.checkout",
                     "driverwatch.paths",
                     "driverwatch.layout",

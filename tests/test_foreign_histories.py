@@ -11,7 +11,7 @@ from support.finished import World, world  # noqa: F401
 
 from driverwatch.artifacts import read_json
 from driverwatch.errors import InputError
-from driverwatch.steps import take
+from driverwatch.remote import import_runs as take
 from driverwatch.steps.survey import history
 from driverwatch.training.history import HistoryLog, read_history
 from driverwatch.writing import write_json

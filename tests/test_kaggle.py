@@ -22,11 +22,11 @@ from driverwatch import writing
 from driverwatch.artifacts import digest_of_file
 from driverwatch.data.competition import read_sample_submission
 from driverwatch.errors import InputError
-from driverwatch.kaggle import ledger
-from driverwatch.kaggle.client import Client, parsed
 from driverwatch.steps.context import Context, open_context
-from driverwatch.steps.fetch import fetch
-from driverwatch.steps.upload import Patience, submit
+from driverwatch.submission import ledger
+from driverwatch.submission.download import fetch
+from driverwatch.submission.kaggle_client import Client, parsed
+from driverwatch.submission.submit import Patience, submit
 from driverwatch.writing import write_json
 
 STANDIN = str(ROOT / "tests" / "support" / "standin_kaggle.py")
@@ -144,8 +144,8 @@ def test_a_killed_unpacking_goes_on_without_the_client(
     context: Context, remote: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code = (
-        "import os, signal\nfrom driverwatch.kaggle import archive\nfrom driverwatch.steps.context import open_context\n"
-        "from driverwatch.steps.fetch import fetch\nwrite, count = archive._write, iter(range(99))\n"
+        "import os, signal\nfrom driverwatch.submission import archive\nfrom driverwatch.steps.context import open_context\n"
+        "from driverwatch.submission.download import fetch\nwrite, count = archive._write, iter(range(99))\n"
         "archive._write = lambda *a: (write(*a), next(count) == 30 and os.kill(os.getpid(), signal.SIGKILL))\n"
         f"fetch(open_context('there', None), {STANDIN!r})"
     )

@@ -11,8 +11,8 @@ import pytest
 from driverwatch.doctor import kaggle_token
 from driverwatch.doctor.finding import Surroundings
 from driverwatch.errors import InputError
-from driverwatch.kaggle import credentials
-from driverwatch.kaggle.client import Client
+from driverwatch.submission import kaggle_credentials as credentials
+from driverwatch.submission.kaggle_client import Client
 
 KEY = "fedcba9876543210"
 WHOLE = json.dumps({"username": "someone", "key": KEY})

@@ -12,9 +12,9 @@ from driverwatch.data import layout
 from driverwatch.data.competition import read_both
 from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.errors import InputError
-from driverwatch.kaggle.archive import unpack
 from driverwatch.steps.context import Context, open_context
-from driverwatch.steps.fetch import fetch
+from driverwatch.submission.archive import unpack
+from driverwatch.submission.download import fetch
 
 STANDIN = str(ROOT / "tests" / "support" / "standin_kaggle.py")
 SLUG = "state-farm-distracted-driver-detection"

@@ -13,8 +13,8 @@ from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.doctor.finding import Surroundings
 from driverwatch.doctor.material import dataset
 from driverwatch.errors import InputError
-from driverwatch.kaggle import project_file
 from driverwatch.listing import is_of_tools, walk
+from driverwatch.remote import project_file
 from driverwatch.steps.photo_files import photo_files
 from driverwatch.typed_yaml import load
 

@@ -22,9 +22,9 @@ from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.doctor import material
 from driverwatch.doctor.finding import Surroundings, examined
 from driverwatch.errors import InputError
-from driverwatch.kaggle import credentials
 from driverwatch.paths import home, settle_environment, user_path, user_paths, user_text
 from driverwatch.steps.context import open_context
+from driverwatch.submission import kaggle_credentials as credentials
 
 ME = pwd.getpwuid(os.getuid()).pw_name
 

@@ -26,11 +26,11 @@ from driverwatch.data.pack import stamp
 from driverwatch.errors import InputError
 from driverwatch.hdf5 import created
 from driverwatch.inference import features
-from driverwatch.kaggle import ledger
 from driverwatch.metrics import over_folds
 from driverwatch.steps import status_text
 from driverwatch.steps.status import Status, status
 from driverwatch.steps.status_runs import FitState
+from driverwatch.submission import ledger
 from driverwatch.training.progress import Progress, is_over
 from driverwatch.training.run import Run
 from driverwatch.writing import write_json, writer_of

@@ -32,7 +32,7 @@ def sample(
 @app.command("data")
 def fetch(dataset: Dataset = "statefarm", data: Data = None, client: Client = "") -> None:
     """Download, unpack and verify a competition."""
-    from driverwatch.steps.fetch import fetch as step
+    from driverwatch.submission.download import fetch as step
 
     step(context_of(dataset, data), client)
 

@@ -129,8 +129,8 @@ def submit(
     force: Force = False,
 ) -> None:
     """Upload a submission and note its score in the ledger."""
-    from driverwatch.steps.upload import Patience
-    from driverwatch.steps.upload import submit as step
+    from driverwatch.submission.submit import Patience
+    from driverwatch.submission.submit import submit as step
 
     step(context_of(dataset, data), file, message, client, Patience(every, wait), force)
 

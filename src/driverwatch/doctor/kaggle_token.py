@@ -6,8 +6,8 @@ import stat
 from pathlib import Path
 
 from driverwatch.doctor.finding import Finding, Surroundings, note, ok, problem
-from driverwatch.kaggle.credentials import VARIABLE, folder, json_files, secrets_in, token_files, token_in
 from driverwatch.paths import home, user_text
+from driverwatch.submission.kaggle_credentials import VARIABLE, folder, json_files, secrets_in, token_files, token_in
 
 PAIR = ("KAGGLE_USERNAME", "KAGGLE_KEY")
 HOW = "Only make data and make submit need one: create it under Settings, API on kaggle.com, {kept}"

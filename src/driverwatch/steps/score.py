@@ -10,12 +10,12 @@ from driverwatch.data import competition
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
 from driverwatch.errors import InputError
-from driverwatch.kaggle import submission
 from driverwatch.listing import matching
 from driverwatch.metrics import KAGGLE_FLOOR, accuracy, kaggle_log_loss, log_loss
 from driverwatch.steps.closing import closing
 from driverwatch.steps.context import Context
 from driverwatch.steps.submit import finished_runs, selected_on
+from driverwatch.submission import validate
 from driverwatch.terminal import say
 from driverwatch.training.predicted import views_there
 from driverwatch.training.run import Run
@@ -79,7 +79,9 @@ def _print_truth(context: Context) -> None:
     labels, lines = np.array(list(truth.values())), []
     for path in matching(context.places.submissions, "*.csv"):
         try:
-            rows = submission.check(path, list(truth), [context.settings.columns.image, *context.settings.classes])
+            rows = validate.check_submission(
+                path, list(truth), [context.settings.columns.image, *context.settings.classes]
+            )
             lines.append([path.name, kaggle_log_loss(rows, labels), accuracy(rows, labels), len(labels)])
         except InputError as error:
             say(f"not scored: {error}")

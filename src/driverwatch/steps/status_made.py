@@ -9,11 +9,11 @@ from driverwatch.artifacts import digest_of_file, read_json
 from driverwatch.ensemble_settings import trunk_of
 from driverwatch.errors import InputError
 from driverwatch.inference import features
-from driverwatch.kaggle import ledger
 from driverwatch.listing import matching
 from driverwatch.steps.context import Context
 from driverwatch.steps.status_places import Folds
 from driverwatch.steps.status_runs import RunState
+from driverwatch.submission import ledger
 
 
 @dataclass(frozen=True)

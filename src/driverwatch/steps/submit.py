@@ -17,7 +17,6 @@ from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
 from driverwatch.ensemble_settings import ChainSettings, EnsembleSettings
 from driverwatch.errors import InputError
-from driverwatch.kaggle import submission
 from driverwatch.listing import matching
 from driverwatch.setting_types import ViewSet
 from driverwatch.steps import chains
@@ -26,6 +25,7 @@ from driverwatch.steps.context import CONFIGS, Context, open_packs
 from driverwatch.steps.out_of_fold import write_out_of_fold
 from driverwatch.steps.spaces import open_space
 from driverwatch.steps.train import refuse_fold
+from driverwatch.submission import validate
 from driverwatch.terminal import say
 from driverwatch.training import run as runs
 from driverwatch.training.predicted import views_there
@@ -142,7 +142,9 @@ def _make_ensemble(
     made = blending.by_fold(unseen, list(chain.rules.values()), sum(blending.scored(m.run) for m in members))
     prior = np.bincount(pack.labels, minlength=len(context.settings.classes)) / len(pack.labels)
     test = blending.completed(blending.mean(list(made)), unseen[0].names, sample, prior)
-    submission.write(test, sample, [context.settings.columns.image, *context.settings.classes], path, chain.level)
+    validate.write_submission(
+        test, sample, [context.settings.columns.image, *context.settings.classes], path, chain.level
+    )
     left_out = _left_out(members)
     facts: dict[str, Any] = {
         "runs": {m.run.name: m.views for m in members},
@@ -275,6 +277,6 @@ def make_submissions(context: Context, names: list[str]) -> None:
 
 def check_submission(context: Context, path: Path) -> None:
     sample = competition.read_sample_submission(context.settings, context.data)
-    submission.check(path, sample, [context.settings.columns.image, *context.settings.classes])
+    validate.check_submission(path, sample, [context.settings.columns.image, *context.settings.classes])
     send = f'make submit DATASET={context.dataset} FILE={path} MESSAGE="..."'
     close(path, f"{len(sample)} images, ready to go up", then=[send] if context.settings.slug else [])

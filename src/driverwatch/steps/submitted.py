@@ -5,10 +5,10 @@ from typing import Any
 
 from driverwatch.artifacts import read_json
 from driverwatch.errors import InputError
-from driverwatch.kaggle import ledger
 from driverwatch.listing import matching
 from driverwatch.report.findings import Submission
 from driverwatch.steps.context import Context
+from driverwatch.submission import ledger
 from driverwatch.writing import reason
 
 UNKNOWN = float("nan")

@@ -7,8 +7,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from driverwatch.kaggle.notebook_settings import Plan, Publication
-from driverwatch.kaggle.project_file import FILE
+from driverwatch.remote.notebook_settings import Plan, Publication
+from driverwatch.remote.project_file import FILE
 
 CODE_FILE = "driverwatch.ipynb"
 
@@ -51,7 +51,7 @@ PLACES = """## Find what is attached
 
 Competition, settings, fold file, weights and earlier versions are looked for under `INPUT`, wherever Kaggle mounts them."""
 
-PLACES_CODE = """from driverwatch.kaggle.session import begin
+PLACES_CODE = """from driverwatch.remote.kaggle_session import begin
 
 session = begin(PLAN, (INPUT, OUTPUT, SCRATCH), BEGUN)"""
 

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import IO
 
 from driverwatch.errors import InputError
-from driverwatch.kaggle import credentials, failures
+from driverwatch.submission import kaggle_credentials as credentials
+from driverwatch.submission import kaggle_failures as failures
 
 INSTALLED = Path(".venv-kaggle/bin/kaggle")  # where make puts it
 SILENCE = 900.0  # seconds without a word; the client's own read timeout is 300, and it tries again by itself

@@ -22,13 +22,16 @@ from driverwatch.artifacts import Places, digest_of_file, read_json
 from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.doctor import __main__ as doctor
 from driverwatch.errors import InputError
-from driverwatch.kaggle import credentials, notebook, project_file, session
-from driverwatch.kaggle.notebook import Wheels
-from driverwatch.kaggle.notebook_settings import Plan, Publication
-from driverwatch.kaggle.session import Session
+from driverwatch.remote import kaggle_notebook as step
+from driverwatch.remote import kaggle_session as session
+from driverwatch.remote import notebook_cells as notebook
+from driverwatch.remote import project_file
+from driverwatch.remote.kaggle_session import Session
+from driverwatch.remote.notebook_cells import Wheels
+from driverwatch.remote.notebook_settings import Plan, Publication
 from driverwatch.settings import ModelSettings
-from driverwatch.steps import notebook as step
 from driverwatch.steps.context import Context
+from driverwatch.submission import kaggle_credentials as credentials
 from driverwatch.typed_yaml import load, parse
 
 SLUG = "drawn-competition"

@@ -13,7 +13,9 @@ from driverwatch.writing import replacing
 TOLERANCE = 0.01  # of a row's sum: three decimals may miss by 0.005, and Kaggle divides each row by its sum
 
 
-def write(probabilities: np.ndarray, names: list[str], header: list[str], path: Path, level: float = FLOOR) -> None:
+def write_submission(
+    probabilities: np.ndarray, names: list[str], header: list[str], path: Path, level: float = FLOOR
+) -> None:
     """Write `header` (`img,c0,..`), one line per name; read back and checked before it replaces what is there.
 
     Args:
@@ -23,10 +25,10 @@ def write(probabilities: np.ndarray, names: list[str], header: list[str], path: 
     frame.insert(0, header[0], names)
     with replacing(path) as temporary:
         frame.to_csv(temporary, index=False, float_format="%.7f", lineterminator="\n")
-        check(temporary, names, header)
+        check_submission(temporary, names, header)
 
 
-def check(path: Path, names: list[str], header: list[str]) -> np.ndarray:
+def check_submission(path: Path, names: list[str], header: list[str]) -> np.ndarray:
     """Refuse what Kaggle would refuse, and rows that are no distribution.
 
     Returns:

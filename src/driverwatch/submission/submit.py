@@ -9,10 +9,12 @@ from pathlib import Path
 from driverwatch.artifacts import digest_of_file, read_json
 from driverwatch.data import competition
 from driverwatch.errors import InputError
-from driverwatch.kaggle import credentials, failures, ledger, submission
-from driverwatch.kaggle.client import Client, Remote
 from driverwatch.steps.context import Context
-from driverwatch.steps.fetch import slug_of
+from driverwatch.submission import kaggle_credentials as credentials
+from driverwatch.submission import kaggle_failures as failures
+from driverwatch.submission import ledger, validate
+from driverwatch.submission.download import slug_of
+from driverwatch.submission.kaggle_client import Client, Remote
 from driverwatch.terminal import say
 from driverwatch.writing import locked, write_text
 
@@ -75,7 +77,7 @@ def _checked(context: Context, file: Path) -> str:
             f"{context.data / settings.sample_submission}: expected {settings.expected.test:,} images, got "
             f"{len(names):,}; fetch the data again with make data"
         )
-    submission.check(file, names, [settings.columns.image, *settings.classes])
+    validate.check_submission(file, names, [settings.columns.image, *settings.classes])
     if digest_of_file(file) != digest:
         raise InputError(f"{file}: changed while it was checked; run the same command when it is finished")
     return digest

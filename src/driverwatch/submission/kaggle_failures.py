@@ -6,7 +6,7 @@ server that answers with each status. The server's own message often replaces th
 
 import re
 
-from driverwatch.kaggle import credentials
+from driverwatch.submission import kaggle_credentials as credentials
 
 RULES = "https://www.kaggle.com/c/{slug}/rules"
 LIST = "https://www.kaggle.com/c/{slug}/submissions"

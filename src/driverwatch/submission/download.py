@@ -8,9 +8,9 @@ from pathlib import Path
 from driverwatch.artifacts import require_space
 from driverwatch.data import competition, layout
 from driverwatch.errors import InputError, counted, listed
-from driverwatch.kaggle import archive
-from driverwatch.kaggle.client import Client
 from driverwatch.steps.context import Context
+from driverwatch.submission import archive
+from driverwatch.submission.kaggle_client import Client
 from driverwatch.terminal import say
 from driverwatch.wording import close
 from driverwatch.writing import making

@@ -30,7 +30,7 @@ def notebook(
     machine: Annotated[str | None, typer.Option(help="Kaggle's name of the accelerator")] = None,
 ) -> None:
     """Write a notebook that trains a model on Kaggle, and the data set that it needs."""
-    from driverwatch.steps.notebook import make_notebook
+    from driverwatch.remote.kaggle_notebook import make_notebook
 
     plan = {
         "dataset": dataset,
@@ -60,6 +60,6 @@ def take(
     force: Force = False,
 ) -> None:
     """Check runs that were trained elsewhere, and bring them in beside those here."""
-    from driverwatch.steps.take import take as step
+    from driverwatch.remote.import_runs import take as step
 
     step(making(dataset, data), source, run, force)

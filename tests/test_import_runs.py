@@ -18,7 +18,8 @@ from driverwatch.artifacts import read_json
 from driverwatch.errors import InputError
 from driverwatch.inference import predictions
 from driverwatch.inference.predictions import Predictions
-from driverwatch.steps import submit, take
+from driverwatch.remote import import_runs as take
+from driverwatch.steps import submit
 from driverwatch.training import run as runs
 from driverwatch.training.run import Run
 from driverwatch.writing import write_json

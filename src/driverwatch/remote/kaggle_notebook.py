@@ -13,14 +13,16 @@ from typing import Any
 
 from driverwatch.artifacts import provenance
 from driverwatch.errors import InputError
-from driverwatch.kaggle import credentials, notebook, project_file
-from driverwatch.kaggle.client import INSTALLED
-from driverwatch.kaggle.notebook import Wheels
-from driverwatch.kaggle.notebook_settings import LIMIT, Plan, Publication
 from driverwatch.models import weights as weight_files
+from driverwatch.remote import notebook_cells as notebook
+from driverwatch.remote import project_file
+from driverwatch.remote.notebook_cells import Wheels
+from driverwatch.remote.notebook_settings import LIMIT, Plan, Publication
 from driverwatch.settings import ModelSettings
 from driverwatch.steps.context import Context
-from driverwatch.steps.fetch import slug_of
+from driverwatch.submission import kaggle_credentials as credentials
+from driverwatch.submission.download import slug_of
+from driverwatch.submission.kaggle_client import INSTALLED
 from driverwatch.terminal import say
 from driverwatch.typed_yaml import parse
 from driverwatch.wording import close

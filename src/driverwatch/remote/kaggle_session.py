@@ -18,10 +18,10 @@ from driverwatch.artifacts import Places
 from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.errors import InputError
 from driverwatch.inference.paths import prediction_path
-from driverwatch.kaggle import project_file
-from driverwatch.kaggle.notebook_settings import Plan
 from driverwatch.listing import is_of_tools
 from driverwatch.paths import user_path
+from driverwatch.remote import project_file
+from driverwatch.remote.notebook_settings import Plan
 from driverwatch.terminal import say
 from driverwatch.training import run as runs
 from driverwatch.typed_yaml import load, parse
