@@ -208,7 +208,7 @@ def test_without_a_home_folder(homeless: None, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no home folder is known"):
         user_path("~/x")
     assert key_file() == made / ".ray/auth_token"
-    assert credentials.places() == []
+    assert credentials.found() == {}
     assert credentials.username() == ""
     assert credentials.secrets() == []
     assert "KAGGLE_API_TOKEN" in credentials.how_to()

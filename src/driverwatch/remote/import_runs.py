@@ -1,14 +1,14 @@
-"""Runs that were trained elsewhere, brought in: held against this machine's folds, packs and run of the same name first.
+"""Runs that were trained elsewhere, imported: checked against this machine's folds, packs and run of the same name first.
 
-A stranger's files are data. Each is read as the line reads it anyway (nothing unpickled, HDF5 that points elsewhere refused),
+Untrusted files are data. Each is read as the pipeline reads it anyway (nothing unpickled, HDF5 that points elsewhere refused),
 and only files of known names are copied.
 """
 
 import re
 import shutil
 import time
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,10 +21,8 @@ from driverwatch.inference import predictions
 from driverwatch.inference.paths import prediction_path
 from driverwatch.listing import matching
 from driverwatch.setting_types import VIEW_SETS, ViewSet
-from driverwatch.steps.closing import after, score_of
+from driverwatch.steps.closing import close_run
 from driverwatch.steps.context import Context, open_packs
-from driverwatch.steps.status_places import folds as folds_of
-from driverwatch.steps.status_runs import run_state
 from driverwatch.terminal import say
 from driverwatch.training import run as runs
 from driverwatch.training.history import read_history
@@ -33,59 +31,83 @@ from driverwatch.training.run import Run
 from driverwatch.wording import close
 from driverwatch.writing import locked, making, replacing, replacing_folder, write_json
 
-BEGUN = ("bundle.h5", "best.h5", "weights.h5", "history.csv")  # of a fold that is not finished
+UNFINISHED = ("bundle.h5", "best.h5", "weights.h5", "history.csv")  # a fold's files
 FINISHED = ("weights.h5", "history.csv")  # and predictions; its manifest comes last
 SHARD = re.compile(r"\.shard-(held_out|test)-[a-z_]+-\d+\.h5")  # of predictions under way
 
 
-@dataclass(frozen=True)
-class FoldState:
-    """How far a fold is: `finished`, or so many epochs."""
+class FoldState(NamedTuple):
+    """How far a fold is; of two, the larger is further."""
 
-    finished: bool
-    epochs: int
-    weights: str = ""  # digest, of a finished one
+    finished: bool = False
+    epochs: int = -1  # -1: it has nothing; 0 where it is finished
 
 
-def take(context: Context, source: Path, name: str | None, force: bool) -> None:
-    """Bring in the runs below `source` (or the one called `name`): whole folds, only where they are further than what is here.
+def import_runs(context: Context, source: Path, name: str | None, force: bool) -> None:
+    """Import the runs in `source` (or the one called `name`): whole folds, only where they are further than what is here.
 
     Raises:
-        InputError: no such run there, one of other folds, photos or settings than here, or damaged files; or, without
+        InputError: no such run there, one of other folds, images or settings than here, or damaged files; or, without
             `force`, a fold that is finished here with other weights. Nothing is copied of a run then.
     """
-    for folder in _found(source, name):
-        start = time.monotonic()
-        run = runs.load(folder)
-        folds, packs = open_packs(context, run.settings.input.key)
-        _refuse_stranger(context, run, folds, packs)
-        split = splits.of(run.settings.train, folds)
-        theirs = {number: _state(run, number) for number in range(split.count)}
-        for number in range(split.count):
-            _, held_out = split.rows(packs["train"].drivers, number)
-            _check(run, number, packs, packs["train"].names[held_out])
-        target = context.places.run(run.name)
-        with locked(target):
-            _refuse_other(run, target)
-            taken, same = _wanted(run, theirs, target, force)
-            _copy(run, theirs, target, taken, same)
-        _close(context, runs.load(target), split.count, time.monotonic() - start)
+    for folder in _find(source, name):
+        _import(context, runs.load(folder), force)
 
 
-def _found(source: Path, name: str | None) -> list[Path]:
+def _import(context: Context, run: Run, force: bool) -> None:
+    start, target = time.monotonic(), context.places.run(run.name)
+    folds, packs = open_packs(context, run.settings.input.key)
+    _check_identity(context, run, folds, packs)
+    split = splits.of(run.settings.train, folds)
+    theirs = [_state(run, number) for number in range(split.count)]
+    for number in range(split.count):
+        _, held_out = split.rows(packs["train"].drivers, number)
+        _check_fold(run, number, packs["test"].names, packs["train"].names[held_out])
+    with locked(target):
+        here = _same_run(run, target)
+        mine = [_state(here, number) if here else FoldState() for number in range(split.count)]
+        both = [n for n, states in enumerate(zip(theirs, mine, strict=True)) if all(state.finished for state in states)]
+        other = [n for n in both if here and here.manifest(n)["weights"] != run.manifest(n)["weights"]]
+        if other and not force:
+            raise InputError(
+                f"{run.folder}: fold {', '.join(map(str, other))} is finished here too, with other weights; FORCE=1 takes theirs, "
+                "or rename the folder to have both"
+            )
+        if not here:
+            write_json(target / "run.json", read_json(run.folder / "run.json"))
+        for number, state in enumerate(theirs):
+            if state > mine[number] or number in other:
+                _copy_fold(run, number, target / f"fold{number}")
+                said = "finished, imported" if state.finished else f"after epoch {state.epochs}, imported"
+            elif number in both:
+                added = _copy_predictions(run, number, target / f"fold{number}")
+                said = f"is here already; {', '.join(added)} imported" if added else "is here already"
+            else:
+                said = "is further here, kept"
+            if state != FoldState():
+                say(f"{run.name} fold {number}: {said}")
+    done, seconds = sum(runs.load(target).finished(n) for n in range(split.count)), time.monotonic() - start
+    if done == split.count:
+        return close_run(context, runs.load(target), split.count, seconds)
+    then = "make train with the settings that it was begun with goes on here; make notebook ... EARLIER= there"
+    return close(target, f"{done} of {split.count} folds finished", seconds, then=[then])
+
+
+def _find(source: Path, name: str | None) -> list[Path]:
     """Folders of runs: `source` itself, those in it, or those in its `runs/`, as a notebook's output has them."""
     places = [source, *matching(source, "*"), *matching(source, "runs/*")]
-    there = [place for place in places if (place / "run.json").is_file()]
-    found = [place for place in there if name in (None, place.resolve().name)]
+    there = [place.resolve() for place in places if (place / "run.json").is_file()]
+    found = [place for place in there if name in (None, place.name)]
     if not found:
         names = ", ".join(place.name for place in there) or "no run.json in it, below it or in its runs/"
         raise InputError(f"{source}: expected {f'a run called {name}' if name else 'a run or runs'}, got {names}")
-    if len({place.resolve().name for place in found}) < len(found):
+    if len({place.name for place in found}) < len(found):
         raise InputError(f"{source}: holds two runs of one name; name the folder of one with FROM=")
-    return [place.resolve() for place in found]
+    return found
 
 
-def _refuse_stranger(context: Context, run: Run, folds: FoldTable, packs: dict[str, Pack]) -> None:
+def _check_identity(context: Context, run: Run, folds: FoldTable, packs: dict[str, Pack]) -> None:
+    """Refuse a run of other classes, folds or images than those here."""
     classes = list(context.settings.classes)
     if list(run.classes) != classes or run.swap != context.settings.swap():
         raise InputError(
@@ -94,25 +116,29 @@ def _refuse_stranger(context: Context, run: Run, folds: FoldTable, packs: dict[s
     mine = {"folds": folds.digest, "packs": {kind: pack.digest for kind, pack in packs.items()}}
     if strange := differences({"folds": run.folds, "packs": run.packs}, mine):
         raise InputError(
-            f"{run.folder}: was trained on other folds or photos than those here; it can take part only where both are the "
+            f"{run.folder}: was trained on other folds or images than those here; it can take part only where both are the "
             f"same (theirs -> here):{listed(strange)}"
         )
 
 
-def _state(run: Run, number: int) -> FoldState | None:
-    """A fold's state; None where it has nothing.
+def _state(run: Run, number: int) -> FoldState:
+    """How far a fold is.
 
     Raises:
         InputError: it has something that is of another run, or damaged.
     """
     if run.finished(number):
-        return FoldState(True, 0, run.manifest(number)["weights"])
+        return FoldState(True, 0)
     bundle = run.fold(number) / "bundle.h5"
-    return FoldState(False, resumed(bundle, run.identity, number).epoch) if bundle.is_file() else None
+    return FoldState(False, resumed(bundle, run.identity, number).epoch) if bundle.is_file() else FoldState()
 
 
-def _check(run: Run, number: int, packs: dict[str, Pack], held_out: np.ndarray) -> None:
-    """Read a finished fold's weights and predictions as those who use them will."""
+def _check_fold(run: Run, number: int, test: np.ndarray, held_out: np.ndarray) -> None:
+    """Read a fold's history and, once it is finished, weights and predictions as those who use them will.
+
+    Args:
+        test, held_out: names of the images that it predicts, str (N,).
+    """
     for path in (run.folder / "run.json", *_files(run, number)):
         if path.is_symlink() or not path.is_file():
             raise InputError(f"{path}: expected a plain file")
@@ -121,10 +147,9 @@ def _check(run: Run, number: int, packs: dict[str, Pack], held_out: np.ndarray) 
     if not run.finished(number):
         return
     run.verify(number)
-    names = {"test": list(packs["test"].names), "held_out": list(held_out)}
     for path, kind, views in _predicted(run, number):
         made = predictions.read(path, run.predicted(number, views))
-        made.aligned_to(names[kind])
+        made.aligned_to(list(test if kind == "test" else held_out))
         if made.probabilities.shape[1] != len(run.classes):
             raise InputError(f"{path}: expected {len(run.classes)} classes, got {made.probabilities.shape[1]}")
 
@@ -139,69 +164,26 @@ def _predicted(run: Run, number: int) -> list[tuple[Path, str, ViewSet]]:
 def _files(run: Run, number: int) -> list[Path]:
     """What is copied of a fold, its manifest last."""
     folder, done = run.fold(number), run.finished(number)
-    named = [folder / name for name in (FINISHED if done else BEGUN) if (folder / name).exists()]
+    named = [folder / name for name in (FINISHED if done else UNFINISHED) if (folder / name).exists()]
     named += [path for path, _, _ in _predicted(run, number)]
     named += [path for path in sorted(folder.glob(".shard-*")) if SHARD.fullmatch(path.name) and not done]
     return [*named, folder / "manifest.json"] if done else named
 
 
-def _refuse_other(run: Run, target: Path) -> None:
-    """Refuse to mix folds of two runs; what stands in `target` without a `run.json` is nobody's."""
+def _same_run(run: Run, target: Path) -> Run | None:
+    """The run of that name here, which must be the same; None where there is none. A folder without a `run.json` is nobody's."""
     if not (target / "run.json").is_file():
-        return
+        return None
     if run.folder == target.resolve():
         raise InputError(f"{run.folder}: is this data set's own folder of runs; name another with FROM=")
     here = runs.load(target)
     if here.identity != run.identity:
-        pair = ({**made.settings.model_dump(), "pretrained": made.weights} for made in (run, here))
+        theirs, mine = ({**made.settings.model_dump(), "pretrained": made.weights} for made in (run, here))
         raise InputError(
-            f"{run.folder}: is of other settings than the run of that name here; rename the folder, and it is taken under its new "
-            f"name (theirs -> here):{listed(differences(next(pair), next(pair)), 20)}"
+            f"{run.folder}: is of other settings than the run of that name here; rename the folder, and it is imported under its "
+            f"new name (theirs -> here):{listed(differences(theirs, mine), 20)}"
         )
-
-
-def _wanted(run: Run, theirs: dict[int, FoldState | None], target: Path, force: bool) -> tuple[list[int], list[int]]:
-    """Folds that are further than here, and those finished on both sides with the same weights.
-
-    Raises:
-        InputError: without `force`, a fold that is finished on both sides with other weights.
-    """
-    here = runs.load(target) if (target / "run.json").is_file() else None
-    taken, same, other = [], [], []
-    for number, found in theirs.items():
-        mine = _state(here, number) if here else None
-        if found is None:
-            continue
-        if mine is None or (found.finished, found.epochs) > (mine.finished, mine.epochs):
-            taken.append(number)
-        elif found.finished and found.weights == mine.weights:
-            same.append(number)
-        elif found.finished:
-            other.append(number)
-    if other and not force:
-        raise InputError(
-            f"{run.folder}: fold {', '.join(map(str, other))} is finished here too, with other weights; FORCE=1 takes theirs, or "
-            "rename the folder to have both"
-        )
-    return [*taken, *other], same
-
-
-def _copy(run: Run, theirs: dict[int, FoldState | None], target: Path, taken: list[int], same: list[int]) -> None:
-    """Copy folds whole, and view sets that are not here of those that are."""
-    if not (target / "run.json").is_file():
-        write_json(target / "run.json", read_json(run.folder / "run.json"))
-    for number, found in theirs.items():
-        if found is None:
-            continue
-        if number in taken:
-            _copy_fold(run, number, target / f"fold{number}")
-            said = "finished, taken" if found.finished else f"after epoch {found.epochs}, taken"
-        elif number in same:
-            added = _copy_views(run, number, target / f"fold{number}")
-            said = f"is here already; {', '.join(added)} taken" if added else "is here already"
-        else:
-            said = "is further here, kept"
-        say(f"{run.name} fold {number}: {said}")
+    return here
 
 
 def _copy_fold(run: Run, number: int, target: Path) -> None:
@@ -213,19 +195,10 @@ def _copy_fold(run: Run, number: int, target: Path) -> None:
             shutil.copyfile(path, partial / path.name)
 
 
-def _copy_views(run: Run, number: int, target: Path) -> list[str]:
-    """Predictions of a finished fold that are not here yet; their names."""
+def _copy_predictions(run: Run, number: int, target: Path) -> list[str]:
+    """Names of a finished fold's predictions that were not here yet, and now are."""
     missing = [path for path, _, _ in _predicted(run, number) if not (target / path.name).exists()]
     for path in missing:
         with replacing(target / path.name) as temporary:
             shutil.copyfile(path, temporary)
     return [path.stem for path in missing]
-
-
-def _close(context: Context, run: Run, count: int, seconds: float) -> None:
-    done = sum(run.finished(number) for number in range(count))
-    state = run_state(context, context.places, run.name, folds_of(context), [])
-    then = after(context, state)
-    if done < count:
-        then = ["make train with the settings that it was begun with goes on here; make notebook ... EARLIER= there"]
-    close(run.folder, f"{done} of {count} folds finished", seconds, score_of(state), then)

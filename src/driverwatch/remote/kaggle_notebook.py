@@ -1,5 +1,6 @@
-"""From a model's settings to a folder that Kaggle's client pushes: a notebook, and a data set with all that it needs."""
+"""`make notebook`: the committed notebook with a plan filled in, and a data set of all that it needs."""
 
+import json
 import os
 import re
 import shutil
@@ -7,31 +8,64 @@ import subprocess
 import sys
 import tempfile
 import time
-from importlib import metadata
+from importlib import metadata, resources
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
 
 from driverwatch.artifacts import provenance
 from driverwatch.errors import InputError
 from driverwatch.models import weights as weight_files
-from driverwatch.remote import notebook_cells as notebook
-from driverwatch.remote import project_file
-from driverwatch.remote.notebook_cells import Wheels
-from driverwatch.remote.notebook_settings import LIMIT, Plan, Publication
+from driverwatch.remote.kaggle_session import PROJECT_FILE, SLUG, Plan, Reference, pack_project
+from driverwatch.setting_types import Name
 from driverwatch.settings import ModelSettings
 from driverwatch.steps.context import Context
-from driverwatch.submission import kaggle_credentials as credentials
-from driverwatch.submission.download import slug_of
+from driverwatch.submission import kaggle_credentials
+from driverwatch.submission.download import competition_slug
 from driverwatch.submission.kaggle_client import INSTALLED
 from driverwatch.terminal import say
-from driverwatch.typed_yaml import parse
+from driverwatch.typed_yaml import Strict, parse
 from driverwatch.wording import close
 from driverwatch.writing import making, replacing_folder, write_json, write_text
 
+TEMPLATE = "kaggle_notebook.ipynb"  # its first code cell is written anew
 SOURCES = ("pyproject.toml", "README.md", "LICENSE")  # with src, what a wheel is made of
-EPOCH = "315532800"  # 1980, a zip's first second: the same source gives the same wheel
+SOURCE_DATE_EPOCH = "315532800"  # 1980, a zip's first second: the same source gives the same wheel
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")  # that Kaggle's image can load
+PYTHONS = ("3.11", "3.12", "3.13")  # Kaggle's may be any
+TITLE_CHARACTERS = 50  # at most, as Kaggle takes them
 FILES = "dataset"
+
+Account = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=50)]
+Package = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+
+
+class Publication(Strict):
+    """How a notebook and its data set go up."""
+
+    account: Account
+    name: Annotated[str, Field(pattern=f"^{SLUG}$", min_length=6, max_length=TITLE_CHARACTERS)]  # of the notebook
+    machine: Name = "NvidiaTeslaT4"  # two T4, of which one trains; NvidiaTeslaP100 is one larger, older GPU
+    earlier: list[Reference] = Field(default=[])  # notebooks whose output this one resumes from
+    packages: list[Package] = Field(default=["simplejpeg"])  # what Kaggle's image lacks, at the versions installed here
+    vendor: bool = False  # whether their wheels travel along; else Kaggle's machine fetches them
+
+    @property
+    def notebook(self) -> str:
+        return f"{self.account}/{self.name}"
+
+    @property
+    def files(self) -> str:
+        """The attached data set."""
+        return f"{self.notebook}-files"
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Publication":
+        longest = TITLE_CHARACTERS - len("-files")
+        if len(self.name) > longest:
+            raise ValueError(f"name must have at most {longest} characters: its data set adds -files")
+        return self
 
 
 def make_notebook(
@@ -47,8 +81,8 @@ def make_notebook(
     Raises:
         InputError: no competition, no fold file, no account, a name that Kaggle would not take, or a wheel that cannot be had.
     """
-    start, slug = time.monotonic(), slug_of(context)
-    given = {"account": credentials.username(), "name": named_after(plan["run"]), **publication}
+    start, slug = time.monotonic(), competition_slug(context)
+    given = {"account": kaggle_credentials.username(), "name": name_of(plan["run"]), **publication}
     if not given["account"]:
         raise InputError("make notebook needs ACCOUNT=..., your name in Kaggle's addresses (no token here says it)")
     ours = parse(Publication, given, "make notebook")
@@ -58,27 +92,72 @@ def make_notebook(
     with making(folder), replacing_folder(folder) as partial:
         files = partial / FILES
         files.mkdir()
-        facts = {"commit": provenance()["commit"]}
-        project_file.pack(context.places.root, context.dataset, files / project_file.FILE, facts)
-        wheels = gathered(context.places.root, files, ours)
+        pack_project(context.places.root, context.dataset, files / PROJECT_FILE, provenance()["commit"])
+        install = gather_wheels(context.places.root, files, ours)
         if needed is not None:
             shutil.copyfile(needed, files / needed.name)
-        write_json(files / "dataset-metadata.json", notebook.dataset_metadata(ours))
-        sources = notebook.cells(mine, ours, wheels, context.settings.title, LIMIT)
-        write_text(partial / notebook.CODE_FILE, notebook.text_of(sources))
-        internet = not wheels.all_there or (needed is None and settings.weights != "none")
-        write_json(partial / "kernel-metadata.json", notebook.kernel_metadata(ours, slug, internet))
+        internet = "--no-index" not in install or (needed is None and settings.weights != "none")
+        write_text(partial / TEMPLATE, notebook_text(mine, install))
+        write_json(partial / "kernel-metadata.json", kernel_metadata(ours, slug, internet))
+        write_json(files / "dataset-metadata.json", dataset_metadata(ours))
         size = sum(path.stat().st_size for path in files.iterdir())
     said = f"a notebook, and a data set of {size / 1e6:.1f} MB; internet {'on' if internet else 'off'}"
-    close(folder, said, time.monotonic() - start, then=commands(folder, ours, context.dataset))
+    close(folder, said, time.monotonic() - start, then=_commands(folder, ours, context.dataset))
 
 
-def named_after(run: str) -> str:
-    """A run's name as Kaggle would make an address of it."""
+def name_of(run: str) -> str:
+    """A run's notebook's name, as Kaggle would make an address of it."""
     return "-".join(["driverwatch", *re.findall("[a-z0-9]+", run.lower())])
 
 
-def commands(folder: Path, ours: Publication, dataset: str) -> list[str]:
+def notebook_text(plan: Plan, install: list[str]) -> str:
+    """The committed notebook as JSON, with its first code cell replaced by what varies; the same settings give the same bytes.
+
+    Args:
+        install: what pip gets: options and `name==version` each.
+    """
+    import nbformat  # with the development requirements, which make notebook installs
+
+    made = nbformat.reads(resources.files("driverwatch.remote").joinpath(TEMPLATE).read_text("utf-8"), as_version=4)
+    pairs = "".join(
+        f"    {json.dumps(k)}: {json.dumps(v, ensure_ascii=False)},\n" for k, v in plan.model_dump().items()
+    )
+    first = next(cell for cell in made.cells if cell.cell_type == "code")
+    first.source = f"PLAN = {{\n{pairs}}}\nINSTALL = {json.dumps(install)}"
+    nbformat.validate(made)
+    return str(nbformat.writes(made)) + "\n"
+
+
+def kernel_metadata(publication: Publication, slug: str, internet: bool) -> dict[str, Any]:
+    """`kernel-metadata.json`, as the official client 2.2.4 reads it (`kernels_push`).
+
+    The title must be what the id's slug is made of, or Kaggle makes another notebook.
+    """
+    return {
+        "id": publication.notebook,
+        "title": publication.name.replace("-", " "),
+        "code_file": TEMPLATE,
+        "language": "python",
+        "kernel_type": "notebook",
+        "is_private": True,
+        "enable_gpu": True,
+        "enable_tpu": False,
+        "enable_internet": internet,
+        "machine_shape": publication.machine,
+        "dataset_sources": [publication.files],
+        "competition_sources": [slug],
+        "kernel_sources": publication.earlier,
+        "model_sources": [],
+    }
+
+
+def dataset_metadata(publication: Publication) -> dict[str, Any]:
+    """`dataset-metadata.json` (`dataset_create_new`); a data set is private unless `datasets create` is told otherwise."""
+    title = f"{publication.name}-files".replace("-", " ")
+    return {"title": title, "id": publication.files, "licenses": [{"name": "other"}]}
+
+
+def _commands(folder: Path, ours: Publication, dataset: str) -> list[str]:
     """How it goes up and comes back."""
     client, files, home = str(INSTALLED), f"-p {folder / FILES}", f"build/{dataset}/from_kaggle"
     up = f"{client} datasets create {files}"
@@ -94,22 +173,24 @@ def commands(folder: Path, ours: Publication, dataset: str) -> list[str]:
     ]
 
 
-def gathered(root: Path, target: Path, ours: Publication) -> Wheels:
-    """Put this project's wheel, and with `vendor` those of other packages, into `target`.
+def gather_wheels(root: Path, target: Path, ours: Publication) -> list[str]:
+    """What pip gets on Kaggle; this project's wheel, and with `vendor` those of other packages, are written into `target`.
 
     Raises:
         InputError: a package that is not installed here, or wheels that cannot be built or fetched.
     """
-    build_wheel(root, target)
+    version = build_wheel(root, target)
     pins = [f"{name}=={_installed(name)}" for name in ours.packages]
-    if ours.vendor:
-        for python in ours.pythons:
-            _fetch(pins, python, target)
-    return Wheels((f"driverwatch=={_version(target)}", *pins), ours.vendor or not pins)
+    for python in PYTHONS if ours.vendor else ():
+        say(f"fetching wheels of {', '.join(pins)} for Python {python}")
+        platforms = [word for name in PLATFORMS for word in ("--platform", name)]
+        wanted = ["--only-binary=:all:", "--no-deps", "--implementation", "cp", "--python-version", python, *platforms]
+        _pip("download", *wanted, "--dest", str(target), *pins)
+    return [*(["--no-index"] if ours.vendor or not pins else []), f"driverwatch=={version}", *pins]
 
 
-def build_wheel(root: Path, target: Path) -> None:
-    """Build this project's wheel from a copy, since setuptools leaves its own `build/` and would find old files in it."""
+def build_wheel(root: Path, target: Path) -> str:
+    """The version of this project's wheel, built into `target` from a copy: setuptools would find old files in its `build/`."""
     if missing := [name for name in (*SOURCES, "src") if not (root / name).exists()]:
         raise InputError(f"{root.absolute()}: lacks {', '.join(missing)}; make notebook runs in the repository's root")
     with tempfile.TemporaryDirectory() as copy:
@@ -118,9 +199,6 @@ def build_wheel(root: Path, target: Path) -> None:
         unmade = shutil.ignore_patterns("__pycache__", "*.egg-info", ".*")
         shutil.copytree(root / "src", Path(copy) / "src", ignore=unmade)
         _pip("wheel", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", str(target), copy)
-
-
-def _version(target: Path) -> str:
     (wheel,) = target.glob("driverwatch-*.whl")
     return wheel.name.split("-")[1]
 
@@ -132,18 +210,10 @@ def _installed(package: str) -> str:
         raise InputError(f"PACKAGES: {package} is not installed here, so it has no version to take along") from None
 
 
-def _fetch(pins: list[str], python: str, target: Path) -> None:
-    say(f"fetching wheels of {', '.join(pins)} for Python {python}")
-    platforms = [word for name in PLATFORMS for word in ("--platform", name)]
-    wanted = ["--only-binary=:all:", "--no-deps", "--implementation", "cp", "--python-version", python, *platforms]
-    _pip("download", *wanted, "--dest", str(target), *pins)
-
-
 def _pip(*arguments: str) -> None:
     command = [sys.executable, "-m", "pip", *arguments, "--quiet", "--disable-pip-version-check"]
-    ended = subprocess.run(
-        command, env=os.environ | {"SOURCE_DATE_EPOCH": EPOCH}, capture_output=True, text=True, check=False
-    )
+    environment = os.environ | {"SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if ended.returncode:
         words = " ".join((ended.stderr or ended.stdout).split())[-300:]
-        raise InputError(f"pip {arguments[0]}: failed ({words}); mend that, or leave VENDOR= and PACKAGES= out")
+        raise InputError(f"pip {arguments[0]}: failed ({words}); fix that, or leave VENDOR= and PACKAGES= out")

@@ -1,154 +1,140 @@
-"""A session on Kaggle's machine, as the notebook's cells call it: places found, verbs run, an end before Kaggle's own.
+"""A session on Kaggle's machine, as the notebook's cells call it: inputs found, commands run, an end before Kaggle's own.
 
-Photos and attached files are read where they are mounted, packs lie in the scratch folder, and runs alone in the output,
-which Kaggle keeps up to 20 GB of.
+Images and attached files are read where they are mounted, packs are in the scratch folder, and only runs are in the output,
+of which Kaggle keeps up to 20 GB.
 """
 
 import os
+import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Timer
-from typing import Any
+from typing import Annotated, Any
 
-from driverwatch.artifacts import Places
+from pydantic import Field
+
+from driverwatch.artifacts import Places, read_json
 from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.errors import InputError
-from driverwatch.inference.paths import prediction_path
-from driverwatch.listing import is_of_tools
+from driverwatch.listing import is_of_tools, matching
 from driverwatch.paths import user_path
-from driverwatch.remote import project_file
-from driverwatch.remote.notebook_settings import Plan
+from driverwatch.setting_types import Name
 from driverwatch.terminal import say
-from driverwatch.training import run as runs
-from driverwatch.typed_yaml import load, parse
+from driverwatch.typed_yaml import Strict, load, parse
 from driverwatch.wording import duration
+from driverwatch.writing import write_json, write_text
 
+SESSION_HOURS = 12.0  # of a GPU session; then Kaggle ends it and keeps no output
+STATUS_SECONDS = 600.0  # for the status at the end, beyond the plan's hours
 DEPTH = 5  # folders below the input: notebooks/<account>/<slug>/runs/<run>; older sessions have <slug>/ alone
-CHECKS = ("processor", "memory", "disk", "libraries", "accelerator", "data set")  # of make doctor
+IMAGE_FOLDERS = ("imgs", "test", "train")  # a mounted disk lists them slowly
+PROJECT_FILE = "driverwatch.json"
+PROJECT_PATH = re.compile(r"(configs|folds)(/[A-Za-z0-9_][A-Za-z0-9._-]*)+")
+SLUG = r"[a-z0-9]+(-[a-z0-9]+)*"  # what Kaggle makes of a title: lower case, single hyphens
+
+Reference = Annotated[str, Field(pattern=rf"^[A-Za-z0-9][A-Za-z0-9_-]*/{SLUG}$", max_length=120)]  # account/slug
+
+
+class Plan(Strict):
+    """What a notebook trains: make's variables, repeated in its first cell."""
+
+    notebook: Reference  # itself, to say how its output is fetched
+    dataset: Name
+    model: Name
+    run: Name
+    overrides: str = ""  # SET=
+    views: str = ""  # VIEWS=: more view sets, predicted once every fold is trained
+    hours: Annotated[float, Field(gt=0, le=SESSION_HOURS)] = 11.0  # the rest is for starting and saving
 
 
 @dataclass(frozen=True)
 class Session:
-    """Where everything lies, and when to stop (`time.monotonic()`)."""
+    """Where everything is, and when to stop."""
 
     plan: Plan
-    root: Path  # the project: settings, folds, packs
+    project: Path  # settings, folds, packs; its runs are a link into the output
     files: Path  # the attached data set, weights among its files
     data: Path  # the competition
-    output: Path
-    earlier: list[Path]  # what earlier versions left of this run
+    earlier: list[Path]  # the run's folders in the outputs of earlier versions
     commit: str
-    ends: float
+    ends: float  # `time.monotonic()`
 
     @property
-    def options(self) -> list[str]:
+    def _options(self) -> list[str]:
         return ["--dataset", self.plan.dataset, "--data", str(self.data)]
 
-    @property
-    def run(self) -> Path:
-        return self.output / "runs" / self.plan.run
-
-    def look(self) -> None:
-        """What this machine is; nothing that is found ends the notebook."""
-        asked = ["--interpreter", sys.executable, "--accelerator", "cuda", "--only", *CHECKS]
-        self._said(["-m", "driverwatch.doctor", *self.options, *asked])
-
     def pack(self) -> None:
-        """Hold the folds against the photos, and pack these at the model's size."""
-        self._whole("folds", *self.options)
-        self._whole("pack", "--model", self.plan.model, "--set", self.plan.overrides, *self.options)
+        """Check the folds against the images, and pack these at the model's size."""
+        self._finish("folds")
+        self._finish("pack", "--model", self.plan.model, "--set", self.plan.overrides)
 
-    def take(self) -> None:
-        """Go on from what earlier versions left, if any is attached."""
+    def resume(self) -> None:
+        """Import what earlier versions left, if any is attached."""
         for folder in self.earlier:
-            self._whole("take", str(folder), *self.options)
+            self._finish("take", str(folder))
         if not self.earlier:
-            say("no earlier version is attached: the run begins here")
+            say("no earlier version is attached: the run starts here")
 
     def train(self) -> bool:
-        """Train and predict fold by fold until all is done (True) or the session's hours are used up."""
-        plan = self.plan
-        asked = ["--run", plan.run, "--set", plan.overrides, "--weights", str(self.files)]
-        done = self.verb("train", plan.model, *asked, *self.options)
+        """True once every fold is trained and predicted; False if the session's hours ended that. Prints what to do next."""
+        plan, at_home = self.plan, f"build/{self.plan.dataset}/from_kaggle"
+        options = ["--run", plan.run, "--set", plan.overrides, "--weights", str(self.files)]
+        done = self.run("train", plan.model, *options)
         if done and plan.views:
-            done = self.verb("predict", plan.run, "--dataset", plan.dataset, "--views", plan.views)
-        if not done:
+            done = self.run("predict", plan.run, "--views", plan.views)
+        self._python(["-m", "driverwatch", "status", *self._options], STATUS_SECONDS)
+        if done:
+            say(f"\n{plan.run}: finished. At home:")
+            say(f"  .venv-kaggle/bin/kaggle kernels output {plan.notebook} -p {at_home}")
+            say(f"  make take FROM={at_home} DATASET={plan.dataset}")
+        else:
             say(
-                f"{plan.run}: stopped after {plan.hours:g} hours; the next version goes on from its last finished epoch"
+                f"\n{plan.run}: stopped after {plan.hours:g} hours; the next version goes on from its last finished epoch:"
+            )
+            say(
+                f"  make notebook MODEL={plan.model} ... EARLIER={plan.notebook}   # at home, and the two commands it prints"
             )
         return done
 
-    def close(self) -> None:
-        """How far the run is, how much of the output it takes, and what to do next."""
-        self._said(["-m", "driverwatch", "status", *self.options])
-        size = sum(path.stat().st_size for path in self.output.rglob("*") if path.is_file())
-        say(f"\n{self.output}: {size / 1e9:.2f} GB")
-        for line in self._next():
-            say(line)
-
-    def _next(self) -> list[str]:
-        plan = self.plan
-        where = f"build/{plan.dataset}/from_kaggle"
-        if not (self.run / "run.json").is_file():
-            return ["nothing was trained yet: see what stands above"]
-        run = runs.load(self.run)
-        count = run.settings.train.splits.fits(settings_of(self.root, plan.dataset).folds)
-        done = sum(run.finished(number) for number in range(count))
-        said = f"{done} of {count} folds finished"
-        unseen = [views for views in plan.views.split() if not _predicted(run, count, views)]
-        if unseen and done == count:
-            said += f", {', '.join(unseen)} not predicted by all"
-        if unseen or done < count:
-            return [
-                f"{said}. Next version, at home:",
-                f"  make notebook MODEL={plan.model} ... EARLIER={plan.notebook}   # and the two commands it prints",
-            ]
-        return [
-            f"{said}. At home:",
-            f"  .venv-kaggle/bin/kaggle kernels output {plan.notebook} -p {where}",
-            f"  make take FROM={where} DATASET={plan.dataset}",
-        ]
-
-    def verb(self, *arguments: str) -> bool:
-        """Run a verb in the project, its words as they come; False if the session's hours ended it.
+    def run(self, command: str, *arguments: str) -> bool:
+        """Whether a command of the project finished; False if the session's hours ended it. Its output is printed as it comes.
 
         Raises:
             InputError: it failed; its own words stand above.
         """
-        status = self._said(["-m", "driverwatch", *arguments], max(self.ends - time.monotonic(), 0.0))
+        seconds = max(self.ends - time.monotonic(), 0.0)
+        status = self._python(["-m", "driverwatch", command, *arguments, *self._options], seconds)
         if status and time.monotonic() >= self.ends:
             return False
         if status:
-            raise InputError(f"{arguments[0]}: ended with status {status}; its own words stand above")
+            raise InputError(f"{command}: ended with status {status}; its own words stand above")
         return True
 
-    def _whole(self, *arguments: str) -> None:
-        """A verb that nothing can be done without."""
-        if not self.verb(*arguments):
+    def _finish(self, command: str, *arguments: str) -> None:
+        """Run a command that the session cannot go on without."""
+        if not self.run(command, *arguments):
             raise InputError(
-                f"{arguments[0]}: not done within {self.plan.hours:g} hours; give the notebook more with HOURS="
+                f"{command}: not done within {self.plan.hours:g} hours; give the notebook more with HOURS="
             )
 
-    def _said(self, arguments: list[str], seconds: float | None = None) -> int:
-        """Run this Python in the project and repeat what it says; its exit status.
+    def _python(self, arguments: list[str], seconds: float) -> int:
+        """The exit status of this Python, run in the project and terminated after `seconds`; its output is printed as it comes.
 
-        After `seconds` it is ended: what it writes is whole or not there, and a fold's process ends with the one that trains.
+        What it writes is whole or not there, and a fold's process ends with the one that trains.
         """
-        known = {"PYTHONUNBUFFERED": "1", "DRIVERWATCH_COMMIT": self.commit}
         with subprocess.Popen(
             [sys.executable, *arguments],
-            cwd=self.root,
-            env=os.environ | known,
+            cwd=self.project,
+            env=os.environ | {"PYTHONUNBUFFERED": "1", "DRIVERWATCH_COMMIT": self.commit},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
         ) as process:
-            timer = Timer(seconds if seconds is not None else 600.0, process.terminate)
+            timer = Timer(seconds, process.terminate)
             timer.start()
             try:
                 for line in process.stdout or ():
@@ -161,86 +147,90 @@ class Session:
                 timer.cancel()
 
 
-def begin(plan: dict[str, Any], places: tuple[str, str, str], begun: float) -> Session:
-    """Find what is attached, and lay the project out.
+def start(plan: dict[str, Any], places: tuple[str, str, str], started: float) -> Session:
+    """The session: attached inputs found, the project laid out in the scratch folder.
 
     Args:
         plan: as `Plan`.
         places: folders of input (read only), output (kept) and scratch (not kept).
-        begun: `time.monotonic()` when the notebook began.
+        started: `time.monotonic()` when the notebook started.
 
     Raises:
         InputError: something that must be attached is not.
     """
     mine = parse(Plan, plan, "PLAN in the first cell")
-    attached, output, scratch = (user_path(place).absolute() for place in places)  # verbs run in the project
-    files = only(attached, lambda f: (f / project_file.FILE).is_file(), f"{project_file.FILE}: its data set")
-    root = scratch / "driverwatch"
-    facts = project_file.unpack(files / project_file.FILE, root)
-    settings = settings_of(root, mine.dataset)
+    attached, output, scratch = (user_path(place).absolute() for place in places)  # commands run in the project
+    folders, project = _folders(attached), scratch / "driverwatch"
+    files = _only(attached, [f for f in folders if (f / PROJECT_FILE).is_file()], f"{PROJECT_FILE}: its data set")
+    commit = unpack_project(files / PROJECT_FILE, project)
+    settings = load(DatasetSettings, project / "configs" / "datasets", mine.dataset)
     tables = (settings.table, settings.sample_submission)
-    data = only(
-        attached, lambda f: all((f / name).is_file() for name in tables), f"{' and '.join(tables)}: {settings.title}"
-    )
-    _link(Places(mine.dataset, root).runs, output / "runs")
-    earlier = [
-        f for f in folders(attached) if f.name == mine.run and f.parent.name == "runs" and (f / "run.json").is_file()
-    ]
-    session = Session(
-        mine, root, files, data, output, earlier, str(facts.get("commit") or ""), begun + mine.hours * 3600
-    )
-    said = {"photos": data, "attached files": files, "project": root, "runs": session.run.parent}
-    for name, path in [*said.items(), *(("earlier version", folder) for folder in earlier)]:
+    competitions = [folder for folder in folders if all((folder / table).is_file() for table in tables)]
+    data = _only(attached, competitions, f"{' and '.join(tables)}: {settings.title}")
+    earlier = [f for f in folders if f.parts[-2:] == ("runs", mine.run) and (f / "run.json").is_file()]
+    runs = Places(mine.dataset, project).runs
+    (output / "runs").mkdir(parents=True, exist_ok=True)
+    runs.parent.mkdir(parents=True, exist_ok=True)
+    if not runs.is_symlink():
+        runs.symlink_to((output / "runs").resolve(), target_is_directory=True)
+    session = Session(mine, project, files, data, earlier, commit, started + mine.hours * 3600)
+    named = {"images": data, "attached files": files, "project": project, "runs": output / "runs"}
+    for name, path in [*named.items(), *(("earlier version", folder) for folder in earlier)]:
         say(f"{name:15} {path}")
     say(f"{'stops after':15} {duration(session.ends - time.monotonic())}")
     return session
 
 
-def _predicted(run: runs.Run, count: int, views: str) -> bool:
-    """Whether every fold has a view set's probabilities of held-out and of test images."""
-    paths = [prediction_path(run.fold(fold), kind, views) for fold in range(count) for kind in ("held_out", "test")]
-    return all(path.is_file() for path in paths)
+def _folders(top: Path) -> list[Path]:
+    """Folders up to `DEPTH` below `top`, without those of images."""
+    found = []
+    for folder, names, _ in os.walk(top, followlinks=True):
+        found.append(Path(folder))
+        inside = len(found[-1].relative_to(top).parts) < DEPTH
+        names[:] = sorted(n for n in names if inside and n not in IMAGE_FOLDERS and not is_of_tools(n))
+    return found
 
 
-def settings_of(root: Path, dataset: str) -> DatasetSettings:
-    return load(DatasetSettings, root / "configs" / "datasets", dataset)
-
-
-def folders(top: Path, depth: int = DEPTH) -> Iterator[Path]:
-    """Every folder up to `depth` below `top`, the highest first, without those of photos."""
-    level = [top]
-    for _ in range(depth):
-        level = [Path(entry.path) for folder in level for entry in _children(folder)]
-        yield from level
-
-
-def _children(folder: Path) -> list["os.DirEntry[str]"]:
-    """Folders in a folder, by name, but those of photos, which a mounted disk lists slowly."""
-    with os.scandir(folder) as entries:
-        return sorted(
-            (e for e in entries if e.is_dir() and e.name not in ("imgs", "test", "train") and not is_of_tools(e.name)),
-            key=lambda e: e.name,
-        )
-
-
-def only(top: Path, fits: Callable[[Path], bool], what: str) -> Path:
-    """The one attached folder that fits.
-
-    Raises:
-        InputError: none, or several.
-    """
-    found = [folder for folder in folders(top) if fits(folder)]
+def _only(top: Path, found: list[Path], what: str) -> Path:
     if len(found) != 1:
         got = ", ".join(map(str, found)) or "nothing of the kind"
         raise InputError(
-            f"{top}: expected one folder with {what}, attached to this notebook, got {got}; mend its inputs"
+            f"{top}: expected one folder with {what}, attached to this notebook, got {got}; fix its inputs"
         )
     return found[0]
 
 
-def _link(link: Path, target: Path) -> None:
-    """Let what is written to `link` lie in `target`."""
-    target.mkdir(parents=True, exist_ok=True)
-    link.parent.mkdir(parents=True, exist_ok=True)
-    if not link.is_symlink():
-        link.symlink_to(target.resolve(), target_is_directory=True)
+def pack_project(root: Path, dataset: str, path: Path, commit: str) -> None:
+    """Write all settings below `root`, one data set's fold files and the commit into `path`, as one JSON file.
+
+    One file, because Kaggle's client leaves folders out, and its site unpacks archives.
+
+    Raises:
+        InputError: no fold file.
+    """
+    folds = root / "folds" / f"{dataset}.csv"
+    if not folds.is_file():
+        raise InputError(f"{folds}: no fold file; run make folds DATASET={dataset} first: both sides need the same")
+    found = [file for file in matching(root / "configs", "**/*") if file.is_file() and file.suffix in (".yaml", ".csv")]
+    found += [file for file in (folds, root / "folds" / f"{dataset}_groups.csv") if file.is_file()]
+    texts = {file.relative_to(root).as_posix(): file.read_text(encoding="utf-8") for file in found}
+    write_json(path, {"commit": commit, "files": texts})
+
+
+def unpack_project(path: Path, root: Path) -> str:
+    """The commit in `path`, whose files are written to their places below `root`.
+
+    Raises:
+        InputError: not such a file, or one whose names lead elsewhere; nothing is written then.
+    """
+    content = read_json(path)
+    files = content.get("files")
+    if not isinstance(files, dict) or not all(isinstance(text, str) for text in files.values()):
+        raise InputError(f"{path}: expected files by name; make notebook writes it, attach that data set again")
+    if wrong := [name for name in files if not PROJECT_PATH.fullmatch(name)]:
+        raise InputError(
+            f"{path}: {wrong[0]!r} is no place for settings or folds; this is not what make notebook wrote"
+        )
+    for name, text in files.items():
+        write_text(root / name, text)
+    return str(content.get("commit") or "")
