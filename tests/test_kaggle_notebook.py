@@ -21,8 +21,14 @@ from driverwatch.artifacts import Places, digest_of_file, read_json
 from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.errors import InputError
 from driverwatch.remote import kaggle_notebook, kaggle_session
-from driverwatch.remote.kaggle_notebook import Publication, dataset_metadata, kernel_metadata, notebook_text
-from driverwatch.remote.kaggle_session import PROJECT_FILE, Plan, Session, pack_project, unpack_project
+from driverwatch.remote.kaggle_notebook import (
+    Publication,
+    copy_project,
+    dataset_metadata,
+    kernel_metadata,
+    notebook_text,
+)
+from driverwatch.remote.kaggle_session import Plan, Session
 from driverwatch.settings import ModelSettings
 from driverwatch.steps.context import Context
 from driverwatch.submission import kaggle_credentials
@@ -109,13 +115,11 @@ def test_names_that_kaggle_or_pip_would_not_take(changed: dict[str, object]) -> 
         publication(**changed)
 
 
-def test_settings_and_folds_travel_in_one_file(project: Path) -> None:
+def test_settings_and_folds_travel_in_the_wheel(project: Path) -> None:
     (project / "folds" / "drawn.csv").write_text("driver,fold\np1,0\n")
     (project / "folds" / "other.csv").write_text("another data set's\n")
     (project / "configs" / ".secret").write_text("x")
-    file = project / PROJECT_FILE
-    pack_project(project, "drawn", file, "abc")
-    assert unpack_project(file, project / "there") == "abc"
+    copy_project(project, "drawn", project / "there")
     names = {str(p.relative_to(project / "there")) for p in (project / "there").rglob("*") if p.is_file()}
     assert "folds/other.csv" not in names
     assert "configs/.secret" not in names
@@ -123,36 +127,10 @@ def test_settings_and_folds_travel_in_one_file(project: Path) -> None:
     assert all((project / "there" / name).read_bytes() == (project / name).read_bytes() for name in names)
 
 
-def test_without_a_fold_file_nothing_is_packed(project: Path) -> None:
+def test_without_a_fold_file_nothing_is_copied(project: Path) -> None:
     with pytest.raises(InputError, match="make folds DATASET=drawn first"):
-        pack_project(project, "drawn", project / PROJECT_FILE, "")
-
-
-HOSTILE = ["../x", "/etc/x", "configs", "configs/", "configs/../x", "configs/a/../../x", "src/x.py", "configs/.x", "configs//x",
-           "configs/x\n", "configs\\x", "build/x"]  # fmt: skip
-
-
-@given(
-    name=st.one_of(st.sampled_from(HOSTILE), st.text(max_size=20).map(lambda t: f"configs/{t}"), st.text(max_size=20))
-)
-def test_files_stay_in_their_folders(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
-    top = tmp_path_factory.mktemp("unpack")
-    (top / "file.json").write_text(json.dumps({"files": {"configs/fine.yaml": "x", name: "y"}}))
-    try:
-        unpack_project(top / "file.json", top / "root")
-    except InputError:
-        assert not (top / "root").exists()
-    else:
-        assert (top / "root" / name).resolve().is_relative_to(top / "root" / "configs") or name.startswith("folds/")
-    assert {p.name for p in top.iterdir()} <= {"file.json", "root"}
-
-
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"files": []}', '{"files": {"configs/x.yaml": 1}}'])
-def test_what_is_no_project_file_is_refused(content: str, tmp_path: Path) -> None:
-    (tmp_path / "x.json").write_text(content)
-    with pytest.raises(InputError, match=r"x\.json: expected"):
-        unpack_project(tmp_path / "x.json", tmp_path / "root")
-    assert not (tmp_path / "root").exists()
+        copy_project(project, "drawn", project / "there")
+    assert not (project / "there").exists()
 
 
 def context(project: Path, slug: str | None = SLUG) -> Context:
@@ -197,7 +175,6 @@ def test_weights_travel_along_and_then_no_internet_is_needed(
     held = {path.name for path in (made / "dataset").iterdir()}
     assert held == {
         "driverwatch-0.1.0-py3-none-any.whl",
-        "driverwatch.json",
         "dataset-metadata.json",
         "squeezenet_v1.0_imagenet.npz",
     }
@@ -272,11 +249,13 @@ LAYOUTS = [("state-farm", "files", "earlier"), ("competitions/state-farm", "data
 
 
 @pytest.fixture
-def attached(project: Path, data: Path, tmp_path: Path) -> Path:
+def attached(project: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What a session finds attached, in the older or the newer layout, to be moved into place."""
     (project / "folds" / "drawn.csv").write_text("driver,fold\np1,0\n")
     (tmp_path / "files").mkdir()
-    pack_project(project, "drawn", tmp_path / "files" / PROJECT_FILE, "abc")
+    (tmp_path / "files" / "driverwatch-0.1.0-py3-none-any.whl").touch()
+    copy_project(project, "drawn", tmp_path / "bundled")
+    monkeypatch.setattr(kaggle_session, "BUNDLED", tmp_path / "bundled")
     for run in ("tiny", "other"):
         (tmp_path / "earlier" / "runs" / run).mkdir(parents=True)
         (tmp_path / "earlier" / "runs" / run / "run.json").write_text("{}")
@@ -296,7 +275,7 @@ def test_everything_is_found_wherever_it_is_mounted(attached: Path, layout: tupl
     top = attached / "input"
     assert (made.data, made.files) == (top / layout[0], top / layout[1])
     assert made.earlier == [top / layout[2] / "runs" / "tiny"]
-    assert made.commit == "abc"
+    assert (made.project / "folds/drawn.csv").is_file()
     (Places("drawn", made.project).run("tiny")).mkdir()
     kept = attached / "working" / "runs" / "tiny"
     assert kept.is_dir()  # what the project writes to its runs is kept as output
@@ -331,7 +310,7 @@ def test_what_is_not_attached_or_attached_twice_is_told(attached: Path) -> None:
 @pytest.fixture
 def there(project: Path, tmp_path: Path) -> Session:
     """A session in a project with settings and without data, with hours ahead."""
-    return Session(plan(), project, tmp_path, tmp_path / "data", [], "abc", time.monotonic() + 3600)
+    return Session(plan(commit="abc"), project, tmp_path, tmp_path / "data", [], time.monotonic() + 3600)
 
 
 @pytest.mark.slow
@@ -342,7 +321,7 @@ def test_a_verbs_words_are_repeated_and_its_failure_ends_the_cell(
     assert "drawn" in capsys.readouterr().out
     with pytest.raises(InputError, match="check: ended with status 2; its own words stand above"):
         there.run("check", "nowhere.csv")
-    assert "expected a submission" in capsys.readouterr().out
+    assert "no such file" in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -373,7 +352,7 @@ def test_two_builds_of_a_wheel_are_the_same_and_hold_all_that_the_package_reads(
     digests = []
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-        kaggle_notebook.build_wheel(ROOT, tmp_path / name)
+        kaggle_notebook.build_wheel(ROOT, "statefarm_mini", tmp_path / name)
         (wheel,) = (tmp_path / name).glob("*.whl")
         digests.append(digest_of_file(wheel))
     assert digests[0] == digests[1]
@@ -383,7 +362,11 @@ def test_two_builds_of_a_wheel_are_the_same_and_hold_all_that_the_package_reads(
         for p in package.rglob("*")
         if p.is_file() and "__pycache__" not in p.parts
     }
-    assert files <= set(zipfile.ZipFile(wheel).namelist())
+    held = set(zipfile.ZipFile(wheel).namelist())
+    assert files <= held
+    bundled = {name.removeprefix("driverwatch/project/") for name in held if name.startswith("driverwatch/project/")}
+    assert {"folds/statefarm_mini.csv", "configs/models/tiny.yaml", "configs/policies/light.yaml"} <= bundled
+    assert "folds/drawn.csv" not in bundled
 
 
 @pytest.mark.line

@@ -14,7 +14,7 @@ from driverwatch.doctor.finding import Surroundings
 from driverwatch.doctor.material import dataset
 from driverwatch.errors import InputError
 from driverwatch.listing import is_of_tools, walk
-from driverwatch.remote.kaggle_session import pack_project, unpack_project
+from driverwatch.remote.kaggle_notebook import copy_project
 from driverwatch.steps.photo_files import photo_files
 from driverwatch.typed_yaml import load
 
@@ -175,8 +175,8 @@ def test_settings_beside_copies_of_tools(project: Path) -> None:
         load(DatasetSettings, Path("configs/datasets"), "own")
     assert "._own" not in str(refused.value)
     (project / "folds/drawn.csv").write_text("driver,fold,images\n")
-    pack_project(project, "drawn", project / "packed.json", "abc")
-    assert unpack_project(project / "packed.json", project / "elsewhere") == "abc"
+    copy_project(project, "drawn", project / "elsewhere")
+    assert (project / "elsewhere/folds/drawn.csv").is_file()
     assert not list((project / "elsewhere").rglob("*own*"))
     assert "._own" not in dataset(Surroundings(root=project, dataset="own")).todo
 

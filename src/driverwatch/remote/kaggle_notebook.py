@@ -14,10 +14,11 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from driverwatch.artifacts import provenance
+from driverwatch import checkout
 from driverwatch.errors import InputError
+from driverwatch.listing import matching
 from driverwatch.models import weights as weight_files
-from driverwatch.remote.kaggle_session import PROJECT_FILE, SLUG, Plan, Reference, pack_project
+from driverwatch.remote.kaggle_session import BUNDLED, SLUG, Plan, Reference
 from driverwatch.setting_types import Name
 from driverwatch.settings import ModelSettings
 from driverwatch.steps.context import Context
@@ -86,14 +87,13 @@ def make_notebook(
     if not given["account"]:
         raise InputError("make notebook needs ACCOUNT=..., your name in Kaggle's addresses (no token here says it)")
     ours = parse(Publication, given, "make notebook")
-    mine = parse(Plan, {"notebook": ours.notebook, **plan}, "make notebook")
+    mine = parse(Plan, {"notebook": ours.notebook, "commit": checkout.commit() or "", **plan}, "make notebook")
     needed = weight_files.find(settings, weights)
     folder = context.places.notebook(ours.name)
     with making(folder), replacing_folder(folder) as partial:
         files = partial / FILES
         files.mkdir()
-        pack_project(context.places.root, context.dataset, files / PROJECT_FILE, provenance()["commit"])
-        install = gather_wheels(context.places.root, files, ours)
+        install = gather_wheels(context, files, ours)
         if needed is not None:
             shutil.copyfile(needed, files / needed.name)
         internet = "--no-index" not in install or (needed is None and settings.weights != "none")
@@ -173,13 +173,13 @@ def _commands(folder: Path, ours: Publication, dataset: str) -> list[str]:
     ]
 
 
-def gather_wheels(root: Path, target: Path, ours: Publication) -> list[str]:
+def gather_wheels(context: Context, target: Path, ours: Publication) -> list[str]:
     """What pip gets on Kaggle; this project's wheel, and with `vendor` those of other packages, are written into `target`.
 
     Raises:
-        InputError: a package that is not installed here, or wheels that cannot be built or fetched.
+        InputError: no fold file, a package that is not installed here, or wheels that cannot be built or fetched.
     """
-    version = build_wheel(root, target)
+    version = build_wheel(context.places.root, context.dataset, target)
     pins = [f"{name}=={_installed(name)}" for name in ours.packages]
     for python in PYTHONS if ours.vendor else ():
         say(f"fetching wheels of {', '.join(pins)} for Python {python}")
@@ -189,8 +189,12 @@ def gather_wheels(root: Path, target: Path, ours: Publication) -> list[str]:
     return [*(["--no-index"] if ours.vendor or not pins else []), f"driverwatch=={version}", *pins]
 
 
-def build_wheel(root: Path, target: Path) -> str:
-    """The version of this project's wheel, built into `target` from a copy: setuptools would find old files in its `build/`."""
+def build_wheel(root: Path, dataset: str, target: Path) -> str:
+    """The version of this project's wheel, built into `target`, with all settings and the data set's folds in it.
+
+    They travel in the wheel because Kaggle's client leaves folders out of a data set, and its site unpacks archives. It is built
+    from a copy: setuptools would find old files in its own `build/`.
+    """
     if missing := [name for name in (*SOURCES, "src") if not (root / name).exists()]:
         raise InputError(f"{root.absolute()}: lacks {', '.join(missing)}; make notebook runs in the repository's root")
     with tempfile.TemporaryDirectory() as copy:
@@ -198,9 +202,25 @@ def build_wheel(root: Path, target: Path) -> str:
             shutil.copyfile(root / name, Path(copy) / name)
         unmade = shutil.ignore_patterns("__pycache__", "*.egg-info", ".*")
         shutil.copytree(root / "src", Path(copy) / "src", ignore=unmade)
+        copy_project(root, dataset, Path(copy) / "src" / "driverwatch" / BUNDLED.name)
         _pip("wheel", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", str(target), copy)
     (wheel,) = target.glob("driverwatch-*.whl")
     return wheel.name.split("-")[1]
+
+
+def copy_project(root: Path, dataset: str, target: Path) -> None:
+    """Copy all settings below `root` and one data set's fold files to `target`.
+
+    Raises:
+        InputError: no fold file.
+    """
+    folds = root / "folds" / f"{dataset}.csv"
+    if not folds.is_file():
+        raise InputError(f"{folds}: no fold file; run make folds DATASET={dataset} first: both sides need the same")
+    found = [file for file in matching(root / "configs", "**/*") if file.is_file() and file.suffix in (".yaml", ".csv")]
+    for file in (*found, folds, root / "folds" / f"{dataset}_groups.csv"):
+        if file.is_file():
+            write_text(target / file.relative_to(root), file.read_text(encoding="utf-8"))
 
 
 def _installed(package: str) -> str:

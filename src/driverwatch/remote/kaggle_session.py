@@ -5,7 +5,7 @@ of which Kaggle keeps up to 20 GB.
 """
 
 import os
-import re
+import shutil
 import subprocess
 import sys
 import time
@@ -16,23 +16,22 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from driverwatch.artifacts import Places, read_json
+from driverwatch.artifacts import Places
 from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.errors import InputError
-from driverwatch.listing import is_of_tools, matching
+from driverwatch.listing import is_of_tools
 from driverwatch.paths import user_path
 from driverwatch.setting_types import Name
 from driverwatch.terminal import say
 from driverwatch.typed_yaml import Strict, load, parse
 from driverwatch.wording import duration
-from driverwatch.writing import write_json, write_text
 
 SESSION_HOURS = 12.0  # of a GPU session; then Kaggle ends it and keeps no output
 STATUS_SECONDS = 600.0  # for the status at the end, beyond the plan's hours
 DEPTH = 5  # folders below the input: notebooks/<account>/<slug>/runs/<run>; older sessions have <slug>/ alone
 IMAGE_FOLDERS = ("imgs", "test", "train")  # a mounted disk lists them slowly
-PROJECT_FILE = "driverwatch.json"
-PROJECT_PATH = re.compile(r"(configs|folds)(/[A-Za-z0-9_][A-Za-z0-9._-]*)+")
+BUNDLED = Path(__file__).parent.parent / "project"  # settings and folds, in the wheel that make notebook builds
+WHEEL = "driverwatch-*.whl"  # in the attached data set
 SLUG = r"[a-z0-9]+(-[a-z0-9]+)*"  # what Kaggle makes of a title: lower case, single hyphens
 
 Reference = Annotated[str, Field(pattern=rf"^[A-Za-z0-9][A-Za-z0-9_-]*/{SLUG}$", max_length=120)]  # account/slug
@@ -45,6 +44,7 @@ class Plan(Strict):
     dataset: Name
     model: Name
     run: Name
+    commit: str = ""  # of this project
     overrides: str = ""  # SET=
     views: str = ""  # VIEWS=: more view sets, predicted once every fold is trained
     hours: Annotated[float, Field(gt=0, le=SESSION_HOURS)] = 11.0  # the rest is for starting and saving
@@ -59,7 +59,6 @@ class Session:
     files: Path  # the attached data set, weights among its files
     data: Path  # the competition
     earlier: list[Path]  # the run's folders in the outputs of earlier versions
-    commit: str
     ends: float  # `time.monotonic()`
 
     @property
@@ -128,7 +127,7 @@ class Session:
         with subprocess.Popen(
             [sys.executable, *arguments],
             cwd=self.project,
-            env=os.environ | {"PYTHONUNBUFFERED": "1", "DRIVERWATCH_COMMIT": self.commit},
+            env=os.environ | {"PYTHONUNBUFFERED": "1", "DRIVERWATCH_COMMIT": self.plan.commit},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -161,8 +160,8 @@ def start(plan: dict[str, Any], places: tuple[str, str, str], started: float) ->
     mine = parse(Plan, plan, "PLAN in the first cell")
     attached, output, scratch = (user_path(place).absolute() for place in places)  # commands run in the project
     folders, project = _folders(attached), scratch / "driverwatch"
-    files = _only(attached, [f for f in folders if (f / PROJECT_FILE).is_file()], f"{PROJECT_FILE}: its data set")
-    commit = unpack_project(files / PROJECT_FILE, project)
+    files = _only(attached, [folder for folder in folders if any(folder.glob(WHEEL))], f"{WHEEL}: its data set")
+    shutil.copytree(BUNDLED, project, dirs_exist_ok=True)
     settings = load(DatasetSettings, project / "configs" / "datasets", mine.dataset)
     tables = (settings.table, settings.sample_submission)
     competitions = [folder for folder in folders if all((folder / table).is_file() for table in tables)]
@@ -173,7 +172,7 @@ def start(plan: dict[str, Any], places: tuple[str, str, str], started: float) ->
     runs.parent.mkdir(parents=True, exist_ok=True)
     if not runs.is_symlink():
         runs.symlink_to((output / "runs").resolve(), target_is_directory=True)
-    session = Session(mine, project, files, data, earlier, commit, started + mine.hours * 3600)
+    session = Session(mine, project, files, data, earlier, started + mine.hours * 3600)
     named = {"images": data, "attached files": files, "project": project, "runs": output / "runs"}
     for name, path in [*named.items(), *(("earlier version", folder) for folder in earlier)]:
         say(f"{name:15} {path}")
@@ -198,39 +197,3 @@ def _only(top: Path, found: list[Path], what: str) -> Path:
             f"{top}: expected one folder with {what}, attached to this notebook, got {got}; fix its inputs"
         )
     return found[0]
-
-
-def pack_project(root: Path, dataset: str, path: Path, commit: str) -> None:
-    """Write all settings below `root`, one data set's fold files and the commit into `path`, as one JSON file.
-
-    One file, because Kaggle's client leaves folders out, and its site unpacks archives.
-
-    Raises:
-        InputError: no fold file.
-    """
-    folds = root / "folds" / f"{dataset}.csv"
-    if not folds.is_file():
-        raise InputError(f"{folds}: no fold file; run make folds DATASET={dataset} first: both sides need the same")
-    found = [file for file in matching(root / "configs", "**/*") if file.is_file() and file.suffix in (".yaml", ".csv")]
-    found += [file for file in (folds, root / "folds" / f"{dataset}_groups.csv") if file.is_file()]
-    texts = {file.relative_to(root).as_posix(): file.read_text(encoding="utf-8") for file in found}
-    write_json(path, {"commit": commit, "files": texts})
-
-
-def unpack_project(path: Path, root: Path) -> str:
-    """The commit in `path`, whose files are written to their places below `root`.
-
-    Raises:
-        InputError: not such a file, or one whose names lead elsewhere; nothing is written then.
-    """
-    content = read_json(path)
-    files = content.get("files")
-    if not isinstance(files, dict) or not all(isinstance(text, str) for text in files.values()):
-        raise InputError(f"{path}: expected files by name; make notebook writes it, attach that data set again")
-    if wrong := [name for name in files if not PROJECT_PATH.fullmatch(name)]:
-        raise InputError(
-            f"{path}: {wrong[0]!r} is no place for settings or folds; this is not what make notebook wrote"
-        )
-    for name, text in files.items():
-        write_text(root / name, text)
-    return str(content.get("commit") or "")
