@@ -184,7 +184,7 @@ READ = [
             "backbones.py",
             "checkout.py",
             "errors.py",
-            "kaggle/credentials.py",
+            "submission/kaggle_credentials.py",
             "layout.py",
             "models/keras_settings.py",
             "streams.py",

@@ -125,7 +125,7 @@ def test_what_kaggle_would_refuse(tmp_path: Path, edit: Callable[[str], str], sa
     validate.write_submission(rows(), list(NAMES), HEADER, path)
     path.write_text(edit(path.read_text()))
     with pytest.raises(InputError, match=said):
-        validate.check_submission(path, list(NAMES), HEADER)
+        validate.read_submission(path, list(NAMES), HEADER)
 
 
 def test_a_submissions_log_loss_is_the_competitions() -> None:

@@ -131,7 +131,7 @@ def test_a_submission_passes_exactly_when_it_is_one(cells: list[list[str]], orde
     except ValueError:
         good = False
     try:
-        found = validate.check_submission(tmp_path / "s.csv", ["x", "y", "z"], HEADER)
+        found = validate.read_submission(tmp_path / "s.csv", ["x", "y", "z"], HEADER)
     except InputError:
         assert not good
     else:
@@ -145,4 +145,4 @@ def test_whatever_is_written_passes(seed: int, mass: float, tmp_path: Path) -> N
     """Rows that are certain, and rows with almost all on one class, among them."""
     rows = some(3, seed) * (1 - mass) + np.eye(4)[[0, 2, 3]] * mass
     validate.write_submission(rows, ["x", "y", "z"], HEADER, tmp_path / "s.csv")
-    assert validate.check_submission(tmp_path / "s.csv", ["x", "y", "z"], HEADER).min() > 0
+    assert validate.read_submission(tmp_path / "s.csv", ["x", "y", "z"], HEADER).min() > 0

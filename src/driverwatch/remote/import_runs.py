@@ -89,7 +89,7 @@ def _import(context: Context, run: Run, force: bool) -> None:
     done, seconds = sum(runs.load(target).finished(n) for n in range(split.count)), time.monotonic() - start
     if done == split.count:
         return close_run(context, runs.load(target), split.count, seconds)
-    then = "make train with the settings that it was begun with goes on here; make notebook ... EARLIER= there"
+    then = "make train with the same settings goes on here; make notebook ... EARLIER= there"
     return close(target, f"{done} of {split.count} folds finished", seconds, then=[then])
 
 

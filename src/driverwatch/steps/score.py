@@ -79,7 +79,7 @@ def _print_truth(context: Context) -> None:
     labels, lines = np.array(list(truth.values())), []
     for path in matching(context.places.submissions, "*.csv"):
         try:
-            rows = validate.check_submission(
+            rows = validate.read_submission(
                 path, list(truth), [context.settings.columns.image, *context.settings.classes]
             )
             lines.append([path.name, kaggle_log_loss(rows, labels), accuracy(rows, labels), len(labels)])

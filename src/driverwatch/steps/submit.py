@@ -277,6 +277,6 @@ def make_submissions(context: Context, names: list[str]) -> None:
 
 def check_submission(context: Context, path: Path) -> None:
     sample = competition.read_sample_submission(context.settings, context.data)
-    validate.check_submission(path, sample, [context.settings.columns.image, *context.settings.classes])
+    validate.read_submission(path, sample, [context.settings.columns.image, *context.settings.classes])
     send = f'make submit DATASET={context.dataset} FILE={path} MESSAGE="..."'
     close(path, f"{len(sample)} images, ready to go up", then=[send] if context.settings.slug else [])

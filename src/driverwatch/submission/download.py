@@ -92,7 +92,7 @@ def competition_slug(context: Context) -> str:
     if settings.subset is not None:
         raise InputError(
             f"{where}: is a part of {settings.slug}; make data fetches the whole, make subset SOURCE=<its folder> "
-            f"DATASET={context.dataset} picks the part, and Kaggle takes submissions for the whole alone"
+            f"DATASET={context.dataset} picks the part, and Kaggle takes submissions only for the whole"
         )
     return settings.slug
 

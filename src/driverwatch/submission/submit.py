@@ -13,7 +13,7 @@ from driverwatch.steps.context import Context
 from driverwatch.submission import kaggle_credentials, ledger
 from driverwatch.submission.download import competition_slug
 from driverwatch.submission.kaggle_client import SUBMISSIONS_PAGE, Client, Submission
-from driverwatch.submission.validate import check_submission
+from driverwatch.submission.validate import read_submission
 from driverwatch.terminal import say
 from driverwatch.writing import locked, write_text
 
@@ -93,7 +93,7 @@ def _checked(context: Context, file: Path) -> str:
             f"{context.data / settings.sample_submission}: expected {settings.expected.test:,} images, got "
             f"{len(names):,}; fetch the data again with make data"
         )
-    check_submission(file, names, [settings.columns.image, *settings.classes])
+    read_submission(file, names, [settings.columns.image, *settings.classes])
     if digest_of_file(file) != checksum:
         raise InputError(f"{file}: changed while it was checked; run the same command when it is finished")
     return checksum
