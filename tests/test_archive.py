@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from driverwatch.errors import InputError
-from driverwatch.kaggle.archive import Limits, readable, unpack
+from driverwatch.submission.download import BLOCK_BYTES, is_whole_zip, unpack
 
 
 def zipped(path: Path, members: dict[str, bytes]) -> Path:
@@ -30,7 +30,7 @@ HONEST = {"table.csv": b"a,b\n", "imgs/train/c0/1.jpg": b"x" * 5000, "imgs/test/
 def test_every_file_arrives_and_nothing_else(tmp_path: Path) -> None:
     unpack(zipped(tmp_path / "a.zip", HONEST), tmp_path / "data")
     assert files(tmp_path / "data") == HONEST
-    assert readable(tmp_path / "a.zip")
+    assert is_whole_zip(tmp_path / "a.zip")
 
 
 def test_zips_at_the_top_level_are_unpacked_too_as_the_older_layout_needs(tmp_path: Path) -> None:
@@ -86,10 +86,13 @@ def test_links_and_devices_are_refused(tmp_path: Path, kind: int) -> None:
 
 def test_more_files_or_bytes_than_allowed_are_refused(tmp_path: Path) -> None:
     archive = zipped(tmp_path / "a.zip", {f"{i}": bytes(1000) for i in range(5)})
-    for limits in (Limits(members=4), Limits(bytes=4999)):
-        with pytest.raises(InputError, match=r"expected at most .* files and .* GB unpacked, got 5"):
-            unpack(archive, tmp_path / "data", limits)
+    with pytest.raises(
+        InputError, match=r"expected at most .* GB unpacked, got 0\.0 GB; this is not the competition's"
+    ):
+        unpack(archive, tmp_path / "data", 5 * (1000 + BLOCK_BYTES) - 1)
     assert not (tmp_path / "data").exists()
+    unpack(archive, tmp_path / "data", 5 * (1000 + BLOCK_BYTES))
+    assert len(files(tmp_path / "data")) == 5
 
 
 class Field(NamedTuple):
@@ -134,7 +137,7 @@ def test_damage_is_one_sentence_and_leaves_no_file_by_its_name(tmp_path: Path) -
         with pytest.raises(InputError, match=r"a\.zip: is damaged or no zip .*; remove it and run"):
             unpack(path, tmp_path / "data")
         assert not (tmp_path / "data" / "a").exists()
-    assert not readable(path)
+    assert not is_whole_zip(path)
 
 
 def test_a_small_disk_is_refused_before_and_a_full_one_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +153,7 @@ def test_a_small_disk_is_refused_before_and_a_full_one_said(tmp_path: Path, monk
         raise OSError(28, "No space left on device", "x.jpg")
 
     with monkeypatch.context() as patched:
-        patched.setattr("driverwatch.kaggle.archive._write", full)
+        patched.setattr("driverwatch.submission.download._write", full)
         with pytest.raises(InputError, match=r"x\.jpg: cannot be written or read \(No space left on device\).*goes on"):
             unpack(archive, tmp_path / "data")
     (tmp_path / "file").write_text("in the way")

@@ -11,15 +11,15 @@ from support.finished import World, world  # noqa: F401
 
 from driverwatch.artifacts import read_json
 from driverwatch.errors import InputError
+from driverwatch.remote import import_runs
 from driverwatch.report.score_runs import history
-from driverwatch.steps import take
 from driverwatch.training.history import HistoryLog, read_history
 from driverwatch.writing import write_json
 
 
 @pytest.fixture
 def here(world: World, monkeypatch: pytest.MonkeyPatch) -> World:  # noqa: F811
-    monkeypatch.setattr(take, "open_packs", lambda *_: (world.folds, world.packs))
+    monkeypatch.setattr(import_runs, "open_packs", lambda *_: (world.folds, world.packs))
     return world
 
 
@@ -88,7 +88,7 @@ def test_the_import_reads_as_those_who_come_after(here: World, name: str, finish
         begun(run, 1, 1)
     (run.fold(1) / "history.csv").write_text(STRANGE[name])
     with pytest.raises(InputError, match=r"fold1/history\.csv: expected a line of numbers per epoch"):
-        take.take(here.context, KAGGLE, None, False)
+        import_runs.import_runs(here.context, KAGGLE, None, False)
     assert not here.context.places.run("away").exists()
 
 
@@ -106,7 +106,7 @@ def test_a_bundle_with_a_strange_history_is_refused(here: World, row: str) -> No
     with h5py.File(run.fold(1) / "bundle.h5", "a") as file:
         file.attrs["progress"] = f'{{"epoch": 1, "history": [{row}], "best": 1.0}}'
     with pytest.raises(InputError, match="not a whole bundle"):
-        take.take(here.context, KAGGLE, None, False)
+        import_runs.import_runs(here.context, KAGGLE, None, False)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_a_manifest_with_strange_facts_is_refused(here: World, key: str, value: 
     path = run.fold(1) / "manifest.json"
     write_json(path, read_json(path) | {key: value})
     with pytest.raises(InputError, match=rf"fold1/manifest\.json: {key}"):
-        take.take(here.context, KAGGLE, None, False)
+        import_runs.import_runs(here.context, KAGGLE, None, False)
 
 
 def test_a_manifest_with_a_number_of_400_digits_is_refused(here: World) -> None:
@@ -127,6 +127,6 @@ def test_a_manifest_with_a_number_of_400_digits_is_refused(here: World) -> None:
     path = run.fold(1) / "manifest.json"
     path.write_text(path.read_text().replace("{", f'{{"seconds": {HUGE}, ', 1))
     with pytest.raises(InputError, match=r"manifest\.json: expected a JSON manifest, got a number of 400 digits"):
-        take.take(here.context, KAGGLE, None, False)
+        import_runs.import_runs(here.context, KAGGLE, None, False)
     shutil.rmtree(KAGGLE)
     assert json.loads(HUGE)

@@ -22,17 +22,17 @@ from driverwatch import writing
 from driverwatch.artifacts import digest_of_file
 from driverwatch.data.competition import read_sample_submission
 from driverwatch.errors import InputError
-from driverwatch.kaggle import ledger
-from driverwatch.kaggle.client import Client, parsed
 from driverwatch.steps.context import Context, open_context
-from driverwatch.steps.fetch import fetch
-from driverwatch.steps.upload import Patience, submit
+from driverwatch.submission import ledger
+from driverwatch.submission.download import download_competition
+from driverwatch.submission.kaggle_client import Client, parse_submissions
+from driverwatch.submission.submit import Wait, submit
 from driverwatch.writing import write_json
 
 STANDIN = str(ROOT / "tests" / "support" / "standin_kaggle.py")
 SLUG = "state-farm-distracted-driver-detection"
 TOKEN, KEY = "KGAT_0a1b2c3d4e5f", "fedcba9876543210"
-QUICK = Patience(every=0.02, limit=20)
+QUICK = Wait(poll_seconds=0.02, limit_seconds=20)
 
 
 @pytest.fixture(autouse=True)
@@ -70,10 +70,10 @@ Spoken = pytest.CaptureFixture[str]
 
 def test_the_competition_arrives_whole_and_once(context: Context, remote: Path, capsys: Spoken) -> None:
     context.data.mkdir(parents=True)  # an empty folder is not in the way
-    fetch(context, STANDIN)
+    download_competition(context, STANDIN)
     assert "data/there: 120 labelled and 40 test images" in capsys.readouterr().out
     assert sorted(p.name for p in Path("data").iterdir()) == [".there.lock", "there"]
-    fetch(context, STANDIN)
+    download_competition(context, STANDIN)
     assert "up to date" in capsys.readouterr().out
     assert calls(remote, "download") == 1
 
@@ -87,12 +87,12 @@ def test_other_counts_are_refused_and_nothing_takes_the_folders_place(context: C
     with pytest.raises(
         InputError, match=r"expected 120 labelled and 41 test images, got 120 and 40; remove .*there\.download"
     ):
-        fetch(more, STANDIN)
+        download_competition(more, STANDIN)
     assert not context.data.exists()
-    fetch(context, STANDIN)
+    download_competition(context, STANDIN)
     next(context.data.rglob("*.jpg")).unlink()
     with pytest.raises(InputError, match=r"1 problem; .*no whole competition; move it away(.|\n)*missing file"):
-        fetch(context, STANDIN)
+        download_competition(context, STANDIN)
 
 
 def started(*arguments: str, **environment: str) -> "subprocess.Popen[bytes]":
@@ -124,7 +124,7 @@ def test_a_killed_download_goes_on_where_it_was(context: Context, remote: Path) 
     killed_once(started("data", STANDIN_SLOW="0.2"), lambda: path.is_file() and path.stat().st_size >= 50_000)
     assert not context.data.exists()
     assert path.with_name(f"{path.name}.kaggle-partial").is_file()
-    fetch(context, STANDIN)
+    download_competition(context, STANDIN)
     starts = [
         int(line.split()[1]) for line in (remote / "calls.txt").read_text().splitlines() if line.startswith("from ")
     ]
@@ -137,23 +137,23 @@ def test_ctrl_c_ends_the_client_too_and_says_how_to_go_on(context: Context, remo
     until(process, lambda: calls(remote, "download") > 0)
     os.kill(process.pid, signal.SIGINT)
     assert process.wait() == 130
-    fetch(context, STANDIN)  # nobody holds the lock any more
+    download_competition(context, STANDIN)  # nobody holds the lock any more
 
 
 def test_a_killed_unpacking_goes_on_without_the_client(
     context: Context, remote: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code = (
-        "import os, signal\nfrom driverwatch.kaggle import archive\nfrom driverwatch.steps.context import open_context\n"
-        "from driverwatch.steps.fetch import fetch\nwrite, count = archive._write, iter(range(99))\n"
-        "archive._write = lambda *a: (write(*a), next(count) == 30 and os.kill(os.getpid(), signal.SIGKILL))\n"
-        f"fetch(open_context('there', None), {STANDIN!r})"
+        "import os, signal\nfrom driverwatch.submission import download\nfrom driverwatch.steps.context import open_context\n"
+        "from driverwatch.submission.download import download_competition\nwrite, count = download._write, iter(range(99))\n"
+        "download._write = lambda *a: (write(*a), next(count) == 30 and os.kill(os.getpid(), signal.SIGKILL))\n"
+        f"download_competition(open_context('there', None), {STANDIN!r})"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
     there = [p for p in Path("data/there.download/data").rglob("*") if p.is_file()]
     assert len(there) == 31
     before = {p.relative_to("data/there.download/data"): p.stat().st_ino for p in there}
-    fetch(context, "/no/client/needed")
+    download_competition(context, "/no/client/needed")
     assert all((context.data / path).stat().st_ino == inode for path, inode in before.items())
     assert calls(remote, "download") == 1
 
@@ -163,11 +163,11 @@ def test_two_at_once_do_not_both_write(context: Context, remote: Path, monkeypat
     first = started("data", STANDIN_SLOW="0.3")
     until(first, lambda: calls(remote, "download") > 0)
     with pytest.raises(InputError, match="another command is writing here"):
-        fetch(context, STANDIN)
+        download_competition(context, STANDIN)
     os.kill(first.pid, signal.SIGKILL)  # its client outlives it for a moment and holds the lock
     first.wait()
     with pytest.raises(InputError, match="another command is writing here"):
-        fetch(context, STANDIN)
+        download_competition(context, STANDIN)
     os.killpg(first.pid, signal.SIGKILL)
 
 
@@ -180,14 +180,14 @@ def test_what_cannot_be_fetched_is_said_before_the_client_starts(
         with pytest.raises(
             InputError, match=r"the download and its unpacking needs 0\.0 GB and a tenth, but only 0\.0 GB"
         ):
-            fetch(context, STANDIN)
+            download_competition(context, STANDIN)
     for dataset, said in (("statefarm_mini", "make subset SOURCE="), ("drawn", "names no competition")):
         with pytest.raises(InputError, match=said):
-            fetch(open_context(dataset, None), STANDIN)
+            download_competition(open_context(dataset, None), STANDIN)
     Path("file").write_text("in the way")
     for data, said in (("file", "is a file"), ("file/there", "cannot be written")):
         with pytest.raises(InputError, match=said):
-            fetch(open_context("there", Path(data)), STANDIN)
+            download_competition(open_context("there", Path(data)), STANDIN)
     assert calls(remote, "download") == 0
 
 
@@ -197,7 +197,7 @@ FAILURES = {
     "rules": f"has not accepted the rules; accept them at https://www.kaggle.com/c/{SLUG}/rules",
     "bare403": f"accept them at https://www.kaggle.com/c/{SLUG}/rules .*its words: 403 Client Error",
     "denied": "this account may not .403.: most likely it has not accepted the rules",
-    "404": f"Kaggle knows no competition {SLUG} .404.*mend slug:",
+    "404": f"Kaggle knows no competition {SLUG} .404.*fix slug:",
     "notfound": "Kaggle knows no competition",
     "400": r"Kaggle refused the request \(400\)",
     "429": "fewer requests",
@@ -258,14 +258,14 @@ def test_a_client_that_is_missing_broken_or_silent_is_one_sentence(remote: Path,
         (STANDIN, "said nothing for 0.5 s"),
     ):
         with pytest.raises(InputError, match=said):
-            Client(command, SLUG, silence=0.5).download(tmp_path)
+            Client(command, SLUG, silence_seconds=0.5).download(tmp_path)
     assert time.monotonic() - start < 30  # it was stopped: by itself it ends after a minute
 
 
 def test_a_client_that_brings_no_zip_is_one_sentence(context: Context, remote: Path) -> None:
     (remote / "archive.zip").write_text("<html>")
     with pytest.raises(InputError, match=r"expected a whole zip from the client, got none; remove .*there\.download"):
-        fetch(context, STANDIN)
+        download_competition(context, STANDIN)
 
 
 def test_tokens_are_never_shown_or_written(
@@ -303,9 +303,7 @@ def file(context: Context, data: Path, project: Path) -> Path:
     return path
 
 
-def send(
-    context: Context, file: Path, patience: Patience = QUICK, force: bool = False, message: str = "first try"
-) -> None:
+def send(context: Context, file: Path, patience: Wait = QUICK, force: bool = False, message: str = "first try") -> None:
     submit(context, file, message, STANDIN, patience, force)
 
 
@@ -339,9 +337,9 @@ def test_a_submission_that_cannot_be_scored_is_noted_and_said(context: Context, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["warn", "lag", "old"])
-def test_warnings_a_late_list_and_old_clients_do_no_harm(context: Context, file: Path, remote: Path, kind: str) -> None:
-    (remote / ("old" if kind == "old" else "submissions.mode")).write_text(kind)
+@pytest.mark.parametrize("kind", ["warn", "lag"])
+def test_warnings_and_a_late_list_do_no_harm(context: Context, file: Path, remote: Path, kind: str) -> None:
+    (remote / "submissions.mode").write_text(kind)
     send(context, file)
     assert [entry.public for entry in ledger.read(LEDGER)] == ["0.25001"]
 
@@ -350,7 +348,7 @@ def test_giving_up_waiting_uploads_once(context: Context, file: Path, remote: Pa
     (remote / "submissions.mode").write_text("pending")
     for _ in range(2):
         with pytest.raises(InputError, match=r"not scored yet after 0\.1 s; the same command goes on waiting"):
-            send(context, file, Patience(0.02, 0.1))
+            send(context, file, Wait(0.02, 0.1))
     (remote / "submissions.mode").unlink()
     send(context, file)
     assert calls(remote, "submit") == 1
@@ -431,4 +429,4 @@ def test_the_ledger_keeps_formulas_apart_and_refuses_what_it_did_not_write(tmp_p
 
 def test_a_list_that_is_no_list_is_one_sentence() -> None:
     with pytest.raises(InputError, match="expected CSV with a header, got: 'gibberish'"):
-        parsed("gibberish")
+        parse_submissions("gibberish")

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from driverwatch.errors import InputError
-from driverwatch.kaggle import credentials
-from driverwatch.kaggle.client import Client
+from driverwatch.submission import kaggle_credentials as credentials
+from driverwatch.submission.kaggle_client import Client
 from scripts.doctor.machine import Surroundings
 from scripts.doctor.project import kaggle_token
 
@@ -76,7 +76,7 @@ def test_kaggle_json(kept: Path, client: Client, content: bytes, monkeypatch: py
     written(kept / "kaggle.json", content)
     assert kaggle_token(Surroundings()).mark == "ok"
     assert credentials.username() == "someone"
-    assert credentials.places() == [str(kept / "kaggle.json")]
+    assert list(credentials.found()) == [str(kept / "kaggle.json")]
     assert {KEY, base64.b64encode(f"someone:{KEY}".encode()).decode()} <= set(credentials.secrets())
     assert seen(client, monkeypatch) == f"someone:{KEY}"
     assert client.submissions()[0].message == "someone:***"
@@ -103,7 +103,7 @@ def test_what_comes_first_stays_first(kept: Path, client: Client, monkeypatch: p
     monkeypatch.setenv("KAGGLE_KEY", "0123456789abcdef")
     assert seen(client, monkeypatch) == "other:0123456789abcdef"
     written(kept / "access_token", b"KGAT_0123456789")
-    assert credentials.for_client() == {}
+    assert seen(client, monkeypatch) == "KGAT_0123456789"
     monkeypatch.setenv("KAGGLE_API_TOKEN", "KGAT_9876543210")
     assert seen(client, monkeypatch) == "KGAT_9876543210"
     monkeypatch.setenv("KAGGLE_API_TOKEN", "~KGAT_9876543210")  # no user: it must not be quoted by an error about one

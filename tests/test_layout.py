@@ -12,9 +12,8 @@ from driverwatch.data import layout
 from driverwatch.data.competition import read_both
 from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.errors import InputError
-from driverwatch.kaggle.archive import unpack
 from driverwatch.steps.context import Context, open_context
-from driverwatch.steps.fetch import fetch
+from driverwatch.submission.download import download_competition, unpack
 
 STANDIN = str(ROOT / "tests" / "support" / "standin_kaggle.py")
 SLUG = "state-farm-distracted-driver-detection"
@@ -81,10 +80,10 @@ def test_every_layout_arrives(
     context: Context, remote: Path, data: Path, change: Change, mac: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     packed(remote / "archive.zip", data, change, mac=mac)
-    fetch(context, STANDIN)
+    download_competition(context, STANDIN)
     assert "120 labelled and 40 test images" in capsys.readouterr().out
     whole(context)
-    fetch(context, STANDIN)
+    download_competition(context, STANDIN)
     assert "up to date" in capsys.readouterr().out
     assert downloads(remote) == 1
 
@@ -108,7 +107,7 @@ def test_zips_inside_whatever_is_above(context: Context, remote: Path, data: Pat
             made.write(inner, f"{SLUG}.zip")
     else:
         shutil.copy(inner, remote / "archive.zip")
-    fetch(context, STANDIN)
+    download_competition(context, STANDIN)
     whole(context)
 
 
@@ -140,10 +139,10 @@ def test_killed_while_parts_are_moved(
     for moves in range(4):
         left[0] = moves
         with pytest.raises(KeyboardInterrupt):
-            fetch(context, STANDIN)
+            download_competition(context, STANDIN)
         assert not context.data.exists()
     left[0] = 100
-    fetch(context, STANDIN)
+    download_competition(context, STANDIN)
     whole(context)
     assert downloads(remote) == 1
 
@@ -155,14 +154,14 @@ def test_what_is_not_found_is_named_and_nothing_is_fetched_again(
     packed(remote / "archive.zip", data, lambda name: name.replace(TABLE, "drivers.csv"))
     for _ in range(2):
         with pytest.raises(InputError) as refused:
-            fetch(context, STANDIN)
+            download_competition(context, STANDIN)
         said = str(refused.value)
         assert f"holds no {TABLE}; it holds drivers.csv, imgs, {SAMPLE}" in said
         assert "name its files in configs/datasets/there.yaml" in said
         assert "remove" not in said
     yaml = project / "configs/datasets/there.yaml"
     yaml.write_text(yaml.read_text() + "table: drivers.csv\n")
-    fetch(open_context("there", None), STANDIN)
+    download_competition(open_context("there", None), STANDIN)
     assert (context.data / "drivers.csv").is_file()
     assert downloads(remote) == 1
 
@@ -172,7 +171,7 @@ def test_two_of_a_kind_are_named(context: Context, remote: Path, data: Path) -> 
     with zipfile.ZipFile(remote / "archive.zip", "a") as archive:
         archive.write(data / TABLE, f"b/{TABLE}")
     with pytest.raises(InputError, match=rf"holds {TABLE} at a/{TABLE} and b/{TABLE}; name one") as refused:
-        fetch(context, STANDIN)
+        download_competition(context, STANDIN)
     assert "remove" not in str(refused.value)
 
 

@@ -11,8 +11,8 @@ from driverwatch.data.competition import Tables, read_both
 from driverwatch.data.unchanged import sources
 from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.errors import InputError
-from driverwatch.kaggle import project_file
 from driverwatch.listing import is_of_tools, walk
+from driverwatch.remote.kaggle_notebook import copy_project
 from driverwatch.steps.photo_files import photo_files
 from driverwatch.typed_yaml import load
 from scripts.doctor import project as doctor
@@ -175,8 +175,8 @@ def test_settings_beside_copies_of_tools(project: Path) -> None:
         load(DatasetSettings, Path("configs/datasets"), "own")
     assert "._own" not in str(refused.value)
     (project / "folds/drawn.csv").write_text("driver,fold,images\n")
-    project_file.pack(project, "drawn", project / "packed.json", {})
-    assert project_file.unpack(project / "packed.json", project / "elsewhere") == {}
+    copy_project(project, "drawn", project / "elsewhere")
+    assert (project / "elsewhere/folds/drawn.csv").is_file()
     assert not list((project / "elsewhere").rglob("*own*"))
     assert "._own" not in doctor.CHECKS["data set"](Surroundings(root=project, dataset="own")).found
 

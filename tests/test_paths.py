@@ -20,9 +20,9 @@ from driverwatch.cluster.start import key_file
 from driverwatch.data import subset
 from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.errors import InputError
-from driverwatch.kaggle import credentials
 from driverwatch.paths import home, settle_environment, user_path, user_paths, user_text
 from driverwatch.steps.context import open_context
+from driverwatch.submission import kaggle_credentials as credentials
 from scripts.doctor import project as doctor
 from scripts.doctor.machine import Surroundings
 
@@ -208,7 +208,7 @@ def test_without_a_home_folder(homeless: None, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no home folder is known"):
         user_path("~/x")
     assert key_file() == made / ".ray/auth_token"
-    assert credentials.places() == []
+    assert credentials.found() == {}
     assert credentials.username() == ""
     assert credentials.secrets() == []
     assert "KAGGLE_API_TOKEN" in credentials.how_to()

@@ -13,8 +13,8 @@ from driverwatch.blend.score import by, summary
 from driverwatch.errors import InputError
 from driverwatch.inference import predictions
 from driverwatch.inference.predictions import Predictions
-from driverwatch.kaggle import submission
 from driverwatch.metrics import FLOOR, accuracy, kaggle_log_loss, limited, log_loss, standard_error
+from driverwatch.submission import validate
 
 NAMES = np.array([f"img_{i}.jpg" for i in range(6)])
 HEADER = ["img", "a", "b", "c"]
@@ -95,7 +95,7 @@ def test_every_submission_written_passes_its_own_check(
     values = np.nan_to_num(values, nan=1 / 3)
     names = [f"img_{i}.jpg" for i in np.random.default_rng(seed).permutation(count)]
     path = tmp_path_factory.mktemp("s") / "s.csv"
-    submission.write(values, names, HEADER, path)
+    validate.write_submission(values, names, HEADER, path)
     lines = path.read_text().splitlines()
     assert lines[0] == "img,a,b,c"
     assert [line.split(",")[0] for line in lines[1:]] == names
@@ -122,10 +122,10 @@ def test_every_submission_written_passes_its_own_check(
 )
 def test_what_kaggle_would_refuse(tmp_path: Path, edit: Callable[[str], str], said: str) -> None:
     path = tmp_path / "s.csv"
-    submission.write(rows(), list(NAMES), HEADER, path)
+    validate.write_submission(rows(), list(NAMES), HEADER, path)
     path.write_text(edit(path.read_text()))
     with pytest.raises(InputError, match=said):
-        submission.check(path, list(NAMES), HEADER)
+        validate.read_submission(path, list(NAMES), HEADER)
 
 
 def test_a_submissions_log_loss_is_the_competitions() -> None:

@@ -28,9 +28,9 @@ from driverwatch.data.pack import stamp
 from driverwatch.errors import InputError
 from driverwatch.hdf5 import created
 from driverwatch.inference import features
-from driverwatch.kaggle import ledger
 from driverwatch.metrics import over_folds
 from driverwatch.report.status import Status, folds_cell, render, status
+from driverwatch.submission import ledger
 from driverwatch.training.progress import Progress, is_over
 from driverwatch.training.run import Run
 from driverwatch.training.run_state import FoldState

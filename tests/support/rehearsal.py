@@ -70,5 +70,5 @@ if __name__ == "__main__":  # by hand: notebook folder, competition folder, plac
     folder, data, place, *outputs = map(Path, sys.argv[1:])
     shutil.rmtree(place, ignore_errors=True)
     session = machine(place, data, folder / "dataset", {f"v{i}": path for i, path in enumerate(outputs)}, "competition")
-    said, ended = execute(folder / "driverwatch.ipynb", session)
+    said, ended = execute(folder / "kaggle_notebook.ipynb", session)
     print(said, "every cell ended well" if ended else "a cell failed", sep="\n")

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Stands in for the official Kaggle client 2.2.4 (and, where `old` is there, 1.7.4.5): words, streams, exit statuses, files.
+"""Stands in for the official Kaggle client 2.2.4 (for 1.7.4.5, without a token, where `old` is there): words, exit statuses, files.
 
 All of it was taken from those clients, run without a token, without a network, and against a local server that answered
 with each status. The folder $STANDIN holds what Kaggle would hold: `archive.zip`, `submissions.json`, and `<verb>.mode`
@@ -167,12 +167,9 @@ def submit(file: Path, message: str) -> None:
     print("Successfully submitted to State Farm Distracted Driver Detection", end="")
 
 
-def listed(arguments: list[str]) -> None:
+def listed() -> None:
     """Pending for two looks, then complete or, in mode `error`, in error; mode `lag` hides the newest for two looks."""
-    old, kind = (REMOTE / "old").exists(), mode("submissions")
-    if old and "--page-size" in arguments:
-        print("usage: kaggle [-h] [-v] [-W]\nkaggle: error: unrecognized arguments: --page-size 100", file=sys.stderr)
-        sys.exit(2)
+    kind = mode("submissions")
     fail(kind)
     rows = [dict(row, looks=str(int(row["looks"]) + 1)) for row in submissions()]
     keep(rows)
@@ -185,16 +182,14 @@ def listed(arguments: list[str]) -> None:
         print(
             "Warning: Looks like you're using an outdated `kaggle` version (installed: 2.2.4), please consider upgrading"
         )
-    fields = ["fileName", "date", "description", "status", "publicScore", "privateScore"]
     writer = csv.writer(sys.stdout)
-    writer.writerow(fields if old else ["ref", *fields])
+    writer.writerow(["ref", "fileName", "date", "description", "status", "publicScore", "privateScore"])
     for number, row in enumerate(rows):
         ended = int(row["looks"]) > 2 and kind != "pending"
         name = ("ERROR" if kind == "error" else "COMPLETE") if ended else "PENDING"
         scores = ["0.25001", "0.26002"] if name == "COMPLETE" else ["", ""]
-        status = name.lower() if old else f"SubmissionStatus.{name}"
-        cells = [row["fileName"], "2026-11-21 10:00:00.123000", row["description"], status, *scores]
-        writer.writerow(cells if old else [str(5000 - number), *cells])
+        cells = [row["fileName"], "2026-11-21 10:00:00.123000", row["description"], f"SubmissionStatus.{name}", *scores]
+        writer.writerow([str(5000 - number), *cells])
 
 
 def main() -> None:
@@ -209,7 +204,7 @@ def main() -> None:
     elif verb == "submit":
         submit(Path(option["-f"]), option["-m"])
     else:
-        listed(rest)
+        listed()
 
 
 if __name__ == "__main__":

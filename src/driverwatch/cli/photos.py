@@ -32,9 +32,9 @@ def sample(
 @app.command("data")
 def fetch(dataset: Dataset = "statefarm", data: Data = None, client: Client = "") -> None:
     """Download, unpack and verify a competition."""
-    from driverwatch.steps.fetch import fetch as step
+    from driverwatch.submission.download import download_competition
 
-    step(context_of(dataset, data), client)
+    download_competition(context_of(dataset, data), client)
 
 
 @app.command()

@@ -129,10 +129,10 @@ def submit(
     force: Force = False,
 ) -> None:
     """Upload a submission and note its score in the ledger."""
-    from driverwatch.steps.upload import Patience
-    from driverwatch.steps.upload import submit as step
+    from driverwatch.submission.submit import Wait
+    from driverwatch.submission.submit import submit as submit_file
 
-    step(context_of(dataset, data), file, message, client, Patience(every, wait), force)
+    submit_file(context_of(dataset, data), file, message, client, Wait(every, wait), force)
 
 
 @app.command()

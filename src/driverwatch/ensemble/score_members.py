@@ -8,12 +8,12 @@ from driverwatch.blend import score as scores
 from driverwatch.blend.ensemble import Member
 from driverwatch.data import competition
 from driverwatch.errors import InputError
-from driverwatch.kaggle import submission
 from driverwatch.listing import matching
 from driverwatch.metrics import KAGGLE_FLOOR, accuracy, kaggle_log_loss, log_loss
 from driverwatch.steps.context import Context
 from driverwatch.steps.submit import Finished, finished_runs, selected_on
 from driverwatch.steps.summary import seconds_and_places
+from driverwatch.submission import validate
 from driverwatch.terminal import say
 from driverwatch.training.predicted import views_there
 from driverwatch.training.run import Run
@@ -81,7 +81,9 @@ def _print_test_scores(context: Context) -> None:
     labels, lines = np.array(list(truth.values())), []
     for path in matching(context.places.submissions, "*.csv"):
         try:
-            made = submission.check(path, list(truth), [context.settings.columns.image, *context.settings.classes])
+            made = validate.read_submission(
+                path, list(truth), [context.settings.columns.image, *context.settings.classes]
+            )
             lines.append([path.name, kaggle_log_loss(made, labels), accuracy(made, labels), len(labels)])
         except InputError as error:
             say(f"not scored: {error}")

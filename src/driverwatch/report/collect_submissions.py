@@ -9,10 +9,10 @@ from driverwatch.artifacts import digest_of_file, read_json
 from driverwatch.ensemble_settings import trunk_of
 from driverwatch.errors import InputError
 from driverwatch.inference import features
-from driverwatch.kaggle import ledger
 from driverwatch.listing import matching
 from driverwatch.report.collect_runs import FoldsState
 from driverwatch.steps.context import Context
+from driverwatch.submission import ledger
 from driverwatch.training.run_state import RunState
 from driverwatch.writing import reason
 

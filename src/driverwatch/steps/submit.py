@@ -20,7 +20,6 @@ from driverwatch.data.pack import Pack
 from driverwatch.dataset_settings import class_columns
 from driverwatch.ensemble_settings import ChainSettings, EnsembleSettings
 from driverwatch.errors import InputError
-from driverwatch.kaggle import submission
 from driverwatch.listing import matching
 from driverwatch.setting_types import ViewSet
 from driverwatch.steps import chains
@@ -28,6 +27,7 @@ from driverwatch.steps.chains import Chain
 from driverwatch.steps.context import CONFIGS, Context, open_packs
 from driverwatch.steps.spaces import open_space
 from driverwatch.steps.train import refuse_fold
+from driverwatch.submission import validate
 from driverwatch.terminal import say
 from driverwatch.training import run as runs
 from driverwatch.training.predicted import views_there
@@ -144,7 +144,9 @@ def _make_ensemble(
     made = blending.by_fold(unseen, list(chain.rules.values()), sum(blending.scored(m.run) for m in members))
     prior = np.bincount(pack.labels, minlength=len(context.settings.classes)) / len(pack.labels)
     test = blending.completed(blending.mean(list(made)), unseen[0].names, sample, prior)
-    submission.write(test, sample, [context.settings.columns.image, *context.settings.classes], path, chain.level)
+    validate.write_submission(
+        test, sample, [context.settings.columns.image, *context.settings.classes], path, chain.level
+    )
     left_out = _left_out(members)
     facts: dict[str, Any] = {
         "runs": {m.run.name: m.views for m in members},
@@ -296,6 +298,6 @@ def make_submissions(context: Context, names: list[str]) -> None:
 
 def check_submission(context: Context, path: Path) -> None:
     sample = competition.read_sample_submission(context.settings, context.data)
-    submission.check(path, sample, [context.settings.columns.image, *context.settings.classes])
+    validate.read_submission(path, sample, [context.settings.columns.image, *context.settings.classes])
     send = f'make submit DATASET={context.dataset} FILE={path} MESSAGE="..."'
     close(path, f"{len(sample)} images, ready to go up", then=[send] if context.settings.slug else [])

@@ -30,25 +30,25 @@ def notebook(
     machine: Annotated[str | None, typer.Option(help="Kaggle's name of the accelerator")] = None,
 ) -> None:
     """Write a notebook that trains a model on Kaggle, and the data set that it needs."""
-    from driverwatch.steps.notebook import make_notebook
+    from driverwatch.remote.kaggle_notebook import make_notebook
 
-    plan = {
+    plan: dict[str, Any] = {
         "dataset": dataset,
         "model": model,
         "run": run or model,
         "overrides": overrides,
         "views": views,
-        "hours": hours,
     }
-    listed = {"earlier": earlier.split(), "packages": None if packages is None else packages.split()}
-    given = {"account": account, "name": name, "vendor": vendor, "machine": machine, **listed}
-    settings = model_settings(model, overrides)
-    make_notebook(context_of(dataset, data), settings, _known(plan), _known(given), weights)
-
-
-def _known(options: dict[str, Any]) -> dict[str, Any]:
-    """Those that were given; the others have their defaults elsewhere."""
-    return {key: value for key, value in options.items() if value is not None}
+    plan |= {} if hours is None else {"hours": hours}  # what is not given has its default in the settings
+    given = {
+        "account": account,
+        "name": name,
+        "machine": machine,
+        "packages": None if packages is None else packages.split(),
+    }
+    publication: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    publication |= {"earlier": earlier.split(), "vendor": vendor}
+    make_notebook(context_of(dataset, data), model_settings(model, overrides), plan, publication, weights)
 
 
 @app.command()
@@ -59,7 +59,7 @@ def take(
     run: Annotated[str | None, typer.Option(help="one of the runs there")] = None,
     force: Force = False,
 ) -> None:
-    """Check runs that were trained elsewhere, and bring them in beside those here."""
-    from driverwatch.steps.take import take as step
+    """Check runs that were trained elsewhere, and import them beside those here."""
+    from driverwatch.remote.import_runs import import_runs
 
-    step(making(dataset, data), source, run, force)
+    import_runs(making(dataset, data), source, run, force)

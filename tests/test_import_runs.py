@@ -18,7 +18,8 @@ from driverwatch.artifacts import read_json
 from driverwatch.errors import InputError
 from driverwatch.inference import predictions
 from driverwatch.inference.predictions import Predictions
-from driverwatch.steps import submit, take
+from driverwatch.remote import import_runs
+from driverwatch.steps import submit
 from driverwatch.training import run as runs
 from driverwatch.training.run import Run
 from driverwatch.writing import write_json
@@ -26,7 +27,7 @@ from driverwatch.writing import write_json
 
 @pytest.fixture
 def here(world: World, monkeypatch: pytest.MonkeyPatch) -> World:  # noqa: F811
-    monkeypatch.setattr(take, "open_packs", lambda *_: (world.folds, world.packs))
+    monkeypatch.setattr(import_runs, "open_packs", lambda *_: (world.folds, world.packs))
     return world
 
 
@@ -41,7 +42,7 @@ def test_a_run_comes_home_and_takes_part_beside_a_local_one(here: World, capsys:
     sent = contents(trained_elsewhere(here).folder)
     (KAGGLE / "driverwatch-away.log").write_text("what Kaggle's machine said")
     (KAGGLE / "runs" / "away" / "fold0" / "tensorboard").mkdir()  # not of the known names, so it stays
-    take.take(here.context, KAGGLE, None, False)
+    import_runs.import_runs(here.context, KAGGLE, None, False)
     assert contents(here.context.places.run("away")) == sent
     assert "3 of 3 folds finished" in capsys.readouterr().out
     submit.make_ensemble(here.context, [], "both", None, None)
@@ -53,17 +54,17 @@ def test_a_run_comes_home_and_takes_part_beside_a_local_one(here: World, capsys:
 @pytest.mark.parametrize("where", [KAGGLE, KAGGLE / "runs", KAGGLE / "runs" / "away"])
 def test_the_folder_may_be_the_output_its_runs_or_the_run(here: World, where: Path) -> None:
     trained_elsewhere(here)
-    take.take(here.context, where, None, False)
+    import_runs.import_runs(here.context, where, None, False)
     assert all(runs.load(here.context.places.run("away")).finished(number) for number in range(FOLDS))
 
 
 def test_taken_twice_is_taken_once(here: World, capsys: pytest.CaptureFixture[str]) -> None:
     trained_elsewhere(here)
-    take.take(here.context, KAGGLE, None, False)
+    import_runs.import_runs(here.context, KAGGLE, None, False)
     target = here.context.places.run("away")
     times = {path: path.stat().st_mtime_ns for path in target.rglob("*.h5")}
     capsys.readouterr()
-    take.take(here.context, KAGGLE, None, False)
+    import_runs.import_runs(here.context, KAGGLE, None, False)
     assert capsys.readouterr().out.count("is here already") == FOLDS
     assert {path: path.stat().st_mtime_ns for path in target.rglob("*.h5")} == times
 
@@ -71,16 +72,16 @@ def test_taken_twice_is_taken_once(here: World, capsys: pytest.CaptureFixture[st
 def test_one_of_several_is_taken_by_name(here: World) -> None:
     for name in ("away", "also"):
         trained_elsewhere(here, name)
-    take.take(here.context, KAGGLE, "also", False)
+    import_runs.import_runs(here.context, KAGGLE, "also", False)
     assert [path.name for path in here.context.places.runs.glob("*/run.json")] == ["run.json"]
     assert here.context.places.run("also").is_dir()
     with pytest.raises(InputError, match="expected a run called nobody, got also, away"):
-        take.take(here.context, KAGGLE, "nobody", False)
+        import_runs.import_runs(here.context, KAGGLE, "nobody", False)
 
 
 def test_view_sets_that_were_predicted_since_are_added(here: World) -> None:
     run = trained_elsewhere(here)
-    take.take(here.context, KAGGLE, None, False)
+    import_runs.import_runs(here.context, KAGGLE, None, False)
     for number in range(FOLDS):
         for kind in ("test", "held_out"):
             made = predictions.read(run.fold(number) / f"{kind}-five_crop.h5", {})
@@ -88,7 +89,7 @@ def test_view_sets_that_were_predicted_since_are_added(here: World) -> None:
             predictions.write(
                 Predictions(made.names, made.probabilities, origin), run.fold(number) / f"{kind}-centre.h5"
             )
-    take.take(here.context, KAGGLE, None, False)
+    import_runs.import_runs(here.context, KAGGLE, None, False)
     assert contents(here.context.places.run("away")) == contents(run.folder)
 
 
@@ -127,10 +128,10 @@ def test_no_fold_goes_back(here: World, theirs: State, mine: State, force: bool)
     ends = theirs[0] == mine[0] == "finished" and theirs != mine
     if ends and not force:
         with pytest.raises(InputError, match="finished here too, with other weights"):
-            take.take(here.context, KAGGLE, None, force)
+            import_runs.import_runs(here.context, KAGGLE, None, force)
         assert contents(home.folder) == before
         return
-    take.take(here.context, KAGGLE, None, force)
+    import_runs.import_runs(here.context, KAGGLE, None, force)
     taken = further(theirs, mine) or ends
     assert contents(home.fold(0)) == contents((away if taken else home).fold(0))
     assert contents(home.folder).keys() - {"run.json"} == {
@@ -144,13 +145,13 @@ def test_runs_of_other_folds_or_photos_are_refused(here: World, monkeypatch: pyt
     trained_elsewhere(here)
     for kind in ("train", "test"):
         packs = {**here.packs, kind: replace(here.packs[kind], digest="another")}
-        monkeypatch.setattr(take, "open_packs", lambda *_, packs=packs: (here.folds, packs))
-        with pytest.raises(InputError, match=rf'other folds or photos(.|\n)*packs\.{kind}: "{kind}" -> "another"'):
-            take.take(here.context, KAGGLE, None, False)
+        monkeypatch.setattr(import_runs, "open_packs", lambda *_, packs=packs: (here.folds, packs))
+        with pytest.raises(InputError, match=rf'other folds or images(.|\n)*packs\.{kind}: "{kind}" -> "another"'):
+            import_runs.import_runs(here.context, KAGGLE, None, False)
     folds = replace(here.folds, frame=here.folds.frame.assign(fold=here.folds.frame["fold"][::-1].to_numpy()))
-    monkeypatch.setattr(take, "open_packs", lambda *_: (folds, here.packs))
-    with pytest.raises(InputError, match="other folds or photos"):
-        take.take(here.context, KAGGLE, None, False)
+    monkeypatch.setattr(import_runs, "open_packs", lambda *_: (folds, here.packs))
+    with pytest.raises(InputError, match="other folds or images"):
+        import_runs.import_runs(here.context, KAGGLE, None, False)
     assert not here.context.places.run("away").exists()
 
 
@@ -159,7 +160,7 @@ def test_runs_of_other_classes_are_refused(here: World) -> None:
     path = run.folder / "run.json"
     write_json(path, read_json(path) | {"classes": ["c0", "c2", "c1"]})
     with pytest.raises(InputError, match="is of classes c0, c2, c1, this data set's are c0, c1, c2"):
-        take.take(here.context, KAGGLE, None, False)
+        import_runs.import_runs(here.context, KAGGLE, None, False)
 
 
 def rewritten(path: Path, change: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]) -> None:
@@ -189,7 +190,7 @@ def test_strange_predictions_are_refused(here: World, kind: str, said: str) -> N
     run = trained_elsewhere(here)
     rewritten(run.fold(1) / f"{kind}-five_crop.h5", FORGERIES[said])
     with pytest.raises(InputError, match=said):
-        take.take(here.context, KAGGLE, None, False)
+        import_runs.import_runs(here.context, KAGGLE, None, False)
     assert not here.context.places.run("away").exists()
 
 
@@ -199,7 +200,7 @@ def test_held_out_rows_of_another_fold_are_refused(here: World) -> None:
     other = predictions.read(run.fold(0) / "held_out-five_crop.h5", {})
     rewritten(run.fold(1) / "held_out-five_crop.h5", lambda *_: (other.names, other.probabilities))
     with pytest.raises(InputError, match="images missing"):
-        take.take(here.context, KAGGLE, None, False)
+        import_runs.import_runs(here.context, KAGGLE, None, False)
 
 
 @pytest.mark.parametrize(
@@ -212,7 +213,7 @@ def test_damaged_files_are_refused(here: World, name: str, said: str) -> None:
     path = run.fold(1) / name
     path.write_bytes(path.read_bytes()[:-7])
     with pytest.raises(InputError, match=said):
-        take.take(here.context, KAGGLE, None, False)
+        import_runs.import_runs(here.context, KAGGLE, None, False)
     assert not here.context.places.run("away").exists()
 
 
@@ -220,7 +221,7 @@ def test_a_bundle_of_another_run_is_refused(here: World) -> None:
     run = trained_elsewhere(here)
     begun(replace(run, folds="other"), 1, 2)
     with pytest.raises(InputError, match="is of another run than this folder's"):
-        take.take(here.context, KAGGLE, None, False)
+        import_runs.import_runs(here.context, KAGGLE, None, False)
 
 
 def test_a_bundle_without_its_history_is_refused(here: World) -> None:
@@ -229,7 +230,7 @@ def test_a_bundle_without_its_history_is_refused(here: World) -> None:
     with h5py.File(run.fold(1) / "bundle.h5", "a") as file:
         file.attrs["progress"] = json.dumps({"epoch": 1, "history": [{"stage": 0}], "best": 1.0})
     with pytest.raises(InputError, match="not a whole bundle"):
-        take.take(here.context, KAGGLE, None, False)
+        import_runs.import_runs(here.context, KAGGLE, None, False)
     assert not here.context.places.run("away").exists()
 
 
@@ -237,7 +238,7 @@ def test_a_manifest_of_another_run_is_refused(here: World) -> None:
     run, other = trained_elsewhere(here), trained_elsewhere(here, "also", epochs=9)
     shutil.copytree(other.fold(1), run.fold(1), dirs_exist_ok=True)
     with pytest.raises(InputError, match="is of another run than"):
-        take.take(here.context, KAGGLE, "away", False)
+        import_runs.import_runs(here.context, KAGGLE, "away", False)
 
 
 @pytest.mark.parametrize("name", ["run.json", "fold1/weights.h5", "fold2/test-five_crop.h5"])
@@ -246,7 +247,7 @@ def test_links_are_refused(here: World, name: str) -> None:
     path.rename(KAGGLE / "elsewhere")
     path.symlink_to((KAGGLE / "elsewhere").absolute())
     with pytest.raises(InputError, match="expected a plain file"):
-        take.take(here.context, KAGGLE, None, False)
+        import_runs.import_runs(here.context, KAGGLE, None, False)
     assert not here.context.places.run("away").exists()
 
 
@@ -255,10 +256,10 @@ def test_the_same_name_for_other_settings_is_refused_until_renamed(here: World) 
     home = here.run("away")
     before = contents(home.folder)
     with pytest.raises(InputError, match=r"rename the folder(.|\n)*train\.epochs: 9 -> 4"):
-        take.take(here.context, KAGGLE, None, True)
+        import_runs.import_runs(here.context, KAGGLE, None, True)
     assert contents(home.folder) == before
     run.folder.rename(run.folder.with_name("renamed"))
-    take.take(here.context, KAGGLE, None, False)
+    import_runs.import_runs(here.context, KAGGLE, None, False)
     assert runs.load(here.context.places.run("renamed")).settings.train.epochs == 9
 
 
@@ -268,9 +269,9 @@ def test_its_own_folder_and_nothing_at_all(here: World) -> None:
     for number in (1, 2):
         shutil.rmtree(here.context.places.run("local") / f"fold{number}")
     with pytest.raises(InputError, match="own folder of runs"):
-        take.take(here.context, here.context.places.runs, None, False)
+        import_runs.import_runs(here.context, here.context.places.runs, None, False)
     with pytest.raises(InputError, match=r"no run\.json in it"):
-        take.take(here.context, Path("nowhere"), None, False)
+        import_runs.import_runs(here.context, Path("nowhere"), None, False)
 
 
 def test_a_full_disk_leaves_whole_folds_and_the_same_command_goes_on(
@@ -286,9 +287,9 @@ def test_a_full_disk_leaves_whole_folds_and_the_same_command_goes_on(
 
     monkeypatch.setattr(shutil, "copyfile", full)
     with pytest.raises(InputError, match="No space left on device"):
-        take.take(here.context, KAGGLE, None, False)
+        import_runs.import_runs(here.context, KAGGLE, None, False)
     assert [runs.load(target).finished(number) for number in range(FOLDS)] == [True, False, False]
     assert not (target / "fold1").exists()
     monkeypatch.setattr(shutil, "copyfile", copy)
-    take.take(here.context, KAGGLE, None, False)
+    import_runs.import_runs(here.context, KAGGLE, None, False)
     assert contents(target) == contents(run.folder)

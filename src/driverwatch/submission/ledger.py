@@ -30,7 +30,7 @@ HEADER = [field.name for field in fields(Entry)]
 
 
 def read(path: Path) -> list[Entry]:
-    """Every line there; no file is no line.
+    """The lines of the ledger; none where there is no file.
 
     Raises:
         InputError: another header, or a line that is not whole.
@@ -45,12 +45,12 @@ def read(path: Path) -> list[Entry]:
         raise InputError(f"{path}: expected the header {','.join(HEADER)}; restore it (git checkout {path})")
     for number, row in enumerate(rows[1:], start=2):
         if len(row) != len(HEADER):
-            raise InputError(f"{path}: row {number}: expected {len(HEADER)} cells, got {len(row)}; mend the row")
+            raise InputError(f"{path}: row {number}: expected {len(HEADER)} cells, got {len(row)}; fix the row")
     return [Entry(*row) for row in rows[1:]]
 
 
 def append(path: Path, entry: Entry) -> None:
-    """Add a line; the caller holds the ledger's lock. After a kill the file is what it was, or whole with the line."""
+    """Add a line; the caller holds the ledger's lock. After a kill the file is what it was, or complete with the line."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(HEADER)

@@ -1,4 +1,4 @@
-"""The file that goes up: written in the sample submission's order, read back, and checked as Kaggle would."""
+"""A submission file: written in the sample submission's order, read back, and checked as Kaggle would."""
 
 from pathlib import Path
 
@@ -10,31 +10,30 @@ from driverwatch.errors import InputError
 from driverwatch.metrics import FLOOR, limited
 from driverwatch.writing import replacing
 
-TOLERANCE = 0.01  # of a row's sum: three decimals may miss by 0.005, and Kaggle divides each row by its sum
+SUM_TOLERANCE = 0.01  # of a line's sum to 1: three decimals may miss by 0.005, and Kaggle divides each line by its sum
 
 
-def write(probabilities: np.ndarray, names: list[str], header: list[str], path: Path, level: float = FLOOR) -> None:
-    """Write `header` (`img,c0,..`), one line per name; read back and checked before it replaces what is there.
+def write_submission(
+    probabilities: np.ndarray, names: list[str], header: list[str], path: Path, level: float = FLOOR
+) -> None:
+    """Write `header` (`img,c0,..`), one line per name; it is read back before it replaces what is there.
 
     Args:
-        probabilities: float (N, C), rows in the order of `names`; limited to [`level`, 1].
+        probabilities: float (N, C), in the order of `names`; limited to [`level`, 1].
     """
     frame = pd.DataFrame(limited(probabilities, level), columns=header[1:])
     frame.insert(0, header[0], names)
     with replacing(path) as temporary:
         frame.to_csv(temporary, index=False, float_format="%.7f", lineterminator="\n")
-        check(temporary, names, header)
+        read_submission(temporary, names, header)
 
 
-def check(path: Path, names: list[str], header: list[str]) -> np.ndarray:
-    """Refuse what Kaggle would refuse, and rows that are no distribution.
-
-    Returns:
-        The probabilities, float64 (N, C), in the order of `names`.
+def read_submission(path: Path, names: list[str], header: list[str]) -> np.ndarray:
+    """The probabilities in a submission file, float64 (N, C), in the order of `names`.
 
     Raises:
-        InputError: another header, images missing, repeated or unknown, values that are no probabilities, rows that do
-            not sum to about 1.
+        InputError: what Kaggle would refuse (another header, images missing, repeated or unknown, values that are no
+            probabilities), and lines that do not sum to about 1.
     """
     frame = read_csv(path, header)
     if list(frame.columns) != header:
@@ -57,7 +56,7 @@ def check(path: Path, names: list[str], header: list[str]) -> np.ndarray:
             f"{path}: line {int(np.argmax(wrong)) + 2}: expected probabilities from 0 to 1; write it again"
         )
     off = np.abs(values.sum(axis=1) - 1)
-    if len(off) and off.max() > TOLERANCE:
+    if len(off) and off.max() > SUM_TOLERANCE:
         raise InputError(
             f"{path}: line {int(np.argmax(off)) + 2}: expected a row that sums to 1, got "
             f"{values[np.argmax(off)].sum():.6f}; write it again"

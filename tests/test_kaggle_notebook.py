@@ -20,18 +20,23 @@ from support.project import Verb
 from driverwatch.artifacts import Places, digest_of_file, read_json
 from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.errors import InputError
-from driverwatch.kaggle import credentials, notebook, project_file, session
-from driverwatch.kaggle.notebook import Wheels
-from driverwatch.kaggle.notebook_settings import Plan, Publication
-from driverwatch.kaggle.session import Session
+from driverwatch.remote import kaggle_notebook, kaggle_session
+from driverwatch.remote.kaggle_notebook import (
+    Publication,
+    copy_project,
+    dataset_metadata,
+    kernel_metadata,
+    notebook_text,
+)
+from driverwatch.remote.kaggle_session import Plan, Session
 from driverwatch.settings import ModelSettings
-from driverwatch.steps import notebook as step
 from driverwatch.steps.context import Context
+from driverwatch.submission import kaggle_credentials
 from driverwatch.typed_yaml import load, parse
 
 SLUG = "drawn-competition"
 PLAN = {"notebook": "me/driverwatch-tiny", "dataset": "drawn", "model": "tiny", "run": "tiny"}
-WHEELS = Wheels(("driverwatch==0.1.0", "simplejpeg==1.9.0"), True)
+INSTALL = ["--no-index", "driverwatch==0.1.0", "simplejpeg==1.9.0"]
 FEW = "input.pack=40x52 input.size=36x48 train.batch_size=16"
 
 
@@ -43,12 +48,8 @@ def publication(**changed: object) -> Publication:
     return parse(Publication, {"account": "me", "name": "driverwatch-tiny", **changed}, "test")
 
 
-def written(mine: Plan, ours: Publication | None = None, wheels: Wheels = WHEELS) -> str:
-    return notebook.text_of(notebook.cells(mine, ours or publication(), wheels, "A drawn competition", 12.0))
-
-
 def test_every_step_is_one_sentence_and_code_that_compiles() -> None:
-    made = nbformat.reads(written(plan()), as_version=4)
+    made = nbformat.reads(notebook_text(plan(), INSTALL), as_version=4)
     kinds = [cell.cell_type for cell in made.cells]
     assert kinds == ["markdown"] + ["markdown", "code"] * (len(kinds) // 2)
     for cell in made.cells:
@@ -62,35 +63,31 @@ def test_every_step_is_one_sentence_and_code_that_compiles() -> None:
 
 
 def test_the_same_settings_give_the_same_bytes() -> None:
-    assert written(plan()) == written(plan())
-    assert written(plan()) != written(plan(hours=2.0))
+    assert notebook_text(plan(), INSTALL) == notebook_text(plan(), INSTALL)
+    assert notebook_text(plan(), INSTALL) != notebook_text(plan(hours=2.0), INSTALL)
 
 
 @given(overrides=st.text(max_size=30), views=st.text(max_size=30))
 def test_the_first_cell_repeats_the_plan_whatever_is_in_it(overrides: str, views: str) -> None:
     mine = plan(overrides=overrides, views=views)
-    sources = notebook.cells(mine, publication(), WHEELS, "A drawn competition", 12.0)
+    made = nbformat.reads(notebook_text(mine, INSTALL), as_version=4)
     names: dict[str, object] = {}
-    exec(next(source for kind, source in sources if kind == "code"), names)
+    exec(next(cell.source for cell in made.cells if cell.cell_type == "code"), names)
     assert names["PLAN"] == mine.model_dump()
-
-
-def test_without_vendored_wheels_pip_may_look_at_the_index() -> None:
-    assert "--no-index" in written(plan())
-    assert "--no-index" not in written(plan(), wheels=replace(WHEELS, all_there=False))
+    assert names["INSTALL"] == INSTALL
 
 
 @pytest.mark.parametrize("run", ["inception_v3_robust", "tiny", "a.b-C__d", "9"])
 def test_metadata_as_the_client_wants_it(run: str) -> None:
     """As `kernels_push` and `dataset_create_new` of the official client 2.2.4 check it."""
-    ours = publication(name=step.named_after(run), earlier=["me/before"])
-    kernel, files = notebook.kernel_metadata(ours, SLUG, False), notebook.dataset_metadata(ours)
+    ours = publication(name=kaggle_notebook.name_of(run), earlier=["me/before"])
+    kernel, files = kernel_metadata(ours, SLUG, False), dataset_metadata(ours)
     for made in (kernel, files):
         assert 6 <= len(made["title"]) <= 50
         assert re.sub("[^a-z0-9]+", "-", made["title"].lower()) == made["id"].split("/")[1]
     assert 6 <= len(files["id"].split("/")[1]) <= 50
     assert len(files["licenses"]) == 1
-    assert kernel["code_file"] == notebook.CODE_FILE
+    assert kernel["code_file"] == kaggle_notebook.TEMPLATE
     assert (kernel["language"], kernel["kernel_type"]) == ("python", "notebook")
     assert kernel["dataset_sources"] == [files["id"]]
     assert kernel["competition_sources"] == [SLUG]
@@ -110,7 +107,7 @@ def test_hours_beyond_the_session_are_refused(hours: float) -> None:
 @pytest.mark.parametrize(
     "changed",
     [{"account": "me/x"}, {"account": ""}, {"name": "Upper"}, {"name": "two--hyphens"}, {"name": "five5"}, {"name": "x" * 45},
-     {"earlier": ["nobody"]}, {"packages": ["x; rm -rf"]}, {"packages": ["--index-url"]}, {"pythons": ["2.7"]}],
+     {"earlier": ["nobody"]}, {"packages": ["x; rm -rf"]}, {"packages": ["--index-url"]}],
     ids=str,
 )  # fmt: skip
 def test_names_that_kaggle_or_pip_would_not_take(changed: dict[str, object]) -> None:
@@ -118,13 +115,11 @@ def test_names_that_kaggle_or_pip_would_not_take(changed: dict[str, object]) -> 
         publication(**changed)
 
 
-def test_settings_and_folds_travel_in_one_file(project: Path) -> None:
+def test_settings_and_folds_travel_in_the_wheel(project: Path) -> None:
     (project / "folds" / "drawn.csv").write_text("driver,fold\np1,0\n")
     (project / "folds" / "other.csv").write_text("another data set's\n")
     (project / "configs" / ".secret").write_text("x")
-    file = project / project_file.FILE
-    project_file.pack(project, "drawn", file, {"commit": "abc"})
-    assert project_file.unpack(file, project / "there") == {"commit": "abc"}
+    copy_project(project, "drawn", project / "there")
     names = {str(p.relative_to(project / "there")) for p in (project / "there").rglob("*") if p.is_file()}
     assert "folds/other.csv" not in names
     assert "configs/.secret" not in names
@@ -132,43 +127,17 @@ def test_settings_and_folds_travel_in_one_file(project: Path) -> None:
     assert all((project / "there" / name).read_bytes() == (project / name).read_bytes() for name in names)
 
 
-def test_without_a_fold_file_nothing_is_packed(project: Path) -> None:
+def test_without_a_fold_file_nothing_is_copied(project: Path) -> None:
     with pytest.raises(InputError, match="make folds DATASET=drawn first"):
-        project_file.pack(project, "drawn", project / project_file.FILE, {})
-
-
-HOSTILE = ["../x", "/etc/x", "configs", "configs/", "configs/../x", "configs/a/../../x", "src/x.py", "configs/.x", "configs//x",
-           "configs/x\n", "configs\\x", "build/x"]  # fmt: skip
-
-
-@given(
-    name=st.one_of(st.sampled_from(HOSTILE), st.text(max_size=20).map(lambda t: f"configs/{t}"), st.text(max_size=20))
-)
-def test_files_stay_in_their_folders(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
-    top = tmp_path_factory.mktemp("unpack")
-    (top / "file.json").write_text(json.dumps({"files": {"configs/fine.yaml": "x", name: "y"}}))
-    try:
-        project_file.unpack(top / "file.json", top / "root")
-    except InputError:
-        assert not (top / "root").exists()
-    else:
-        assert (top / "root" / name).resolve().is_relative_to(top / "root" / "configs") or name.startswith("folds/")
-    assert {p.name for p in top.iterdir()} <= {"file.json", "root"}
-
-
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"files": []}', '{"files": {"configs/x.yaml": 1}}'])
-def test_what_is_no_project_file_is_refused(content: str, tmp_path: Path) -> None:
-    (tmp_path / "x.json").write_text(content)
-    with pytest.raises(InputError, match=r"x\.json: expected"):
-        project_file.unpack(tmp_path / "x.json", tmp_path / "root")
-    assert not (tmp_path / "root").exists()
+        copy_project(project, "drawn", project / "there")
+    assert not (project / "there").exists()
 
 
 def context(project: Path, slug: str | None = SLUG) -> Context:
     """The drawn competition as one of Kaggle's, with a fold file and the sources of a wheel."""
     settings = load(DatasetSettings, Path("configs/datasets"), "drawn")
     (project / "folds" / "drawn.csv").write_text("driver,fold\np1,0\n")
-    for name in step.SOURCES:
+    for name in kaggle_notebook.SOURCES:
         shutil.copyfile(ROOT / name, project / name)
     (project / "src").symlink_to(ROOT / "src")
     return Context("drawn", settings.model_copy(update={"slug": slug}), Places("drawn"), project / "data")
@@ -185,7 +154,7 @@ def no_pip(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
             target = Path(arguments[arguments.index("--wheel-dir") + 1])
             (target / "driverwatch-0.1.0-py3-none-any.whl").write_bytes(b"wheel")
 
-    monkeypatch.setattr(step, "_pip", pip)
+    monkeypatch.setattr(kaggle_notebook, "_pip", pip)
     return asked
 
 
@@ -198,15 +167,14 @@ def test_weights_travel_along_and_then_no_internet_is_needed(
     (weights / "unrelated.h5").write_bytes(b"much")
     asked = {"dataset": "drawn", "model": "squeezenet", "run": "mine"}
     with pytest.raises(InputError, match="ImageNet weights"):
-        step.make_notebook(there, settings, asked, {"account": "me"}, weights)
+        kaggle_notebook.make_notebook(there, settings, asked, {"account": "me"}, weights)
     assert not there.places.notebook("driverwatch-mine").exists()
     (weights / "squeezenet_v1.0_imagenet.npz").write_bytes(b"weights")
-    step.make_notebook(there, settings, asked, {"account": "me", "vendor": True}, weights)
+    kaggle_notebook.make_notebook(there, settings, asked, {"account": "me", "vendor": True}, weights)
     made = there.places.notebook("driverwatch-mine")
     held = {path.name for path in (made / "dataset").iterdir()}
     assert held == {
         "driverwatch-0.1.0-py3-none-any.whl",
-        "driverwatch.json",
         "dataset-metadata.json",
         "squeezenet_v1.0_imagenet.npz",
     }
@@ -227,7 +195,7 @@ def test_internet_is_on_where_something_must_be_fetched(
 ) -> None:
     there, settings = context(project), load(ModelSettings, Path("configs/models"), model)
     asked = {"dataset": "drawn", "model": model, "run": model}
-    step.make_notebook(there, settings, asked, {"account": "me", "vendor": vendor}, None)
+    kaggle_notebook.make_notebook(there, settings, asked, {"account": "me", "vendor": vendor}, None)
     made = read_json(there.places.notebook(f"driverwatch-{model}") / "kernel-metadata.json")
     assert made["enable_internet"] is internet
 
@@ -237,7 +205,7 @@ def test_the_next_version_needs_no_new_data_set(
 ) -> None:
     there, settings = context(project), load(ModelSettings, Path("configs/models"), "tiny")
     given = {"account": "me", "earlier": ["me/driverwatch-tiny"]}
-    step.make_notebook(there, settings, {"dataset": "drawn", "model": "tiny", "run": "tiny"}, given, None)
+    kaggle_notebook.make_notebook(there, settings, {"dataset": "drawn", "model": "tiny", "run": "tiny"}, given, None)
     assert (
         read_json(there.places.notebook("driverwatch-tiny") / "kernel-metadata.json")["kernel_sources"]
         == given["earlier"]
@@ -250,19 +218,19 @@ def test_what_cannot_go_up_is_refused_before_anything_is_written(
 ) -> None:
     settings = load(ModelSettings, Path("configs/models"), "tiny")
     asked = {"dataset": "drawn", "model": "tiny", "run": "tiny"}
-    monkeypatch.setattr(credentials, "username", lambda: "")
+    monkeypatch.setattr(kaggle_credentials, "username", lambda: "")
     there = context(project)
     with pytest.raises(InputError, match="needs ACCOUNT="):
-        step.make_notebook(there, settings, asked, {}, None)
+        kaggle_notebook.make_notebook(there, settings, asked, {}, None)
     with pytest.raises(InputError, match="names no competition"):
-        step.make_notebook(
+        kaggle_notebook.make_notebook(
             replace(there, settings=there.settings.model_copy(update={"slug": None})), settings, asked, {}, None
         )
     with pytest.raises(InputError, match="PACKAGES: no-such-package is not installed"):
-        step.make_notebook(there, settings, asked, {"account": "me", "packages": ["no-such-package"]}, None)
+        kaggle_notebook.make_notebook(there, settings, asked, {"account": "me", "packages": ["no-such-package"]}, None)
     (project / "LICENSE").unlink()
     with pytest.raises(InputError, match="lacks LICENSE; make notebook runs in the repository's root"):
-        step.make_notebook(there, settings, asked, {"account": "me"}, None)
+        kaggle_notebook.make_notebook(there, settings, asked, {"account": "me"}, None)
     assert not list(there.places.build.glob("notebook/[!.]*"))
 
 
@@ -270,22 +238,24 @@ def test_the_account_may_come_from_the_token(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(tmp_path))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("KAGGLE_USERNAME", raising=False)
-    assert credentials.username() == ""
+    assert kaggle_credentials.username() == ""
     (tmp_path / "kaggle.json").write_text(json.dumps({"username": "fromfile", "key": "k" * 32}))
-    assert credentials.username() == "fromfile"
+    assert kaggle_credentials.username() == "fromfile"
     monkeypatch.setenv("KAGGLE_USERNAME", "fromenvironment")
-    assert credentials.username() == "fromenvironment"
+    assert kaggle_credentials.username() == "fromenvironment"
 
 
 LAYOUTS = [("state-farm", "files", "earlier"), ("competitions/state-farm", "datasets/me/files", "notebooks/me/earlier")]
 
 
 @pytest.fixture
-def attached(project: Path, data: Path, tmp_path: Path) -> Path:
+def attached(project: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What a session finds attached, in the older or the newer layout, to be moved into place."""
     (project / "folds" / "drawn.csv").write_text("driver,fold\np1,0\n")
     (tmp_path / "files").mkdir()
-    project_file.pack(project, "drawn", tmp_path / "files" / project_file.FILE, {"commit": "abc"})
+    (tmp_path / "files" / "driverwatch-0.1.0-py3-none-any.whl").touch()
+    copy_project(project, "drawn", tmp_path / "bundled")
+    monkeypatch.setattr(kaggle_session, "BUNDLED", tmp_path / "bundled")
     for run in ("tiny", "other"):
         (tmp_path / "earlier" / "runs" / run).mkdir(parents=True)
         (tmp_path / "earlier" / "runs" / run / "run.json").write_text("{}")
@@ -301,24 +271,26 @@ def mounted(top: Path, layout: tuple[str, str, str]) -> tuple[str, str, str]:
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=["older", "newer"])
 def test_everything_is_found_wherever_it_is_mounted(attached: Path, layout: tuple[str, str, str]) -> None:
-    made = session.begin(PLAN, mounted(attached, layout), time.monotonic())
+    made = kaggle_session.start(PLAN, mounted(attached, layout), time.monotonic())
     top = attached / "input"
     assert (made.data, made.files) == (top / layout[0], top / layout[1])
     assert made.earlier == [top / layout[2] / "runs" / "tiny"]
-    assert made.commit == "abc"
-    (Places("drawn", made.root).run("tiny")).mkdir()
-    assert made.run.is_dir()  # what the project writes to its runs is kept as output
-    again = session.begin(PLAN, (str(top), str(attached / "working"), str(attached / "temp")), time.monotonic())
-    assert again.run == made.run
+    assert (made.project / "folds/drawn.csv").is_file()
+    (Places("drawn", made.project).run("tiny")).mkdir()
+    kept = attached / "working" / "runs" / "tiny"
+    assert kept.is_dir()  # what the project writes to its runs is kept as output
+    again = kaggle_session.start(PLAN, (str(top), str(attached / "working"), str(attached / "temp")), time.monotonic())
+    assert again == replace(made, ends=again.ends)
+    assert kept.is_dir()
 
 
 def test_places_may_be_relative(attached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Verbs run in the project, where a path as it was given leads nowhere."""
     mounted(attached, LAYOUTS[1])
     monkeypatch.chdir(attached)
-    made = session.begin(PLAN, ("input", "working", "temp"), time.monotonic())
-    assert (made.root, made.data) == (attached / "temp" / "driverwatch", attached / "input" / LAYOUTS[1][0])
-    assert made.output == attached / "working"
+    made = kaggle_session.start(PLAN, ("input", "working", "temp"), time.monotonic())
+    assert (made.project, made.data) == (attached / "temp" / "driverwatch", attached / "input" / LAYOUTS[1][0])
+    assert Places("drawn", made.project).runs.resolve() == attached / "working" / "runs"
 
 
 def test_what_is_not_attached_or_attached_twice_is_told(attached: Path) -> None:
@@ -327,43 +299,40 @@ def test_what_is_not_attached_or_attached_twice_is_told(attached: Path) -> None:
     with pytest.raises(
         InputError, match=r"expected one folder with driver_imgs_list\.csv(.|\n)*again, (.|\n)*state-farm"
     ):
-        session.begin(PLAN, places, 0.0)
+        kaggle_session.start(PLAN, places, 0.0)
     shutil.rmtree(attached / "input" / "competitions")
-    with pytest.raises(InputError, match="got nothing of the kind; mend its inputs"):
-        session.begin(PLAN, places, 0.0)
+    with pytest.raises(InputError, match="got nothing of the kind; fix its inputs"):
+        kaggle_session.start(PLAN, places, 0.0)
     with pytest.raises(InputError, match=r"PLAN in the first cell: moddel: unknown key(.|\n)*did you mean model"):
-        session.begin({**PLAN, "moddel": "x"}, places, 0.0)
+        kaggle_session.start({**PLAN, "moddel": "x"}, places, 0.0)
 
 
 @pytest.fixture
-def there(tmp_path: Path) -> Session:
-    """A session in an empty project, with hours ahead."""
-    (tmp_path / "root").mkdir()
-    return Session(
-        plan(), tmp_path / "root", tmp_path, tmp_path, tmp_path / "working", [], "abc", time.monotonic() + 3600
-    )
+def there(project: Path, tmp_path: Path) -> Session:
+    """A session in a project with settings and without data, with hours ahead."""
+    return Session(plan(commit="abc"), project, tmp_path, tmp_path / "data", [], time.monotonic() + 3600)
 
 
 @pytest.mark.slow
 def test_a_verbs_words_are_repeated_and_its_failure_ends_the_cell(
     there: Session, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert there.verb("backbones", "tiny")
-    assert "tiny" in capsys.readouterr().out
+    assert there.run("status")
+    assert "drawn" in capsys.readouterr().out
     with pytest.raises(InputError, match="check: ended with status 2; its own words stand above"):
-        there.verb("check", "nowhere.csv", "--dataset", "drawn")
-    assert "no such settings" in capsys.readouterr().out
+        there.run("check", "nowhere.csv")
+    assert "no such file" in capsys.readouterr().out
 
 
 @pytest.mark.slow
 def test_a_verb_past_the_sessions_hours_is_ended(there: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ended with all that it has started and that ends with it, and not taken for a failure, but where it must be whole."""
     late = replace(there, ends=time.monotonic())
-    assert late.verb("backbones", "tiny") is False
+    assert late.run("status") is False
     with pytest.raises(InputError, match="not done within 11 hours; give the notebook more with HOURS="):
         late.pack()
     start = time.monotonic()
-    assert there._said(["-c", "import time; print('begun', flush=True); time.sleep(300)"], 3.0) != 0
+    assert there._python(["-c", "import time; print('begun', flush=True); time.sleep(300)"], 3.0) != 0
     assert time.monotonic() - start < 100
 
 
@@ -373,7 +342,7 @@ def test_what_is_run_knows_the_commit_of_the_wheel(
     shutil.copytree(ROOT / "src" / "driverwatch", tmp_path / "site-packages" / "driverwatch")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site-packages"))  # as it is installed: no checkout of its own
     said = "from driverwatch.artifacts import provenance; print('by', provenance()['commit'])"
-    assert there._said(["-c", said]) == 0
+    assert there._python(["-c", said], 600.0) == 0
     assert "by abc" in capsys.readouterr().out
 
 
@@ -383,7 +352,7 @@ def test_two_builds_of_a_wheel_are_the_same_and_hold_all_that_the_package_reads(
     digests = []
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-        step.build_wheel(ROOT, tmp_path / name)
+        kaggle_notebook.build_wheel(ROOT, "statefarm_mini", tmp_path / name)
         (wheel,) = (tmp_path / name).glob("*.whl")
         digests.append(digest_of_file(wheel))
     assert digests[0] == digests[1]
@@ -393,7 +362,11 @@ def test_two_builds_of_a_wheel_are_the_same_and_hold_all_that_the_package_reads(
         for p in package.rglob("*")
         if p.is_file() and "__pycache__" not in p.parts
     }
-    assert files <= set(zipfile.ZipFile(wheel).namelist())
+    held = set(zipfile.ZipFile(wheel).namelist())
+    assert files <= held
+    bundled = {name.removeprefix("driverwatch/project/") for name in held if name.startswith("driverwatch/project/")}
+    assert {"folds/statefarm_mini.csv", "configs/models/tiny.yaml", "configs/policies/light.yaml"} <= bundled
+    assert "folds/drawn.csv" not in bundled
 
 
 @pytest.mark.line
@@ -404,7 +377,7 @@ def test_a_run_goes_to_kaggle_stops_goes_on_and_comes_home(
     """Executed in kernels of their own, version after version with twice the hours, until one finishes what others began."""
     settings = project / "configs" / "datasets" / "drawn.yaml"
     settings.write_text(settings.read_text().replace("folds: 3", "folds: 2") + f"slug: {SLUG}\n")
-    for name in (*step.SOURCES, "src"):
+    for name in (*kaggle_notebook.SOURCES, "src"):
         (project / name).symlink_to(ROOT / name)
     here = ["--dataset", "drawn", "--data", str(data)]
 
@@ -430,7 +403,7 @@ def test_a_run_goes_to_kaggle_stops_goes_on_and_comes_home(
     ]
     seconds, versions = 20.0, list[rehearsal.Machine]()
     said, stopped = "", list[str]()
-    while "2 of 2 folds finished. At home" not in said:
+    while "away: finished. At home" not in said:
         assert seconds < 3600, said
         earlier = {f"driverwatch-away-{number}": made.output for number, made in enumerate(versions)}
         ran(
@@ -446,14 +419,14 @@ def test_a_run_goes_to_kaggle_stops_goes_on_and_comes_home(
         place = tmp_path / f"session{seconds:g}"
         place.mkdir()
         there = rehearsal.machine(place, data, folder / "dataset", earlier, SLUG)
-        said, fine = rehearsal.execute(folder / "driverwatch.ipynb", there)
+        said, fine = rehearsal.execute(folder / kaggle_notebook.TEMPLATE, there)
         assert fine or "not done within" in said, said  # the hours may be over before anything is trained
         if fine and (there.output / "runs" / "away" / "run.json").is_file():
             versions.append(there)
             stopped += [said] if "the next version goes on" in said else []
         seconds *= 2
     assert stopped, "every version finished: there was nothing to go on from"
-    assert re.search(r"away fold \d: (after epoch \d+|finished), taken", said)
+    assert re.search(r"away fold \d: (after epoch \d+|finished), imported", said)
     last = versions[-1]
     assert {path.name for path in last.output.iterdir()} == {"runs"}
     assert not list(last.output.rglob("train.h5"))  # no packs

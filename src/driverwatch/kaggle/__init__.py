@@ -1,1 +1,0 @@
-"""What goes up to Kaggle."""
