@@ -49,9 +49,9 @@ def search(
 
     there, crew = cluster_options(engine, address, gpus, cpus, memory), None
     if there is not None:
-        from driverwatch.steps.search_cluster import on_cluster
+        from driverwatch.remote.ray_tasks import search_on_cluster
 
-        crew = on_cluster(weights, there)
+        crew = search_on_cluster(weights, there)
     asked = Asked(model, space_of(model, space), name or model, trials, seed, weights, force, skip)
     step(making(dataset, data), model_settings(model, overrides), asked, crew)
 
