@@ -22,9 +22,7 @@ from driverwatch.errors import InputError, listed, printable
 from driverwatch.paths import settle_environment, user_path
 from driverwatch.writing import locked, replacing
 
-NODE_FOLDER = (
-    "DRIVERWATCH_NODE_FOLDER"  # variable: a machine's own folder for copies; with it, nothing counts as shared
-)
+NODE_FOLDER = "DRIVERWATCH_NODE_FOLDER"  # variable: a machine's folder for copies; with it, none counts as shared
 TOKENS = "build/.cluster"  # holds a file with a secret name; a machine that sees that file shares the project's folder
 PRIVATE = (".lock", ".holder", ".partial")  # endings of files that never leave their machine
 MANIFEST = "manifest.json"
@@ -42,9 +40,7 @@ class Task:
     arguments: tuple[Any, ...]
     reads: tuple[str, ...]  # files
     folders: tuple[str, ...]  # whose files come back
-    prefix: str = (
-        ""  # of those files' names; without one the folder is the task's own, and comes back as it is at the end
-    )
+    prefix: str = ""  # of their names; without one the folder is the task's own, and comes back whole at the end
     weights: str | None = None  # local file of pretrained weights, anywhere
     epochs: int = 0  # planned in all; their losses are in history.csv of the first folder
     log: str | None = None  # file that gets all that the task prints
