@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from driverwatch.artifacts import differences, digest_of_file, provenance, require_space
@@ -36,7 +36,7 @@ class Task:
     """Work for one machine. Paths are relative to the project's folder, which is the working directory there."""
 
     name: str  # `vgg16 fold 2`, as the task's own lines begin
-    call: Callable[..., None]  # module-level; called with the folder of a copy of `weights`, or None, and `arguments`
+    call: Callable[..., None]  # module-level; gets the arguments, and the folder of a copy of `weights` by that name
     arguments: tuple[Any, ...]
     reads: tuple[str, ...]  # files
     folders: tuple[str, ...]  # whose files come back
@@ -45,15 +45,16 @@ class Task:
     epochs: int = 0  # planned in all; their losses are in history.csv of the first folder
     log: str | None = None  # file that gets all that the task prints
 
-    def owns(self, path: PurePosixPath) -> bool:
-        """Whether a file is one that comes back."""
-        below = any(path != PurePosixPath(folder) and path.is_relative_to(folder) for folder in self.folders)
+    def owns(self, path: Path, root: Path) -> bool:
+        """Whether a file is one that comes back: below a folder of the task in `root`, and no link in there leads out of it."""
+        places = [(root / folder).parent.resolve() / Path(folder).name for folder in self.folders]
+        below = any(place in path.resolve().parents for place in places)
         return below and path.name.startswith(self.prefix) and not path.name.endswith(PRIVATE)
 
     def files(self, root: Path) -> list[str]:
         """Names of the files in `root` that the task owns, sorted."""
         found = [path for folder in self.folders for path in (root / folder).rglob("*") if path.is_file()]
-        return sorted(name for path in found if self.owns(PurePosixPath(name := path.relative_to(root).as_posix())))
+        return sorted(str(path.relative_to(root)) for path in found if self.owns(path, root))
 
 
 class Project(NamedTuple):
@@ -64,15 +65,6 @@ class Project(NamedTuple):
     token: str
     versions: dict[str, str]  # of the packages that compute
     threads: int
-
-
-def is_plain(name: object) -> bool:
-    """Whether a name from another machine can only lie below the folder it is joined to, on any system."""
-    if not isinstance(name, str) or not name.isprintable() or "\\" in name:
-        return False
-    path = PurePosixPath(name)
-    rooted = path.is_absolute() or PureWindowsPath(name).drive
-    return not rooted and ".." not in path.parts and bool(path.parts)
 
 
 class Home:
@@ -121,7 +113,9 @@ class Home:
         Raises:
             InputError: a file that the task does not own, or other bytes than the checksum (SHA-256) is of.
         """
-        path = self._place(self.tasks[task], name)
+        path = self.root / name
+        if not self.tasks[task].owns(path, self.root):
+            raise InputError(f"{printable(name)}: is no result of {task}; another program speaks in its place")
         if hashlib.sha256(content).hexdigest() != checksum:
             raise InputError(f"{path}: arrived damaged; the same command resumes")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -132,17 +126,6 @@ class Home:
         """Remove those of a task's files here that it no longer has."""
         for name in set(self.results(task)) - set(names):
             (self.root / name).unlink()
-
-    def _place(self, task: Task, name: str) -> Path:
-        owned = is_plain(name) and task.owns(PurePosixPath(name))
-        if owned:
-            folder = next(folder for folder in task.folders if PurePosixPath(name).is_relative_to(folder))
-            owned = (self.root / name).parent.resolve().is_relative_to((self.root / folder).parent.resolve())
-        if not owned:  # or a link leads out of the run's folder
-            raise InputError(
-                f"{printable(str(name))}: is no result of {task.name}; another program speaks in its place"
-            )
-        return self.root / name
 
 
 def run_task(task: Task, project: Project, home: Any) -> None:
@@ -163,7 +146,7 @@ def run_task(task: Task, project: Project, home: Any) -> None:
     root, weights = (Path(project.root), None) if shared else copied(task, project, home)
     os.chdir(root)
     with _reported(task, home, not shared):
-        task.call(weights, *task.arguments)
+        task.call(*task.arguments, **({"weights": weights} if weights else {}))
 
 
 def machine_name(host: str, node: str) -> str:
@@ -303,7 +286,7 @@ def send(task: Task, home: Any, sent: dict[str, list[int]], but: tuple[str, ...]
 
 
 def _rank(name: str) -> int:
-    last = PurePosixPath(name).name
+    last = Path(name).name
     return LAST.index(last) + 1 if last in LAST else 0
 
 

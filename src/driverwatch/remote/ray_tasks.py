@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from driverwatch.remote.ray_files import Task
 from driverwatch.settings import ModelSettings, PredictSettings
 from driverwatch.steps import execution
 from driverwatch.steps.closing import close_run
-from driverwatch.steps.context import CONFIGS, Context, open_context
+from driverwatch.steps.context import CONFIGS, Context
 from driverwatch.steps.search_trials import Ask, Crew, Work, thrown
 from driverwatch.steps.train import Claim, asked_to_predict, begun, predict, train_one_fold, trained_classifiers
 from driverwatch.steps.train_many import Wanted, teachers_first
@@ -36,19 +37,14 @@ def fold_task(context: Context, run: Run, fold: int, weights: Path | None, setti
     execution.write(context.places, run, settings, weights, [])
     return Task(
         name=f"{run.name} fold {fold}",
-        call=train_fold,
-        arguments=(str(run.folder), fold),
+        call=train_one_fold,
+        arguments=(run.folder, fold),
         reads=tuple(map(str, [*_inputs(context, run), run.folder / execution.NAME, *_teachers(context, run)])),
         folders=(str(run.fold(fold)),),
         weights=str(file.resolve()) if file else None,
         epochs=sum(run.settings.train.planned),
         log=str(run.folder / "logs" / f"fold{fold}.txt"),
     )
-
-
-def train_fold(weights: Path | None, folder: str, fold: int) -> None:
-    """Train a fold of the run in `folder`, in this process; `weights` is a folder of local weight files, if they were copied."""
-    train_one_fold(Path(folder), fold, weights)
 
 
 def _inputs(context: Context, run: Run) -> list[Path]:
@@ -175,14 +171,13 @@ def predict_on_cluster(
     run, _, _, folds = asked_to_predict(context, name, asked, fold)
     trained = [run.fold(number) / file for number in folds for file in ("manifest.json", "weights.h5")]
     reads = tuple(map(str, [*_inputs(context, run), *trained]))
-    about = context.dataset, context.places.study, name, asked.views, asked.batch_size, fold
     with locked(run.folder), Cluster(options) as cluster:
         for shard in range(shards):
             cluster.submit(
                 Task(
                     name=f"{name} shard {shard + 1} of {shards}",
                     call=predict_shard,
-                    arguments=(*about, shard, shards),
+                    arguments=(replace(context, maker=None), name, asked, fold, shard, shards),
                     reads=reads,
                     folders=tuple(str(run.fold(number)) for number in folds),
                     prefix=".shard-",
@@ -197,9 +192,8 @@ def predict_on_cluster(
 
 
 def predict_shard(
-    weights: None, dataset: str, study: str | None, name: str, views: Any, batch_size: int, fold: int | None,
-    shard: int, shards: int,
-) -> None:  # fmt: skip
+    context: Context, name: str, asked: PredictSettings, fold: int | None, shard: int, shards: int
+) -> None:
     """Predict one of `shards` parts of what `predict` looks for, as files that it takes over.
 
     Shards of the test images go round; a fold's held-out drivers, mostly a single one, go to another part for each fold.
@@ -208,8 +202,7 @@ def predict_shard(
 
     from driverwatch.models import backend
 
-    asked = PredictSettings(views=views, batch_size=batch_size)
-    run, split, packs, folds = asked_to_predict(open_context(dataset, None, study), name, asked, fold)
+    run, split, packs, folds = asked_to_predict(context, name, asked, fold)
     backend.start()
     from driverwatch.models.halves import Together
     from driverwatch.training import outcome
