@@ -325,7 +325,7 @@ def test_the_view_shows_what_every_task_does(tmp_path: Path, capsys: pytest.Capt
         assert view.cells(FOLD) == ["tiny fold 0", "m", "1/4", "2.500", "", "30", "1:30"]
         assert view.seconds_left() == 30 * 7
         view.show([("tiny fold 0", "machine", "n")])
-        assert view.machines_of(FOLD) == ["m", "n"]
+        assert view.machines == {"tiny fold 0": ["m", "n"]}
         view.ended(FOLD, None)
         view.ended(other, "no room")
     told = capsys.readouterr().out.splitlines()

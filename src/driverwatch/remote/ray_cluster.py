@@ -1,4 +1,4 @@
-"""A Ray cluster as the asking process sees it: joined or begun, its machines, tasks run on them, and this machine lent to one."""
+"""A Ray cluster as the asking process sees it: joined or started, its machines, the tasks it runs; and this machine lent to one."""
 
 import os
 import secrets
@@ -24,7 +24,7 @@ PACKAGE = Path(__file__).resolve().parent.parent
 RETRIES = 3  # Ray runs a task again this often where its machine or process is lost
 POLL_SECONDS = 0.2  # that one look for news waits
 STORE_BYTES = 512 << 20  # of Ray's object store: pieces of files pass through it
-START_ATTEMPTS = 3  # Ray gives itself half a minute to begin, which a busy machine may exceed
+START_ATTEMPTS = 3  # Ray gives itself half a minute to start, which a busy machine may exceed
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AUTH_MODE": "token",  # else whoever reaches a port runs what they like
@@ -114,7 +114,7 @@ def join(address: str | None) -> Any:
                     else "run again when it has less to do"
                 )
                 raise InputError(
-                    f"ADDRESS={address or ''}: no Ray cluster could be joined or begun ({words}); {way_out}"
+                    f"ADDRESS={address or ''}: no Ray cluster could be joined or started ({words}); {way_out}"
                 ) from error
     return ray
 
@@ -124,7 +124,7 @@ def machines(ray: Any) -> list[Node]:
     return [node for node in ray.nodes() if node["Alive"]]
 
 
-def told(node: Node) -> str:
+def describe(node: Node) -> str:
     """A machine's name, and what it has."""
     has, name = node["Resources"], machine_name(node["NodeManagerHostname"], node["NodeID"])
     return f"{name} ({has.get('CPU', 0):g} cores, {has.get('GPU', 0):g} GPUs, {has.get('memory', 0) / 2**30:.0f} GB)"
@@ -158,7 +158,7 @@ def refuse_too_much(there: list[Node], needs: Needs) -> None:
     if not room(there, needs):
         raise InputError(
             f"CPUS_PER_FOLD={needs['CPU']:g} GPUS_PER_FOLD={needs['GPU']:g} MEMORY_PER_FOLD={needs['memory'] / 2**30:g}: no "
-            f"machine of the cluster has as much; there are: {', '.join(map(told, there)) or 'none'}; start one by make "
+            f"machine of the cluster has as much; there are: {', '.join(map(describe, there)) or 'none'}; start one by make "
             "node, and the same command resumes"
         )
 
@@ -194,11 +194,9 @@ class Cluster:
         beside = {"ray.io/node-id": self.ray.get_runtime_context().get_node_id()}
         home = self.ray.remote(num_cpus=0, label_selector=beside, max_concurrency=8)(Home)
         self.home = home.remote(str(self.root))
-        self.run = self.ray.remote(max_calls=1, max_retries=RETRIES)(
-            run_task
-        )  # a process for each, which frees its memory
+        self.run = self.ray.remote(max_calls=1, max_retries=RETRIES)(run_task)  # a process each: memory is freed
         each = f"{cores} core{'s' * (cores != 1)}" + (f" and {gpus:g} GPU" if (gpus := self.needs["GPU"]) else "")
-        say(f"cluster of {len(there)} machine{'s' * (len(there) != 1)}: {', '.join(map(told, there))}; {each} each")
+        say(f"cluster of {len(there)} machine{'s' * (len(there) != 1)}: {', '.join(map(describe, there))}; {each} each")
 
     def __exit__(self, *ended: object) -> None:
         self.view.__exit__(*ended)
@@ -246,7 +244,7 @@ class Cluster:
                 return str(error.cause)
             return f"unexpected {type(error.cause).__name__} ({' '.join(str(error.cause).split())[:200]})"
         except self.ray.exceptions.RayError as error:
-            lost = ", ".join(self.view.machines_of(task)) or "its machine"
+            lost = ", ".join(self.view.machines.get(task.name, ["its machine"]))
             return f"was lost on {lost} ({type(error).__name__}); the same command resumes"
 
 

@@ -26,7 +26,7 @@ UNREAD = ("weights.h5", "bundle.h5", "best.h5", DIVERGED)  # of teachers' folder
 
 
 def fold_task(context: Context, run: Run, fold: int, weights: Path | None, settings: ModelSettings) -> Task:
-    """The training of one fold, from where it is, of a run that the caller has begun and holds (`train.begun`).
+    """The training of one fold, from where it is, of a run that the caller holds (`train.begun`).
 
     Args:
         weights: folder of local weight files; a file that is not in it is downloaded by the machine, as by this one.
@@ -48,7 +48,7 @@ def fold_task(context: Context, run: Run, fold: int, weights: Path | None, setti
 
 
 def _inputs(context: Context, run: Run) -> list[Path]:
-    """Files that every task of a run reads: the data set's settings, folds and packs, and what the run was begun with."""
+    """Files that every task of a run reads: the data set's settings, folds and packs, and the run's record."""
     places, pack = context.places, context.places.pack(run.settings.input.key)
     tables = [path for path in (places.folds, places.groups) if path.is_file()]
     packs = [pack / f"{kind}.{end}" for kind in ("train", "test") for end in ("h5", "json")]
@@ -77,7 +77,7 @@ def train_on_cluster(
     """
     with ExitStack() as held:
         training = _Training(context, wanted, weights, fold, force, held)
-        if tasks := training.begin_ready():
+        if tasks := training.start_ready():
             with Cluster(options) as cluster:
                 training.tried = True
                 for task in tasks:
@@ -91,30 +91,30 @@ def train_on_cluster(
 
 
 class _Training:
-    """Runs in the order in which they may begin, and what became of their folds."""
+    """Runs in the order in which they may start, and what became of their folds."""
 
     def __init__(
         self, context: Context, wanted: Wanted, weights: Path | None, fold: int | None, force: bool, held: ExitStack
     ) -> None:
         self.context, self.wanted, self.weights, self.fold, self.force = context, wanted, weights, fold, force
         self.held, self.order = held, teachers_first(wanted)
-        self.begun: dict[str, tuple[Claim, float]] = {}
+        self.started: dict[str, tuple[Claim, float]] = {}
         self.folds: dict[str, tuple[str, int]] = {}  # run and fold of each task that has not finished
         self.failed: list[str] = []
         self.tried = False  # whether any fold was
         self.resumable = False  # whether the same command may get further with one that failed
 
-    def begin_ready(self) -> list[Task]:
-        """Begin every run whose teachers are finished, close those with nothing left to do; the folds to train.
+    def start_ready(self) -> list[Task]:
+        """Start every run whose teachers are finished, close those with nothing left to do; the folds to train.
 
         Raises:
-            InputError: a run may not begin, and nothing was trained yet; later it counts as failed.
+            InputError: a run may not start, and nothing was trained yet; later it counts as failed.
         """
         tasks: list[Task] = []
         while names := self.order.get_ready() if self.order.is_active() else ():
             for name in names:
                 try:
-                    tasks += self._begin(name)
+                    tasks += self._start(name)
                 except InputError as error:
                     if not self.tried:
                         raise
@@ -122,11 +122,11 @@ class _Training:
                     self.resumable = True
         return tasks
 
-    def _begin(self, name: str) -> list[Task]:
+    def _start(self, name: str) -> list[Task]:
         asked = self.context, self.wanted[name], name, self.weights, self.fold, self.force
         start = time.monotonic()
         claim = self.held.enter_context(begun(*asked))
-        self.begun[name] = claim, start
+        self.started[name] = claim, start
         tasks = []
         for number in claim.asked:
             if claim.run.finished(number):
@@ -138,15 +138,15 @@ class _Training:
         return tasks
 
     def _close_finished(self, name: str) -> None:
-        claim, start = self.begun[name]
+        claim, start = self.started[name]
         if not any(run == name for run, _ in self.folds.values()):
             close_run(self.context, claim.run, claim.fits, time.monotonic() - start)
             self.order.done(name)
 
     def ended(self, task: Task, error: str | None) -> list[Task]:
-        """Take note of a fold's end; the folds of runs that may begin by it."""
+        """Take note of a fold's end; the folds of runs that may start now."""
         name, number = self.folds[task.name]
-        claim, _ = self.begun[name]
+        claim, _ = self.started[name]
         if error:
             hopeless = diverged(claim.run.folder, number)
             self.resumable |= not hopeless
@@ -156,7 +156,7 @@ class _Training:
         claim.found(number)
         del self.folds[task.name]
         self._close_finished(name)
-        return self.begin_ready()
+        return self.start_ready()
 
 
 def predict_on_cluster(
@@ -255,7 +255,7 @@ class _Trials:
             self._fill()
 
     def _fill(self) -> None:
-        """Begin trials as long as there is room; machines may have come since."""
+        """Start trials as long as there is room; machines may have come since."""
         while len(self.waiting) < self.cluster.room() and (work := next(self.works, None)) is not None:
             self._train_next(work, next(work, None))
 

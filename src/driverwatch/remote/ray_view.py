@@ -15,7 +15,7 @@ from driverwatch.terminal import clock, plain, say
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
-COLUMNS = ("", "machine", "epoch", "loss", "held out", "s/epoch", "left")
+COLUMNS = ("", "machine", "epoch", "loss", "val loss", "s/epoch", "left")
 
 
 class View:
@@ -25,7 +25,7 @@ class View:
         self.root = root
         self.tasks: dict[str, Task] = {}
         self.submission: dict[str, float] = {}  # seconds, by task
-        self.machines: dict[str, list[str]] = {}  # of tasks that run; the last one has it now
+        self.machines: dict[str, list[str]] = {}  # names, by task that runs; the last one has it now
         self.finished = 0
         self.start = time.monotonic()
         self.open = ExitStack()
@@ -50,10 +50,6 @@ class View:
         self.tasks[task.name], self.submission[task.name] = task, time.monotonic()
         self._log(task, [f"-- submitted, {time.strftime('%Y-%m-%d %H:%M:%S')}"])
 
-    def machines_of(self, task: Task) -> list[str]:
-        """Names of the machines that had a task, in order."""
-        return self.machines.get(task.name, [])
-
     def show(self, news: Sequence[tuple[str, str, Any]]) -> None:
         """Print and log news of tasks (`Home.news`)."""
         for name, kind, value in news:
@@ -66,23 +62,21 @@ class View:
 
     def _started(self, task: Task, machine: str) -> None:
         known = self.machines.setdefault(task.name, [])
-        told = (
-            f"lost on {known[-1]}; resumes on {machine} from its last finished epoch"
-            if known
-            else f"starts on {machine}"
-        )
+        text = f"starts on {machine}"
+        if known:
+            text = f"lost on {known[-1]}; resumes on {machine} from its last finished epoch"
         known.append(machine)
-        self._log(task, [f"-- {told}"])
-        say(f"{task.name}: {told}")
+        self._log(task, [f"-- {text}"])
+        say(f"{task.name}: {text}")
 
     def ended(self, task: Task, error: str | None) -> None:
         """Print how a task ended: well, unless there is an `error`."""
         seconds = time.monotonic() - self.submission[task.name]
         self.finished += error is None
-        told = error or f"finished, {seconds:.0f} s after it was submitted"
-        self._log(task, [f"-- {told}"])
+        text = error or f"finished, {seconds:.0f} s after it was submitted"
+        self._log(task, [f"-- {text}"])
         self.machines.pop(task.name, None)
-        say(f"{task.name}: {told} ({self.finished} of {len(self.tasks)} finished)")
+        say(f"{task.name}: {text} ({self.finished} of {len(self.tasks)} finished)")
 
     def _log(self, task: Task, lines: list[str]) -> None:
         if task.log:
@@ -126,6 +120,6 @@ class View:
             shown.add_row(*self.cells(self.tasks[name]))
         yield shown
         waiting = len(self.tasks) - self.finished - len(self.machines)
-        told = f"{self.finished} of {len(self.tasks)} finished, {len(self.machines)} at work, {waiting} waiting"
+        text = f"{self.finished} of {len(self.tasks)} finished, {len(self.machines)} running, {waiting} waiting"
         left = f", about {clock(left)} left" if (left := self.seconds_left()) else ""
-        yield f"{told}; {clock(time.monotonic() - self.start)} so far{left}"
+        yield f"{text}; {clock(time.monotonic() - self.start)} so far{left}"
