@@ -402,3 +402,57 @@ def test_trials_wait_for_a_fold_each_and_bear_what_fails(monkeypatch: pytest.Mon
     assert said.index("trial-3 found 0") < said.index("trial-3 found 1")
     assert hall.most == 3
     assert held == set(), "runs are let go at the end"
+
+
+class Queue(Hall):
+    """A cluster on which the first task submitted ends first, and one fold diverges."""
+
+    def ended(self) -> Iterator[tuple[Task, str | None]]:
+        while self.tasks:
+            task = self.tasks.pop(0)
+            yield task, "the loss is no number" if task.name == "lone fold 1" else None
+
+
+def test_students_start_when_their_teachers_are_finished_and_one_that_fails_costs_no_other(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    told, hall = list[str](), Queue()
+
+    @contextmanager
+    def begun(context: object, settings: object, name: str, *_: object) -> Iterator[SimpleNamespace]:
+        if name == "late":
+            raise InputError("its teacher is of other folds")
+        (tmp_path / name).mkdir()
+        run = SimpleNamespace(name=name, folder=tmp_path / name, finished=lambda fold: (name, fold) == ("teacher", 0))
+        yield SimpleNamespace(run=run, asked=[0, 1], fits=2, found=lambda fold: told.append(f"{name} fold {fold}"))
+
+    def fold_task(context: object, run: Any, fold: int, *_: object) -> Task:
+        told.append(f"{run.name} task {fold}")
+        return Task(f"{run.name} fold {fold}", print, (), (), ())
+
+    def settings(*teachers: str) -> SimpleNamespace:
+        return SimpleNamespace(train=SimpleNamespace(pseudo=SimpleNamespace(runs=teachers) if teachers else None))
+
+    monkeypatch.setattr(ray_tasks, "begun", begun)
+    monkeypatch.setattr(ray_tasks, "fold_task", fold_task)
+    monkeypatch.setattr(ray_tasks, "close_run", lambda context, run, *_: told.append(f"{run.name} closed"))
+    monkeypatch.setattr(ray_tasks, "diverged", lambda folder, fold: folder.name == "lone")
+    monkeypatch.setattr(ray_tasks, "way_on", lambda *_: "lower the rate")
+    monkeypatch.setattr(ray_tasks, "Cluster", lambda _: hall)
+    wanted: Any = {
+        "student": settings("teacher"),
+        "late": settings("teacher"),
+        "teacher": settings(),
+        "lone": settings(),
+    }
+    with pytest.raises(InputError) as refused:
+        ray_tasks.train_on_cluster(None, wanted, None, None, False, Options())  # type: ignore[arg-type]
+    assert str(refused.value).splitlines() == [
+        "2 of these did not finish:",
+        "  - late: its teacher is of other folds",
+        "  - lone fold 1: the loss is no number; lower the rate",
+        "that fixed, the same command without FORCE=1 resumes from their last finished epochs",
+    ]
+    assert told.index("teacher closed") < told.index("student task 0") < told.index("student closed")
+    assert "lone fold 0" in told, "the run's other fold was not given up"
+    assert "lone closed" not in told
