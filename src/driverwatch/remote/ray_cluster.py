@@ -242,6 +242,7 @@ class Cluster:
         except self.ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, InputError):
                 return str(error.cause)
+            self.view.log(task, str(error).splitlines())  # the traceback: a defect
             return f"unexpected {type(error.cause).__name__} ({' '.join(str(error.cause).split())[:200]})"
         except self.ray.exceptions.RayError as error:
             lost = ", ".join(self.view.machines.get(task.name, ["its machine"]))

@@ -8,11 +8,12 @@ import io
 import math
 import os
 import socket
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -141,6 +142,7 @@ def run_task(task: Task, project: Project, home: Any) -> None:
     if strange := differences(project.versions, provenance()["versions"]):
         raise InputError(f"{machine}: has other packages than the asking machine; make setup there:{listed(strange)}")
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(project.threads))  # sums, and so last bits, follow it
+    sys.modules["__main__"].__file__ = None  # Ray's worker: each process that augments would import it
     settle_environment()
     shared = is_shared(project)
     root, weights = (Path(project.root), None) if shared else copied(task, project, home)
@@ -252,7 +254,7 @@ def _reported(task: Task, home: Any, sends: bool) -> Iterator[None]:
         while not over.wait(REPORT_SECONDS):
             report()
 
-    with ThreadPoolExecutor(1) as pool, redirect_stdout(printed):
+    with ThreadPoolExecutor(1) as pool, redirect_stdout(printed), redirect_stderr(printed):
         watching = pool.submit(watch)
         try:
             yield

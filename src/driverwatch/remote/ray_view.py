@@ -48,7 +48,7 @@ class View:
     def submitted(self, task: Task) -> None:
         """Count a task, and begin its part of the log."""
         self.tasks[task.name], self.submission[task.name] = task, time.monotonic()
-        self._log(task, [f"-- submitted, {time.strftime('%Y-%m-%d %H:%M:%S')}"])
+        self.log(task, [f"-- submitted, {time.strftime('%Y-%m-%d %H:%M:%S')}"])
 
     def show(self, news: Sequence[tuple[str, str, Any]]) -> None:
         """Print and log news of tasks (`Home.news`)."""
@@ -56,7 +56,7 @@ class View:
             if kind == "machine":
                 self._started(self.tasks[name], value)
                 continue
-            self._log(self.tasks[name], value)
+            self.log(self.tasks[name], value)
             for line in value:
                 say(line if line.startswith(name.split()[0]) else f"{name}: {line}")
 
@@ -66,7 +66,7 @@ class View:
         if known:
             text = f"lost on {known[-1]}; resumes on {machine} from its last finished epoch"
         known.append(machine)
-        self._log(task, [f"-- {text}"])
+        self.log(task, [f"-- {text}"])
         say(f"{task.name}: {text}")
 
     def ended(self, task: Task, error: str | None) -> None:
@@ -74,11 +74,12 @@ class View:
         seconds = time.monotonic() - self.submission[task.name]
         self.finished += error is None
         text = error or f"finished, {seconds:.0f} s after it was submitted"
-        self._log(task, [f"-- {text}"])
+        self.log(task, [f"-- {text}"])
         self.machines.pop(task.name, None)
         say(f"{task.name}: {text} ({self.finished} of {len(self.tasks)} finished)")
 
-    def _log(self, task: Task, lines: list[str]) -> None:
+    def log(self, task: Task, lines: list[str]) -> None:
+        """Append lines to a task's log."""
         if task.log:
             path = self.root / task.log
             path.parent.mkdir(parents=True, exist_ok=True)
