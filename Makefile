@@ -122,7 +122,7 @@ help: ## this list
 #: CPUS_PER_FOLD=8        cores, and so threads, that a task takes (default: a GPU's share, or the smallest machine's all)
 #: MEMORY_PER_FOLD=24     GB that are kept free for a task (default: 0)
 #: SHARDS=4               tasks that ENGINE=ray makes of make predict
-#: FOLDER=/data/dw        where make node keeps what it is brought (default: the asking machine's folder where it is shared)
+#: FOLDER=/data/dw        for make node's copies of the asking machine's files (default: none, that folder is shared)
 #: IP=10.0.0.2            by which other machines reach make node's
 #: MESSAGE="one line"     what Kaggle and submissions/ledger.csv say of it
 #: WAIT=1800              seconds that make submit waits for the score
@@ -411,7 +411,7 @@ docs: $(DEV) ## write docs/broken_input.md, commands.md and settings.md from the
 test-torch: $(DEV) $(TORCH) ## the networks of converted checkpoints against the same layers in PyTorch
 	$(PYTEST) tests/test_torch.py -m torch
 
-test-cluster: $(DEV) $(VENV)/.extra-cluster ## folds on a cluster of three nodes on this machine, one killed, one of other code (minutes)
+test-cluster: $(DEV) $(VENV)/.extra-cluster ## folds on a cluster of two nodes on this machine, one killed under its fold (minutes)
 	$(PYTEST) tests/test_cluster.py tests/test_loopback.py -m ""
 
 test-kills: $(DEV) ## kill the verbs before each change they make, and KILLS times at random

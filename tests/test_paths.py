@@ -15,12 +15,11 @@ from typer.models import ParameterInfo
 
 from driverwatch import paths
 from driverwatch.cli.main import app
-from driverwatch.cluster import place
-from driverwatch.cluster.start import key_file
 from driverwatch.data import subset
 from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.errors import InputError
 from driverwatch.paths import home, settle_environment, user_path, user_paths, user_text
+from driverwatch.remote.ray_cluster import key_file
 from driverwatch.steps.context import open_context
 from driverwatch.submission import kaggle_credentials as credentials
 from scripts.doctor import project as doctor
@@ -166,7 +165,6 @@ def test_what_yaml_and_the_environment_name(
         subset._wanted(listed)
     for name in paths.IN_THE_ENVIRONMENT:
         monkeypatch.setenv(name, "~/x")
-    assert place.base() == at_home / "x"
     assert credentials.folder(os.environ, at_home) == at_home / "x"
     settle_environment()
     assert {os.environ[name] for name in paths.IN_THE_ENVIRONMENT} == {str(at_home / "x")}

@@ -5,7 +5,6 @@ import io
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
@@ -17,9 +16,6 @@ from support.project import Verb
 from support.searching import SPACE, made_up, searched, skill
 
 from driverwatch.artifacts import read_json
-from driverwatch.cluster.cluster import Options
-from driverwatch.cluster.jobs import End, Job, Needs
-from driverwatch.cluster.joined import Machine
 from driverwatch.data import redrawn
 from driverwatch.errors import InputError
 from driverwatch.experiments import search as searches
@@ -30,7 +26,7 @@ from driverwatch.search_settings import SearchSettings
 from driverwatch.settings import ModelSettings
 from driverwatch.training import run as runs
 from driverwatch.typed_yaml import load, parse, put
-from driverwatch.writing import write_json, writer_of
+from driverwatch.writing import write_json
 from driverwatch.yaml_files import parse_yaml
 
 optuna = pytest.importorskip("optuna", reason="make setup EXTRAS=cluster")
@@ -279,73 +275,6 @@ def test_killed_at_any_change_of_its_study_it_resumes_and_trains_nothing_twice(t
     assert min(float(line["log_loss"]) for line in lines if line["state"] == "COMPLETE") == pytest.approx(
         study.best_value
     )
-
-
-class Hall:
-    """A cluster that ends jobs last in, first out."""
-
-    def __init__(self, train: object, *_: object) -> None:
-        self.train, self.jobs, self.most, self.ray, self.wanted = train, [], 0, None, Needs(1)
-
-    def __call__(self, *_: object) -> "Hall":
-        return self
-
-    def __enter__(self) -> "Hall":
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def submit(self, job: Job) -> None:
-        self.jobs.append(job)
-        self.most = max(self.most, len(self.jobs))
-
-    def events(self) -> Iterator[End]:
-        while self.jobs:
-            job = self.jobs.pop()
-            yield End(job, self.train(job), "here", 1.0)
-
-
-def test_several_trials_at_once_on_a_cluster(world: World, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
-    """Works wait for one fold each, runs are held as long as one of theirs is under way, and a loss that is no number is borne."""
-    from driverwatch.experiments import search_cluster
-
-    asks: dict[str, FoldRequest] = {}
-    train = made_up(world)
-
-    def job(context: object, run: runs.Run, number: int, weights: object, settings: ModelSettings) -> Job:
-        name = f"{run.name} fold {number}"
-        asks[name] = FoldRequest(context, run.name, settings, number)  # type: ignore[arg-type]
-        return Job(name, (), (), ())
-
-    def done(job: Job) -> str | None:
-        ask = asks.pop(job.name)
-        assert writer_of(ask.context.places.run(ask.name)), "its run is held meanwhile"
-        if ask.name == "trial-0001":
-            write_json(ask.context.places.run(ask.name) / f"fold{ask.fold}" / runs.DIVERGED, {"epoch": 1})
-            return "ended with status 2"
-        train(ask)
-        return None
-
-    monkeypatch.setattr(search_cluster, "fold_job", job)
-    monkeypatch.setattr(search_cluster.joined, "machines", lambda _: [Machine("n", "here", 3, 0.0, 1e9)])
-    monkeypatch.setattr(search_cluster.Claim, "found", lambda *_: None)
-    monkeypatch.setattr("driverwatch.steps.train.read_augmentation", lambda *_: [])
-    hall = Hall(done)
-    folder = searched(world, 6, run_works=search_cluster.on_cluster(None, Options(), hall))
-    told = {line["number"]: line["state"] for line in read(folder / "trials.csv")}
-    assert len(told) == 6
-    assert set(told.values()) <= {"COMPLETE", "PRUNED"}
-    assert told["1"] == "PRUNED"
-    assert hall.most == 3
-    assert read_json(folder / "result.json")["fresh"]["own"] > 0
-    assert not asks
-
-
-def test_room_is_what_machines_hold_of_cores_gpus_and_memory() -> None:
-    from driverwatch.experiments.search_cluster import room
-
-    there = [Machine("a", "a", 16, 2.0, 64e9), Machine("b", "b", 4, 0.0, 8e9)]
-    assert [room(there, Needs(*needs)) for needs in [(4,), (4, 0.5), (1, 0.0, int(16e9)), (32,)]] == [5, 4, 4, 1]
 
 
 @pytest.mark.line

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from driverwatch import ownership
-from driverwatch.cluster import cores
 from driverwatch.errors import InputError
 from driverwatch.hdf5 import attributes, created, opened
 from driverwatch.writing import locked, writer_of
@@ -88,17 +87,6 @@ def test_a_number_that_another_process_has_now_holds_nothing(tmp_path: Path, num
     (tmp_path / ".lock.holder").write_text(f"{ownership.machine()} {os.getpid()} 1 here\n")
     with locked(tmp_path, patience=0):
         pass
-
-
-def test_cores_are_taken_without_locks(tmp_path: Path, number: int) -> None:
-    mine = sorted(os.sched_getaffinity(0))
-    if len(mine) < 2:
-        pytest.skip("one core")
-    with cores.taken(1, tmp_path) as first:
-        os.sched_setaffinity(0, mine)
-        with cores.taken(1, tmp_path) as second:
-            assert set(first).isdisjoint(second)
-        os.sched_setaffinity(0, mine)
 
 
 def write(path: Path) -> None:

@@ -29,7 +29,7 @@ TESTED = {
     "leakage": "test_leakage.py::test_the_command_prints_both_splits",
     "levers": "test_levers.py::test_the_numbers_are_those_computed_by_hand",
     "neighbours": "test_features.py::test_neighbours_are_looked_for_among_features",
-    "node": "test_loopback.py::test_a_machine_of_another_commit_is_refused",
+    "node": "test_loopback.py::test_interrupted_and_a_machine_lost_it_ends_as_a_local_run",
     "notebook": "test_kaggle_notebook.py::test_weights_travel_along_and_then_no_internet_is_needed",
     "pack": LINE,
     "photo": LINE,

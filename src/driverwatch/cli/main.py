@@ -9,7 +9,7 @@ from typing import NoReturn
 import typer
 
 from driverwatch import streams
-from driverwatch.cli import cluster, kaggle, networks, pages, photos, runs, searching, submissions
+from driverwatch.cli import kaggle, networks, pages, photos, runs, searching, submissions
 from driverwatch.errors import InputError, printable
 from driverwatch.paths import settle_environment
 from driverwatch.switches import is_on
@@ -20,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="From driver-camera photos to a Kaggle submission. `make help` lists the same steps as make targets.",
 )
-for part in (photos, runs, searching, cluster, submissions, pages, networks, kaggle):
+for part in (photos, runs, searching, submissions, pages, networks, kaggle):
     app.add_typer(part.app)
 
 

@@ -87,7 +87,7 @@ def cluster_options(
         if given := [f"{key}={value}" for key, value in asked.items() if value is not None]:
             raise InputError(f"{' '.join(given)}: is for ENGINE=ray; add that, or leave it out")
         return None
-    from driverwatch.cluster.cluster import Options
+    from driverwatch.remote.ray_cluster import Options
 
     return Options(address, gpus, cpus, int(memory * 2**30))
 

@@ -79,12 +79,32 @@ def train(
         [(name, settings)] = wanted.items()
         step(context, settings, name, weights, fold, force)
         return
-    from driverwatch.steps.train_many import train_in_turn, train_on_cluster
-
     if there is None:
+        from driverwatch.steps.train_many import train_in_turn
+
         train_in_turn(context, wanted, weights, fold, force)
-    else:
-        train_on_cluster(context, wanted, weights, fold, force, there)
+        return
+    from driverwatch.remote.ray_tasks import train_on_cluster
+
+    train_on_cluster(context, wanted, weights, fold, force, there)
+
+
+@app.command()
+def node(
+    address: Annotated[
+        str | None, typer.Option(help="of the first machine, with its port; default: is the first")
+    ] = None,
+    ip: Annotated[str | None, typer.Option(help="by which other machines reach this one")] = None,
+    port: Annotated[int, typer.Option(help="that the first machine listens at")] = 6379,
+    cpus: Annotated[int | None, typer.Option(min=1, help="cores that it lends; default: all")] = None,
+    folder: Annotated[
+        Path | None, typer.Option(**PATH, help="for copies of the asking machine's files; then none is shared")
+    ] = None,
+) -> None:
+    """Lend this machine to a cluster until Ctrl-C."""
+    from driverwatch.remote.ray_cluster import start_node
+
+    start_node(address, ip, port, cpus, folder)
 
 
 @app.command(hidden=True)
@@ -226,7 +246,7 @@ def predict(
     there = cluster_options(engine, address, gpus, cpus, memory)
     context, asked = making(dataset, data, study), predict_settings(views, batch_size)
     if there is not None:
-        from driverwatch.steps.predict_parts import predict_on_cluster
+        from driverwatch.remote.ray_tasks import predict_on_cluster
 
         predict_on_cluster(context, run, asked, fold, shards or 4, there)
         return

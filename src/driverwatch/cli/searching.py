@@ -48,9 +48,9 @@ def search(
 
     there, run_works = cluster_options(engine, address, gpus, cpus, memory), None
     if there is not None:
-        from driverwatch.experiments.search_cluster import on_cluster
+        from driverwatch.remote.ray_tasks import search_on_cluster
 
-        run_works = on_cluster(weights, there)
+        run_works = search_on_cluster(weights, there)
     request = SearchRequest(model, space_of(model, space), name or model, trials, seed, weights, force, skip)
     run_search(making(dataset, data), model_settings(model, overrides), request, run_works)
 

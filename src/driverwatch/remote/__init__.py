@@ -1,1 +1,1 @@
-"""Runs on other machines: a notebook on Kaggle, and runs that were trained elsewhere brought in."""
+"""Work done on other machines: a Ray cluster's, Kaggle's, and runs that were trained elsewhere."""
