@@ -43,8 +43,9 @@ def search(
     memory: Memory = 0,
 ) -> None:
     """Search settings by OOF log loss, and score the best on folds that the search did not see."""
-    from driverwatch.experiments.search import SearchRequest, space_of
     from driverwatch.experiments.search import search as run_search
+    from driverwatch.experiments.search import space_of
+    from driverwatch.experiments.search_space import SearchRequest
 
     there, run_works = cluster_options(engine, address, gpus, cpus, memory), None
     if there is not None:
