@@ -13,9 +13,9 @@ import h5py
 import numpy as np
 
 from benchmarks.workload import Bench
+from driverwatch.data.augment import build
+from driverwatch.data.tta import central
 from driverwatch.errors import InputError
-from driverwatch.vision.augment import build
-from driverwatch.vision.views import central
 
 
 def refuse_other_backends() -> None:

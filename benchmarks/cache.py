@@ -17,11 +17,11 @@ from benchmarks.baselines import refuse_other_backends
 from benchmarks.result import Result
 from benchmarks.timing import Side, Timing, interleaved, spread
 from benchmarks.workload import Bench, Epoch, quiet
-from driverwatch.backbones import BACKBONES
+from driverwatch.config.backbones import BACKBONES
+from driverwatch.config.model import AugmentSettings, ModelSettings
+from driverwatch.config.training import Stage
 from driverwatch.data.pack import Pack
-from driverwatch.settings import AugmentSettings, ModelSettings
-from driverwatch.train_settings import Stage
-from driverwatch.training.run import Run
+from driverwatch.run import Run
 
 FOLDS, EPOCHS, DRAWS = 5, 10, 4
 TARGET = 0.9  # of the bound
@@ -127,7 +127,7 @@ class _Split(NamedTuple):
 
     def constant(self, batch: int) -> dict[str, Side]:
         """The same work on constant batches: epochs of both, and forward passes of the frozen part and of the tail."""
-        from driverwatch.training.trunk_cache import AT_ONCE
+        from driverwatch.inference.feature_cache import AT_ONCE
 
         count = len(self.pack.names)
         images, features = self.whole.inputs(0)(np.arange(AT_ONCE) % count)[0], self.tail.batches()[0][0]
@@ -145,10 +145,10 @@ class _Split(NamedTuple):
 
 def _filled(half: Any, pack: Pack, run: Run, draw: int) -> Any:
     """The outputs of a draw, computed unless they are there."""
-    from driverwatch.training.trunk_cache import augmented_draw
+    from driverwatch.inference.feature_cache import augmented_pass
 
     with quiet():
-        return half.cache.outputs(pack, augmented_draw(run, draw), "bench")
+        return half.cache.outputs(pack, augmented_pass(run, draw), "bench")
 
 
 def _frozen_settings(settings: ModelSettings, depth: str) -> ModelSettings:
@@ -163,14 +163,14 @@ def _split(bench: Bench, depth: str, indices: np.ndarray) -> _Split | None:
     """A classifier built, frozen and split; None where it cannot be split at this depth."""
     settings, pack = _frozen_settings(bench.settings, depth), bench.packed(indices)
     classifier, run = bench.classifier(settings), bench.run(settings)
+    from driverwatch.data.epoch_inputs import AugmentedInputs
     from driverwatch.models.freezing import freeze
-    from driverwatch.training.halving import Halving
-    from driverwatch.training.inputs import AugmentedInputs
-    from driverwatch.training.stages import plan, prepare
+    from driverwatch.training.cached_stages import StageCaching
+    from driverwatch.training.optimizer import plan, prepare
 
     stages = plan(settings)
     freeze(classifier, depth, stages[0].train_statistics)
-    half = Halving(classifier, run, stages, bench.place / "trunk").half(stages[0])
+    half = StageCaching(classifier, run, stages, bench.place / "trunk").half(stages[0])
     if half is None:
         return None
     shown = np.flatnonzero(np.arange(len(pack.names)) % FOLDS)

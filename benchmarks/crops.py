@@ -8,8 +8,8 @@ from benchmarks.baselines import classic_ten_crop
 from benchmarks.result import Baseline, Result, beside
 from benchmarks.timing import Side, interleaved, speed
 from benchmarks.workload import Bench
+from driverwatch.data.tta import cut_all
 from driverwatch.errors import InputError
-from driverwatch.vision.views import cut_all
 
 TOLERANCE = 1e-3  # by which mean probabilities of two sides may differ: the order of sums
 FOLDS = 5
@@ -42,8 +42,8 @@ def results(bench: Bench) -> list[Result]:
 def _folds(bench: Bench, indices: np.ndarray) -> Result:
     """Fold models that share their frozen layers over one pass, as `make predict` has them, beside one after the other."""
     from driverwatch.models.freezing import frozen_count
-    from driverwatch.models.halves import Together
-    from driverwatch.training.stages import plan
+    from driverwatch.models.split_network import FoldEnsemble
+    from driverwatch.training.optimizer import plan
 
     against = f"{FOLDS} fold models one after the other"
     models = [bench.classifier(bench.settings, deterministic=False) for _ in range(FOLDS)]
@@ -56,7 +56,7 @@ def _folds(bench: Bench, indices: np.ndarray) -> Result:
             layer.set_weights(like.get_weights())
         for layer in model.trunk.layers[frozen:]:
             layer.set_weights([weight * (1 + 0.01 * number) for weight in layer.get_weights()])
-    together, alone = _ten_crop(bench, Together(models)), [_ten_crop(bench, model) for model in models]
+    together, alone = _ten_crop(bench, FoldEnsemble(models)), [_ten_crop(bench, model) for model in models]
     images, made = bench.pack.pixels, dict[str, np.ndarray]()
     sides = {
         "ours": Side(lambda: made.update(ours=together(images, indices)["ten_crop"])),

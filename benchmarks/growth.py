@@ -9,8 +9,8 @@ from benchmarks import neighbours
 from benchmarks.result import Result, once
 from benchmarks.scratch_project import Cost, Project
 from benchmarks.workload import Bench
-from driverwatch.terminal import say
-from driverwatch.writing import replacing
+from driverwatch.io.atomic import replacing
+from driverwatch.io.console import say
 
 MEMORY_SIZES, FULL_MEMORY_SIZES = (1_000, 10_000), (10_000, 102_150)  # images
 SIZES, FULL_SIZES = (500, 2_000, 8_000), (1_000, 10_000, 100_000)  # images

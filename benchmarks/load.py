@@ -14,12 +14,12 @@ from benchmarks import baselines
 from benchmarks.result import Baseline, Result, beside
 from benchmarks.timing import Side, interleaved
 from benchmarks.workload import Bench, Epoch, epoch_of
+from driverwatch.config.model import AugmentSettings
+from driverwatch.data.augment import build, read_policy
+from driverwatch.data.context import CONFIGS
 from driverwatch.data.pack import ImageBlock
-from driverwatch.data.threads import one_opencv_thread
-from driverwatch.settings import AugmentSettings
-from driverwatch.steps.context import CONFIGS
-from driverwatch.vision.augment import build, read_policy
-from driverwatch.vision.views import central
+from driverwatch.data.tta import central
+from driverwatch.io.prefetch import one_opencv_thread
 
 POLICY = ("affine", "colour", "crop")  # of configs/policies, one after the other: fixed, whatever the model's own
 CHUNK_IMAGES = 16  # that a process of the bare loop takes at a time

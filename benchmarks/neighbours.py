@@ -10,7 +10,7 @@ from benchmarks.memory_sampler import watched
 from benchmarks.result import Result, once
 from benchmarks.scratch_project import environment
 from benchmarks.timing import Side, interleaved, over_rounds
-from driverwatch.blend.nearest import nearest
+from driverwatch.ensemble.embedding_index import nearest_neighbours
 from driverwatch.errors import InputError
 
 if TYPE_CHECKING:  # else it would add to the memory of the process that is measured
@@ -26,7 +26,7 @@ def results(bench: "Bench") -> list[Result]:
     """Our seconds over the product's, which keeps nothing of the same pairs, and the peak GB of a process that does only this."""
     count = FULL_COUNT if bench.asked.full else COUNT
     features, sets = clips(count), np.zeros(count, np.int64)
-    sides = {"ours": Side(lambda: nearest(features, sets, K)), "product": Side(lambda: product(features))}
+    sides = {"ours": Side(lambda: nearest_neighbours(features, sets, K)), "product": Side(lambda: product(features))}
     timed = interleaved(sides, bench.asked.repeat)
     facts = {"rows": count, "width": WIDTH, "k": K}
     cost = over_rounds(lambda mine, bare: mine / bare, timed["ours"].seconds, timed["product"].seconds)

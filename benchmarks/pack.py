@@ -15,12 +15,12 @@ import simplejpeg
 from benchmarks.result import Result
 from benchmarks.timing import Side, interleaved, over_rounds, speed
 from benchmarks.workload import NO_FOLDS, Bench, quiet
-from driverwatch.data import pack, packing
-from driverwatch.data.filling import sums
-from driverwatch.data.photos import examine
-from driverwatch.data.threads import one_opencv_thread
+from driverwatch.data import pack, pack_writer
+from driverwatch.data.images import examine
+from driverwatch.data.pack_writer import sums
 from driverwatch.errors import InputError
-from driverwatch.hdf5 import write_at
+from driverwatch.io.hdf5 import write_at
+from driverwatch.io.prefetch import one_opencv_thread
 
 PARTS_IMAGES = 250  # that parts are timed on
 CHECKED_IMAGES = 16  # whose pixels both sides must give alike
@@ -33,7 +33,7 @@ def results(bench: Bench) -> list[Result]:
 
     def ours() -> None:
         with quiet():
-            packing.write(job, force=True)
+            pack_writer.write(job, force=True)
 
     def nothing_there() -> None:
         shutil.rmtree(job.folder, ignore_errors=True)
@@ -67,7 +67,7 @@ def _parts(bench: Bench, paths: list[Path]) -> list[Result]:
 
     def digests(file: tuple[bytes, np.ndarray]) -> None:
         hashlib.sha256(file[0]).digest()
-        pack.look(file[1])
+        pack.pixel_hash(file[1])
 
     def written() -> None:
         with target.open("wb") as file:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from benchmarks.timing import Spread, Timing, speed
-from driverwatch.artifacts import provenance, read_json
 from driverwatch.errors import InputError
-from driverwatch.writing import write_json, write_text
+from driverwatch.io.atomic import write_json, write_text
+from driverwatch.io.manifests import provenance, read_json
 
 BEGIN, END = "<!-- make bench: begin -->", "<!-- make bench: end -->"
 HEADER = ("row", "against", "figure", "least to most", "target", "", "seconds, ours and theirs")

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.memory_sampler import watched
+from driverwatch.data.context import CONFIGS
 from driverwatch.errors import InputError
-from driverwatch.steps.context import CONFIGS
 
 ROOT = Path(__file__).resolve().parents[1]
 PER_DRIVER = 100  # images: 10 classes of 10 frames

@@ -7,8 +7,8 @@ from benchmarks import cache, crops, growth, imports, load, neighbours, pack, re
 from benchmarks.result import Result
 from benchmarks.workload import Bench
 from driverwatch.errors import InputError, nearest
-from driverwatch.terminal import say
-from driverwatch.writing import replacing
+from driverwatch.io.atomic import replacing
+from driverwatch.io.console import say
 
 # Training's deterministic kernels, once asked for, slow tf.data down too: rows with that baseline come before those that train
 ROWS: dict[str, Callable[[Bench], list[Result]]] = {

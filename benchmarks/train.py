@@ -12,10 +12,10 @@ from benchmarks.baselines import refuse_other_backends
 from benchmarks.result import Result
 from benchmarks.timing import Side, Spread, Timing, interleaved, over_rounds
 from benchmarks.workload import Bench, Epoch, last_stage
-from driverwatch.artifacts import provenance
-from driverwatch.terminal import say
-from driverwatch.training.inputs import AugmentedInputs
-from driverwatch.writing import write_json
+from driverwatch.data.epoch_inputs import AugmentedInputs
+from driverwatch.io.atomic import write_json
+from driverwatch.io.console import say
+from driverwatch.io.manifests import provenance
 
 STEPS = 64  # of an epoch at the least, where there are as many: `fit` takes its time to start, and real epochs have hundreds
 # JAX has no tape: there a forward pass alone is `stateless_call` under `jax.jit`, a forward and backward pass `jax.value_and_grad`

@@ -12,18 +12,18 @@ from typing import Any
 import numpy as np
 
 from benchmarks.timing import refuse_few
-from driverwatch.data import competition, pack, packing, sample
+from driverwatch.config.model import ModelSettings
+from driverwatch.config.types import pixels
+from driverwatch.data import competition, pack, pack_writer, synthetic
+from driverwatch.data.augment import build, read_policy
 from driverwatch.data.competition import ImageTable
-from driverwatch.data.filling import Job
+from driverwatch.data.context import CONFIGS, Context
 from driverwatch.data.pack import Pack
-from driverwatch.data.threads import one_opencv_thread
+from driverwatch.data.pack_writer import Job
 from driverwatch.errors import InputError
-from driverwatch.setting_types import pixels
-from driverwatch.settings import ModelSettings
-from driverwatch.steps.context import CONFIGS, Context
-from driverwatch.terminal import say
-from driverwatch.training.run import Run
-from driverwatch.vision.augment import build, read_policy
+from driverwatch.io.console import say
+from driverwatch.io.prefetch import one_opencv_thread
+from driverwatch.run import Run
 
 IMAGE_SIZE = "480x640"  # of synthetic images: State Farm's own
 NETWORK_FRACTION = 8  # rows that run a network take one image in so many: it is slower than all else
@@ -95,8 +95,8 @@ class Bench:
         classes, place = len(settings.classes), self.place / f"images-{self.asked.images}"
         drivers = max(2, min(10, self.asked.images // classes))
         frames = -(-self.asked.images // (drivers * classes))
-        options = sample.SampleOptions(drivers, test_drivers=1, clips=1, frames=frames, size=IMAGE_SIZE)
-        sample.write(options, settings, place)
+        options = synthetic.SampleOptions(drivers, test_drivers=1, clips=1, frames=frames, size=IMAGE_SIZE)
+        synthetic.write(options, settings, place)
         return place
 
     @cached_property
@@ -135,7 +135,7 @@ class Bench:
         """A pack of some of them, in the order of the table."""
         job = self.job(f"pack-{self.settings.input.key}" + ("" if indices is None else f"-{len(indices)}"), indices)
         with quiet():
-            packing.write(job, force=True)
+            pack_writer.write(job, force=True)
         return pack.read(job.folder, job.kind, NO_FOLDS, job.size)
 
     def few(self, batch: int, least: int = 2) -> np.ndarray:
@@ -199,7 +199,7 @@ class Epoch:
 
     def batches(self) -> Any:
         """The next epoch's batches."""
-        from driverwatch.training.batches import TrainingBatches
+        from driverwatch.training.data_loader import TrainingBatches
 
         number, run = next(self.numbers), self.run
         inputs = self.inputs(number)
@@ -231,10 +231,10 @@ class Epoch:
 
 def epoch_of(bench: Bench, settings: ModelSettings, indices: np.ndarray, network: Any = None) -> Epoch:
     """Epochs as training has them: augmented by threads or, where that pays, by processes."""
-    from driverwatch.training.crew import Loader, Shown
+    from driverwatch.training.augment_workers import Loader, TrainingSource
 
     run, packed = bench.run(settings), bench.pack
-    loader = Loader(Shown((packed,), settings, run.policy, indices), EPOCHS * len(packed.names))
+    loader = Loader(TrainingSource((packed,), settings, run.policy, indices), EPOCHS * len(packed.names))
     return Epoch(network, run, packed.pixels, bench.targets, indices, loader.inputs, loader.threads, loader)
 
 
@@ -242,7 +242,7 @@ def last_stage(bench: Bench, indices: np.ndarray) -> Epoch:
     """The model's last stage as its YAML has it: frozen, compiled, augmented."""
     classifier = bench.classifier(bench.settings)
     from driverwatch.models.freezing import freeze
-    from driverwatch.training.stages import plan, prepare, rate_factors
+    from driverwatch.training.optimizer import plan, prepare, rate_factors
 
     settings = bench.settings
     stage = plan(settings)[-1]

@@ -13,13 +13,13 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from driverwatch import dataset_settings, ensemble_settings, setting_types, train_settings
-from driverwatch import settings as model_settings
-from driverwatch.dataset_settings import DatasetSettings
-from driverwatch.ensemble_settings import EnsembleSettings
-from driverwatch.recipe_settings import LeversSettings, RecipeSettings, StudySettings
-from driverwatch.search_settings import SearchSettings
-from driverwatch.settings import ModelSettings
+from driverwatch.config import dataset, ensemble, training
+from driverwatch.config import model as model_settings
+from driverwatch.config import types as setting_types
+from driverwatch.config.dataset import DatasetSettings
+from driverwatch.config.ensemble import EnsembleSettings
+from driverwatch.config.experiments import LeversSettings, RecipeSettings, SearchSettings, StudySettings
+from driverwatch.config.model import ModelSettings
 
 FILES: dict[type[BaseModel], str] = {
     ModelSettings: "A model: `configs/models/<name>.yaml`",
@@ -38,17 +38,17 @@ WORDS: list[tuple[Any, str]] = [
     (setting_types.Regions, "list of 1 to 7 region names, each once"),
     (setting_types.Region, "name of small letters, digits and `_`"),
     (get_type_hints(ModelSettings, include_extras=True)["backbone"], "name of a backbone"),
-    (dataset_settings.DatasetSettings.__annotations__["train_images"], "path with `{label}` and `{image}`"),
-    (dataset_settings.DatasetSettings.__annotations__["test_images"], "path with `{image}`"),
+    (dataset.DatasetSettings.__annotations__["train_images"], "path with `{label}` and `{image}`"),
+    (dataset.DatasetSettings.__annotations__["test_images"], "path with `{image}`"),
     (setting_types.Name, "name of letters, digits, `.`, `_`, `-`"),
     (model_settings.Policy, "name in `configs/policies`, list of transforms, or `null`"),
-    (train_settings.Boundary, "layer, block, number of layers, share of them (0 to 1), `head`, or `null`"),
-    (ensemble_settings.Features, "`<model>[:<last layer>][:<rows>x<columns>]`"),
-    (ensemble_settings.Clip, "number from 1e-5 to 0.1, or `fitted`"),
-    (dataset_settings.Below, "path below the data folder"),
-    (dataset_settings.Class, "class name"),
-    (dataset_settings.Corners, "`[top, left, bottom, right]`, shares of the frame"),
-    (dataset_settings.Pair, "list of two classes"),
+    (training.Boundary, "layer, block, number of layers, share of them (0 to 1), `head`, or `null`"),
+    (ensemble.Features, "`<model>[:<last layer>][:<rows>x<columns>]`"),
+    (ensemble.Clip, "number from 1e-5 to 0.1, or `fitted`"),
+    (dataset.Below, "path below the data folder"),
+    (dataset.Class, "class name"),
+    (dataset.Corners, "`[top, left, bottom, right]`, shares of the frame"),
+    (dataset.Pair, "list of two classes"),
 ]
 PLAIN = {str: "text", int: "whole number", float: "number", bool: "`true` or `false`", Any: "anything"}
 SIGNS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}

@@ -17,10 +17,10 @@ from support.once import once
 from support.places import ROOT
 from support.project import MINI, SMALL, Verb
 
-from driverwatch.data import sample
+from driverwatch.config.dataset import DatasetSettings
+from driverwatch.config.loading import load
+from driverwatch.data import synthetic
 from driverwatch.data.pack import Pack
-from driverwatch.dataset_settings import DatasetSettings
-from driverwatch.typed_yaml import load
 
 pytest_plugins = ["support.skips"]
 if (
@@ -46,7 +46,7 @@ def drawn_settings() -> DatasetSettings:
 @pytest.fixture(scope="session")
 def _drawn(tmp_path_factory: pytest.TempPathFactory, drawn_settings: DatasetSettings) -> Path:
     data = tmp_path_factory.mktemp("drawn") / "data"
-    sample.write(MINI, drawn_settings, data)
+    synthetic.write(MINI, drawn_settings, data)
     return data
 
 

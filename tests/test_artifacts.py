@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from driverwatch.artifacts import differences, digest_of, read_json, require_space
 from driverwatch.errors import InputError
-from driverwatch.writing import locked, replacing, write_json
+from driverwatch.io.atomic import locked, replacing, write_json
+from driverwatch.io.manifests import differences, digest_of, read_json, require_space
 
 
 def test_an_interrupted_write_leaves_what_was_there(tmp_path: Path) -> None:
@@ -32,9 +32,7 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_the_lock_refuses_a_second_writer_and_ends_with_its_process(tmp_path: Path) -> None:
-    code = (
-        f"from driverwatch.writing import locked\nfrom pathlib import Path\nwith locked(Path({str(tmp_path)!r})): pass"
-    )
+    code = f"from driverwatch.io.atomic import locked\nfrom pathlib import Path\nwith locked(Path({str(tmp_path)!r})): pass"
     with locked(tmp_path):
         second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         assert "another command is writing here" in second.stderr

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from support.places import ROOT
 
-from driverwatch.backbones import BACKBONES, COLUMNS, TABLE, read
+from driverwatch.config.backbones import BACKBONES, COLUMNS, TABLE, read
+from driverwatch.config.loading import load, parse
+from driverwatch.config.model import ModelSettings
 from driverwatch.errors import InputError
-from driverwatch.settings import ModelSettings
-from driverwatch.typed_yaml import load, parse
 
 TEXT = TABLE.read_text(encoding="utf-8")
 LINES = TEXT.splitlines()
@@ -142,7 +142,7 @@ def test_the_printed_table_fits_a_terminal(columns: int) -> None:
     code = (
         "import shutil, sys, os; sys.stdout.isatty = lambda: True\n"
         f"shutil.get_terminal_size = lambda *a: os.terminal_size(({columns}, 24))\n"
-        "from driverwatch.steps.networks import print_backbones; print_backbones()"
+        "from driverwatch.models.describe import print_backbones; print_backbones()"
     )
     made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ})
     table = made.stdout.split("\n\n")[0].splitlines()

@@ -6,17 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import adjusted_rand_score
 
-from driverwatch.blend import drivers as by_looks
-from driverwatch.blend.balance import Balance, balanced, shift
-from driverwatch.blend.chain import Rows, fitted, nested
-from driverwatch.blend.drivers import best_reach, tree
-from driverwatch.blend.space import Space
-from driverwatch.ensemble_settings import ChainSettings, NeighbourSettings
+from driverwatch.config.ensemble import ChainSettings, NeighbourSettings
+from driverwatch.config.loading import parse
+from driverwatch.ensemble import embedding_index as by_looks
+from driverwatch.ensemble import post_processing
+from driverwatch.ensemble.class_balance import Balance, balanced, shift
+from driverwatch.ensemble.embedding_index import EmbeddingIndex, best_reach, tree
+from driverwatch.ensemble.post_processing import steps_of
+from driverwatch.ensemble.transform import MemberPredictions, fit_transforms, nested_cross_validation
 from driverwatch.errors import InputError
 from driverwatch.metrics import FLOOR, limited, log_loss
-from driverwatch.steps import chains
-from driverwatch.steps.chains import steps_of
-from driverwatch.typed_yaml import parse
 
 CLASSES, EACH = 4, 15  # images of a driver in each class
 
@@ -42,11 +41,11 @@ class World:
 
     @property
     def step(self) -> Balance:
-        return Balance(Space(self.names, self.features.astype(np.float32)))
+        return Balance(EmbeddingIndex(self.names, self.features.astype(np.float32)))
 
-    def asked(self, order: np.ndarray | None = None) -> Rows:
+    def asked(self, order: np.ndarray | None = None) -> MemberPredictions:
         order = np.arange(len(self.names)) if order is None else order
-        return Rows(self.names[order], self.rows[None, order], self.sets[order])
+        return MemberPredictions(self.names[order], self.rows[None, order], self.sets[order])
 
 
 def test_drivers_are_told_apart_by_looks() -> None:
@@ -110,36 +109,36 @@ def test_a_lone_image_is_hardly_changed_and_no_strength_changes_nothing() -> Non
 
 def test_a_model_that_favours_a_class_per_driver_is_mended() -> None:
     world = World(bias=3)
-    found = nested([world.step], world.asked(), world.labels, world.drivers)
+    found = nested_cross_validation([world.step], world.asked(), world.labels, world.drivers)
     assert log_loss(found, world.labels) < log_loss(world.rows, world.labels) - 0.3
 
 
 def test_where_drivers_do_one_thing_alone_nothing_is_done() -> None:
     world = World(bias=0, only=1)
-    (rule,) = fitted([world.step], world.asked(), world.labels, world.drivers)
+    (rule,) = fit_transforms([world.step], world.asked(), world.labels, world.drivers)
     assert rule.facts["strength"] == 0
     assert np.allclose(rule(world.asked()).blended, world.rows)
 
 
 def test_the_order_of_rows_decides_nothing() -> None:
     world, order = World(bias=2), np.random.default_rng(5).permutation(960)
-    straight = nested([world.step], world.asked(), world.labels, world.drivers)
-    mixed = nested([world.step], world.asked(order), world.labels[order], world.drivers[order])
+    straight = nested_cross_validation([world.step], world.asked(), world.labels, world.drivers)
+    mixed = nested_cross_validation([world.step], world.asked(order), world.labels[order], world.drivers[order])
     assert np.allclose(mixed, straight[order])
 
 
 def test_labels_of_what_is_scored_are_never_seen() -> None:
     world = World(bias=2)
-    before = nested([world.step], world.asked(), world.labels, world.drivers)
+    before = nested_cross_validation([world.step], world.asked(), world.labels, world.drivers)
     labels, own = world.labels.copy(), world.sets == 2
     labels[own] = np.random.default_rng(1).permutation(labels[own])
-    assert np.array_equal(nested([world.step], world.asked(), labels, world.drivers)[own], before[own])
+    assert np.array_equal(nested_cross_validation([world.step], world.asked(), labels, world.drivers)[own], before[own])
 
 
 def test_smoothing_goes_around_balance_where_asked() -> None:
     """Each step is fitted on what the one before made, and nothing else is in between."""
     world = World(2.0)
-    looks = Space(world.names, world.features.astype(np.float32))
+    looks = EmbeddingIndex(world.names, world.features.astype(np.float32))
     asked = {"balance": "looks", "neighbours": {"features": "clips"}}
     spaces = {"looks": looks, "clips": looks}
     once = steps_of(parse(ChainSettings, asked, "x"), spaces)
@@ -148,11 +147,11 @@ def test_smoothing_goes_around_balance_where_asked() -> None:
     )
     assert [step.name for step in once] == ["mean", "balance", "neighbours"]
     assert [step.name for step in both] == ["mean", "neighbours before", "balance", "neighbours"]
-    made = chains.fit(
+    made = post_processing.fit(
         parse(ChainSettings, {**asked, "neighbours": {"features": "clips", "before_balance": True}}, "x"),
         world.asked(), world.labels, world.drivers, spaces,
     )  # fmt: skip
-    by_hand = nested([once[0], once[2], once[1], once[2]], world.asked(), world.labels, world.drivers)
+    by_hand = nested_cross_validation([once[0], once[2], once[1], once[2]], world.asked(), world.labels, world.drivers)
     assert np.allclose(made.rows, limited(by_hand, FLOOR))
     assert list(made.rules) == ["mean", "neighbours before", "balance", "neighbours"]
 

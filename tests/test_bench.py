@@ -35,16 +35,16 @@ from benchmarks.result import Baseline, Result, beside, once
 from benchmarks.scratch_project import Cost, Project, environment
 from benchmarks.timing import Side, Spread, Timing, interleaved, over_rounds, speed
 from benchmarks.workload import Bench, Request, last_stage
-from driverwatch.artifacts import Places
-from driverwatch.backbones import BACKBONES
-from driverwatch.data.photos import examine
-from driverwatch.dataset_settings import DatasetSettings
+from driverwatch.config.backbones import BACKBONES
+from driverwatch.config.dataset import DatasetSettings
+from driverwatch.config.loading import parse
+from driverwatch.config.model import ModelSettings
+from driverwatch.config.training import Stage
+from driverwatch.data.context import Context
+from driverwatch.data.images import examine
+from driverwatch.data.tta import cut_all
 from driverwatch.errors import InputError
-from driverwatch.settings import ModelSettings
-from driverwatch.steps.context import Context
-from driverwatch.train_settings import Stage
-from driverwatch.typed_yaml import parse
-from driverwatch.vision.views import cut_all
+from driverwatch.io.paths import Places
 
 TINY = {
     "backbone": "tiny", "weights": "none", "input": {"pack": "40x52", "size": "32x40"},

@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.chains import world
 
-from driverwatch.blend import weights
-from driverwatch.blend.blends import BLENDS, Mean
-from driverwatch.blend.chain import Rows
-from driverwatch.ensemble_settings import BLEND_NAMES, CALIBRATION_NAMES
+from driverwatch.config.ensemble import BLEND_NAMES, CALIBRATION_NAMES
+from driverwatch.ensemble import blending
+from driverwatch.ensemble.blending import BLENDS, Mean
+from driverwatch.ensemble.transform import MemberPredictions
 from driverwatch.errors import InputError
 from driverwatch.metrics import log_loss
 
@@ -17,12 +17,12 @@ FITTED = ["weighted", "weighted_geometric", "greedy", "per_class"]
 every_blend = pytest.mark.parametrize("name", list(BLENDS))
 
 
-def rows_of(*members: list[list[float]]) -> Rows:
+def rows_of(*members: list[list[float]]) -> MemberPredictions:
     count = len(members[0])
-    return Rows(np.array([f"{i}.jpg" for i in range(count)]), np.array(members), np.zeros(count, int))
+    return MemberPredictions(np.array([f"{i}.jpg" for i in range(count)]), np.array(members), np.zeros(count, int))
 
 
-def fit(name: str, rows: Rows, labels: np.ndarray) -> Mean:
+def fit(name: str, rows: MemberPredictions, labels: np.ndarray) -> Mean:
     return BLENDS[name].fit(rows, labels, np.zeros(len(labels)))
 
 
@@ -49,9 +49,9 @@ def test_a_rounded_zero_is_no_veto() -> None:
 def test_a_doubled_member_and_certain_rows(name: str) -> None:
     """The same run twice is that run; members that are certain, of what is wrong too, break nothing."""
     made = world(members=1)
-    twice = Rows(made.rows.names, np.repeat(made.rows.members, 2, axis=0), made.rows.sets)
+    twice = MemberPredictions(made.rows.names, np.repeat(made.rows.members, 2, axis=0), made.rows.sets)
     assert np.allclose(fit(name, twice, made.labels)(twice).blended, made.rows.members[0], atol=1e-9)
-    certain = Rows(
+    certain = MemberPredictions(
         made.rows.names, np.eye(4)[[made.labels, (made.labels + 1) % 4, (made.labels + 2) % 4]], made.rows.sets
     )
     found = fit(name, certain, made.labels)(certain).blended
@@ -65,7 +65,10 @@ def test_rows_stay_rows(name: str, seed: int, members: int, count: int) -> None:
     chance = np.random.default_rng(seed)
     p = chance.dirichlet(np.full(3, 0.05), (members, count))
     p = np.where(p.sum(axis=2, keepdims=True) > 0.999, p, 1 / 3)
-    rows, labels = Rows(np.arange(count).astype(str), p, np.zeros(count, int)), chance.integers(3, size=count)
+    rows, labels = (
+        MemberPredictions(np.arange(count).astype(str), p, np.zeros(count, int)),
+        chance.integers(3, size=count),
+    )
     found = fit(name, rows, labels)(rows)
     assert found.blended.shape == (count, 3)
     assert list(found.names) == list(rows.names)
@@ -98,7 +101,7 @@ def test_no_step_on_the_simplex_helps(name: str, seed: int) -> None:
 def test_a_useless_member_gets_nothing() -> None:
     made = world(2, members=2)
     noise = np.random.default_rng(9).dirichlet(np.ones(4), len(made.labels))
-    rows = Rows(made.rows.names, np.concatenate([made.rows.members[1:], noise[None]]), made.rows.sets)
+    rows = MemberPredictions(made.rows.names, np.concatenate([made.rows.members[1:], noise[None]]), made.rows.sets)
     for name in FITTED[:3]:
         assert fit(name, rows, made.labels).weights[0] > 0.9
 
@@ -107,10 +110,10 @@ def test_greedy_by_hand() -> None:
     """The better member first; the other joins where the mean of both is better than either."""
     rows = rows_of([[0.9, 0.1], [0.1, 0.9]], [[0.2, 0.8], [0.8, 0.2]])
     labels = np.zeros(2, int)
-    assert list(weights.greedy(rows.members, labels, 1)) == [0, 1]
-    assert list(weights.greedy(rows.members, labels, 2)) == [0.5, 0.5]
+    assert list(blending.greedy(rows.members, labels, 1)) == [0, 1]
+    assert list(blending.greedy(rows.members, labels, 2)) == [0.5, 0.5]
     same = np.repeat(rows.members[:1], 3, axis=0)
-    assert list(weights.greedy(same, labels)) == [1, 0, 0]  # ties go to the first
+    assert list(blending.greedy(same, labels)) == [1, 0, 0]  # ties go to the first
 
 
 def test_per_class_takes_who_is_best_on_it() -> None:
@@ -122,23 +125,23 @@ def test_per_class_takes_who_is_best_on_it() -> None:
         rows[labels == k, k] = 0.9
         rows[labels != k] = [0.05 if c == k else 0.475 for c in range(3)]
         members.append(rows)
-    rows = Rows(np.arange(30).astype(str), np.array(members), np.zeros(30, int))
-    found = weights.per_class(rows.members, labels)
+    rows = MemberPredictions(np.arange(30).astype(str), np.array(members), np.zeros(30, int))
+    found = blending.per_class(rows.members, labels)
     assert found.shape == (3, 3)
     assert found.sum(axis=0) == pytest.approx(1)
     assert (found[np.arange(3), np.arange(3)] == 0.5).all()  # of three members the better two
-    pair = weights.per_class(rows.members[:2], labels)
+    pair = blending.per_class(rows.members[:2], labels)
     assert list(pair[:, 0]) == [1, 0]
     assert list(pair[:, 1]) == [0, 1]
     crier = np.where(np.arange(3) == 0, 0.98, 0.01)[None].repeat(30, axis=0)
     both = np.stack([crier, rows.members[0]])
-    assert list(weights.per_class(both, labels)[:, 0]) == [0, 1]  # crying class 0 everywhere is not being good at it
+    assert list(blending.per_class(both, labels)[:, 0]) == [0, 1]  # crying class 0 everywhere is not being good at it
 
 
 def test_per_class_leaves_what_nobody_saw_to_all() -> None:
     made = world(members=4)
     seen = made.labels != 2
-    found = weights.per_class(made.rows.members[:, seen], made.labels[seen])
+    found = blending.per_class(made.rows.members[:, seen], made.labels[seen])
     assert list(found[:, 2]) == [0.25] * 4
     rule = Mean(np.array([[1.0, 0.0], [0.0, 1.0]]))
     nobody = rows_of([[0.0, 1.0]], [[1.0, 0.0]])  # each is asked for the class that it gives nothing
@@ -154,7 +157,7 @@ def test_weights_belong_to_their_members() -> None:
 def test_permuted_members_are_the_same_blend() -> None:
     made = world(members=4)
     order = [2, 0, 3, 1]
-    other = Rows(made.rows.names, made.rows.members[order], made.rows.sets)
+    other = MemberPredictions(made.rows.names, made.rows.members[order], made.rows.sets)
     for name in BLENDS:
         one, two = fit(name, made.rows, made.labels), fit(name, other, made.labels)
         assert np.allclose(one(made.rows).blended, two(other).blended, atol=1e-4), name

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from driverwatch.blend import reliability
-from driverwatch.blend.calibrate import CALIBRATIONS, LEVELS, SHARPNESS, Clip, Floor, Softmax
-from driverwatch.blend.chain import Rows
-from driverwatch.ensemble_settings import CALIBRATION_NAMES
+from driverwatch.config.ensemble import CALIBRATION_NAMES
+from driverwatch.ensemble import calibration
+from driverwatch.ensemble.calibration import CALIBRATIONS, LEVELS, SHARPNESS, Clip, Floor, Softmax
+from driverwatch.ensemble.transform import MemberPredictions
 from driverwatch.metrics import log_loss
 
 
@@ -25,8 +25,8 @@ def drawn(p: np.ndarray, seed: int = 0) -> np.ndarray:
     return (np.random.default_rng(seed).random((len(p), 1)) > p.cumsum(axis=1)).sum(axis=1).clip(max=p.shape[1] - 1)
 
 
-def rows_of(p: np.ndarray) -> Rows:
-    return Rows(np.arange(len(p)).astype(str), p[None], np.zeros(len(p), int))
+def rows_of(p: np.ndarray) -> MemberPredictions:
+    return MemberPredictions(np.arange(len(p)).astype(str), p[None], np.zeros(len(p), int))
 
 
 @pytest.fixture(scope="module")
@@ -113,22 +113,22 @@ def test_averaging_calibrated_folds_beats_softening_their_average() -> None:
 
 def test_calibrated_rows_have_a_small_error(true: np.ndarray) -> None:
     labels = drawn(true)
-    table = reliability.table(true, labels, DRIVERS)
+    table = calibration.table(true, labels, DRIVERS)
     assert len(table) == 15
     assert table["images"].sum() == len(labels)
     assert np.ptp(table["images"]) <= 2
-    assert reliability.calibration_error(table) < 0.01
+    assert calibration.calibration_error(table) < 0.01
     assert (table["error"] < 0.03).all()
-    surer = reliability.table(softmax(3 * np.log(true)), labels, DRIVERS)
-    assert reliability.calibration_error(surer) > 0.1
+    surer = calibration.table(softmax(3 * np.log(true)), labels, DRIVERS)
+    assert calibration.calibration_error(surer) > 0.1
 
 
 def test_the_calibration_error_by_hand() -> None:
     p = np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.4, 0.6]])
-    table = reliability.table(p, np.array([0, 1, 1, 1]), np.array(list("aabb")), bins=2)
+    table = calibration.table(p, np.array([0, 1, 1, 1]), np.array(list("aabb")), bins=2)
     assert list(table["right"]) == [1.0, 0.5]
     assert list(table["confidence"]) == pytest.approx([0.6, 0.9])
-    assert reliability.calibration_error(table) == pytest.approx((0.4 + 0.4) / 2)
+    assert calibration.calibration_error(table) == pytest.approx((0.4 + 0.4) / 2)
 
 
 @given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 40))
@@ -138,18 +138,18 @@ def test_reliability_asks_for_no_order(seed: int, count: int) -> None:
     p[: count // 2] = chance.dirichlet(np.ones(3), count // 2)
     labels, drivers = chance.integers(3, size=count), chance.integers(2, size=count)
     order = chance.permutation(count)
-    one = reliability.table(p, labels, drivers)
-    two = reliability.table(p[order], labels[order], drivers[order])
+    one = calibration.table(p, labels, drivers)
+    two = calibration.table(p[order], labels[order], drivers[order])
     pd.testing.assert_frame_equal(one, two)
-    assert 0 <= reliability.calibration_error(one) <= 1
+    assert 0 <= calibration.calibration_error(one) <= 1
 
 
 def test_a_curve_is_drawn_the_same_each_time(true: np.ndarray, tmp_path: Path) -> None:
     labels = drawn(true)
-    alone = reliability.table(true, labels, np.zeros(len(labels)))  # a driver alone: no error bars
-    curves = {"none": alone, "temperature": reliability.table(true, labels, DRIVERS)}
+    alone = calibration.table(true, labels, np.zeros(len(labels)))  # a driver alone: no error bars
+    curves = {"none": alone, "temperature": calibration.table(true, labels, DRIVERS)}
     for name in ("one", "two"):
-        reliability.draw(curves, "drawn", tmp_path / "calibration" / f"{name}.png")
+        calibration.draw(curves, "drawn", tmp_path / "calibration" / f"{name}.png")
     made = [(tmp_path / "calibration" / f"{name}.png").read_bytes() for name in ("one", "two")]
     assert made[0] == made[1]
     assert made[0].startswith(b"\x89PNG")

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from benchmarks.baselines import ten_crops
-from driverwatch.inference.field import centre_square, centre_view
-from driverwatch.settings import AugmentSettings, InputSettings, ModelSettings
-from driverwatch.training.inputs import AugmentedInputs
-from driverwatch.typed_yaml import parse
-from driverwatch.vision.augment import Augmenter
-from driverwatch.vision.views import central, cut_all, view_set
+from driverwatch.config.loading import parse
+from driverwatch.config.model import AugmentSettings, InputSettings, ModelSettings
+from driverwatch.data.augment import Augmenter
+from driverwatch.data.epoch_inputs import AugmentedInputs
+from driverwatch.data.tta import central, cut_all, view_set
+from driverwatch.inference.preprocess import centre_square, centre_view
 
 STARTS = {0: 0, 1: 0, 2: 1, 3: 2, 4: 2, 5: 2, 6: 3, 7: 4, 8: 4, 9: 4, 10: 5, 11: 6, 15: 8, 32: 16, 43: 22}  # by margin
 MARGINS = [(0, 0), (2, 4), (3, 1), (7, 5), (11, 15), (32, 43)]
@@ -81,7 +81,7 @@ def test_the_centre_square_of_a_photo_starts_where_torchvision_cuts_it() -> None
 @pytest.mark.parametrize(("above", "beside"), MARGINS)
 def test_an_exported_model_cuts_the_same_centre(above: int, beside: int) -> None:
     keras = pytest.importorskip("keras")
-    from driverwatch.inference.export import _cropped
+    from driverwatch.inference.exported_model import _cropped
 
     (height, width), shape = SIZE, (SIZE[0] + above, SIZE[1] + beside)
     field = InputSettings(pack=f"{shape[0]}x{shape[1]}", size=f"{height}x{width}")

@@ -9,13 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.chains import world
 
-from driverwatch.blend.blends import BLENDS
-from driverwatch.blend.calibrate import CALIBRATIONS, Clip
-from driverwatch.blend.chain import Rows, Step, applied, fitted, nested
+from driverwatch.ensemble.blending import BLENDS
+from driverwatch.ensemble.calibration import CALIBRATIONS, Clip
+from driverwatch.ensemble.transform import (
+    MemberPredictions,
+    Transform,
+    apply_transforms,
+    fit_transforms,
+    nested_cross_validation,
+)
 from driverwatch.errors import InputError
 from driverwatch.metrics import log_loss
 
-CHAINS: list[list[Step]] = [
+CHAINS: list[list[Transform]] = [
     [blend, *calibration, Clip()]
     for blend in BLENDS.values()
     for calibration in ([], *[[c] for c in CALIBRATIONS.values()])
@@ -49,7 +55,7 @@ NAMES = ["a", "b", "c"]
 )
 def test_only_rows_are_taken(names: Any, members: Any, sets: Any, said: str) -> None:
     with pytest.raises(InputError, match=said):
-        Rows(names, members, sets)
+        MemberPredictions(names, members, sets)
 
 
 @given(st.permutations(range(6)))
@@ -65,35 +71,35 @@ def test_rows_are_found_by_name(order: list[int]) -> None:
 
 
 @every_chain
-def test_a_set_is_scored_without_its_labels(steps: list[Step]) -> None:
+def test_a_set_is_scored_without_its_labels(steps: list[Transform]) -> None:
     made = world()
-    known = nested(steps, made.rows, made.labels, made.drivers)
+    known = nested_cross_validation(steps, made.rows, made.labels, made.drivers)
     assert known.sum(axis=1) == pytest.approx(1)
     moved = 0.0
     for number in range(4):
         own = made.rows.sets == number
         labels = made.labels.copy()
         labels[own] = np.random.default_rng(number).permutation(3 - labels[own])
-        found = nested(steps, made.rows, labels, made.drivers)
+        found = nested_cross_validation(steps, made.rows, labels, made.drivers)
         assert np.array_equal(found[own], known[own])
         moved += np.abs(found[~own] - known[~own]).max()
     assert moved > 0 or len(steps[:-1]) == 1  # the others are fitted with these labels, unless nothing is
 
 
 @every_chain
-def test_the_order_of_rows_decides_nothing(steps: list[Step]) -> None:
+def test_the_order_of_rows_decides_nothing(steps: list[Transform]) -> None:
     made = world(1)
     order = np.random.default_rng(5).permutation(len(made.labels))
     shuffled = made.at(order)
-    known = nested(steps, made.rows, made.labels, made.drivers)
-    found = nested(steps, shuffled.rows, shuffled.labels, shuffled.drivers)
+    known = nested_cross_validation(steps, made.rows, made.labels, made.drivers)
+    found = nested_cross_validation(steps, shuffled.rows, shuffled.labels, shuffled.drivers)
     assert np.allclose(found, known[order], atol=1e-5)
 
 
 @every_chain
-def test_one_member_and_one_driver_a_set(steps: list[Step]) -> None:
+def test_one_member_and_one_driver_a_set(steps: list[Transform]) -> None:
     made = world(members=1, drivers=2, sets=2, each=4)
-    assert nested(steps, made.rows, made.labels, made.drivers).shape == (8, 4)
+    assert nested_cross_validation(steps, made.rows, made.labels, made.drivers).shape == (8, 4)
 
 
 @dataclass
@@ -102,7 +108,7 @@ class Remembers:
 
     name: str = "remembers"
 
-    def fit(self, rows: Rows, labels: np.ndarray, drivers: np.ndarray) -> "Memory":
+    def fit(self, rows: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> "Memory":
         return Memory(dict(zip(rows.names.tolist(), labels.tolist(), strict=True)))
 
 
@@ -111,7 +117,7 @@ class Memory:
     known: dict[str, int]
     facts: dict[str, Any] = field(default_factory=dict)
 
-    def __call__(self, rows: Rows) -> Rows:
+    def __call__(self, rows: MemberPredictions) -> MemberPredictions:
         classes = rows.members.shape[2]
         made = [
             np.eye(classes)[self.known[n]] if n in self.known else np.full(classes, 1 / classes) for n in rows.names
@@ -121,18 +127,18 @@ class Memory:
 
 def test_what_only_remembers_is_worth_nothing() -> None:
     made = world()
-    rules = fitted([Remembers()], made.rows, made.labels, made.drivers)
-    assert log_loss(applied(rules, made.rows).blended, made.labels) == pytest.approx(0, abs=1e-4)
-    assert log_loss(nested([Remembers()], made.rows, made.labels, made.drivers), made.labels) == pytest.approx(
-        np.log(4)
-    )
+    rules = fit_transforms([Remembers()], made.rows, made.labels, made.drivers)
+    assert log_loss(apply_transforms(rules, made.rows).blended, made.labels) == pytest.approx(0, abs=1e-4)
+    assert log_loss(
+        nested_cross_validation([Remembers()], made.rows, made.labels, made.drivers), made.labels
+    ) == pytest.approx(np.log(4))
 
 
 def test_each_step_is_fitted_on_what_the_one_before_it_made() -> None:
     made = world()
     blend, bias = BLENDS["weighted"], CALIBRATIONS["bias"]
-    rules = fitted([blend, bias], made.rows, made.labels, made.drivers)
-    between = applied(rules[:1], made.rows)
+    rules = fit_transforms([blend, bias], made.rows, made.labels, made.drivers)
+    between = apply_transforms(rules[:1], made.rows)
     assert rules[1].facts == bias.fit(between, made.labels, made.drivers).facts
 
 
@@ -146,12 +152,14 @@ def test_the_best_where_fitted_is_not_the_best_on_other_drivers() -> None:
         right = luck[made.rows.sets, made.labels]
         p[member] = ((1 - right) / 3)[:, None]
         p[member, np.arange(48), made.labels] = right
-    rows = Rows(made.rows.names, p, made.rows.sets)
+    rows = MemberPredictions(made.rows.names, p, made.rows.sets)
 
     def losses(name: str) -> tuple[float, float]:
         steps = [BLENDS[name]]
-        here = applied(fitted(steps, rows, made.labels, made.drivers), rows).blended
-        return log_loss(here, made.labels), log_loss(nested(steps, rows, made.labels, made.drivers), made.labels)
+        here = apply_transforms(fit_transforms(steps, rows, made.labels, made.drivers), rows).blended
+        return log_loss(here, made.labels), log_loss(
+            nested_cross_validation(steps, rows, made.labels, made.drivers), made.labels
+        )
 
     flattered, honest = losses("weighted")
     plain, same = losses("mean")
@@ -171,16 +179,16 @@ def test_labels_and_drivers_must_fit() -> None:
         (made.labels, np.full(120, "p1"), "driver p1 lies in sets 0 and 1"),
     ):
         with pytest.raises(InputError, match=said):
-            nested(steps, made.rows, labels, drivers)
+            nested_cross_validation(steps, made.rows, labels, drivers)
     alone = made.at(made.rows.sets == 0)
     with pytest.raises(InputError, match="at least two sets"):
-        nested(steps, alone.rows, alone.labels, alone.drivers)
+        nested_cross_validation(steps, alone.rows, alone.labels, alone.drivers)
     nothing = made.at(np.array([], int))
     with pytest.raises(InputError, match="at least one"):
-        fitted(steps, nothing.rows, nothing.labels, nothing.drivers)
+        fit_transforms(steps, nothing.rows, nothing.labels, nothing.drivers)
 
 
 def test_calibration_asks_for_a_blend() -> None:
     made = world()
     with pytest.raises(InputError, match="got 3 members; blend first"):
-        nested([CALIBRATIONS["bias"]], made.rows, made.labels, made.drivers)
+        nested_cross_validation([CALIBRATIONS["bias"]], made.rows, made.labels, made.drivers)

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from driverwatch.io.html import EMPTY, Chart
 from driverwatch.report import charts
 from driverwatch.report.charts import Dot, apart
 from driverwatch.report.report_page import MAX_LINES, worst
-from driverwatch.report.report_tables import EMPTY, Chart
 
 LOSSES = st.floats(0.01, 10, allow_nan=False)
 LABELS = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), min_size=1, max_size=80)

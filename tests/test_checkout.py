@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 from support.places import ROOT
 
-from driverwatch import checkout
+from driverwatch.io import manifests
 
 WHO = ["-c", "user.name=x", "-c", "user.email=x@y"]
-ASK = "from driverwatch.artifacts import provenance; print(provenance()['commit'])"
+ASK = "from driverwatch.io.manifests import provenance; print(provenance()['commit'])"
 
 
 def git(folder: Path, *arguments: str) -> str:
     command = ["git", "-C", str(folder), *WHO, *arguments]
     return subprocess.run(
-        command, capture_output=True, text=True, check=True, env=checkout.environment(os.environ)
+        command, capture_output=True, text=True, check=True, env=manifests.environment(os.environ)
     ).stdout.strip()
 
 
@@ -112,8 +112,8 @@ def test_code_that_was_changed_since(tmp_path: Path) -> None:
         git(tmp_path, "commit", "-qm", "x")
         commits.append(git(tmp_path, "rev-parse", "HEAD"))
     asked = [*commits, commits[0] + "+", "0" * 40, "--output=x", ""]
-    assert [checkout.changed_since(each, tmp_path) for each in asked] == [True, True, False, True, *[False] * 3]
-    assert not checkout.changed_since(commits[0], tmp_path / "src")  # no top of a checkout
+    assert [manifests.changed_since(each, tmp_path) for each in asked] == [True, True, False, True, *[False] * 3]
+    assert not manifests.changed_since(commits[0], tmp_path / "src")  # no top of a checkout
     assert not (tmp_path / "x").exists()
 
 

@@ -9,11 +9,12 @@ import pytest
 from pydantic import ValidationError
 from support.project import Verb
 
-from driverwatch.data import fold_file, folds
+from driverwatch.config.dataset import OWN_COLUMNS, DatasetSettings, class_columns
+from driverwatch.config.loading import load
+from driverwatch.data import folds
+from driverwatch.data import folds as fold_file
 from driverwatch.data.competition import read_train
-from driverwatch.dataset_settings import OWN_COLUMNS, DatasetSettings, class_columns
 from driverwatch.errors import InputError
-from driverwatch.typed_yaml import load
 
 OURS = ["driver", "drivers", "fold", "images", "class", "log loss", "image", "label", "path", "loss"]
 MORE = ["name", "names", "run", "group", "index", "true", "reasons", "digest", "run or step", "mean"]

@@ -12,20 +12,21 @@ import pytest
 from support.places import SHARED, needs_photos, needs_weights
 from support.project import MINI
 
-from driverwatch.artifacts import Places, digest_of_file
+from driverwatch import run as runs
 from driverwatch.cli import main as cli
-from driverwatch.data.photos import examine, resized
-from driverwatch.dataset_settings import DatasetSettings
+from driverwatch.config.dataset import DatasetSettings
+from driverwatch.config.loading import parse
+from driverwatch.config.model import InputSettings, ModelSettings
+from driverwatch.data.images import examine, resized
+from driverwatch.data.regions import Box
 from driverwatch.errors import InputError
-from driverwatch.inference.field import centre_square, centre_view
-from driverwatch.models import imagenet
-from driverwatch.settings import InputSettings, ModelSettings
-from driverwatch.steps.photo_files import overlay_files, photo_files
-from driverwatch.training import run as runs
-from driverwatch.typed_yaml import parse
-from driverwatch.vision.mosaic import Box
-from driverwatch.vision.overlay import normalized, overlay, write_picture
-from driverwatch.writing import write_json
+from driverwatch.inference import classify as imagenet
+from driverwatch.inference.classify import overlay_files, photo_files
+from driverwatch.inference.overlay import normalized, overlay, write_picture
+from driverwatch.inference.preprocess import centre_square, centre_view
+from driverwatch.io.atomic import write_json
+from driverwatch.io.manifests import digest_of_file
+from driverwatch.io.paths import Places
 
 ANCHORS = {
     0: ("n01440764", "tench"),
@@ -176,8 +177,8 @@ def classify(project: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pyte
 
 def finished_run(classes: dict[str, str], fold_classes: dict[int, int]) -> None:
     """A run whose folds are whole and set by hand: fold k says mostly class `fold_classes[k]`, the brighter the more."""
+    from driverwatch.models.backend import write_state
     from driverwatch.models.classifier import build
-    from driverwatch.models.state import write_state
 
     settings = parse(
         ModelSettings, {"backbone": "tiny", "weights": "none", "input": {"pack": "40x56", "size": "32x48"}}, "test"

@@ -16,14 +16,14 @@ import pytest
 from support.source import FILES
 
 from driverwatch.cli.options import cluster_options
+from driverwatch.config.loading import parse
+from driverwatch.config.model import ModelSettings
 from driverwatch.errors import InputError
 from driverwatch.remote import ray_cluster, ray_files, ray_tasks
 from driverwatch.remote.ray_cluster import Options
 from driverwatch.remote.ray_files import Home, Project, Task
 from driverwatch.remote.ray_view import View
-from driverwatch.settings import ModelSettings
-from driverwatch.steps.train_many import teachers_first
-from driverwatch.typed_yaml import parse
+from driverwatch.training.train import teachers_first
 
 RUN = "build/drawn/runs/tiny"
 READS = ("pack.h5", f"{RUN}/run.json")

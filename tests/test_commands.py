@@ -13,8 +13,8 @@ import yaml
 from support.commands import APART, ROOT, TESTED, Command, commands_of, pages, parsed
 
 from driverwatch.errors import InputError
-from driverwatch.steps.networks import print_layers
-from driverwatch.switches import is_on
+from driverwatch.io.paths import is_on
+from driverwatch.models.describe import print_layers
 
 MAKEFILE = (ROOT / "Makefile").read_text()
 TARGETS = re.findall(r"^([a-z-]+):.*## ", MAKEFILE, re.MULTILINE)

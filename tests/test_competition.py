@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from driverwatch.config.dataset import DatasetSettings
 from driverwatch.data.competition import Tables, read_both, read_sample_submission, read_test, read_train
-from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.errors import InputError
 
 TABLE = "driver_imgs_list.csv"

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from driverwatch.backbones import BACKBONES
+from driverwatch.config.backbones import BACKBONES
 from driverwatch.errors import InputError
-from driverwatch.models import checkpoint
-from driverwatch.models.conversion import LAYOUTS, convert, tensors
-from driverwatch.steps.convert import convert as step
+from driverwatch.models import convert_torch
+from driverwatch.models.convert_torch import LAYOUTS, converted_arrays, tensors
+from driverwatch.models.convert_torch import convert as step
 
 # parameters that torchvision states (num_params of its weights), normalisation's scale and shift among them
 PUBLISHED = {"googlenet": 6_624_904, "squeezenet_torch": 1_248_424, "squeezenet_v1_1": 1_235_496}
@@ -42,7 +42,7 @@ def test_parameters_are_as_many_as_published(backbone: str) -> None:
 
 def test_axes_are_turned() -> None:
     given = state("googlenet")
-    arrays = convert(given, "googlenet", "x").arrays
+    arrays = converted_arrays(given, "googlenet", "x").arrays
     kernel = arrays["inception3a_branch2_conv2/kernel"]
     assert kernel.shape == (3, 3, 96, 128)
     assert kernel[0, 2, 5, 7] == given["inception3a.branch2.1.conv.weight"][7, 5, 0, 2]
@@ -54,9 +54,9 @@ def test_axes_are_turned() -> None:
 def test_what_a_network_here_has_no_place_for_is_left_out_and_said() -> None:
     given = state("googlenet")
     extra = {"aux1.fc1.weight": np.zeros((1, 1)), "aux2.conv.bn.num_batches_tracked": np.array(7)}
-    converted = convert({**given, **extra, "conv1.bn.num_batches_tracked": np.array(7)}, "googlenet", "x")
+    converted = converted_arrays({**given, **extra, "conv1.bn.num_batches_tracked": np.array(7)}, "googlenet", "x")
     assert (converted.auxiliary, converted.counters) == (list(extra), ["conv1.bn.num_batches_tracked"])
-    assert set(converted.arrays) == set(convert(given, "googlenet", "x").arrays)
+    assert set(converted.arrays) == set(converted_arrays(given, "googlenet", "x").arrays)
 
 
 def test_another_checkpoint_is_one_sentence_of_each_kind() -> None:
@@ -65,7 +65,7 @@ def test_another_checkpoint_is_one_sentence_of_each_kind() -> None:
     given["aux1.fc1.weight"] = np.zeros(3)
     given["features.0.weight"] = np.zeros((96, 3, 7, 7), np.float32)
     with pytest.raises(InputError) as error:
-        convert(given, "squeezenet_v1_1", "a.pth")
+        converted_arrays(given, "squeezenet_v1_1", "a.pth")
     assert str(error.value).split("\n  - ") == [
         "a.pth: expected torchvision's weights of squeezenet_v1_1:",
         "lacks classifier.1.bias",
@@ -73,7 +73,7 @@ def test_another_checkpoint_is_one_sentence_of_each_kind() -> None:
         "has of other shapes features.0.weight (96, 3, 7, 7), not (64, 3, 3, 3)",
     ]
     with pytest.raises(InputError, match=r"lacks conv1\.conv\.weight.* and 2\d\d more"):
-        convert(state(), "googlenet", "a.pth")
+        converted_arrays(state(), "googlenet", "a.pth")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -81,9 +81,9 @@ def test_no_infinities(value: float) -> None:
     given = state()
     given["features.3.squeeze.bias"][3] = value
     with pytest.raises(InputError, match=r"without finite real numbers features\.3\.squeeze\.bias"):
-        convert(given, "squeezenet_v1_1", "a.pth")
+        converted_arrays(given, "squeezenet_v1_1", "a.pth")
     with pytest.raises(InputError, match=r"without finite real numbers features\.0\.bias"):
-        convert({**state(), "features.0.bias": np.zeros(64, np.int64)}, "squeezenet_v1_1", "a.pth")
+        converted_arrays({**state(), "features.0.bias": np.zeros(64, np.int64)}, "squeezenet_v1_1", "a.pth")
 
 
 def test_a_backbone_without_a_conversion() -> None:
@@ -170,7 +170,7 @@ def test_nothing_is_written_of_a_checkpoint_that_does_not_fit(
 def test_what_is_no_state_dict(file: Path, monkeypatch: pytest.MonkeyPatch, holds: object, said: str) -> None:
     pretend(monkeypatch, holds)
     with pytest.raises(InputError, match=said):
-        checkpoint.read(file)
+        convert_torch.read(file)
 
 
 def test_digests_in_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,21 +179,21 @@ def test_digests_in_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     right, wrong = tmp_path / f"googlenet-{digest[:8]}.pth", tmp_path / "googlenet-1378be20.pth"
     for path in (right, wrong):
         path.write_bytes(b"x")
-    assert np.array_equal(checkpoint.read(right)["a"], np.ones(2))
+    assert np.array_equal(convert_torch.read(right)["a"], np.ones(2))
     with pytest.raises(
         InputError, match=f"its SHA-256 begins {digest[:8]}, its name says 1378be20; fetch the file again"
     ):
-        checkpoint.read(wrong)
+        convert_torch.read(wrong)
 
 
 def test_no_file_no_pytorch_no_bomb(tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"FILE=.*nowhere.pth: no such file"):
-        checkpoint.read(tmp_path / "nowhere.pth")
+        convert_torch.read(tmp_path / "nowhere.pth")
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(InputError, match="PyTorch is not installed"):
-        checkpoint.read(file)
-    monkeypatch.setattr(checkpoint, "LARGEST", 10**5)
+        convert_torch.read(file)
+    monkeypatch.setattr(convert_torch, "LARGEST", 10**5)
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("data.pkl", bytes(10**6))
     with pytest.raises(InputError, match="unpacks to 1000000 bytes, expected at most 100000"):
-        checkpoint.read(file)
+        convert_torch.read(file)

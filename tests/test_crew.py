@@ -16,23 +16,23 @@ import pytest
 from support.packs import COUNT, pack_of
 from support.training import ROWS, changed, run_of
 
+from driverwatch.data.augment import Augmenter
+from driverwatch.data.epoch_inputs import AugmentedInputs
 from driverwatch.data.pack import Pack
 from driverwatch.errors import InputError
-from driverwatch.training.crew import WORTH, Crew, Loader, Shown
-from driverwatch.training.inputs import AugmentedInputs
-from driverwatch.vision.augment import Augmenter
+from driverwatch.training.augment_workers import WORTH, Crew, Loader, TrainingSource
 
 TEST = 9
 BATCHES = [np.array([3, 0, 17]), np.array([COUNT + 2, 5, COUNT]), np.array([COUNT + 8]), np.arange(20)]
 
 
-def shown_of(packs: dict[str, Pack], folder: Path, **augment: Any) -> Shown:
+def shown_of(packs: dict[str, Pack], folder: Path, **augment: Any) -> TrainingSource:
     run = changed(run_of(folder), augment={"mirror": "keep", **augment})
-    return Shown((packs["train"], packs["test"]), run.settings, run.policy, ROWS.training)
+    return TrainingSource((packs["train"], packs["test"]), run.settings, run.policy, ROWS.training)
 
 
 @contextmanager
-def crew_of(shown: Shown, count: int = 2) -> Iterator[Crew]:
+def crew_of(shown: TrainingSource, count: int = 2) -> Iterator[Crew]:
     crew = Crew(shown, shown.stamps(), count)
     try:
         yield crew
@@ -163,7 +163,7 @@ def test_processes_are_started_where_there_is_enough_to_do(
     packs: dict[str, Pack], tmp_path: Path, loader: str, images: int, workers: int, hires: bool
 ) -> None:
     run = run_of(tmp_path, loader=loader, workers=workers)
-    with Loader(Shown((packs["train"],), run.settings, run.policy, ROWS.training), images) as made:
+    with Loader(TrainingSource((packs["train"],), run.settings, run.policy, ROWS.training), images) as made:
         assert made.hires == hires
         assert made.threads == (2 * workers if hires else workers)
         assert made.crew is None

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from support.project import SMALL, Verb
 
-from driverwatch.artifacts import read_json
 from driverwatch.experiments.data_scaling import fit_power_law
+from driverwatch.io.manifests import read_json
 
 SET = f"{SMALL} predict.views=centre augment.mirror=none"
 

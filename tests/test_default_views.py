@@ -11,24 +11,22 @@ from support.finished import CLASSES, World, told, world_of
 from support.places import ROOT
 from support.project import Verb
 
-from driverwatch.artifacts import read_json
+from driverwatch import run as runs
+from driverwatch.config.dataset import DatasetSettings
+from driverwatch.config.loading import load, parse
+from driverwatch.config.model import ModelSettings
+from driverwatch.config.types import VIEW_SETS, ViewSet
 from driverwatch.data import folds as fold_tables
 from driverwatch.data import splits
 from driverwatch.data.pack import ImageBlock
-from driverwatch.dataset_settings import DatasetSettings
+from driverwatch.data.tta import best_of, held_by
 from driverwatch.inference import predictions
-from driverwatch.inference.paths import prediction_path
-from driverwatch.inference.predictions import Predictions
+from driverwatch.inference.predictions import Predictions, default_views, prediction_path
+from driverwatch.io.atomic import write_json
+from driverwatch.io.manifests import read_json
 from driverwatch.report.collect_runs import PackState, collect_folds, collect_runs
 from driverwatch.report.status import ImagesState, next_command
-from driverwatch.setting_types import VIEW_SETS, ViewSet
-from driverwatch.settings import ModelSettings
-from driverwatch.steps.summary import print_summary
-from driverwatch.training import run as runs
-from driverwatch.training.predicted import default_views
-from driverwatch.typed_yaml import load, parse
-from driverwatch.vision.views import best_of, held_by
-from driverwatch.writing import write_json
+from driverwatch.training.run_summary import print_summary
 
 MODELS = sorted(path.stem for path in (ROOT / "configs" / "models").glob("*.yaml"))
 

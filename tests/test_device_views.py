@@ -13,19 +13,19 @@ from support.packs import CLASSES, SIZE, SWAP
 from support.predicting import killed_at
 from support.training import run_of
 
+from driverwatch.config.types import VIEW_SETS, ViewSet
+from driverwatch.data import tta as host
 from driverwatch.data.pack import Pack
+from driverwatch.data.regions import join
+from driverwatch.data.tta import Columns, View, cut, cut_all, unique
 from driverwatch.errors import InputError
 from driverwatch.inference import predict
+from driverwatch.inference import predict as outcome
+from driverwatch.inference.feature_cache import tta_pass
 from driverwatch.inference.predict import OnViews, Predictor
+from driverwatch.io.atomic import write_text
 from driverwatch.models.classifier import Classifier, build
-from driverwatch.setting_types import VIEW_SETS, ViewSet
-from driverwatch.training import outcome
-from driverwatch.training.run import Run
-from driverwatch.training.trunk_cache import view_draw
-from driverwatch.vision import views as host
-from driverwatch.vision.mosaic import join
-from driverwatch.vision.views import Columns, View, cut, cut_all, unique
-from driverwatch.writing import write_text
+from driverwatch.run import Run
 
 pytestmark = pytest.mark.keras
 INPUT = (32, 40)
@@ -186,8 +186,8 @@ def test_mirrored_views_of_a_network_that_never_saw_one_are_reported(
 
 def test_caches_of_crops_keep_their_names() -> None:
     """A crop that is not resized is told from others by what told it before views had a size."""
-    assert view_draw(View(2, 3, False, *INPUT), INPUT).identity == [2, 3, False, 32, 40]
-    seen: list[Any] = [view_draw(view, INPUT).identity for view in unique(VIEW_SETS, SIZE, INPUT)]
+    assert tta_pass(View(2, 3, False, *INPUT), INPUT).identity == [2, 3, False, 32, 40]
+    seen: list[Any] = [tta_pass(view, INPUT).identity for view in unique(VIEW_SETS, SIZE, INPUT)]
     assert len({str(identity) for identity in seen}) == len(seen)
-    resized: Callable[..., Any] = view_draw(View(0, 0, False, *SIZE), INPUT).cutting(IMAGES)
+    resized: Callable[..., Any] = tta_pass(View(0, 0, False, *SIZE), INPUT).cutting(IMAGES)
     assert np.array_equal(resized(np.array([1]))[0][0], cut_all(IMAGES, "multi_scale", INPUT)[1, 1])

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from support.finished import World, world  # noqa: F401 a fixture
 from support.packs import COUNT, pack_of
 
-from driverwatch.artifacts import read_json
+from driverwatch import run as runs
 from driverwatch.data.pack import Pack
 from driverwatch.errors import InputError
-from driverwatch.steps import fold_runner
-from driverwatch.steps.summary import print_summary
-from driverwatch.training import run as runs
-from driverwatch.training.divergence import LEARNS, judged, uniform_loss, way_out
-from driverwatch.writing import write_json
+from driverwatch.io.atomic import write_json
+from driverwatch.io.manifests import read_json
+from driverwatch.training import fold_runner
+from driverwatch.training.checkpoint import LEARNS, judged, uniform_loss, way_out
+from driverwatch.training.run_summary import print_summary
 
 UNIFORM = math.log(10)
 
@@ -78,7 +78,7 @@ def failed(world: World, monkeypatch: pytest.MonkeyPatch, diverges: bool) -> str
             write_json(left, {"epoch": 2})
         return 2
 
-    monkeypatch.setattr(fold_runner, "ended", ended)
+    monkeypatch.setattr(fold_runner, "run_to_end", ended)
     with pytest.raises(InputError) as error:
         fold_runner.FoldProcess().run_fold(run, 0, 0)
     return str(error.value)
@@ -112,12 +112,12 @@ def test_a_fold_that_diverged_says_so_and_one_that_learns_does_not(
 ) -> None:
     from support.training import run_of
 
-    from driverwatch.settings import PredictSettings
+    from driverwatch.config.model import PredictSettings
     from driverwatch.training.fold import train_fold
-    from driverwatch.training.rows import Rows
+    from driverwatch.training.pseudo_labels import FoldIndices
 
     packs: dict[str, Pack] = {"train": pack_of(tmp_path, COUNT, "train"), "test": pack_of(tmp_path, 9, "test")}
-    rows = Rows(np.arange(32), np.arange(32, COUNT if held_out else 32))
+    rows = FoldIndices(np.arange(32), np.arange(32, COUNT if held_out else 32))
     facts, said = [], []
     for name, train in (("far", {"optimizer": "adam", "learning_rate": 10.0, "epochs": 2}), ("near", {})):
         run = run_of(tmp_path / name, **train)

@@ -11,20 +11,20 @@ import pandas as pd
 import pytest
 from support.finished import World, world
 
-from driverwatch.artifacts import digest_of_file
-from driverwatch.blend import ensemble as blending
-from driverwatch.blend.blends import BLENDS, Mean
-from driverwatch.blend.hope import hope
-from driverwatch.blend.score import interval
+from driverwatch.config.ensemble import ChainSettings
+from driverwatch.config.training import SplitSettings, TrainSettings
 from driverwatch.data.folds import FoldTable
-from driverwatch.ensemble_settings import ChainSettings
+from driverwatch.ensemble import members as blending
+from driverwatch.ensemble import post_processing
+from driverwatch.ensemble.blending import BLENDS, Mean
+from driverwatch.ensemble.prediction_interval import hope
+from driverwatch.ensemble.scoring import interval
 from driverwatch.errors import InputError
 from driverwatch.inference import predictions
 from driverwatch.inference.predictions import Predictions
+from driverwatch.io.manifests import digest_of_file
 from driverwatch.metrics import log_losses
-from driverwatch.steps import chains
-from driverwatch.steps.submit import make_ensemble
-from driverwatch.train_settings import SplitSettings, TrainSettings
+from driverwatch.submission.build import make_ensemble
 
 __all__ = ["world"]
 TRAIN = np.array([f"img_{i}.jpg" for i in range(8)], object)
@@ -69,7 +69,7 @@ def value(image: str, seed: int) -> float:
 
 
 def test_labelled_rows_are_joined_by_name(member: Callable[..., Any]) -> None:
-    rows = blending.labelled_rows([member("one", 0), member("two", 10)], PACK, FOLDS)
+    rows = blending.oof_of_members([member("one", 0), member("two", 10)], PACK, FOLDS)
     assert list(rows.names) == list(TRAIN)
     assert list(rows.sets) == [0, 0, 1, 1, 0, 0, 1, 1]
     for m, seed in enumerate((0, 10)):
@@ -80,7 +80,7 @@ def test_labelled_rows_are_joined_by_name(member: Callable[..., Any]) -> None:
 
 def test_an_image_that_a_member_lacks_is_the_others_mean(member: Callable[..., Any]) -> None:
     members = [member("one", 0, (TEST[1], TEST[3])), member("two", 10, (TEST[3],)), member("three", 20, (TEST[3],))]
-    rows = blending.unseen_rows(members, TEST, [[1]] * 3)
+    rows = blending.test_of_members(members, TEST, [[1]] * 3)
     assert list(rows.names) == [TEST[i] for i in (0, 1, 2, 4)]
     assert rows.members[:, 0, 0] == pytest.approx([value(TEST[0], s) for s in (1, 11, 21)], abs=1e-6)
     others = [value(TEST[1], s) for s in (11, 21)]
@@ -89,7 +89,7 @@ def test_an_image_that_a_member_lacks_is_the_others_mean(member: Callable[..., A
 
 def test_rules_come_before_the_average_of_the_folds(member: Callable[..., Any]) -> None:
     members = [member("one", 0), member("two", 10)]
-    rows = [blending.unseen_rows(members, TEST, [[fold]] * 2) for fold in range(2)]
+    rows = [blending.test_of_members(members, TEST, [[fold]] * 2) for fold in range(2)]
     rule = BLENDS["geometric"].fit(rows[0], np.zeros(5, int), np.zeros(5))
     shuffled = rows[1].at(np.array([3, 1, 0, 2, 4]))
     found = blending.by_fold([rows[0], shuffled], [rule], 2)
@@ -110,7 +110,7 @@ def test_incomplete_predictions_are_refused(
     one = member("one", 0)
     predictions.write(made(names, 0), tmp_path / "one" / "fold0" / "test-centre.h5")
     with pytest.raises(InputError, match=said):
-        blending.unseen_rows([one], TEST, [[0]])
+        blending.test_of_members([one], TEST, [[0]])
 
 
 def of_splits(*kinds: SplitSettings) -> list[Any]:
@@ -133,13 +133,13 @@ ON_FOLDS, TWICE, DRAWN = SplitSettings(), SplitSettings(kind="all", count=2), Sp
 def test_runs_without_folds_take_part_in_every_fold_with_all_they_have(
     kinds: list[SplitSettings], only: int | None, expected: list
 ) -> None:
-    assert blending.fits_of(of_splits(*kinds), 3, only) == expected
+    assert blending.folds_of_run(of_splits(*kinds), 3, only) == expected
 
 
 def test_a_run_without_folds_counts_as_one_more_member(member: Callable[..., Any]) -> None:
     """By hand: two runs are blended as fitted, and the third joins as a third, the blend counting for two."""
     members = [member("one", 0), member("two", 10), member("plain", 20)]
-    rows = [blending.unseen_rows(members, TEST, [[fold], [fold], [0, 1]]) for fold in range(2)]
+    rows = [blending.test_of_members(members, TEST, [[fold], [fold], [0, 1]]) for fold in range(2)]
     weighted = Mean(np.array([0.25, 0.75]))
     found = blending.by_fold(rows, [weighted], 2)
     for fold in range(2):
@@ -147,7 +147,7 @@ def test_a_run_without_folds_counts_as_one_more_member(member: Callable[..., Any
             blend = 0.25 * value(image, fold) + 0.75 * value(image, 10 + fold)
             plain = (value(image, 20) + value(image, 21)) / 2
             assert row[0] == pytest.approx((2 * blend + plain) / 3, abs=1e-6)
-    alone = blending.by_fold([blending.unseen_rows(members[2:], TEST, [[0, 1]])], [], 0)
+    alone = blending.by_fold([blending.test_of_members(members[2:], TEST, [[0, 1]])], [], 0)
     assert alone[0, :, 0] == pytest.approx([(value(image, 20) + value(image, 21)) / 2 for image in TEST], abs=1e-6)
 
 
@@ -211,7 +211,7 @@ def test_nothing_is_fitted_to_unscored_runs_alone(world: World) -> None:
     assert not world.context.places.submission("x").exists()
     assert submitted(world, ["whole"], clip=0.01)[0].to_numpy().min() >= 0.01
     assert list(submitted(world, ["whole", "one"], blend="geometric")[1]["chain"]["steps"]) == ["geometric"]
-    assert chains.unfitted(ChainSettings(clip=0.01)).level == 0.01
+    assert post_processing.unfitted(ChainSettings(clip=0.01)).level == 0.01
 
 
 def test_runs_named_in_another_order_are_the_same_submission(world: World) -> None:

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from support.fabricated import fabricated
 
-from driverwatch.dataset_settings import DatasetSettings
+from driverwatch import run as runs
+from driverwatch.config.dataset import DatasetSettings
+from driverwatch.data.context import open_context
 from driverwatch.errors import InputError
-from driverwatch.steps.context import open_context
-from driverwatch.steps.export import export
-from driverwatch.training import run as runs
-from driverwatch.training.run import Run
+from driverwatch.inference.export import export
+from driverwatch.run import Run
 
 pytestmark = pytest.mark.keras
 FRAMES = np.random.default_rng(5).integers(0, 256, (3, 40, 56, 3), np.uint8)
@@ -35,8 +35,8 @@ print(json.loads(zipfile.ZipFile(sys.argv[1]).read("driverwatch.json"))["classes
 def line_says(run: Run, frames: np.ndarray, folds: tuple[int, ...], regions: int = 1) -> np.ndarray:
     """What prediction gives of packed frames on the centre view, averaged over folds."""
     from driverwatch.inference.predict import Predictor
+    from driverwatch.models.backend import load_state
     from driverwatch.models.classifier import build
-    from driverwatch.models.state import load_state
 
     classifier = build(run.settings, len(run.classes), (0, 0, 0), None, load=False)
     rows = []
@@ -133,7 +133,7 @@ def test_heads_regions_and_channel_orders(
     """The verb holds the file against the line by itself; here with everything that its graph is made of."""
     fabricated(drawn_settings, "hand", (0,), **changed)
     mean = (100.0, 90.0, 80.0) if "mean" in changed else (0.0, 0.0, 0.0)
-    monkeypatch.setattr("driverwatch.steps.fold_models.channel_mean", lambda *_: mean)
+    monkeypatch.setattr("driverwatch.inference.predict_run.channel_mean", lambda *_: mean)
     export(open_context("drawn", None), "hand", None, None, False)
     model = loaded(Path("build/drawn/export/hand.keras"))
     regions = 2 if "regions" in changed.get("input", {}) else 1
@@ -148,11 +148,13 @@ def test_a_file_that_would_lie_is_not_written(run: Run, monkeypatch: pytest.Monk
     there = Path("build/drawn/export/hand.keras")
     there.parent.mkdir(parents=True)
     there.write_text("an earlier one")
-    monkeypatch.setattr("driverwatch.inference.export.read", lambda *_: lambda images: np.full((len(images), 10), 0.1))
+    monkeypatch.setattr(
+        "driverwatch.inference.exported_model.read", lambda *_: lambda images: np.full((len(images), 10), 0.1)
+    )
     with pytest.raises(InputError, match=r"hand\.keras: not written, since it would give other probabilities"):
         export(open_context("drawn", None), "hand", None, None, False)
     monkeypatch.setattr(
-        "driverwatch.inference.export.read", lambda *_: lambda images: np.full((len(images), 10), np.nan)
+        "driverwatch.inference.exported_model.read", lambda *_: lambda images: np.full((len(images), 10), np.nan)
     )
     with pytest.raises(InputError, match="by up to nan"):
         export(open_context("drawn", None), "hand", None, None, False)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from support.project import QUICK, Verb
 
-from driverwatch.artifacts import read_json
+from driverwatch.io.manifests import read_json
 from driverwatch.models.squeezenet import squeezenet
 
 pytestmark = [pytest.mark.keras, pytest.mark.line]

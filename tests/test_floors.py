@@ -34,7 +34,7 @@ FLOORS = [
     {"__main__", "__init__"},
 ]
 PLOTS = {f"driverwatch.report.{name}" for name in ("curve", "lr_find", "search")}  # until they move to their commands
-PENDING = {("submission", "driverwatch.steps.context")}  # what every command begins with has no room below these yet
+PENDING = {("submission", "driverwatch.data.context")}  # what every command begins with has no room below these yet
 KERAS = {"models", "training", "inference"}
 TOOLS = [path for folder in ("benchmarks", "scripts") for path in sorted((ROOT / folder).rglob("*.py"))]
 

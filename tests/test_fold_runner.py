@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 from support.finished import World, world
 
-from driverwatch.artifacts import read_json
+from driverwatch import run as runs
 from driverwatch.cli import main as cli
 from driverwatch.errors import InputError
+from driverwatch.io.atomic import write_json
+from driverwatch.io.manifests import read_json
 from driverwatch.models import backend
-from driverwatch.steps import execution, fold_runner, train
-from driverwatch.training import run as runs
-from driverwatch.writing import write_json
+from driverwatch.training import fold_runner, train
+from driverwatch.training import fold_runner as execution
 
 __all__ = ["world"]
 
@@ -46,7 +47,7 @@ def test_a_folds_process_trains_as_it_was_asked_to(
     monkeypatch.setattr(train, "open_packs", lambda *_: (world.folds, world.packs))
     monkeypatch.setattr(fold, "train_fold", lambda *given: told.extend(given))
     monkeypatch.setattr(backend, "start", lambda: None)
-    monkeypatch.setattr(fold_runner, "end_with", lambda _: None)
+    monkeypatch.setattr(fold_runner, "exit_with_parent", lambda _: None)
 
     def ended(command: list[str], descriptors: list[int]) -> int:
         monkeypatch.setattr(sys, "argv", ["driverwatch", *command[3:]])
@@ -54,7 +55,7 @@ def test_a_folds_process_trains_as_it_was_asked_to(
             cli.main()
         return int(end.value.code or 0)
 
-    monkeypatch.setattr(fold_runner, "ended", ended)
+    monkeypatch.setattr(fold_runner, "run_to_end", ended)
     fold_runner.FoldProcess().run_fold(run, 1, 0)
     trained, number, *_ = told
     assert (trained.settings.train, number) == (wanted.train, 1)
@@ -64,7 +65,7 @@ def test_a_folds_process_trains_as_it_was_asked_to(
 
 
 def test_a_folds_process_that_fails_is_said_with_the_way_out(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fold_runner, "ended", lambda *_: 3)
+    monkeypatch.setattr(fold_runner, "run_to_end", lambda *_: 3)
     with pytest.raises(InputError, match=r"mine/fold1: fold 1 ended with status 3 .*the same command without FORCE=1"):
         fold_runner.FoldProcess().run_fold(begun(world), 1, 0)
 

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.places import ROOT
 
+from driverwatch.config.dataset import DatasetSettings
 from driverwatch.data import competition, folds
 from driverwatch.data.competition import ImageTable
 from driverwatch.data.folds import FoldTable, assign
-from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.errors import InputError
 
 

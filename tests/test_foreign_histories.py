@@ -9,12 +9,12 @@ import pytest
 from support.elsewhere import KAGGLE, begun, trained_elsewhere
 from support.finished import World, world  # noqa: F401
 
-from driverwatch.artifacts import read_json
 from driverwatch.errors import InputError
+from driverwatch.io.atomic import write_json
+from driverwatch.io.manifests import read_json
 from driverwatch.remote import import_runs
 from driverwatch.report.score_runs import history
-from driverwatch.training.history import HistoryLog, read_history
-from driverwatch.writing import write_json
+from driverwatch.training.checkpoint import HistoryLog, read_history
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.places import SHARED, needs_photos
 
-from driverwatch.data import folds, groups, sample
-from driverwatch.data.groups import DISTANCE, group, group_names, hashes, photo_hash, summary
+from driverwatch.data import folds, near_duplicates, synthetic
+from driverwatch.data.near_duplicates import DISTANCE, group, group_names, hashes, photo_hash, summary
 
-OPTIONS = sample.SampleOptions(drivers=3, test_drivers=1, clips=2, frames=3, seed=5)
+OPTIONS = synthetic.SampleOptions(drivers=3, test_drivers=1, clips=2, frames=3, seed=5)
 
 
 def apart(first: np.ndarray, second: np.ndarray) -> int:
@@ -62,7 +62,7 @@ def test_the_distance_itself_is_near() -> None:
 
 def test_memory_is_bounded_by_the_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Even where all pairs are near: 9 million pairs as a list would be 72 MB."""
-    monkeypatch.setattr(groups.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(near_duplicates.os, "cpu_count", lambda: 1)
     tracemalloc.start()
     found = group(np.zeros((3000, 8), np.uint64), 0, chunk=100)
     peak = tracemalloc.get_traced_memory()[1]
@@ -73,9 +73,9 @@ def test_memory_is_bounded_by_the_chunk(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize("size", ["48x64", "120x160"])
 def test_clips_stay_together_and_drivers_apart(size: str) -> None:
-    options = sample.SampleOptions(**{**vars(OPTIONS), "size": size})
-    shots = [shot for shot in sample.plan(options) if not shot.test]
-    found = group(np.stack([photo_hash(sample.picture(shot, options)) for shot in shots]))
+    options = synthetic.SampleOptions(**{**vars(OPTIONS), "size": size})
+    shots = [shot for shot in synthetic.plan(options) if not shot.test]
+    found = group(np.stack([photo_hash(synthetic.picture(shot, options)) for shot in shots]))
     clips = pd.factorize(pd.Series([(s.driver, s.label, s.clip) for s in shots]))[0]
     drivers = np.array([s.driver for s in shots])
     same = found[:, None] == found
@@ -96,7 +96,7 @@ def altered(picture: np.ndarray) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("driver", range(4))
 def test_an_altered_copy_stays_with_its_original(driver: int) -> None:
-    pictures = [sample.picture(sample.Shot("", each, 0, 0, 0, False), OPTIONS) for each in (driver, driver + 1)]
+    pictures = [synthetic.picture(synthetic.Shot("", each, 0, 0, 0, False), OPTIONS) for each in (driver, driver + 1)]
     original, other = map(photo_hash, pictures)
     assert (original.shape, original.dtype) == ((8,), np.uint64)
     assert apart(original, other) > DISTANCE
@@ -115,7 +115,7 @@ def test_the_hash_is_pinned() -> None:
 
 def test_hashes_of_files(tmp_path: Path) -> None:
     """Odd files as the pack reads them; what cannot be read is said at once."""
-    picture = sample.picture(sample.Shot("", 0, 0, 0, 0, False), OPTIONS)
+    picture = synthetic.picture(synthetic.Shot("", 0, 0, 0, 0, False), OPTIONS)
     cv2.imwrite(str(tmp_path / "a.png"), picture[..., ::-1])
     cv2.imwrite(str(tmp_path / "b.png"), picture[..., ::-1].astype(np.uint16) * 257)
     cv2.imwrite(str(tmp_path / "c.png"), cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY))

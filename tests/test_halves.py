@@ -11,22 +11,21 @@ import pytest
 from support.packs import CLASSES, SIZE, SWAP
 from support.training import ROWS, apart, counts_as_pretrained, run_of, trained, whole_of
 
-from driverwatch.artifacts import read_json
+from driverwatch.config.loading import parse
+from driverwatch.config.model import ModelSettings
+from driverwatch.data.epoch_inputs import AugmentedInputs
 from driverwatch.data.pack import Pack
+from driverwatch.data.tta import View
 from driverwatch.errors import InputError
+from driverwatch.inference import feature_cache
+from driverwatch.inference.feature_cache import TrunkCache, augmented_pass, tta_pass
+from driverwatch.io.manifests import read_json
 from driverwatch.models.classifier import build
 from driverwatch.models.freezing import freeze
-from driverwatch.models.halves import Cut, Frozen, Tail, last_cut
-from driverwatch.settings import ModelSettings
+from driverwatch.models.split_network import FrozenPart, SplitPoint, TrainedPart, split_point
+from driverwatch.run import Run
 from driverwatch.training import fold as folds
-from driverwatch.training import trunk_cache
-from driverwatch.training.inputs import AugmentedInputs
-from driverwatch.training.pseudo import Lesson
-from driverwatch.training.rows import Rows
-from driverwatch.training.run import Run
-from driverwatch.training.trunk_cache import TrunkCache, augmented_draw, view_draw
-from driverwatch.typed_yaml import parse
-from driverwatch.vision.views import View
+from driverwatch.training.pseudo_labels import FoldIndices, Lesson
 
 pytestmark = pytest.mark.keras
 MEAN = (80.0,) * 3
@@ -70,8 +69,8 @@ def test_the_halves_are_the_whole(backbone: str, layer: str | None) -> None:
     content = {"backbone": backbone, "weights": "none", "input": {"pack": "64x80", "size": "64x80"}}
     classifier = build(parse(ModelSettings, content, "test"), CLASSES, MEAN, None)
     images = np.random.default_rng(0).integers(0, 256, (3, 64, 80, 3), np.uint8)
-    cut = Cut(layer, 0)
-    frozen, tail = Frozen(classifier, cut), Tail(classifier, cut)
+    cut = SplitPoint(layer, 0)
+    frozen, tail = FrozenPart(classifier, cut), TrainedPart(classifier, cut)
     between = frozen.predict_on_batch(images)
     assert between.shape[1:] == frozen.features
     assert np.allclose(tail.predict_on_batch(between), classifier.predict_on_batch(images), atol=1e-6)
@@ -82,10 +81,10 @@ def test_a_cut_is_the_last_single_tensor_below_the_boundary() -> None:
     content = {"backbone": "squeezenet", "weights": "none", "input": {"pack": "64x64", "size": "64x64"}}
     classifier = build(parse(ModelSettings, content, "test"), CLASSES, MEAN, None)
     names = [layer.name for layer in classifier.trunk.layers]
-    assert last_cut(classifier, names.index("fire4_concat") + 1) == Cut("fire4_concat", 0)
-    assert last_cut(classifier, names.index("fire4_expand1x1") + 1) == Cut("fire4_squeeze1x1", 1)
-    assert last_cut(classifier, len(names)) == Cut(None, 0)
-    assert last_cut(classifier, 1) is None
+    assert split_point(classifier, names.index("fire4_concat") + 1) == SplitPoint("fire4_concat", 0)
+    assert split_point(classifier, names.index("fire4_expand1x1") + 1) == SplitPoint("fire4_squeeze1x1", 1)
+    assert split_point(classifier, len(names)) == SplitPoint(None, 0)
+    assert split_point(classifier, 1) is None
 
 
 @pytest.mark.parametrize(
@@ -131,7 +130,7 @@ def test_folds_and_runs_share_a_cache(
     trained(run, packs)
     once = len(computed)
     assert once == len(set(computed)) > 0
-    trained(run, packs, 1, Rows(ROWS.held_out, ROWS.training))
+    trained(run, packs, 1, FoldIndices(ROWS.held_out, ROWS.training))
     assert len(computed) == once
     other = pretrained(stages=STAGES, cache_trunk=2, learning_rate=0.001)
     trained(replace(other, folder=run.folder.parent / "other"), packs)
@@ -142,12 +141,12 @@ def test_folds_and_runs_share_a_cache(
 
 def cache_of(packs: dict[str, Pack], folder: Path, dtype: str = "float32") -> TrunkCache:
     classifier = build(run_of(folder).settings, CLASSES, MEAN, None)
-    return TrunkCache(folder / "trunk", Frozen(classifier, Cut("stage2_relu", 0)), dtype)
+    return TrunkCache(folder / "trunk", FrozenPart(classifier, SplitPoint("stage2_relu", 0)), dtype)
 
 
 def test_an_edited_cache_is_computed_again(tmp_path: Path, packs: dict[str, Pack]) -> None:
     keras.utils.set_random_seed(0)
-    cache, draw = cache_of(packs, tmp_path), view_draw(View(0, 0, False, 32, 40), (32, 40))
+    cache, draw = cache_of(packs, tmp_path), tta_pass(View(0, 0, False, 32, 40), (32, 40))
     good = np.array(cache.outputs(packs["train"], draw, "x").array)
     (path,) = (tmp_path / "trunk").glob("*/*.h5")
     with h5py.File(path, "r+") as file:
@@ -162,7 +161,7 @@ def test_an_edited_cache_is_computed_again(tmp_path: Path, packs: dict[str, Pack
 def test_a_file_with_another_time_is_taken_if_its_contents_are_ours(
     tmp_path: Path, packs: dict[str, Pack], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cache, draw = cache_of(packs, tmp_path), view_draw(View(0, 0, False, 32, 40), (32, 40))
+    cache, draw = cache_of(packs, tmp_path), tta_pass(View(0, 0, False, 32, 40), (32, 40))
     good = np.array(cache.outputs(packs["train"], draw, "x").array)
     (path,) = (tmp_path / "trunk").glob("*/*.h5")
     path.touch()
@@ -174,7 +173,7 @@ def test_activations_that_float16_cannot_hold_are_refused(tmp_path: Path, packs:
     classifier = build(run_of(tmp_path).settings, CLASSES, MEAN, None)
     layer = classifier.trunk.get_layer("stage2_bn")
     layer.gamma.assign(np.full(layer.gamma.shape, 1e6))
-    frozen, draw = Frozen(classifier, Cut("stage2_relu", 0)), view_draw(View(0, 0, False, 32, 40), (32, 40))
+    frozen, draw = FrozenPart(classifier, SplitPoint("stage2_relu", 0)), tta_pass(View(0, 0, False, 32, 40), (32, 40))
     with pytest.raises(InputError, match=r"too large for float16; set train\.cache_dtype: float32"):
         TrunkCache(tmp_path / "trunk", frozen, "float16").outputs(packs["train"], draw, "x")
     assert not list((tmp_path / "trunk").glob("*/*.h5"))
@@ -182,13 +181,13 @@ def test_activations_that_float16_cannot_hold_are_refused(tmp_path: Path, packs:
 
 
 def test_room_is_asked_for_first(tmp_path: Path, packs: dict[str, Pack], monkeypatch: pytest.MonkeyPatch) -> None:
-    cache, draw = cache_of(packs, tmp_path), view_draw(View(0, 0, False, 32, 40), (32, 40))
+    cache, draw = cache_of(packs, tmp_path), tta_pass(View(0, 0, False, 32, 40), (32, 40))
 
     def none(folder: Path, needed: int, what: str, way_out: str) -> None:
         assert needed == 48 * 8 * 10 * 32 * 4
         raise InputError(f"no room; {way_out}")
 
-    monkeypatch.setattr(trunk_cache, "require_space", none)
+    monkeypatch.setattr(feature_cache, "require_space", none)
     with pytest.raises(InputError, match=r"no room; lower train\.cache_trunk"):
         cache.outputs(packs["train"], draw, "x")
 
@@ -203,11 +202,11 @@ def test_a_draw_is_an_epochs_augmentation(tmp_path: Path, packs: dict[str, Pack]
         ),
     )
     rows, images = np.array([5, 2, 40]), packs["train"].images.open()
-    cut, mirrored = augmented_draw(run, 1).cutting(images)(rows)
+    cut, mirrored = augmented_pass(run, 1).cutting(images)(rows)
     again, flags = AugmentedInputs(images, run.settings, run.policy, 1)(rows)
     assert np.array_equal(cut, again)
     assert np.array_equal(mirrored, flags)
-    everything = augmented_draw(run, 1).cutting(images)(np.arange(48))[1]
+    everything = augmented_pass(run, 1).cutting(images)(np.arange(48))[1]
     assert everything.any() == (mirror != "none")
 
 
@@ -261,14 +260,14 @@ def test_the_best_epochs_trunk_is_predicted_with_and_cached_by_none(
 def test_a_cache_is_named_by_what_it_holds_alone(tmp_path: Path, packs: dict[str, Pack]) -> None:
     """Not by Keras' counters, which depend on what was built before in the process."""
     classifier = build(run_of(tmp_path).settings, CLASSES, MEAN, None)
-    cut = Cut("stage2_relu", 0)
-    first = TrunkCache(tmp_path, Frozen(classifier, cut), "float16").folder
-    Tail(classifier, cut)
-    assert TrunkCache(tmp_path, Frozen(classifier, cut), "float16").folder == first
-    cache = TrunkCache(tmp_path, Frozen(classifier, cut), "float16")
+    cut = SplitPoint("stage2_relu", 0)
+    first = TrunkCache(tmp_path, FrozenPart(classifier, cut), "float16").folder
+    TrainedPart(classifier, cut)
+    assert TrunkCache(tmp_path, FrozenPart(classifier, cut), "float16").folder == first
+    cache = TrunkCache(tmp_path, FrozenPart(classifier, cut), "float16")
     classifier.trunk.get_layer("stage1_conv").kernel.assign(np.zeros((5, 5, 3, 16)))
     with pytest.raises(ValueError, match="has changed since its cache was opened"):
-        cache.outputs(packs["train"], view_draw(View(0, 0, False, 32, 40), (32, 40)), "x")
+        cache.outputs(packs["train"], tta_pass(View(0, 0, False, 32, 40), (32, 40)), "x")
 
 
 def test_a_centre_view_alone_was_never_mirrored(pretrained: Callable[..., Run]) -> None:
@@ -307,7 +306,7 @@ def test_a_student_on_cached_outputs_ends_as_one_on_images(
 ) -> None:
     """Of labelled and of test images alike."""
     shares = np.random.default_rng(0).dirichlet([1.0] * CLASSES, 4).astype(np.float32)
-    rows = Rows(ROWS.training, ROWS.held_out, Lesson(48 + np.array([0, 3, 4, 8]), shares, 0.6, 9, 9))
+    rows = FoldIndices(ROWS.training, ROWS.held_out, Lesson(48 + np.array([0, 3, 4, 8]), shares, 0.6, 9, 9))
     settings = {"stages": [{"freeze_until": "stage2"}], "epochs": 2, "pseudo": {"runs": ["teacher"]}}
     plain = trained(pretrained("plain", augment={"mirror": "swap"}, **settings), packs, rows=rows)
     cached = pretrained("cached", augment={"mirror": "swap"}, **settings, cache_trunk=2, cache_dtype="float32")

@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 
 from driverwatch.data import pack
+from driverwatch.ensemble import embeddings
 from driverwatch.errors import InputError
-from driverwatch.hdf5 import opened
-from driverwatch.inference import features, predictions
+from driverwatch.inference import predictions
+from driverwatch.inference.feature_cache import TrunkCache
 from driverwatch.inference.predictions import Predictions
-from driverwatch.models import weight_files
-from driverwatch.models.state import load_state, write_state
-from driverwatch.training.trunk_cache import TrunkCache
-from driverwatch.writing import write_json
+from driverwatch.io.atomic import write_json
+from driverwatch.io.hdf5 import opened
+from driverwatch.models import pretrained
+from driverwatch.models.backend import load_state, write_state
 
 MANY = 400_000_000
 NAMES = np.array([f"img_{i}.jpg" for i in range(6)], object)
@@ -87,8 +88,8 @@ def a_prediction(folder: Path) -> tuple[Path, list[str], Callable[[], object]]:
 
 def some_features(folder: Path) -> tuple[Path, list[str], Callable[[], object]]:
     path = folder / "f.h5"
-    features.write(path, NAMES, [np.zeros((6, 10), np.float32)], {"a": "b"})
-    return path, ["names", "features"], lambda: features.read(path, {"a": "b"})
+    embeddings.write(path, NAMES, [np.zeros((6, 10), np.float32)], {"a": "b"})
+    return path, ["names", "features"], lambda: embeddings.read(path, {"a": "b"})
 
 
 def a_state(folder: Path) -> tuple[Path, list[str], Callable[[], object]]:
@@ -101,7 +102,7 @@ def some_weights(folder: Path) -> tuple[Path, list[str], Callable[[], object]]:
     network = keras.Sequential([keras.Input((6,)), keras.layers.Dense(10, name="dense_one")], name="net")
     path = folder / "net.weights.h5"
     network.save_weights(path)
-    return path, ["layers/dense/vars/0"], lambda: weight_files.fill(network, path)
+    return path, ["layers/dense/vars/0"], lambda: pretrained.fill(network, path)
 
 
 def a_pack(folder: Path) -> tuple[Path, list[str], Callable[[], object]]:

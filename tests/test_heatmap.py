@@ -9,14 +9,13 @@ import pytest
 from keras import layers
 from support.places import SHARED, needs_photos, needs_weights
 
-from driverwatch.backbones import RAW, SQUEEZENET
-from driverwatch.inference import classify, heatmap
-from driverwatch.inference.network import Network, of_classifier, of_whole
-from driverwatch.models.classifier import build
-from driverwatch.models.scaling import ChannelScaling
+from driverwatch.config.backbones import RAW, SQUEEZENET
+from driverwatch.config.loading import parse
+from driverwatch.config.model import ModelSettings
+from driverwatch.inference import class_activation
+from driverwatch.inference.class_activation import Network, of_classifier, of_whole
+from driverwatch.models.classifier import ChannelScaling, build
 from driverwatch.models.squeezenet import squeezenet
-from driverwatch.settings import ModelSettings
-from driverwatch.typed_yaml import parse
 
 pytestmark = pytest.mark.keras
 HEIGHT, WIDTH = 48, 64
@@ -38,11 +37,11 @@ def square() -> np.ndarray:
 def test_the_formula_on_numbers() -> None:
     features = np.array([[[1.0, 2.0], [3.0, 4.0]]], np.float32)  # one row, two columns, two features
     average = np.array([[10.0, -1.0], [100.0, 1.0]], np.float32)
-    assert heatmap.class_activation(features, average, 0).tolist() == [[210, 430]]
-    assert heatmap.class_activation(features, average, 1).tolist() == [[1, 1]]
+    assert class_activation.class_activation(features, average, 0).tolist() == [[210, 430]]
+    assert class_activation.class_activation(features, average, 1).tolist() == [[1, 1]]
     flat = np.array([[1.0], [10.0], [100.0], [1000.0]], np.float32)
-    assert heatmap.class_activation(features, flat, 0).tolist() == [[21, 4300]]
-    assert heatmap.class_activation(features, average, 0, ((0, 0), (1, 0))).tolist() == [[430]]
+    assert class_activation.class_activation(features, flat, 0).tolist() == [[21, 4300]]
+    assert class_activation.class_activation(features, average, 0, ((0, 0), (1, 0))).tolist() == [[430]]
 
 
 def bright(head: str, gain: float = 0.02) -> Network:
@@ -76,14 +75,14 @@ def bright(head: str, gain: float = 0.02) -> Network:
     ],
 )
 def test_the_map_is_hottest_where_the_network_looks(head: str, method: str, size: tuple[int, int]) -> None:
-    found, how = heatmap.heat(bright(head), square(), 1)
+    found, how = class_activation.heat(bright(head), square(), 1)
     assert (how, found.shape, found.dtype) == (method, size, np.float32)
     y, x = np.unravel_index(found.argmax(), found.shape)
     y, x = (y + 0.5) * HEIGHT / size[0], (x + 0.5) * WIDTH / size[1]
     assert SQUARE[0].start <= y < SQUARE[0].stop
     assert SQUARE[1].start <= x < SQUARE[1].stop
     assert found.max() > 10 * np.median(np.abs(found))
-    blank, _ = heatmap.heat(bright(head), np.full((HEIGHT, WIDTH, 3), 40, np.uint8), 1)
+    blank, _ = class_activation.heat(bright(head), np.full((HEIGHT, WIDTH, 3), 40, np.uint8), 1)
     assert found.max() > blank.max()
 
 
@@ -95,29 +94,29 @@ def test_occlusion_is_the_drop_behind_patches() -> None:
         return np.stack([share, 1 - share], axis=1).astype(np.float32)
 
     picture = np.full((20, 30, 3), 255, np.uint8)
-    found = heatmap.occlusion(Network(probabilities, None, ()), picture, 0)
-    assert found[7, 11] == pytest.approx(1 - heatmap.GREY / 255, abs=1e-6)
+    found = class_activation.occlusion(Network(probabilities, None, ()), picture, 0)
+    assert found[7, 11] == pytest.approx(1 - class_activation.GREY / 255, abs=1e-6)
     assert found.max() == found[7, 11]
     reached = np.abs(np.indices(found.shape) - np.array([7, 11])[:, None, None]).max(axis=0)
-    assert (found[reached >= 20 // heatmap.PATCHES] == 0).all()
+    assert (found[reached >= 20 // class_activation.PATCHES] == 0).all()
 
 
 def test_several_networks_are_averaged_maps_and_probabilities() -> None:
     both = [bright("average"), bright("flatten", 0.01)]
-    maps = [heatmap.heat(network, square(), 1)[0] for network in both]
+    maps = [class_activation.heat(network, square(), 1)[0] for network in both]
     assert not np.allclose(*maps)
-    found, how = classify.heat_map(lambda: iter(both), square(), 1)
+    found, how = class_activation.heat_map(lambda: iter(both), square(), 1)
     assert how == "class activation"
     assert np.allclose(found, np.mean(maps, axis=0))
-    pictures = np.stack([square() // (i + 1) for i in range(classify.AT_ONCE + 3)])
-    rows = classify.probabilities(lambda: iter(both), pictures)
+    pictures = np.stack([square() // (i + 1) for i in range(class_activation.IMAGES_AT_ONCE + 3)])
+    rows = class_activation.probabilities(lambda: iter(both), pictures)
     alone = [np.mean([np.asarray(network(picture[None]))[0] for network in both], axis=0) for picture in pictures]
     assert np.allclose(rows, alone, atol=1e-6)
     assert np.ptp(rows[:, 1]) > 0.1
 
 
 def logits_by_maps(network: Network, image: np.ndarray, classes: int, summed: Callable[[np.ndarray], float]) -> Any:
-    found = [heatmap.heat(network, image, label) for label in range(classes)]
+    found = [class_activation.heat(network, image, label) for label in range(classes)]
     assert {how for _, how in found} == {"class activation"}
     return np.array([summed(heat) for heat, _ in found])
 
@@ -170,7 +169,7 @@ def test_the_maps_of_published_networks_add_up_too(constructor: Callable[..., ke
 def test_padding_above_the_last_extended_convolution_is_no_part_of_the_image() -> None:
     network = of_whole(squeezenet(include_top=True, input_shape=(64, 64, 3)), ChannelScaling.of(SQUEEZENET))
     assert network.margin == ((1, 1), (1, 1))
-    found, _ = heatmap.heat(network, np.zeros((64, 64, 3), np.uint8), 3)
+    found, _ = class_activation.heat(network, np.zeros((64, 64, 3), np.uint8), 3)
     assert found.shape == squeezenet(input_shape=(64, 64, 3)).output_shape[1:3]
 
 
@@ -180,11 +179,13 @@ def test_a_head_that_is_not_linear_is_asked_by_occlusion() -> None:
         mobile = keras.applications.MobileNetV3Small(weights=None, input_shape=shape, classes=3)
         network = of_whole(mobile, ChannelScaling.of(RAW))
         assert isinstance(network.head[0], layers.GlobalAveragePooling2D)  # not the flattening at its end
-        assert heatmap.class_kernel(network.head) is None
+        assert class_activation.class_kernel(network.head) is None
     image = layers.Input((8, 8, 3))
     dense = layers.Dense(4)(layers.Flatten()(image))
     for top in (layers.Dense(2, activation="softmax"), layers.Dense(2, activation="sigmoid")):
-        assert heatmap.class_kernel(of_whole(keras.Model(image, top(dense)), ChannelScaling.of(RAW)).head) is None
+        assert (
+            class_activation.class_kernel(of_whole(keras.Model(image, top(dense)), ChannelScaling.of(RAW)).head) is None
+        )
     flat = layers.Input((9,))
     none = of_whole(keras.Model(flat, layers.Dense(2, activation="softmax")(flat)), ChannelScaling.of(RAW))
     assert none.features is None
@@ -194,8 +195,8 @@ def test_a_head_that_is_not_linear_is_asked_by_occlusion() -> None:
 @needs_photos
 def test_a_real_network_sees_a_class_where_its_photo_was_put() -> None:
     """Real SqueezeNet: a driver's photo shrunk into a corner of a grey picture heats that corner."""
-    from driverwatch.data.photos import examine
-    from driverwatch.models.weights import build_whole
+    from driverwatch.data.images import examine
+    from driverwatch.models.pretrained import build_whole
 
     photo = sorted((SHARED / "statefarm" / "imgs" / "train" / "c0").glob("*.jpg"))[0]
     small = examine(photo, (112, 112)).pixels
@@ -204,7 +205,7 @@ def test_a_real_network_sees_a_class_where_its_photo_was_put() -> None:
         picture = np.full((227, 227, 3), 128, np.uint8)
         picture[top : top + 112, left : left + 112] = small
         label = int(np.asarray(network(picture[None])).argmax())
-        found, _ = heatmap.heat(network, picture, label)
+        found, _ = class_activation.heat(network, picture, label)
         y, x = (np.array(np.unravel_index(found.argmax(), found.shape)) + 0.5) * 227 / np.array(found.shape)
         assert top <= y <= top + 112
         assert left <= x <= left + 112

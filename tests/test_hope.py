@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from driverwatch.blend.hope import averaging_gain, hope
+from driverwatch.ensemble.prediction_interval import averaging_gain, hope
 from driverwatch.errors import InputError
 from driverwatch.metrics import log_loss
 
@@ -30,7 +30,7 @@ def test_the_expected_loss_is_the_mean_over_images() -> None:
 
 def test_the_interval_holds_as_often_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 150 worlds of 19 drivers, the seven new ones lie within most of the time; by drawing known ones, less often."""
-    monkeypatch.setattr("driverwatch.blend.hope.RESAMPLES", 1000)
+    monkeypatch.setattr("driverwatch.ensemble.prediction_interval.RESAMPLES", 1000)
     kept, drawn = 0, 0
     for seed in range(150):
         values, drivers = losses(seed, 26, 0.6)

@@ -14,15 +14,15 @@ import pytest
 from support.elsewhere import FOLDS, KAGGLE, begun, trained_elsewhere, with_weights
 from support.finished import World, world  # noqa: F401
 
-from driverwatch.artifacts import read_json
+from driverwatch import run as runs
 from driverwatch.errors import InputError
 from driverwatch.inference import predictions
 from driverwatch.inference.predictions import Predictions
+from driverwatch.io.atomic import write_json
+from driverwatch.io.manifests import read_json
 from driverwatch.remote import import_runs
-from driverwatch.steps import submit
-from driverwatch.training import run as runs
-from driverwatch.training.run import Run
-from driverwatch.writing import write_json
+from driverwatch.run import Run
+from driverwatch.submission import build
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_a_run_comes_home_and_takes_part_beside_a_local_one(here: World, capsys:
     import_runs.import_runs(here.context, KAGGLE, None, False)
     assert contents(here.context.places.run("away")) == sent
     assert "3 of 3 folds finished" in capsys.readouterr().out
-    submit.make_ensemble(here.context, [], "both", None, None)
+    build.make_ensemble(here.context, [], "both", None, None)
     made = read_json(here.context.places.submissions / "both.json")
     assert json.dumps(made).count('"away"') >= 1
     assert json.dumps(made).count('"local"') >= 1

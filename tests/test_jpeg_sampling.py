@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from support.jpegs import Band, Factors, encoded
 
-from driverwatch.data.photos import examine_content
+from driverwatch.data.images import examine_content
 
 UNUSUAL: dict[str, Factors] = {
     "4x2,1x1,1x1": [(4, 2), (1, 1), (1, 1)],

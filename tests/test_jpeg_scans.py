@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from support.jpegs import Band, encoded
 
-from driverwatch.data.photos import examine_content
+from driverwatch.data.images import examine_content
 
 SOS, END = b"\xff\xda", b"\xff\xd9"
 PLAIN = [(2, 2), (1, 1), (1, 1)]

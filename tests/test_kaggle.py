@@ -18,16 +18,16 @@ import pytest
 from support.places import ROOT
 from support.project import Verb
 
-from driverwatch import writing
-from driverwatch.artifacts import digest_of_file
 from driverwatch.data.competition import read_sample_submission
+from driverwatch.data.context import Context, open_context
 from driverwatch.errors import InputError
-from driverwatch.steps.context import Context, open_context
+from driverwatch.io import atomic
+from driverwatch.io.atomic import write_json
+from driverwatch.io.manifests import digest_of_file
 from driverwatch.submission import ledger
 from driverwatch.submission.download import download_competition
 from driverwatch.submission.kaggle_client import Client, parse_submissions
 from driverwatch.submission.submit import Wait, submit
-from driverwatch.writing import write_json
 
 STANDIN = str(ROOT / "tests" / "support" / "standin_kaggle.py")
 SLUG = "state-farm-distracted-driver-detection"
@@ -144,7 +144,7 @@ def test_a_killed_unpacking_goes_on_without_the_client(
     context: Context, remote: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code = (
-        "import os, signal\nfrom driverwatch.submission import download\nfrom driverwatch.steps.context import open_context\n"
+        "import os, signal\nfrom driverwatch.submission import download\nfrom driverwatch.data.context import open_context\n"
         "from driverwatch.submission.download import download_competition\nwrite, count = download._write, iter(range(99))\n"
         "download._write = lambda *a: (write(*a), next(count) == 30 and os.kill(os.getpid(), signal.SIGKILL))\n"
         f"download_competition(open_context('there', None), {STANDIN!r})"
@@ -159,7 +159,7 @@ def test_a_killed_unpacking_goes_on_without_the_client(
 
 
 def test_two_at_once_do_not_both_write(context: Context, remote: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writing, "PATIENCE", 0.0)
+    monkeypatch.setattr(atomic, "PATIENCE", 0.0)
     first = started("data", STANDIN_SLOW="0.3")
     until(first, lambda: calls(remote, "download") > 0)
     with pytest.raises(InputError, match="another command is writing here"):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from driverwatch.errors import InputError
-from driverwatch.submission import kaggle_credentials as credentials
+from driverwatch.submission import kaggle_client as credentials
 from driverwatch.submission.kaggle_client import Client
 from scripts.doctor.machine import Surroundings
 from scripts.doctor.project import kaggle_token

@@ -17,9 +17,13 @@ from support import rehearsal
 from support.places import ROOT
 from support.project import Verb
 
-from driverwatch.artifacts import Places, digest_of_file, read_json
-from driverwatch.dataset_settings import DatasetSettings
+from driverwatch.config.dataset import DatasetSettings
+from driverwatch.config.loading import load, parse
+from driverwatch.config.model import ModelSettings
+from driverwatch.data.context import Context
 from driverwatch.errors import InputError
+from driverwatch.io.manifests import digest_of_file, read_json
+from driverwatch.io.paths import Places
 from driverwatch.remote import kaggle_notebook, kaggle_session
 from driverwatch.remote.kaggle_notebook import (
     Publication,
@@ -29,10 +33,7 @@ from driverwatch.remote.kaggle_notebook import (
     notebook_text,
 )
 from driverwatch.remote.kaggle_session import Plan, Session
-from driverwatch.settings import ModelSettings
-from driverwatch.steps.context import Context
-from driverwatch.submission import kaggle_credentials
-from driverwatch.typed_yaml import load, parse
+from driverwatch.submission import kaggle_client
 
 SLUG = "drawn-competition"
 PLAN = {"notebook": "me/driverwatch-tiny", "dataset": "drawn", "model": "tiny", "run": "tiny"}
@@ -218,7 +219,7 @@ def test_what_cannot_go_up_is_refused_before_anything_is_written(
 ) -> None:
     settings = load(ModelSettings, Path("configs/models"), "tiny")
     asked = {"dataset": "drawn", "model": "tiny", "run": "tiny"}
-    monkeypatch.setattr(kaggle_credentials, "username", lambda: "")
+    monkeypatch.setattr(kaggle_client, "username", lambda: "")
     there = context(project)
     with pytest.raises(InputError, match="needs ACCOUNT="):
         kaggle_notebook.make_notebook(there, settings, asked, {}, None)
@@ -238,11 +239,11 @@ def test_the_account_may_come_from_the_token(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(tmp_path))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("KAGGLE_USERNAME", raising=False)
-    assert kaggle_credentials.username() == ""
+    assert kaggle_client.username() == ""
     (tmp_path / "kaggle.json").write_text(json.dumps({"username": "fromfile", "key": "k" * 32}))
-    assert kaggle_credentials.username() == "fromfile"
+    assert kaggle_client.username() == "fromfile"
     monkeypatch.setenv("KAGGLE_USERNAME", "fromenvironment")
-    assert kaggle_credentials.username() == "fromenvironment"
+    assert kaggle_client.username() == "fromenvironment"
 
 
 LAYOUTS = [("state-farm", "files", "earlier"), ("competitions/state-farm", "datasets/me/files", "notebooks/me/earlier")]
@@ -341,7 +342,7 @@ def test_what_is_run_knows_the_commit_of_the_wheel(
 ) -> None:
     shutil.copytree(ROOT / "src" / "driverwatch", tmp_path / "site-packages" / "driverwatch")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site-packages"))  # as it is installed: no checkout of its own
-    said = "from driverwatch.artifacts import provenance; print('by', provenance()['commit'])"
+    said = "from driverwatch.io.manifests import provenance; print('by', provenance()['commit'])"
     assert there._python(["-c", said], 600.0) == 0
     assert "by abc" in capsys.readouterr().out
 

@@ -10,7 +10,7 @@ import pytest
 from support.doctoring import Make, makes_places, says, write
 
 from driverwatch.errors import InputError
-from driverwatch.models import keras_settings
+from driverwatch.models import backend
 from scripts.doctor import project
 
 STRANGE = {
@@ -28,10 +28,10 @@ def place(tmp_path: Path) -> Make:
 
 
 def test_where_keras_looks(tmp_path: Path) -> None:
-    assert keras_settings.config_file({"KERAS_HOME": "/k"}, tmp_path) == Path("/k/keras.json")
-    assert keras_settings.config_file({}, tmp_path) == tmp_path / ".keras" / "keras.json"
+    assert backend.config_file({"KERAS_HOME": "/k"}, tmp_path) == Path("/k/keras.json")
+    assert backend.config_file({}, tmp_path) == tmp_path / ".keras" / "keras.json"
     for home in (None, tmp_path / "none"):
-        assert keras_settings.config_file({}, home) == Path("/tmp/.keras/keras.json")
+        assert backend.config_file({}, home) == Path("/tmp/.keras/keras.json")
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_where_keras_looks(tmp_path: Path) -> None:
 def test_what_keras_would_fail_on_is_refused_by_name(tmp_path: Path, text: str, said: str) -> None:
     path = write(tmp_path / ".keras" / "keras.json", text)
     with pytest.raises(InputError) as error:
-        keras_settings.settle({}, tmp_path)
+        backend.settle({}, tmp_path)
     assert str(error.value).startswith(f"{path}: {said}")
     assert "remove" in str(error.value)
 
@@ -62,16 +62,16 @@ def test_everything_else_is_set_back(tmp_path: Path, text: str) -> None:
         "KERAS_MAX_STEPS_PER_EPOCH": "1",
         "KERAS_NNX_ENABLED": "1",
     }
-    keras_settings.settle(environ, tmp_path)
+    backend.settle(environ, tmp_path)
     assert environ == {"KERAS_BACKEND": "tensorflow", "KERAS_NNX_ENABLED": "false"}
 
 
 def test_a_backend_that_cannot_train_is_refused() -> None:
     for name, more in (("theano", "expected tensorflow, jax or torch"), ("tensorflw", "did you mean tensorflow")):
         with pytest.raises(InputError, match=more):
-            keras_settings.settle({"KERAS_BACKEND": name}, None)
+            backend.settle({"KERAS_BACKEND": name}, None)
     environ = {"KERAS_BACKEND": "jax"}
-    keras_settings.settle(environ, None)
+    backend.settle(environ, None)
     assert environ["KERAS_BACKEND"] == "jax"
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from support.places import ROOT
 
-from driverwatch.data import layout
+from driverwatch.config.dataset import DatasetSettings
+from driverwatch.data import competition
 from driverwatch.data.competition import read_both
-from driverwatch.dataset_settings import DatasetSettings
+from driverwatch.data.context import Context, open_context
 from driverwatch.errors import InputError
-from driverwatch.steps.context import Context, open_context
 from driverwatch.submission.download import download_competition, unpack
 
 STANDIN = str(ROOT / "tests" / "support" / "standin_kaggle.py")
@@ -197,4 +197,4 @@ def test_a_folder_of_ones_own_is_looked_into_and_left_alone(data: Path, drawn_se
     found = read_both(drawn_settings, deeper)
     assert f"{deeper / 'train'} belongs to {deeper / 'imgs/train'}" in found.problems[0]
     assert len(found.missing) == 120
-    assert layout.hint(drawn_settings, deeper.parent / "nothing") == ""
+    assert competition.layout_hint(drawn_settings, deeper.parent / "nothing") == ""

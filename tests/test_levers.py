@@ -11,17 +11,17 @@ import yaml
 from support.finished import World, world
 from typer.testing import CliRunner
 
-from driverwatch.blend.score import interval
 from driverwatch.cli.main import app
-from driverwatch.ensemble_settings import EnsembleSettings
+from driverwatch.config.ensemble import EnsembleSettings
+from driverwatch.config.experiments import LeverSettings, LeversSettings
+from driverwatch.config.loading import parse
+from driverwatch.ensemble.scoring import interval
 from driverwatch.errors import InputError
 from driverwatch.experiments import ablations, experiment
 from driverwatch.experiments.ablations import AblationStudy, ensemble_command, run_ablations
 from driverwatch.inference import predictions
-from driverwatch.inference.paths import prediction_path
+from driverwatch.inference.predictions import prediction_path
 from driverwatch.metrics import FLOOR, limited, log_losses
-from driverwatch.recipe_settings import LeverSettings, LeversSettings
-from driverwatch.typed_yaml import parse
 
 __all__ = ["world"]
 RUNS = {"base": {"model": "tiny"}, "longer": {"model": "tiny", "set": "train.epochs=9"}}
@@ -103,15 +103,15 @@ def test_what_is_fitted_is_scored_on_drivers_left_out(world: World, tmp_path: Pa
 
 
 def _predicted(world: World, side: EnsembleSettings) -> np.ndarray:
-    from driverwatch.blend import ensemble as blending
-    from driverwatch.steps import chains
-    from driverwatch.training import run as runs
+    from driverwatch import run as runs
+    from driverwatch.ensemble import members as blending
+    from driverwatch.ensemble import post_processing
 
     run = runs.load(world.context.places.build / "studies" / "levers" / "base")
-    rows = blending.labelled_rows(
+    rows = blending.oof_of_members(
         [blending.Member(run, world.packs["test"], "five_crop")], world.packs["train"], world.folds
     )
-    return chains.fit(side, rows, world.packs["train"].labels, world.packs["train"].drivers).rows
+    return post_processing.fit(side, rows, world.packs["train"].labels, world.packs["train"].drivers).rows
 
 
 def test_missing_runs_are_named_with_what_trains_them(world: World, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from support.places import ROOT
 from support.project import SMALL, Verb
 
 from driverwatch.inference import predictions
-from driverwatch.steps.fold_runner import FoldProcess
+from driverwatch.training.fold_runner import FoldProcess
 
 pytestmark = pytest.mark.line
 

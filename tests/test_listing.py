@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from support.project import Verb
 
+from driverwatch.config.dataset import DatasetSettings
+from driverwatch.config.loading import load
 from driverwatch.data.competition import Tables, read_both
-from driverwatch.data.unchanged import sources
-from driverwatch.dataset_settings import DatasetSettings
+from driverwatch.data.pack import sources
 from driverwatch.errors import InputError
-from driverwatch.listing import is_of_tools, walk
+from driverwatch.inference.classify import photo_files
+from driverwatch.io.paths import is_of_tools, walk
 from driverwatch.remote.kaggle_notebook import copy_project
-from driverwatch.steps.photo_files import photo_files
-from driverwatch.typed_yaml import load
 from scripts.doctor import project as doctor
 from scripts.doctor.machine import Surroundings
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from driverwatch.training.logistic import Sample, solve
+from driverwatch.training.linear_probe import Sample, fit_linear_probe
 
 
 def sample_of(count: int, features: int, classes: int = 3, seed: int = 0) -> tuple[Sample, np.ndarray]:
@@ -25,7 +25,7 @@ def objective(found: object, sample: Sample, l2: float) -> float:
 def test_the_solution_is_a_minimum(features: int) -> None:
     """Also where there are more features than rows."""
     sample, drivers = sample_of(120, features)
-    found = solve(sample, drivers, 3, [0.1])
+    found = fit_linear_probe(sample, drivers, 3, [0.1])
     best = objective(found, sample, 0.1)
     random = np.random.default_rng(1)
     for size in (1e-2, 1e-1):
@@ -45,27 +45,27 @@ def test_the_penalty_is_chosen_on_drivers() -> None:
     labels = random.integers(0, 3, 12)[drivers]  # each driver shows one class only
     names = np.eye(12)[drivers] * 4
     sample = Sample(np.hstack([names, random.normal(size=(120, 4))]).astype("float32"), labels, np.ones(120))
-    found = solve(sample, drivers, 3, [0.001, 30.0])
+    found = fit_linear_probe(sample, drivers, 3, [0.001, 30.0])
     assert found.l2 == 30.0
     assert found.inner[30.0] < found.inner[0.001]
 
 
 def test_classes_without_rows_and_two_classes() -> None:
     sample, drivers = sample_of(60, 4, classes=2)
-    found = solve(sample, drivers, 4, [0.1])
+    found = fit_linear_probe(sample, drivers, 4, [0.1])
     rows = found(sample.features)
     assert rows.shape == (60, 4)
     assert (rows[:, 2:] < 1e-4).all()
     assert (rows.argmax(axis=1) == sample.labels).mean() > 0.8
-    alone = solve(Sample(sample.features, np.zeros(60, int), sample.weights), drivers, 3, [0.1, 1.0])
+    alone = fit_linear_probe(Sample(sample.features, np.zeros(60, int), sample.weights), drivers, 3, [0.1, 1.0])
     assert (alone(sample.features)[:, 0] > 0.99).all()
 
 
 def test_constant_features_and_weights() -> None:
     sample, drivers = sample_of(90, 4)
     constant = np.hstack([sample.features, np.full((90, 1), 7, "float32")])
-    with_it = solve(Sample(constant, sample.labels, sample.weights), drivers, 3, [0.1])
-    assert np.allclose(with_it(constant), solve(sample, drivers, 3, [0.1])(sample.features), atol=1e-3)
+    with_it = fit_linear_probe(Sample(constant, sample.labels, sample.weights), drivers, 3, [0.1])
+    assert np.allclose(with_it(constant), fit_linear_probe(sample, drivers, 3, [0.1])(sample.features), atol=1e-3)
     heavy = np.where(sample.labels == 0, 50.0, 1.0)
-    leaning = solve(Sample(sample.features, sample.labels, heavy), drivers, 3, [0.1])(sample.features)
+    leaning = fit_linear_probe(Sample(sample.features, sample.labels, heavy), drivers, 3, [0.1])(sample.features)
     assert (leaning.argmax(axis=1) == 0).mean() > (sample.labels == 0).mean() + 0.1

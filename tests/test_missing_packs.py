@@ -8,20 +8,20 @@ import numpy as np
 import pytest
 from support.project import Verb
 
-from driverwatch.artifacts import Places, digest_of_file, read_json
+from driverwatch import run as runs
 from driverwatch.cli.options import making
+from driverwatch.config.loading import parse
+from driverwatch.config.model import ModelSettings
 from driverwatch.data import splits
+from driverwatch.data.context import Context, open_context, open_packs
+from driverwatch.data.prepare import make_folds, make_packs
+from driverwatch.ensemble import embeddings
 from driverwatch.errors import InputError
 from driverwatch.inference import predictions
-from driverwatch.inference.paths import prediction_path
-from driverwatch.inference.predictions import Predictions
-from driverwatch.settings import ModelSettings
-from driverwatch.steps import spaces
-from driverwatch.steps.context import Context, open_context, open_packs
-from driverwatch.steps.prepare import make_folds, make_packs
-from driverwatch.training import run as runs
-from driverwatch.typed_yaml import parse
-from driverwatch.writing import write_json
+from driverwatch.inference.predictions import Predictions, prediction_path
+from driverwatch.io.atomic import write_json
+from driverwatch.io.manifests import digest_of_file, read_json
+from driverwatch.io.paths import Places
 
 SIZE = "40x52"
 MODEL = {
@@ -172,8 +172,8 @@ def test_features_are_made_on_the_way_or_the_sentence_says_why_not(
             for kind in ("train", "test")
         ]
 
-    monkeypatch.setattr(spaces, "_computed", computed)
-    monkeypatch.setattr(spaces.weight_files, "identity", lambda *_: {"file": "x"})
+    monkeypatch.setattr(embeddings, "_computed", computed)
+    monkeypatch.setattr(embeddings.weight_files, "identity", lambda *_: {"file": "x"})
     made = verb("ensemble", *place, "--neighbours", "small:fire3_concat", "--weights", project / "files")
     assert made.returncode == 0, made.stderr
     assert "small-fire3_concat-1x1.h5: 160 images, 3 features, " in made.stdout

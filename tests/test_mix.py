@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.mixing import CLASSES, COUNT, DRIVERS, IMAGES, LABELS, SIZE, TRAINING, model, pack
 
+from driverwatch.config.model import AugmentSettings, ModelSettings
+from driverwatch.data.epoch_inputs import AugmentedInputs, augmentation_epochs, epoch_mixing
+from driverwatch.data.mix import Mixing, blended, cut_box, draw_mixing, pasted, seam_box
 from driverwatch.data.pack import ImageBlock, Pack
-from driverwatch.settings import AugmentSettings, ModelSettings
-from driverwatch.training.inputs import AugmentedInputs, augmentation_epochs, epoch_mixing
-from driverwatch.vision.mix import Mixing, blended, cut_box, draw_mixing, pasted, seam_box
-from driverwatch.vision.mosaic import join, split
+from driverwatch.data.regions import join, split
 
 KINDS = ("mixup", "cutmix", "splice")
 TARGETS = np.eye(CLASSES, dtype=np.float32)[LABELS]
@@ -272,7 +272,7 @@ def test_epochs_whose_augmentation_is_shown(train: dict, expected: list[int]) ->
 @pytest.mark.parametrize("mirror", ["none", "keep", "swap"])
 def test_batches_of_mixed_images(tmp_path: Path, mirror: str) -> None:
     """Label shares follow mirroring, and an image weighs as the weighted mean of its classes."""
-    from driverwatch.training.batches import TrainingBatches, class_weights
+    from driverwatch.training.data_loader import TrainingBatches, class_weights
 
     swap = [1, 0, 3, 2]
     wanted = model(mix="mixup", mix_share=1.0, mirror=mirror, mix_alpha=1.0)

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from driverwatch.config.model import AugmentSettings, InputSettings, ModelSettings
+from driverwatch.config.training import TrainSettings
+from driverwatch.data.epoch_inputs import AugmentedInputs, epoch_mixing
+from driverwatch.data.mix import SEAM
 from driverwatch.data.pack import ImageBlock, Pack
-from driverwatch.settings import AugmentSettings, InputSettings, ModelSettings
-from driverwatch.train_settings import TrainSettings
-from driverwatch.training.crew import Crew, Shown
-from driverwatch.training.inputs import AugmentedInputs, epoch_mixing
-from driverwatch.vision.mix import SEAM
+from driverwatch.training.augment_workers import Crew, TrainingSource
 
 COUNT, CLASSES = 24, 3
 LABELS = np.arange(COUNT) % CLASSES
@@ -110,7 +110,7 @@ def test_processes_mix_as_threads_do(tmp_path: Any) -> None:
     (tmp_path / "images.raw").write_bytes(images.tobytes())
     pack = pack_of(images, str(tmp_path / "images.raw"))
     wanted = model((30, 34), (20, 24), mix="cutmix", mix_share=0.7, mirror="keep")
-    shown = Shown((pack,), wanted, [{"RandomBrightnessContrast": {"p": 0.5}}], np.arange(COUNT))
+    shown = TrainingSource((pack,), wanted, [{"RandomBrightnessContrast": {"p": 0.5}}], np.arange(COUNT))
     crew = Crew(shown, shown.stamps(), 2)
     try:
         theirs = crew.inputs(1)(np.arange(COUNT))

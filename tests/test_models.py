@@ -9,19 +9,17 @@ import pytest
 from support.networks import MEAN, settings
 from support.places import ROOT
 
-from driverwatch.backbones import BACKBONES, CAFFE, RAW, SQUEEZENET, TF, TORCH, Scaling
+from driverwatch.config.backbones import BACKBONES, CAFFE, RAW, SQUEEZENET, TF, TORCH, Scaling
+from driverwatch.config.loading import load
+from driverwatch.config.model import InputSettings, ModelSettings
 from driverwatch.errors import InputError
-from driverwatch.models.classifier import Classifier, build
-from driverwatch.models.cuts import single_tensor_layers
+from driverwatch.models.backend import load_state, write_state
+from driverwatch.models.build_backbone import build_network, single_tensor_layers
+from driverwatch.models.classifier import ChannelScaling, Classifier, build
+from driverwatch.models.describe import LayerDescription, described
 from driverwatch.models.freezing import freeze, frozen_count
-from driverwatch.models.layers import LayerDescription, described
-from driverwatch.models.networks import construct
-from driverwatch.models.scaling import ChannelScaling
+from driverwatch.models.pretrained import build_trunk
 from driverwatch.models.squeezenet import squeezenet
-from driverwatch.models.state import load_state, write_state
-from driverwatch.models.weights import build_trunk
-from driverwatch.settings import InputSettings, ModelSettings
-from driverwatch.typed_yaml import load
 
 pytestmark = pytest.mark.keras
 
@@ -202,7 +200,7 @@ def test_every_committed_model_builds_freezes_and_cuts_where_it_says(path: Path)
 
 def test_automatic_names_do_not_depend_on_what_was_built_before() -> None:
     row = BACKBONES["xception"]
-    first, second = (construct(row, (71, 71)) for _ in range(2))
+    first, second = (build_network(row, (71, 71)) for _ in range(2))
     assert [layer.name for layer in first.layers] == [layer.name for layer in second.layers]
     assert {"add", "add_11"} <= {layer.name for layer in first.layers}
     assert first.get_layer("add_2").output.shape == (None, 5, 5, 728)  # block 4 ends there
@@ -210,7 +208,7 @@ def test_automatic_names_do_not_depend_on_what_was_built_before() -> None:
 
 def test_shortcuts_that_are_no_layers_are_no_cuts() -> None:
     """ConvNeXt adds its shortcuts by +, an operation that its layers do not list."""
-    legal = single_tensor_layers(construct(BACKBONES["convnext_tiny"], (32, 32)))
+    legal = single_tensor_layers(build_network(BACKBONES["convnext_tiny"], (32, 32)))
     assert "convnext_tiny_downsampling_block_1" in legal
     assert not any("_stage_" in name for name in legal)
 

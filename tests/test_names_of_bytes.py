@@ -12,12 +12,12 @@ import pytest
 from support.places import ROOT
 from support.project import MINI, Verb
 
-from driverwatch.artifacts import digest_of, read_json
-from driverwatch.data import sample
-from driverwatch.data.unchanged import sources
-from driverwatch.dataset_settings import DatasetSettings
-from driverwatch.typed_yaml import load
-from driverwatch.writing import write_json, write_text
+from driverwatch.config.dataset import DatasetSettings
+from driverwatch.config.loading import load
+from driverwatch.data import synthetic
+from driverwatch.data.pack import sources
+from driverwatch.io.atomic import write_json, write_text
+from driverwatch.io.manifests import digest_of, read_json
 
 NAMES = [
     os.fsdecode(name)
@@ -74,7 +74,7 @@ def test_what_is_packed_is_known_again_by_such_names(data: Path, drawn_settings:
 
 @EACH
 def test_such_names_are_printed(name: str) -> None:
-    code = f"from driverwatch.streams import keep_printing; keep_printing(); print({name!a}, chr(177))"
+    code = f"from driverwatch.io.console import keep_printing; keep_printing(); print({name!a}, chr(177))"
     for encoding in ("utf-8:strict", "ascii:strict", "latin-1:strict"):
         env = {**os.environ, "PYTHONIOENCODING": encoding}
         made = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, check=True)
@@ -86,7 +86,7 @@ def test_such_names_are_printed(name: str) -> None:
 def test_a_project_in_such_a_folder(tmp_path: Path) -> None:
     project = tmp_path / NAMES[0]
     shutil.copytree(ROOT / "configs", project / "configs")
-    sample.write(MINI, load(DatasetSettings, project / "configs/datasets", "drawn"), project / "data")
+    synthetic.write(MINI, load(DatasetSettings, project / "configs/datasets", "drawn"), project / "data")
     options = ("--dataset", "drawn", "--data", str(project / "data"))
     for step in (["folds"], ["pack", "--size", "24x32"], ["status"], ["report"], ["leakage"]):
         made = strict(*step, *options, cwd=project)
@@ -98,7 +98,7 @@ def test_a_project_in_such_a_folder(tmp_path: Path) -> None:
 def test_the_whole_line_in_such_a_folder(tmp_path: Path) -> None:
     project, name = tmp_path / NAMES[0], NAMES[1]
     shutil.copytree(ROOT / "configs", project / "configs")
-    sample.write(MINI, load(DatasetSettings, project / "configs/datasets", "drawn"), project / name)
+    synthetic.write(MINI, load(DatasetSettings, project / "configs/datasets", "drawn"), project / name)
     where, here = ["--dataset", "drawn"], ["--dataset", "drawn", "--data", name]
     shutil.copytree(project / name / "imgs/test", project / f"new{name}")
     photo = next((project / f"new{name}").iterdir())

@@ -8,11 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from driverwatch.blend.chain import Rows, Step, applied, fitted, nested
-from driverwatch.blend.clusters import Clusters, clusters, shared
-from driverwatch.blend.neighbours import Average, Way, averaged, weights
-from driverwatch.blend.neighbours import Smoothed as Smoothing
-from driverwatch.blend.space import Near, Space
+from driverwatch.ensemble.embedding_index import EmbeddingIndex, Neighbours
+from driverwatch.ensemble.knn_smoothing import Average, Clusters, Way, averaged, clusters, shared, weights
+from driverwatch.ensemble.knn_smoothing import Smoothed as Smoothing
+from driverwatch.ensemble.transform import (
+    MemberPredictions,
+    Transform,
+    apply_transforms,
+    fit_transforms,
+    nested_cross_validation,
+)
 from driverwatch.errors import InputError
 from driverwatch.metrics import log_loss
 
@@ -23,10 +28,10 @@ CLASSES = 4
 class World:
     """Labelled frames of clips, in sets; predictions; and a space in which they lie."""
 
-    rows: Rows
+    rows: MemberPredictions
     labels: np.ndarray
     drivers: np.ndarray
-    space: Space
+    space: EmbeddingIndex
 
 
 def world(seed: int = 0, frames: int = 10, clips: bool = True, drivers: int = 6, sets: int = 3) -> World:
@@ -40,11 +45,11 @@ def world(seed: int = 0, frames: int = 10, clips: bool = True, drivers: int = 6,
     scores[np.arange(len(clip)), labels] += 1.5
     p = np.exp(1.5 * scores)  # calibrated: softer rows would not be better ones
     names = np.array([f"img_{i}.jpg" for i in random.permutation(len(clip))])
-    rows = Rows(names, (p / p.sum(axis=1, keepdims=True))[None], driver % sets)
-    return World(rows, labels, np.char.add("p", driver.astype(str)), Space(names, features.astype(np.float32)))
+    rows = MemberPredictions(names, (p / p.sum(axis=1, keepdims=True))[None], driver % sets)
+    return World(rows, labels, np.char.add("p", driver.astype(str)), EmbeddingIndex(names, features.astype(np.float32)))
 
 
-def every_step(space: Space) -> list[Step]:
+def every_step(space: EmbeddingIndex) -> list[Transform]:
     return [Average(space), Average(space, k=5, similar=True, geometric=True, rounds=2), Clusters(space)]
 
 
@@ -54,7 +59,7 @@ every = pytest.mark.parametrize("which", range(3), ids=["chosen", "fixed", "clus
 @every
 def test_frames_of_clips_help_each_other(which: int) -> None:
     w = world()
-    made = nested([every_step(w.space)[which]], w.rows, w.labels, w.drivers)
+    made = nested_cross_validation([every_step(w.space)[which]], w.rows, w.labels, w.drivers)
     assert log_loss(made, w.labels) < 0.75 * log_loss(w.rows.blended, w.labels)
     np.testing.assert_allclose(made.sum(axis=1), 1)
 
@@ -81,21 +86,23 @@ def test_the_order_of_rows_decides_nothing(which: int) -> None:
     w = world(1)
     order = np.random.default_rng(2).permutation(len(w.labels))
     step = every_step(w.space)[which]
-    made = nested([step], w.rows, w.labels, w.drivers)
-    again = nested([step], w.rows.at(order), w.labels[order], w.drivers[order])
+    made = nested_cross_validation([step], w.rows, w.labels, w.drivers)
+    again = nested_cross_validation([step], w.rows.at(order), w.labels[order], w.drivers[order])
     np.testing.assert_allclose(again, made[order], rtol=1e-9)
-    other = Space(w.space.names[order], w.space.features[order])
-    np.testing.assert_allclose(nested([every_step(other)[which]], w.rows, w.labels, w.drivers), made, rtol=1e-9)
+    other = EmbeddingIndex(w.space.names[order], w.space.features[order])
+    np.testing.assert_allclose(
+        nested_cross_validation([every_step(other)[which]], w.rows, w.labels, w.drivers), made, rtol=1e-9
+    )
 
 
 @every
 def test_a_sets_own_labels_and_other_sets_rows_never_come_in(which: int) -> None:
     w = world(3)
     step, mine = every_step(w.space)[which], w.rows.sets == 1
-    made = nested([step], w.rows, w.labels, w.drivers)
+    made = nested_cross_validation([step], w.rows, w.labels, w.drivers)
     labels = w.labels.copy()
     labels[mine] = np.random.default_rng(0).permutation(labels[mine])
-    np.testing.assert_array_equal(nested([step], w.rows, labels, w.drivers)[mine], made[mine])
+    np.testing.assert_array_equal(nested_cross_validation([step], w.rows, labels, w.drivers)[mine], made[mine])
     rule = step.fit(w.rows, w.labels, w.drivers)
     changed = w.rows.members.copy()
     changed[:, ~mine] = changed[:, ~mine][:, ::-1]
@@ -108,9 +115,9 @@ def test_a_sets_own_labels_and_other_sets_rows_never_come_in(which: int) -> None
 def test_images_doubled_under_other_names_and_members_unblended(which: int) -> None:
     w = world(4)
     names = np.concatenate([w.rows.names, np.char.add("twin_", w.rows.names)])
-    space = Space(names, np.tile(w.space.features, (2, 1)))
+    space = EmbeddingIndex(names, np.tile(w.space.features, (2, 1)))
     members = np.tile(np.concatenate([w.rows.members, w.rows.members[:, :, ::-1]]), (1, 2, 1))
-    rows = Rows(names, members, np.tile(w.rows.sets, 2))
+    rows = MemberPredictions(names, members, np.tile(w.rows.sets, 2))
     labels, drivers = np.tile(w.labels, 2), np.tile(w.drivers, 2)
     made = every_step(space)[which].fit(rows, labels, drivers)(rows).members
     assert made.shape == members.shape
@@ -124,7 +131,7 @@ def test_sets_of_an_image_or_two(which: int, frames: int) -> None:
     w = world(5)
     few = np.concatenate([np.flatnonzero(w.rows.sets == s)[:frames] for s in range(3)])
     step, rows = every_step(w.space)[which], w.rows.at(few)
-    made = applied(fitted([step], rows, w.labels[few], w.drivers[few]), rows)
+    made = apply_transforms(fit_transforms([step], rows, w.labels[few], w.drivers[few]), rows)
     np.testing.assert_allclose(made.members.sum(axis=2), 1)
     if frames == 1:
         np.testing.assert_allclose(made.members, rows.members, atol=1e-5)  # logarithms have a floor
@@ -139,7 +146,7 @@ def test_no_images(which: int) -> None:
 
 def test_an_image_without_features_is_named() -> None:
     w = world()
-    space = Space(w.space.names[1:], w.space.features[1:], "mobilenet")
+    space = EmbeddingIndex(w.space.names[1:], w.space.features[1:], "mobilenet")
     with pytest.raises(InputError, match=f"mobilenet: 1 images missing .{w.space.names[0]}"):
         Average(space).fit(w.rows, w.labels, w.drivers)
 
@@ -156,7 +163,7 @@ def test_an_image_without_features_is_named() -> None:
 )
 def test_spaces_that_are_refused(names: list[str], features: np.ndarray, said: str) -> None:
     with pytest.raises(InputError, match=said):
-        Space(np.array(names), features.astype(np.float32))
+        EmbeddingIndex(np.array(names), features.astype(np.float32))
 
 
 def test_a_space_finds_a_set_once() -> None:
@@ -169,7 +176,7 @@ def test_a_space_finds_a_set_once() -> None:
 
 
 @st.composite
-def graphs(draw: st.DrawFn) -> Near:
+def graphs(draw: st.DrawFn) -> Neighbours:
     count, k = draw(st.integers(1, 12)), draw(st.integers(1, 5))
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     indices = np.full((count, k), -1)
@@ -178,13 +185,13 @@ def graphs(draw: st.DrawFn) -> Near:
         taken = min(k, count - 1, int(random.integers(0, k + 1)))
         indices[row, :taken] = random.permutation(np.delete(np.arange(count), row))[:taken]
         similarities[row, :taken] = np.sort(random.uniform(-1, 1, taken))[::-1]
-    return Near(indices, similarities)
+    return Neighbours(indices, similarities)
 
 
 @settings(max_examples=100)
 @given(graphs(), st.sampled_from([None, 1e-6, 0.1, 4.0]), st.booleans(), st.integers(1, 2), st.integers(0, 5))
 def test_weights_are_shares_of_oneself_and_ones_neighbours(
-    near: Near, width: float | None, geometric: bool, rounds: int, k: int
+    near: Neighbours, width: float | None, geometric: bool, rounds: int, k: int
 ) -> None:
     shares = weights(near, k, width).toarray()
     np.testing.assert_allclose(shares.sum(axis=1), 1)
@@ -204,8 +211,8 @@ def test_weights_are_shares_of_oneself_and_ones_neighbours(
 def test_smoothing_by_hand() -> None:
     names, features = np.array(["b", "a", "c"]), np.array([[1, 0], [1, 0.1], [0, 1]], np.float32)
     p = np.array([[[0.8, 0.2], [0.4, 0.6], [0.0, 1.0]]])
-    rows = Rows(names, p, np.zeros(3, int))
-    space = Space(names, features)
+    rows = MemberPredictions(names, p, np.zeros(3, int))
+    space = EmbeddingIndex(names, features)
     once = Smoothing(space, Way(1), 1, {})(rows).members[0]
     np.testing.assert_allclose(once, [[0.6, 0.4], [0.6, 0.4], [0.2, 0.8]])
     twice = Smoothing(space, Way(1, rounds=2), 1, {})(rows).members[0]
@@ -216,7 +223,7 @@ def test_smoothing_by_hand() -> None:
 
 
 def test_clusters_by_hand() -> None:
-    near = Near(np.array([[1], [0], [1], [-1]]), np.array([[0.9], [0.9], [0.9], [-np.inf]], np.float32))
+    near = Neighbours(np.array([[1], [0], [1], [-1]]), np.array([[0.9], [0.9], [0.9], [-np.inf]], np.float32))
     found = clusters(near, 1, 0.2)
     assert found[0] == found[1]
     assert len(set(found)) == 3  # 2 is nobody's nearest: not mutual

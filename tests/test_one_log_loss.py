@@ -12,13 +12,14 @@ from sklearn.metrics import log_loss as reference
 from sklearn.model_selection import KFold
 
 import driverwatch
-from driverwatch.blend import score as scores
-from driverwatch.blend import weights
-from driverwatch.blend.balance import STRENGTHS, Balance, rebalanced
-from driverwatch.blend.calibrate import CALIBRATIONS, LEVELS, Clip, Softmax
-from driverwatch.blend.chain import Rows
-from driverwatch.blend.space import Space
-from driverwatch.ensemble_settings import ChainSettings
+from driverwatch.config.ensemble import ChainSettings
+from driverwatch.config.loading import parse
+from driverwatch.ensemble import blending, post_processing
+from driverwatch.ensemble import scoring as scores
+from driverwatch.ensemble.calibration import CALIBRATIONS, LEVELS, Clip, Softmax
+from driverwatch.ensemble.class_balance import STRENGTHS, Balance, rebalanced
+from driverwatch.ensemble.embedding_index import EmbeddingIndex
+from driverwatch.ensemble.transform import MemberPredictions
 from driverwatch.errors import InputError
 from driverwatch.experiments import experiment, leakage
 from driverwatch.experiments import search as searches
@@ -32,9 +33,7 @@ from driverwatch.metrics import (
     oof_score,
 )
 from driverwatch.report import review_measures, score_runs
-from driverwatch.steps import chains
-from driverwatch.training import logistic
-from driverwatch.typed_yaml import parse
+from driverwatch.training import linear_probe
 
 WRONG = 1e-8  # what the first image's model gives to its true class
 ROWS = np.array([[1 - WRONG - 1e-3, 1e-3, WRONG], [0.2, 0.7, 0.1], [0.1, 0.2, 0.7], [0.6, 0.3, 0.1]])
@@ -57,18 +56,18 @@ def test_the_example_by_hand() -> None:
 
 def manifest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> float:
     """What a fold's manifest says under `log_loss`: `status`, and the end of training, average it over folds."""
-    from driverwatch.training import outcome
+    from driverwatch.inference import predict
 
     run: Any = SimpleNamespace(
         fold=lambda number: tmp_path, origin={}, name="r", settings=SimpleNamespace(shows_mirrored=True)
     )
     pack: Any = SimpleNamespace(names=np.array(list("wxyz")), labels=LABELS)
     made: Any = [("centre", SimpleNamespace(probabilities=ROWS.astype(np.float32)))]
-    monkeypatch.setattr(outcome, "digest_of_file", lambda path: "d")
-    monkeypatch.setattr(outcome, "_resumable", lambda *_: iter(made))
-    monkeypatch.setattr(outcome.predictions, "write", lambda *_: None)
+    monkeypatch.setattr(predict, "digest_of_file", lambda path: "d")
+    monkeypatch.setattr(predict, "_resumable", lambda *_: iter(made))
+    monkeypatch.setattr(predict.predictions, "write", lambda *_: None)
     packs = {"train": pack, "test": pack}
-    return outcome.write_predictions(SimpleNamespace(asked=["centre"]), run, 0, packs, np.arange(4), False)["centre"]  # type: ignore[arg-type]
+    return predict.write_predictions(SimpleNamespace(asked=["centre"]), run, 0, packs, np.arange(4), False)["centre"]  # type: ignore[arg-type]
 
 
 def watched() -> float:
@@ -104,8 +103,8 @@ def of_a_fold(monkeypatch: pytest.MonkeyPatch) -> float:
 
 
 def of_a_chain(**settings: Any) -> float:
-    rows = Rows(np.array(list("wxyz")), ROWS[None], np.array([0, 0, 1, 1]))
-    return float(chains.fit(ChainSettings(**settings), rows, LABELS, DRIVERS).losses.mean())
+    rows = MemberPredictions(np.array(list("wxyz")), ROWS[None], np.array([0, 0, 1, 1]))
+    return float(post_processing.fit(ChainSettings(**settings), rows, LABELS, DRIVERS).losses.mean())
 
 
 def of_leakage(monkeypatch: pytest.MonkeyPatch) -> float:
@@ -127,9 +126,9 @@ def of_a_review() -> float:
 
 def of_the_inner_folds(monkeypatch: pytest.MonkeyPatch) -> float:
     """By which `train.stages: l2` is chosen; each image's features are its row's logarithms, and the solution leaves them."""
-    monkeypatch.setattr(logistic, "_path", lambda rows, classes, l2: [(1.0, np.eye(3), np.zeros(3))])
-    sample = logistic.Sample(np.log(ROWS), LABELS, np.ones(4))
-    return logistic._inner_losses(sample, DRIVERS, 3, [1.0])[1.0]
+    monkeypatch.setattr(linear_probe, "_path", lambda rows, classes, l2: [(1.0, np.eye(3), np.zeros(3))])
+    sample = linear_probe.Sample(np.log(ROWS), LABELS, np.ones(4))
+    return linear_probe._inner_losses(sample, DRIVERS, 3, [1.0])[1.0]
 
 
 def test_every_place_says_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -139,7 +138,7 @@ def test_every_place_says_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         "freezing study, data scaling, rounds": lambda: of_a_study(monkeypatch),
         "make score": lambda: float(scores.summary({"m": ROWS}, LABELS, DRIVERS)["log loss"][0]),
         "make score by driver": lambda: float(scores.by({"m": ROWS}, LABELS, np.zeros(4), "all")["m"][0]),
-        "make views": lambda: float(scores.compared({"m": ROWS}, LABELS, DRIVERS, "m")["log loss"][0]),
+        "make views": lambda: float(scores.paired_interval({"m": ROWS}, LABELS, DRIVERS, "m")["log loss"][0]),
         "search, by fold": lambda: of_a_fold(monkeypatch),
         "ensembles, levers": of_a_chain,
         "report": of_a_report,
@@ -190,8 +189,10 @@ def outliers(count: int = 400, wrong: int = 6) -> tuple[np.ndarray, np.ndarray]:
     return np.stack([sharp, dull]), labels
 
 
-def rows_of(members: np.ndarray) -> Rows:
-    return Rows(np.array([f"{i:04d}" for i in range(members.shape[1])]), members, np.arange(members.shape[1]) % 2)
+def rows_of(members: np.ndarray) -> MemberPredictions:
+    return MemberPredictions(
+        np.array([f"{i:04d}" for i in range(members.shape[1])]), members, np.arange(members.shape[1]) % 2
+    )
 
 
 def test_the_temperature_is_the_one_that_the_printed_loss_is_least_at() -> None:
@@ -222,7 +223,7 @@ def test_weights_are_those_that_the_printed_loss_is_least_at(name: str) -> None:
         mixed = np.einsum("mnc,m->nc", members if name == "mean" else logs, share)
         return mixed if name == "mean" else np.exp(mixed - mixed.max(axis=1, keepdims=True))
 
-    fit = weights.of_mean if name == "mean" else weights.of_geometric_mean
+    fit = blending.of_mean if name == "mean" else blending.of_geometric_mean
     tried = [np.array([w, 1 - w]) for w in np.linspace(0, 1, 501)]
     assert log_loss(made(fit(members, labels)), labels) <= min(log_loss(made(w), labels) for w in tried) + 1e-5
 
@@ -230,7 +231,7 @@ def test_weights_are_those_that_the_printed_loss_is_least_at(name: str) -> None:
 def test_greedy_picks_by_the_printed_loss() -> None:
     members, labels = outliers()
     best = [log_loss(member, labels) for member in members]
-    assert weights.greedy(members, labels, rounds=1)[int(np.argmin(best))] == 1
+    assert blending.greedy(members, labels, rounds=1)[int(np.argmin(best))] == 1
 
 
 def test_the_fitted_floor_and_the_balances_strength_are_chosen_by_the_printed_loss() -> None:
@@ -241,7 +242,7 @@ def test_the_fitted_floor_and_the_balances_strength_are_chosen_by_the_printed_lo
     assert level == min(LEVELS, key=lambda one: log_losses(sharp, labels, one).mean())
     random, drivers = np.random.default_rng(0), np.arange(400) // 2 % 4
     features = np.eye(4, dtype=np.float32)[drivers] + 0.01 * random.normal(size=(400, 4)).astype(np.float32)
-    step = Balance(Space(rows.names, features))
+    step = Balance(EmbeddingIndex(rows.names, features))
     rule = step.fit(rows, labels, drivers)
     groups = [(chosen, grown.cut(rule.reach)) for chosen, grown in step.space.trees(rows)]
     losses = [log_loss(rebalanced(rows, groups, rule.prior, one).blended, labels) for one in STRENGTHS]
@@ -249,8 +250,8 @@ def test_the_fitted_floor_and_the_balances_strength_are_chosen_by_the_printed_lo
 
 
 CLIPS = {  # numbers of another kind than probabilities under a score
-    "data/drawing.py": "colours",
-    "vision/overlay.py": "colours",
+    "data/synthetic_driver.py": "colours",
+    "inference/overlay.py": "colours",
     "report/review_measures.py": "shares on their way to whole steps; a divergence's rounding",
 }
 
@@ -285,7 +286,7 @@ def test_nothing_but_metrics_clips_and_takes_logarithms_for_a_score() -> None:
                 assert tree.name not in ("standard_error", "log_loss", "log_losses", "kaggle_log_loss", "limited"), name
             if isinstance(tree, ast.ImportFrom) and (tree.module or "").endswith("metrics"):
                 strange = {"kaggle_log_loss", "KAGGLE_FLOOR"} & {alias.name for alias in tree.names}
-                assert not strange or name == "ensemble/score_members.py", f"{name}: Kaggle's clip is for submissions"
+                assert not strange or name == "report/score_runs.py", f"{name}: Kaggle's clip is for submissions"
 
 
 def calls_in(node: ast.Call) -> list[tuple[str, ast.Call]]:

@@ -6,15 +6,15 @@ import keras
 import numpy as np
 import pytest
 
-from driverwatch.backbones import BACKBONES
+from driverwatch.config.backbones import BACKBONES
+from driverwatch.config.loading import parse
+from driverwatch.config.model import ModelSettings
 from driverwatch.errors import InputError
 from driverwatch.models.alexnet import alexnet
-from driverwatch.models.cuts import single_tensor_layers
+from driverwatch.models.build_backbone import single_tensor_layers
+from driverwatch.models.classifier import ChannelScaling
 from driverwatch.models.googlenet import auxiliary, googlenet
-from driverwatch.models.scaling import ChannelScaling
-from driverwatch.models.weights import find
-from driverwatch.settings import ModelSettings
-from driverwatch.typed_yaml import parse
+from driverwatch.models.pretrained import find
 
 pytestmark = pytest.mark.keras
 

@@ -13,12 +13,11 @@ import numpy as np
 import pytest
 from support.places import SHARED, needs_photos
 
-from driverwatch.data import competition, filling, pack, packing
+from driverwatch.config.dataset import DatasetSettings
+from driverwatch.data import competition, pack, pack_writer
 from driverwatch.data.competition import ImageTable
-from driverwatch.data.filling import Job
-from driverwatch.data.packing import BrokenPhotosError
-from driverwatch.data.photos import examine
-from driverwatch.dataset_settings import DatasetSettings
+from driverwatch.data.images import examine
+from driverwatch.data.pack_writer import BrokenPhotosError, Job
 from driverwatch.errors import InputError
 
 SIZE = "24x32"
@@ -30,7 +29,7 @@ def table(data: Path, drawn_settings: DatasetSettings) -> ImageTable:
 
 
 def packed(table: ImageTable, data: Path, folder: Path, force: bool = False, **job: Any) -> pack.Pack:
-    packing.write(Job(table, data, folder, "train", SIZE, "folds", **job), force)
+    pack_writer.write(Job(table, data, folder, "train", SIZE, "folds", **job), force)
     return pack.read(folder, "train", "folds", SIZE)
 
 
@@ -62,7 +61,7 @@ def test_packing_is_parallel_but_ordered(
     table: ImageTable, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = packed(table, data, tmp_path / "a")
-    monkeypatch.setattr(filling, "TOGETHER", 7)
+    monkeypatch.setattr(pack_writer, "TOGETHER", 7)
     pieces = packed(table, data, tmp_path / "b")
     assert whole.digest == pieces.digest
     assert np.array_equal(whole.images.open(), pieces.images.open())
@@ -70,7 +69,7 @@ def test_packing_is_parallel_but_ordered(
 
 def test_no_test_images(drawn_settings: DatasetSettings, tmp_path: Path, table: ImageTable) -> None:
     none = ImageTable(table.frame.iloc[:0], table.classes)
-    packing.write(Job(none, tmp_path, tmp_path / "pack", "test", SIZE, "folds"))
+    pack_writer.write(Job(none, tmp_path, tmp_path / "pack", "test", SIZE, "folds"))
     assert pack.read(tmp_path / "pack", "test", "folds", SIZE).images.open().shape == (0, 24, 32, 3)
 
 
@@ -116,7 +115,7 @@ def test_the_same_again_changes_nothing(table: ImageTable, data: Path, tmp_path:
     first = packed(table, data, tmp_path / "pack")
     time = Path(first.images.path).stat().st_mtime_ns
     packed(table, data, tmp_path / "pack")
-    packing.write(Job(table, data, tmp_path / "pack", "train", SIZE, "other folds"))  # new folds keep the pixels
+    pack_writer.write(Job(table, data, tmp_path / "pack", "train", SIZE, "other folds"))  # new folds keep the pixels
     assert Path(first.images.path).stat().st_mtime_ns == time
     with pytest.raises(InputError, match="packed under other folds"):
         pack.read(tmp_path / "pack", "train", "folds", SIZE)
@@ -184,7 +183,7 @@ def test_a_copied_pack_is_the_same_pack(table: ImageTable, data: Path, tmp_path:
 def test_space_is_asked_before_anything_is_written(
     table: ImageTable, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("driverwatch.artifacts.shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+    monkeypatch.setattr("driverwatch.io.manifests.shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(InputError, match="GB are free"):
         packed(table, data, tmp_path / "pack")
 
@@ -200,4 +199,4 @@ def test_space_is_asked_before_anything_is_written(
 )
 def test_channel_sums_are_exact(image: np.ndarray) -> None:
     wide = image.astype(np.int64)
-    assert np.array_equal(filling.sums(image), np.stack([wide.sum((0, 1)), (wide**2).sum((0, 1))]))
+    assert np.array_equal(pack_writer.sums(image), np.stack([wide.sum((0, 1)), (wide**2).sum((0, 1))]))

@@ -13,15 +13,15 @@ from support.places import ROOT
 from support.project import Verb
 from typer.models import ParameterInfo
 
-from driverwatch import paths
 from driverwatch.cli.main import app
-from driverwatch.data import subset
-from driverwatch.dataset_settings import DatasetSettings
+from driverwatch.config.dataset import DatasetSettings
+from driverwatch.data import prepare
+from driverwatch.data.context import open_context
 from driverwatch.errors import InputError
-from driverwatch.paths import home, settle_environment, user_path, user_paths, user_text
+from driverwatch.io import paths
+from driverwatch.io.paths import home, settle_environment, user_path, user_paths, user_text
 from driverwatch.remote.ray_cluster import key_file
-from driverwatch.steps.context import open_context
-from driverwatch.submission import kaggle_credentials as credentials
+from driverwatch.submission import kaggle_client as credentials
 from scripts.doctor import project as doctor
 from scripts.doctor.machine import Surroundings
 
@@ -162,7 +162,7 @@ def test_what_yaml_and_the_environment_name(
     assert open_context("mine", None).data == at_home / "photos"
     listed = drawn_settings.model_copy(update={"subset": "~/list.csv"})
     with pytest.raises(InputError, match=f"^{at_home}/list.csv: no such file"):
-        subset._wanted(listed)
+        prepare._wanted(listed)
     for name in paths.IN_THE_ENVIRONMENT:
         monkeypatch.setenv(name, "~/x")
     assert credentials.folder(os.environ, at_home) == at_home / "x"

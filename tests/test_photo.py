@@ -9,19 +9,19 @@ import pandas as pd
 import pytest
 from support.finished import CLASSES, World, world_of
 
-from driverwatch.artifacts import read_json
-from driverwatch.blend import ensemble as blending
-from driverwatch.blend.chain import Rows
-from driverwatch.blend.ensemble import Member
-from driverwatch.blend.space import Space
-from driverwatch.ensemble_settings import ChainSettings, kept_settings
+from driverwatch.config.ensemble import ChainSettings, kept_settings
+from driverwatch.config.loading import parse
+from driverwatch.ensemble import members as blending
+from driverwatch.ensemble import post_processing
+from driverwatch.ensemble.embedding_index import EmbeddingIndex
+from driverwatch.ensemble.members import Member, finished_runs
+from driverwatch.ensemble.transform import MemberPredictions
 from driverwatch.errors import InputError
+from driverwatch.io.atomic import write_json
+from driverwatch.io.manifests import read_json
 from driverwatch.report import trace_image as trace
 from driverwatch.report.trace_image import TracedImage, run_lines, submission_lines, traced
-from driverwatch.steps import chains, submit
-from driverwatch.steps.submit import finished_runs
-from driverwatch.typed_yaml import parse
-from driverwatch.writing import write_json
+from driverwatch.submission import build
 
 NEAR: dict[str, Any] = {"features": "tiny", "k": 3}
 CHAINS: list[dict[str, Any]] = [
@@ -50,9 +50,9 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     names = np.array([*made.packs["train"].names, *made.packs["test"].names])
     rows = np.array([np.random.default_rng([*name[:2].encode()]).normal(size=6) for name in names], np.float32)
     rows += 0.3 * np.random.default_rng(0).normal(size=rows.shape).astype(np.float32)
-    space = Space(names, rows, "tiny", "of today")
+    space = EmbeddingIndex(names, rows, "tiny", "of today")
     monkeypatch.setattr(trace, "open_space", lambda *_: space)
-    monkeypatch.setattr(submit, "open_space", lambda *_: space)
+    monkeypatch.setattr(build, "open_space", lambda *_: space)
     monkeypatch.setattr(trace, "open_packs", lambda *_: (made.folds, made.packs))
     made.run("first", seed=1)
     made.run("second", seed=2, skill=2.5)
@@ -69,7 +69,7 @@ def numbers(line: str) -> list[float]:
 
 @pytest.mark.parametrize("chain", CHAINS, ids=str)
 def test_the_followed_chain_ends_as_the_submission_does(world: World, chain: dict[str, Any]) -> None:
-    submit.make_ensemble(world.context, [], "both", None, None, chain)
+    build.make_ensemble(world.context, [], "both", None, None, chain)
     frame = pd.read_csv(world.context.places.submission("both"))
     for name in ("t03.jpg", "t11.jpg"):
         lines = submission_lines(world.context, image_of(name), "both")
@@ -89,10 +89,10 @@ def test_a_labelled_photo_is_followed_by_a_chain_that_others_were_fitted_for(
 ) -> None:
     finished = finished_runs(world.context, [])
     members = [Member(run, test, "five_crop") for run, test in zip(finished.runs, finished.tests, strict=True)]
-    rows = blending.labelled_rows(members, world.packs["train"], world.folds)
+    rows = blending.oof_of_members(members, world.packs["train"], world.folds)
     settings, pack = parse(ChainSettings, chain, "test"), world.packs["train"]
     space = trace.open_space(world.context, "tiny")
-    made = chains.fit(settings, rows, pack.labels, pack.drivers, {"tiny": space})
+    made = post_processing.fit(settings, rows, pack.labels, pack.drivers, {"tiny": space})
     for place in (0, 25, 53):
         image = TracedImage(pack.names[place], "train", pack.drivers[place], 0, "")
         steps = trace.pipeline_steps({"tiny": space}, members, finished, settings, image)
@@ -102,7 +102,7 @@ def test_a_labelled_photo_is_followed_by_a_chain_that_others_were_fitted_for(
 
 
 def test_a_submission_of_other_rows_is_told_apart(world: World) -> None:
-    submit.make_ensemble(world.context, [], "both", None, None, {})
+    build.make_ensemble(world.context, [], "both", None, None, {})
     path = world.context.places.submission("both")
     frame = pd.read_csv(path)
     frame.loc[frame["img"] == "t03.jpg", list(CLASSES)] = [0.2, 0.3, 0.5]
@@ -116,9 +116,9 @@ def test_a_submission_of_other_rows_is_told_apart(world: World) -> None:
 def test_the_submission_with_the_least_loss_is_followed_unless_one_is_named(world: World) -> None:
     with pytest.raises(InputError, match="no submission; run make ensemble"):
         submission_lines(world.context, image_of("t03.jpg"), None)
-    submit.make_ensemble(world.context, ["first"], "a", None, None, {})
-    submit.make_ensemble(world.context, ["second"], "b", None, None, {})
-    submit.make_ensemble(world.context, ["second"], "c", None, 0, {})  # a fold alone: not scored
+    build.make_ensemble(world.context, ["first"], "a", None, None, {})
+    build.make_ensemble(world.context, ["second"], "b", None, None, {})
+    build.make_ensemble(world.context, ["second"], "c", None, 0, {})  # a fold alone: not scored
     said = "\n".join(submission_lines(world.context, image_of("t03.jpg"), None))
     assert "the pipeline of b, of second (five_crop)" in said
     assert [line.split()[0] for line in said.splitlines()[1:4]] == ["a.csv", "b.csv", "c.csv"]
@@ -147,7 +147,7 @@ def test_a_run_on_all_drivers_says_nothing_of_a_labelled_photo(world: World) -> 
     assert run_lines(world.context, TracedImage("p3_4.jpg", "train", "p3", 1, ""), ["whole"])[-1].startswith(
         "no prediction"
     )
-    submit.make_ensemble(world.context, ["first", "whole"], "mixed", None, None, {})
+    build.make_ensemble(world.context, ["first", "whole"], "mixed", None, None, {})
     assert "its pipeline is not followed" in submission_lines(world.context, image_of("t03.jpg"), "mixed")[-1]
 
 
@@ -171,9 +171,9 @@ def test_a_photo_is_found_by_name_in_packs_where_the_tables_are_gone(
         trace.trace_image(world.context, "p3_4.jpg", ["third"], None)
 
 
-def uniform(order: list[int]) -> Rows:
+def uniform(order: list[int]) -> MemberPredictions:
     members = np.random.default_rng(0).dirichlet([1, 1, 1], size=(2, 4))
-    return Rows(np.array(["a", "b", "c", "d"])[order], members[:, order], np.zeros(4, int))
+    return MemberPredictions(np.array(["a", "b", "c", "d"])[order], members[:, order], np.zeros(4, int))
 
 
 def test_a_trace_knows_its_image_by_name() -> None:
@@ -189,7 +189,7 @@ def test_a_trace_knows_its_image_by_name() -> None:
 
 @pytest.mark.parametrize("chain", [None, {}, {"steps": {"mean": {}}, "clip": 1e-5}, {"settings": []}, "x"])
 def test_a_manifest_without_settings_is_said_in_a_sentence_and_nothing_is_guessed(world: World, chain: object) -> None:
-    submit.make_ensemble(world.context, [], "both", None, None, {"neighbours": NEAR})
+    build.make_ensemble(world.context, [], "both", None, None, {"neighbours": NEAR})
     path = world.context.places.submission("both").with_suffix(".json")
     write_json(path, {**read_json(path), "chain": chain})
     with pytest.raises(InputError, match=r"both.json: does not say the settings .*; make ensemble writes it again"):
@@ -200,7 +200,7 @@ def test_a_manifest_without_settings_is_said_in_a_sentence_and_nothing_is_guesse
 
 
 def test_settings_of_another_version_are_refused_by_name(world: World) -> None:
-    submit.make_ensemble(world.context, [], "both", None, None, {})
+    build.make_ensemble(world.context, [], "both", None, None, {})
     path = world.context.places.submission("both").with_suffix(".json")
     write_json(path, {**read_json(path), "chain": {"settings": {"magic": 1}}})
     with pytest.raises(InputError, match=r"both.json: chain.settings: .*magic"):
@@ -208,7 +208,7 @@ def test_settings_of_another_version_are_refused_by_name(world: World) -> None:
 
 
 def test_embeddings_that_were_computed_again_are_not_followed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    submit.make_ensemble(world.context, [], "both", None, None, {"neighbours": NEAR})
+    build.make_ensemble(world.context, [], "both", None, None, {"neighbours": NEAR})
     space = trace.open_space(world.context, "tiny")
     monkeypatch.setattr(trace, "open_space", lambda *_: replace(space, digest="of another day"))
     with pytest.raises(InputError, match="was made with other embeddings of tiny than today's"):

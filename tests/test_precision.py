@@ -11,8 +11,8 @@ from support.training import history, run_of, same, trained, whole_of
 
 from driverwatch.data.pack import Pack
 from driverwatch.models.classifier import build
-from driverwatch.models.halves import Frozen, last_cut
-from driverwatch.training.run import Run
+from driverwatch.models.split_network import FrozenPart, split_point
+from driverwatch.run import Run
 
 pytestmark = pytest.mark.keras
 MIXED = ["mixed_bfloat16", "mixed_float16"]
@@ -55,15 +55,15 @@ def test_it_learns_and_goes_on_after_a_kill_bit_for_bit(precision: str, tmp_path
 
 
 def test_caches_of_frozen_layers_are_of_a_precision(tmp_path: Path) -> None:
-    from driverwatch.training.trunk_cache import TrunkCache
+    from driverwatch.inference.feature_cache import TrunkCache
 
     run, identities = run_of(tmp_path), set()
     for precision in ("float32", *MIXED):
         keras.utils.set_random_seed(0)
         classifier = build(mixed(run, precision).settings, CLASSES, (80.0,) * 3, None)
-        cut = last_cut(classifier, 4)
+        cut = split_point(classifier, 4)
         assert cut is not None
-        cache = TrunkCache(tmp_path / "trunk", Frozen(classifier, cut), "float16")
+        cache = TrunkCache(tmp_path / "trunk", FrozenPart(classifier, cut), "float16")
         identities.add(cache.identity)
         made = cache._forward(np.zeros((3, 32, 40, 3), np.uint8), tmp_path)
         assert made.dtype == np.float16

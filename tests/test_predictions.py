@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from driverwatch.blend.ensemble import completed, mean
-from driverwatch.blend.score import by, summary
+from driverwatch.ensemble.members import completed, mean
+from driverwatch.ensemble.scoring import by, summary
 from driverwatch.errors import InputError
 from driverwatch.inference import predictions
 from driverwatch.inference.predictions import Predictions

@@ -13,17 +13,26 @@ from hypothesis import strategies as st
 from support.mixing import COUNT, DRIVERS, IMAGES, LABELS, TRAINING, model, pack
 from support.project import Verb
 
+from driverwatch import run as runs
+from driverwatch.config.loading import load
+from driverwatch.config.model import ModelSettings
+from driverwatch.data.context import open_context, open_packs
+from driverwatch.data.epoch_inputs import AugmentedInputs, epoch_mixing
+from driverwatch.data.mix import Mixing
 from driverwatch.data.pack import Pack
-from driverwatch.settings import ModelSettings
-from driverwatch.steps import preview
-from driverwatch.steps.context import open_context, open_packs
-from driverwatch.steps.preview import Shown, captions, chosen_rows
-from driverwatch.steps.train import read_augmentation
-from driverwatch.training import run as runs
-from driverwatch.training.inputs import AugmentedInputs, epoch_mixing
-from driverwatch.typed_yaml import load
-from driverwatch.vision.mix import Mixing
-from driverwatch.vision.sheet import INK, WIDTH, Caption, Cell, Line, contact_sheet
+from driverwatch.report import contact_sheets
+from driverwatch.report.contact_sheets import (
+    INK,
+    WIDTH,
+    Caption,
+    Cell,
+    Line,
+    Shown,
+    captions,
+    chosen_rows,
+    contact_sheet,
+)
+from driverwatch.training.train import read_augmentation
 
 
 class Photos(Pack):
@@ -57,7 +66,7 @@ def test_one_photo_per_class_of_different_drivers(table: list[tuple[int, str]], 
 
 def test_cells_hold_what_training_is_given() -> None:
     about = shown(mix="cutmix", mix_share=1.0, mirror="swap")
-    columns, lines = preview._sheet(about, ["w", "x", "y", "z"])
+    columns, lines = contact_sheets._sheet(about, ["w", "x", "y", "z"])
     rows = chosen_rows(LABELS, DRIVERS, TRAINING)
     assert columns == ["centre view", "epoch 1", "epoch 2", "epoch 3", "epoch 4"]
     assert [line.name[0].text for line in lines] == list("abcd")
@@ -79,13 +88,13 @@ def test_cells_of_regions_are_mosaics() -> None:
     )
     field = about.settings.input.model_copy(update={"regions": ["whole", "head"]})
     two = about._replace(pack=held, settings=about.settings.model_copy(update={"input": field}))
-    plain, made = (preview._sheet(one, ["w", "x", "y", "z"])[1] for one in (about, two))
+    plain, made = (contact_sheets._sheet(one, ["w", "x", "y", "z"])[1] for one in (about, two))
     for line, both in zip(plain, made, strict=True):
         for cell, mosaic in zip(line.cells, both.cells, strict=True):
             assert np.array_equal(mosaic.picture, np.concatenate([cell.picture, 255 - cell.picture]))
             assert mosaic.captions == cell.captions
-    assert "whole above head: 12x18 cut to 10x16" in preview._said(two)[1]
-    assert "above" not in preview._said(about)[1]
+    assert "whole above head: 12x18 cut to 10x16" in contact_sheets._said(two)[1]
+    assert "above" not in contact_sheets._said(about)[1]
 
 
 def texts(said: list[Caption]) -> list[str]:
@@ -167,11 +176,11 @@ def test_a_run_is_shown_as_it_was_begun(packed: Verb, project: Path, data: Path)
     done = packed("preview", "--run", "begun")
     assert done.returncode == 0, done.stderr
     sheets = project / "build" / "drawn" / "preview"
-    preview.preview_model(context, settings, "model", 0)
+    contact_sheets.preview_model(context, settings, "model", 0)
     made, expected = (cv2.imread(str(sheets / f"{name}.png"))[60:] for name in ("begun", "model"))
     assert np.array_equal(made, expected)
 
 
 def test_it_needs_no_keras() -> None:
-    code = "import sys, driverwatch.steps.preview; sys.exit('keras' in sys.modules)"
+    code = "import sys, driverwatch.report.contact_sheets; sys.exit('keras' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -18,12 +18,12 @@ from PIL import Image
 from support.places import ROOT
 from support.project import MINI
 
-from driverwatch.data import groups, sample
-from driverwatch.data.photos import LARGEST, examine, examine_content
-from driverwatch.data.threads import one_opencv_thread
-from driverwatch.dataset_settings import DatasetSettings
-from driverwatch.settings import ModelSettings
-from driverwatch.training.inputs import AugmentedInputs
+from driverwatch.config.dataset import DatasetSettings
+from driverwatch.config.model import ModelSettings
+from driverwatch.data import near_duplicates, synthetic
+from driverwatch.data.epoch_inputs import AugmentedInputs
+from driverwatch.data.images import LARGEST, examine, examine_content
+from driverwatch.io.prefetch import one_opencv_thread
 
 SWITCHES = """
 import csv, gc, importlib, json, locale, logging, os, pkgutil, signal, socket, sys, warnings
@@ -114,11 +114,11 @@ def test_opencv_gets_its_threads_back(three: int) -> None:
 
 
 def _hash(data: Path, settings: DatasetSettings) -> None:
-    groups.hashes([next(p.name for p in (data / "imgs/test").iterdir())], data / "imgs/test")
+    near_duplicates.hashes([next(p.name for p in (data / "imgs/test").iterdir())], data / "imgs/test")
 
 
 def _draw(data: Path, settings: DatasetSettings) -> None:
-    sample.write(MINI, settings, data.parent / "drawn again")
+    synthetic.write(MINI, settings, data.parent / "drawn again")
 
 
 def _augment(data: Path, settings: DatasetSettings) -> None:

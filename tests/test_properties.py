@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from driverwatch.config.dataset import DatasetSettings
 from driverwatch.data.competition import read_both, read_train
-from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.errors import InputError
 from driverwatch.inference import predictions
 from driverwatch.inference.predictions import Predictions

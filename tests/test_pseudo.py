@@ -10,17 +10,15 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from support.pseudo_labels import CLASSES, FOLDS, NAMES, TRAIN, run_of, settings_of, shares, tell, there
 
+from driverwatch.config.loading import parse
+from driverwatch.config.training import PseudoSettings
 from driverwatch.errors import InputError
 from driverwatch.experiments.pseudo_label_rounds import student_settings
 from driverwatch.inference import predictions
-from driverwatch.inference.paths import prediction_path
-from driverwatch.inference.predictions import Predictions
-from driverwatch.train_settings import PseudoSettings
-from driverwatch.training import pseudo
-from driverwatch.training.pseudo import Lesson, RunTeacher, TaughtTeacher, select, views_of
-from driverwatch.training.rows import Rows
-from driverwatch.training.run import Run
-from driverwatch.typed_yaml import parse
+from driverwatch.inference.predictions import Predictions, prediction_path
+from driverwatch.run import Run
+from driverwatch.training import pseudo_labels
+from driverwatch.training.pseudo_labels import FoldIndices, Lesson, RunTeacher, TaughtTeacher, select, views_of
 
 
 def teacher_of(tmp_path: Path, name: str = "teacher", seed: int = 0, **train: object) -> Run:
@@ -33,7 +31,7 @@ def teacher_of(tmp_path: Path, name: str = "teacher", seed: int = 0, **train: ob
 def student_of(tmp_path: Path, teachers: list[Run], splits: str = "folds", **asked: object) -> Run:
     run = run_of(tmp_path / "student", splits=splits, pseudo={"runs": [t.name for t in teachers], **asked})
     assert run.settings.train.pseudo
-    found = pseudo.identity(heard(teachers, run), run.settings.train.pseudo)
+    found = pseudo_labels.identity(heard(teachers, run), run.settings.train.pseudo)
     return replace(run, learned_from={"teachers": found})
 
 
@@ -43,7 +41,7 @@ def heard(teachers: list[Run], student: Run) -> list[RunTeacher]:
 
 
 def lesson(student: Run, number: int, teachers: list[Run], names: np.ndarray, labelled: int) -> Lesson | None:
-    return pseudo.lesson(student, number, heard(teachers, student), there(number, names), labelled)
+    return pseudo_labels.lesson(student, number, heard(teachers, student), there(number, names), labelled)
 
 
 def rows_of(made: Lesson | None) -> dict[str, list[float]]:
@@ -151,8 +149,8 @@ def test_a_competition_without_test_images_is_one_sentence(tmp_path: Path) -> No
 
 
 def test_no_pseudo_labels_no_lesson(tmp_path: Path) -> None:
-    assert pseudo.lesson(run_of(tmp_path / "run"), 0, [], there(0), 5) is None
-    assert pseudo.identity([], None) == {}
+    assert pseudo_labels.lesson(run_of(tmp_path / "run"), 0, [], there(0), 5) is None
+    assert pseudo_labels.identity([], None) == {}
 
 
 def test_a_students_score_flatters_where_its_teachers_epoch_was_selected(tmp_path: Path) -> None:
@@ -204,14 +202,14 @@ def test_rows_and_targets_of_test_images_follow_the_labelled_ones() -> None:
     """Held-out images keep their row of the training pack, test images are numbered on from its end."""
     labels = np.array([1, 0, 1])
     taught = Lesson(np.array([1, 4, 6]), np.array([[0.4, 0.6], [0.2, 0.8], [1, 0]], np.float32), 0.9, 6, 5)
-    rows = Rows(np.array([0, 2]), np.array([1]), taught)
+    rows = FoldIndices(np.array([0, 2]), np.array([1]), taught)
     targets = rows.targets(labels, 2)
     assert rows.shown().tolist() == [0, 2, 1, 4, 6]
     assert np.allclose(targets[rows.shown()], [[0, 1], [0, 1], [0.4, 0.6], [0.2, 0.8], [1, 0]])
     assert len(targets) == 3 + 5
     assert np.flatnonzero(rows.guessed(3)).tolist() == [1, 4, 6]
     assert np.array_equal(rows.targets(np.array([1, 1, 1]), 2), targets)  # whatever the held-out label is
-    alone = Rows(np.array([0, 2]), np.array([1]))
+    alone = FoldIndices(np.array([0, 2]), np.array([1]))
     assert alone.shown().tolist() == [0, 2]
     assert alone.targets(labels, 2).tolist() == [[0, 1], [0, 0], [0, 1]]
     assert not alone.guessed(3).any()
@@ -221,8 +219,8 @@ def test_a_labelled_image_cannot_be_guessed(tmp_path: Path) -> None:
     taught = Lesson(np.array([2, 4]), np.full((2, 2), 0.5, np.float32), 0.5, 2, 2)
     drivers = np.array(["a", "b", "c"])
     with pytest.raises(ValueError, match="a labelled image cannot have a pseudo-label"):
-        Rows(np.array([0, 2]), np.array([1]), taught).refuse_shared(drivers, run_of(tmp_path), 0)
-    Rows(np.array([0, 1]), np.array([2]), taught).refuse_shared(drivers, run_of(tmp_path), 0)
+        FoldIndices(np.array([0, 2]), np.array([1]), taught).refuse_shared(drivers, run_of(tmp_path), 0)
+    FoldIndices(np.array([0, 1]), np.array([2]), taught).refuse_shared(drivers, run_of(tmp_path), 0)
 
 
 def test_held_out_images_are_learnt_from_as_test_images_are(tmp_path: Path) -> None:
@@ -250,7 +248,7 @@ def test_the_surest_of_both_kinds_share_one_ratio_whatever_their_order(tmp_path:
     assert set(taken) == set(sorted(offered, key=lambda name: -offered[name])[:5])
     assert {mine[0], mine[2]} <= set(taken)
     turned = there(0, NAMES[::-1], TRAIN[::-1])
-    again = pseudo.lesson(student, 0, heard([teacher], student), turned, 10)
+    again = pseudo_labels.lesson(student, 0, heard([teacher], student), turned, 10)
     assert again is not None
     assert (np.diff(again.rows) > 0).all()
     joined = np.concatenate([TRAIN[::-1], NAMES[::-1]])
@@ -263,7 +261,7 @@ def test_a_name_in_both_packs_is_two_images(tmp_path: Path) -> None:
     named = np.array([*mine, *NAMES[3:]])
     tell(teacher, 0, shares(0), named)
     student = student_of(tmp_path, [teacher], images="both")
-    made = pseudo.lesson(student, 0, heard([teacher], student), there(0, named), 50)
+    made = pseudo_labels.lesson(student, 0, heard([teacher], student), there(0, named), 50)
     assert made is not None
     assert made.rows.tolist() == [*there(0).held_out, *range(len(TRAIN), len(TRAIN) + 12)]
     assert np.allclose(made.targets, [*shares(200, 3), *shares(0)], atol=1e-6)
@@ -277,7 +275,7 @@ def test_held_out_predictions_that_changed_or_are_of_others_are_refused(tmp_path
     with pytest.raises(InputError, match=r"fold2/held_out-five_crop.h5: is not what student was begun with"):
         lesson(student, 2, [teacher], NAMES, 50)
     with pytest.raises(InputError, match="images missing"):
-        pseudo.lesson(student, 0, heard([teacher], student), there(1), 50)
+        pseudo_labels.lesson(student, 0, heard([teacher], student), there(1), 50)
 
 
 @pytest.mark.parametrize(
@@ -315,16 +313,16 @@ def test_a_taught_students_fold_reads_its_own_folds_file(tmp_path: Path) -> None
     """A file of another fold, which knows this fold's labels, is refused in its place."""
     teacher = taught_of(tmp_path)
     run = run_of(tmp_path / "student", pseudo={"taught": "taught", "images": "both"})
-    found = pseudo.identity([teacher], run.settings.train.pseudo)
+    found = pseudo_labels.identity([teacher], run.settings.train.pseudo)
     student = replace(run, learned_from={"teachers": found})
-    made = pseudo.lesson(student, 1, [teacher], there(1), 50)
+    made = pseudo_labels.lesson(student, 1, [teacher], there(1), 50)
     assert np.allclose([rows_of(made)[name] for name in NAMES], shares(1), atol=1e-6)
     teacher.path(1, "test").write_bytes(teacher.path(0, "test").read_bytes())
     with pytest.raises(InputError, match=r"fold1-test.h5: made from other fold than today's.*make teach NAME=taught"):
-        pseudo.lesson(student, 1, [teacher], there(1), 50)
+        pseudo_labels.lesson(student, 1, [teacher], there(1), 50)
     teacher.path(2, "held_out").unlink()
     with pytest.raises(InputError, match=r"fold2-held_out.h5: no such.*make teach NAME=taught"):
-        pseudo.identity([teacher], run.settings.train.pseudo)
+        pseudo_labels.identity([teacher], run.settings.train.pseudo)
 
 
 def test_a_round_after_a_taught_run_has_its_own_teacher() -> None:

@@ -9,28 +9,27 @@ import pytest
 from support.packs import CLASSES, COUNT, SWAP
 from support.training import ROWS, Whole, changed, history, run_of, same, trained, whole_of
 
-from driverwatch.artifacts import read_json
+from driverwatch.data.epoch_inputs import AugmentedInputs, Joined
 from driverwatch.data.pack import Pack
-from driverwatch.inference.paths import prediction_path
-from driverwatch.training.batches import TrainingBatches, class_weights
-from driverwatch.training.inputs import AugmentedInputs, Joined
-from driverwatch.training.pseudo import Lesson
-from driverwatch.training.rows import Rows
-from driverwatch.training.run import Run
-from driverwatch.training.trunk_cache import augmented_draw
+from driverwatch.inference.feature_cache import augmented_pass
+from driverwatch.inference.predictions import prediction_path
+from driverwatch.io.manifests import read_json
+from driverwatch.run import Run
+from driverwatch.training.data_loader import TrainingBatches, class_weights
+from driverwatch.training.pseudo_labels import FoldIndices, Lesson
 
 pytestmark = pytest.mark.keras
 TEST = 9
 SAID = np.random.default_rng(0).dirichlet([1.0] * 4, 4).astype(np.float32)
 TAUGHT = Lesson(COUNT + np.array([1, 4, 5, 8]), SAID, 0.6, TEST, TEST)
-STUDENT = Rows(ROWS.training, ROWS.held_out, TAUGHT)
+STUDENT = FoldIndices(ROWS.training, ROWS.held_out, TAUGHT)
 
 
 def student_of(folder: Path, **train: object) -> Run:
     return run_of(folder, pseudo={"runs": ["teacher"], "weight": 0.5}, **train)
 
 
-def batches(run: Run, packs: dict[str, Pack], rows: Rows, epoch: int = 0) -> Iterator[tuple[np.ndarray, ...]]:
+def batches(run: Run, packs: dict[str, Pack], rows: FoldIndices, epoch: int = 0) -> Iterator[tuple[np.ndarray, ...]]:
     """Rows, images, targets and weights of an epoch's batches."""
     images = [AugmentedInputs(packs["train"].pixels, run.settings, run.policy, epoch)]
     images.append(AugmentedInputs(packs["test"].pixels, run.settings, run.policy, epoch, first=COUNT))
@@ -58,7 +57,7 @@ def test_an_epoch_shows_labelled_and_taken_images_and_changes_nothing_for_labell
 
 def test_weights_of_classes_are_those_of_labelled_images(tmp_path: Path, packs: dict[str, Pack]) -> None:
     run = student_of(tmp_path, class_weights="balanced")
-    labelled = Rows(ROWS.training[:29], ROWS.held_out, TAUGHT)
+    labelled = FoldIndices(ROWS.training[:29], ROWS.held_out, TAUGHT)
     of_class = class_weights(labelled.targets(packs["train"].labels, CLASSES)[labelled.training], "balanced")
     for rows, _, targets, weights in batches(run, packs, labelled):
         expected = targets @ of_class * np.where(rows >= COUNT, 0.5, 1.0)
@@ -91,11 +90,11 @@ def test_joined_inputs_keep_the_order_asked_for() -> None:
 
 def test_a_cached_draw_of_test_images_is_that_of_training(tmp_path: Path, packs: dict[str, Pack]) -> None:
     run, rows = run_of(tmp_path), np.arange(TEST)
-    cached = augmented_draw(run, 1, COUNT).cutting(packs["test"].pixels)(rows)[0]
+    cached = augmented_pass(run, 1, COUNT).cutting(packs["test"].pixels)(rows)[0]
     live = AugmentedInputs(packs["test"].pixels, run.settings, run.policy, 1, first=COUNT)(rows)[0]
     assert np.array_equal(cached, live)
-    assert augmented_draw(run, 1, COUNT).identity != augmented_draw(run, 1).identity
-    assert augmented_draw(run, 1, 0).identity == augmented_draw(run, 1).identity
+    assert augmented_pass(run, 1, COUNT).identity != augmented_pass(run, 1).identity
+    assert augmented_pass(run, 1, 0).identity == augmented_pass(run, 1).identity
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +117,7 @@ def test_what_a_student_learnt_from_is_kept(whole: Whole) -> None:
 
 def test_students_learn_from_their_teachers(whole: Whole, tmp_path: Path, packs: dict[str, Pack]) -> None:
     """Other teachers' words give other weights from the first epoch on; the same words the same, as after a kill."""
-    turned = Rows(ROWS.training, ROWS.held_out, replace(TAUGHT, targets=TAUGHT.targets[:, ::-1]))
+    turned = FoldIndices(ROWS.training, ROWS.held_out, replace(TAUGHT, targets=TAUGHT.targets[:, ::-1]))
     run = student_of(tmp_path, epochs=2, stages=[{"epochs": 1}])
     trained(run, packs, rows=turned)
     assert history(run)[0]["held_out_loss"] != history(whole.run)[0]["held_out_loss"]
@@ -129,7 +128,7 @@ def test_held_out_images_are_learnt_from_without_their_labels(tmp_path: Path, pa
     """Other labels of held-out images change the score they are held against, and not one bit of the weights."""
     held = ROWS.held_out[[0, 3, 5]]
     taught = Lesson(np.concatenate([held, [COUNT + 2]]), SAID, 0.6, 25, TEST)
-    rows, labels = Rows(ROWS.training, ROWS.held_out, taught), packs["train"].labels.copy()
+    rows, labels = FoldIndices(ROWS.training, ROWS.held_out, taught), packs["train"].labels.copy()
     labels[ROWS.held_out] = (labels[ROWS.held_out] + 1) % CLASSES
     others = {**packs, "train": replace(packs["train"], labels=labels)}
     pseudo = {"runs": ["teacher"], "images": "both"}
@@ -144,13 +143,13 @@ def test_held_out_images_are_learnt_from_without_their_labels(tmp_path: Path, pa
     assert history(one)[-1]["held_out_loss"] != history(two)[-1]["held_out_loss"]
     assert [row["pseudo_images"] for row in history(one)] == ["4", "4"]
     if mix == "none":
-        unaware = Rows(ROWS.training, ROWS.held_out, replace(taught, rows=COUNT + np.arange(4)))
+        unaware = FoldIndices(ROWS.training, ROWS.held_out, replace(taught, rows=COUNT + np.arange(4)))
         assert not same(weights, trained(student("three"), packs, rows=unaware))
 
 
 def test_a_fit_on_all_drivers_holds_nobody_out_and_has_no_score(tmp_path: Path, packs: dict[str, Pack]) -> None:
     run = run_of(tmp_path, epochs=1, splits={"kind": "all", "count": 2})
-    everybody = Rows(np.arange(COUNT), np.arange(0))
+    everybody = FoldIndices(np.arange(COUNT), np.arange(0))
     first, second = (trained(run, packs, number, everybody) for number in (0, 1))
     assert not same(first, second)  # nothing but the seed tells them apart
     other = changed(replace(run, folder=tmp_path / "seed1"), train={"seed": 1, "splits": {"kind": "all", "count": 1}})
@@ -167,7 +166,7 @@ def test_a_fit_on_all_drivers_holds_nobody_out_and_has_no_score(tmp_path: Path, 
 
 @pytest.mark.slow
 def test_a_killed_fit_on_all_drivers_goes_on(tmp_path: Path, packs: dict[str, Pack]) -> None:
-    everybody = Rows(np.arange(COUNT), np.arange(0))
+    everybody = FoldIndices(np.arange(COUNT), np.arange(0))
     run = run_of(tmp_path / "whole", epochs=2, splits={"kind": "all", "count": 2})
     assert whole_of(run, packs, number=1, rows=everybody).ends_alike(1, tmp_path / "killed")
 

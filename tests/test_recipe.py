@@ -11,15 +11,15 @@ import yaml
 from support.finished import MODEL, World, world
 from support.project import QUICK, Verb
 
-from driverwatch.artifacts import read_json
-from driverwatch.ensemble_settings import EnsembleSettings
+from driverwatch.config.ensemble import EnsembleSettings
+from driverwatch.config.experiments import RecipeSettings, RunSettings
+from driverwatch.config.loading import parse
+from driverwatch.data.context import Context
 from driverwatch.errors import InputError
 from driverwatch.experiments import experiment
 from driverwatch.experiments.experiment import load_runs, train_missing
 from driverwatch.inference import predictions
-from driverwatch.recipe_settings import RecipeSettings, RunSettings
-from driverwatch.steps.context import Context
-from driverwatch.typed_yaml import parse
+from driverwatch.io.manifests import read_json
 
 __all__ = ["world"]
 TAUGHT = "train.pseudo.taught=both"

@@ -14,13 +14,13 @@ from support.finished import World, world
 from support.places import ROOT
 
 import driverwatch
-from driverwatch.artifacts import Places
 from driverwatch.errors import InputError
 from driverwatch.experiments import ablations, data_scaling, experiment, freezing_study
 from driverwatch.experiments.ablations import AblationsRecord
 from driverwatch.experiments.data_scaling import ScalingRecord, fit_power_law
 from driverwatch.experiments.experiment import ScoredRun, read_record
 from driverwatch.experiments.freezing_study import FreezingRecord
+from driverwatch.io.paths import Places
 
 __all__ = ["world"]
 KINDS: dict[str, tuple[Any, Any]] = {

@@ -6,10 +6,10 @@ import pytest
 from pydantic import BaseModel, Field
 from support.places import ROOT
 
+from driverwatch.config.loading import Strict, overridden, parse
+from driverwatch.config.model import ModelSettings
 from driverwatch.errors import InputError
-from driverwatch.settings import ModelSettings
-from driverwatch.switches import is_on
-from driverwatch.typed_yaml import Strict, overridden, parse
+from driverwatch.io.paths import is_on
 from scripts import settings_reference as reference
 
 PAGE = ROOT / "docs" / "settings.md"

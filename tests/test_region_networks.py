@@ -13,22 +13,20 @@ from support.packs import CLASSES, SIZE
 from support.project import SMALL, Verb
 from support.training import ROWS, apart, changed, counts_as_pretrained, history, run_of, trained, whole_of
 
+from driverwatch.config.loading import parse
+from driverwatch.config.model import ModelSettings
 from driverwatch.data.pack import ImageBlock, Pack
-from driverwatch.inference.heatmap import heat
-from driverwatch.inference.network import of_classifier
+from driverwatch.data.regions import split
+from driverwatch.data.tta import cut, cut_all, view_set
+from driverwatch.inference.class_activation import heat, of_classifier
+from driverwatch.inference.feature_cache import TrunkCache, tta_pass
 from driverwatch.inference.predict import Predictor
 from driverwatch.models.classifier import Classifier, build
-from driverwatch.models.halves import Cut, Frozen, Tail
 from driverwatch.models.pooling import GridPooling
-from driverwatch.settings import ModelSettings
+from driverwatch.models.split_network import FrozenPart, SplitPoint, TrainedPart
+from driverwatch.run import Run
 from driverwatch.training import fold as folds
-from driverwatch.training.pseudo import Lesson
-from driverwatch.training.rows import Rows
-from driverwatch.training.run import Run
-from driverwatch.training.trunk_cache import TrunkCache, view_draw
-from driverwatch.typed_yaml import parse
-from driverwatch.vision.mosaic import split
-from driverwatch.vision.views import cut, cut_all, view_set
+from driverwatch.training.pseudo_labels import FoldIndices, Lesson
 
 pytestmark = pytest.mark.keras
 REGIONAL = ["--set", f"{SMALL} input.regions=[whole,wheel] augment.mirror=swap predict.views=ten_crop"]
@@ -103,7 +101,7 @@ def test_views_on_the_device_are_those_of_an_array() -> None:
 @pytest.mark.parametrize("layer", [None, "stage2_relu"])
 def test_the_halves_are_the_whole(layer: str | None) -> None:
     classifier, images = classifier_of(3), noise(2, 96, 40)
-    frozen, tail = Frozen(classifier, Cut(layer, 0)), Tail(classifier, Cut(layer, 0))
+    frozen, tail = FrozenPart(classifier, SplitPoint(layer, 0)), TrainedPart(classifier, SplitPoint(layer, 0))
     between = frozen.predict_on_batch(images)
     assert between.shape == (2, *frozen.features)
     assert between.shape[1] == 3 * (64 if layer is None else 8)
@@ -199,7 +197,7 @@ def test_pseudo_labels_join_two_packs_of_mosaics(
     stages, taught = [{"freeze_until": "stage2"}], {"runs": ["teacher"], "weight": 2.0}
     student = runs(f"student{cached}", stages=stages, cache_trunk=cached, cache_dtype="float32", pseudo=taught)
     alone = runs(f"alone{cached}", stages=stages, cache_trunk=cached, cache_dtype="float32")
-    found = trained(student, packs, rows=Rows(ROWS.training, ROWS.held_out, lesson))
+    found = trained(student, packs, rows=FoldIndices(ROWS.training, ROWS.held_out, lesson))
     plain = trained(alone, packs)
     assert found.keys() == plain.keys()
     assert {row["pseudo_images"] for row in history(student)} == {"9"}
@@ -219,10 +217,10 @@ def test_features_of_regions_lie_side_by_side(tmp_path: Path, packs: dict[str, P
     """As neighbours are looked for in them: the grid's places of each region, region after region."""
     classifier, one = classifier_of(2), classifier_of(1)
     one.trunk.set_weights(classifier.trunk.get_weights())
-    halves = [Frozen(made, Cut(None, 0), GridPooling(1, 2, name="grid")) for made in (classifier, one)]
+    halves = [FrozenPart(made, SplitPoint(None, 0), GridPooling(1, 2, name="grid")) for made in (classifier, one)]
     view = view_set("centre", SIZE, (32, 40))[0]
     cache = TrunkCache(tmp_path / "trunks", halves[0], "float32")
-    found = cache.outputs(packs["test"], view_draw(view, (32, 40), 2), "features").array
+    found = cache.outputs(packs["test"], tta_pass(view, (32, 40), 2), "features").array
     tiles = cut(split(packs["test"].pixels, 2), view, (32, 40))
     assert np.allclose(found, halves[1].predict_on_batch(tiles).reshape(9, -1), atol=1e-5)
     assert found.shape == (9, *halves[0].features)

@@ -15,22 +15,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.places import ROOT
 
-from driverwatch.artifacts import digest_of, read_json
-from driverwatch.data import pack, packing
+from driverwatch.config.dataset import DatasetSettings
+from driverwatch.config.loading import load, parse
+from driverwatch.config.model import AugmentSettings, InputSettings, ModelSettings
+from driverwatch.config.types import key_of, pixels, regions_of
+from driverwatch.data import pack, pack_writer
+from driverwatch.data.augment import Augmenter, build, read_policy
 from driverwatch.data.competition import ImageTable
-from driverwatch.data.filling import Job
-from driverwatch.data.packing import BrokenPhotosError
-from driverwatch.data.photos import examine
-from driverwatch.dataset_settings import DatasetSettings
+from driverwatch.data.images import examine
+from driverwatch.data.pack_writer import BrokenPhotosError, Job
+from driverwatch.data.regions import FRAME, Box, join, split
+from driverwatch.data.tta import View, cut, cut_all, unique
 from driverwatch.errors import InputError
-from driverwatch.inference.field import centre_view
-from driverwatch.setting_types import key_of, pixels, regions_of
-from driverwatch.settings import AugmentSettings, InputSettings, ModelSettings
-from driverwatch.typed_yaml import load, parse
-from driverwatch.vision.augment import Augmenter, build, read_policy
-from driverwatch.vision.mosaic import FRAME, Box, join, split
-from driverwatch.vision.overlay import overlay, overlay_regions
-from driverwatch.vision.views import View, cut, cut_all, unique
+from driverwatch.inference.overlay import overlay, overlay_regions
+from driverwatch.inference.preprocess import centre_view
+from driverwatch.io.manifests import digest_of, read_json
 
 HEAD, LOW = Box(0, 0, 0.5, 0.5), Box(0.25, 0.5, 1, 1)
 REGIONS = {"whole": FRAME, "head": HEAD, "low": LOW}
@@ -141,7 +140,7 @@ def test_every_model_looks_at_regions_that_every_data_set_has(path: Path) -> Non
 def test_a_pack_of_regions_is_cut_and_resized_by_hand(tmp_path: Path) -> None:
     pictures = [photo(i) for i in range(5)] + [photo(5, 96, 128)]
     one = job(tmp_path, album(tmp_path, pictures))
-    packing.write(one)
+    pack_writer.write(one)
     made = opened(one)
     assert made.pixels.shape == (6, 36, 16, 3)
     for name, packed in zip(made.names, made.pixels, strict=True):
@@ -153,13 +152,13 @@ def test_a_pack_of_regions_is_cut_and_resized_by_hand(tmp_path: Path) -> None:
     assert np.allclose(made.mean, made.pixels.reshape(-1, 3).mean(axis=0))
     manifest = read_json(one.manifest)
     assert manifest["regions"] == {name: list(box) for name, box in REGIONS.items()}
-    packing.write(one)
+    pack_writer.write(one)
     assert read_json(one.manifest) == manifest  # up to date
 
 
 def test_one_region_alone_is_that_region(tmp_path: Path) -> None:
     one = job(tmp_path, album(tmp_path, [photo(0)]), "12x16-low", {"low": LOW})
-    packing.write(one)
+    pack_writer.write(one)
     by_hand = cv2.resize(np.ascontiguousarray(photo(0)[12:, 32:]), (16, 12), interpolation=cv2.INTER_AREA)
     assert np.array_equal(opened(one).pixels[0], by_hand)
 
@@ -168,7 +167,7 @@ def test_a_pack_of_whole_frames_is_what_it_was(tmp_path: Path) -> None:
     """Bytes, digest and manifest, so that packs and runs from before there were regions count as they did."""
     table = album(tmp_path, [photo(i) for i in range(4)])
     one = job(tmp_path, table, "12x16", {"whole": FRAME})
-    packing.write(one)
+    pack_writer.write(one)
     made = opened(one)
     for i, packed in enumerate(made.pixels):
         assert np.array_equal(packed, cv2.resize(photo(i), (16, 12), interpolation=cv2.INTER_AREA))
@@ -185,14 +184,14 @@ def test_a_pack_of_whole_frames_is_what_it_was(tmp_path: Path) -> None:
 def test_moved_boxes_are_noticed(tmp_path: Path) -> None:
     table = album(tmp_path, [photo(i) for i in range(3)])
     one = job(tmp_path, table)
-    packing.write(one)
+    pack_writer.write(one)
     before = opened(one).digest
     moved = job(tmp_path, table, regions={**REGIONS, "low": Box(0.3, 0.5, 1, 1)})
-    for notices in (lambda: packing.write(moved), lambda: opened(moved)):
+    for notices in (lambda: pack_writer.write(moved), lambda: opened(moved)):
         with pytest.raises(InputError, match=r"regions.low.0: 0.25 -> 0.3\); restore the boxes, .* FORCE=1"):
             notices()
     assert opened(one).digest == before
-    packing.write(moved, force=True)
+    pack_writer.write(moved, force=True)
     assert opened(moved).digest != before
     with pytest.raises(InputError, match="cut where the data set's YAML no longer has it"):
         opened(one)
@@ -204,31 +203,31 @@ def test_alike_in_a_dark_corner_is_no_copy_and_a_copy_is_one(tmp_path: Path) -> 
     for picture in dark:
         picture[:24, :32] = 0
     one = job(tmp_path, album(tmp_path, dark), "12x16-head", {"head": HEAD})
-    packing.write(one)
+    pack_writer.write(one)
     assert len({image.tobytes() for image in opened(one).pixels}) == 1
     other = tmp_path / "copies"
     with pytest.raises(
         BrokenPhotosError, match=r"img1\.png: the same photo as img0.png, under another class and driver"
     ):
-        packing.write(job(other, album(other, [photo(0), photo(0)]), "12x16-head", {"head": HEAD}))
+        pack_writer.write(job(other, album(other, [photo(0), photo(0)]), "12x16-head", {"head": HEAD}))
 
 
 def test_a_test_photo_among_the_training_photos_is_found_by_its_frame(tmp_path: Path) -> None:
     a, b = tmp_path / "test", tmp_path / "train"
     tests = job(a, album(a, [photo(7), photo(8)]), "12x16-head", {"head": HEAD}, kind="test")
-    packing.write(tests)
+    pack_writer.write(tests)
     strange = photo(8)
     strange[30:, 40:] = 9  # the same head, another photo
-    packing.write(job(b, album(b, [photo(1), strange]), "12x16-head", {"head": HEAD}, strangers=tests.path))
+    pack_writer.write(job(b, album(b, [photo(1), strange]), "12x16-head", {"head": HEAD}, strangers=tests.path))
     c = tmp_path / "leak"
     with pytest.raises(BrokenPhotosError, match=r"img0\.png: the same photo as the test image img1\.png"):
-        packing.write(job(c, album(c, [photo(8), photo(1)]), "12x16-head", {"head": HEAD}, strangers=tests.path))
+        pack_writer.write(job(c, album(c, [photo(8), photo(1)]), "12x16-head", {"head": HEAD}, strangers=tests.path))
 
 
 @pytest.mark.parametrize("column", ["images", "looks", "frames"])
 def test_an_edited_pack_of_regions_is_found_out(tmp_path: Path, column: str) -> None:
     one = job(tmp_path, album(tmp_path, [photo(i) for i in range(3)]))
-    packing.write(one)
+    pack_writer.write(one)
     one.path.touch()
     assert opened(one).pixels.shape == (3, 36, 16, 3)
     with h5py.File(one.path, "r+") as file:
@@ -340,5 +339,5 @@ def test_a_map_counts_per_area_of_the_photo() -> None:
 
 def test_a_manifest_of_regions_is_json(tmp_path: Path) -> None:
     one = job(tmp_path, album(tmp_path, [photo(0)]))
-    packing.write(one)
+    pack_writer.write(one)
     assert list(json.loads(one.manifest.read_text())["regions"]) == ["whole", "head", "low"]

@@ -15,24 +15,24 @@ from support.browsing import browser, overflow, set_dark, set_width
 from support.finished import World, world, world_of
 from typer.testing import CliRunner
 
-from driverwatch.artifacts import read_json
-from driverwatch.blend.score import interval
 from driverwatch.cli.main import app
+from driverwatch.config.dataset import BoardSettings, DatasetSettings
+from driverwatch.config.loading import parse
 from driverwatch.data import folds as fold_tables
-from driverwatch.dataset_settings import BoardSettings, DatasetSettings
+from driverwatch.ensemble.scoring import interval
 from driverwatch.experiments import ablations
 from driverwatch.experiments.ablations import AblationsRecord
 from driverwatch.experiments.experiment import read_record
 from driverwatch.inference import predictions
-from driverwatch.inference.paths import prediction_path
+from driverwatch.inference.predictions import prediction_path
+from driverwatch.io.atomic import write_json
+from driverwatch.io.html import EMPTY
+from driverwatch.io.manifests import read_json
 from driverwatch.metrics import FLOOR, limited, log_losses
 from driverwatch.report import score_runs
 from driverwatch.report.report_data import collect_report
 from driverwatch.report.report_page import write_report
-from driverwatch.report.report_tables import EMPTY
-from driverwatch.steps.submit import make_ensemble
-from driverwatch.typed_yaml import parse
-from driverwatch.writing import write_json
+from driverwatch.submission.build import make_ensemble
 
 __all__ = ["world"]
 VOID = {"meta", "link", "img", "br", "image", "path", "use", "rect", "input"}
@@ -242,7 +242,7 @@ def test_names_are_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def report_table(pack: object, classes: tuple[str, ...]) -> object:
-    from driverwatch.steps.context import table_of
+    from driverwatch.data.context import table_of
 
     return table_of(pack, classes)  # type: ignore[arg-type]
 

@@ -17,15 +17,16 @@ from scipy.spatial.distance import jensenshannon
 from support.finished import CLASSES, World, told, world  # noqa: F401
 from support.reviewing import photos_of, rows_of, space_of, with_pixels
 
-from driverwatch.blend import ensemble as blending
-from driverwatch.blend.ensemble import Member
 from driverwatch.data.pack import LeftOut
+from driverwatch.ensemble import embeddings
+from driverwatch.ensemble import members as blending
+from driverwatch.ensemble.members import Member
 from driverwatch.errors import InputError
-from driverwatch.inference.paths import prediction_path
+from driverwatch.inference.predictions import prediction_path
 from driverwatch.metrics import log_loss
 from driverwatch.report import review_measures as measures
 from driverwatch.report import review_page
-from driverwatch.steps import spaces, submit
+from driverwatch.submission import build
 
 NUMPY = {"Float32Array": "<f4", "Int32Array": "<i4", "Uint16Array": "<u2"}
 
@@ -202,7 +203,7 @@ def test_runs_without_folds_are_refused_when_named_and_else_left_out(
 def test_a_run_of_other_photos_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     world.run("one")
     other = replace(world.packs["train"], digest="another")
-    monkeypatch.setattr(submit, "open_packs", lambda *_: (world.folds, {**world.packs, "train": other}))
+    monkeypatch.setattr(build, "open_packs", lambda *_: (world.folds, {**world.packs, "train": other}))
     with pytest.raises(InputError, match="was trained on another pack than today's"):
         review_page.read_predictions(world.context, ["one"], None)
 
@@ -242,7 +243,7 @@ def test_neighbours_are_numbered_over_both_sets(world: World, monkeypatch: pytes
     world.run("one")
     shown = review_page.read_predictions(world.context, [], None)
     space = space_of(np.concatenate([shown.train.names, shown.test.names]))
-    monkeypatch.setattr(spaces, "open_space", lambda *_: space)
+    monkeypatch.setattr(embeddings, "open_embeddings", lambda *_: space)
     said, made = review_page._neighbours(world.context, shown, "made up")
     near, cosine = unpacked(made["near"]), unpacked(made["cosine"])
     assert said == "neighbours by made up"
@@ -266,9 +267,9 @@ def test_without_features_there_are_no_neighbours_and_named_ones_must_be_there(w
 
 
 def test_features_on_disk_are_found_by_their_files_names(project: Path, drawn_settings: Any) -> None:
-    from driverwatch.artifacts import Places
-    from driverwatch.ensemble_settings import trunk_of
-    from driverwatch.steps.context import Context
+    from driverwatch.config.ensemble import trunk_of
+    from driverwatch.data.context import Context
+    from driverwatch.io.paths import Places
 
     context = Context("drawn", drawn_settings, Places("drawn"), project / "data")
     asked = ["mobilenet_v2", "mobilenet_v2:block_13_expand_relu:2x2", "inception_v3:mixed7", "tiny:3x4"]
@@ -276,7 +277,7 @@ def test_features_on_disk_are_found_by_their_files_names(project: Path, drawn_se
     for text in asked:
         (context.places.features / trunk_of(text).file).touch()
     (context.places.features / "stranger-1x1.h5").touch()
-    assert sorted(spaces.built(context)) == sorted(asked)
+    assert sorted(embeddings.built(context)) == sorted(asked)
 
 
 def test_thumbnails_show_the_photo_of_their_number(world: World, tmp_path: Path) -> None:  # noqa: F811
@@ -302,7 +303,7 @@ def test_of_packed_regions_the_whole_frame_is_shown(regions: list[str], shade: i
 
 def test_no_keras_is_imported_where_no_heat_map_is_asked_for() -> None:
     code = (
-        "import sys, driverwatch.report.review_page, driverwatch.report.class_activation_maps; "
+        "import sys, driverwatch.report.review_page, driverwatch.report.review_page; "
         "print([name for name in ('keras', 'tensorflow') if name in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -310,7 +311,7 @@ def test_no_keras_is_imported_where_no_heat_map_is_asked_for() -> None:
 
 
 def test_heat_maps_are_asked_of_models_that_have_not_seen_the_driver(world: World) -> None:  # noqa: F811
-    from driverwatch.report.class_activation_maps import requests
+    from driverwatch.report.review_page import requests
 
     world.run("one")
     world.run("two", seed=7)
@@ -332,14 +333,14 @@ def test_maps_of_test_photos_are_of_all_fold_models_and_of_training_photos_of_on
     world: World,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from driverwatch.inference import classify, heatmap
-    from driverwatch.report import class_activation_maps as maps
+    from driverwatch.inference import class_activation
+    from driverwatch.report import review_page as maps
 
     run = world.run("one")
     monkeypatch.setattr(type(run), "verify", lambda _, fold: Path(f"weights{fold}"))
     monkeypatch.setattr(maps, "channel_mean", lambda *_: (0.0, 0.0, 0.0))
     monkeypatch.setattr(maps, "_pixels", lambda _: np.zeros((36, 44, 3), np.uint8))
-    monkeypatch.setattr(classify, "fold_models", lambda _settings, _classes, _mean, files: lambda: iter(files))
+    monkeypatch.setattr(class_activation, "fold_models", lambda _settings, _classes, _mean, files: lambda: iter(files))
     seen: list[tuple[str, int]] = []
 
     def heat(network: Path, image: np.ndarray, label: int) -> tuple[np.ndarray, str]:
@@ -347,7 +348,7 @@ def test_maps_of_test_photos_are_of_all_fold_models_and_of_training_photos_of_on
         seen.append((network.name, label))
         return np.eye(4, dtype=np.float32), "class activation"
 
-    monkeypatch.setattr(heatmap, "heat", heat)
+    monkeypatch.setattr(class_activation, "heat", heat)
     shown = review_page.read_predictions(world.context, [], None)
     train, test = maps.MapRequest(3, Path("x"), [1, 0], [2]), maps.MapRequest(60, Path("y"), [2], [0, 1, 2])
     made = maps._of_run(world.context, shown.members[0], [train, test])

@@ -13,12 +13,12 @@ import pytest
 from support import browsing, finished
 from support.reviewing import photos_of, space_of, with_pixels
 
+from driverwatch.ensemble import embeddings
 from driverwatch.io.html import jpeg_uri, render
 from driverwatch.report import review_measures as measures
 from driverwatch.report import review_page, score_runs
 from driverwatch.report.report_page import write_report
 from driverwatch.report.review_measures import Measures, ReviewImages
-from driverwatch.steps import spaces
 
 pytestmark = pytest.mark.slow  # a browser
 ODD = "p0_a#b%20&'c.jpg"  # a name that must be quoted in an address, and escaped in a page
@@ -89,9 +89,9 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opened]:
         world.opened(patch)
         for name, seed in (("one", 1), ("two", 11)):
             world.run(name, seed=seed, skill=1.0)
-        patch.setattr(spaces, "built", lambda _: ["made_up"])
+        patch.setattr(embeddings, "built", lambda _: ["made_up"])
         names = np.concatenate([pack.names for pack in packs.values()])
-        patch.setattr(spaces, "open_space", lambda *_: space_of(names))
+        patch.setattr(embeddings, "open_embeddings", lambda *_: space_of(names))
         for pack in packs.values():
             write_photos(folder / "data", pack)
         patch.setattr(score_runs, "open_packs", lambda *_: (world.folds, world.packs))

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from support.project import QUICK, Verb
 
-from driverwatch.artifacts import read_json
 from driverwatch.inference import predictions
+from driverwatch.io.manifests import read_json
 
 pytestmark = [pytest.mark.line, pytest.mark.slow]
 Say = Callable[..., str]

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from support.runs import begun, wanted
 
-from driverwatch.artifacts import read_json
+from driverwatch import run as runs
 from driverwatch.errors import InputError
-from driverwatch.training import run as runs
-from driverwatch.writing import write_json
+from driverwatch.io.atomic import write_json
+from driverwatch.io.manifests import read_json
 
 
 def test_the_same_again_goes_on(tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ import h5py
 import numpy as np
 import pytest
 
+from driverwatch.config.loading import read_yaml
+from driverwatch.data.augment import read_policy
 from driverwatch.errors import InputError
-from driverwatch.vision.augment import read_policy
-from driverwatch.yaml_files import read_yaml
 
 SOURCE = Path(__file__).resolve().parent.parent / "src" / "driverwatch"
 FORBIDDEN_IMPORTS = {"pickle", "cPickle", "dill", "joblib", "shelve", "marshal", "kaggle", "tarfile", "telnetlib"}
@@ -113,9 +113,9 @@ class Bomb:
 )
 @pytest.mark.parametrize("kind", ["pickle", "pickle in an array", "not a file of that kind"])
 def test_weights_never_unpickle(tmp_path: Path, name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from driverwatch.models.weights import build_trunk
-    from driverwatch.settings import ModelSettings
-    from driverwatch.typed_yaml import parse
+    from driverwatch.config.loading import parse
+    from driverwatch.config.model import ModelSettings
+    from driverwatch.models.pretrained import build_trunk
 
     monkeypatch.chdir(tmp_path)
     if kind == "pickle":
@@ -135,7 +135,7 @@ def test_weights_never_unpickle(tmp_path: Path, name: str, kind: str, monkeypatc
 @pytest.mark.keras
 def test_weights_come_from_their_own_file(tmp_path: Path) -> None:
     """An HDF5 file can point into other files of this machine; such a link is not followed."""
-    from driverwatch.models.state import load_state, write_state
+    from driverwatch.models.backend import load_state, write_state
 
     secret, stranger = tmp_path / "secret.h5", tmp_path / "weights.h5"
     write_state(secret, {"model": [np.ones(3)]}, {})

@@ -10,8 +10,8 @@ import pytest
 from sklearn.model_selection import KFold, PredefinedSplit
 from support.project import MINI
 
-from driverwatch.data import competition, sample
-from driverwatch.dataset_settings import DatasetSettings
+from driverwatch.config.dataset import DatasetSettings
+from driverwatch.data import competition, synthetic
 from driverwatch.errors import InputError
 from driverwatch.experiments.leakage import CLASSIFIERS, NEAREST, Split, out_of_fold, scaled
 
@@ -22,9 +22,9 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def test_same_seed_same_bytes(data: Path, tmp_path: Path, drawn_settings: DatasetSettings) -> None:
-    sample.write(MINI, drawn_settings, tmp_path / "again" / "data")
+    synthetic.write(MINI, drawn_settings, tmp_path / "again" / "data")
     assert contents(tmp_path / "again" / "data") == contents(data)
-    sample.write(replace(MINI, seed=4), drawn_settings, tmp_path / "other" / "data")
+    synthetic.write(replace(MINI, seed=4), drawn_settings, tmp_path / "other" / "data")
     assert contents(tmp_path / "other" / "data") != contents(data)
 
 
@@ -45,12 +45,12 @@ def test_layout_is_kaggles(data: Path, drawn_settings: DatasetSettings) -> None:
 
 def test_it_refuses_to_draw_over_something_else(data: Path, drawn_settings: DatasetSettings) -> None:
     before = contents(data)
-    sample.write(MINI, drawn_settings, data)  # the same again: nothing to do
+    synthetic.write(MINI, drawn_settings, data)  # the same again: nothing to do
     with pytest.raises(InputError, match="FORCE=1 draws anew"):
-        sample.write(replace(MINI, seed=9), drawn_settings, data)
+        synthetic.write(replace(MINI, seed=9), drawn_settings, data)
     (data / "sample.json").unlink()
     with pytest.raises(InputError, match="left alone"):
-        sample.write(MINI, drawn_settings, data, force=True)
+        synthetic.write(MINI, drawn_settings, data, force=True)
     assert contents(data) == before
 
 
@@ -59,14 +59,14 @@ def test_it_refuses_to_draw_over_something_else(data: Path, drawn_settings: Data
 )
 def test_options_that_draw_nothing(tmp_path: Path, drawn_settings: DatasetSettings, options: dict, said: str) -> None:
     with pytest.raises(InputError, match=said):
-        sample.write(replace(MINI, **options), drawn_settings, tmp_path / "data")
+        synthetic.write(replace(MINI, **options), drawn_settings, tmp_path / "data")
 
 
 def test_it_teaches_leakage() -> None:
     """Nearest neighbour on 32x24 thumbnails: near perfect on a random split, little better than chance on new drivers."""
-    options = sample.SampleOptions(size="48x64")
-    shots = [shot for shot in sample.plan(options) if not shot.test]
-    images = [cv2.resize(sample.picture(shot, options), (32, 24), interpolation=cv2.INTER_AREA) for shot in shots]
+    options = synthetic.SampleOptions(size="48x64")
+    shots = [shot for shot in synthetic.plan(options) if not shot.test]
+    images = [cv2.resize(synthetic.picture(shot, options), (32, 24), interpolation=cv2.INTER_AREA) for shot in shots]
     seen = scaled(images)
     labels, drivers = (np.array([getattr(shot, name) for shot in shots]) for name in ("label", "driver"))
 

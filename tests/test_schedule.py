@@ -6,9 +6,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from driverwatch.settings import ModelSettings
-from driverwatch.training.stages import schedule
-from driverwatch.typed_yaml import parse
+from driverwatch.config.loading import parse
+from driverwatch.config.model import ModelSettings
+from driverwatch.training.optimizer import schedule
 
 pytestmark = pytest.mark.keras
 PEAK = 0.1

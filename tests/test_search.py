@@ -15,19 +15,18 @@ from support.places import ROOT
 from support.project import Verb
 from support.searching import SPACE, made_up, searched, skill
 
-from driverwatch.artifacts import read_json
-from driverwatch.data import redrawn
+from driverwatch import run as runs
+from driverwatch.config.experiments import SearchSettings
+from driverwatch.config.loading import load, parse, parse_yaml, put
+from driverwatch.config.model import ModelSettings
+from driverwatch.data import splits
 from driverwatch.errors import InputError
 from driverwatch.experiments import search as searches
 from driverwatch.experiments.search import FoldRequest
 from driverwatch.experiments.search_space import Space, load_optuna
+from driverwatch.io.atomic import write_json
+from driverwatch.io.manifests import read_json
 from driverwatch.metrics import FLOOR, limited, log_loss
-from driverwatch.search_settings import SearchSettings
-from driverwatch.settings import ModelSettings
-from driverwatch.training import run as runs
-from driverwatch.typed_yaml import load, parse, put
-from driverwatch.writing import write_json
-from driverwatch.yaml_files import parse_yaml
 
 optuna = pytest.importorskip("optuna", reason="make setup EXTRAS=cluster")
 
@@ -138,7 +137,7 @@ def test_a_file_that_is_no_study_and_optuna_that_is_not_there(tmp_path: Path) ->
 
 @pytest.mark.parametrize("draw", [0, 1, 77])
 def test_redrawn_folds_hold_each_driver_out_once_with_other_drivers(world: World, draw: int) -> None:  # noqa: F811
-    found, again = (redrawn.folds(world.folds, draw) for _ in range(2))
+    found, again = (splits.reshuffled_folds(world.folds, draw) for _ in range(2))
     assert found == again
     assert set(found) == set(world.folds.of_driver)
     assert set(found.values()) == set(range(world.folds.count))
@@ -191,11 +190,11 @@ def out_of_fold(world: World, name: str) -> float:  # noqa: F811
     """A run's loss as `make score` has it."""
     from dataclasses import replace
 
-    from driverwatch.blend import ensemble as blending
+    from driverwatch.ensemble import members as blending
 
     place = replace(world.context, places=replace(world.context.places, study="search-found"))
     member = blending.Member(runs.load(place.places.run(name)), world.packs["test"], "five_crop")
-    rows = limited(blending.out_of_fold(member, world.packs["train"], world.folds), FLOOR)
+    rows = limited(blending.oof_probabilities(member, world.packs["train"], world.folds), FLOOR)
     return log_loss(rows, world.packs["train"].labels)
 
 

@@ -16,10 +16,9 @@ from support.serving import CLASSES, SHARES, animated, photo, stand_in
 from werkzeug.datastructures import FileStorage, MultiDict
 from werkzeug.test import encode_multipart
 
-from driverwatch.data.photos import LARGEST_FILE
-from driverwatch.vision.overlay import encoded
-from driverwatch.web.answers import Answer, Answers, BusyError, PhotoError
-from driverwatch.web.app import Subject, app_of
+from driverwatch.data.images import LARGEST_FILE
+from driverwatch.inference.overlay import encoded
+from driverwatch.report.serve import Answer, Answers, BusyError, PhotoError, Subject, app_of
 
 
 def turned() -> bytes:

@@ -23,11 +23,10 @@ from werkzeug.datastructures import FileStorage
 from werkzeug.serving import make_server
 from werkzeug.test import encode_multipart
 
-from driverwatch.dataset_settings import DatasetSettings
+from driverwatch.config.dataset import DatasetSettings
+from driverwatch.data.context import open_context
 from driverwatch.errors import InputError
-from driverwatch.steps.context import open_context
-from driverwatch.steps.serve import serve
-from driverwatch.web.app import Subject, app_of
+from driverwatch.report.serve import Subject, app_of, serve
 
 pytestmark = pytest.mark.slow  # a browser, and a process that imports TensorFlow
 
@@ -160,9 +159,9 @@ def get(url: str, content: bytes | None = None) -> tuple[int, str]:
 def test_the_verb_answers_as_classify_does_and_ends_at_ctrl_c(
     project: Path, drawn_settings: DatasetSettings, tmp_path: Path
 ) -> None:
-    from driverwatch.data.photos import examine_content
-    from driverwatch.inference.classify import fold_models, probabilities
-    from driverwatch.inference.field import centre_view
+    from driverwatch.data.images import examine_content
+    from driverwatch.inference.class_activation import fold_models, probabilities
+    from driverwatch.inference.preprocess import centre_view
 
     run = fabricated(drawn_settings, "hand")
     begin = "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # a shell's background jobs ignore it

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from support.places import ROOT
 
-from driverwatch.dataset_settings import DatasetSettings
-from driverwatch.ensemble_settings import EnsembleSettings
+from driverwatch.config.dataset import DatasetSettings
+from driverwatch.config.ensemble import EnsembleSettings
+from driverwatch.config.loading import load
+from driverwatch.config.model import ModelSettings
+from driverwatch.config.types import pixels
 from driverwatch.errors import InputError
-from driverwatch.setting_types import pixels
-from driverwatch.settings import ModelSettings
-from driverwatch.typed_yaml import load
 
 GOOD = "backbone: tiny\nweights: none\ninput: {pack: 40x40, size: 36x36}\n"
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from driverwatch.blend import balance
-from driverwatch.blend.balance import shift
+from driverwatch.ensemble import class_balance
+from driverwatch.ensemble.class_balance import shift
 
 
 def gap(rows: np.ndarray, factors: np.ndarray, prior: np.ndarray) -> float:
@@ -18,7 +18,7 @@ def gap(rows: np.ndarray, factors: np.ndarray, prior: np.ndarray) -> float:
 @given(st.integers(0, 2**32 - 1), st.integers(1, 120), st.integers(2, 12), st.floats(-2.5, 0.5))
 def test_class_means_are_the_priors_to_a_millionth(seed: int, count: int, classes: int, sure: float) -> None:
     random = np.random.default_rng(seed)
-    rows = np.maximum(random.dirichlet(np.full(classes, 10**sure), count), balance.FLOOR)
+    rows = np.maximum(random.dirichlet(np.full(classes, 10**sure), count), class_balance.FLOOR)
     prior = np.maximum(random.dirichlet(np.full(classes, 2.0)), 1e-4)
     prior /= prior.sum()
     assert gap(rows, shift(rows, prior), prior) < 1e-6
@@ -26,7 +26,7 @@ def test_class_means_are_the_priors_to_a_millionth(seed: int, count: int, classe
 
 def test_sure_rows_are_reached_too(capsys: pytest.CaptureFixture[str]) -> None:
     """51 images surely of one class and 49 of the other: columns and rows scaled in turn a hundred times end 0.01 from a half."""
-    rows = np.maximum(np.eye(2)[np.repeat([0, 1], [51, 49])], balance.FLOOR)
+    rows = np.maximum(np.eye(2)[np.repeat([0, 1], [51, 49])], class_balance.FLOOR)
     prior = np.full(2, 0.5)
     assert gap(rows, shift(rows, prior), prior) < 1e-6
     assert capsys.readouterr().out == ""
@@ -40,8 +40,8 @@ def test_two_rows_by_hand() -> None:
 
 
 def test_what_is_not_reached_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(balance, "ROUNDS", 1)
-    rows = np.maximum(np.eye(2)[np.repeat([0, 1], [51, 49])], balance.FLOOR)
+    monkeypatch.setattr(class_balance, "ROUNDS", 1)
+    rows = np.maximum(np.eye(2)[np.repeat([0, 1], [51, 49])], class_balance.FLOOR)
     shift(rows, np.full(2, 0.5))
     said = capsys.readouterr().out
     assert "balance: the class means of a driver with 100 images end" in said

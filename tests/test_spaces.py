@@ -6,11 +6,11 @@ import h5py
 import numpy as np
 import pytest
 
-from driverwatch.ensemble_settings import ChainSettings, EnsembleSettings, NeighbourSettings, Trunk, trunk_of
+from driverwatch.config.ensemble import ChainSettings, EnsembleSettings, NeighbourSettings, Trunk, trunk_of
+from driverwatch.config.loading import parse
+from driverwatch.ensemble import embeddings
 from driverwatch.errors import InputError
-from driverwatch.experiments.compare_knn import share_of_same
-from driverwatch.inference import features
-from driverwatch.typed_yaml import parse
+from driverwatch.experiments.compare import share_of_same
 
 NAMES = np.array(["b.jpg", "a.jpg", "c.jpg"], object)
 ARRAY = np.arange(12, dtype=np.float32).reshape(3, 4) + 1
@@ -20,30 +20,30 @@ ORIGIN = {"train_pack": "t", "settings": "s"}
 def test_round_trip_in_parts(tmp_path: Path) -> None:
     path = tmp_path / "features" / "f.h5"
     path.parent.mkdir()
-    features.write(path, NAMES, [ARRAY[:2], ARRAY[2:], ARRAY[:0]], ORIGIN)
-    found = features.read(path, {"settings": "s"})
+    embeddings.write(path, NAMES, [ARRAY[:2], ARRAY[2:], ARRAY[:0]], ORIGIN)
+    found = embeddings.read(path, {"settings": "s"})
     assert list(found.names) == list(NAMES)
     np.testing.assert_array_equal(found.array, ARRAY)
     assert found.origin == ORIGIN
     with pytest.raises(InputError, match="other settings than today's; run make neighbours"):
-        features.read(path, {"settings": "other", "train_pack": "t"})
+        embeddings.read(path, {"settings": "other", "train_pack": "t"})
 
 
 def test_files_that_are_no_longer_what_was_written(tmp_path: Path) -> None:
     path = tmp_path / "f.h5"
     with pytest.raises(InputError, match="no such features"):
-        features.read(path, {})
-    features.write(path, NAMES, [ARRAY], ORIGIN)
+        embeddings.read(path, {})
+    embeddings.write(path, NAMES, [ARRAY], ORIGIN)
     whole = path.read_bytes()
     for change in ("features", "names"):
         path.write_bytes(whole)
         with h5py.File(path, "a") as file:
             file[change][1] = 5 if change == "features" else "other.jpg"
         with pytest.raises(InputError, match="changed since it was written"):
-            features.read(path, ORIGIN)
+            embeddings.read(path, ORIGIN)
     path.write_bytes(whole[:900])
     with pytest.raises(InputError, match="not a whole file of features"):
-        features.read(path, ORIGIN)
+        embeddings.read(path, ORIGIN)
 
 
 @pytest.mark.parametrize(

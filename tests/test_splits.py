@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from driverwatch.config.loading import parse
+from driverwatch.config.model import ModelSettings
+from driverwatch.config.training import TrainSettings
 from driverwatch.data import splits
 from driverwatch.data.folds import FoldTable
 from driverwatch.errors import InputError
-from driverwatch.settings import ModelSettings
-from driverwatch.train_settings import TrainSettings
-from driverwatch.typed_yaml import parse
 
 DRIVERS = [f"p{i:02d}" for i in range(9)]
 FOLDS = FoldTable(pd.DataFrame({"driver": DRIVERS, "fold": [i % 3 for i in range(9)], "images": 4, "c0": 4}))

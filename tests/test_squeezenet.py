@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from support.places import SHARED, needs_weights
 
+from driverwatch.models.pretrained import fill
 from driverwatch.models.squeezenet import squeezenet, squeezenet_torch, squeezenet_v1_1
-from driverwatch.models.weight_files import fill
 
 pytestmark = pytest.mark.keras
 WEIGHTS = SHARED / "weights" / "squeezenet_v1.0_imagenet.npz"

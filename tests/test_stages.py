@@ -6,17 +6,16 @@ import keras
 import numpy as np
 import pytest
 
+from driverwatch.config.loading import load, parse
+from driverwatch.config.model import ModelSettings
+from driverwatch.config.training import TrainSettings
 from driverwatch.errors import InputError
+from driverwatch.models.backend import load_state, write_state
 from driverwatch.models.classifier import Classifier, build
 from driverwatch.models.freezing import freeze, frozen_count
-from driverwatch.models.state import load_state, write_state
-from driverwatch.settings import ModelSettings
-from driverwatch.train_settings import TrainSettings
-from driverwatch.training.descent import reseed
-from driverwatch.training.optimizers import KINDS, make_optimizer
-from driverwatch.training.stages import check, plan, prepare, rate_factors, untouched
-from driverwatch.training.statistics import reestimate
-from driverwatch.typed_yaml import load, parse
+from driverwatch.training.batch_norm import recalibrate_batch_norm
+from driverwatch.training.epoch import reseed
+from driverwatch.training.optimizer import KINDS, check, make_optimizer, plan, prepare, rate_factors, untouched
 
 pytestmark = pytest.mark.keras
 MEAN = (100.0, 110.0, 120.0)
@@ -140,7 +139,7 @@ def test_statistics_measured_anew_are_the_populations() -> None:
     classifier = classifier_of(settings())
     freeze(classifier, None, train_statistics=True)
     images = RANDOM.integers(0, 256, (40, 32, 48, 3), np.uint8)
-    reestimate(classifier, (images[i : i + 8] for i in range(0, 40, 8)))
+    recalibrate_batch_norm(classifier, (images[i : i + 8] for i in range(0, 40, 8)))
     first = classifier.trunk.get_layer("stage1_conv")
     seen = np.asarray(first(classifier.scaling(images)))
     layer = classifier.trunk.get_layer("stage1_bn")
@@ -153,7 +152,7 @@ def test_frozen_layers_keep_their_statistics_when_others_are_measured() -> None:
     classifier = classifier_of(settings())
     freeze(classifier, "stage2", train_statistics=True)
     before = {w.path: w.numpy() for w in classifier.weights}
-    reestimate(classifier, [RANDOM.integers(0, 256, (8, 32, 48, 3), np.uint8)])
+    recalibrate_batch_norm(classifier, [RANDOM.integers(0, 256, (8, 32, 48, 3), np.uint8)])
     changed = {path.split("/")[-2] for path, old in before.items() if not np.array_equal(old, _now(classifier, path))}
     assert changed == {"stage3_bn", "stage4_bn"}
 
@@ -166,7 +165,7 @@ def test_a_heads_statistics_are_measured_too() -> None:
     classifier = classifier_of(settings(head={"dense": [8], "normalization": True}))
     freeze(classifier, "head", train_statistics=True)
     before = {w.path: w.numpy() for w in classifier.weights}
-    reestimate(classifier, [RANDOM.integers(0, 256, (8, 32, 48, 3), np.uint8)])
+    recalibrate_batch_norm(classifier, [RANDOM.integers(0, 256, (8, 32, 48, 3), np.uint8)])
     changed = {path for path, old in before.items() if not np.array_equal(old, _now(classifier, path))}
     assert {path.split("/")[-2] for path in changed} == {"dense1_bn"}
 

@@ -20,21 +20,21 @@ from rich.console import Console
 from support.finished import CLASSES, MODEL, World, world  # noqa: F401
 from support.places import ROOT
 
-from driverwatch.artifacts import read_json
-from driverwatch.data import fold_file
+from driverwatch.data import folds as fold_file
 from driverwatch.data import folds as fold_tables
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import stamp
+from driverwatch.ensemble import embeddings
 from driverwatch.errors import InputError
-from driverwatch.hdf5 import created
-from driverwatch.inference import features
+from driverwatch.io.atomic import write_json, writer_of
+from driverwatch.io.hdf5 import created
+from driverwatch.io.manifests import read_json
 from driverwatch.metrics import over_folds
 from driverwatch.report.status import Status, folds_cell, render, status
+from driverwatch.run import Run
 from driverwatch.submission import ledger
-from driverwatch.training.progress import Progress, is_over
-from driverwatch.training.run import Run
-from driverwatch.training.run_state import FoldState
-from driverwatch.writing import write_json, writer_of
+from driverwatch.training.checkpoint import Progress, is_over
+from driverwatch.training.run_summary import FoldState
 
 SIZE = "36x44"
 STAGES = {"train": {"epochs": 3}}
@@ -316,7 +316,7 @@ def submission(world: World, name: str, runs: list[Run], **facts: Any) -> Path: 
 
 
 def _digest(path: Path) -> str:
-    from driverwatch.artifacts import digest_of_file
+    from driverwatch.io.manifests import digest_of_file
 
     return digest_of_file(path)
 
@@ -377,8 +377,8 @@ def test_what_was_made_with_embeddings_is_stale_once_they_are_computed_again(the
     place.mkdir(parents=True)
 
     def compute(weights: str) -> str:
-        features.write(path, np.array(["a", "b"]), [np.ones((2, 3), np.float32)], {"weights": weights})
-        return str(features.checksum(path))
+        embeddings.write(path, np.array(["a", "b"]), [np.ones((2, 3), np.float32)], {"weights": weights})
+        return str(embeddings.checksum(path))
 
     def stale() -> list[list[str]]:
         found = status(there.context)
@@ -527,12 +527,12 @@ def test_a_finished_make_train_typed_again_imports_nothing_heavy(project: Path, 
 
 def finish(project: Path, overrides: str) -> None:
     """Fabricate what training `tiny` leaves, but for the predictions."""
-    from driverwatch.artifacts import digest_of_file
-    from driverwatch.settings import ModelSettings
-    from driverwatch.steps.context import open_context, open_packs
-    from driverwatch.steps.train import _identity
-    from driverwatch.training import run as runs
-    from driverwatch.typed_yaml import load
+    from driverwatch import run as runs
+    from driverwatch.config.loading import load
+    from driverwatch.config.model import ModelSettings
+    from driverwatch.data.context import open_context, open_packs
+    from driverwatch.io.manifests import digest_of_file
+    from driverwatch.training.train import _identity
 
     context = open_context("drawn", None)
     settings = load(ModelSettings, Path("configs/models"), "tiny", overrides)

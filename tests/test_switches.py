@@ -6,12 +6,12 @@ import pytest
 from support.places import ROOT
 from support.project import Verb
 
-from driverwatch import switches
 from driverwatch.errors import InputError
-from driverwatch.switches import is_on
+from driverwatch.io import paths
+from driverwatch.io.paths import is_on
 
 
-@pytest.mark.parametrize("value", [*switches.OFF, "No", "FALSE", "Off", " 0 ", " "])
+@pytest.mark.parametrize("value", [*paths.OFF, "No", "FALSE", "Off", " 0 ", " "])
 def test_off(value: str, monkeypatch: pytest.MonkeyPatch, verb: Verb) -> None:
     monkeypatch.setenv("DEBUG", value)
     assert not is_on("DEBUG")
@@ -20,7 +20,7 @@ def test_off(value: str, monkeypatch: pytest.MonkeyPatch, verb: Verb) -> None:
     assert "Traceback" not in made.stderr
 
 
-@pytest.mark.parametrize("value", [*switches.ON, "Yes", "TRUE", "On", " 1"])
+@pytest.mark.parametrize("value", [*paths.ON, "Yes", "TRUE", "On", " 1"])
 def test_on(value: str, monkeypatch: pytest.MonkeyPatch, verb: Verb) -> None:
     monkeypatch.setenv("DEBUG", value)
     assert is_on("DEBUG")
@@ -41,7 +41,7 @@ def test_neither(value: str, monkeypatch: pytest.MonkeyPatch, verb: Verb) -> Non
 
 def test_the_makefile_knows_the_same_words() -> None:
     text = (ROOT / "Makefile").read_text()
-    for name, words in (("ON ", switches.ON), ("OFF", switches.OFF)):
+    for name, words in (("ON ", paths.ON), ("OFF", paths.OFF)):
         found = re.search(rf"^{name} := (.*)", text, re.MULTILINE)
         assert found is not None
         assert {word.lower() for word in found[1].split()} == set(words) - {""}

@@ -7,24 +7,22 @@ import numpy as np
 import pytest
 from support.finished import CLASSES, World, world
 
-from driverwatch.blend.space import Space
+from driverwatch.config.ensemble import ChainSettings
+from driverwatch.config.loading import parse
+from driverwatch.config.model import ModelSettings
+from driverwatch.config.training import PseudoSettings
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
 from driverwatch.ensemble import teacher_ensemble as step
+from driverwatch.ensemble.embedding_index import EmbeddingIndex
 from driverwatch.ensemble.teacher_ensemble import identity, make_pseudo_labels
-from driverwatch.ensemble_settings import ChainSettings
 from driverwatch.errors import InputError
 from driverwatch.inference import predictions
-from driverwatch.inference.paths import prediction_path
-from driverwatch.inference.predictions import Predictions
+from driverwatch.inference.predictions import Predictions, prediction_path
 from driverwatch.metrics import FLOOR, limited
-from driverwatch.settings import ModelSettings
-from driverwatch.train_settings import PseudoSettings
-from driverwatch.training import pseudo
-from driverwatch.training.pseudo import Teacher, Unlabelled
-from driverwatch.training.run import Run
-from driverwatch.training.teachers import Student, checked_teachers, open_teacher_ensemble
-from driverwatch.typed_yaml import parse
+from driverwatch.run import Run
+from driverwatch.training import pseudo_labels
+from driverwatch.training.pseudo_labels import Student, Teacher, Unlabelled, checked_teachers, open_teacher_ensemble
 
 __all__ = ["world"]
 NEAR = {"neighbours": {"features": "looks", "k": 2}}
@@ -47,7 +45,9 @@ def _looks(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     names = np.concatenate([world.packs["train"].names, world.packs["test"].names])
     own = np.random.default_rng(0).normal(size=(len(names), 8))
     driver = [np.random.default_rng([*name[:2].encode()]).normal(size=8) for name in names]
-    monkeypatch.setattr(step, "open_space", lambda *_: Space(names, (own + 3 * np.array(driver)).astype(np.float32)))
+    monkeypatch.setattr(
+        step, "open_space", lambda *_: EmbeddingIndex(names, (own + 3 * np.array(driver)).astype(np.float32))
+    )
 
 
 def taught(world: World, name: str = "both", **changes: object) -> dict[tuple[int, str], Predictions]:
@@ -123,13 +123,15 @@ def student_of(world: World, name: str = "both", **asked: object) -> Run:
     """A student that was begun with what is taught now."""
     run = world.run("student", pseudo={"taught": name, **asked})
     settings = run.settings.train.pseudo
-    found = pseudo.identity([open_teacher_ensemble(world.context.places, name, world.folds)], settings)
+    found = pseudo_labels.identity([open_teacher_ensemble(world.context.places, name, world.folds)], settings)
     return replace(run, learned_from={"teachers": found})
 
 
-def lesson(world: World, student: Run, fold: int) -> pseudo.Lesson:
+def lesson(world: World, student: Run, fold: int) -> pseudo_labels.Lesson:
     there = Unlabelled(world.packs["test"].names, world.packs["train"].names, held_out(world, fold))
-    made = pseudo.lesson(student, fold, [open_teacher_ensemble(world.context.places, "both", world.folds)], there, 36)
+    made = pseudo_labels.lesson(
+        student, fold, [open_teacher_ensemble(world.context.places, "both", world.folds)], there, 36
+    )
     assert made is not None
     return made
 
@@ -255,7 +257,7 @@ def test_a_student_that_leaves_nobody_out_hears_every_fold(world: World) -> None
     made = lesson(world, student_of(world), 0)
     assert np.allclose(made.targets, kept[0, "test"].probabilities, atol=1e-6)
     run = world.run("whole", splits="all", pseudo={"taught": "both"})
-    found = pseudo.identity(
+    found = pseudo_labels.identity(
         [open_teacher_ensemble(world.context.places, "both", world.folds)], run.settings.train.pseudo
     )
     every = lesson(world, replace(run, learned_from={"teachers": found}), 0)
@@ -279,6 +281,8 @@ def test_an_epoch_chosen_on_held_out_drivers_is_handed_on(world: World) -> None:
 def test_other_features_make_another_chain(world: World) -> None:
     """A taught set made by features of other weights must be taught again."""
     settings, names = ChainSettings(balance="mobilenet_v2"), np.array(["a"])
-    spaces = [{"mobilenet_v2": Space(names, np.ones((1, 2), np.float32), "mobilenet_v2", digest)} for digest in "xyx"]
+    spaces = [
+        {"mobilenet_v2": EmbeddingIndex(names, np.ones((1, 2), np.float32), "mobilenet_v2", digest)} for digest in "xyx"
+    ]
     one, other, same = (identity([], world.folds, settings, space) for space in spaces)
     assert one == same != other

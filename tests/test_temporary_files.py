@@ -11,8 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from driverwatch import ownership
-from driverwatch.writing import locked, making, replacing, replacing_folder, scratch_beside, sweep_partials, write_text
+from driverwatch.io import atomic
+from driverwatch.io.atomic import (
+    locked,
+    making,
+    replacing,
+    replacing_folder,
+    scratch_beside,
+    sweep_partials,
+    write_text,
+)
 
 HANG = "; print('there', flush=True); time.sleep(60)"
 OPEN = {
@@ -25,7 +33,7 @@ OPEN = {
 @contextmanager
 def writing(path: Path, kind: str) -> Iterator["subprocess.Popen[str]"]:
     """A process in the midst of writing `path`."""
-    code = f"import time\nfrom pathlib import Path\nfrom driverwatch.writing import *\npath = Path({str(path)!r})\n{OPEN[kind]}"
+    code = f"import time\nfrom pathlib import Path\nfrom driverwatch.io.atomic import *\npath = Path({str(path)!r})\n{OPEN[kind]}"
     with subprocess.Popen([sys.executable, "-c", code + HANG], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "there\n"
         try:
@@ -94,7 +102,7 @@ def test_other_programs_files_stay(tmp_path: Path, name: str) -> None:
 def test_a_name_sweeps_its_own_alone(tmp_path: Path) -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    names = [f".{name}.{ownership.machine()}-{ended.pid}.01234567.partial" for name in ("a.csv", "b.csv")]
+    names = [f".{name}.{atomic.machine()}-{ended.pid}.01234567.partial" for name in ("a.csv", "b.csv")]
     for name in names:
         (tmp_path / name).write_text("half")
     write_text(tmp_path / "a.csv", "whole")

@@ -19,13 +19,12 @@ from hypothesis import strategies as st
 from support.places import ROOT
 from support.runs import begun
 
-from driverwatch import terminal
+from driverwatch.io import console
+from driverwatch.io.atomic import write_json
+from driverwatch.io.console import LEAST, Meter, clock, close, duration, ending, fitting, painted, scored, table, track
 from driverwatch.metrics import over_folds
-from driverwatch.steps import fold_runner
-from driverwatch.terminal import LEAST, Meter, clock, fitting, track
-from driverwatch.training.remaining import Ahead, ahead
-from driverwatch.wording import close, duration, ending, painted, scored, table
-from driverwatch.writing import write_json
+from driverwatch.training import fold_runner
+from driverwatch.training.epoch import TimeRemaining, time_remaining
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
@@ -161,7 +160,7 @@ def test_ctrl_c_while_a_child_draws_leaves_a_clean_terminal_and_no_child(tmp_pat
 
 
 def test_a_childs_exit_status_is_told(tmp_path: Path) -> None:
-    assert fold_runner.ended([sys.executable, "-c", "raise SystemExit(3)"], []) == 3
+    assert fold_runner.run_to_end([sys.executable, "-c", "raise SystemExit(3)"], []) == 3
 
 
 def counted(capsys: pytest.CaptureFixture[str], meter: Meter, steps: list[int]) -> list[str]:
@@ -176,7 +175,7 @@ def test_off_a_terminal_an_epoch_says_nothing_unless_it_takes_minutes(
 ) -> None:
     assert counted(capsys, Meter("epoch 1", 100, patience=60, end=False), [25, 50, 75, 100]) == []
     clocks = iter(range(0, 10_000, 40))
-    monkeypatch.setattr(terminal.time, "monotonic", lambda: float(next(clocks)))
+    monkeypatch.setattr(console.time, "monotonic", lambda: float(next(clocks)))
     said = counted(capsys, Meter("epoch 1", 100, whose="run", patience=60, end=False), [25, 50, 75, 100])
     assert len(said) == 1
     assert said[0].startswith("run epoch 1: 50/100 images, ")
@@ -197,7 +196,7 @@ def test_items_are_tracked_at_half_way_and_at_the_end(capsys: pytest.CaptureFixt
 
 def test_a_rate_is_of_late_and_knows_no_step_that_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
     meter = Meter("x", 1000)
     assert (meter.rate, meter.left) == (0.0, 0.0)
     assert "starting" in meter.beside(80)[1]
@@ -238,26 +237,26 @@ HISTORY = [{"stage": 0, "seconds": 5.0}, {"stage": 1, "seconds": 60.0}, {"stage"
 
 
 def test_time_left_of_a_fold_and_its_run() -> None:
-    planned = Ahead((1, 5, 2), 2, None)
+    planned = TimeRemaining((1, 5, 2), 2, None)
     fold = planned.fold(HISTORY, 1, 90.0, 30.0)
     assert fold == pytest.approx(30 + (2 + 2) * 70)  # of stage 1 two epochs more, then two at its pace
     assert planned.run(HISTORY, 90.0, 30.0, fold) == pytest.approx(fold + 2 * (145 + 60 + fold))
-    assert Ahead((1, 5, 2), 2, 1000.0).run(HISTORY, 90.0, 30.0, fold) == pytest.approx(fold + 2000)
+    assert TimeRemaining((1, 5, 2), 2, 1000.0).run(HISTORY, 90.0, 30.0, fold) == pytest.approx(fold + 2000)
     assert planned.fold([], 0, 12.0, 6.0) == pytest.approx(6 + 7 * 12)  # nothing is known but this epoch
     assert [text.split()[0] for _, text in planned.parts(HISTORY, 1, 90.0, 30.0)] == ["fold", "run"]
-    assert [text.split()[0] for _, text in Ahead((4,), 0, None).parts([], 0, 1.0, 1.0)] == ["fold"]
+    assert [text.split()[0] for _, text in TimeRemaining((4,), 0, None).parts([], 0, 1.0, 1.0)] == ["fold"]
 
 
 def test_what_finished_folds_took_is_read_and_what_is_broken_is_passed_over(tmp_path: Path) -> None:
-    from driverwatch.training import run as runs
+    from driverwatch import run as runs
 
     run = runs.load(begun(tmp_path))
-    assert ahead(run, 1).each is None
+    assert time_remaining(run, 1).each is None
     write_json(run.fold(0) / "manifest.json", {"seconds": 10})
     write_json(run.fold(1) / "manifest.json", {"seconds": 30})
-    assert ahead(run, 1).each == 20
+    assert time_remaining(run, 1).each == 20
     (run.fold(1) / "manifest.json").write_text("{")
-    assert ahead(run, 1).each == 10
+    assert time_remaining(run, 1).each == 10
 
 
 def test_every_verb_ends_alike(capsys: pytest.CaptureFixture[str]) -> None:
@@ -284,7 +283,7 @@ def test_durations(seconds: float, said: str) -> None:
 
 def test_colour_only_where_it_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
     assert painted("x", "red") == "x"  # stdout is captured
-    monkeypatch.setattr("driverwatch.wording.plain", lambda _: False)
+    monkeypatch.setattr("driverwatch.io.console.plain", lambda _: False)
     monkeypatch.delenv("NO_COLOR", raising=False)
     assert painted("x", "red") == "\x1b[31mx\x1b[0m"
     monkeypatch.setenv("NO_COLOR", "1")
@@ -317,7 +316,7 @@ def test_the_error_over_folds_is_that_over_groups(folds: list[tuple[float, int]]
 
 @pytest.mark.keras
 def test_keras_feeds_the_bar_and_the_loss_is_asked_for_only_when_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    from driverwatch.training.epoch_bar import EpochBar
+    from driverwatch.training.epoch import EpochBar
 
     class Loss(float):
         asked = 0
@@ -327,9 +326,9 @@ def test_keras_feeds_the_bar_and_the_loss_is_asked_for_only_when_shown(monkeypat
             return 0.25
 
     now = [0.0]
-    monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
     meter = Meter("x", 100, patience=1e9, end=False)
-    bar = EpochBar(meter, 8, Ahead((2, 3), 1, 50.0), HISTORY[:1], 0)
+    bar = EpochBar(meter, 8, TimeRemaining((2, 3), 1, 50.0), HISTORY[:1], 0)
     for step in range(13):
         now[0] += 2.0
         bar.on_train_batch_end(step, {"loss": Loss()})

@@ -5,7 +5,7 @@ from threading import enumerate as living
 
 import pytest
 
-from driverwatch.data.threads import MadeAhead, in_threads
+from driverwatch.io.prefetch import MadeAhead, in_threads
 
 
 def test_in_order_and_a_bounded_number_ahead() -> None:

@@ -10,18 +10,17 @@ from support.packs import CLASSES, COUNT, SIZE, pack_of
 from support.predicting import killed_at
 from support.training import run_of
 
+from driverwatch.config.loading import parse
+from driverwatch.config.model import ModelSettings
+from driverwatch.config.types import ViewSet
 from driverwatch.data.pack import Pack
-from driverwatch.inference import predictions
-from driverwatch.inference.paths import prediction_path
+from driverwatch.inference import predict, predictions
 from driverwatch.inference.predict import Predictor
+from driverwatch.inference.predictions import prediction_path
+from driverwatch.models.backend import write_state
 from driverwatch.models.classifier import Classifier, build
-from driverwatch.models.halves import Together, alike
-from driverwatch.models.state import write_state
-from driverwatch.setting_types import ViewSet
-from driverwatch.settings import ModelSettings
-from driverwatch.training import outcome
-from driverwatch.training.run import Run
-from driverwatch.typed_yaml import parse
+from driverwatch.models.split_network import FoldEnsemble, shared_prefix
+from driverwatch.run import Run
 
 pytestmark = pytest.mark.keras
 VIEWS: list[ViewSet] = ["five_crop"]
@@ -56,9 +55,11 @@ def test_together_they_say_what_each_says_alone(common: int, halved: str, region
     }  # fmt: skip
     settings = parse(ModelSettings, content, "test")
     several = classifiers(settings, common)
-    together, layers = Together(several), several[0].trunk.layers
+    together, layers = FoldEnsemble(several), several[0].trunk.layers
     first = next(i for i, layer in enumerate(layers) if layer.weights)  # those before it hold nothing that could differ
-    assert alike(several) == max(first, next((i for i in range(common, len(layers)) if layers[i].weights), len(layers)))
+    assert shared_prefix(several) == max(
+        first, next((i for i in range(common, len(layers)) if layers[i].weights), len(layers))
+    )
     cut = together.cut
     assert halved == ("not" if cut is None else "in the trunk" if cut.layer else "at the head")
     images = np.random.default_rng(0).integers(0, 256, (7, len(regions) * 36, 44, 3), np.uint8)
@@ -85,7 +86,7 @@ def predicting(tmp_path_factory: pytest.TempPathFactory) -> Predicting:
     """Two folds' classifiers, and the predictors of both together and of each alone, compiled once."""
     run = run_of(tmp_path_factory.mktemp("predicting"))
     made = classifiers(run.settings, 4, 2)
-    return made, [outcome.whole_predictor(each, run, VIEWS, 20) for each in (Together(made), *made)]
+    return made, [predict.whole_predictor(each, run, VIEWS, 20) for each in (FoldEnsemble(made), *made)]
 
 
 def folds_of(folder: Path, predicting: Predicting) -> Run:
@@ -100,9 +101,9 @@ def folds_of(folder: Path, predicting: Predicting) -> Run:
 def predicted(run: Run, predicting: Predicting, packs: dict[str, Pack]) -> dict[str, bytes]:
     """What lies in the folds' folders once all is predicted."""
     together, *alone = predicting[1]
-    outcome.predict_together(together, run, [0, 1], packs["test"])
+    predict.predict_together(together, run, [0, 1], packs["test"])
     for number, one in enumerate(alone):
-        outcome.write_predictions(one, run, number, packs, np.arange(8))
+        predict.write_predictions(one, run, number, packs, np.arange(8))
     found = [path for number in (0, 1) for path in sorted(run.fold(number).glob("*.h5")) if path.name != "weights.h5"]
     return {f"{path.parent.name}/{path.name}": path.read_bytes() for path in found}
 
@@ -118,7 +119,7 @@ def test_test_images_pass_once_for_all_folds(
         return real(self, source, rows, label)
 
     monkeypatch.setattr(Predictor, "__call__", counted)
-    monkeypatch.setattr(outcome, "SHARD_IMAGES", 8)
+    monkeypatch.setattr(predict, "SHARD_IMAGES", 8)
     run = folds_of(tmp_path / "together", predicting)
     predicted(run, predicting, packs)
     assert passes == [("Together", 8), ("Together", 8), ("Together", 1), *[("Classifier", 8)] * 2]
@@ -128,7 +129,7 @@ def test_test_images_pass_once_for_all_folds(
 
     alone = folds_of(tmp_path / "alone", predicting)
     for number, one in enumerate(predicting[1][1:]):
-        outcome.write_predictions(one, alone, number, packs, np.arange(8))
+        predict.write_predictions(one, alone, number, packs, np.arange(8))
         for kind in ("held_out", "test"):
             rows = [
                 predictions.read(prediction_path(place.fold(number), kind, "five_crop"), {}).probabilities
@@ -142,7 +143,7 @@ def undisturbed(
     predicting: Predicting, packs: dict[str, Pack], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, bytes]:
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(outcome, "SHARD_IMAGES", 8)
+        patched.setattr(predict, "SHARD_IMAGES", 8)
         return predicted(folds_of(tmp_path_factory.mktemp("whole"), predicting), predicting, packs)
 
 
@@ -155,7 +156,7 @@ def test_killed_on_the_way_it_ends_as_undisturbed(
     monkeypatch: pytest.MonkeyPatch,
     write: int,
 ) -> None:
-    monkeypatch.setattr(outcome, "SHARD_IMAGES", 8)
+    monkeypatch.setattr(predict, "SHARD_IMAGES", 8)
     run = folds_of(tmp_path, predicting)
     with killed_at(write, monkeypatch):
         predicted(run, predicting, packs)

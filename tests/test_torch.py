@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from support.places import ROOT
 
-from driverwatch.backbones import BACKBONES
-from driverwatch.models import weights
-from driverwatch.models.conversion import NORMALIZATION
+from driverwatch.config.backbones import BACKBONES
+from driverwatch.config.loading import parse
+from driverwatch.config.model import ModelSettings
+from driverwatch.models import pretrained
+from driverwatch.models.convert_torch import NORMALIZATION
 from driverwatch.models.googlenet import auxiliary, googlenet
+from driverwatch.models.pretrained import fill
 from driverwatch.models.squeezenet import squeezenet_torch, squeezenet_v1_1
-from driverwatch.models.weight_files import fill
-from driverwatch.settings import ModelSettings
-from driverwatch.typed_yaml import parse
 
 TORCH = ROOT / ".venv-torch" / "bin" / "python"
 pytestmark = [
@@ -63,8 +63,8 @@ def test_outputs_are_pytorchs(reference: tuple[str, Path, dict[str, Any]], tmp_p
     assert ("20 of the auxiliary classifiers" in said) == (name == "googlenet")
     content = {"backbone": name, "input": {"pack": "96x96", "size": "64x80"}}
     settings = parse(ModelSettings, content, "test")
-    assert weights.find(settings, tmp_path) == converted
-    assert weights.build_trunk(settings, converted).name == name
+    assert pretrained.find(settings, tmp_path) == converted
+    assert pretrained.build_trunk(settings, converted).name == name
     for size in SIZES:
         image, expected = found[f"image {size}"], found[f"softmax {size}"]
         assert expected.std(axis=0).max() > 100 * CLOSE, "the two images must differ for this test to say anything"

@@ -10,21 +10,21 @@ import pytest
 from support.packs import CLASSES, COUNT, SIZE, SWAP
 from support.training import ROWS, Whole, changed, history, run_of, same, trained, whole_of
 
-from driverwatch.artifacts import read_json
+from driverwatch.config.loading import parse
+from driverwatch.config.model import ModelSettings, PredictSettings
+from driverwatch.data.epoch_inputs import AugmentedInputs
 from driverwatch.data.pack import Pack
+from driverwatch.data.tta import Columns, cut_all
 from driverwatch.errors import InputError
 from driverwatch.inference.predict import Predictor
+from driverwatch.io.manifests import read_json
+from driverwatch.models.backend import load_state
 from driverwatch.models.classifier import build
-from driverwatch.models.state import load_state
-from driverwatch.settings import ModelSettings, PredictSettings
-from driverwatch.training.batches import TrainingBatches, class_weights, followed, one_hot
+from driverwatch.run import Run
+from driverwatch.training.data_loader import TrainingBatches, class_weights, followed, one_hot
 from driverwatch.training.fold import FoldTraining, train_fold
-from driverwatch.training.inputs import AugmentedInputs
-from driverwatch.training.rows import Rows
-from driverwatch.training.run import Run
-from driverwatch.training.stages import plan, schedule
-from driverwatch.typed_yaml import parse
-from driverwatch.vision.views import Columns, cut_all
+from driverwatch.training.optimizer import plan, schedule
+from driverwatch.training.pseudo_labels import FoldIndices
 
 pytestmark = pytest.mark.keras
 
@@ -120,7 +120,7 @@ def test_a_bundle_of_another_run_is_refused(whole: Whole, tmp_path: Path) -> Non
 
 
 def test_a_driver_on_both_sides_is_refused(tmp_path: Path, packs: dict[str, Pack]) -> None:
-    overlapping = Rows(np.arange(30), np.arange(30, COUNT))
+    overlapping = FoldIndices(np.arange(30), np.arange(30, COUNT))
     with pytest.raises(InputError, match="driver p3 is trained on and held out"):
         train_fold(run_of(tmp_path), 0, packs, overlapping, None, PredictSettings(), tmp_path)
 

@@ -12,24 +12,23 @@ from hypothesis import strategies as st
 from PIL import Image
 from support.runs import wanted
 
-from driverwatch.artifacts import read_json
-from driverwatch.blend.score import compared
+from driverwatch import run as runs
+from driverwatch.config.ensemble import EnsembleSettings
+from driverwatch.config.loading import parse
+from driverwatch.config.model import InputSettings, PredictSettings
+from driverwatch.config.types import VIEW_SETS, ViewSet
 from driverwatch.data.folds import FoldTable
-from driverwatch.ensemble_settings import EnsembleSettings
+from driverwatch.data.tta import Columns, View, cut, cut_all, held_by, mirrors, resized, unique, view_set
+from driverwatch.ensemble.members import Finished
+from driverwatch.ensemble.scoring import paired_interval
 from driverwatch.errors import InputError
-from driverwatch.experiments import compare_tta as step
+from driverwatch.experiments import compare as step
 from driverwatch.inference import predictions
-from driverwatch.inference.field import centre_view
-from driverwatch.inference.paths import prediction_path
-from driverwatch.inference.predictions import Predictions
+from driverwatch.inference.predictions import Predictions, prediction_path
+from driverwatch.inference.preprocess import centre_view
+from driverwatch.io.atomic import write_json
+from driverwatch.io.manifests import read_json
 from driverwatch.metrics import log_loss, log_losses
-from driverwatch.setting_types import VIEW_SETS, ViewSet
-from driverwatch.settings import InputSettings, PredictSettings
-from driverwatch.steps.submit import Finished
-from driverwatch.training import run as runs
-from driverwatch.typed_yaml import parse
-from driverwatch.vision.views import Columns, View, cut, cut_all, held_by, mirrors, resized, unique, view_set
-from driverwatch.writing import write_json
 
 SWAP = [0, 2, 1]
 NAMES = st.lists(st.sampled_from(VIEW_SETS), min_size=1, unique=True)
@@ -168,14 +167,14 @@ LABELS, DRIVERS = np.arange(12) % 3, np.repeat(list("abcd"), 3)
 
 def test_differences_are_paired() -> None:
     rows = {"centre": sample(12, 0), "shifts": sample(12, 1)}
-    table = compared(rows, LABELS, DRIVERS, "centre").set_index("model")
+    table = paired_interval(rows, LABELS, DRIVERS, "centre").set_index("model")
     gain = log_losses(rows["shifts"], LABELS) - log_losses(rows["centre"], LABELS)
     assert table["against centre"]["shifts"] == pytest.approx(gain.mean())
     assert table["against centre"]["shifts"] == pytest.approx(table["log loss"]["shifts"] - table["log loss"]["centre"])
     assert table["low"]["shifts"] < gain.mean() < table["high"]["shifts"]
     assert list(table.loc["centre", ["against centre", "low", "high"]]) == [0, 0, 0]
     easier = rows["centre"] + np.eye(3)[LABELS] * 0.2  # better for every driver: the interval does not hold 0
-    assert compared({**rows, "x": easier}, LABELS, DRIVERS, "centre")["high"].iloc[2] < 0
+    assert paired_interval({**rows, "x": easier}, LABELS, DRIVERS, "centre")["high"].iloc[2] < 0
 
 
 @given(st.permutations(range(12)))
@@ -183,17 +182,17 @@ def test_the_order_of_images_does_not_matter(order: list[int]) -> None:
     rows = {"centre": sample(12, 0), "shifts": 7 * sample(12, 1)}  # not normalised
     shuffled = {name: p[order] for name, p in rows.items()}
     table, again = (
-        compared(rows, LABELS, DRIVERS, "centre"),
-        compared(shuffled, LABELS[order], DRIVERS[order], "centre"),
+        paired_interval(rows, LABELS, DRIVERS, "centre"),
+        paired_interval(shuffled, LABELS[order], DRIVERS[order], "centre"),
     )
     pd.testing.assert_frame_equal(table, again)
 
 
 def test_what_cannot_be_known_is_nan() -> None:
-    alone = compared({"centre": sample(12, 0), "shifts": sample(12, 1)}, LABELS, np.repeat("a", 12), "centre")
+    alone = paired_interval({"centre": sample(12, 0), "shifts": sample(12, 1)}, LABELS, np.repeat("a", 12), "centre")
     assert np.isfinite(alone["against centre"]).all()
     assert alone[["low", "high"]].isna().all(axis=None)
-    without = compared({"shifts": sample(12, 1)}, LABELS, DRIVERS, "centre")
+    without = paired_interval({"shifts": sample(12, 1)}, LABELS, DRIVERS, "centre")
     assert without[["against centre", "low", "high"]].isna().all(axis=None)
     assert np.isfinite(without["log loss"]).all()
 

@@ -9,11 +9,11 @@ import pytest
 import yaml
 from support.places import ROOT
 
+from driverwatch.config.loading import load, parse
+from driverwatch.config.model import AugmentSettings, InputSettings, ModelSettings
+from driverwatch.data.augment import Augmenter, build, read_policy
+from driverwatch.data.tta import View, cut_all, view_set
 from driverwatch.errors import InputError
-from driverwatch.settings import AugmentSettings, InputSettings, ModelSettings
-from driverwatch.typed_yaml import load, parse
-from driverwatch.vision.augment import Augmenter, build, read_policy
-from driverwatch.vision.views import View, cut_all, view_set
 
 FIELD = InputSettings(pack="40x56", size="36x48")
 IMAGE = np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8)

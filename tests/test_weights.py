@@ -13,13 +13,12 @@ import pytest
 from support.networks import settings
 from support.places import SHARED, needs_weights
 
-from driverwatch.backbones import BACKBONES, Backbone, WeightFiles
+from driverwatch.config.backbones import BACKBONES, Backbone, WeightFiles
+from driverwatch.config.model import ModelSettings
 from driverwatch.errors import InputError
-from driverwatch.models.networks import construct
+from driverwatch.models.build_backbone import build_network
+from driverwatch.models.pretrained import build_trunk, build_whole, fill, find, identity
 from driverwatch.models.squeezenet import squeezenet
-from driverwatch.models.weight_files import fill
-from driverwatch.models.weights import build_trunk, build_whole, find, identity
-from driverwatch.settings import ModelSettings
 
 pytestmark = pytest.mark.keras
 SCALE = np.array([0.229, 0.224, 0.225])
@@ -68,7 +67,7 @@ SAVED: dict[str, Callable[[keras.Model, Path], Path]] = {
 
 
 def small(backbone: str) -> keras.Model:
-    return construct(BACKBONES[backbone], (BACKBONES[backbone].smallest,) * 2)
+    return build_network(BACKBONES[backbone], (BACKBONES[backbone].smallest,) * 2)
 
 
 @pytest.mark.parametrize("name", SAVED)
@@ -89,7 +88,7 @@ def test_nested_layers_and_automatic_numbers_come_back(tmp_path: Path, name: str
     row = BACKBONES["convnext_tiny"]
     made = randomized(keras.applications.ConvNeXtTiny(weights=None, include_top=False, input_shape=(32, 32, 3)))
     path = SAVED[name](made, tmp_path / name)
-    again = construct(row, (32, 32))
+    again = build_network(row, (32, 32))
     fill(again, path)
     assert same(made, again)
 
@@ -215,7 +214,7 @@ def served(
 ) -> Backbone:
     """Let a local file be the official download of a backbone."""
     monkeypatch.setattr(keras.utils, "get_file", partial(keras.utils.get_file, cache_dir=path.parent / "cache"))
-    monkeypatch.setattr("driverwatch.backbones.STORAGE", f"{path.parent.as_uri()}/")
+    monkeypatch.setattr("driverwatch.config.backbones.STORAGE", f"{path.parent.as_uri()}/")
     files = WeightFiles(path.name, hashlib.new(algorithm, path.read_bytes()).hexdigest(), ())
     row = replace(BACKBONES[backbone], **{"whole" if whole else "trunk": files})
     monkeypatch.setitem(BACKBONES, backbone, row)
@@ -272,7 +271,7 @@ def test_vgg_keeps_its_dense_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """The guides' own recipe: cut before the 1000-way softmax. A small stand-in for VGG16's 528 MB."""
     tiny = replace(BACKBONES["vgg16"], native=32)
     monkeypatch.setitem(BACKBONES, "vgg16", tiny)
-    whole = construct(tiny, (32, 32), top=True)
+    whole = build_network(tiny, (32, 32), top=True)
     path = legacy(whole, tmp_path / "vgg16.h5")
     served(monkeypatch, "vgg16", path, whole=True)
     trunk = build_trunk(pretrained("vgg16", cut="fc2"), find(pretrained("vgg16", cut="fc2"), None))

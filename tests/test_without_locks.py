@@ -12,10 +12,10 @@ import h5py
 import numpy as np
 import pytest
 
-from driverwatch import ownership
 from driverwatch.errors import InputError
-from driverwatch.hdf5 import attributes, created, opened
-from driverwatch.writing import locked, writer_of
+from driverwatch.io import atomic
+from driverwatch.io.atomic import locked, writer_of
+from driverwatch.io.hdf5 import attributes, created, opened
 
 NONE = [errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.EPERM]
 SCRIPT = """
@@ -84,7 +84,7 @@ def test_another_machines_claim_names_the_way_out(tmp_path: Path, number: int) -
 
 
 def test_a_number_that_another_process_has_now_holds_nothing(tmp_path: Path, number: int) -> None:
-    (tmp_path / ".lock.holder").write_text(f"{ownership.machine()} {os.getpid()} 1 here\n")
+    (tmp_path / ".lock.holder").write_text(f"{atomic.machine()} {os.getpid()} 1 here\n")
     with locked(tmp_path, patience=0):
         pass
 
@@ -118,7 +118,7 @@ def test_hdf5_that_was_told_to_lock_says_so(tmp_path: Path) -> None:
     with h5py.File(path, "w") as file:
         file["a"] = np.arange(3)
     code = (
-        "import fcntl, sys\nfrom pathlib import Path\nfrom driverwatch.hdf5 import opened\n"
+        "import fcntl, sys\nfrom pathlib import Path\nfrom driverwatch.io.hdf5 import opened\n"
         "held = open(sys.argv[1], 'r+'); fcntl.flock(held, fcntl.LOCK_EX)\n"
         "with opened(Path(sys.argv[1])): pass"
     )

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from driverwatch.config.loading import load, parse_yaml
+from driverwatch.config.model import ModelSettings
 from driverwatch.errors import InputError
-from driverwatch.settings import ModelSettings
-from driverwatch.typed_yaml import load
-from driverwatch.yaml_files import parse_yaml
 
 VALUES = ["x", "maybe", "", "'2'", "1", "010", "1e999", "2024-01-01", "9" * 400, "9" * 5000, "[a, b]", "{a: b}", "[[]]",
           "{a: [b, {c: d}]}", "~", "=", "<<", "AAA=", "\"\\x00\""]  # fmt: skip

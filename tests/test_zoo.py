@@ -10,13 +10,11 @@ import numpy as np
 import pytest
 from support.networks import MEAN, settings
 
-from driverwatch.backbones import BACKBONES, Backbone, WeightFiles
-from driverwatch.models.classifier import Classifier, build
-from driverwatch.models.cuts import cut_at, single_tensor_layers
+from driverwatch.config.backbones import BACKBONES, Backbone, WeightFiles
+from driverwatch.models.backend import load_state, write_state
+from driverwatch.models.build_backbone import build_network, single_tensor_layers, truncated
+from driverwatch.models.classifier import ChannelScaling, Classifier, build
 from driverwatch.models.freezing import freeze
-from driverwatch.models.networks import construct
-from driverwatch.models.scaling import ChannelScaling
-from driverwatch.models.state import load_state, write_state
 
 pytestmark = pytest.mark.keras
 SHORT = ("tiny", "tiny_separable", "squeezenet", "mobilenet_v3_small")  # built by `make test` too
@@ -51,7 +49,7 @@ def test_block_ends_are_legal_cuts_in_order(named: tuple[str, Classifier]) -> No
     assert set(ends) <= set(legal)
     assert sorted(ends, key=legal.index) == list(ends)
     middle = ends[len(ends) // 2]
-    cut = cut_at(classifier.trunk, middle, name)
+    cut = truncated(classifier.trunk, middle, name)
     assert cut.layers[-1].name == middle
     assert len(cut.inputs) == len(cut.outputs) == 1
 
@@ -110,7 +108,7 @@ def counted(operation: Any) -> int:
 def test_the_whole_network_is_as_the_table_says(name: str) -> None:
     row = BACKBONES[name]
     keras.backend.clear_session()
-    network = construct(row, (row.native,) * 2, top=row.parameters is not None)
+    network = build_network(row, (row.native,) * 2, top=row.parameters is not None)
     assert depth(network) == row.depth
     if row.parameters is not None:
         assert (network.count_params(), network.output_shape) == (row.parameters, (None, 1000))

@@ -27,7 +27,7 @@ def checks(s: Surroundings) -> dict[str, Check]:
     unseen = note("not looked at, for want of a working .venv", "See environment")
     if s.is_inside:
         try:
-            from driverwatch.paths import settle_environment
+            from driverwatch.io.paths import settle_environment
             from scripts.doctor import project
 
             settle_environment()

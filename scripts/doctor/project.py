@@ -9,14 +9,13 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from driverwatch.backbones import BACKBONES
-from driverwatch.checkout import commit, is_own
-from driverwatch.dataset_settings import DatasetSettings
+from driverwatch.config.backbones import BACKBONES
+from driverwatch.config.dataset import DatasetSettings, folder_of
+from driverwatch.config.loading import load
 from driverwatch.errors import InputError
-from driverwatch.layout import folder_of
-from driverwatch.models.keras_settings import BACKENDS, OURS, backend_of, config_file, ignored, refused
-from driverwatch.paths import PathError, programs_home, user_path
-from driverwatch.typed_yaml import load
+from driverwatch.io.manifests import commit, is_own
+from driverwatch.io.paths import PathError, programs_home, user_path
+from driverwatch.models.backend import BACKENDS, OURS, backend_of, config_file, ignored, refused
 from scripts.doctor import machine
 from scripts.doctor.machine import REBUILD, Answer, Finding, Surroundings, ask, names, note, ok, problem
 

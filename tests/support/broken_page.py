@@ -34,9 +34,9 @@ def said(case: Case) -> tuple[int, str]:
 
 def weights_said(backbone: str) -> tuple[int, str]:
     """What a fold would say of the weights in `weights/`, without what comes before it."""
-    from driverwatch.models.weights import build_trunk, find
-    from driverwatch.settings import ModelSettings
-    from driverwatch.typed_yaml import parse
+    from driverwatch.config.loading import parse
+    from driverwatch.config.model import ModelSettings
+    from driverwatch.models.pretrained import build_trunk, find
 
     settings = parse(ModelSettings, {"backbone": backbone, "input": {"pack": "96x96", "size": "96x96"}}, "a model")
     try:

@@ -4,14 +4,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from driverwatch.blend.chain import Rows
+from driverwatch.ensemble.transform import MemberPredictions
 
 
 @dataclass
 class World:
     """Labelled images of drivers in sets, and members that are right as often as their skill says."""
 
-    rows: Rows
+    rows: MemberPredictions
     labels: np.ndarray
     drivers: np.ndarray
 
@@ -28,5 +28,7 @@ def world(seed: int = 0, members: int = 3, classes: int = 4, drivers: int = 8, e
     p = np.exp(scores)
     names = np.array([f"img_{i}.jpg" for i in range(len(driver))])
     return World(
-        Rows(names, p / p.sum(axis=2, keepdims=True), driver % sets), labels, np.char.add("p", driver.astype(str))
+        MemberPredictions(names, p / p.sum(axis=2, keepdims=True), driver % sets),
+        labels,
+        np.char.add("p", driver.astype(str)),
     )

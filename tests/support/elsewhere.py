@@ -7,12 +7,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from driverwatch.artifacts import digest_of_file, read_json
+from driverwatch import run as runs
 from driverwatch.inference import predictions
 from driverwatch.inference.predictions import Predictions
-from driverwatch.training import run as runs
-from driverwatch.training.run import Run
-from driverwatch.writing import write_json
+from driverwatch.io.atomic import write_json
+from driverwatch.io.manifests import digest_of_file, read_json
+from driverwatch.run import Run
 from support.finished import World
 
 FOLDS = 3

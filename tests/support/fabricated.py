@@ -4,21 +4,22 @@ from typing import Any
 
 import numpy as np
 
-from driverwatch.artifacts import Places, digest_of_file
-from driverwatch.dataset_settings import DatasetSettings
-from driverwatch.settings import ModelSettings
-from driverwatch.training import run as runs
-from driverwatch.training.run import Run
-from driverwatch.typed_yaml import parse
-from driverwatch.writing import write_json
+from driverwatch import run as runs
+from driverwatch.config.dataset import DatasetSettings
+from driverwatch.config.loading import parse
+from driverwatch.config.model import ModelSettings
+from driverwatch.io.atomic import write_json
+from driverwatch.io.manifests import digest_of_file
+from driverwatch.io.paths import Places
+from driverwatch.run import Run
 
 TINY = {"backbone": "tiny", "weights": "none", "input": {"pack": "40x56", "size": "32x48"}}
 
 
 def fabricated(dataset: DatasetSettings, name: str, folds: tuple[int, ...] = (0, 2), **changed: Any) -> Run:
     """A run of the data set `drawn` in the working directory; each fold has weights of its own, none of them zero."""
+    from driverwatch.models.backend import write_state
     from driverwatch.models.classifier import build
-    from driverwatch.models.state import write_state
 
     settings = parse(ModelSettings, {**TINY, **changed}, "test")
     folder = Places("drawn").run(name)

@@ -7,21 +7,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from driverwatch.artifacts import Places
+from driverwatch import run as runs
+from driverwatch.config.dataset import DatasetSettings
+from driverwatch.config.loading import parse
+from driverwatch.config.model import ModelSettings
 from driverwatch.data import folds as fold_tables
 from driverwatch.data import splits
+from driverwatch.data.context import Context, table_of
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import ImageBlock, Pack
-from driverwatch.dataset_settings import DatasetSettings
 from driverwatch.inference import predictions
-from driverwatch.inference.paths import prediction_path
-from driverwatch.inference.predictions import Predictions
-from driverwatch.settings import ModelSettings
-from driverwatch.steps import submit
-from driverwatch.steps.context import Context, table_of
-from driverwatch.training import run as runs
-from driverwatch.typed_yaml import parse
-from driverwatch.writing import write_json
+from driverwatch.inference.predictions import Predictions, prediction_path
+from driverwatch.io.atomic import write_json
+from driverwatch.io.paths import Places
+from driverwatch.submission import build
 
 CLASSES = ("c0", "c1", "c2")
 DRIVERS, EACH, TESTS = 6, 9, 12
@@ -90,7 +89,7 @@ class World:
 
     def opened(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Let steps find these folds and packs."""
-        monkeypatch.setattr(submit, "open_packs", lambda *_: (self.folds, self.packs))
+        monkeypatch.setattr(build, "open_packs", lambda *_: (self.folds, self.packs))
 
 
 def world_of(folder: Path) -> World:

@@ -10,16 +10,16 @@ from pathlib import Path
 from unittest import mock
 
 from driverwatch.cli import main as cli
-from driverwatch.steps import context
-from driverwatch.steps.fold_runner import FoldRunner
-from driverwatch.training.run import Run
+from driverwatch.data import context
+from driverwatch.run import Run
+from driverwatch.training.fold_runner import FoldRunner
 
 
 class InThisProcess:
     """A `FoldRunner` that trains folds where Keras has been imported already."""
 
     def run_fold(self, run: Run, number: int, lock: int) -> None:
-        from driverwatch.steps.train import train_one_fold
+        from driverwatch.training.train import train_one_fold
 
         train_one_fold(run.folder, number)
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from driverwatch.config.model import AugmentSettings, InputSettings, ModelSettings
+from driverwatch.config.training import TrainSettings
 from driverwatch.data.pack import ImageBlock, Pack
-from driverwatch.settings import AugmentSettings, InputSettings, ModelSettings
-from driverwatch.train_settings import TrainSettings
 
 SIZE, COUNT, CLASSES = (12, 18), 60, 4
 RANDOM = np.random.default_rng(0)

@@ -1,7 +1,7 @@
 """Settings of untrained networks by backbone and size."""
 
-from driverwatch.settings import ModelSettings
-from driverwatch.typed_yaml import parse
+from driverwatch.config.loading import parse
+from driverwatch.config.model import ModelSettings
 
 MEAN = (100.0, 110.0, 120.0)
 

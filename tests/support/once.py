@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from driverwatch.writing import locked
+from driverwatch.io.atomic import locked
 
 PATIENCE_SECONDS = 1800.0
 

@@ -19,14 +19,14 @@ def main(folder: Path, backbone: str) -> None:
     backend.start()
     import keras
 
+    from driverwatch.config.loading import parse
+    from driverwatch.config.model import ModelSettings
+    from driverwatch.data.epoch_inputs import AugmentedInputs
+    from driverwatch.models.backend import load_state, write_state
     from driverwatch.models.classifier import build
     from driverwatch.models.freezing import freeze
-    from driverwatch.models.state import load_state, write_state
-    from driverwatch.settings import ModelSettings
-    from driverwatch.training.batches import TrainingBatches, one_hot
-    from driverwatch.training.inputs import AugmentedInputs
-    from driverwatch.training.stages import plan, prepare, rate_factors
-    from driverwatch.typed_yaml import parse
+    from driverwatch.training.data_loader import TrainingBatches, one_hot
+    from driverwatch.training.optimizer import plan, prepare, rate_factors
 
     content = {
         "backbone": backbone, "weights": "none", "input": {"pack": "36x44", "size": "32x40"}, "head": {"dropout": 0.0},

@@ -3,7 +3,7 @@
 import subprocess
 from collections.abc import Callable
 
-from driverwatch.data.sample import SampleOptions
+from driverwatch.data.synthetic import SampleOptions
 
 MINI = SampleOptions(drivers=6, test_drivers=2, clips=1, frames=2, size="48x64", seed=3)
 Verb = Callable[..., subprocess.CompletedProcess[str]]

@@ -4,14 +4,13 @@ from pathlib import Path
 
 import numpy as np
 
+from driverwatch.config.loading import parse
+from driverwatch.config.model import ModelSettings
 from driverwatch.inference import predictions
-from driverwatch.inference.paths import prediction_path
-from driverwatch.inference.predictions import Predictions
-from driverwatch.settings import ModelSettings
-from driverwatch.training.pseudo import Unlabelled
-from driverwatch.training.run import Run
-from driverwatch.typed_yaml import parse
-from driverwatch.writing import write_json
+from driverwatch.inference.predictions import Predictions, prediction_path
+from driverwatch.io.atomic import write_json
+from driverwatch.run import Run
+from driverwatch.training.pseudo_labels import Unlabelled
 
 CLASSES, FOLDS = tuple("abc"), 3
 NAMES = np.array([f"test{i:02d}.jpg" for i in range(12)])

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from driverwatch.blend.space import Space
 from driverwatch.data.pack import ImageBlock, Pack
+from driverwatch.ensemble.embedding_index import EmbeddingIndex
 from driverwatch.report import review_measures as measures
 
 
@@ -22,10 +22,10 @@ def photos_of(names: list[str], seed: int = 0, runs: int = 2, known: bool = True
     return measures.sorted_images(np.array(names, str), labels, drivers, folds, rows_of(seed, runs, count, 3))
 
 
-def space_of(names: np.ndarray, seed: int = 0) -> Space:
+def space_of(names: np.ndarray, seed: int = 0) -> EmbeddingIndex:
     order = np.random.default_rng(seed).permutation(len(names))
     points = [np.random.default_rng([*str(name).encode()]).normal(size=5) for name in names]
-    return Space(np.array(names, object)[order], np.array(points, np.float32)[order], "made up")
+    return EmbeddingIndex(np.array(names, object)[order], np.array(points, np.float32)[order], "made up")
 
 
 def with_pixels(pack: Pack, folder: Path, kind: str) -> Pack:

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from driverwatch.dataset_settings import DatasetSettings
-from driverwatch.settings import ModelSettings
-from driverwatch.training import run as runs
-from driverwatch.typed_yaml import load
+from driverwatch import run as runs
+from driverwatch.config.dataset import DatasetSettings
+from driverwatch.config.loading import load
+from driverwatch.config.model import ModelSettings
 from support.places import ROOT
 
 

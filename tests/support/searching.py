@@ -13,11 +13,11 @@ from unittest import mock
 
 import numpy as np
 
+from driverwatch import run as runs
+from driverwatch.config.model import ModelSettings
 from driverwatch.data import splits
 from driverwatch.experiments import search as steps
-from driverwatch.settings import ModelSettings
-from driverwatch.steps import train
-from driverwatch.training import run as runs
+from driverwatch.training import train
 from support.finished import World, world_of
 
 SPACE = """

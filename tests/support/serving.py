@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from driverwatch.data.photos import examine_content
-from driverwatch.vision.mosaic import FRAME
-from driverwatch.vision.overlay import encoded, overlay_regions
-from driverwatch.web.answers import Answer, PhotoError
+from driverwatch.data.images import examine_content
+from driverwatch.data.regions import FRAME
+from driverwatch.inference.overlay import encoded, overlay_regions
+from driverwatch.report.serve import Answer, PhotoError
 
 CLASSES = {"c0": "safe driving", "c1": "texting <right>", "c2": "", "c3": "radio"}
 SHARES = np.array([0.1, 0.6, 0.25, 0.05])

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from driverwatch.switches import is_on
+from driverwatch.io.paths import is_on
 from support.places import NO_REAL_DATA
 
 

@@ -3,9 +3,9 @@
 import contextlib
 from pathlib import Path
 
-from driverwatch.data import sample
-from driverwatch.dataset_settings import DatasetSettings
-from driverwatch.typed_yaml import load
+from driverwatch.config.dataset import DatasetSettings
+from driverwatch.config.loading import load
+from driverwatch.data import synthetic
 from support import kills
 from support.in_process import InThisProcess, folds_by, good
 from support.project import MINI, QUICK
@@ -16,7 +16,7 @@ PLACE = ["--dataset", "drawn", "--data", "data"]  # from the project's folder
 def make(folder: Path) -> None:
     """Run the line in a new project folder: photos in `data`, the run `tiny`, the submission `first`."""
     kills.new_project(folder)
-    sample.write(MINI, load(DatasetSettings, folder / "configs" / "datasets", "drawn"), folder / "data")
+    synthetic.write(MINI, load(DatasetSettings, folder / "configs" / "datasets", "drawn"), folder / "data")
     asked = ["--set", QUICK, *PLACE]
     with contextlib.chdir(folder), folds_by(InThisProcess()):
         good("folds", *PLACE)

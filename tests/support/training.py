@@ -11,18 +11,18 @@ import h5py
 import numpy as np
 import pytest
 
+from driverwatch.config.loading import parse
+from driverwatch.config.model import ModelSettings, PredictSettings
 from driverwatch.data.pack import Pack
 from driverwatch.inference import predictions
 from driverwatch.models.classifier import Classifier, build
-from driverwatch.settings import ModelSettings, PredictSettings
+from driverwatch.run import Run
 from driverwatch.training import fold as folds
 from driverwatch.training.fold import train_fold
-from driverwatch.training.rows import Rows
-from driverwatch.training.run import Run
-from driverwatch.typed_yaml import parse
+from driverwatch.training.pseudo_labels import FoldIndices
 from support.packs import COUNT, SWAP
 
-ROWS = Rows(np.arange(32), np.arange(32, COUNT))
+ROWS = FoldIndices(np.arange(32), np.arange(32, COUNT))
 
 
 def run_of(tmp_path: Path, **train: object) -> Run:
@@ -42,7 +42,7 @@ def trained(
     run: Run,
     packs: dict[str, Pack],
     number: int = 0,
-    rows: Rows = ROWS,
+    rows: FoldIndices = ROWS,
     views: str = "centre",
     trunks: Path | None = None,
 ) -> dict[str, np.ndarray]:

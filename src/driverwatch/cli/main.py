@@ -8,11 +8,10 @@ from typing import NoReturn
 
 import typer
 
-from driverwatch import streams
-from driverwatch.cli import kaggle, networks, pages, photos, runs, searching, submissions
+from driverwatch.cli import analysis, pipeline, tools
 from driverwatch.errors import InputError, printable
-from driverwatch.paths import settle_environment
-from driverwatch.switches import is_on
+from driverwatch.io import console
+from driverwatch.io.paths import is_on, settle_environment
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -20,7 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="From driver-camera photos to a Kaggle submission. `make help` lists the same steps as make targets.",
 )
-for part in (photos, runs, searching, submissions, pages, networks, kaggle):
+for part in (pipeline, analysis, tools):
     app.add_typer(part.app)
 
 
@@ -29,7 +28,7 @@ def main(app: typer.Typer = app) -> None:
 
     Printing fails no work: what it could not print is told at the end, with status 2, unless nobody reads it any more.
     """
-    streams.keep_printing()
+    console.keep_printing()
     os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")  # for Keras' own files; ours are opened so (`hdf5.py`)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
@@ -40,7 +39,7 @@ def main(app: typer.Typer = app) -> None:
     except InputError as error:
         _refuse(str(error))
     except OSError as error:  # of a place that no artefact's writer watches over
-        from driverwatch.writing import reason, way_out
+        from driverwatch.io.atomic import reason, way_out
 
         place = f"{error.filename}: " if error.filename else ""
         _refuse(f"{place}{reason(error)}; {way_out(error)}, and run again")
@@ -63,7 +62,7 @@ def main(app: typer.Typer = app) -> None:
 
 
 def _refuse_loss() -> None:
-    if why := streams.lost():
+    if why := console.lost():
         _refuse(f"standard output: {why}; what was asked for is done, but not all that it printed arrived")
 
 

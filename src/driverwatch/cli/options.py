@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from driverwatch.paths import user_path, user_text
+from driverwatch.io.paths import user_path, user_text
 
 PATH: dict[str, Any] = {"parser": user_path, "metavar": "PATH"}  # of every option and argument that is a path
 Dataset = Annotated[str, typer.Option(help="names configs/datasets/<name>.yaml")]
@@ -38,7 +38,7 @@ Models = Annotated[str, typer.Option(help="runs, separated by spaces; default: e
 
 def context_of(dataset: str, data: Path | None, study: str | None = None) -> Any:
     """Of a command that only looks, or whose packs make has made by then."""
-    from driverwatch.steps.context import open_context
+    from driverwatch.data.context import open_context
 
     return open_context(dataset, data, study)
 
@@ -48,7 +48,7 @@ def making(dataset: str, data: Path | None, study: str | None = None, weights: P
     from dataclasses import replace
 
     def pack(context: Any, size: str) -> None:
-        from driverwatch.steps.prepare import pack_missing
+        from driverwatch.data.prepare import pack_missing
 
         pack_missing(context, size)
 
@@ -56,16 +56,16 @@ def making(dataset: str, data: Path | None, study: str | None = None, weights: P
 
 
 def model_settings(model: str, overrides: str) -> Any:
-    from driverwatch.settings import ModelSettings
-    from driverwatch.steps.context import CONFIGS
-    from driverwatch.typed_yaml import load
+    from driverwatch.config.loading import load
+    from driverwatch.config.model import ModelSettings
+    from driverwatch.data.context import CONFIGS
 
     return load(ModelSettings, CONFIGS / "models", model, overrides)
 
 
 def predict_settings(views: str, batch_size: int) -> Any:
-    from driverwatch.settings import PredictSettings
-    from driverwatch.typed_yaml import parse
+    from driverwatch.config.loading import parse
+    from driverwatch.config.model import PredictSettings
 
     return parse(PredictSettings, {"views": views.split(), "batch_size": batch_size}, "VIEWS")
 

@@ -1,20 +1,150 @@
-"""A competition's tables in Kaggle's layout, read and held against its folders before anything else happens."""
+"""Where the parts of a competition lie in a folder: archives of one competition are packed in more than one way."""
 
 from __future__ import annotations  # pandas, half a second, is imported only where a frame is made
 
+import os
+import shutil
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from driverwatch.data import layout
-from driverwatch.data.tables import cell_problems, name_problems, read_csv, read_text
-from driverwatch.dataset_settings import DatasetSettings
+from driverwatch.config.dataset import DatasetSettings, folder_of
 from driverwatch.errors import InputError, counted, listed, printable
-from driverwatch.layout import folder_of
-from driverwatch.listing import walk
+from driverwatch.io.csv_tables import cell_problems, name_problems, read_csv, read_text
+from driverwatch.io.paths import walk
+
+DEEPEST = 6  # folders below the one that is searched
+MOST = 2000  # folders that are looked into: DATA may be a whole home folder
+
+
+def layout_parts(settings: DatasetSettings) -> dict[str, bool]:
+    """Tables and image folders by their paths below the data folder, and whether each is a folder."""
+    templates = (settings.train_images, settings.test_images)
+    folders = (PurePosixPath(f"{template.split('{')[0]}x").parent for template in templates)
+    tables = (settings.table, settings.sample_submission)
+    return dict.fromkeys(tables, False) | {str(folder): True for folder in folders if folder.parts}
+
+
+def absent_parts(settings: DatasetSettings, folder: Path) -> list[str]:
+    """Parts that are not where the settings say."""
+    return [part for part, is_folder in layout_parts(settings).items() if not _is_there(folder / part, is_folder)]
+
+
+def _is_there(path: Path, is_folder: bool) -> bool:
+    if not is_folder:
+        return path.is_file()
+    return path.is_dir() and [each.name for each in _inside(path)] != [path.name]  # train/train holds the classes
+
+
+def _inside(folder: Path) -> list[Path]:
+    """What is in a folder but for hidden things and those that a Mac adds."""
+    return [each for each in folder.iterdir() if not each.name.startswith((".", "__MACOSX"))]
+
+
+def top_folder(settings: DatasetSettings, folder: Path) -> Path:
+    """The folder itself, or the one below it that everything is in."""
+    wanted = {PurePosixPath(part).parts[0] for part in layout_parts(settings)}
+    for _ in range(DEEPEST):
+        inside = _inside(folder)
+        if len(inside) != 1 or not inside[0].is_dir() or inside[0].name in wanted:
+            break
+        folder = inside[0]
+    return folder
+
+
+def find_parts(settings: DatasetSettings, folder: Path) -> dict[str, Path]:
+    """Each part's place below a folder, in its own place or in another, where there is one.
+
+    Raises:
+        InputError: two places that are as good.
+    """
+    places = {}
+    for part, is_folder in layout_parts(settings).items():
+        if _is_there(folder / part, is_folder):
+            places[part] = folder / part
+        elif (nearest := _nearest(folder, PurePosixPath(part).parts, is_folder)) is not None:
+            places[part] = nearest
+    return places
+
+
+def _nearest(folder: Path, wanted: tuple[str, ...], is_folder: bool) -> Path | None:
+    """The least deep place of these last names, or else of the last name alone."""
+    for names in (wanted, wanted[-1:]):
+        places = [path for path in _below(folder, is_folder) if path.parts[-len(names) :] == names]
+        depth = min((len(path.parts) for path in places), default=0)
+        best = [path for path in places if len(path.parts) == depth]
+        if len(best) > 1:
+            both = " and ".join(printable(str(path.relative_to(folder))) for path in best[:4])
+            raise InputError(f"{folder}: holds {'/'.join(names)} at {both}; name one in the data set's YAML")
+        if best:
+            return best[0]
+    return None
+
+
+def _below(folder: Path, is_folder: bool) -> Iterator[Path]:
+    """Folders, or files, below a folder, the least deep first."""
+    left, seen = deque([(folder, 0)]), 0
+    while left and seen < MOST:
+        place, depth = left.popleft()
+        seen += 1
+        try:
+            entries = sorted(os.scandir(place), key=lambda entry: entry.name)
+        except OSError:  # somebody else's
+            continue
+        for entry in entries:
+            if entry.name.startswith((".", "__MACOSX")):
+                continue
+            is_one = entry.is_dir(follow_symlinks=False)
+            if is_one == is_folder and (not is_folder or _is_there(Path(entry.path), True)):
+                yield Path(entry.path)
+            if is_one and depth < DEEPEST:
+                left.append((Path(entry.path), depth + 1))
+
+
+def arranged_parts(settings: DatasetSettings, unpacked: Path, target: Path) -> Path:
+    """The folder that has every part in its place: below `unpacked`, or where parts lie elsewhere `target`, moved there.
+
+    Whatever a kill left in `target` is made again: what was moved is missing in `unpacked`, and is unpacked again.
+
+    Raises:
+        InputError: a part that is nowhere, or in two places; nothing was moved.
+    """
+    source = top_folder(settings, unpacked)
+    if not absent_parts(settings, source):
+        return source
+    places = find_parts(settings, source)
+    if missing := [part for part in layout_parts(settings) if part not in places]:
+        held = ", ".join(sorted(printable(each.name) for each in _inside(source))[:8]) or "nothing"
+        raise InputError(f"{source}: holds no {' and no '.join(missing)}; it holds {held}")
+    shutil.rmtree(target, ignore_errors=True)
+    for part, place in sorted(places.items(), key=lambda pair: -len(pair[1].parts)):  # one may lie in another
+        (target / part).parent.mkdir(parents=True, exist_ok=True)
+        place.rename(target / part)
+    for each in _inside(source):
+        if each.is_file() and not (target / each.name).exists():
+            each.rename(target / each.name)
+    return target
+
+
+def layout_hint(settings: DatasetSettings, data: Path) -> str:
+    """Where the parts are that `data` lacks: another folder that has them all, or each with its place; empty where none is."""
+    lacking = absent_parts(settings, data) if data.is_dir() else []
+    if not lacking:
+        return ""
+    try:
+        source = top_folder(settings, data)
+        if source != data and not absent_parts(settings, source):
+            return f"the competition lies deeper: use DATA={source}"
+        places = find_parts(settings, data)
+    except (InputError, OSError) as error:
+        return str(error)
+    moves = [f"{places[part]} belongs to {data / part}" for part in lacking if part in places]
+    return f"parts lie elsewhere: {'; '.join(moves)}" if moves else ""
+
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,7 +209,7 @@ def read_both(settings: DatasetSettings, data: Path) -> Tables:
         except InputError as error:
             fatal.append(str(error))
     if fatal:
-        raise InputError("\n".join([*fatal, *filter(None, [layout.hint(settings, data)])]))
+        raise InputError("\n".join([*fatal, *filter(None, [layout_hint(settings, data)])]))
     (train, problems, dropped), (test, _, _) = found
     both = train.frame["image"].isin(test.names).to_numpy(bool)
     twice = [f"{name} is a training and a test image at once" for name in train.frame["image"][both]]
@@ -93,7 +223,7 @@ def read_both(settings: DatasetSettings, data: Path) -> Tables:
             strange.append(path)
     extra = [f"extra file {printable(path)} (in no table)" for path in sorted(strange)]
     missing = sorted(path for path in absent if not (data / path).exists())
-    elsewhere = [layout.hint(settings, data)] if missing else []
+    elsewhere = [layout_hint(settings, data)] if missing else []
     return Tables(train, test, [*filter(None, elsewhere), *problems, *twice, *extra], missing)
 
 

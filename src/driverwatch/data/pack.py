@@ -15,12 +15,15 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
-from driverwatch.artifacts import differences, digest_of, read_json
-from driverwatch.data.threads import in_threads
+from driverwatch.config.dataset import DatasetSettings
+from driverwatch.config.types import WHOLE, pixels, regions_of
+from driverwatch.data.competition import present
+from driverwatch.data.regions import Box
 from driverwatch.errors import InputError
-from driverwatch.hdf5 import UNREADABLE, column, opened, text, texts
-from driverwatch.setting_types import WHOLE, pixels, regions_of
-from driverwatch.vision.mosaic import Box
+from driverwatch.io.atomic import locked, write_json
+from driverwatch.io.hdf5 import UNREADABLE, column, opened, text, texts
+from driverwatch.io.manifests import differences, digest_of, read_json
+from driverwatch.io.prefetch import in_threads
 
 LOOK = 16  # bytes that tell one image's pixels
 
@@ -74,7 +77,7 @@ class Pack:
         return self.images.open()
 
 
-def look(image: np.ndarray) -> bytes:
+def pixel_hash(image: np.ndarray) -> bytes:
     """`LOOK` bytes of the SHA-256 of an image's pixels: equal pixels, equal bytes, whatever file they came from."""
     return hashlib.sha256(np.ascontiguousarray(image).data).digest()[:LOOK]
 
@@ -158,7 +161,7 @@ def _whole(path: Path) -> Iterator[h5py.File]:
         ) from error
 
 
-def looks_of(path: Path) -> np.ndarray:
+def pixel_hashes(path: Path) -> np.ndarray:
     """The look of every photo in a pack (of its whole frame, where the pack holds regions), as `as_keys` gives it."""
     with _whole(path) as file:
         return as_keys(np.ascontiguousarray(_looks(file)[:, -LOOK:]))
@@ -175,9 +178,9 @@ def as_keys(looks: np.ndarray) -> np.ndarray:
     return looks.view(f"S{LOOK}").ravel()
 
 
-def twins(path: Path, looks: np.ndarray) -> dict[int, str]:
+def test_duplicates(path: Path, looks: np.ndarray) -> dict[int, str]:
     """Which of `looks` (as `as_keys` gives them) belong to photos of a pack too: their place, and that image's name."""
-    known = looks_of(path)
+    known = pixel_hashes(path)
     both = np.flatnonzero(np.isin(looks, known))
     with _whole(path) as file:
         names = column(file, "names", str, known.shape).asstr()
@@ -235,9 +238,49 @@ def _verify(found: Pack, looks: np.ndarray, made: dict[str, Any]) -> None:
         InputError: an image, name, driver or label that was changed since.
     """
     images, path = found.images.open(), found.images.path
-    for name, kept, now in zip(found.names, looks, in_threads(look, images), strict=True):
+    for name, kept, now in zip(found.names, looks, in_threads(pixel_hash, images), strict=True):
         if bytes(kept[:LOOK]) != now:
             raise InputError(f"{path}: image {name} was changed since it was packed; run make pack again")
     more = (list(found.mean), list(found.std), [list(map(str, column)) for column in found.left_out])
     if contents_digest(looks, found.names, found.drivers, found.labels, *more) != made["contents"]:
         raise InputError(f"{path}: names, drivers, labels or means were changed since packing; run make pack again")
+
+
+KEY = "checked"  # of the training pack's manifest
+KINDS = ("test", "train")
+
+
+def sources(settings: DatasetSettings, data: Path, tables: list[Path]) -> str:
+    """Digest of a data set's settings, and of name, size and time of its tables and of every image file there is."""
+    found = hashlib.sha256(digest_of(settings.model_dump()).encode())
+    images = sorted(data / path for path in present(settings, data))
+    for path in [data / settings.table, data / settings.sample_submission, *tables, *images]:
+        found.update(f"{path} {stamp(path) if path.is_file() else None}\n".encode("utf-8", "surrogateescape"))
+    return found.hexdigest()
+
+
+def _of(folder: Path, sources: str) -> tuple[str, dict[str, dict[str, Any]]]:
+    """Digest of the sources and of both packs as they are, and these packs' manifests."""
+    made = {kind: read_json(folder / f"{kind}.json") for kind in KINDS}
+    said = [{key: value for key, value in made[kind].items() if key != KEY} for kind in KINDS]
+    return digest_of([sources, said, [stamp(folder / f"{kind}.h5") for kind in KINDS]]), made
+
+
+def note(folder: Path, sources: str) -> None:
+    """Record that the packs in `folder` were found sound beside these sources."""
+    with locked(folder):
+        digest, made = _of(folder, sources)
+        write_json(folder / "train.json", {**made["train"], KEY: digest})
+
+
+def images_if_unchanged(folder: Path, sources: str) -> dict[str, int] | None:
+    """Images of the test and the training pack, if nothing was left out and nothing has changed since `note`; else None."""
+    try:
+        digest, made = _of(folder, sources)
+        if made["train"].get(KEY) != digest or any(
+            made[kind]["left_out"] or made[kind]["left_out_rows"] for kind in KINDS
+        ):
+            return None
+        return {kind: int(made[kind]["images"]) for kind in KINDS}
+    except (InputError, OSError, LookupError, TypeError, ValueError):
+        return None

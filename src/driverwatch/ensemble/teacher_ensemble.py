@@ -6,26 +6,24 @@ from typing import Any
 
 import numpy as np
 
-from driverwatch.artifacts import digest_of, provenance
-from driverwatch.blend import ensemble as blending
-from driverwatch.blend.chain import Rows, Rule, applied, fitted
-from driverwatch.blend.ensemble import Member
-from driverwatch.blend.space import Space
+from driverwatch.config.ensemble import ChainSettings, EnsembleSettings
+from driverwatch.config.types import ViewSet
+from driverwatch.data.context import Context
 from driverwatch.data.folds import FoldTable
-from driverwatch.ensemble_settings import ChainSettings, EnsembleSettings
+from driverwatch.ensemble import members as blending
+from driverwatch.ensemble import post_processing
+from driverwatch.ensemble.embedding_index import EmbeddingIndex
+from driverwatch.ensemble.embeddings import open_embeddings
+from driverwatch.ensemble.members import Member, members_of, selected_on
+from driverwatch.ensemble.transform import FittedTransform, MemberPredictions, apply_transforms, fit_transforms
 from driverwatch.errors import InputError
 from driverwatch.inference import predictions
 from driverwatch.inference.predictions import Predictions
+from driverwatch.io.atomic import locked, write_json
+from driverwatch.io.console import close, scored
+from driverwatch.io.manifests import digest_of, provenance
 from driverwatch.metrics import FLOOR, limited, oof_score
-from driverwatch.setting_types import ViewSet
-from driverwatch.steps import chains
-from driverwatch.steps.context import Context
-from driverwatch.steps.spaces import open_space
-from driverwatch.steps.submit import members_of, selected_on
-from driverwatch.training.pseudo import TaughtTeacher
-from driverwatch.training.teachers import open_teacher_ensemble
-from driverwatch.wording import close, scored
-from driverwatch.writing import locked, write_json
+from driverwatch.training.pseudo_labels import TaughtTeacher, open_teacher_ensemble
 
 
 def make_pseudo_labels(
@@ -34,7 +32,7 @@ def make_pseudo_labels(
     """Write an ensemble's predictions of every fold's validation and test images, under `build/<dataset>/taught/<name>`.
 
     For fold k the post-processing is fitted on the other folds' validation images and applied to fold k's models alone, so no
-    label of fold k's validation drivers is fitted to. What leaks is what nested scores share too (`blend/chain.py`): the models
+    label of fold k's validation drivers is fitted to. What leaks is what nested scores share too (`ensemble/transform.py`): the models
     whose predictions it is fitted on were trained on these drivers, of which its few parameters carry little.
 
     Args:
@@ -45,20 +43,20 @@ def make_pseudo_labels(
     """
     start, folder = time.monotonic(), context.places.taught(name)
     members, folds, pack, settings = members_of(context, names, name, views, changes)
-    if unscored := [member.run.name for member in members if not blending.scored(member.run)]:
+    if unscored := [member.run.name for member in members if not blending.oof_of_member(member.run)]:
         raise InputError(
             f"MODELS: {', '.join(unscored)} was not trained on folds, so it cannot label images fold by fold; leave it out"
         )
-    spaces = {text: open_space(context, text) for text in settings.features}
-    steps, rows = chains.steps_of(settings, spaces), blending.labelled_rows(members, pack, folds)
+    spaces = {text: open_embeddings(context, text) for text in settings.features}
+    steps, rows = post_processing.steps_of(settings, spaces), blending.oof_of_members(members, pack, folds)
     probabilities = np.empty(rows.members.shape[1:])
     with locked(folder):
         (folder / "manifest.json").unlink(missing_ok=True)
         teacher = TaughtTeacher(folder, folds.digest, identity(members, folds, settings, spaces), folds.count, {})
         for fold in range(folds.count):
             own = rows.sets == fold
-            rules = fitted(steps, rows.at(~own), pack.labels[~own], pack.drivers[~own])
-            test = blending.unseen_rows(members, list(members[0].test.names), [[fold]] * len(members))
+            rules = fit_transforms(steps, rows.at(~own), pack.labels[~own], pack.drivers[~own])
+            test = blending.test_of_members(members, list(members[0].test.names), [[fold]] * len(members))
             probabilities[own] = _write(teacher, fold, "held_out", rows.at(own), rules)
             _write(teacher, fold, "test", test, rules)
         _, loss, error, _ = oof_score(probabilities, pack.labels, pack.drivers)
@@ -82,7 +80,7 @@ def is_current(context: Context, name: str, made: EnsembleSettings) -> bool:
     """Whether the pseudo-labels of ensemble `name` are whole, and of today's weights, settings and embeddings."""
     members, folds, _, settings = members_of(context, made.runs, name, made.view_set, made.chain)
     try:
-        spaces = {text: open_space(context, text) for text in settings.features}
+        spaces = {text: open_embeddings(context, text) for text in settings.features}
         teacher = open_teacher_ensemble(context.places, name, folds)
         for fold in range(teacher.fits):
             for kind in ("held_out", "test"):
@@ -92,15 +90,19 @@ def is_current(context: Context, name: str, made: EnsembleSettings) -> bool:
     return teacher.made_of == identity(members, folds, settings, spaces)
 
 
-def identity(members: list[Member], folds: FoldTable, settings: ChainSettings, spaces: Mapping[str, Space]) -> str:
+def identity(
+    members: list[Member], folds: FoldTable, settings: ChainSettings, spaces: Mapping[str, EmbeddingIndex]
+) -> str:
     """Checksum of the members' weights, of how they are put together, and of the embeddings that images are compared by."""
     weights = [[m.run.name, m.views, m.run.manifest(fold)["weights"]] for m in members for fold in range(folds.count)]
     return digest_of([weights, settings.model_dump(), [spaces[text].digest for text in settings.features]])
 
 
-def _write(teacher: TaughtTeacher, fold: int, kind: str, rows: Rows, rules: list[Rule]) -> np.ndarray:
+def _write(
+    teacher: TaughtTeacher, fold: int, kind: str, rows: MemberPredictions, rules: list[FittedTransform]
+) -> np.ndarray:
     """A fold's post-processed predictions of one kind of images, float64 (N, C), unclipped; the file holds them clipped."""
-    probabilities = applied(rules, rows).blended
+    probabilities = apply_transforms(rules, rows).blended
     kept = Predictions(rows.names, limited(probabilities, FLOOR).astype(np.float32), teacher.origin(fold))
     predictions.write(kept, teacher.path(fold, kind))
     return probabilities

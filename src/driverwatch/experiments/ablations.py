@@ -6,23 +6,23 @@ from pathlib import Path
 
 import numpy as np
 
-from driverwatch.blend import ensemble as blending
-from driverwatch.blend.space import Space
-from driverwatch.ensemble_settings import ChainSettings, EnsembleSettings, NeighbourSettings
+from driverwatch.config.ensemble import ChainSettings, EnsembleSettings, NeighbourSettings
+from driverwatch.config.experiments import LeverSettings, LeversSettings
+from driverwatch.config.loading import Strict, load
+from driverwatch.config.model import PredictSettings
+from driverwatch.config.types import ViewSet
+from driverwatch.data.context import CONFIGS, Context
+from driverwatch.ensemble import members as blending
+from driverwatch.ensemble import post_processing
+from driverwatch.ensemble.embedding_index import EmbeddingIndex
+from driverwatch.ensemble.embeddings import make_features, open_embeddings
+from driverwatch.ensemble.members import Finished, finished_runs
 from driverwatch.errors import InputError
 from driverwatch.experiments import experiment
 from driverwatch.experiments.experiment import Change, Number, Record
-from driverwatch.recipe_settings import LeverSettings, LeversSettings
-from driverwatch.setting_types import ViewSet
-from driverwatch.settings import PredictSettings
-from driverwatch.steps import chains
-from driverwatch.steps.context import CONFIGS, Context
-from driverwatch.steps.spaces import make_features, open_space
-from driverwatch.steps.submit import Finished, finished_runs
-from driverwatch.steps.train import predict
-from driverwatch.terminal import say
-from driverwatch.training.predicted import views_there
-from driverwatch.typed_yaml import Strict, load
+from driverwatch.inference.predict_run import predict
+from driverwatch.inference.predictions import views_there
+from driverwatch.io.console import say
 
 NAME = STUDY = "levers"
 COLUMNS = {
@@ -78,9 +78,9 @@ class AblationStudy:
         self.space, self.finished = cache(self._space), cache(self._finished)
         self.sides: dict[str, Side] = {}
 
-    def _space(self, text: str) -> Space:
+    def _space(self, text: str) -> EmbeddingIndex:
         make_features(self.context, text, self.weights)
-        return open_space(self.context, text)
+        return open_embeddings(self.context, text)
 
     def _finished(self, names: tuple[str, ...]) -> Finished:
         own = set(names) <= set(self.settings.runs)
@@ -92,9 +92,9 @@ class AblationStudy:
         if key not in self.sides:
             found = self.finished(tuple(settings.runs))
             members = experiment.members_of_runs(found, [settings.view_set] if settings.view_set else [])
-            rows = blending.labelled_rows(members, found.train, found.folds)
+            rows = blending.oof_of_members(members, found.train, found.folds)
             spaces = {text: self.space(text) for text in settings.features}
-            fitted = chains.fit(settings, rows, found.train.labels, found.train.drivers, spaces)
+            fitted = post_processing.fit(settings, rows, found.train.labels, found.train.drivers, spaces)
             self.sides[key] = Side(found, fitted.losses)
         return self.sides[key]
 

@@ -9,18 +9,18 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from driverwatch.blend.score import bootstrap_means
+from driverwatch.config.model import ModelSettings
 from driverwatch.data import splits
+from driverwatch.data.context import Context, open_packs
 from driverwatch.data.folds import FoldTable
+from driverwatch.ensemble.members import Finished
+from driverwatch.ensemble.scoring import bootstrap_means
 from driverwatch.errors import InputError
 from driverwatch.experiments import experiment
 from driverwatch.experiments.experiment import Change, Interval, Number, StudyRecord, StudyRow
-from driverwatch.settings import ModelSettings
-from driverwatch.steps.context import Context, open_packs
-from driverwatch.steps.submit import Finished
-from driverwatch.training.run import Run
-from driverwatch.wording import close
-from driverwatch.writing import replacing
+from driverwatch.io.atomic import replacing
+from driverwatch.io.console import close
+from driverwatch.run import Run
 
 STUDY = "curve"  # where its runs lie, which ensembles do not take
 RESAMPLES = 2_000  # of drivers, under the fit's intervals

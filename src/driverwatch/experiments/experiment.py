@@ -10,30 +10,29 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from driverwatch.artifacts import digest_of_file, provenance, read_json
-from driverwatch.blend import ensemble as blending
-from driverwatch.blend.ensemble import Member
-from driverwatch.blend.score import interval
+from driverwatch import run as runs
+from driverwatch.config.ensemble import EnsembleSettings
+from driverwatch.config.experiments import RunSettings
+from driverwatch.config.loading import Strict, load, parse
+from driverwatch.config.model import ModelSettings
+from driverwatch.config.types import ViewSet
+from driverwatch.data.context import CONFIGS, Context
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
+from driverwatch.data.prepare import make_packs
+from driverwatch.ensemble import members as blending
+from driverwatch.ensemble.embeddings import make_features
+from driverwatch.ensemble.members import Finished, Member, finished_runs
+from driverwatch.ensemble.scoring import interval
 from driverwatch.ensemble.teacher_ensemble import is_current, make_pseudo_labels
-from driverwatch.ensemble_settings import EnsembleSettings
 from driverwatch.errors import InputError
-from driverwatch.inference.paths import prediction_path
+from driverwatch.inference.predictions import prediction_path
+from driverwatch.io.atomic import write_json, write_text
+from driverwatch.io.manifests import digest_of_file, provenance, read_json
 from driverwatch.metrics import FLOOR, oof_score
-from driverwatch.models.check_models import refuse_misfits
-from driverwatch.recipe_settings import RunSettings
-from driverwatch.setting_types import ViewSet
-from driverwatch.settings import ModelSettings
-from driverwatch.steps.context import CONFIGS, Context
-from driverwatch.steps.prepare import make_packs
-from driverwatch.steps.spaces import make_features
-from driverwatch.steps.submit import Finished, finished_runs
-from driverwatch.steps.train import read_augmentation, train
-from driverwatch.training import run as runs
-from driverwatch.training.run import Run
-from driverwatch.typed_yaml import Strict, load, parse
-from driverwatch.writing import write_json, write_text
+from driverwatch.models.describe import refuse_misfits
+from driverwatch.run import Run
+from driverwatch.training.train import read_augmentation, train
 
 Ensembles = Mapping[str, EnsembleSettings]
 Line = Mapping[str, Any]
@@ -188,7 +187,7 @@ def score_runs(found: Finished, views: Sequence[ViewSet] = ()) -> list[ScoredRun
     """Out-of-fold scores of the members that `members_of_runs` makes."""
     scored = []
     for member in members_of_runs(found, views):
-        probabilities = blending.out_of_fold(member, found.train, found.folds)
+        probabilities = blending.oof_probabilities(member, found.train, found.folds)
         losses, _, _, right = oof_score(probabilities, found.train.labels, found.train.drivers)
         scored.append(ScoredRun(member.run, member.views, losses, right))
     return scored

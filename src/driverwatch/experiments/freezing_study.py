@@ -5,15 +5,15 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from driverwatch.config.experiments import StudySettings
+from driverwatch.config.loading import load
+from driverwatch.data.context import CONFIGS, Context
 from driverwatch.errors import InputError
 from driverwatch.experiments import experiment
 from driverwatch.experiments.experiment import Number, ScoredRun, StudyRecord, StudyRow
-from driverwatch.recipe_settings import StudySettings
-from driverwatch.steps.context import CONFIGS, Context
-from driverwatch.training.history import Row, read_history
-from driverwatch.training.run import Run
-from driverwatch.typed_yaml import load
-from driverwatch.wording import close
+from driverwatch.io.console import close
+from driverwatch.run import Run
+from driverwatch.training.checkpoint import Row, read_history
 
 COLUMNS = {
     "network, frozen to": "{network}, {frozen_to}",

@@ -16,17 +16,16 @@ from sklearn.model_selection import KFold, PredefinedSplit
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 
-from driverwatch.blend.score import interval
 from driverwatch.data import competition
 from driverwatch.data import folds as fold_tables
 from driverwatch.data.competition import ImageTable
-from driverwatch.data.photos import examine
-from driverwatch.data.threads import in_threads
+from driverwatch.data.context import Context
+from driverwatch.data.images import examine
+from driverwatch.ensemble.scoring import interval
 from driverwatch.errors import InputError, listed
+from driverwatch.io.console import ending, say, table, track
+from driverwatch.io.prefetch import in_threads
 from driverwatch.metrics import oof_score
-from driverwatch.steps.context import Context
-from driverwatch.terminal import say, track
-from driverwatch.wording import ending, table
 
 THUMBNAIL = (24, 32)  # height, width in px: hands are a pixel or two, cars and clothes are what is left
 COMPONENTS = 100  # that logistic regression takes of a thumbnail's 2,304 numbers: seconds for it, not minutes

@@ -6,22 +6,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from driverwatch.artifacts import plain_name
-from driverwatch.blend import ensemble as blending
-from driverwatch.blend.ensemble import Member
+from driverwatch import run as runs
+from driverwatch.config.loading import overridden, parse
+from driverwatch.config.model import ModelSettings
 from driverwatch.data import competition
+from driverwatch.data.context import Context
+from driverwatch.ensemble import members as blending
+from driverwatch.ensemble.members import Finished, Member, finished_runs
 from driverwatch.errors import InputError
 from driverwatch.experiments import experiment
+from driverwatch.io.atomic import write_text
+from driverwatch.io.console import say
+from driverwatch.io.paths import plain_name
 from driverwatch.metrics import log_loss
-from driverwatch.settings import ModelSettings
-from driverwatch.steps.context import Context
-from driverwatch.steps.submit import Finished, finished_runs
-from driverwatch.steps.train import train
-from driverwatch.terminal import say
-from driverwatch.training import run as runs
-from driverwatch.training.run import Run
-from driverwatch.typed_yaml import overridden, parse
-from driverwatch.writing import write_text
+from driverwatch.run import Run
+from driverwatch.training.train import train
 
 LEGEND = """\
 change: to round 0, on drivers that neither was trained on, with its 95 % interval over drivers
@@ -42,7 +41,7 @@ def run_rounds(context: Context, name: str, rounds: int, overrides: str, weights
         InputError: round 0 was never begun, or has no out-of-fold score to compare with.
     """
     first = runs.load(context.places.run(name))
-    if not blending.scored(first):
+    if not blending.oof_of_member(first):
         raise InputError(
             f"{first.folder}: no out-of-fold score: {first.settings.train.splits.unscored}; make pseudo compares such scores"
         )
@@ -107,5 +106,5 @@ def _test_loss(context: Context, member: Member, folds: int) -> dict[str, float]
     labels = competition.read_truth(context.settings, context.data) if context.data.is_dir() else None
     if labels is None or set(labels) != set(member.test.names):
         return {}
-    test = blending.unseen_rows([member], list(labels), [list(range(folds))]).blended
+    test = blending.test_of_members([member], list(labels), [list(range(folds))]).blended
     return {"test log loss": log_loss(test, np.array(list(labels.values())))}

@@ -4,17 +4,17 @@ from pathlib import Path
 
 import numpy as np
 
-from driverwatch.artifacts import digest_of
+from driverwatch.config.loading import overridden, parse
+from driverwatch.config.model import ModelSettings
+from driverwatch.data.context import Context
+from driverwatch.ensemble.members import finished_runs
 from driverwatch.errors import InputError
 from driverwatch.experiments.experiment import settings_as_trained
-from driverwatch.settings import ModelSettings
-from driverwatch.steps.context import Context
-from driverwatch.steps.submit import finished_runs
-from driverwatch.steps.train import train
-from driverwatch.terminal import say
-from driverwatch.training.history import read_history
-from driverwatch.training.run import Run
-from driverwatch.typed_yaml import overridden, parse
+from driverwatch.io.console import say
+from driverwatch.io.manifests import digest_of
+from driverwatch.run import Run
+from driverwatch.training.checkpoint import read_history
+from driverwatch.training.train import train
 
 History = list[dict[str, str]]  # an epoch each: what decides of it
 

@@ -3,12 +3,12 @@
 import time
 from pathlib import Path
 
+from driverwatch.config.experiments import RecipeSettings
+from driverwatch.config.loading import load
+from driverwatch.data.context import CONFIGS, Context
 from driverwatch.experiments.experiment import load_runs, make_all_features, train_missing
-from driverwatch.recipe_settings import RecipeSettings
-from driverwatch.steps.context import CONFIGS, Context
-from driverwatch.steps.submit import make_ensemble
-from driverwatch.typed_yaml import load
-from driverwatch.wording import close
+from driverwatch.io.console import close
+from driverwatch.submission.build import make_ensemble
 
 
 def reproduce(context: Context, weights: Path | None) -> None:

@@ -15,27 +15,28 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from driverwatch.artifacts import differences, digest_of
-from driverwatch.blend.ensemble import Member, held_out_rows
+from driverwatch import run as runs
+from driverwatch.config.experiments import SearchSettings
+from driverwatch.config.loading import load
+from driverwatch.config.model import ModelSettings, PredictSettings
+from driverwatch.config.types import ViewSet
 from driverwatch.data import splits
+from driverwatch.data.context import CONFIGS, Context, open_packs
 from driverwatch.data.pack import Pack
+from driverwatch.data.prepare import make_packs
+from driverwatch.data.tta import best_of, held_by
+from driverwatch.ensemble.members import Member, validation_probabilities
 from driverwatch.errors import InputError, listed
 from driverwatch.experiments.search_report import SearchResult, trial_table, write_report
 from driverwatch.experiments.search_space import SearchRequest, Space, load_optuna
+from driverwatch.io.atomic import locked, write_text
+from driverwatch.io.console import say
+from driverwatch.io.manifests import differences, digest_of
 from driverwatch.metrics import log_losses
-from driverwatch.models import weights as weight_files
-from driverwatch.models.check_models import refuse_misfits
-from driverwatch.search_settings import SearchSettings
-from driverwatch.setting_types import ViewSet
-from driverwatch.settings import ModelSettings, PredictSettings
-from driverwatch.steps.context import CONFIGS, Context, open_packs
-from driverwatch.steps.prepare import make_packs
-from driverwatch.steps.train import open_run, read_augmentation, train
-from driverwatch.terminal import say
-from driverwatch.training import run as runs
-from driverwatch.typed_yaml import load
-from driverwatch.vision.views import best_of, held_by
-from driverwatch.writing import locked, write_text
+from driverwatch.models import pretrained as weight_files
+from driverwatch.models.describe import refuse_misfits
+from driverwatch.run import open_run
+from driverwatch.training.train import read_augmentation, train
 
 STAGE = {"freeze_until", "rate_factors", "fit"}
 NETWORK: Any = {
@@ -319,7 +320,7 @@ class _Search:
         )
         held_out = [split.rows(pack.drivers, fold)[1] for fold in range(folds)]
         losses = [
-            log_losses(held_out_rows(member, fold, list(pack.names[rows])), pack.labels[rows])
+            log_losses(validation_probabilities(member, fold, list(pack.names[rows])), pack.labels[rows])
             for fold, rows in enumerate(held_out)
         ]
         return np.concatenate(losses)[np.argsort(np.concatenate(held_out))]

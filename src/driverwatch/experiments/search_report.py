@@ -10,15 +10,14 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from driverwatch.artifacts import provenance
-from driverwatch.blend.score import interval, text
+from driverwatch.config.loading import parse
+from driverwatch.config.model import ModelSettings
+from driverwatch.data.context import Context
+from driverwatch.ensemble.scoring import interval, text
 from driverwatch.experiments.search_space import SearchRequest, Space
-from driverwatch.settings import ModelSettings
-from driverwatch.steps.context import Context
-from driverwatch.terminal import say
-from driverwatch.typed_yaml import parse
-from driverwatch.wording import close
-from driverwatch.writing import replacing, write_json, write_text
+from driverwatch.io.atomic import replacing, write_json, write_text
+from driverwatch.io.console import close, say
+from driverwatch.io.manifests import provenance
 
 SHOWN = 5  # trials in the terminal's table
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from driverwatch.config.experiments import Dimension, SearchSettings
+from driverwatch.config.loading import parse, put
+from driverwatch.config.model import ModelSettings
 from driverwatch.errors import InputError
-from driverwatch.search_settings import Dimension, SearchSettings
-from driverwatch.settings import ModelSettings
-from driverwatch.typed_yaml import parse, put
 
 _OPTIMISTIC = "chooses the epoch on the validation drivers, which would make the search optimistic twice"
 FIXED = {

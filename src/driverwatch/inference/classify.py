@@ -1,70 +1,249 @@
-"""Photos through a network, or through the fold models of a run one after another: mean probabilities, mean heat maps."""
+"""ImageNet's 1000 classes, in the order of every published network's output. Imports no Keras."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache, partial
+from importlib import resources
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from keras import ops
 
-from driverwatch.backbones import BACKBONES
-from driverwatch.inference import heatmap
-from driverwatch.inference.network import Network, of_classifier, of_whole
-from driverwatch.models.classifier import build
-from driverwatch.models.scaling import ChannelScaling
-from driverwatch.models.state import load_state
-from driverwatch.models.weights import build_whole
-from driverwatch.settings import ModelSettings
-
-AT_ONCE = 16  # images in one forward pass
-
-Networks = Callable[[], Iterator[Network]]  # each network in turn; one is spent when the next is asked for
-
-
-def imagenet(backbone: str, folder: Path | None) -> Networks:
-    """A backbone whole, with its top. Raises as `models.weights.build_whole`."""
-    network = of_whole(build_whole(backbone, folder), ChannelScaling.of(BACKBONES[backbone].scaling))
-    return lambda: iter([network])
+from driverwatch.config.backbones import BACKBONES
+from driverwatch.config.loading import load
+from driverwatch.config.model import ModelSettings
+from driverwatch.data.context import CONFIGS, Context
+from driverwatch.data.images import examine
+from driverwatch.data.regions import split
+from driverwatch.errors import InputError, counted, listed, nearest, printable
+from driverwatch.inference.overlay import overlay_regions, write_picture
+from driverwatch.inference.predict_run import fold_models
+from driverwatch.inference.preprocess import Preprocessed, centre_square, centre_view
+from driverwatch.io.console import say
+from driverwatch.io.paths import walk
+from driverwatch.io.prefetch import in_threads
 
 
-def fold_models(settings: ModelSettings, classes: int, mean: tuple[float, ...], files: list[Path]) -> Networks:
-    """A run's fold models: one classifier, into which each fold's weights are loaded in turn, so that memory holds but one."""
-    classifier = build(settings, classes, mean, None, load=False)
-    network = of_classifier(classifier)
+@cache
+def classes() -> dict[str, str]:
+    """WordNet id: name, in the order of ILSVRC (Russakovsky et al. 2015, arXiv:1409.0575).
 
-    def each() -> Iterator[Network]:
-        for file in files:
-            load_state(file, {"model": classifier.weights})
-            yield network
-
-    return each
+    Two names stand twice (`crane`, `maillot`); ids are unique.
+    """
+    text = (resources.files("driverwatch.models") / "imagenet_classes.csv").read_text(encoding="utf-8")
+    lines = (line for line in text.splitlines() if not line.startswith("#"))
+    return dict(line.split(",") for line in lines)
 
 
-def resident(settings: ModelSettings, classes: int, mean: tuple[float, ...], files: list[Path]) -> Networks:
-    """The same, each fold's classifier kept in memory: for whoever asks again and again about a photo at a time."""
-    networks = []
-    for file in files:
-        classifier = build(settings, classes, mean, None, load=False)
-        load_state(file, {"model": classifier.weights})
-        networks.append(of_classifier(classifier))
-    return lambda: iter(networks)
+PHOTOS = (".jpg", ".jpeg", ".png")
+PICTURES = (".png", ".jpg", ".jpeg")  # what overlays may be written as
 
 
-def probabilities(networks: Networks, images: np.ndarray) -> np.ndarray:
-    """The mean over networks: uint8 (B, R * h, w, 3) -> float64 (B, C), rows sum to 1."""
-    found = [np.concatenate([_rows(network, part) for part in _parts(images)]) for network in networks()]
-    mean = np.mean(found, axis=0, dtype=np.float64)
-    return mean / mean.sum(axis=1, keepdims=True)
+def photo_files(images: list[Path]) -> list[Path]:
+    """Files as they are named, and of folders every JPEG and PNG below, sorted; each once.
+
+    Raises:
+        InputError: a folder without photos.
+    """
+    found: dict[Path, None] = {}
+    for path in images:
+        inside = [path]
+        if path.is_dir():
+            inside = sorted(p for p in walk(path) if p.suffix.lower() in PHOTOS and p.is_file())
+            if not inside:
+                raise InputError(f"IMAGE={path}: no photo in this folder; expected {', '.join(PHOTOS)} files")
+        found |= dict.fromkeys(inside)
+    return list(found)
 
 
-def heat_map(networks: Networks, image: np.ndarray, label: int) -> tuple[np.ndarray, heatmap.Method]:
-    """The mean over networks (all of one kind) of `heatmap.heat`: uint8 (R * h, w, 3) -> float32 (R * y, x); how it was made."""
-    made = [heatmap.heat(network, image, label) for network in networks()]
-    return np.mean([heat for heat, _ in made], axis=0), made[0][1]
+def overlay_files(heatmap: str | None, photos: list[Path], images: list[Path]) -> dict[Path, Path]:
+    """Where each photo's overlay goes: HEATMAP=<file> for one photo, a folder or a pattern with {image} for any number.
+
+    Raises:
+        InputError: another kind of picture, a missing folder, one below the folders among `images`, where the next run would
+            take it for a photo, one file for several photos, or a photo as target.
+    """
+    if heatmap is None:
+        return {}
+    pattern = f"{heatmap}/{{image}}.png" if Path(heatmap).is_dir() else heatmap
+    targets = {photo: Path(pattern.replace("{image}", photo.stem)) for photo in photos}
+    owners: dict[Path, Path] = {}
+    originals = {photo.resolve() for photo in photos}
+    for photo, target in targets.items():
+        if target.suffix.lower() not in PICTURES:
+            raise InputError(f"HEATMAP={heatmap}: expected a .png or .jpg file, or a folder that is there")
+        if not target.parent.is_dir():
+            raise InputError(f"HEATMAP={heatmap}: no such folder as {target.parent}; make it first")
+        if inside := [str(image) for image in images if image.is_dir() and image.resolve() in target.resolve().parents]:
+            raise InputError(
+                f"HEATMAP={heatmap}: lies inside IMAGE={inside[0]}, and would be taken for a photo; choose another"
+            )
+        if target.resolve() in originals:
+            raise InputError(
+                f"HEATMAP={heatmap}: would be written over the photo {target}; name another file or folder"
+            )
+        if (other := owners.setdefault(target, photo)) != photo:
+            raise InputError(
+                f"HEATMAP={heatmap}: {target} would be that of {other} and of {photo}; name a folder, or a pattern like "
+                "maps/{image}.png, for photos of different names"
+            )
+    return targets
 
 
-def _rows(network: Network, images: np.ndarray) -> np.ndarray:
-    return ops.convert_to_numpy(network(images))
+AT_ONCE = 64  # photos between two passes over a run's fold models
+AHEAD = 4  # photos decoded ahead: each may have 150 MB
 
 
-def _parts(images: np.ndarray) -> Iterator[np.ndarray]:
-    return (images[start : start + AT_ONCE] for start in range(0, len(images), AT_ONCE))
+@dataclass(frozen=True)
+class Request:
+    """What is asked of every photo."""
+
+    images: list[Path]  # files and folders
+    top: int  # classes to print, the likeliest first
+    label: str | None  # the class of heat maps: an id, a name or a number; None: each photo's likeliest
+    heatmap: str | None  # a file, a folder, or a pattern with {image}; None: no heat maps
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Who answers: `classes` are id: name in output order, `see` cuts from a photo what `networks` takes."""
+
+    title: str
+    classes: dict[str, str]
+    see: Callable[[np.ndarray], Preprocessed]
+    networks: Callable[[], Any]  # called once Keras is up; gives `inference.classify.Networks`
+
+
+def classify_imagenet(request: Request, model: str, weights: Path | None) -> None:
+    """Print ImageNet's classes: `model` is a backbone, or names a model's settings and stands for its backbone."""
+    backbone = model if model in BACKBONES else load(ModelSettings, CONFIGS / "models", model).backbone
+
+    def networks() -> Any:
+        from driverwatch.inference.class_activation import imagenet as whole
+
+        return whole(backbone, weights)
+
+    see = partial(centre_square, side=BACKBONES[backbone].native)
+    _classify(request, Judge(f"{backbone}, ImageNet weights", classes(), see, networks))
+
+
+def classify_drivers(request: Request, context: Context, name: str, fold: int | None) -> None:
+    """Print the classes of a run: the mean of its finished fold models, or one fold's, each on the centre view.
+
+    Of a photo that the run was trained on, all fold models but one have seen the driver.
+    """
+    models = fold_models(context, name, fold)
+
+    def networks() -> Any:
+        from driverwatch.inference.class_activation import fold_models as loaded
+
+        return loaded(models.run.settings, len(models.classes), models.mean, models.files)
+
+    see = partial(centre_view, field=models.run.settings.input, boxes=models.boxes)
+    _classify(request, Judge(models.title, models.classes, see, networks))
+
+
+def _classify(request: Request, judge: Judge) -> None:
+    """Answer for every photo that can be read, then refuse the others, all at once."""
+    paths = photo_files(request.images)
+    targets = overlay_files(request.heatmap, paths, request.images)
+    label = None if request.label is None else _index(request.label, judge.classes)
+    broken: list[str] = []
+    networks: Any = None
+    for sound in _seen(paths, judge.see, broken):
+        if networks is None:
+            networks = _started(judge)
+        _answer(request.top, judge, networks, sound, label, targets)
+    if broken:
+        rest = "the others are classified above" if len(broken) < len(paths) else "none could be classified"
+        raise InputError(f"IMAGE: {counted(broken)}; {rest}:{listed(broken)}")
+
+
+def _started(judge: Judge) -> Any:
+    from driverwatch.models import backend
+
+    backend.start()
+    networks = judge.networks()
+    say(judge.title)
+    return networks
+
+
+Sound = dict[Path, tuple[Preprocessed, tuple[str, ...]]]
+
+
+def _seen(paths: list[Path], see: Callable[[np.ndarray], Preprocessed], broken: list[str]) -> Iterator[Sound]:
+    """Sound photos, some at a time, as the network is shown them, with what is unusual; broken ones go to the list."""
+
+    def look(path: Path) -> tuple[Preprocessed | None, tuple[str, ...], str | None]:
+        photo = examine(path, None)
+        return (None if photo.pixels is None else see(photo.pixels)), photo.traits, photo.problem
+
+    looked = zip(paths, in_threads(look, paths, AHEAD), strict=True)
+    while chunk := list(islice(looked, AT_ONCE)):
+        broken += [f"{path}: {problem}" for path, (seen, _, problem) in chunk if seen is None]
+        if sound := {path: (seen, traits) for path, (seen, traits, _) in chunk if seen is not None}:
+            yield sound
+
+
+def _answer(top: int, judge: Judge, networks: Any, sound: Sound, label: int | None, targets: dict[Path, Path]) -> None:
+    from driverwatch.inference.class_activation import probabilities
+
+    rows = probabilities(networks, np.stack([seen.pixels for seen, _ in sound.values()]))
+    for row, (path, (seen, traits)) in zip(rows, sound.items(), strict=True):
+        say("\n" + printable(str(path)) + (f" ({', '.join(traits)})" if traits else ""))
+        say(_table(row, judge.classes, top))
+        if path in targets:
+            shown = int(row.argmax()) if label is None else label
+            method = _draw(networks, path, seen, shown, targets[path])
+            say(f"  {printable(str(targets[path]))}: {_called(shown, judge.classes)}, by {method}")
+
+
+def _draw(networks: Any, path: Path, seen: Preprocessed, label: int, target: Path) -> str:
+    """Write a photo's overlay; return how the map was made."""
+    from driverwatch.inference.class_activation import heat_map
+
+    heat, method = heat_map(networks, seen.pixels, label)
+    photo = examine(path, None).pixels  # read again: many photos at their own size may not fit into memory
+    if photo is None:
+        raise InputError(f"{path}: changed while it was classified; run the same command again")
+    maps = split(heat[None], len(seen.boxes))
+    write_picture(overlay_regions(photo, maps, seen.boxes), target)
+    return method
+
+
+def _table(row: np.ndarray, classes: dict[str, str], top: int) -> str:
+    """The likeliest classes, in aligned columns: rank, id, name, probability."""
+    best = np.argsort(-row, kind="stable")[:top]
+    keys = list(classes)
+    wide = [max(len(text) for text in column) for column in zip(*(list(classes.items())[i] for i in best), strict=True)]
+    return "\n".join(
+        f"{rank:4}  {keys[i]:{wide[0]}}  {classes[keys[i]]:{wide[1]}}  {row[i]:8.2%}"
+        for rank, i in enumerate(best, start=1)
+    )
+
+
+def _called(label: int, classes: dict[str, str]) -> str:
+    key, name = list(classes.items())[label]
+    return name or key
+
+
+def _index(wanted: str, classes: dict[str, str]) -> int:
+    """The place of a class that is named by its id, its name or its number.
+
+    Raises:
+        InputError: no such class, or a name that two have.
+    """
+    keys = list(classes)
+    if wanted in classes:
+        return keys.index(wanted)
+    found = [i for i, name in enumerate(classes.values()) if wanted == name]
+    if not found and wanted.isdecimal() and int(wanted) < len(keys):
+        return int(wanted)
+    if len(found) > 1:
+        raise InputError(f"CLASS={wanted}: names {' and '.join(keys[i] for i in found)}; give one of these ids")
+    if not found:
+        known = [*keys, *filter(None, classes.values())]
+        expected = ", ".join(keys) if len(keys) <= 20 else f"an id, a name or a number from 0 to {len(keys) - 1}"
+        raise InputError(f"CLASS={wanted}: no such class; expected {expected}{nearest(wanted, known)}")
+    return found[0]

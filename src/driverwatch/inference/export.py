@@ -1,121 +1,117 @@
-"""Fold models as one model of Keras' own layers alone: a file that loads where nothing of this project is installed."""
+"""A run as one file for others: the fold models' mean, preprocessing, class names and origin inside."""
 
-import importlib
-import json
-import warnings
-import zipfile
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
-from keras import layers
 
+from driverwatch.config.types import pixels
+from driverwatch.data.context import Context
+from driverwatch.data.tta import cut, view_set
 from driverwatch.errors import InputError
-from driverwatch.models.classifier import Classifier, build
-from driverwatch.models.scaling import ChannelScaling
-from driverwatch.models.state import load_state
-from driverwatch.setting_types import pixels
-from driverwatch.settings import InputSettings, ModelSettings
-from driverwatch.vision.views import view_set
+from driverwatch.inference.predict_run import FoldModels, fold_models
+from driverwatch.io.atomic import locked, replacing, scratch_beside
+from driverwatch.io.console import ending, say
+from driverwatch.io.manifests import provenance
 
-FACTS = "driverwatch.json"  # the file inside of a .keras file, which is a ZIP archive; Keras reads past it
-KEY = "driverwatch"  # of the metadata in an ONNX file
-
-
-def joined(settings: ModelSettings, classes: int, mean: tuple[float, ...], files: list[Path]) -> keras.Model:
-    """The mean of a run's fold models on the centre view, as one functional model that computes in float32.
-
-    Args:
-        classes: C.
-        mean: the data set's channel means (RGB, 0-255), used with `mean: dataset`.
-        files: each fold's weights.
-
-    Returns:
-        uint8 or float RGB (B, R * H, W, 3) in 0-255, regions of the pack's size -> float32 (B, C), rows sum to 1.
-    """
-    folds, settings = [], settings.model_copy(update={"precision": "float32"})
-    for number, file in enumerate(files):
-        classifier = build(settings, classes, mean, None, load=False)
-        load_state(file, {"model": classifier.weights})
-        folds.append(_fold(classifier, settings.input, f"fold_model{number}"))
-    frames = keras.Input(folds[0].input_shape[1:], name="images")
-    said = [fold(frames, training=False) for fold in folds]
-    return keras.Model(frames, layers.Average(name="mean")(said) if len(said) > 1 else said[0], name="driverwatch")
+KINDS = (".keras", ".onnx")
+TRIED = 4  # images on which a written file is held against the line
+TOLERANCE = 1e-5  # largest difference of a probability
 
 
-def _fold(classifier: Classifier, field: InputSettings, name: str) -> keras.Model:
-    """A classifier with its centre view before it; its dropout, which predicts nothing, is left away."""
-    regions, (height, width) = classifier.regions, pixels(field.pack)
-    frames = keras.Input((regions * height, width, 3), name="images")
-    parts = [_cropped(frames, field, number, regions) for number in range(regions)]
-    features = [classifier.pool(classifier.trunk(_scaled(x, classifier.scaling), training=False)) for x in parts]
-    x = layers.Concatenate(name="side_by_side")(features) if regions > 1 else features[0]
-    for block in classifier.hidden:
-        x = block(x, training=False)
-    return keras.Model(frames, classifier.top(x), name=name)
-
-
-def _cropped(frames: Any, field: InputSettings, number: int, regions: int) -> Any:
-    """The centre view of one of the regions that are stacked along the height."""
-    (height, width), size = pixels(field.pack), pixels(field.size)
-    view = view_set("centre", (height, width), size)[0]
-    above = number * height + view.top
-    rows = above, regions * height - above - view.height
-    columns = view.left, width - view.left - view.width
-    return layers.Cropping2D((rows, columns), name=f"centre_view{number}")(frames)
-
-
-def _scaled(x: Any, scaling: ChannelScaling) -> Any:
-    """`ChannelScaling` in Keras' own layers: a crop of "rows" of a channels-first image is the one that picks a channel."""
-    if scaling.order == "bgr":
-        channels = [layers.Cropping2D(((0, 0), (i, 2 - i)), data_format="channels_first")(x) for i in (2, 1, 0)]
-        x = layers.Concatenate()(channels)
-    x = layers.Rescaling(1.0, offset=[-mean for mean in scaling.mean])(x)
-    return layers.Rescaling([1 / std for std in scaling.std])(x)
-
-
-def write(model: keras.Model, path: Path, facts: dict[str, Any]) -> None:
-    """Write a model as .keras or .onnx, by the file's name, with JSON-able `facts` inside.
+def export(context: Context, name: str, fold: int | None, file: Path | None, force: bool) -> None:
+    """Write a run's fold models as one file (`fold`: one of them alone), read it back and hold it against the line.
 
     Raises:
-        InputError: ONNX without the packages that write it.
+        InputError: nothing finished, a file of another kind, one that is there already, a file that gives other probabilities.
     """
-    text = json.dumps(facts, ensure_ascii=False, indent=1)
-    if path.suffix == ".onnx":
-        _write_onnx(model, path, text)
-    else:
-        model.save(path)
-        with zipfile.ZipFile(path, "a") as archive:
-            archive.writestr(FACTS, text)
+    models = fold_models(context, name, fold)
+    path = file or context.places.export(name if fold is None else f"{name}-fold{fold}")
+    kind = path.suffix.lower()
+    if kind not in KINDS:
+        raise InputError(f"FILE={path}: expected a name that ends in {' or '.join(KINDS)}")
+    if file is not None and file.exists() and not force:
+        raise InputError(f"FILE={path}: is there already; choose another name, or replace it with FORCE=1")
+    from driverwatch.models import backend
+
+    backend.start()
+    with locked(path.parent, f".{path.name}.lock", sweep=()), scratch_beside(path) as scratch:
+        made = scratch / f"model{kind}"
+        difference = _write(models, made, facts(context, models))
+        if not difference <= TOLERANCE:  # NaN, too
+            raise InputError(
+                f"{path}: not written, since it would give other probabilities than the line, by up to {difference:.1g}; this is "
+                "a defect: please report it with the model's name"
+            )
+        with replacing(path) as temporary:
+            made.replace(temporary)
+    say(f"{path}: {models.title}; on {TRIED} images it gives the line's own probabilities within {difference:.0e}")
+    say(how_to(models))
+    ending(then=[f"make serve RUN={name} DATASET={context.dataset}"])
 
 
-def _write_onnx(model: keras.Model, path: Path, facts: str) -> None:
-    onnx = _onnx("onnx")
-    _onnx("tf2onnx")
-    images = keras.InputSpec(dtype="float32", shape=model.input_shape, name="images")  # of any number of images
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # Keras asks NumPy for np.object, to mend tf2onnx
-        model.export(str(path), format="onnx", verbose=False, input_signature=[images])
-    made = onnx.load(str(path))
-    made.metadata_props.add(key=KEY, value=facts)
-    onnx.save(made, str(path))
+def _write(models: FoldModels, file: Path, said: dict[str, Any]) -> float:
+    """Write a file, read it back and try it; the largest difference of a probability."""
+    from driverwatch.inference import exported_model as exporting
+    from driverwatch.inference.class_activation import fold_models as loaded
+    from driverwatch.inference.class_activation import probabilities
+
+    settings = models.run.settings
+    parts = settings, len(models.classes), models.mean, models.files
+    exporting.write(exporting.joined(*parts), file, said)
+    images = _images(models)
+    found = exporting.read(file)(images)
+    pack, size = pixels(settings.input.pack), pixels(settings.input.size)
+    seen = cut(images, view_set("centre", pack, size)[0], size, len(models.boxes))
+    return float(np.abs(found - probabilities(loaded(*parts), seen)).max())
 
 
-def _onnx(package: str) -> Any:
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise InputError(
-            f"FILE=<name>.onnx: needs the package {package}; make setup EXTRAS=onnx installs it"
-        ) from error
+def _images(models: FoldModels) -> np.ndarray:
+    """Pictures to try a file on: uint8 (TRIED, R * H, W, 3), coarse patches of random colours."""
+    height, width = pixels(models.run.settings.input.pack)
+    shape = len(models.boxes) * height, width
+    patches = np.random.default_rng(0).integers(0, 256, (TRIED, -(-shape[0] // 8), -(-shape[1] // 8), 3), np.uint8)
+    return patches.repeat(8, axis=1).repeat(8, axis=2)[:, : shape[0], : shape[1]]
 
 
-def read(path: Path) -> Any:
-    """What was written, by what others read it with: a function of images as `joined` makes one, NumPy in and out."""
-    if path.suffix == ".onnx":
-        session = _onnx("onnxruntime").InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        name = session.get_inputs()[0].name
-        return lambda images: session.run(None, {name: images.astype(np.float32)})[0]
-    model = keras.saving.load_model(path, safe_mode=True)  # no code travels in the file
-    return lambda images: keras.ops.convert_to_numpy(model(images, training=False))
+def facts(context: Context, models: FoldModels) -> dict[str, Any]:
+    """What lies inside of the file, JSON-able: classes in output order, what the input must be, where it comes from."""
+    run = models.run
+    height, width = pixels(run.settings.input.pack)
+    made = [run.manifest(number) for number in models.numbers]
+    return {
+        "run": run.name,
+        "dataset": context.dataset,
+        "title": context.settings.title,
+        "classes": models.classes,
+        "input": {
+            "shape": [len(models.boxes) * height, width, 3],
+            "channels": "RGB",
+            "range": [0, 255],
+            "region_size": [height, width],
+            "regions": {name: list(box) for name, box in run.regions.items()} or {"whole": [0.0, 0.0, 1.0, 1.0]},
+            "how_to": how_to(models),
+        },
+        "output": "probabilities, one per class in the order of `classes`; rows sum to 1",
+        "folds": models.numbers,
+        "weights": [one["weights"] for one in made],
+        "trained_at": [one.get("commit") for one in made],
+        "settings": run.settings.model_dump(),
+        "origin": run.origin,
+        **provenance(),
+    }
+
+
+def how_to(models: FoldModels) -> str:
+    """What a caller must do to a photo, in words."""
+    height, width = pixels(models.run.settings.input.pack)
+    shape = f"({len(models.boxes) * height}, {width}, 3)"
+    what = "resize the whole photo, whatever its shape,"
+    if models.run.regions:
+        boxes = "; ".join(f"{name} {list(box)}" for name, box in models.run.regions.items())
+        what = f"cut these boxes, shares of height and width as [top, left, bottom, right]: {boxes}; resize each"
+    stack = ", stack them from top to bottom in this order" if models.run.regions else ""
+    return (
+        f"decode the photo as RGB, turned upright; {what} to {height} px high and {width} px wide (averaging areas, as OpenCV's "
+        f"INTER_AREA){stack}; give it as {shape}, 0 to 255, uint8 or float, in a batch: scaling and centre crop are inside"
+    )

@@ -1,19 +1,65 @@
-"""Predictions on disk: probabilities that know which image, folds, settings and weights they belong to."""
+"""Rows by image name on disk, with what made them: what prediction files and feature files have in common in reading."""
 
 import hashlib
 import json
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import h5py
 import numpy as np
 
-from driverwatch.artifacts import digest_of
+from driverwatch.config.types import VIEW_SETS, ViewSet
+from driverwatch.data.tta import best_of
 from driverwatch.errors import InputError
-from driverwatch.hdf5 import created
-from driverwatch.inference.rows_on_disk import Words, read_rows
-from driverwatch.writing import replacing
+from driverwatch.io.atomic import replacing
+from driverwatch.io.hdf5 import UNREADABLE, column, created, opened, text, texts
+from driverwatch.io.manifests import digest_of
+from driverwatch.run import Run
+
+
+class Words(NamedTuple):
+    """How sentences speak of a kind of file."""
+
+    what: str  # no such ...
+    missing: str  # what to do then
+    whole: str  # not a whole ...
+    again: str  # what to do then
+    other: str  # made from other ... than today's: what to do then
+
+
+class NamedArrays(NamedTuple):
+    """Names (N,), the array (N, ...), what the file says of its origin, and its digest, which the caller compares."""
+
+    names: np.ndarray
+    array: np.ndarray
+    origin: dict[str, str]
+    contents: str
+
+
+def read_named_arrays(path: Path, name: str, origin: dict[str, str], words: Words) -> NamedArrays:
+    """Read names and the float32 rows called `name`, if the file's origin is what is expected (the keys given in `origin`).
+
+    Raises:
+        InputError: no such file, not a whole one, or made from something else.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such {words.what}; {words.missing}")
+    try:
+        with opened(path) as file:
+            found = json.loads(text(file, "origin"))
+            if other := [key for key, value in origin.items() if found.get(key) != value]:
+                raise InputError(f"{path}: made from other {', '.join(other)} than today's; {words.other}")
+            names = column(file, "names", str, (None,))
+            rows = column(file, name, np.float32, (None, None))
+            if len(rows) != len(names):
+                raise InputError(f"{path}: {len(names)} names for {name} of shape {rows.shape}; {words.again}")
+            return NamedArrays(texts(names), rows[...], found, text(file, "contents"))
+    except UNREADABLE as error:
+        said = " ".join(str(error).split())[:150]
+        raise InputError(f"{path}: not a whole {words.whole} ({said}); {words.again}") from error
 
 
 @dataclass(frozen=True)
@@ -114,8 +160,50 @@ def read(path: Path, origin: dict[str, str]) -> Predictions:
     Raises:
         InputError: no such file, not a whole one, or one of another origin.
     """
-    names, probabilities, found, contents = read_rows(path, "probabilities", origin, WORDS)
+    names, probabilities, found, contents = read_named_arrays(path, "probabilities", origin, WORDS)
     made = Predictions(names, probabilities, found, str(path))
     if contents != _contents(names, probabilities, found):
         raise InputError(f"{path}: was changed since it was written; predict again")
     return made
+
+
+def prediction_path(fold: Path, kind: str, views: str) -> Path:
+    """`<fold folder>/<held_out|test>-<view set>.h5`."""
+    return fold / f"{kind}-{views}.h5"
+
+
+KINDS = ("held_out", "test")
+
+
+def views_there(run: Run, folds: int, kinds: tuple[str, ...] = KINDS) -> list[ViewSet]:
+    """View sets that every fit of a finished run has predicted, smallest first, where the data set has so many folds."""
+    fits = range(run.settings.train.splits.fits(folds))
+    return [views for views in VIEW_SETS if all(_is_there(run, fit, views, kinds) for fit in fits)]
+
+
+def default_views(run: Run) -> ViewSet:
+    """The best set that all finished fits of a run have: `honest_views` if it is among them, else as `best_of` has it.
+
+    A set whose loss a fit's manifest states counts, even where its file was lost: it is missed when it is read, and no other
+    set takes its place in silence.
+    """
+    fits = [int(path.parent.name[4:]) for path in run.folder.glob("fold[0-9]*/manifest.json")]
+    known = [views for views in VIEW_SETS if fits and all(_is_known(run, fit, views) for fit in fits)]
+    return best_of(known, run.settings.honest_views)
+
+
+def _is_known(run: Run, fit: int, views: ViewSet) -> bool:
+    return _is_there(run, fit, views, KINDS) or views in _stated(run, fit)
+
+
+def _is_there(run: Run, fit: int, views: ViewSet, kinds: tuple[str, ...]) -> bool:
+    kinds = tuple(kind for kind in kinds if kind == "test" or run.settings.train.splits.kind != "all")
+    return all(prediction_path(run.fold(fit), kind, views).is_file() for kind in kinds)
+
+
+def _stated(run: Run, fit: int) -> dict[str, float]:
+    """Held-out loss by view set, as far as a fit's manifest can be read."""
+    with suppress(InputError):
+        losses = run.manifest(fit).get("log_loss")
+        return losses if isinstance(losses, dict) else {}
+    return {}

@@ -1,14 +1,103 @@
-"""Keras' backend: started without its chatter, made repeatable."""
+"""What a machine says of Keras beside a run's settings (keras.json, KERAS_*): known, shown, and never followed.
 
+Keras reads them when it is imported. A run's numbers depend on its own settings alone, and on the backend that KERAS_BACKEND
+names. No Keras is needed for this, so that the doctor shows it.
+"""
+
+import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
-from driverwatch.errors import InputError
-from driverwatch.models import keras_settings
-from driverwatch.paths import home
+import numpy as np
+
+from driverwatch.errors import InputError, nearest
+from driverwatch.io.atomic import replacing
+from driverwatch.io.hdf5 import UNREADABLE, created, opened
+from driverwatch.io.paths import home, user_path
+
+BACKENDS = ("tensorflow", "jax", "torch")  # that train; the first one is taken where KERAS_BACKEND names none
+OURS: dict[str, Any] = {"floatx": "float32", "epsilon": 1e-7, "image_data_format": "channels_last"}
+CAPS = ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH")  # Keras would cut epochs short by them without a word
+TAKEN = {  # what Keras does not refuse to be imported with
+    "floatx": lambda value: value in ("float16", "float32", "float64"),
+    "epsilon": lambda value: isinstance(value, float),
+    "image_data_format": lambda value: value in ("channels_last", "channels_first"),
+}
+
+
+def config_file(environ: Mapping[str, str], home: Path | None) -> Path:
+    """The keras.json that Keras reads: in KERAS_HOME, or in .keras of a home folder that can be written, else of /tmp."""
+    if environ.get("KERAS_HOME"):
+        return user_path(environ["KERAS_HOME"], environ) / "keras.json"
+    usable = home is not None and os.access(str(home), os.W_OK)
+    return (home if home is not None and usable else Path("/tmp")) / ".keras" / "keras.json"
+
+
+def refused(path: Path) -> str | None:
+    """Why Keras would not be imported beside this keras.json, in one sentence; None: it would, or there is none."""
+    content = _content(path)
+    if content is None or not isinstance(content, dict):
+        return (
+            None
+            if content is None
+            else f"{path}: expected a JSON object, Keras fails on anything else; remove the file"
+        )
+    for key, takes in TAKEN.items():
+        if key in content and not takes(content[key]):
+            return (
+                f"{path}: {key}: {content[key]!r:.60} is nothing that Keras takes; remove that line (no run follows it)"
+            )
+    return None
+
+
+def ignored(path: Path, environ: Mapping[str, str]) -> list[str]:
+    """What keras.json and the environment ask for and no run follows, one `key: value` each."""
+    content = _content(path)
+    stated = content if isinstance(content, dict) else {}
+    expected = {**OURS, "backend": backend_of(environ), "nnx_enabled": False}
+    found = [f"{key}: {stated[key]}" for key, ours in expected.items() if key in stated and stated[key] != ours]
+    return found + [f"{name}={environ[name]}" for name in (*CAPS, "KERAS_NNX_ENABLED") if environ.get(name)]
+
+
+def backend_of(environ: Mapping[str, str]) -> str:
+    """The backend that KERAS_BACKEND names, else TensorFlow.
+
+    Raises:
+        InputError: none of those that train.
+    """
+    name = environ.get("KERAS_BACKEND") or BACKENDS[0]
+    if name not in BACKENDS:
+        raise InputError(
+            f"KERAS_BACKEND={name}: expected {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}{nearest(name, list(BACKENDS))}"
+        )
+    return name
+
+
+def settle(environ: MutableMapping[str, str], home: Path | None) -> None:
+    """Set the environment, that of processes to come too, so that Keras is imported as runs need it.
+
+    Raises:
+        InputError: a backend that cannot train, or a keras.json that Keras fails on.
+    """
+    environ["KERAS_BACKEND"] = backend_of(environ)
+    environ["KERAS_NNX_ENABLED"] = "false"
+    for name in CAPS:
+        environ.pop(name, None)
+    if said := refused(config_file(environ, home)):
+        raise InputError(said)
+
+
+def _content(path: Path) -> Any:
+    """What Keras reads of a file; None where it reads nothing, which it does of what is no JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def start() -> None:
@@ -18,7 +107,7 @@ def start() -> None:
     to try `train.devices` where there are no others. Whatever this machine says of Keras (keras.json, KERAS_*, a global dtype
     policy) is set back to what runs need: every process that computes begins here.
     """
-    keras_settings.settle(os.environ, home())
+    settle(os.environ, home())
     virtual = _virtual_devices()
     if virtual > 1:  # read by JAX when it is first imported
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={virtual}"
@@ -46,10 +135,10 @@ def _as_runs_need_it() -> None:
     """Set what Keras may have read of this machine before it was imported, or what was set in this process since."""
     import keras
 
-    keras.config.set_floatx(keras_settings.OURS["floatx"])
-    keras.config.set_epsilon(keras_settings.OURS["epsilon"])
-    keras.config.set_image_data_format(keras_settings.OURS["image_data_format"])
-    keras.config.set_dtype_policy(keras_settings.OURS["floatx"])
+    keras.config.set_floatx(OURS["floatx"])
+    keras.config.set_epsilon(OURS["epsilon"])
+    keras.config.set_image_data_format(OURS["image_data_format"])
+    keras.config.set_dtype_policy(OURS["floatx"])
     keras.config.set_max_epochs(None)
     keras.config.set_max_steps_per_epoch(None)
 
@@ -92,3 +181,51 @@ def deterministic(seed: int) -> None:
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
+
+
+def write_state(path: Path, groups: dict[str, list[Any]], attributes: dict[str, str]) -> None:
+    """Write variables (or arrays), in order, as HDF5 `<group>/<number>`, each with its name; whole or not at all."""
+    import keras  # not to read what a fold's bundle says of its progress
+
+    sizes = [4 * int(np.prod(v.shape)) + 1000 for variables in groups.values() for v in variables]
+    with replacing(path) as temporary, created(temporary, sum(sizes)) as file:
+        for group, variables in groups.items():
+            file.create_group(group)
+            for i, variable in enumerate(variables):
+                value = keras.ops.convert_to_numpy(variable)
+                file[group].create_dataset(f"{i:04d}", data=value).attrs["name"] = getattr(variable, "path", "")
+        file.attrs.update(attributes)
+
+
+def load_state(path: Path, groups: dict[str, list[Any]]) -> dict[str, str]:
+    """Assign what `write_state` wrote; return its attributes.
+
+    Raises:
+        InputError: not a whole state file, or one of other variables (number and shapes are compared).
+    """
+    try:
+        with opened(path) as file:
+            for group, variables in groups.items():
+                found = [file[group][key] for key in sorted(file[group])]
+                if strange := next((one.name for one in found if one.dtype.kind not in "fiub"), None):
+                    raise ValueError(f"{strange} holds no numbers")
+                shapes = [one.shape for one in found]
+                if shapes != [tuple(v.shape) for v in variables]:
+                    raise InputError(
+                        f"{path}: holds {len(shapes)} arrays of other shapes than the {len(variables)} in "
+                        f"{group}; it is another network's"
+                    )
+                for variable, value in zip(variables, found, strict=True):
+                    variable.assign(value[...])
+            return dict(file.attrs)
+    except UNREADABLE as error:
+        words = " ".join(str(error).split())[:150]
+        raise InputError(f"{path}: not a whole state file ({words}); remove it and run again") from error
+
+
+def is_finite(variables: list[Any]) -> bool:
+    """Whether every number of the variables that hold floats is finite."""
+    import keras
+
+    floats = [variable for variable in variables if keras.backend.is_float_dtype(variable.dtype)]
+    return all(bool(keras.ops.all(keras.ops.isfinite(variable))) for variable in floats)

@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from driverwatch.config.training import Stage
 from driverwatch.errors import InputError, nearest
 from driverwatch.models.classifier import Classifier
-from driverwatch.train_settings import Stage
 
 
 def freeze(classifier: Classifier, until: str | int | float | None, train_statistics: bool) -> int:

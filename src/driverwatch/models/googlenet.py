@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from keras import Model, layers
 
-from driverwatch.models.layouts import INCEPTIONS, Inception
+from driverwatch.models.convert_torch import INCEPTIONS, Inception
 from driverwatch.models.pooling import max_pool_up
 
 Shape = tuple[int, int, int]
@@ -32,7 +32,7 @@ def googlenet(
         classes: C, read with `include_top`.
 
     Raises:
-        ValueError: `weights` given; arrays are loaded by `driverwatch.models.weights`.
+        ValueError: `weights` given; arrays are loaded by `driverwatch.models.pretrained`.
     """
     if weights is not None:
         raise ValueError("googlenet is built empty: weights must be None")

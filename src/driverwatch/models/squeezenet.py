@@ -4,7 +4,7 @@ from typing import Any
 
 from keras import Model, layers
 
-from driverwatch.models.layouts import FIRES, SQUEEZENETS
+from driverwatch.models.convert_torch import FIRES, SQUEEZENETS
 from driverwatch.models.pooling import max_pool_up
 
 Shape = tuple[int, int, int]
@@ -23,7 +23,7 @@ def squeezenet(
         classes: C, read with `include_top`.
 
     Raises:
-        ValueError: `weights` given; arrays are loaded by `driverwatch.models.weights`.
+        ValueError: `weights` given; arrays are loaded by `driverwatch.models.pretrained`.
     """
     return _build("squeezenet", weights, include_top, input_shape, classes)
 

@@ -12,24 +12,22 @@ from typing import NamedTuple
 
 import numpy as np
 
-from driverwatch.artifacts import differences, read_json, require_space
+from driverwatch import run as runs
+from driverwatch.config.types import VIEW_SETS, ViewSet
 from driverwatch.data import splits
+from driverwatch.data.context import Context, open_packs
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
 from driverwatch.errors import InputError, listed
 from driverwatch.inference import predictions
-from driverwatch.inference.paths import prediction_path
-from driverwatch.listing import matching
-from driverwatch.setting_types import VIEW_SETS, ViewSet
-from driverwatch.steps.context import Context, open_packs
-from driverwatch.steps.summary import print_summary
-from driverwatch.terminal import say
-from driverwatch.training import run as runs
-from driverwatch.training.history import read_history
-from driverwatch.training.progress import resumed
-from driverwatch.training.run import Run
-from driverwatch.wording import close
-from driverwatch.writing import locked, making, replacing, replacing_folder, write_json
+from driverwatch.inference.predictions import prediction_path
+from driverwatch.io.atomic import locked, making, replacing, replacing_folder, write_json
+from driverwatch.io.console import close, say
+from driverwatch.io.manifests import differences, read_json, require_space
+from driverwatch.io.paths import matching
+from driverwatch.run import Run
+from driverwatch.training.checkpoint import read_history, resumed
+from driverwatch.training.run_summary import print_summary
 
 UNFINISHED = ("bundle.h5", "best.h5", "weights.h5", "history.csv")  # a fold's files
 FINISHED = ("weights.h5", "history.csv")  # and predictions; its manifest comes last

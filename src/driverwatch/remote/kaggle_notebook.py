@@ -14,21 +14,20 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from driverwatch import checkout
+from driverwatch.config.loading import Strict, parse
+from driverwatch.config.model import ModelSettings
+from driverwatch.config.types import Name
+from driverwatch.data.context import Context
 from driverwatch.errors import InputError
-from driverwatch.listing import matching
-from driverwatch.models import weights as weight_files
+from driverwatch.io import manifests
+from driverwatch.io.atomic import making, replacing_folder, write_json, write_text
+from driverwatch.io.console import close, say
+from driverwatch.io.paths import matching
+from driverwatch.models import pretrained as weight_files
 from driverwatch.remote.kaggle_session import BUNDLED, SLUG, Plan, Reference
-from driverwatch.setting_types import Name
-from driverwatch.settings import ModelSettings
-from driverwatch.steps.context import Context
-from driverwatch.submission import kaggle_credentials
+from driverwatch.submission import kaggle_client
 from driverwatch.submission.download import competition_slug
 from driverwatch.submission.kaggle_client import INSTALLED
-from driverwatch.terminal import say
-from driverwatch.typed_yaml import Strict, parse
-from driverwatch.wording import close
-from driverwatch.writing import making, replacing_folder, write_json, write_text
 
 TEMPLATE = "kaggle_notebook.ipynb"  # its first code cell is written anew
 SOURCES = ("pyproject.toml", "README.md", "LICENSE")  # with src, what a wheel is made of
@@ -83,11 +82,11 @@ def make_notebook(
         InputError: no competition, no fold file, no account, a name that Kaggle would not take, or a wheel that cannot be had.
     """
     start, slug = time.monotonic(), competition_slug(context)
-    given = {"account": kaggle_credentials.username(), "name": name_of(plan["run"]), **publication}
+    given = {"account": kaggle_client.username(), "name": name_of(plan["run"]), **publication}
     if not given["account"]:
         raise InputError("make notebook needs ACCOUNT=..., your name in Kaggle's addresses (no token here says it)")
     ours = parse(Publication, given, "make notebook")
-    mine = parse(Plan, {"notebook": ours.notebook, "commit": checkout.commit() or "", **plan}, "make notebook")
+    mine = parse(Plan, {"notebook": ours.notebook, "commit": manifests.commit() or "", **plan}, "make notebook")
     needed = weight_files.find(settings, weights)
     folder = context.places.notebook(ours.name)
     with making(folder), replacing_folder(folder) as partial:

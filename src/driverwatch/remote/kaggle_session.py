@@ -16,15 +16,12 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from driverwatch.artifacts import Places
-from driverwatch.dataset_settings import DatasetSettings
+from driverwatch.config.dataset import DatasetSettings
+from driverwatch.config.loading import Strict, load, parse
+from driverwatch.config.types import Name
 from driverwatch.errors import InputError
-from driverwatch.listing import is_of_tools
-from driverwatch.paths import user_path
-from driverwatch.setting_types import Name
-from driverwatch.terminal import say
-from driverwatch.typed_yaml import Strict, load, parse
-from driverwatch.wording import duration
+from driverwatch.io.console import duration, say
+from driverwatch.io.paths import Places, is_of_tools, user_path
 
 SESSION_HOURS = 12.0  # of a GPU session; then Kaggle ends it and keeps no output
 STATUS_SECONDS = 600.0  # for the status at the end, beyond the plan's hours

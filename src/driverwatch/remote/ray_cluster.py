@@ -11,14 +11,13 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from driverwatch.artifacts import digest_of, provenance
 from driverwatch.errors import InputError
-from driverwatch.ownership import machine
-from driverwatch.paths import programs_home
+from driverwatch.io.atomic import machine, write_text
+from driverwatch.io.console import say
+from driverwatch.io.manifests import digest_of, provenance
+from driverwatch.io.paths import programs_home
 from driverwatch.remote.ray_files import NODE_FOLDER, TOKENS, Home, Project, Task, machine_name, run_task
 from driverwatch.remote.ray_view import View
-from driverwatch.terminal import say
-from driverwatch.writing import write_text
 
 PACKAGE = Path(__file__).resolve().parent.parent
 RETRIES = 3  # Ray runs a task again this often where its machine or process is lost

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from driverwatch.artifacts import differences, digest_of_file, provenance, require_space
 from driverwatch.errors import InputError, listed, printable
-from driverwatch.paths import settle_environment, user_path
-from driverwatch.writing import locked, replacing
+from driverwatch.io.atomic import locked, replacing
+from driverwatch.io.manifests import differences, digest_of_file, provenance, require_space
+from driverwatch.io.paths import settle_environment, user_path
 
 NODE_FOLDER = "DRIVERWATCH_NODE_FOLDER"  # variable: a machine's folder for copies; with it, none counts as shared
 TOKENS = "build/.cluster"  # holds a file with a secret name; a machine that sees that file shares the project's folder

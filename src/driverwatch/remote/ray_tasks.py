@@ -7,20 +7,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from driverwatch.config.model import ModelSettings, PredictSettings
+from driverwatch.data.context import CONFIGS, Context
 from driverwatch.errors import InputError, listed
 from driverwatch.experiments.search import FoldRequest, Work, WorkRunner, thrown
-from driverwatch.models import weights as weight_files
+from driverwatch.inference.predict_run import asked_to_predict, predict, trained_classifiers
+from driverwatch.io.atomic import locked
+from driverwatch.io.console import say
+from driverwatch.models import pretrained as weight_files
 from driverwatch.remote.ray_cluster import Cluster, Options
 from driverwatch.remote.ray_files import Task
-from driverwatch.settings import ModelSettings, PredictSettings
-from driverwatch.steps import execution
-from driverwatch.steps.context import CONFIGS, Context
-from driverwatch.steps.summary import print_summary
-from driverwatch.steps.train import Claim, asked_to_predict, begun, predict, train_one_fold, trained_classifiers
-from driverwatch.steps.train_many import Wanted, teachers_first
-from driverwatch.terminal import say
-from driverwatch.training.run import DIVERGED, Run, diverged, forget_divergence, way_on
-from driverwatch.writing import locked
+from driverwatch.run import DIVERGED, Run, diverged, forget_divergence, way_on
+from driverwatch.training import fold_runner
+from driverwatch.training.run_summary import print_summary
+from driverwatch.training.train import LockedRun, Wanted, started_run, teachers_first, train_one_fold
 
 UNREAD = ("weights.h5", "bundle.h5", "best.h5", DIVERGED)  # of teachers' folders: only their predictions are
 
@@ -34,12 +34,12 @@ def fold_task(context: Context, run: Run, fold: int, weights: Path | None, setti
     """
     forget_divergence(run.folder, fold)
     file = weight_files.find(run.settings, weights)
-    execution.write(context.places, run, settings, weights, [])
+    fold_runner.write(context.places, run, settings, weights, [])
     return Task(
         name=f"{run.name} fold {fold}",
         call=train_one_fold,
         arguments=(run.folder, fold),
-        reads=tuple(map(str, [*_inputs(context, run), run.folder / execution.NAME, *_teachers(context, run)])),
+        reads=tuple(map(str, [*_inputs(context, run), run.folder / fold_runner.NAME, *_teachers(context, run)])),
         folders=(str(run.fold(fold)),),
         weights=str(file.resolve()) if file else None,
         epochs=sum(run.settings.train.planned),
@@ -98,7 +98,7 @@ class _Training:
     ) -> None:
         self.context, self.wanted, self.weights, self.fold, self.force = context, wanted, weights, fold, force
         self.held, self.order = held, teachers_first(wanted)
-        self.started: dict[str, tuple[Claim, float]] = {}
+        self.started: dict[str, tuple[LockedRun, float]] = {}
         self.folds: dict[str, tuple[str, int]] = {}  # run and fold of each task that has not finished
         self.failed: list[str] = []
         self.tried = False  # whether any fold was
@@ -125,7 +125,7 @@ class _Training:
     def _start(self, name: str) -> list[Task]:
         asked = self.context, self.wanted[name], name, self.weights, self.fold, self.force
         start = time.monotonic()
-        claim = self.held.enter_context(begun(*asked))
+        claim = self.held.enter_context(started_run(*asked))
         self.started[name] = claim, start
         tasks = []
         for number in claim.asked:
@@ -204,13 +204,13 @@ def predict_shard(
 
     run, split, packs, folds = asked_to_predict(context, name, asked, fold)
     backend.start()
-    from driverwatch.models.halves import Together
-    from driverwatch.training import outcome
+    from driverwatch.inference import predict as outcome
+    from driverwatch.models.split_network import FoldEnsemble
 
     classifiers = trained_classifiers(run, folds, packs["train"])
     mine, everything = outcome.Part(shard, shards), np.arange(len(packs["test"].names))
     if len(folds) > 1:
-        together = outcome.whole_predictor(Together(classifiers), run, asked.views, asked.batch_size)
+        together = outcome.whole_predictor(FoldEnsemble(classifiers), run, asked.views, asked.batch_size)
         outcome.predict_together(together, run, folds, packs["test"], mine)
     for number, classifier in zip(folds, classifiers, strict=True):
         predictor = outcome.whole_predictor(classifier, run, asked.views, asked.batch_size)
@@ -239,7 +239,7 @@ class _Trials:
 
     def __init__(self, works: Iterator[Work], weights: Path | None, cluster: Any, held: ExitStack) -> None:
         self.works, self.weights, self.cluster, self.held = works, weights, cluster, held
-        self.claims: dict[str, Claim] = {}
+        self.claims: dict[str, LockedRun] = {}
         self.waiting: dict[str, tuple[Work, FoldRequest]] = {}  # by task
 
     def run(self) -> None:
@@ -275,8 +275,8 @@ class _Trials:
             claim.found(ask.fold)
             ask = next(work, None)
 
-    def _claim(self, ask: FoldRequest) -> Claim:
+    def _claim(self, ask: FoldRequest) -> LockedRun:
         if ask.name not in self.claims:
             about = ask.context, ask.settings, ask.name, self.weights, None, False
-            self.claims[ask.name] = self.held.enter_context(begun(*about))
+            self.claims[ask.name] = self.held.enter_context(started_run(*about))
         return self.claims[ask.name]

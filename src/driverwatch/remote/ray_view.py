@@ -9,8 +9,8 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
+from driverwatch.io.console import clock, plain, say
 from driverwatch.remote.ray_files import Task
-from driverwatch.terminal import clock, plain, say
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult

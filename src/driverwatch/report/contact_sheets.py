@@ -1,27 +1,237 @@
-"""Figures of what a network sees of one image per class, or of one image: augmentation, and test-time augmentation."""
+"""Contact sheets: rows of pictures with captions, on white."""
 
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
+from driverwatch.config.model import ModelSettings
+from driverwatch.config.types import WHOLE, pixels
+from driverwatch.data import splits
+from driverwatch.data.context import Context, open_packs
+from driverwatch.data.epoch_inputs import AugmentedInputs, augmentation_epochs, epoch_mixing
 from driverwatch.data.folds import FoldTable
+from driverwatch.data.mix import Mixing
 from driverwatch.data.pack import Pack
+from driverwatch.data.regions import split
+from driverwatch.data.tta import View, cut_all, view_set
 from driverwatch.errors import InputError
-from driverwatch.io.html import jpeg_uri
-from driverwatch.report.report_tables import Missing
-from driverwatch.setting_types import WHOLE, pixels
-from driverwatch.steps.context import Context
-from driverwatch.steps.preview import chosen_rows, run_sheet
-from driverwatch.training.run import Run
-from driverwatch.vision.mosaic import split
-from driverwatch.vision.sheet import Caption, Cell, Line, contact_sheet
-from driverwatch.vision.views import View, cut_all, view_set
+from driverwatch.inference.overlay import write_picture
+from driverwatch.io.console import close
+from driverwatch.io.html import Missing, jpeg_uri
+from driverwatch.run import Run, open_run, refuse_fold
+from driverwatch.training.train import read_augmentation
+
+WIDTH, GAP, TEXT, TITLE = 240, 12, 15, 19  # px: of a picture, between them, heights of letters
+INK = {"plain": "#222222", "quiet": "#6b6b6b", "mixed": "#1f5fa8", "mirrored": "#b3401f"}
+
+
+class Caption(NamedTuple):
+    """A line of text, and its ink: one of `INK`."""
+
+    text: str
+    ink: str = "plain"
+
+
+class Cell(NamedTuple):
+    """A picture, uint8 RGB (H, W, 3), and the captions under it."""
+
+    picture: np.ndarray
+    captions: list[Caption]
+
+
+class Line(NamedTuple):
+    """A row of the sheet: what stands before it, and its cells."""
+
+    name: list[Caption]
+    cells: list[Cell]
+
+
+def contact_sheet(title: list[str], columns: list[str], lines: list[Line]) -> np.ndarray:
+    """Lay out a sheet: uint8 RGB (H, W, 3). All pictures are shown `WIDTH` px wide, in their own shape.
+
+    Args:
+        title: lines above all, the first one larger.
+        columns: what stands above each column.
+        lines: at least one, all pictures of one shape, as many in each as there are columns.
+    """
+    high, wide = lines[0].cells[0].picture.shape[:2]
+    picture = WIDTH, max(1, round(WIDTH * high / wide))
+    below = (TEXT + 4) * max(len(cell.captions) for line in lines for cell in line.cells)
+    margin = max([0, *(int(_font(TEXT).getlength(c.text)) for line in lines for c in line.name)]) + 2 * GAP
+    top = GAP + TITLE + 6 + (TEXT + 5) * len(title) + GAP
+    size = margin + len(columns) * (WIDTH + GAP), top + len(lines) * (picture[1] + below + GAP) + GAP
+    sheet = Image.new("RGB", size, "white")
+    for number, text in enumerate(title):
+        y = GAP if number == 0 else GAP + TITLE + 6 + (number - 1) * (TEXT + 5)
+        _write_line(
+            sheet, (GAP, y), Caption(text, "quiet" if number else "plain"), size[0] - 2 * GAP, TEXT if number else TITLE
+        )
+    for number, text in enumerate(columns):
+        _write_line(sheet, (margin + number * (WIDTH + GAP), top - TEXT - 7), Caption(text, "quiet"), WIDTH)
+    for number, line in enumerate(lines):
+        y = top + number * (picture[1] + below + GAP)
+        _write_all(sheet, (GAP, y), line.name, margin)
+        for place, cell in enumerate(line.cells):
+            x = margin + place * (WIDTH + GAP)
+            sheet.paste(Image.fromarray(cell.picture).resize(picture, Image.Resampling.LANCZOS), (x, y))
+            _write_all(sheet, (x, y + picture[1] + 2), cell.captions, WIDTH)
+    return np.array(sheet)
+
+
+def _write_all(sheet: Image.Image, place: tuple[int, int], captions: list[Caption], room: int) -> None:
+    for number, caption in enumerate(captions):
+        _write_line(sheet, (place[0], place[1] + number * (TEXT + 4)), caption, room)
+
+
+def _write_line(sheet: Image.Image, place: tuple[int, int], caption: Caption, room: int, height: int = TEXT) -> None:
+    """Write a line of text, cut short where it is longer than `room` px."""
+    font, text = _font(height), caption.text
+    while text and font.getlength(text + "…" * (text != caption.text)) > room:
+        text = text[:-1]
+    text += "…" * (text != caption.text)
+    ImageDraw.Draw(sheet).text(place, text, fill=INK[caption.ink], font=font)
+
+
+@cache
+def _font(height: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(height)  # Pillow's own, so that every machine has it
+
+
+EPOCHS = 5  # columns beside the centre view
+
+
+class Shown(NamedTuple):
+    """What a sheet is about."""
+
+    settings: ModelSettings
+    policy: list[dict[str, dict[str, object]]]
+    pack: Pack
+    training: np.ndarray  # rows of the fold
+    classes: tuple[str, ...]
+    swap: list[int]
+
+    def who(self, row: int) -> str:
+        return f"{self.classes[self.pack.labels[row]]} {self.pack.drivers[row]}"
+
+
+def preview_model(context: Context, settings: ModelSettings, name: str, fold: int) -> Path:
+    """Draw what training by these settings would see, into `<build>/preview/<name>.png`."""
+    policy = read_augmentation(context, settings)
+    folds, packs = open_packs(context, settings.input.key)
+    classes, swap = tuple(context.settings.classes), context.settings.swap()
+    shown = Shown(settings, policy, packs["train"], _training(settings, folds, packs["train"], fold), classes, swap)
+    return _write(context, shown, name, fold)
+
+
+def preview_run(context: Context, name: str, fold: int) -> Path:
+    """Draw what a run that was begun sees or saw, whatever today's YAML says."""
+    run, folds, packs = open_run(context, name)
+    rows = _training(run.settings, folds, packs["train"], fold)
+    return _write(context, _of_run(run, packs["train"], rows), name, fold)
+
+
+def _of_run(run: Run, pack: Pack, rows: np.ndarray) -> Shown:
+    return Shown(run.settings, run.policy, pack, rows, run.classes, run.swap)
+
+
+def _training(settings: ModelSettings, folds: FoldTable, pack: Pack, fold: int) -> np.ndarray:
+    split = splits.of(settings.train, folds)
+    refuse_fold(fold, split.count)
+    rows = split.rows(pack.drivers, fold)[0]
+    if not len(rows):
+        raise InputError(f"FOLD={fold}: every packed photo is held out there; expected photos of drivers to train on")
+    return rows
+
+
+def run_sheet(context: Context, run: Run, folds: FoldTable, pack: Pack, fold: int = 0) -> np.ndarray:
+    """The sheet of a run whose folds and training pack are open: uint8 RGB (H, W, 3)."""
+    return _drawn(context, _of_run(run, pack, _training(run.settings, folds, pack, fold)), run.name, fold)[0]
+
+
+def _write(context: Context, shown: Shown, name: str, fold: int) -> Path:
+    path = context.places.preview(name)
+    picture, columns, count = _drawn(context, shown, name, fold)
+    write_picture(picture, path)
+    close(path, f"{count} photos, {' | '.join(columns)}")
+    return path
+
+
+def _drawn(context: Context, shown: Shown, name: str, fold: int) -> tuple[np.ndarray, list[str], int]:
+    """The sheet, the heads of its columns, and how many photos it shows."""
+    title = [f"{name} on {context.dataset}, fold {fold}: what training sees", *_said(shown)]
+    columns, lines = _sheet(shown, list(context.settings.classes.values()))
+    return contact_sheet(title, columns, lines), columns, len(lines)
+
+
+def _said(shown: Shown) -> list[str]:
+    augment, field = shown.settings.augment, shown.settings.input
+    names = ", ".join(name for transform in shown.policy for name in transform)
+    policy = f"policy {augment.policy} ({names})" if isinstance(augment.policy, str) else f"policy {names or 'none'}"
+    mixed = f"mix {augment.mix}" + (f" of {augment.mix_share:.0%}" if augment.mix != "none" else "")
+    seen = f"{' above '.join(field.regions)}: " if field.regions != [WHOLE] else ""
+    return [policy, f"mirror {augment.mirror}; {mixed}; {seen}{field.pack} cut to {field.size}, {field.crop}"]
+
+
+def _sheet(shown: Shown, meanings: list[str]) -> tuple[list[str], list[Line]]:
+    """Heads of the columns, and a line per class: the centre view, then what each epoch shows."""
+    rows = chosen_rows(shown.pack.labels, shown.pack.drivers, shown.training)
+    field = shown.settings.input
+    centres = cut_all(shown.pack.pixels[rows], "centre", pixels(field.size), len(field.regions))[0]
+    cells = [[Cell(view, [Caption(shown.who(row))]) for row, view in zip(rows, centres, strict=True)]]
+    epochs = augmentation_epochs(shown.settings)[:EPOCHS]
+    cells += [_epoch(shown, rows, epoch) for epoch in epochs]
+    unit = "epoch" if shown.settings.train.cache_trunk is None else "cached draw"
+    columns = ["centre view", *(f"{unit} {epoch + 1}" for epoch in epochs)]
+    labels = shown.pack.labels[rows]
+    names = [[Caption(shown.classes[label]), Caption(meanings[label], "quiet")] for label in labels]
+    return columns, [Line(name, list(line)) for name, line in zip(names, zip(*cells, strict=True), strict=True)]
+
+
+def _epoch(shown: Shown, rows: np.ndarray, epoch: int) -> list[Cell]:
+    """What an epoch makes of these rows, by training's own code."""
+    mixing = epoch_mixing(shown.settings, shown.pack, shown.training, epoch)
+    images, mirrored = AugmentedInputs(shown.pack.pixels, shown.settings, shown.policy, epoch, mixing)(rows)
+    return [
+        Cell(image, captions(shown, int(row), bool(flag), mixing))
+        for image, row, flag in zip(images, rows, mirrored, strict=True)
+    ]
+
+
+def captions(shown: Shown, row: int, mirrored: bool, mixing: Mixing | None) -> list[Caption]:
+    """Class and driver of an image; its partner's with the shares of the label; mirroring, and what it does to the label."""
+    mixed = mixing is not None and mixing.partners[row] != row
+    if mixing is None or not mixed:
+        partner, said = row, [Caption(shown.who(row))]
+    else:
+        partner, share = int(mixing.partners[row]), float(mixing.shares[row])
+        shares = (" left", " right") if mixing.kind == "splice" else (f" {share:.0%}", f" {1 - share:.0%}")
+        said = [Caption(shown.who(row) + shares[0]), Caption(f"+ {shown.who(partner)}{shares[1]}", "mixed")]
+    if mirrored:
+        labels = dict.fromkeys(int(shown.pack.labels[one]) for one in (row, partner))
+        moved = shown.settings.augment.mirror == "swap" and any(shown.swap[label] != label for label in labels)
+        learnt = " + ".join(shown.classes[shown.swap[label]] for label in labels)
+        said.append(Caption(f"mirrored, learnt as {learnt}" if moved else "mirrored", "mirrored"))
+    return said
+
+
+def chosen_rows(labels: np.ndarray, drivers: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """One of `rows` per class that is among them, by class: the first one, of a driver not shown yet where there is one."""
+    found: list[int] = []
+    for label in np.unique(labels[rows]):
+        of_class = rows[labels[rows] == label]
+        fresh = of_class[~np.isin(drivers[of_class], drivers[found])]
+        found.append(int((fresh if len(fresh) else of_class)[0]))
+    return np.array(found, dtype=int)
+
 
 QUALITY = 72  # of JPEGs: a contact sheet of ten classes takes some 300 kB
 MAX_WIDTH_PX = 1100  # of a sheet; pages show no wider
 BOXED_WIDTH_PX = 560  # of an image with crops drawn over it
-# of `ten_crop`, as vision/views.py orders it: each crop's corner that has its name (shares of width and height), colour, dash
+# of `ten_crop`, as data/tta.py orders it: each crop's corner that has its name (shares of width and height), colour, dash
 CROPS = {
     "centre": (0.5, 0.5, "c4", "none"),
     "top left": (0.0, 0.0, "c5", "10 4"),

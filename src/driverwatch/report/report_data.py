@@ -6,18 +6,25 @@ from math import log
 
 import pandas as pd
 
-from driverwatch.artifacts import provenance, read_json
-from driverwatch.dataset_settings import BoardSettings
+from driverwatch import run as runs
+from driverwatch.config.dataset import BoardSettings
+from driverwatch.data.context import CONFIGS, Context
 from driverwatch.errors import InputError
 from driverwatch.experiments.ablations import Ablation, AblationsRecord
 from driverwatch.experiments.experiment import read_record
-from driverwatch.report.collect_runs import FoldsState, collect_folds, collect_packs, collect_runs
-from driverwatch.report.collect_submissions import OTHER_FOLDS, SubmissionState, collect_submissions
+from driverwatch.io.html import Missing
+from driverwatch.io.manifests import provenance, read_json
+from driverwatch.report.collect_runs import (
+    OTHER_FOLDS,
+    FoldsState,
+    SubmissionState,
+    collect_folds,
+    collect_packs,
+    collect_runs,
+    collect_submissions,
+)
 from driverwatch.report.contact_sheets import Figure, example_figures
-from driverwatch.report.report_tables import Missing
 from driverwatch.report.score_runs import Packs, RunReport, RunScores, report_run
-from driverwatch.steps.context import CONFIGS, Context
-from driverwatch.training import run as runs
 
 
 @dataclass(frozen=True, eq=False)

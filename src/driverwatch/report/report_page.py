@@ -8,14 +8,12 @@ from urllib.parse import quote, urlencode
 
 import pandas as pd
 
-from driverwatch.dataset_settings import class_columns
+from driverwatch.config.dataset import class_columns
+from driverwatch.data.context import Context
 from driverwatch.experiments.ablations import Ablation
-from driverwatch.io.html import render
-from driverwatch.report import charts
-from driverwatch.report.charts import Dot
-from driverwatch.report.collect_submissions import SubmissionState
-from driverwatch.report.report_data import Report, collect_report
-from driverwatch.report.report_tables import (
+from driverwatch.io.atomic import write_text
+from driverwatch.io.console import close
+from driverwatch.io.html import (
     EMPTY,
     Chart,
     Form,
@@ -27,14 +25,16 @@ from driverwatch.report.report_tables import (
     loss,
     matrix,
     plain,
+    render,
     share,
     table,
     without_unknown,
 )
+from driverwatch.report import charts
+from driverwatch.report.charts import Dot
+from driverwatch.report.collect_runs import SubmissionState
+from driverwatch.report.report_data import Report, collect_report
 from driverwatch.report.score_runs import RunReport, RunScores
-from driverwatch.steps.context import Context
-from driverwatch.wording import close
-from driverwatch.writing import write_text
 
 MAX_LINES = 60  # of a shaded table; near-duplicate groups, where no driver is named, come in thousands
 MAX_DRIVERS = 40  # named in a cell

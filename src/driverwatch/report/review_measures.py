@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from scipy.special import entr
 
-from driverwatch.blend.ensemble import Member
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
+from driverwatch.ensemble.members import Member
 from driverwatch.errors import InputError
 from driverwatch.metrics import FLOOR, limited, log_losses
 

@@ -1,30 +1,122 @@
-"""`make review`: one HTML file to look through images by loss, disagreement and entropy of finished runs, joined by name."""
+"""Class activation maps (CAM) for the review page: of many images, each by models that have not seen its driver."""
 
 import os
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from driverwatch.blend import ensemble as blending
-from driverwatch.blend.chain import Rows
-from driverwatch.blend.ensemble import Member
-from driverwatch.blend.space import Near, Space
+from driverwatch.config.types import WHOLE, ViewSet
+from driverwatch.data.context import Context
 from driverwatch.data.folds import FoldTable
+from driverwatch.data.images import examine
+from driverwatch.data.regions import FRAME, Box, split
+from driverwatch.ensemble import embeddings
+from driverwatch.ensemble import members as blending
+from driverwatch.ensemble.embedding_index import EmbeddingIndex, Neighbours
+from driverwatch.ensemble.members import Member, finished_runs
+from driverwatch.ensemble.transform import MemberPredictions
 from driverwatch.errors import InputError
+from driverwatch.inference.overlay import overlay_regions
+from driverwatch.inference.predict_run import channel_mean
+from driverwatch.inference.predictions import views_there
+from driverwatch.inference.preprocess import Preprocessed, centre_view
+from driverwatch.io.atomic import write_text
+from driverwatch.io.console import close, say, track
 from driverwatch.io.html import jpeg_uri, render
 from driverwatch.report import review_measures as measures
-from driverwatch.report.class_activation_maps import class_activation_maps
-from driverwatch.report.review_measures import JPEG_QUALITY, Measures, Reviewed, ReviewImages
-from driverwatch.setting_types import WHOLE, ViewSet
-from driverwatch.steps import spaces
-from driverwatch.steps.context import Context
-from driverwatch.steps.submit import finished_runs
-from driverwatch.terminal import say
-from driverwatch.training.predicted import views_there
-from driverwatch.wording import close
-from driverwatch.writing import write_text
+from driverwatch.report.review_measures import JPEG_QUALITY, Measures, Reviewed, ReviewImages, ranking
+
+CAM_WIDTH_PX = 240  # of a map on the page
+
+
+@dataclass(eq=False)
+class MapRequest:
+    """An image by its index on the page, the classes and fold models that its maps are of, and their sums so far."""
+
+    number: int
+    path: Path
+    labels: list[int]  # the run's prediction first, then the true class where it is known and another
+    folds: list[int]
+    sums: dict[int, np.ndarray] = field(default_factory=dict)
+    method: str = ""
+
+
+def class_activation_maps(
+    context: Context, shown: Reviewed, sets: tuple[Measures, Measures], count: int
+) -> dict[int, list[dict[str, Any]]]:
+    """Each run's maps of the `count` training images of most loss and test images of most entropy, by index on the page.
+
+    A training image's maps are by the model that held its driver out, a test image's are the mean over all fold models.
+
+    Raises:
+        InputError: an image or weights that are missing or damaged.
+    """
+    from driverwatch.models import backend
+
+    backend.start()
+    made: dict[int, list[dict[str, Any]]] = {}
+    for place, member in enumerate(shown.members):
+        for each in _of_run(context, member, requests(context, shown, sets, count, place)):
+            made.setdefault(each["number"], []).append(each)
+    return made
+
+
+def requests(
+    context: Context, shown: Reviewed, sets: tuple[Measures, Measures], count: int, place: int
+) -> list[MapRequest]:
+    """The maps that the run at a place of the page is to make."""
+    judge, settings, classes = place - len(shown.members), context.settings, list(context.settings.classes)
+    found = []
+    for number in ranking(sets[0].losses[0], shown.train.names)[:count]:
+        label, predicted = int(shown.train.labels[number]), int(sets[0].said[judge, number])
+        path = settings.train_images.format(label=classes[label], image=shown.train.names[number])
+        labels = list(dict.fromkeys([predicted, label]))
+        found.append(MapRequest(int(number), context.data / path, labels, [int(shown.train.folds[number])]))
+    for number in ranking(sets[1].entropies[0], shown.test.names)[:count]:
+        path = settings.test_images.format(image=shown.test.names[number])
+        labels, folds = [int(sets[1].said[judge, number])], list(range(shown.folds.count))
+        found.append(MapRequest(len(shown.train.names) + int(number), context.data / path, labels, folds))
+    return found
+
+
+def _of_run(context: Context, member: Member, wanted: list[MapRequest]) -> list[dict[str, Any]]:
+    """One fold's weights at a time: its maps of all images that it is asked for."""
+    from driverwatch.inference.class_activation import fold_models, heat
+
+    run = member.run
+    last = max((fold for each in wanted for fold in each.folds), default=-1)
+    files = [run.verify(fold) for fold in range(last + 1)]
+    boxes = tuple(Box(*corners) for corners in run.regions.values()) or (FRAME,)
+    seen = {each.number: centre_view(_pixels(each.path), run.settings.input, boxes) for each in wanted}
+    networks = fold_models(run.settings, len(run.classes), channel_mean(context, run), files)
+    total = sum(len(each.folds) for each in wanted)
+    pairs = ((each, network) for fold, network in enumerate(networks()) for each in wanted if fold in each.folds)
+    for each, network in track(pairs, total, f"class activation maps, {run.name}", "images"):
+        for label in each.labels:
+            made, each.method = heat(network, seen[each.number].pixels, label)
+            each.sums[label] = each.sums.get(label, 0) + made
+    return [_entry(run.name, each, label, seen[each.number]) for each in wanted for label in each.labels]
+
+
+def _entry(run: str, each: MapRequest, label: int, seen: Preprocessed) -> dict[str, Any]:
+    """An entry of the page's data; the mean over folds and their sum are one picture, since colours are relative."""
+    overlaid = overlay_regions(_pixels(each.path), split(each.sums[label][None], len(seen.boxes)), seen.boxes)
+    facts = {"number": each.number, "run": run, "label": label, "by": each.method, "folds": each.folds}
+    return {**facts, "picture": jpeg_uri(overlaid, CAM_WIDTH_PX, JPEG_QUALITY)}
+
+
+def _pixels(path: Path) -> np.ndarray:
+    """An image file, uint8 RGB (H, W, 3)."""
+    found = examine(path, None)
+    if found.pixels is None:
+        raise InputError(
+            f"{path}: {found.problem}; class activation maps need the images: give DATA=, or leave out HEATMAPS="
+        )
+    return found.pixels
+
 
 THUMBNAILS = (
     200  # images at the head of each ranking that are inside the page, some 5 kB each; others are read from DATA
@@ -71,7 +163,7 @@ def read_predictions(context: Context, names: list[str], views: ViewSet | None) 
     for run, test in zip(finished.runs, finished.tests, strict=True):
         member = Member(run, test, views or blending.honest_views(run))
         problem = _problem(member, finished.folds.count)
-        if problem is None or (names and blending.scored(run)):  # reading a named run's predictions refuses it
+        if problem is None or (names and blending.oof_of_member(run)):  # reading a named run's predictions refuses it
             members.append(member)
         elif names:
             raise InputError(f"{problem}; leave it out of MODELS=")
@@ -81,7 +173,7 @@ def read_predictions(context: Context, names: list[str], views: ViewSet | None) 
         raise InputError(
             f"{context.places.runs}: no finished run has out-of-fold predictions to review; make train MODEL=... trains one"
         )
-    rows, pack = blending.labelled_rows(members, finished.train, finished.folds), finished.train
+    rows, pack = blending.oof_of_members(members, finished.train, finished.folds), finished.train
     train = measures.sorted_images(rows.names, pack.labels, pack.drivers, rows.sets, rows.members)
     return Reviewed(members, pack, finished.folds, train, _test_images(members, finished.folds))
 
@@ -89,7 +181,7 @@ def read_predictions(context: Context, names: list[str], views: ViewSet | None) 
 def _problem(member: Member, folds: int) -> str | None:
     """Why a run cannot be reviewed under its view set; None: it can."""
     run = member.run
-    if not blending.scored(run):
+    if not blending.oof_of_member(run):
         return f"{run.folder}: no out-of-fold predictions to review: {run.settings.train.splits.unscored}"
     if member.views not in views_there(run, folds):
         return f"{run.folder}: not every fold has predicted {member.views}; make predict RUN={run.name} VIEWS={member.views} does"
@@ -102,7 +194,7 @@ def _test_images(members: list[Member], folds: FoldTable) -> ReviewImages:
     for member in members:
         fits = list(range(member.run.settings.train.splits.fits(folds.count)))
         names = [*member.test.names, *member.test.left_out.names]
-        each.append(blending.unseen_rows([member], names, [fits]))
+        each.append(blending.test_of_members([member], names, [fits]))
     common = sorted(set.intersection(*(set(map(str, rows.names)) for rows in each)))
     if left := len(set().union(*(rows.names for rows in each))) - len(common):
         say(f"left out: {left} test images that not every run's pack holds")
@@ -128,17 +220,17 @@ def _neighbours(context: Context, shown: Reviewed, features: str | None) -> tupl
     return f"neighbours by {space.what}", {"features": space.what, "near": near, "cosine": cosine}
 
 
-def nearest_images(space: Space, images: ReviewImages) -> Near:
+def nearest_images(space: EmbeddingIndex, images: ReviewImages) -> Neighbours:
     """Each image's `NEAR` nearest of its own fold, which has its own driver and those held out together with it."""
-    return space.near(Rows(images.names, images.members, images.folds), NEAR)
+    return space.near(MemberPredictions(images.names, images.members, images.folds), NEAR)
 
 
-def _space(context: Context, features: str | None) -> Space | None:
+def _space(context: Context, features: str | None) -> EmbeddingIndex | None:
     if features is not None:
-        return spaces.open_space(context, features)
-    for text in spaces.built(context):
+        return embeddings.open_embeddings(context, features)
+    for text in embeddings.built(context):
         try:
-            return spaces.open_space(context, text)
+            return embeddings.open_embeddings(context, text)
         except InputError as error:
             say(f"left out: {error}")
     return None

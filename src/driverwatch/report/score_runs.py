@@ -8,23 +8,28 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from driverwatch.blend import ensemble as blending
-from driverwatch.blend import reliability
-from driverwatch.blend import score as scores
-from driverwatch.blend.ensemble import Member
+from driverwatch import run as runs
+from driverwatch.config.loading import parse
+from driverwatch.config.model import ModelSettings
+from driverwatch.config.types import ViewSet
+from driverwatch.data import competition
+from driverwatch.data.context import Context, going_on, open_packs
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
+from driverwatch.ensemble import calibration
+from driverwatch.ensemble import members as blending
+from driverwatch.ensemble import scoring as scores
+from driverwatch.ensemble.members import Finished, Member, finished_runs
+from driverwatch.ensemble.scoring import caveats
 from driverwatch.errors import InputError
-from driverwatch.metrics import oof_score
-from driverwatch.setting_types import ViewSet
-from driverwatch.settings import ModelSettings
-from driverwatch.steps.context import Context, going_on, open_packs
-from driverwatch.training import run as runs
-from driverwatch.training.history import read_history
-from driverwatch.training.predicted import views_there
-from driverwatch.training.run import Run
-from driverwatch.training.run_state import RunState
-from driverwatch.typed_yaml import parse
+from driverwatch.inference.predictions import views_there
+from driverwatch.io.console import ending, say
+from driverwatch.io.paths import matching
+from driverwatch.metrics import KAGGLE_FLOOR, accuracy, kaggle_log_loss, log_loss, oof_score
+from driverwatch.run import Run
+from driverwatch.submission import validate
+from driverwatch.training.checkpoint import read_history
+from driverwatch.training.run_summary import RunState, seconds_and_places
 
 HISTORY = ["epoch", "stage", "loss", "held_out_loss"]
 
@@ -139,7 +144,7 @@ def _scored(run: Run, packs: Packs) -> tuple[RunScores, list[str]]:
     found, problems = dict[ViewSet, np.ndarray](), list[str]()
     for views in views_there(run, folds.count, ("held_out",)):
         try:
-            found[views] = blending.out_of_fold(Member(run, pair["test"], views), pair["train"], folds)
+            found[views] = blending.oof_probabilities(Member(run, pair["test"], views), pair["train"], folds)
         except InputError as error:
             problems.append(str(error))
     if not found:
@@ -155,7 +160,7 @@ def score_tables(run: Run, views: ViewSet, found: dict[ViewSet, np.ndarray], pac
     chosen = oof_score(found[views], labels, drivers)
     frame = pd.DataFrame({"driver": drivers, "class": classes[labels], "loss": chosen.losses})
     counted = pd.crosstab(frame["class"].to_numpy(), classes[found[views].argmax(axis=1)])
-    curve = reliability.table(found[views], labels, drivers)
+    curve = calibration.table(found[views], labels, drivers)
     all_views = pd.DataFrame([_line(name, probabilities, pack) for name, probabilities in found.items()])
     return RunScores(
         run.name,
@@ -170,7 +175,7 @@ def score_tables(run: Run, views: ViewSet, found: dict[ViewSet, np.ndarray], pac
         frame.pivot_table("loss", "driver", "class").reindex(columns=list(classes)),
         counted.reindex(index=classes, columns=classes, fill_value=0),
         curve,
-        reliability.calibration_error(curve),
+        calibration.calibration_error(curve),
     )
 
 
@@ -238,3 +243,65 @@ def flat(content: object, key: str = "") -> list[tuple[str, str]]:
     if isinstance(content, list) and content and isinstance(content[0], dict):
         return [pair for number, value in enumerate(content) for pair in flat(value, f"{key}.{number}")]
     return [(key, "null" if content is None else str(content))]
+
+
+def print_scores(context: Context, names: list[str]) -> None:
+    """Print log loss and accuracy per run and TTA set; per fold, driver and class of what an ensemble would take."""
+    found = finished_runs(context, names)
+    for run in found.runs:
+        if not blending.oof_of_member(run):
+            say(f"{run.name}: no out-of-fold score: {run.settings.train.splits.unscored}")
+    if any(map(blending.oof_of_member, found.runs)):
+        _print_out_of_fold(context, found)
+    _print_test_scores(context)
+    say(seconds_and_places(context, found.runs))
+    ending(then=[f"make report DATASET={context.dataset}"])
+
+
+def _print_out_of_fold(context: Context, found: Finished) -> None:
+    """Print tables of all TTA sets, and detailed ones of each run's default set and of the mean of these."""
+    pack, folds = found.train, found.folds
+    pairs = [pair for pair in zip(found.runs, found.tests, strict=True) if blending.oof_of_member(pair[0])]
+    runs = [run for run, _ in pairs]
+    made = {
+        f"{run.name} {views}": blending.oof_probabilities(Member(run, test, views), pack, folds)
+        for run, test in pairs
+        for views in views_there(run, folds.count)
+    }
+    defaults = [f"{run.name} {blending.honest_views(run)}" for run in runs]
+    chosen = {name: p for name, p in made.items() if name in defaults}
+    if len(runs) > 1 and len(chosen) == len(runs):
+        mean = {f"mean of {len(runs)}": blending.mean([chosen[name] for name in defaults])}
+        made, chosen = made | mean, chosen | mean
+    title = f"Out of fold: {context.dataset}, {folds.count} driver folds"
+    say(scores.text(scores.summary(made, pack.labels, pack.drivers), title))
+    for caveat in caveats(runs):
+        say(caveat)
+    meanings = "  ".join(f"{name} {meaning}" for name, meaning in context.settings.classes.items())
+    say(f"classes: {meanings}\n")
+    fold_of = np.array([folds.of_driver[driver] for driver in pack.drivers])
+    classes = np.array(list(context.settings.classes))[pack.labels]
+    for keys, kind in ((fold_of, "fold"), (pack.drivers, "driver"), (classes, "class")):
+        say(scores.text(scores.by(chosen or made, pack.labels, keys, kind, log_loss), f"Log loss by {kind}"))
+        table = scores.by(chosen or made, pack.labels, keys, kind, accuracy)
+        say(scores.text(table, f"Accuracy by {kind}", percent=True))
+
+
+def _print_test_scores(context: Context) -> None:
+    """Print the score of every submission of a competition whose test labels are known."""
+    truth = competition.read_truth(context.settings, context.data) if context.data.is_dir() else None
+    if truth is None:
+        return
+    labels, lines = np.array(list(truth.values())), []
+    for path in matching(context.places.submissions, "*.csv"):
+        try:
+            made = validate.read_submission(
+                path, list(truth), [context.settings.columns.image, *context.settings.classes]
+            )
+            lines.append([path.name, kaggle_log_loss(made, labels), accuracy(made, labels), len(labels)])
+        except InputError as error:
+            say(f"not scored: {error}")
+    if lines:
+        table = pd.DataFrame(lines, columns=["model", "log loss", "right", "images"])
+        title = "Unseen test drivers (labels known: the competition is synthetic), scored as Kaggle does, clipped at "
+        say(scores.text(table, f"{title}{KAGGLE_FLOOR:g}"))

@@ -13,15 +13,23 @@ from rich.table import Table
 from rich.text import Text
 
 from driverwatch.data.competition import present
+from driverwatch.data.context import Context, going_on, predict_command
 from driverwatch.errors import printable
-from driverwatch.hdf5 import UNREADABLE, attributes
-from driverwatch.listing import matching
-from driverwatch.report.collect_runs import FoldsState, PackState, collect_folds, collect_packs, collect_runs, megabytes
-from driverwatch.report.collect_submissions import SubmissionState, collect_pseudo_labels, collect_submissions
-from driverwatch.steps.context import Context, going_on, predict_command
-from driverwatch.terminal import say
-from driverwatch.training.run_state import FoldState, RunState
-from driverwatch.wording import duration
+from driverwatch.io.console import duration, say
+from driverwatch.io.hdf5 import UNREADABLE, attributes
+from driverwatch.io.paths import matching
+from driverwatch.report.collect_runs import (
+    FoldsState,
+    PackState,
+    SubmissionState,
+    collect_folds,
+    collect_packs,
+    collect_pseudo_labels,
+    collect_runs,
+    collect_submissions,
+    megabytes,
+)
+from driverwatch.training.run_summary import FoldState, RunState
 
 MAX_SUBMISSIONS = 12  # in the table; the others are counted
 MAX_FOLDS = 6  # that are shown one by one; of more, the unfinished ones are

@@ -8,34 +8,32 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from driverwatch.artifacts import read_json
-from driverwatch.backbones import BACKBONES
-from driverwatch.blend import ensemble as blending
-from driverwatch.blend.chain import Rows, Rule, applied, fitted
-from driverwatch.blend.ensemble import Member
-from driverwatch.blend.space import Space
-from driverwatch.data import competition, fold_file
+from driverwatch.config.backbones import BACKBONES
+from driverwatch.config.dataset import class_columns
+from driverwatch.config.ensemble import ChainSettings, kept_settings
+from driverwatch.config.types import ViewSet, pixels, regions_of
+from driverwatch.data import competition
+from driverwatch.data import folds as fold_file
 from driverwatch.data import folds as fold_tables
 from driverwatch.data.competition import ImageTable
+from driverwatch.data.context import Context, open_packs, table_of
 from driverwatch.data.folds import FoldTable
-from driverwatch.data.photos import examine
-from driverwatch.dataset_settings import class_columns
-from driverwatch.ensemble_settings import ChainSettings, kept_settings
+from driverwatch.data.images import examine
+from driverwatch.data.tta import unique, view_set
+from driverwatch.ensemble import members as blending
+from driverwatch.ensemble import post_processing
+from driverwatch.ensemble.embedding_index import EmbeddingIndex
+from driverwatch.ensemble.embeddings import open_embeddings
+from driverwatch.ensemble.members import Finished, Member, finished_runs
+from driverwatch.ensemble.transform import FittedTransform, MemberPredictions, apply_transforms, fit_transforms
 from driverwatch.errors import InputError, nearest
 from driverwatch.inference import predictions
-from driverwatch.inference.paths import prediction_path
-from driverwatch.listing import matching
+from driverwatch.inference.predictions import prediction_path, views_there
+from driverwatch.io.console import say, table
+from driverwatch.io.manifests import read_json
+from driverwatch.io.paths import matching
 from driverwatch.metrics import limited, log_loss
-from driverwatch.setting_types import ViewSet, pixels, regions_of
-from driverwatch.steps import chains
-from driverwatch.steps.context import Context, open_packs, table_of
-from driverwatch.steps.spaces import open_space
-from driverwatch.steps.submit import Finished, finished_runs
-from driverwatch.terminal import say
-from driverwatch.training.predicted import views_there
-from driverwatch.training.run import Run
-from driverwatch.vision.views import unique, view_set
-from driverwatch.wording import table
+from driverwatch.run import Run
 
 MAX_CLASSES = 12  # that a table has room for; of more, the likeliest
 TOLERANCE = 2e-6  # a submission has seven decimals
@@ -239,7 +237,9 @@ def predicted(run: Run, folds: FoldTable, image: TracedImage) -> dict[str, np.nd
     if kind == "test":
         models = list(range(run.settings.train.splits.fits(folds.count)))
     else:
-        models = [folds.of_driver[image.driver]] if blending.scored(run) and image.driver in folds.of_driver else []
+        models = (
+            [folds.of_driver[image.driver]] if blending.oof_of_member(run) and image.driver in folds.of_driver else []
+        )
     default, found = blending.honest_views(run), dict[str, np.ndarray]()
     there = sorted(views_there(run, folds.count, (kind,)), key=lambda views: views != default) if models else []
     for views in there:
@@ -297,9 +297,9 @@ def _followed(context: Context, one: str, facts: dict[str, Any], image: TracedIm
     settings, runs = kept_settings(facts.get("chain"), beside), facts["runs"]
     finished = finished_runs(context, list(runs))
     members = [Member(run, test, runs[run.name]) for run, test in zip(finished.runs, finished.tests, strict=True)]
-    if not all(blending.scored(member.run) for member in members):
+    if not all(blending.oof_of_member(member.run) for member in members):
         return [f"{one}: its pipeline is not followed, since not all of its runs were trained on folds"]
-    spaces = {text: open_space(context, text) for text in settings.features}
+    spaces = {text: open_embeddings(context, text) for text in settings.features}
     _refuse_others(spaces, facts.get("embeddings") or {}, beside)
     steps = pipeline_steps(spaces, members, finished, settings, image)
     if image.kind == "train":
@@ -317,7 +317,7 @@ def _followed(context: Context, one: str, facts: dict[str, Any], image: TracedIm
     return lines
 
 
-def _refuse_others(spaces: dict[str, Space], used: dict[str, str], beside: Path) -> None:
+def _refuse_others(spaces: dict[str, EmbeddingIndex], used: dict[str, str], beside: Path) -> None:
     """Refuse embeddings that are not those whose checksums a submission's JSON keeps; old ones keep none."""
     if other := [text for text, checksum in used.items() if text in spaces and spaces[text].digest != checksum]:
         raise InputError(
@@ -327,23 +327,29 @@ def _refuse_others(spaces: dict[str, Space], used: dict[str, str], beside: Path)
 
 
 def pipeline_steps(
-    spaces: dict[str, Space], members: list[Member], finished: Finished, settings: ChainSettings, image: TracedImage
+    spaces: dict[str, EmbeddingIndex],
+    members: list[Member],
+    finished: Finished,
+    settings: ChainSettings,
+    image: TracedImage,
 ) -> dict[str, np.ndarray]:
     """An image's probabilities, float64 (C,), by run and after each step; a labelled one's by nested cross-validation."""
-    rows = blending.labelled_rows(members, finished.train, finished.folds)
+    rows = blending.oof_of_members(members, finished.train, finished.folds)
     mine = (
         rows.sets == finished.folds.of_driver[image.driver]
         if image.kind == "train"
         else np.zeros(len(rows.names), bool)
     )
-    steps = chains.steps_of(settings, spaces)
+    steps = post_processing.steps_of(settings, spaces)
     labels, drivers = finished.train.labels[~mine], finished.train.drivers[~mine]
-    rules = dict(zip([step.name for step in steps], fitted(steps, rows.at(~mine), labels, drivers), strict=True))
+    rules = dict(
+        zip([step.name for step in steps], fit_transforms(steps, rows.at(~mine), labels, drivers), strict=True)
+    )
     if image.kind == "train":
         parts = [rows.at(mine)]
     else:
-        fits, names = blending.fits_of(members, finished.folds.count), list(finished.tests[0].names)
-        parts = [blending.unseen_rows(members, names, each) for each in fits]
+        fits, names = blending.folds_of_run(members, finished.folds.count), list(finished.tests[0].names)
+        parts = [blending.test_of_members(members, names, each) for each in fits]
     runs = [member.run.name for member in members]
     traces = [traced(rules, part, image.name, runs) for part in parts]
     found = {step: np.mean([trace[step] for trace in traces], axis=0) for step in traces[0]}
@@ -353,7 +359,9 @@ def pipeline_steps(
     return found | {last: limited(list(found.values())[-1], float(settings.clip))}
 
 
-def traced(rules: Mapping[str, Rule], rows: Rows, name: str, runs: list[str]) -> dict[str, np.ndarray]:
+def traced(
+    rules: Mapping[str, FittedTransform], rows: MemberPredictions, name: str, runs: list[str]
+) -> dict[str, np.ndarray]:
     """One image's probabilities, float64 (C,), by run, then after each rule by its name (the mean of several members).
 
     All images go through, since a rule may look at an image's neighbours or at its driver's other images.
@@ -366,7 +374,7 @@ def traced(rules: Mapping[str, Rule], rows: Rows, name: str, runs: list[str]) ->
         raise InputError(f"{name}: is not among the {len(rows.names)} images that the pipeline was given")
     found = {run: rows.members[i, places[0]] for i, run in enumerate(runs)}
     for step, rule in rules.items():
-        rows = applied([rule], rows)
+        rows = apply_transforms([rule], rows)
         found[step] = rows.members[:, places[0]].mean(axis=0)
     return found
 

@@ -16,14 +16,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from driverwatch.artifacts import require_space
-from driverwatch.data import competition, layout
+from driverwatch.data import competition
+from driverwatch.data import competition as layout
+from driverwatch.data.context import Context
 from driverwatch.errors import DAMAGED_ZIP, InputError, counted, listed
-from driverwatch.steps.context import Context
+from driverwatch.io.atomic import making, reason, way_out
+from driverwatch.io.console import close, say, track
+from driverwatch.io.manifests import require_space
 from driverwatch.submission.kaggle_client import Client
-from driverwatch.terminal import say, track
-from driverwatch.wording import close
-from driverwatch.writing import making, reason, way_out
 
 MOST_BYTES = (
     40 * 10**9
@@ -62,7 +62,7 @@ def download_competition(context: Context, command: str) -> None:
         archive = _fetch(context, Client(command, slug, lock), folder)
         unpack(archive, folder / "data")
         try:
-            whole = layout.arranged(context.settings, folder / "data", folder / "arranged")
+            whole = layout.arranged_parts(context.settings, folder / "data", folder / "arranged")
         except InputError as error:
             raise InputError(
                 f"{error}. The archive is whole, and fetching it again would bring the same: name its files in "

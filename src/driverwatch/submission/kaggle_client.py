@@ -1,25 +1,154 @@
-"""The official Kaggle client as a subprocess: importing it would authenticate at once and raise where no token is.
+"""Where Kaggle's tokens are: to say which one was refused, to hand the first to the client, and to print none.
 
-Its exit status proves little (2.2.4 ends with 0 when an upload failed, and after Ctrl-C), so callers look at what came of
-it: the archive on disk, the submission in Kaggle's list. Tokens are never on its command line, and every line it prints is
-freed of them before it is shown. A failure is one sentence with the way out.
+Places and order are those of the official client 2.2.4 (`authenticate`) and kagglesdk 0.1.37 (`get_access_token_from_env`).
+A module of its own because the doctor reads it before anything is installed.
 """
 
+from __future__ import annotations  # under older Pythons too
+
+import base64
 import codecs
 import csv
+import json
 import os
 import re
 import select
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from driverwatch.errors import InputError
-from driverwatch.submission import kaggle_credentials
+from driverwatch.io.paths import PathError, home, programs_home, user_path
+
+HOW = "make one at https://www.kaggle.com/settings (API, Generate New Token), and {kept}"
+VARIABLE = "put it into the variable KAGGLE_API_TOKEN"
+FILE = (
+    f"either {VARIABLE} or save it as {{folder}}/access_token (older kaggle.json files, or KAGGLE_USERNAME and KAGGLE_KEY, "
+    "do as well)"
+)
+PAIR = ("KAGGLE_USERNAME", "KAGGLE_KEY")
+SECRETS = ("username", "key", "token", "access_token", "refresh_token", "proxy")
+SHORTEST = 6  # characters; shorter values are no tokens, and hiding them would hide half of every line
+
+
+def folder(environ: Mapping[str, str], home: Path) -> Path:
+    """The folder that kaggle.json is in; the newer files are in ~/.kaggle only."""
+    if named := environ.get("KAGGLE_CONFIG_DIR"):
+        return user_path(named, environ)
+    usual = home / ".kaggle"
+    if usual.exists():
+        return usual
+    return user_path(environ.get("XDG_CONFIG_HOME") or home / ".config", environ) / "kaggle"
+
+
+def token_files(home: Path) -> list[Path]:
+    """Files that a token may be in, with nothing else."""
+    return [home / ".kaggle" / name for name in ("access_token", "access_token.txt")]
+
+
+def json_files(environ: Mapping[str, str], home: Path) -> list[Path]:
+    """JSON files that a token may be in, the older kind first."""
+    return list(dict.fromkeys([folder(environ, home) / "kaggle.json", home / ".kaggle" / "credentials.json"]))
+
+
+def token_in(path: Path) -> str:
+    """The token that is alone in a file; empty where there is none."""
+    try:
+        return _text(path.read_bytes()).strip()
+    except (OSError, ValueError):
+        return ""
+
+
+def secrets_in(path: Path) -> dict[str, str]:
+    """The secrets of a JSON file that may hold settings too, and whose they are; empty where it is none."""
+    try:
+        content = json.loads(_text(path.read_bytes()))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    if not isinstance(content, dict):
+        return {}
+    return {k: v for k, v in content.items() if k in SECRETS and isinstance(v, str) and v.strip()}
+
+
+def how_to() -> str:
+    """Where a token comes from, and where it goes; into a variable where there is no home folder."""
+    known = home()
+    return HOW.format(kept=VARIABLE if known is None else FILE.format(folder=known / ".kaggle"))
+
+
+def found() -> dict[str, dict[str, str]]:
+    """Places that hold a token, in the client's order, each with the token as variables of the client; none may be valid.
+
+    A token of `kaggle auth login` has no variables: the client itself renews it in its file.
+    """
+    tokens, pair = {}, {name: os.environ[name] for name in PAIR if os.environ.get(name)}
+    if named := os.environ.get("KAGGLE_API_TOKEN"):
+        tokens["KAGGLE_API_TOKEN"] = {"KAGGLE_API_TOKEN": token_in(_named_file(named)) or named}
+    tokens |= {
+        str(path): {"KAGGLE_API_TOKEN": token_in(path)} for path in token_files(programs_home()) if token_in(path)
+    }
+    if "KAGGLE_KEY" in pair:
+        tokens["KAGGLE_KEY"] = pair
+    for path in _json_files():
+        content = secrets_in(path)
+        if "key" in content:
+            tokens[str(path)] = {f"KAGGLE_{k.upper()}": content[k] for k in ("username", "key") if k in content} | pair
+        elif "refresh_token" in content:
+            tokens[str(path)] = {}
+    return tokens
+
+
+def for_client() -> dict[str, str]:
+    """The first token as variables for the client's process, which itself cannot read files that start with a byte-order mark.
+
+    Editors on Windows and PowerShell write such files.
+    """
+    return next(iter(found().values()), {})
+
+
+def username() -> str:
+    """Whose token it is, where the environment or a JSON file says so; empty where there is only a token."""
+    known = [secrets_in(path).get("username", "") for path in _json_files()]
+    return next((name for name in [os.environ.get("KAGGLE_USERNAME", ""), *known] if name), "")
+
+
+def secrets() -> list[str]:
+    """Every value that must not be printed, longest first, also as the client's debug output spells it (Basic user:key)."""
+    named, content = os.environ.get("KAGGLE_API_TOKEN", ""), [secrets_in(path) for path in _json_files()]
+    users = {os.environ.get("KAGGLE_USERNAME", ""), *(each.pop("username", "") for each in content)}
+    keys = {os.environ.get("KAGGLE_KEY", ""), *(value for each in content for value in each.values())}
+    tokens = {named, *map(token_in, [_named_file(named), *token_files(programs_home())])}
+    basic = {base64.b64encode(f"{user}:{key}".encode()).decode() for user in users for key in keys if key}
+    return sorted((value for value in tokens | keys | basic if len(value) >= SHORTEST), key=len, reverse=True)
+
+
+def redacted(text: str, hidden: list[str]) -> str:
+    """`text` with every secret replaced by `***`."""
+    for value in hidden:
+        text = text.replace(value, "***")
+    return text
+
+
+def _named_file(named: str) -> Path:
+    """The file that KAGGLE_API_TOKEN names where it names one; a token is not quoted by an error about its path."""
+    try:
+        return user_path(named)
+    except PathError:
+        return Path(named)
+
+
+def _json_files() -> list[Path]:
+    return json_files(os.environ, programs_home())
+
+
+def _text(content: bytes) -> str:
+    """UTF-8, or UTF-16 and UTF-32 where a byte-order mark says so; the mark is no part of it."""
+    return content.decode(json.detect_encoding(content))
+
 
 INSTALLED = Path(".venv-kaggle/bin/kaggle")  # where make puts it
 SILENCE_SECONDS = 900.0  # without a word; the client's own read timeout is 300, and it tries again by itself
@@ -103,11 +232,11 @@ class Client:
 
     def _run(self, verb: str, *options: str) -> str:
         """All that the client said but its progress bars, redacted; bars are shown on a terminal, retries always."""
-        hidden, words = kaggle_credentials.secrets(), []
+        hidden, words = secrets(), []
         with _start([find_client(self.command), "competitions", verb, self.slug, *options], self.lock) as process:
             try:
                 for raw in _lines(process.stdout, self.silence_seconds):
-                    line = kaggle_credentials.redacted(raw, hidden)
+                    line = redacted(raw, hidden)
                     is_bar = re.search(r"\d%\|", line) is not None
                     if not is_bar:
                         words.append(line)
@@ -158,10 +287,10 @@ def parse_submissions(text: str) -> list[Submission]:
 def failure(words: str, slug: str, uploading: bool) -> str:
     """What went wrong in one sentence, judged by the client's words (redacted already), and what to do about it."""
     if _says(NO_TOKEN, words) or _says(REFUSED_TOKEN, words):  # the client says the same of both
-        if place := next(iter(kaggle_credentials.found()), ""):
-            how = kaggle_credentials.how_to()
+        if place := next(iter(found()), ""):
+            how = how_to()
             return f"Kaggle refused the token in {place} (401; expired, withdrawn or mistyped); {how}"
-        return f"no Kaggle token is there; {kaggle_credentials.how_to()}"
+        return f"no Kaggle token is there; {how_to()}"
     lines = [" ".join(line.split()) for line in words.splitlines() if line.strip()]
     said = " | ".join(line[:300] for line in lines[-LINES_SHOWN:]) or "(none)"
     failures = (*FAILURES, (BAD_REQUEST, BAD_SUBMISSION if uploading else BAD_SLUG))
@@ -175,10 +304,10 @@ def _says(pattern: str, words: str) -> bool:
     return re.search(pattern, words, re.IGNORECASE | re.MULTILINE) is not None
 
 
-def _start(command: list[str], lock: int | None) -> "subprocess.Popen[bytes]":
+def _start(command: list[str], lock: int | None) -> subprocess.Popen[bytes]:
     """The client with one stream for all it says; it cannot ask, and knows nothing of our own environment's packages."""
     environment = {k: v for k, v in os.environ.items() if k not in (*VERBOSE, "PYTHONPATH", "PYTHONHOME")}
-    environment |= {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"} | kaggle_credentials.for_client()
+    environment |= {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"} | for_client()
     try:
         return subprocess.Popen(
             command,

@@ -7,7 +7,7 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 from driverwatch.errors import InputError
-from driverwatch.writing import write_text
+from driverwatch.io.atomic import write_text
 
 
 @dataclass(frozen=True)

@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from driverwatch.artifacts import digest_of_file, read_json
 from driverwatch.data import competition
+from driverwatch.data.context import Context
 from driverwatch.errors import InputError
-from driverwatch.steps.context import Context
-from driverwatch.submission import kaggle_credentials, ledger
+from driverwatch.io.atomic import locked, write_text
+from driverwatch.io.console import say
+from driverwatch.io.manifests import digest_of_file, read_json
+from driverwatch.submission import kaggle_client, ledger
 from driverwatch.submission.download import competition_slug
 from driverwatch.submission.kaggle_client import SUBMISSIONS_PAGE, Client, Submission
 from driverwatch.submission.validate import read_submission
-from driverwatch.terminal import say
-from driverwatch.writing import locked, write_text
 
 MOST_BYTES = 200_000_000  # 79,726 lines of ten probabilities take 8 MB
 MESSAGE_CHARACTERS = 200  # at most; the client has no limit of its own, and Kaggle's is not documented
@@ -106,7 +106,7 @@ def _plain(message: str) -> str:
             f"MESSAGE: expected one line of at most {MESSAGE_CHARACTERS} characters that begins with a letter or digit, "
             f"got {len(message)} characters"
         )
-    if kaggle_credentials.redacted(message, kaggle_credentials.secrets()) != message:
+    if kaggle_client.redacted(message, kaggle_client.secrets()) != message:
         raise InputError("MESSAGE: holds your Kaggle token; leave it out, and withdraw the token if others saw it")
     return message.strip()
 

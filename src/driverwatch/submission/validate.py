@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from driverwatch.data.tables import numbers, read_csv
 from driverwatch.errors import InputError
+from driverwatch.io.atomic import replacing
+from driverwatch.io.csv_tables import numbers, read_csv
 from driverwatch.metrics import FLOOR, limited
-from driverwatch.writing import replacing
 
 SUM_TOLERANCE = 0.01  # of a line's sum to 1: three decimals may miss by 0.005, and Kaggle divides each line by its sum
 

@@ -12,44 +12,38 @@ from typing import Any
 import keras
 import numpy as np
 
-from driverwatch.artifacts import digest_of_file, provenance
+from driverwatch.config.model import PredictSettings
+from driverwatch.data.epoch_inputs import Inputs, epoch_mixing
+from driverwatch.data.mix import Mixing
 from driverwatch.data.pack import Pack
 from driverwatch.errors import InputError
-from driverwatch.inference.predict import Predictor
+from driverwatch.inference.feature_cache import Outputs
+from driverwatch.inference.predict import Predictor, write_predictions
+from driverwatch.io.atomic import locked, write_json
+from driverwatch.io.console import Meter, say
+from driverwatch.io.manifests import digest_of_file, provenance
 from driverwatch.metrics import accuracy, log_loss
-from driverwatch.models.backend import deterministic
+from driverwatch.models.backend import deterministic, is_finite, load_state, write_state
 from driverwatch.models.classifier import Classifier, Learner, build
 from driverwatch.models.devices import ONE, Devices, devices
 from driverwatch.models.freezing import freeze
-from driverwatch.models.state import is_finite, load_state, write_state
-from driverwatch.settings import PredictSettings
-from driverwatch.terminal import Meter, say
-from driverwatch.training.batches import TrainingBatches, class_weights, followed, one_hot
-from driverwatch.training.crew import Loader, Shown
-from driverwatch.training.descent import descend, reseed
-from driverwatch.training.divergence import judged, told, uniform_loss, way_out
-from driverwatch.training.epoch_bar import MINUTES, EpochBar
-from driverwatch.training.halving import Half, Halving
-from driverwatch.training.history import HistoryLog
-from driverwatch.training.inputs import Inputs, epoch_mixing
-from driverwatch.training.logistic import Sample, solve
-from driverwatch.training.outcome import write_predictions
-from driverwatch.training.progress import Progress, is_over, resumed
-from driverwatch.training.remaining import Ahead, ahead
-from driverwatch.training.rows import Rows
-from driverwatch.training.run import DIVERGED, Run, seeded
-from driverwatch.training.stages import StagePlan, check, plan, prepare, rate_factors
-from driverwatch.training.statistics import BATCHES, reestimate
-from driverwatch.training.trunk_cache import Outputs
-from driverwatch.vision.mix import Mixing
-from driverwatch.writing import locked, write_json
+from driverwatch.run import DIVERGED, Run, seeded
+from driverwatch.training.augment_workers import Loader, TrainingSource
+from driverwatch.training.batch_norm import BATCHES, recalibrate_batch_norm
+from driverwatch.training.cached_stages import CachedStage, StageCaching
+from driverwatch.training.checkpoint import HistoryLog, Progress, is_over, judged, resumed, told, uniform_loss, way_out
+from driverwatch.training.data_loader import TrainingBatches, class_weights, followed, one_hot
+from driverwatch.training.epoch import MINUTES, EpochBar, TimeRemaining, reseed, time_remaining, train_epoch
+from driverwatch.training.linear_probe import Sample, fit_linear_probe
+from driverwatch.training.optimizer import StagePlan, check, plan, prepare, rate_factors
+from driverwatch.training.pseudo_labels import FoldIndices
 
 
 def train_fold(
     run: Run,
     number: int,
     packs: dict[str, Pack],
-    rows: Rows,
+    rows: FoldIndices,
     weights: Path | None,
     predict: PredictSettings,
     trunks: Path,
@@ -74,7 +68,7 @@ def train_fold(
         resumes = (folder / "bundle.h5").is_file()
         mean = packs["train"].mean
         classifier = build(run.settings, len(run.classes), mean, weights, load=not resumes, scope=on.scope())
-        training = FoldTraining(classifier, mine, number, packs, rows, trunks, ahead(run, others), on)
+        training = FoldTraining(classifier, mine, number, packs, rows, trunks, time_remaining(run, others), on)
         progress = training.train()
         if run.settings.train.select == "best":
             training.take_best()
@@ -118,12 +112,12 @@ class FoldTraining:
         run: Run,
         number: int,
         packs: dict[str, Pack],
-        rows: Rows,
+        rows: FoldIndices,
         trunks: Path,
-        before: Ahead | None = None,
+        before: TimeRemaining | None = None,
         on: Devices = ONE,
     ) -> None:
-        self.before, self.devices = before or ahead(run, 0), on
+        self.before, self.devices = before or time_remaining(run, 0), on
         self.classifier, self.run, self.number, self.rows = classifier, run, number, rows
         self.pack, self.test = packs["train"], packs["test"]
         self.shown, self.targets = rows.shown(), rows.targets(self.pack.labels, len(run.classes))
@@ -131,12 +125,12 @@ class FoldTraining:
         self.bundle = self.folder / "bundle.h5"
         self.stages = plan(run.settings)
         check(classifier, self.stages)  # a wrong name ends here, not after an hour
-        self.halving = Halving(classifier, run, self.stages, trunks, self.devices)
+        self.halving = StageCaching(classifier, run, self.stages, trunks, self.devices)
         self.learner: Learner = classifier
-        self.half: Half | None = None
+        self.half: CachedStage | None = None
         self.progress = Progress()
         both = self.pack, self.test
-        shown = Shown(
+        shown = TrainingSource(
             both if self.shown.max() >= len(self.pack.names) else both[:1], run.settings, run.policy, rows.training
         )
         self.loader = Loader(shown, len(self.shown) * sum(run.settings.train.planned))
@@ -264,7 +258,7 @@ class FoldTraining:
             self._judge(stage, loss - penalty, float(batches.weighed.sum()) / len(rows))
             if stage.normalization == "re-estimated":
                 count = max(1, min(BATCHES, len(rows) // self.settings.batch_size))
-                reestimate(self.learner, (batches[step][0] for step in range(count)))
+                recalibrate_batch_norm(self.learner, (batches[step][0] for step in range(count)))
         return loss, right
 
     def _judge(self, stage: StagePlan, loss: float, weight: float) -> None:
@@ -291,7 +285,7 @@ class FoldTraining:
         label = f"fold {self.number}, epoch {self.progress.epoch + 1} of {sum(self.before.planned)}"
         with Meter(label, len(self.shown), whose=self.run.name, patience=MINUTES, end=False) as meter:
             bar = EpochBar(meter, self.settings.batch_size, self.before, self.progress.history, stage.number)
-            return descend(self.learner, batches, bar, self.devices)
+            return train_epoch(self.learner, batches, bar, self.devices)
 
     def _solve(self, stage: StagePlan, draws: list[Outputs]) -> tuple[float, float]:
         """The softmax by logistic regression on cached features of labelled images; training loss and accuracy."""
@@ -302,7 +296,7 @@ class FoldTraining:
         targets = followed(targets, mirrored, run.settings.augment.mirror, run.swap)
         labels, weights = targets.argmax(axis=1), targets @ class_weights(targets, self.settings.class_weights)
         drivers = np.tile(self.pack.drivers[rows], len(made))
-        found = solve(Sample(features, labels, weights), drivers, len(run.swap), stage.settings.l2)
+        found = fit_linear_probe(Sample(features, labels, weights), drivers, len(run.swap), stage.settings.l2)
         self.classifier.top.kernel.assign(found.kernel)
         self.classifier.top.bias.assign(found.bias)
         say(f"{run.name} fold {self.number}: logistic regression on {features.shape[1]} features, l2 {found.l2:g}")

@@ -15,17 +15,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from driverwatch.config.model import ModelSettings
 from driverwatch.data import splits
+from driverwatch.data.context import Context, open_packs
+from driverwatch.data.prepare import make_packs
 from driverwatch.errors import InputError
-from driverwatch.models import weights as weight_files
-from driverwatch.settings import ModelSettings
-from driverwatch.steps.context import Context, open_packs
-from driverwatch.steps.prepare import make_packs
-from driverwatch.steps.train import read_augmentation, refuse_fold
-from driverwatch.terminal import Meter, say
-from driverwatch.training.run import Run
-from driverwatch.wording import close
-from driverwatch.writing import locked, replacing, scratch_beside, write_text
+from driverwatch.io.atomic import locked, replacing, scratch_beside, write_text
+from driverwatch.io.console import Meter, close, say
+from driverwatch.models import pretrained as weight_files
+from driverwatch.run import Run, refuse_fold
+from driverwatch.training.train import read_augmentation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -110,9 +109,9 @@ def _before_last_stage(
     backend.start()
     from driverwatch.models.classifier import build
     from driverwatch.training.fold import FoldTraining
-    from driverwatch.training.rows import Rows
+    from driverwatch.training.pseudo_labels import FoldIndices
 
-    rows = Rows(split.rows(packs["train"].drivers, fold)[0], np.array([], int))
+    rows = FoldIndices(split.rows(packs["train"].drivers, fold)[0], np.array([], int))
     about, digests = context.settings, {kind: pack.digest for kind, pack in packs.items()}
     run = Run(scratch / "range_test", settings, tuple(about.classes), about.swap(), policy, folds.digest, digests, None,
               regions=about.boxes(settings.input.regions))  # fmt: skip
@@ -132,8 +131,8 @@ def range_test(training: "FoldTraining", rates: np.ndarray) -> RangeTest:
     """
     import keras
 
-    from driverwatch.training.progress import Progress
-    from driverwatch.training.stages import compile_at, rate_factors
+    from driverwatch.training.checkpoint import Progress
+    from driverwatch.training.optimizer import compile_at, rate_factors
 
     stage, points = training.stages[-1], len(rates)
     epoch = sum(training.settings.planned[: stage.number])

@@ -1,1 +1,0 @@
-"""Averages of predictions and their scores."""

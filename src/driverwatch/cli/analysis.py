@@ -1,0 +1,256 @@
+"""From photos to packs."""
+
+from typing import Annotated
+
+import typer
+
+from driverwatch.cli.options import (
+    Address,
+    Cpus,
+    Data,
+    Dataset,
+    Engine,
+    Fold,
+    Force,
+    Gpus,
+    Memory,
+    Models,
+    Overrides,
+    Weights,
+    changes_of,
+    cluster_options,
+    context_of,
+    making,
+    model_settings,
+    numbers,
+    one_view_set,
+)
+from driverwatch.errors import InputError
+
+app = typer.Typer()
+
+
+@app.command("leakage")
+def print_leakage(dataset: Dataset = "statefarm", data: Data = None) -> None:
+    """Show how much a random split flatters: the same simple classifiers on it and on the driver folds."""
+    from driverwatch.experiments.leakage import print_leakage as step
+
+    step(context_of(dataset, data))
+
+
+@app.command()
+def preview(
+    model: Annotated[str | None, typer.Option(help="whose settings")] = None,
+    run: Annotated[str | None, typer.Option(help="a run that was begun; beside a model: the sheet's name")] = None,
+    dataset: Dataset = "statefarm",
+    data: Data = None,
+    overrides: Overrides = "",
+    fold: Annotated[int, typer.Option(help="whose training photos")] = 0,
+) -> None:
+    """Draw what training sees of one photo per class, epoch by epoch."""
+    from driverwatch.report.contact_sheets import preview_model, preview_run
+
+    if model is not None:
+        preview_model(making(dataset, data), model_settings(model, overrides), run or model, fold)
+    elif run is None or overrides:
+        raise InputError("preview: expected MODEL=<model> with any SET=, or RUN=<run> alone, as it was begun")
+    else:
+        preview_run(making(dataset, data), run, fold)
+
+
+@app.command()
+def study(
+    name: Annotated[str, typer.Argument(help="names configs/studies/<name>.yaml")] = "freezing",
+    dataset: Dataset = "statefarm_mini",
+    data: Data = None,
+    weights: Weights = None,
+) -> None:
+    """Train a study's runs, as far as they are not finished, and write its table."""
+    from driverwatch.experiments.freezing_study import run_study
+
+    run_study(making(dataset, data), name, weights)
+
+
+@app.command()
+def curve(
+    model: str,
+    counts: Annotated[str, typer.Option(help="numbers of drivers to learn from, besides all")] = "3 6 10",
+    dataset: Dataset = "statefarm_mini",
+    data: Data = None,
+    overrides: Overrides = "",
+    weights: Weights = None,
+) -> None:
+    """Train on more and more drivers, and write how the loss of new ones falls."""
+    from driverwatch.experiments.data_scaling import run_data_scaling
+
+    settings = model_settings(model, overrides)
+    run_data_scaling(making(dataset, data), model, settings, numbers("COUNTS", counts), weights)
+
+
+@app.command()
+def best(dataset: Dataset = "statefarm", data: Data = None, weights: Weights = None) -> None:
+    """Follow a data set's recipe to its submissions, going on from whatever is built."""
+    from driverwatch.experiments.reproduce import reproduce
+
+    reproduce(context_of(dataset, data), weights)
+
+
+@app.command()
+def levers(
+    dataset: Dataset = "statefarm_mini",
+    data: Data = None,
+    weights: Weights = None,
+    train: Annotated[bool, typer.Option(help="train what is not finished first")] = False,
+) -> None:
+    """Write the table of levers, each with what it is worth out of fold."""
+    from driverwatch.experiments.ablations import run_ablations
+
+    run_ablations(making(dataset, data), train, weights)
+
+
+@app.command()
+def final(
+    run: str,
+    dataset: Dataset = "statefarm",
+    data: Data = None,
+    overrides: Overrides = "",
+    weights: Weights = None,
+    fold: Fold = None,
+) -> None:
+    """Train on all drivers, with the epochs that did best on a finished run's held-out drivers."""
+    from driverwatch.experiments.refit import refit
+
+    refit(making(dataset, data), run, overrides, weights, fold)
+
+
+@app.command()
+def pseudo(
+    run: str,
+    rounds: Annotated[int, typer.Option(min=1, max=20, help="each taught by the one before")] = 1,
+    dataset: Dataset = "statefarm",
+    data: Data = None,
+    overrides: Overrides = "",
+    weights: Weights = None,
+) -> None:
+    """Train rounds of pseudo-labels from a run on, and compare them out of fold."""
+    from driverwatch.experiments.pseudo_label_rounds import run_rounds
+
+    run_rounds(making(dataset, data), run, rounds, overrides, weights)
+
+
+@app.command()
+def search(
+    model: str,
+    space: Annotated[str | None, typer.Option(help="names configs/searches/<name>.yaml; default: the model's")] = None,
+    trials: Annotated[int, typer.Option(min=1, max=10_000, help="in all, earlier ones included")] = 20,
+    name: Annotated[str | None, typer.Option(help="of the search; default: the model's")] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="of the suggestions, and of the fresh folds")] = 0,
+    dataset: Dataset = "statefarm",
+    data: Data = None,
+    overrides: Overrides = "",
+    weights: Weights = None,
+    skip: Annotated[int | None, typer.Option(help="number of a running trial to give up")] = None,
+    force: Force = False,
+    engine: Engine = None,
+    address: Address = None,
+    gpus: Gpus = None,
+    cpus: Cpus = None,
+    memory: Memory = 0,
+) -> None:
+    """Search settings by OOF log loss, and score the best on folds that the search did not see."""
+    from driverwatch.experiments.search import search as run_search
+    from driverwatch.experiments.search import space_of
+    from driverwatch.experiments.search_space import SearchRequest
+
+    there, run_works = cluster_options(engine, address, gpus, cpus, memory), None
+    if there is not None:
+        from driverwatch.remote.ray_tasks import search_on_cluster
+
+        run_works = search_on_cluster(weights, there)
+    request = SearchRequest(model, space_of(model, space), name or model, trials, seed, weights, force, skip)
+    run_search(making(dataset, data), model_settings(model, overrides), request, run_works)
+
+
+@app.command()
+def lr_find(
+    model: str,
+    fold: Annotated[int, typer.Option(help="whose training photos")] = 0,
+    low: Annotated[float, typer.Option(help="lowest rate")] = 1e-7,
+    high: Annotated[float, typer.Option(help="highest rate")] = 1.0,
+    points: Annotated[int, typer.Option(min=20, max=10_000, help="steps")] = 100,
+    dataset: Dataset = "statefarm",
+    data: Data = None,
+    overrides: Overrides = "",
+    weights: Weights = None,
+) -> None:
+    """Train at rising learning rates, one step each, and plot the loss."""
+    from driverwatch.training.lr_finder import find_rates
+
+    find_rates(making(dataset, data), model, model_settings(model, overrides), fold, low, high, points, weights)
+
+
+@app.command()
+def teach(
+    name: str,
+    models: Models = "",
+    dataset: Dataset = "statefarm",
+    data: Data = None,
+    views: str | None = None,
+    blend: str | None = None,
+    balance: str | None = None,
+    neighbours: str | None = None,
+    calibrate: str | None = None,
+    weights: Weights = None,
+) -> None:
+    """Keep what runs, put together as in an ensemble, make of images without labels, for students to learn from."""
+    from driverwatch.ensemble.teacher_ensemble import make_pseudo_labels
+
+    chosen = None if views is None else one_view_set(views)
+    changes = changes_of(blend, balance, neighbours, calibrate, None)
+    make_pseudo_labels(making(dataset, data, weights=weights), models.split(), name, chosen, changes)
+
+
+@app.command()
+def blends(
+    models: Models = "",
+    dataset: Dataset = "statefarm",
+    data: Data = None,
+    views: Annotated[
+        str, typer.Option(help="view sets, each a member of its own; default: each run's honest one")
+    ] = "",
+) -> None:
+    """Print what every blend and calibration of runs scores on drivers left out."""
+    from driverwatch.experiments.compare import compare_blends
+
+    chosen = [one_view_set(each) for each in dict.fromkeys(views.split())]
+    compare_blends(making(dataset, data), models.split(), chosen)
+
+
+@app.command()
+def neighbours(
+    features: Annotated[str, typer.Option(help="<model>[:<cut>][:<rows>x<columns>], separated by spaces")],
+    models: Models = "",
+    dataset: Dataset = "statefarm",
+    data: Data = None,
+    weights: Weights = None,
+) -> None:
+    """Compute features of all images, and print what smoothing over neighbours in them scores on drivers left out."""
+    from driverwatch.experiments.compare import compare_knn
+
+    compare_knn(making(dataset, data), features.split(), models.split(), weights)
+
+
+@app.command()
+def score(models: Models = "", dataset: Dataset = "statefarm", data: Data = None) -> None:
+    """Print out-of-fold scores per run, view set, fold, driver and class."""
+    from driverwatch.report.score_runs import print_scores
+
+    print_scores(making(dataset, data), models.split())
+
+
+@app.command()
+def views(run: str, dataset: Dataset = "statefarm", data: Data = None) -> None:
+    """Compare a run's view sets: log loss out of fold against the centre view, and cost."""
+    from driverwatch.experiments.compare import compare_tta
+
+    compare_tta(making(dataset, data), run)

@@ -1,0 +1,271 @@
+"""From photos to packs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from driverwatch.cli.options import (
+    PATH,
+    Address,
+    Client,
+    Cpus,
+    Data,
+    Dataset,
+    Engine,
+    Fold,
+    Force,
+    Gpus,
+    Memory,
+    Models,
+    Overrides,
+    SkipBroken,
+    Submission,
+    Views,
+    Weights,
+    changes_of,
+    cluster_options,
+    context_of,
+    making,
+    model_settings,
+    one_view_set,
+    predict_settings,
+)
+from driverwatch.errors import InputError
+
+app = typer.Typer()
+
+
+@app.command()
+def sample(
+    dataset: Dataset = "drawn",
+    data: Data = None,
+    drivers: int = 36,
+    test_drivers: int = 8,
+    clips: int = 1,
+    frames: int = 4,
+    size: str = "120x160",
+    seed: int = 0,
+    force: Force = False,
+) -> None:
+    """Draw a competition in Kaggle's layout."""
+    from driverwatch.data.prepare import draw
+    from driverwatch.data.synthetic import SampleOptions
+
+    draw(context_of(dataset, data), SampleOptions(drivers, test_drivers, clips, frames, size, seed), force)
+
+
+@app.command("data")
+def fetch(dataset: Dataset = "statefarm", data: Data = None, client: Client = "") -> None:
+    """Download, unpack and verify a competition."""
+    from driverwatch.submission.download import download_competition
+
+    download_competition(context_of(dataset, data), client)
+
+
+@app.command()
+def subset(
+    source: Annotated[Path, typer.Option(**PATH, help="the full download")],
+    dataset: Dataset = "statefarm_mini",
+    data: Data = None,
+) -> None:
+    """Pick a data set's training photos out of a larger download."""
+    from driverwatch.data.prepare import pick_subset
+
+    pick_subset(context_of(dataset, data), source)
+
+
+@app.command()
+def folds(
+    dataset: Dataset = "statefarm", data: Data = None, force: Force = False, skip_broken: SkipBroken = False
+) -> None:
+    """Write the driver folds, or check those there."""
+    from driverwatch.data.prepare import make_folds
+
+    make_folds(context_of(dataset, data), force, skip_broken)
+
+
+@app.command()
+def pack(
+    dataset: Dataset = "statefarm",
+    data: Data = None,
+    size: str | None = None,
+    model: str | None = None,
+    overrides: Overrides = "",
+    force: Force = False,
+    skip_broken: SkipBroken = False,
+) -> None:
+    """Pack the photos into HDF5."""
+    from driverwatch.data.prepare import make_packs
+
+    make_packs(context_of(dataset, data), size, model, overrides, force, skip_broken)
+
+
+@app.command()
+def train(
+    models: Annotated[str, typer.Argument(help="one model, or several separated by spaces")],
+    dataset: Dataset = "statefarm",
+    data: Data = None,
+    run: str | None = None,
+    overrides: Overrides = "",
+    weights: Weights = None,
+    fold: Fold = None,
+    force: Force = False,
+    study: str | None = None,
+    engine: Engine = None,
+    address: Address = None,
+    gpus: Gpus = None,
+    cpus: Cpus = None,
+    memory: Memory = 0,
+) -> None:
+    """Train every fold of a run, or of several, that is not finished, and predict."""
+    names, there = models.split(), cluster_options(engine, address, gpus, cpus, memory)
+    if run and len(names) != 1:
+        raise InputError(f"RUN={run}: names one model's run, and MODELS are {', '.join(names)}; leave it out")
+    context, wanted = context_of(dataset, data, study), {run or name: model_settings(name, overrides) for name in names}
+    if there is None and len(wanted) == 1:
+        from driverwatch.training.train import train as step
+
+        [(name, settings)] = wanted.items()
+        step(context, settings, name, weights, fold, force)
+        return
+    if there is None:
+        from driverwatch.training.train import train_in_turn
+
+        train_in_turn(context, wanted, weights, fold, force)
+        return
+    from driverwatch.remote.ray_tasks import train_on_cluster
+
+    train_on_cluster(context, wanted, weights, fold, force, there)
+
+
+@app.command(hidden=True)
+def train_fold(
+    run: Annotated[Path, typer.Option(**PATH, help="folder of a run that `train` has begun and holds")],
+    fold: Annotated[int, typer.Option()],
+    leash: Annotated[int, typer.Option(help="pipe that closes when `train` is gone")],
+    weights: Weights = None,
+) -> None:
+    """One fold, in this process; `train` calls it."""
+    from driverwatch.training.fold_runner import exit_with_parent
+    from driverwatch.training.train import train_one_fold
+
+    exit_with_parent(leash)
+    try:
+        train_one_fold(run, fold, weights)
+    except KeyboardInterrupt:  # Ctrl-C is for `train` too, which speaks for both
+        raise SystemExit(1) from None
+
+
+@app.command()
+def features(
+    model: str,
+    dataset: Dataset = "statefarm",
+    data: Data = None,
+    run: str | None = None,
+    overrides: Overrides = "",
+    weights: Weights = None,
+    cut: Annotated[str | None, typer.Option(help="last layer kept of the backbone")] = None,
+    head: Annotated[str, typer.Option(help="logistic or dense")] = "logistic",
+    fold: Fold = None,
+    force: Force = False,
+) -> None:
+    """Compute features once, fit a head on them per fold, and predict."""
+    from driverwatch.training.linear_probe import linear_probe_settings
+    from driverwatch.training.train import train as step
+
+    settings = linear_probe_settings(model_settings(model, overrides), head, cut)
+    step(context_of(dataset, data), settings, run or f"{model}-features", weights, fold, force)
+
+
+@app.command()
+def predict(
+    run: str,
+    dataset: Dataset = "statefarm",
+    data: Data = None,
+    views: Views = "ten_crop",
+    fold: Fold = None,
+    batch_size: int = 20,
+    study: str | None = None,
+    shards: Annotated[int | None, typer.Option(min=1, help="tasks that a cluster makes of it (4)")] = None,
+    engine: Engine = None,
+    address: Address = None,
+    gpus: Gpus = None,
+    cpus: Cpus = None,
+    memory: Memory = 0,
+) -> None:
+    """Predict with a trained run under other views."""
+    there = cluster_options(engine, address, gpus, cpus, memory)
+    context, asked = making(dataset, data, study), predict_settings(views, batch_size)
+    if there is not None:
+        from driverwatch.remote.ray_tasks import predict_on_cluster
+
+        predict_on_cluster(context, run, asked, fold, shards or 4, there)
+        return
+    if shards is not None:
+        raise InputError(f"SHARDS={shards}: is for ENGINE=ray; add that, or leave it out")
+    from driverwatch.inference.predict_run import predict as step
+
+    step(context, run, asked, fold)
+
+
+@app.command()
+def ensemble(
+    models: Models = "",
+    name: str | None = None,
+    dataset: Dataset = "statefarm",
+    data: Data = None,
+    views: str | None = None,
+    fold: Fold = None,
+    blend: Annotated[str | None, typer.Option(help="how runs become one row per image")] = None,
+    balance: Annotated[
+        str | None, typer.Option(help="features that drivers are told apart by, to balance classes in each, or none")
+    ] = None,
+    neighbours: Annotated[
+        str | None, typer.Option(help="features that images are smoothed over their nearest by, or none")
+    ] = None,
+    calibrate: Annotated[str | None, typer.Option(help="none, temperature or bias")] = None,
+    clip: Annotated[str | None, typer.Option(help="lowest probability of a submission, or fitted")] = None,
+    weights: Weights = None,
+) -> None:
+    """Blend runs into a checked submission."""
+    from driverwatch.submission.build import make_ensemble
+
+    chosen = None if views is None else one_view_set(views)
+    name = name or ("ensemble" if fold is None else f"ensemble-fold{fold}")
+    changes = changes_of(blend, balance, neighbours, calibrate, clip)
+    make_ensemble(making(dataset, data, weights=weights), models.split(), name, chosen, fold, changes)
+
+
+@app.command()
+def submissions(models: Models = "", dataset: Dataset = "statefarm", data: Data = None) -> None:
+    """Write every run's view sets and fold models as submissions."""
+    from driverwatch.submission.build import make_submissions
+
+    make_submissions(making(dataset, data), models.split())
+
+
+@app.command()
+def check(file: Submission, dataset: Dataset = "statefarm", data: Data = None) -> None:
+    """Check a submission file."""
+    from driverwatch.submission.build import check_submission
+
+    check_submission(context_of(dataset, data), file)
+
+
+@app.command()
+def submit(
+    file: Submission,
+    message: Annotated[str, typer.Option(help="one line, shown on Kaggle and in the ledger")],
+    dataset: Dataset = "statefarm",
+    data: Data = None,
+    client: Client = "",
+    every: Annotated[float, typer.Option(min=0.1, help="seconds between two looks at Kaggle's list")] = 20,
+    wait: Annotated[float, typer.Option(min=0, help="seconds to wait for the score")] = 1800,
+    force: Force = False,
+) -> None:
+    """Upload a submission and note its score in the ledger."""
+    from driverwatch.submission.submit import Wait
+    from driverwatch.submission.submit import submit as submit_file
+
+    submit_file(context_of(dataset, data), file, message, client, Wait(every, wait), force)

@@ -1,0 +1,243 @@
+"""From what is built to what people read: the status, and pages."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from driverwatch.cli.options import (
+    PATH,
+    Data,
+    Dataset,
+    Fold,
+    Force,
+    Models,
+    Overrides,
+    Weights,
+    context_of,
+    making,
+    model_settings,
+    one_view_set,
+)
+from driverwatch.errors import InputError
+from driverwatch.io.paths import user_paths, user_text
+
+app = typer.Typer()
+
+
+@app.command()
+def status(
+    dataset: Dataset = "statefarm",
+    data: Data = None,
+    as_json: Annotated[bool, typer.Option("--json", help="the same as JSON")] = False,
+) -> None:
+    """Show what there is: images, folds, packs, every run and fold, submissions; what is stale, and why."""
+    from driverwatch.report.status import print_status
+
+    print_status(context_of(dataset, data), as_json)
+
+
+@app.command()
+def review(
+    models: Models = "",
+    dataset: Dataset = "statefarm",
+    data: Data = None,
+    views: Annotated[str | None, typer.Option(help="one view set for all; default: each run's honest one")] = None,
+    features: Annotated[
+        str | None, typer.Option(help="where neighbours are looked for; default: the first built that fit")
+    ] = None,
+    heatmaps: Annotated[int, typer.Option(min=0, help="of so many photos of most loss and entropy; starts Keras")] = 0,
+    weights: Weights = None,
+) -> None:
+    """Write a page to look through photos by loss, disagreement and entropy."""
+    from driverwatch.report.review_page import write_review
+
+    chosen = None if views is None else one_view_set(views)
+    write_review(making(dataset, data, weights=weights), models.split(), chosen, features, heatmaps)
+
+
+@app.command()
+def photo(
+    image: Annotated[str, typer.Argument(help="a photo's name in the data set's tables, or its path")],
+    models: Models = "",
+    name: Annotated[
+        str | None, typer.Option(help="the submission whose chain is followed; default: the least loss out of fold")
+    ] = None,
+    dataset: Dataset = "statefarm",
+    data: Data = None,
+) -> None:
+    """Show one photo's way through the line, as far as it is built: table, fold, pack, models, chain, submissions."""
+    from driverwatch.report.trace_image import trace_image
+
+    trace_image(context_of(dataset, data), image, models.split(), name)
+
+
+@app.command()
+def backbones(model: Annotated[str | None, typer.Argument(help="one backbone, with all its facts")] = None) -> None:
+    """Print the backbone table, or all of one row."""
+    from driverwatch.models.describe import print_backbone, print_backbones
+
+    print_backbones() if model is None else print_backbone(model)
+
+
+@app.command()
+def layers(model: str, overrides: Overrides = "") -> None:
+    """Print a model's layers: blocks, shapes, parameters, what each stage freezes, where it may be cut."""
+    from driverwatch.models.describe import print_layers
+
+    print_layers(model, overrides)
+
+
+@app.command()
+def convert(
+    file: Annotated[Path, typer.Argument(**PATH, help="a public PyTorch checkpoint")],
+    model: Annotated[str, typer.Option(help="the backbone that it holds")],
+    weights: Annotated[Path, typer.Option(**PATH, help="folder that the weight file goes to")],
+) -> None:
+    """Make a weight file of a public PyTorch checkpoint."""
+    from driverwatch.models.convert_torch import convert as step
+
+    step(file, model, weights)
+
+
+@app.command()
+def classify(
+    images: Annotated[list[str], typer.Argument(metavar="PATH...", help="photos, patterns of them, and folders")],
+    model: Annotated[str | None, typer.Option(help="a backbone, for ImageNet's classes")] = None,
+    run: Annotated[str | None, typer.Option(help="a trained run, for the driver classes")] = None,
+    dataset: Dataset = "statefarm",
+    data: Data = None,
+    fold: Fold = None,
+    weights: Weights = None,
+    heatmap: Annotated[
+        str | None,
+        typer.Option(parser=user_text, metavar="PATH", help="file, folder or pattern with {image} for overlays"),
+    ] = None,
+    label: Annotated[str | None, typer.Option("--class", help="class of the overlays; default: the likeliest")] = None,
+    top: Annotated[int, typer.Option(min=1, help="classes to print")] = 5,
+) -> None:
+    """Print the likeliest classes of photos, and draw where they are seen."""
+    from driverwatch.inference.classify import Request, classify_drivers, classify_imagenet
+
+    request = Request([path for text in images for path in user_paths(text)], top, label, heatmap)
+    if (model is None) == (run is None):
+        got = "neither" if model is None else "both"
+        raise InputError(
+            f"classify: expected MODEL=<backbone> (ImageNet's classes) or RUN=<run> (the driver classes), got {got}"
+        )
+    if model is not None:
+        classify_imagenet(request, model, weights)
+    elif run is not None:
+        classify_drivers(request, making(dataset, data), run, fold)
+
+
+@app.command()
+def export(
+    run: str,
+    dataset: Dataset = "statefarm",
+    data: Data = None,
+    fold: Fold = None,
+    file: Annotated[
+        Path | None, typer.Option(**PATH, help="a .keras or .onnx file; default: in build/<dataset>/export")
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Write a run's fold models as one file that loads without this project."""
+    from driverwatch.inference.export import export as step
+
+    step(making(dataset, data), run, fold, file, force)
+
+
+@app.command()
+def serve(
+    run: str,
+    dataset: Dataset = "statefarm",
+    data: Data = None,
+    fold: Fold = None,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="of 127.0.0.1; 0: any that is free")] = 8000,
+) -> None:
+    """Show a page on this machine that takes a photo and answers with probabilities and a heat map."""
+    from driverwatch.report.serve import serve as step
+
+    step(making(dataset, data), run, fold, port)
+
+
+@app.command()
+def notebook(
+    model: str,
+    dataset: Dataset = "statefarm",
+    data: Data = None,
+    run: str | None = None,
+    overrides: Overrides = "",
+    weights: Weights = None,
+    views: Annotated[str, typer.Option(help="more view sets to predict once it is trained")] = "",
+    hours: Annotated[
+        float | None, typer.Option(help="of the session's 12 until it stops by itself; default: 11")
+    ] = None,
+    account: Annotated[str | None, typer.Option(help="your name in Kaggle's addresses; default: the token's")] = None,
+    name: Annotated[str | None, typer.Option(help="of the notebook; default: driverwatch-<run>")] = None,
+    earlier: Annotated[str, typer.Option(help="notebooks (<account>/<name>) whose output it goes on from")] = "",
+    packages: Annotated[str | None, typer.Option(help="that Kaggle's image lacks; default: simplejpeg")] = None,
+    vendor: Annotated[bool, typer.Option(help="take their wheels along, for sessions without internet")] = False,
+    machine: Annotated[str | None, typer.Option(help="Kaggle's name of the accelerator")] = None,
+) -> None:
+    """Write a notebook that trains a model on Kaggle, and the data set that it needs."""
+    from driverwatch.remote.kaggle_notebook import make_notebook
+
+    plan: dict[str, Any] = {
+        "dataset": dataset,
+        "model": model,
+        "run": run or model,
+        "overrides": overrides,
+        "views": views,
+    }
+    plan |= {} if hours is None else {"hours": hours}  # what is not given has its default in the settings
+    given = {
+        "account": account,
+        "name": name,
+        "machine": machine,
+        "packages": None if packages is None else packages.split(),
+    }
+    publication: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    publication |= {"earlier": earlier.split(), "vendor": vendor}
+    make_notebook(context_of(dataset, data), model_settings(model, overrides), plan, publication, weights)
+
+
+@app.command()
+def take(
+    source: Annotated[Path, typer.Argument(**PATH, help="a run's folder, or one that holds runs")],
+    dataset: Dataset = "statefarm",
+    data: Data = None,
+    run: Annotated[str | None, typer.Option(help="one of the runs there")] = None,
+    force: Force = False,
+) -> None:
+    """Check runs that were trained elsewhere, and import them beside those here."""
+    from driverwatch.remote.import_runs import import_runs
+
+    import_runs(making(dataset, data), source, run, force)
+
+
+@app.command()
+def node(
+    address: Annotated[
+        str | None, typer.Option(help="of the first machine, with its port; default: is the first")
+    ] = None,
+    ip: Annotated[str | None, typer.Option(help="by which other machines reach this one")] = None,
+    port: Annotated[int, typer.Option(help="that the first machine listens at")] = 6379,
+    cpus: Annotated[int | None, typer.Option(min=1, help="cores that it lends; default: all")] = None,
+    folder: Annotated[
+        Path | None, typer.Option(**PATH, help="for copies of the asking machine's files; then none is shared")
+    ] = None,
+) -> None:
+    """Lend this machine to a cluster until Ctrl-C."""
+    from driverwatch.remote.ray_cluster import start_node
+
+    start_node(address, ip, port, cpus, folder)
+
+
+@app.command()
+def report(dataset: Dataset = "statefarm", data: Data = None) -> None:
+    """Write one HTML page of whatever is built: scores, confusions, learning curves, levers, folds, settings."""
+    from driverwatch.report.report_page import write_report
+
+    write_report(context_of(dataset, data))

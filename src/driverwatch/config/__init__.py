@@ -1,0 +1,1 @@
+"""Settings: typed, each default once, one small YAML that says what differs."""

@@ -1,0 +1,179 @@
+"""Settings of a model: every default once, with its unit or reason on the line."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from driverwatch.config.backbones import BACKBONES
+from driverwatch.config.loading import Strict, read_yaml
+from driverwatch.config.training import TrainSettings
+from driverwatch.config.types import NAME, WHOLE, Regions, Share, Size, ViewSet, ViewSets, key_of, known_name, pixels
+from driverwatch.errors import InputError, nearest
+from driverwatch.io.paths import matching
+
+
+def transforms(content: object) -> list[dict[str, dict[str, Any]]]:
+    """A policy's list of one transform each as plain data; keywords left out are {}.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if not isinstance(content, list) or not all(map(_is_transform, content)):
+        raise ValueError("expected a list of one transform each, like `- Affine: {rotate: [-5, 5], p: 0.5}`")
+    return [{name: keywords or {} for name, keywords in transform.items()} for transform in content]
+
+
+def _is_transform(entry: object) -> bool:
+    """Whether it is one name and its keywords, or none."""
+    if not isinstance(entry, dict) or len(entry) != 1:
+        return False
+    ((name, keywords),) = entry.items()
+    named = isinstance(keywords, dict) and all(isinstance(keyword, str) for keyword in keywords)
+    return isinstance(name, str) and (keywords is None or named)
+
+
+def _policy(content: object) -> object:
+    if content is None or (isinstance(content, str) and re.fullmatch(NAME, content)):
+        return content
+    if isinstance(content, str):
+        raise ValueError("must be the name of a file in configs/policies, or a list of transforms")
+    return transforms(content)
+
+
+Policy = Annotated[str | list[dict[str, dict[str, Any]]] | None, BeforeValidator(_policy)]
+
+
+class InputSettings(Strict):
+    """Field of view: each region is resized to `pack`, networks see `size` cut from it, at one scale everywhere."""
+
+    pack: Size  # of each region; a region of another shape is squashed or stretched to this one
+    size: Size  # what the network takes of each region; equal to `pack` means all of it
+    crop: Literal["random", "centre"] = "random"  # in training: the HDF5 guides' random patch, or the centre view
+    regions: Regions = [WHOLE]  # by name, from the data set's YAML; several share a trunk and have a head each
+
+    @property
+    def key(self) -> str:
+        """Names the pack that holds what this asks for."""
+        return key_of(self.pack, self.regions)
+
+
+class AugmentSettings(Strict):
+    """What training does to images, in this order: the policy, the patch, mixing, the mirror."""
+
+    policy: Policy = None  # a file in configs/policies, or the list of transforms itself
+    mirror: Literal["none", "keep", "swap"] = "none"  # half the images; labels kept, or c1/c3-like pairs swapped
+    mix: Literal["none", "mixup", "cutmix", "splice"] = "none"  # images made of two of the fold's: data/mix.py
+    mix_share: Annotated[float, Field(gt=0, le=1)] = 0.5  # of the training images in each epoch
+    mix_alpha: Annotated[float, Field(ge=0.01, le=100)] | None = (
+        None  # of the Beta(alpha, alpha) that shares come from; null: the papers' for ImageNet, 0.2 for mixup, 1 for cutmix
+    )
+
+    @property
+    def beta(self) -> float:
+        """`mix_alpha`, or its default for this kind of mixing."""
+        return self.mix_alpha or {"mixup": 0.2}.get(self.mix, 1.0)
+
+    @model_validator(mode="after")
+    def _fits(self) -> "AugmentSettings":
+        if self.mix_alpha is not None and self.mix not in ("mixup", "cutmix"):
+            raise ValueError(f"mix_alpha belongs to mix: mixup or cutmix, got mix: {self.mix}; leave it out")
+        return self
+
+
+class HeadSettings(Strict):
+    """What stands on the trunk: pooling, hidden layers if any, a new softmax."""
+
+    pooling: Literal["average", "flatten"] = "average"  # flatten keeps where things are, and needs the input size fixed
+    dense: list[Annotated[int, Field(ge=1, le=65_536)]] = []  # units of hidden ReLU layers between pooling and softmax
+    normalization: bool = False  # batch normalisation after each hidden layer's ReLU
+    dropout: Share = 0.2  # after each hidden layer; with none, before the softmax
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0  # L2 on the head's kernels
+    auxiliary: Annotated[float, Field(ge=0)] = 0.3  # weight of each auxiliary classifier's loss, where there are any
+
+
+class PredictSettings(Strict):
+    """What `make train` predicts once a fold is trained; decides no weights, so it is no part of a run's identity."""
+
+    views: ViewSets = ["ten_crop"]  # one or several; sets that are made of their views are written too
+    batch_size: Annotated[int, Field(ge=1, le=65_536)] = 20  # crops in one forward pass; few suit a CPU, hundreds a GPU
+    test: bool = True  # the test images too; false: held-out drivers alone, as a search does (`make predict` goes on)
+
+
+class ModelSettings(Strict):
+    """`configs/models/<name>.yaml`."""
+
+    # what the trunk is: one line of backbones.csv (`make backbones` lists them)
+    backbone: Annotated[str, AfterValidator(lambda name: known_name(list(BACKBONES), "backbone", name))]
+    weights: Literal["imagenet", "none"] = "imagenet"  # none: random, so that nothing may be frozen at first
+    cut: str | None = None  # last layer kept of the backbone; null: all of it
+    mean: Literal["weights", "dataset"] = "weights"  # what is subtracted: the weights' own mean, or this data set's
+    # what layers compute in; weights stay float32. Mixed ones are for accelerators: a processor gains nothing by them
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    input: InputSettings
+    head: HeadSettings = HeadSettings()
+    augment: AugmentSettings = AugmentSettings()
+    train: TrainSettings = TrainSettings()
+    predict: PredictSettings = PredictSettings()
+
+    @property
+    def honest_views(self) -> ViewSet:
+        """`ten_crop` where training mirrored too, else `five_crop`: mirrored views of a network that never saw one mislead it."""
+        return "ten_crop" if self.shows_mirrored else "five_crop"
+
+    @property
+    def shows_mirrored(self) -> bool:
+        """Whether training shows mirrored images; logistic regression on the centre view alone does not."""
+        centre_alone = self.train.cache_trunk is None and all(stage.fit == "logistic" for stage in self.train.stages)
+        return self.augment.mirror != "none" and not centre_alone
+
+    @model_validator(mode="after")
+    def _fits(self) -> "ModelSettings":
+        smallest = BACKBONES[self.backbone].smallest
+        size, pack = pixels(self.input.size), pixels(self.input.pack)
+        if min(size) < smallest:
+            raise ValueError(f"input.size must be at least {smallest} px on each side for {self.backbone}")
+        if size[0] > pack[0] or size[1] > pack[1]:
+            raise ValueError("input.size must fit into input.pack")
+        if self.weights == "none" and self.train.stages[0].freeze_until is not None:
+            raise ValueError(
+                "train.stages.0.freeze_until must be null with weights: none (random layers would stay random)"
+            )
+        if self.augment.mix != "none" and self.train.cache_trunk is not None:
+            raise ValueError(
+                f"augment.mix: {self.augment.mix} needs train.cache_trunk: null (every fold shares the cached images, and a mixed "
+                "one would carry held-out drivers into training)"
+            )
+        if self.head.dense and any(stage.fit == "logistic" for stage in self.train.stages):
+            raise ValueError("fit: logistic solves for a softmax alone; head.dense must be empty, or fit: gradient")
+        return self
+
+
+Transforms = list[dict[str, dict[str, Any]]]
+
+
+def read_preset(folder: Path, policy: str | Transforms | None) -> tuple[str, Transforms]:
+    """Where a policy stands, for sentences about it, and its transforms; none of them is tried.
+
+    Args:
+        policy: a file's name in `folder`, the transforms themselves, or None, the empty policy.
+
+    Raises:
+        InputError: no such file, or anything but a list of transforms in it.
+    """
+    where, content = ("augment.policy", policy or []) if not isinstance(policy, str) else _file(folder, policy)
+    try:
+        return where, transforms(content)
+    except ValueError as error:
+        raise InputError(f"{where}: {error}") from error
+
+
+def _file(folder: Path, name: str) -> tuple[str, Any]:
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        names = [p.stem for p in matching(folder, "*.yaml")]
+        raise InputError(
+            f"augment.policy: {path} does not exist; expected one of {', '.join(names)}{nearest(name, names)}"
+        )
+    return str(path), read_yaml(path)

@@ -1,0 +1,165 @@
+"""Augmentation: `(image, seed) -> image` by named policies, the one module that touches albumentations.
+
+A policy is a YAML list, in `configs/policies/` or in a model's settings: one albumentations transform with its keywords each.
+Mirroring is not among them: left and right are classes here, so `augment.mirror` says how labels follow.
+"""
+
+import os
+import random
+import warnings
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from driverwatch.config.model import AugmentSettings, InputSettings, read_preset
+from driverwatch.config.types import pixels
+from driverwatch.data.regions import join, split
+from driverwatch.data.tta import central
+from driverwatch.errors import InputError, nearest
+
+UPDATE = "NO_ALBUMENTATIONS_UPDATE"
+GIVEN = os.environ.get(UPDATE)
+os.environ[UPDATE] = "1"  # it calls home on import otherwise
+import albumentations as A  # noqa: E402
+
+if GIVEN is None:
+    del os.environ[UPDATE]
+else:
+    os.environ[UPDATE] = GIVEN
+
+FOREIGN = {"Lambda", "TextImage", "OverlayElements"}  # they take code or files
+DRAWS = 2  # how a seed becomes a picture; another number where the same seed gives another
+MIRRORING = {"HorizontalFlip", "VerticalFlip", "Flip", "Transpose", "D4", "RandomRotate90", "SquareSymmetry"}
+
+
+def read_policy(folder: Path, policy: str | list[dict[str, dict[str, Any]]] | None) -> list[dict[str, dict[str, Any]]]:
+    """Read a policy as plain data, so that it can be recorded and compared, and try it.
+
+    Args:
+        policy: a file's name in `folder`, the transforms themselves, or None, the empty policy.
+
+    Raises:
+        InputError: no such file, no such transform or keyword, or a transform that does not give a photo of the same size.
+    """
+    where, made = read_preset(folder, policy)
+    with warnings.catch_warnings():  # the library only warns about a wrong keyword
+        warnings.simplefilter("error", UserWarning)
+        build(made, where)
+        _probe(made, where)
+    return made
+
+
+def _probe(policy: list[dict[str, dict[str, Any]]], where: str) -> None:
+    """Try each transform on its own, for certain: it must take a photo and give one of the same shape and type."""
+    photo = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    for name, keywords in ((n, k) for transform in policy for n, k in transform.items()):
+        try:
+            made = build([{name: {**keywords, "p": 1.0}}], where)(image=photo.copy())["image"]
+        except InputError:
+            raise
+        except Exception as error:  # whatever a transform that asks for more than an image raises
+            raise InputError(
+                f"{where}: {name} does not take a photo alone ({' '.join(str(error).split())[:150]})"
+            ) from error
+        if isinstance(keywords.get("scale"), dict | list) and _has_negative(keywords["scale"]):
+            raise InputError(
+                f"{where}: {name} mirrors by a negative scale, without moving left/right labels; use augment.mirror: keep or swap"
+            )
+        if made.shape != photo.shape or made.dtype != photo.dtype:
+            raise InputError(
+                f"{where}: {name} makes {made.dtype} {made.shape} of uint8 {photo.shape}; augmentation must keep size and type "
+                "(input.size and input.crop cut, the network scales)"
+            )
+
+
+def _has_negative(value: Any) -> bool:
+    if isinstance(value, dict | list):
+        return any(_has_negative(part) for part in (value.values() if isinstance(value, dict) else value))
+    return isinstance(value, int | float) and value < 0
+
+
+def build(policy: list[dict[str, dict[str, Any]]], where: str = "policy") -> A.Compose:
+    """Make an albumentations pipeline. Build one per thread: a pipeline carries its random state."""
+    made = []
+    for name, keywords in ((n, k) for transform in policy for n, k in transform.items()):
+        kind = getattr(A, str(name), None)
+        if not (isinstance(kind, type) and issubclass(kind, A.BasicTransform)):
+            names = [
+                n for n in dir(A) if isinstance(getattr(A, n), type) and issubclass(getattr(A, n), A.BasicTransform)
+            ]
+            raise InputError(f"{where}: {name} is no albumentations transform{nearest(str(name), names)}")
+        if name in MIRRORING:
+            raise InputError(
+                f"{where}: {name} mirrors without moving left/right labels; use augment.mirror: keep or swap"
+            )
+        if name in FOREIGN or not isinstance(keywords, dict):
+            raise InputError(
+                f"{where}: {name}: expected keywords that are numbers, names and lists, nothing that loads or runs"
+            )
+        try:
+            made.append(kind(**keywords))
+        except Exception as error:  # whatever a transform finds wrong with its keywords
+            raise InputError(f"{where}: {name}: {' '.join(str(error).split())}") from error
+    return A.Compose(made)
+
+
+class Augmenter:
+    """Cut, mirror and change one training image; a pure function of image and seed. One per thread.
+
+    The regions of a mosaic are changed alike, by the same draw each: they show one moment of one camera.
+    """
+
+    def __init__(self, policy: list[dict[str, dict[str, Any]]], augment: AugmentSettings, field: InputSettings):
+        self.pipeline = build(policy) if policy else None
+        self.mirror = augment.mirror
+        self.crop = field.crop
+        self.size, self.regions = pixels(field.size), len(field.regions)
+
+    def __call__(self, image: np.ndarray, seed: tuple[int, ...]) -> tuple[np.ndarray, bool]:
+        """Augment one image.
+
+        Args:
+            image: uint8 RGB (R * H, W, 3), each region at least the input size.
+            seed: for example (run seed, epoch, row); the same seed gives the same result.
+
+        Returns:
+            uint8 (R * h, w, 3) and whether it was mirrored.
+        """
+        patch, mirrored = self.patch(image, seed)
+        return turned(patch, mirrored), mirrored
+
+    def patch(self, image: np.ndarray, seed: tuple[int, ...]) -> tuple[np.ndarray, bool]:
+        """The same before it is mirrored, and whether it is to be."""
+        generator = np.random.default_rng(seed)
+        tiles = [image] if self.regions == 1 else list(split(image[None], self.regions))
+        if self.pipeline is not None:
+            drawn = int(generator.integers(2**32))
+            tiles = [_changed(self.pipeline, tile, drawn) for tile in tiles]
+        y, x = self._corner(tiles[0].shape, generator)
+        patches = [tile[y : y + self.size[0], x : x + self.size[1]] for tile in tiles]
+        patch = patches[0] if self.regions == 1 else join(np.stack(patches), self.regions)[0]
+        return patch, self.mirror != "none" and bool(generator.random() < 0.5)
+
+    def _corner(self, shape: tuple[int, ...], generator: np.random.Generator) -> tuple[int, int]:
+        """Of the random patch of the HDF5 guides (227 out of 256 there), or of the centre, in an image of a shape (H, W, 3)."""
+        spare_y, spare_x = shape[0] - self.size[0], shape[1] - self.size[1]
+        if self.crop == "random":
+            return int(generator.integers(spare_y + 1)), int(generator.integers(spare_x + 1))
+        return central(shape[0], self.size[0]), central(shape[1], self.size[1])
+
+
+def turned(image: np.ndarray, mirrored: bool) -> np.ndarray:
+    """An image uint8 (H, W, 3), mirrored if it is to be."""
+    return cv2.flip(image, 1) if mirrored else image
+
+
+def _changed(pipeline: A.Compose, tile: np.ndarray, drawn: int) -> np.ndarray:
+    """One region, by the draw that all of an image share.
+
+    One pair of generators goes through all transforms. `set_random_seed` would start each transform's own at the same
+    state, so that all of them decide and draw alike: gamma at 0.3 only where an affine at 0.8 acts, bright where turned right.
+    """
+    pipeline.set_random_state(np.random.default_rng(drawn), random.Random(drawn))
+    return np.asarray(pipeline(image=tile)["image"])

@@ -1,0 +1,103 @@
+"""What every step begins with: a data set's settings and places, its folds and packs opened and checked together."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from driverwatch.config.dataset import DatasetSettings
+from driverwatch.config.loading import load
+from driverwatch.config.types import regions_of
+from driverwatch.data import folds as fold_tables
+from driverwatch.data import pack as packs
+from driverwatch.data.competition import ImageTable
+from driverwatch.data.folds import FoldTable
+from driverwatch.data.pack import Pack
+from driverwatch.data.regions import Box
+from driverwatch.errors import InputError
+from driverwatch.io.paths import Places, plain_name, user_path
+
+CONFIGS = Path("configs")
+
+
+@dataclass(frozen=True)
+class Context:
+    """A data set by name, where its files lie on this machine, and who trains its folds.
+
+    A command that has a `maker` makes the packs and features that it lacks; one without, such as a report, only looks.
+    """
+
+    dataset: str
+    settings: DatasetSettings
+    places: Places
+    data: Path
+    runner: Any = None  # a `FoldRunner`; None: each fold in a process of its own
+    maker: "Callable[[Context, str], None] | None" = None  # packs a size: `prepare.pack_missing`
+    weights: Path | None = None  # folder of ImageNet weights, for features that are made on the way
+
+    def regions(self, size: str) -> packs.Boxes:
+        """Where the data set's YAML has the regions of a pack. Raises `InputError` where it has none of a name."""
+        return {name: Box(*corners) for name, corners in self.settings.boxes(regions_of(size)).items()}
+
+    def ensure_packs(self, size: str) -> None:
+        """Have both packs of a size made, if one of their files is not there and this command may make it."""
+        folder = self.places.pack(size)
+        files = [folder / f"{kind}.{end}" for kind in ("train", "test") for end in ("h5", "json")]
+        if self.maker is not None and not all(file.is_file() for file in files):
+            self.maker(self, size)
+
+    def pack(self, size: str, kind: str, folds: str) -> Pack:
+        self.ensure_packs(size)
+        return packs.read(self.places.pack(size), kind, folds, size, self.regions(size))
+
+
+def open_context(dataset: str, data: Path | None, study: str | None = None) -> Context:
+    settings = load(DatasetSettings, CONFIGS / "datasets", plain_name(dataset, "DATASET"))
+    return Context(dataset, settings, Places(dataset, study=study), data or user_path(settings.data))
+
+
+def going_on(run: str) -> str:
+    """The variables with which `make train` goes on with a run: whose model has its name, or one that only its beginner knows."""
+    own = (CONFIGS / "models" / f"{run}.yaml").is_file()
+    return f"MODEL={run}" if own else f"MODEL=<its model> RUN={run}"
+
+
+def predict_command(dataset: str, run: str) -> str:
+    """The command that predicts held-out drivers and test images with a finished run, for ensembles to take part with."""
+    return f"make predict DATASET={dataset} RUN={run}"
+
+
+def table_of(pack: Pack, classes: tuple[str, ...]) -> ImageTable:
+    """The image table that a pack repeats, what was left out of it included, so that later steps need no photos."""
+    import pandas as pd  # half a second, not for who only looks
+
+    left = pack.left_out
+    columns = {
+        "image": (pack.names, left.names),
+        "driver": (pack.drivers, left.drivers),
+        "label": (pack.labels, left.labels),
+    }
+    frame = pd.DataFrame({name: [*packed, *absent] for name, (packed, absent) in columns.items()} | {"path": ""})
+    return ImageTable(frame, classes)
+
+
+def open_packs(context: Context, size: str) -> tuple[FoldTable, dict[str, Pack]]:
+    """Folds and both packs of a size, each re-checked against the others; packs as `Context.ensure_packs` has them.
+
+    Raises:
+        InputError: anything missing, damaged, or made from something else.
+    """
+    path = context.places.folds
+    if not path.is_file():
+        raise InputError(f"{path}: no fold file; run make folds DATASET={context.dataset} first")
+    context.ensure_packs(size)
+    made_under = packs.folds_of(context.places.pack(size), "train", size)
+    pack = context.pack(size, "train", made_under)
+    try:
+        folds = fold_tables.read(path, table_of(pack, tuple(context.settings.classes)))
+    except InputError as error:
+        raise InputError(
+            f"{pack.images.path}: does not go with {path}; make pack SIZE={size} FORCE=1 if the photos have changed since (its "
+            f"runs then no longer count: leave them out with MODELS=), else restore the folds: {error}"
+        ) from error
+    return folds, {kind: context.pack(size, kind, folds.digest) for kind in ("train", "test")}

@@ -1,0 +1,302 @@
+"""Pick a committed list of training photos out of a larger download, so that others can repeat a result."""
+
+import re
+import shutil
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from driverwatch.config.dataset import DatasetSettings
+from driverwatch.config.loading import load
+from driverwatch.config.model import ModelSettings
+from driverwatch.config.types import KEY, key_of, pixels, regions_of
+from driverwatch.data import competition, folds, pack, pack_writer, synthetic
+from driverwatch.data import pack as unchanged
+from driverwatch.data.competition import ImageTable
+from driverwatch.data.context import CONFIGS, Context
+from driverwatch.data.pack_writer import BrokenPhotosError, Job
+from driverwatch.errors import InputError, counted, listed, printable
+from driverwatch.io.atomic import locked, making, replacing, replacing_folder, write_text
+from driverwatch.io.console import duration, ending, say, track
+from driverwatch.io.csv_tables import name_problems, read_csv
+from driverwatch.io.manifests import read_json, require_space
+from driverwatch.io.paths import user_path
+
+
+def pick(settings: DatasetSettings, source: Path, data: Path) -> None:
+    """Copy the listed photos and their table rows from `source` (a full download, same layout) to `data`, whole or not at all.
+
+    The new data set has no test images: its sample submission is a header alone.
+
+    Raises:
+        InputError: no list, something in the way, or photos that the download lacks or labels otherwise (all listed).
+    """
+    named = settings.columns
+    wanted = _wanted(settings)
+    paths = [
+        settings.train_images.format(label=label, image=image)
+        for label, image in zip(wanted[named.label], wanted[named.image], strict=True)
+    ]
+    _refuse_lacking(settings, source, wanted, paths)
+    with making(data):
+        if data.exists():
+            raise InputError(f"{data}: is there already; remove it, or name another DATA= folder")
+        size = sum((source / path).stat().st_size for path in paths)
+        require_space(data.parent, size, "the copy", "name a folder on a larger disk with DATA=")
+        with replacing_folder(data) as partial:
+            _copy(paths, source, partial)
+            wanted.to_csv(partial / settings.table, index=False, lineterminator="\n")
+            (partial / settings.test_images.format(image="x")).parent.mkdir(parents=True, exist_ok=True)
+            header = pd.DataFrame(columns=[named.image, *settings.classes])
+            header.to_csv(partial / settings.sample_submission, index=False, lineterminator="\n")
+    say(f"{data}: {len(wanted)} photos" + (f" of {wanted[named.driver].nunique()} drivers" if named.driver else ""))
+
+
+def _columns(settings: DatasetSettings) -> list[str]:
+    named = settings.columns
+    return [column for column in (named.driver, named.label, named.image) if column]
+
+
+def _wanted(settings: DatasetSettings) -> pd.DataFrame:
+    """The listed rows; a list that could lead out of its folder, or nowhere, is refused."""
+    if settings.subset is None:
+        raise InputError("subset: this dataset's YAML names no list (subset: <csv>); use DATASET=statefarm_mini")
+    wanted = read_csv(user_path(settings.subset), _columns(settings))[_columns(settings)]
+    problems = name_problems(wanted[settings.columns.image])[0]
+    strange = set(wanted[settings.columns.label]) - set(settings.classes)
+    problems += [f"unknown class {name}" for name in sorted(strange)]
+    if problems or wanted.empty:
+        raise InputError(f"{settings.subset}: expected a list of photos:{listed(problems or ['it names none'])}")
+    return wanted
+
+
+def _refuse_lacking(settings: DatasetSettings, source: Path, wanted: pd.DataFrame, paths: list[str]) -> None:
+    full = read_csv(source / settings.table, _columns(settings))[_columns(settings)]
+    known, asked = ({tuple(row) for row in frame.itertuples(index=False)} for frame in (full, wanted))
+    missing = sorted(" ".join(row) for row in asked - known)
+    missing += [f"file {path}" for path in paths if not (source / path).is_file()]
+    if missing:
+        raise InputError(
+            f"{source}: lacks {len(missing)} of the listed photos; is it the whole download?{listed(missing)}"
+        )
+
+
+def _copy(paths: list[str], source: Path, target: Path) -> None:
+    for path in track(paths, len(paths), "copy"):
+        (target / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / path, target / path)
+
+
+def draw(context: Context, options: synthetic.SampleOptions, force: bool) -> None:
+    synthetic.write(options, context.settings, context.data, force)
+    ending(then=[f"make folds DATASET={context.dataset}"])
+
+
+def pick_subset(context: Context, source: Path) -> None:
+
+    start = time.monotonic()
+    pick(context.settings, source, context.data)
+    ending(time.monotonic() - start, None, [f"make folds DATASET={context.dataset}"])
+
+
+def make_folds(context: Context, force: bool, skip: bool = False) -> None:
+    """Write the fold file, or hold the one there against the data; the whole data set is checked either way."""
+    start = time.monotonic()
+    with locked(context.places.build, ".folds.lock", sweep=(context.places.folds.parent,)):
+        _make_folds(context, force, skip)
+    ending(time.monotonic() - start, None, [f"make train DATASET={context.dataset} MODEL=<one of configs/models>"])
+
+
+def _make_folds(context: Context, force: bool, skip: bool) -> None:
+    tables = competition.read_both(context.settings, context.data)
+    missing = [f"missing file {path}" for path in tables.missing]
+    for problem in _refused(context, tables.problems + missing, skip):
+        say(f"left out: {problem}")
+    if context.settings.columns.driver is None and (force or not context.places.groups.is_file()):
+        _make_groups(context, tables.train, skip)
+    table, _ = _grouped(context, tables.train, skip)
+    path = context.places.folds
+    if path.is_file() and not force:
+        found = folds.read(path, table)
+        if found.count != context.settings.folds:
+            raise InputError(
+                f"{path}: holds {found.count} folds, the dataset's YAML asks for {context.settings.folds}; "
+                "change the YAML, or make folds FORCE=1 (runs on the old folds then no longer count)"
+            )
+        return say(
+            f"{path}: fits the data ({found.count} folds, {len(found.frame)} {_kind(context)}, digest {found.digest[:12]})"
+        )
+    made = folds.make(table, context.settings.folds)
+    folds.write(made, path)
+    sums = made.frame.drop(columns="driver").groupby("fold").sum()
+    sums.insert(0, "drivers", made.frame.groupby("fold").size())
+    return say(
+        f"{path}: {made.count} folds of {len(made.frame)} {_kind(context)}, digest {made.digest[:12]}\n{sums.to_string()}"
+    )
+
+
+def _kind(context: Context) -> str:
+    return "drivers" if context.settings.columns.driver else "groups of look-alikes"
+
+
+def _make_groups(context: Context, train: ImageTable, skip: bool) -> None:
+    """Find which training photos look alike and write a group for each, once."""
+    import pandas as pd
+
+    from driverwatch.data import near_duplicates
+
+    found, broken = near_duplicates.hashes(list(train.frame["path"]), context.data)
+    for problem in _refused(context, list(broken.values()), skip):
+        say(f"left out: {problem}")
+    seen = ~np.isin(np.arange(len(found)), list(broken))
+    numbers = near_duplicates.group(found[seen], context.settings.group_distance)
+    frame = pd.DataFrame({"image": train.where(seen).names, "group": near_duplicates.group_names(numbers)})
+    with replacing(context.places.groups) as temporary:
+        frame.to_csv(temporary, index=False, lineterminator="\n")
+    say(f"{context.places.groups}: {near_duplicates.summary(numbers, context.settings.folds)}")
+
+
+def _grouped(context: Context, train: ImageTable, skip: bool) -> tuple[ImageTable, list[str]]:
+    """The table with a driver for every image: its own, or else the group of look-alikes that the group file names.
+
+    Returns the table, and what to say of images that were broken when groups were made: no fold may have them.
+
+    Raises:
+        InputError: no group file, or one of other images.
+    """
+    path = context.places.groups
+    if context.settings.columns.driver is not None:
+        return train, []
+    if not path.is_file():
+        raise InputError(f"{path}: no group file; run make folds first")
+    known = read_csv(path, ["image", "group"])
+    of_image = dict(zip(known["image"], known["group"], strict=True))
+    there = train.frame["image"].isin(of_image).to_numpy(bool)
+    if len(of_image) < len(known) or there.sum() < len(of_image) or not (there.all() or skip):
+        raise InputError(
+            f"{path}: names other images than the table; restore it, or make folds FORCE=1 (runs on the old folds then no "
+            "longer count)"
+        )
+    kept = train.where(there)
+    grouped = ImageTable(kept.frame.assign(driver=kept.frame["image"].map(of_image)), train.classes)
+    lost = [f"{path}: in no group, since it was broken when groups were made" for path in train.frame["path"][~there]]
+    return grouped, lost
+
+
+def make_packs(
+    context: Context, size: str | None, model: str | None, overrides: str, force: bool, skip: bool = False
+) -> None:
+    """Pack training and test images at `size` (with regions, `180x240-whole+head`), or as `model` asks for."""
+    if size is None:
+        if model is None:
+            raise InputError("pack: expected SIZE=<height>x<width> or MODEL=<name>")
+        size = load(ModelSettings, CONFIGS / "models", model, overrides).input.key
+    elif not re.fullmatch(KEY, size) or min(pixels(size)) < 16:
+        raise InputError(
+            f"SIZE={size}: expected <height>x<width>, 16 px or more each, like 180x240, or with regions 180x240-whole+head"
+        )
+    start, asked = time.monotonic(), size
+    size, regions = size.partition("-")[0], regions_of(size)
+    if len(set(regions)) < len(regions):
+        raise InputError(f"SIZE={size}-{'+'.join(regions)}: expected each region once")
+    size = key_of(size, regions)
+    folder = context.places.pack(size)
+    if (
+        not context.data.is_dir()
+        and all((folder / f"{kind}.json").is_file() for kind in ("train", "test"))
+        and not force
+    ):
+        return say(f"{folder}: kept; {context.data} is not here to compare it with")
+    _pack_both(context, size, force, skip)
+    # for a model `make train` asks for its pack, and goes on by itself
+    train = f"make train DATASET={context.dataset} MODEL=<one with input.pack {asked}>"
+    return ending(time.monotonic() - start, None, [train]) if model is None else None
+
+
+def pack_missing(context: Context, size: str) -> None:
+    """Pack a size that a command needs and that is not there, from the photos, and say so.
+
+    No other pack can stand in: resized once more its pixels would be others, and a pack's digest is of the photos' own bytes.
+    Broken photos are left out if they were of the packs that are there, since runs of both are to know the same images.
+
+    Raises:
+        InputError: the photos are not there, or as `make_packs`.
+    """
+    start, folder = time.monotonic(), context.places.pack(size)
+    others = sorted(path.parent.name for path in folder.parent.glob("*/train.json") if path.parent != folder)
+    if not context.data.is_dir():
+        beside = f" (resized again, {', '.join(others)} would give other pixels)" if others else ""
+        raise InputError(
+            f"{folder}: no pack, and {context.data} is not here to make it from{beside}; give DATA=<folder of the photos>"
+        )
+    say(f"{folder}: no pack yet; packing {context.data} as make pack SIZE={size} would")
+    _pack_both(context, size, False, any(_left_out(folder.parent / other) for other in others))
+    megabytes = sum((folder / f"{kind}.h5").stat().st_size for kind in ("train", "test")) / 1e6
+    say(f"{folder}: made in {duration(time.monotonic() - start)}, {megabytes:,.1f} MB")
+
+
+def _left_out(folder: Path) -> bool:
+    """Whether packs were made without what was broken (`SKIP_BROKEN=1`), as far as their manifests can be read."""
+    made: dict[str, object] = {}
+    for kind in ("train", "test"):
+        with suppress(InputError):
+            made |= {key: value for key, value in read_json(folder / f"{kind}.json").items() if value}
+    return bool(made.get("left_out") or made.get("left_out_rows"))
+
+
+def _pack_both(context: Context, size: str, force: bool, skip: bool) -> None:
+    """Test images first: a photo among them must not be trained on."""
+    regions = context.regions(size)  # a wrong name ends here, before any photo is read
+    folder, beside = context.places.pack(size), [context.places.folds, context.places.groups]
+    found = unchanged.sources(context.settings, context.data, beside)
+    if not force and (there := unchanged.images_if_unchanged(folder, found)):
+        for kind, count in there.items():
+            say(f"{folder / kind}.h5: up to date ({count} images)")
+        return
+    tables = competition.read_both(context.settings, context.data)
+    train, lost = _grouped(context, tables.train, skip)
+    table = folds.read(context.places.folds, train)
+    problems = tables.problems + lost
+    strangers: Path | None = None
+    for kind, images in (("test", tables.test), ("train", train)):
+        rows = tuple(tables.problems + lost)
+        job = Job(images, context.data, folder, kind, size, table.digest, skip, rows, strangers, regions)
+        if problems and not skip:  # nothing will be written, but all that is broken is said at once
+            problems += pack_writer.broken(job)
+            continue
+        try:
+            pack_writer.write(job, force)
+            strangers = job.path
+        except BrokenPhotosError as broken:
+            problems += broken.problems
+    _refused(context, problems, skip)
+    drivers = pack.read(folder, "train", table.digest, size).drivers
+    for fold in range(table.count):
+        if 0 in (len(part) for part in table.rows(drivers, fold)):
+            raise InputError(
+                f"{folder}: every photo of fold {fold}'s drivers, or of all others, was left out; mend some, or lower folds: in "
+                f"configs/datasets/{context.dataset}.yaml and make folds FORCE=1"
+            )
+    if not problems:
+        unchanged.note(folder, found)
+
+
+def _refused(context: Context, problems: list[str], skip: bool) -> list[str]:
+    """Stop for `problems`, all at once and all in a file; with `skip` return them, to be recorded.
+
+    Raises:
+        InputError: there are problems and `skip` is not set.
+    """
+    path = context.places.build / "problems.txt"
+    if not problems or skip:
+        path.unlink(missing_ok=True)
+        return problems
+    head = f"{context.data}: {counted(problems)}; mend, or go on without with SKIP_BROKEN=1"
+    try:
+        write_text(path, "".join(f"{printable(problem)}\n" for problem in problems))
+    except InputError:  # no place for the whole list
+        raise InputError(f"{head}:{listed(problems, 50)}") from None
+    raise InputError(f"{head} (all are listed in {path}):{listed(problems)}")

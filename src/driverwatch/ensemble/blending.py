@@ -1,0 +1,182 @@
+"""How much each member of a blend counts: equal weights, weights fitted on labelled rows, and choices of members."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import softmax
+
+from driverwatch.ensemble.transform import MemberPredictions
+from driverwatch.errors import InputError
+from driverwatch.metrics import TINY, binary_log_losses, log_loss, log_loss_and_slope
+
+ROUNDS = 50  # of greedy selection: weights in steps of a fiftieth, finer than 19 drivers can tell apart
+
+
+def equal(members: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The same weight for each of (M, N, C): float64 (M,)."""
+    return np.full(len(members), 1 / len(members))
+
+
+def of_mean(members: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Weights (M,) of the arithmetic mean with the lowest log loss on these rows: the one that is printed.
+
+    But for its floor that loss is convex in the weights.
+    """
+
+    def loss(share: np.ndarray) -> tuple[float, np.ndarray]:
+        value, slope = log_loss_and_slope(np.einsum("mnc,m->nc", members, share), labels)
+        return value, np.einsum("mnc,nc->m", members, slope)
+
+    return _on_simplex(loss, len(members))
+
+
+def of_geometric_mean(members: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Weights (M,) of the geometric mean with the lowest log loss on these rows.
+
+    The normalised mean is a softmax of z = sum_m w_m log p_m, so but for its floor the loss is convex in w too.
+    """
+    logs = np.log(np.maximum(members, TINY))
+
+    def loss(share: np.ndarray) -> tuple[float, np.ndarray]:
+        value, slope = softmax_loss(np.einsum("mnc,m->nc", logs, share), labels)
+        return value, np.einsum("mnc,nc->m", logs, slope)
+
+    return _on_simplex(loss, len(members))
+
+
+def softmax_loss(scores: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray]:
+    """Log loss of softmax(scores), scores float (N, C), and its derivative by each score, (N, C)."""
+    rows = softmax(scores, axis=1)
+    value, slope = log_loss_and_slope(rows, labels)
+    return value, rows * (slope - (rows * slope).sum(axis=1, keepdims=True))
+
+
+Loss = Callable[[np.ndarray], tuple[float, np.ndarray]]  # weights (M,) -> loss, gradient (M,)
+
+
+def _on_simplex(loss: Loss, count: int) -> np.ndarray:
+    """Weights (count,), not negative, summing to 1, where a loss is least: SLSQP from equal weights.
+
+    Equal weights stay where the search ends no better (members that cannot be told apart), and one member stands alone where
+    that is better still: near there the loss has its floor, and so is not convex.
+    """
+    start = np.full(count, 1 / count)
+    if count == 1:
+        return start
+    whole = {"type": "eq", "fun": lambda w: w.sum() - 1, "jac": np.ones_like}
+    found = minimize(
+        loss,
+        start,
+        jac=True,
+        method="SLSQP",
+        bounds=[(0, 1)] * count,
+        constraints=whole,
+        options={"ftol": 1e-10, "maxiter": 500},
+    ).x
+    tried = [start, *np.eye(count)]
+    if np.isfinite(found).all() and np.maximum(found, 0).sum() > 0:
+        tried.insert(1, np.maximum(found, 0) / np.maximum(found, 0).sum())
+    return min(tried, key=lambda share: loss(share)[0])
+
+
+def greedy(members: np.ndarray, labels: np.ndarray, rounds: int = ROUNDS) -> np.ndarray:
+    """Weights (M,) from ensemble selection: of `rounds` picks, each member's share (Caruana et al. 2004, ICML).
+
+    From an empty ensemble, each round adds the member (any, any number of times) that leaves the arithmetic mean of all
+    picks with the lowest log loss; ties go to the first. Without bagging, which is for hundreds of members.
+    """
+    picks, total = np.zeros(len(members)), np.zeros(members.shape[1:])
+    for _ in range(rounds):
+        best = int(np.argmin([log_loss(total + member, labels) for member in members]))
+        picks[best] += 1
+        total = total + members[best]
+    return picks / rounds
+
+
+def per_class(members: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Weights (M, C): in each class's column the better half of the members counts, equally, and the others not at all.
+
+    After the competition's 1st place, who took for each class the models that were best on it. Better on class c means a
+    lower log loss of its column read as "c or not c" over all images. On images of class c alone a member that cries c
+    everywhere would win; with the others' images the score is proper. Half (rounded up; ties to the first), since the very best
+    on some 30 images a driver is luck, and averaging is what an ensemble is for. A class that no image shows is left
+    to all members. Rows no longer sum to 1, so they are divided by their sum.
+    """
+    shown = labels[:, None] == np.arange(members.shape[2])
+    losses = binary_log_losses(members, shown)  # (M, C)
+    better = np.argsort(np.argsort(losses, axis=0, kind="stable"), axis=0, kind="stable") < (len(members) + 1) // 2
+    kept = np.where(shown.any(axis=0), better, True)
+    return kept / kept.sum(axis=0)
+
+
+@dataclass(frozen=True, eq=False)
+class Mean:
+    """A fitted blend: the weighted mean of the members, arithmetic or geometric, rows divided by their sum.
+
+    Args:
+        weights: float (M,), or (M, C) where each class has its own; not negative, each class's sum to 1.
+    """
+
+    weights: np.ndarray
+    geometric: bool = False
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The weights in the order of the members."""
+        return {"weights": np.round(self.weights, 6).tolist()}
+
+    def __call__(self, rows: MemberPredictions) -> MemberPredictions:
+        """M members become one. Raises InputError for another number of members than the weights were fitted on."""
+        if len(rows.members) != len(self.weights):
+            raise InputError(
+                f"blend: its weights are of {len(self.weights)} members, got {len(rows.members)}; blend the same runs"
+            )
+        if self.geometric:
+            return rows.changed(geometric(rows.members, self.weights)[None])
+        total = np.einsum("mnc,mc->nc", rows.members, self._by_class(rows.members.shape[2]))
+        plain = rows.members.mean(axis=0)  # where no class's own members give it anything
+        return rows.changed(np.where(total.sum(axis=1, keepdims=True) > 0, total, plain)[None])
+
+    def _by_class(self, classes: int) -> np.ndarray:
+        return np.broadcast_to(self.weights.reshape(len(self.weights), -1), (len(self.weights), classes))
+
+
+def geometric(members: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """Weighted geometric mean of (M, N, C) by weights (M,), its largest entry 1: float64 (N, C), rows yet to be normalised.
+
+    Probabilities below 1e-15 count as 1e-15: a member's rounded zero would else veto a class whatever all the others say.
+    """
+    logs = np.einsum("mnc,m->nc", np.log(np.maximum(members, TINY)), share)
+    return np.exp(logs - logs.max(axis=1, keepdims=True))
+
+
+Fit = Callable[[np.ndarray, np.ndarray], np.ndarray]  # members (M, N, C), labels (N,) -> weights (M,) or (M, C)
+
+
+@dataclass(frozen=True)
+class Blend:
+    """A blend by name, not yet fitted: how its weights are found, and which mean takes them."""
+
+    name: str
+    weigh: Fit
+    geometric: bool = False
+
+    def fit(self, rows: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> Mean:
+        """Weights from these rows; every image counts the same, as in the competition's loss."""
+        return Mean(self.weigh(rows.members, labels), self.geometric)
+
+
+BLENDS = {
+    blend.name: blend
+    for blend in (
+        Blend("mean", equal),
+        Blend("geometric", equal, geometric=True),
+        Blend("weighted", of_mean),
+        Blend("weighted_geometric", of_geometric_mean, geometric=True),
+        Blend("greedy", greedy),
+        Blend("per_class", per_class),
+    )
+}

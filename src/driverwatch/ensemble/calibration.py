@@ -1,0 +1,174 @@
+"""Calibration of blended rows: temperature, class biases and a floor, each fitted on out-of-fold rows.
+
+Out-of-fold rows come from single fold models; a submission averages the folds, which is softer already, so a temperature
+fitted out of fold and put on that average would soften twice. A fitted chain is therefore applied to each fold's models as it
+was fitted, and its results are averaged. As -log is convex, the average's loss is at most the mean of the folds' losses
+(Jensen), whose estimate is what was fitted; no such bound holds the other way round. The average of calibrated rows is a little
+underconfident (Rahaman & Thiery 2021, arXiv:2007.08792), which costs less than that bound gains; by how much nobody knows
+before labels of the test set do.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import minimize
+
+from driverwatch.ensemble.blending import softmax_loss
+from driverwatch.ensemble.transform import MemberPredictions
+from driverwatch.io.atomic import replacing
+from driverwatch.metrics import TINY, limited, log_loss, standard_error
+
+SHARPNESS = (0.05, 20.0)  # bounds of 1 / temperature: rows that are all right or all wrong would go on without end
+STARTS = (1.0, *np.geomspace(*SHARPNESS, 17).tolist())
+LEVELS = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)  # of the floor; no printed loss tells lower ones apart
+
+
+@dataclass(frozen=True, eq=False)
+class Softmax:
+    """Rows become softmax(log(p) / temperature + bias).
+
+    Args:
+        bias: float (C,).
+    """
+
+    temperature: float
+    bias: np.ndarray
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        shift = {"bias": np.round(self.bias, 6).tolist()} if self.bias.any() else {}
+        return {"temperature": round(self.temperature, 6), **shift}
+
+    def __call__(self, rows: MemberPredictions) -> MemberPredictions:
+        scores = np.log(np.maximum(rows.members, TINY)) / self.temperature + self.bias
+        return rows.changed(np.exp(scores - scores.max(axis=2, keepdims=True)))
+
+
+@dataclass(frozen=True)
+class Temperature:
+    """One temperature for all (Guo et al. 2017, arXiv:1706.04599), on log probabilities, where the log loss is least."""
+
+    name: str = "temperature"
+
+    def fit(self, rows: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> Softmax:
+        return _fit(rows.blended, labels, np.inf)
+
+
+@dataclass(frozen=True)
+class Bias:
+    """A temperature, and a bias for each class (vector scaling with one scale, Guo et al. 2017), drawn towards 0.
+
+    The ridge on biases is that of a normal prior with standard deviation 1 (a factor e in odds) when each driver, not each
+    frame, is an observation: mean log loss + sum(bias ** 2) / (2 D) for D drivers. Classes are drawn alike in training and
+    test, so a bias corrects the models, not the mix.
+    """
+
+    name: str = "bias"
+
+    def fit(self, rows: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> Softmax:
+        return _fit(rows.blended, labels, 1 / len(np.unique(drivers)))
+
+
+def _fit(rows: np.ndarray, labels: np.ndarray, ridge: float) -> Softmax:
+    """Minimise the log loss of softmax(z) + ridge/2 |b|^2 for z = log(p) / T + b, by L-BFGS with its gradient in (1/T, b).
+
+    But for the floor of the log loss it is convex. A few temperatures are tried first, and it goes down from the best; with an
+    infinite ridge b stays 0.
+    """
+    logs, classes = np.log(np.maximum(rows, TINY)), rows.shape[1]
+    pull = ridge if np.isfinite(ridge) else 0.0
+
+    def loss(x: np.ndarray) -> tuple[float, np.ndarray]:
+        value, slope = softmax_loss(x[0] * logs + x[1:], labels)
+        value += pull / 2 * float((x[1:] ** 2).sum())
+        return value, np.concatenate([[(slope * logs).sum()], slope.sum(axis=0) + pull * x[1:]])
+
+    limit = (None, None) if np.isfinite(ridge) else (0.0, 0.0)
+    starts = [np.concatenate([[sharpness], np.zeros(classes)]) for sharpness in STARTS]
+    start = min(starts, key=lambda x: loss(x)[0])
+    options = {"ftol": 1e-13, "gtol": 1e-8, "maxiter": 500}
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[SHARPNESS] + [limit] * classes, options=options)
+    best = found.x if found.fun < loss(start)[0] else start
+    return Softmax(float(1 / best[0]), best[1:])
+
+
+@dataclass(frozen=True)
+class Floor:
+    """Rows limited to [level, 1] and divided by their sum."""
+
+    level: float
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return {"level": self.level}
+
+    def __call__(self, rows: MemberPredictions) -> MemberPredictions:
+        return rows.changed(limited(rows.members, self.level))
+
+
+@dataclass(frozen=True)
+class Clip:
+    """The floor of the grid `LEVELS` with the lowest log loss; ties go to the lowest floor."""
+
+    name: str = "clip"
+
+    def fit(self, rows: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> Floor:
+        losses = [log_loss(rows.blended, labels, level) for level in LEVELS]
+        return Floor(LEVELS[int(np.argmin(losses))])
+
+
+CALIBRATIONS = {step.name: step for step in (Temperature(), Bias())}
+
+BINS = 15  # as in Guo et al. 2017
+
+
+def table(probabilities: np.ndarray, labels: np.ndarray, drivers: np.ndarray, bins: int = BINS) -> pd.DataFrame:
+    """A line per bin of images that the rows are about equally sure of: `images`, `confidence`, `right`, `error`.
+
+    Bins hold about equally many images each (Naeini et al. 2015 cut the sorted predictions so): most images are sure
+    ones, and bins of equal width would leave most of them in one. Equal confidences share a bin, so that no order of rows
+    matters; there may be fewer bins then.
+
+    Args:
+        probabilities: float (N, C), rows sum to 1.
+        drivers: (N,); `error` is the standard error of `right` over drivers, NaN for a single one in the bin.
+    """
+    rows = np.asarray(probabilities, np.float64)
+    sure, right = rows.max(axis=1), rows.argmax(axis=1) == labels
+    edges = np.unique(np.quantile(sure, np.linspace(0, 1, bins + 1)[1:-1], method="lower"))
+    index = np.searchsorted(edges, sure, side="left")
+    lines = []
+    for number in np.unique(index):
+        chosen = index == number
+        error = standard_error(right[chosen].astype(np.float64), drivers[chosen])
+        lines.append((int(chosen.sum()), sure[chosen].mean(), right[chosen].mean(), error))
+    return pd.DataFrame(lines, columns=["images", "confidence", "right", "error"])
+
+
+def calibration_error(reliability: pd.DataFrame) -> float:
+    """Expected calibration error of the likeliest class: mean over images of |right - confidence| of their bin."""
+    gaps = (reliability["right"] - reliability["confidence"]).abs()
+    return float((gaps * reliability["images"]).sum() / reliability["images"].sum())
+
+
+def draw(curves: Mapping[Any, pd.DataFrame], title: str, path: Path) -> None:
+    """Write the curves (name: table) as a PNG: share right over confidence, with the standard error over drivers."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 5.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle="--", label="as it says")
+    for name, curve in curves.items():
+        label = f"{name} (error {calibration_error(curve):.3f})"
+        error = curve["error"].fillna(0)
+        axes.errorbar(curve["confidence"], curve["right"], error, marker="o", markersize=4, linewidth=1, label=label)
+    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="confidence in the likeliest class", ylabel="share right", title=title)
+    axes.legend(loc="upper left")
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120, metadata={"Software": None})

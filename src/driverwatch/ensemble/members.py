@@ -1,0 +1,260 @@
+"""Average probabilities: views within a model, then folds, then runs; joined by image name, never by position."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from driverwatch import run as runs
+from driverwatch.config.ensemble import ChainSettings, EnsembleSettings
+from driverwatch.config.loading import load, parse
+from driverwatch.config.types import ViewSet
+from driverwatch.data.context import CONFIGS, Context, open_packs
+from driverwatch.data.folds import FoldTable
+from driverwatch.data.pack import Pack
+from driverwatch.data.tta import mirrors
+from driverwatch.ensemble.transform import FittedTransform, MemberPredictions, apply_transforms
+from driverwatch.errors import InputError
+from driverwatch.inference import predictions
+from driverwatch.inference.predictions import Predictions, default_views, prediction_path
+from driverwatch.io.console import say
+from driverwatch.io.paths import matching
+from driverwatch.run import Run
+
+
+@dataclass(frozen=True)
+class Member:
+    """A run, the pack of test images that it was predicted on, and the view set it takes part with."""
+
+    run: Run
+    test: Pack
+    views: ViewSet
+
+
+def honest_views(run: Run) -> ViewSet:
+    """The view set that a run takes part with when none is asked for: the best that all its fits have predicted."""
+    return default_views(run)
+
+
+def mirrored(run: Run) -> bool:
+    """Whether training showed mirrored images."""
+    return run.settings.shows_mirrored
+
+
+def oof_of_member(run: Run) -> bool:
+    """Whether a run has an out-of-fold score: others were not trained on folds, and join averages of test images alone."""
+    return run.settings.train.splits.scored
+
+
+def oof_probabilities(member: Member, pack: Pack, folds: FoldTable) -> np.ndarray:
+    """Each labelled image's probabilities from the model that never saw its driver, float32 (N, C), in the pack's order.
+
+    Raises:
+        InputError: a fold without predictions, or with predictions for other images than its held-out drivers'; a run that
+            was not trained on folds.
+    """
+    run = member.run
+    if not oof_of_member(run):
+        raise InputError(f"{run.folder}: no out-of-fold score: {run.settings.train.splits.unscored}; leave it out")
+    found = np.full((len(pack.names), len(run.classes)), np.nan, np.float32)
+    for fold in range(folds.count):
+        _, held_out = folds.rows(pack.drivers, fold)
+        found[held_out] = validation_probabilities(member, fold, list(pack.names[held_out]))
+    return found
+
+
+def validation_probabilities(member: Member, fit: int, names: list[str]) -> np.ndarray:
+    """A fit's probabilities of its held-out images, float32 (len(names), C), in the order of `names`; other images are refused."""
+    return _read(member, fit, "held_out").aligned_to(names)
+
+
+def _read(member: Member, fold: int, kind: str) -> Predictions:
+    """A fold's predictions, which must be of its weights and of the run's classes."""
+    path = prediction_path(member.run.fold(fold), kind, member.views)
+    made = predictions.read(path, origin(member.run, fold, member.views))
+    if made.probabilities.shape[1] != len(member.run.classes):
+        raise InputError(
+            f"{path}: {made.probabilities.shape[1]} classes, the run has {len(member.run.classes)}; predict again"
+        )
+    return made
+
+
+def oof_of_members(members: list[Member], pack: Pack, folds: FoldTable) -> MemberPredictions:
+    """The members' out-of-fold probabilities in the pack's order; an image's set is the fold that held its driver out."""
+    sets = np.array([folds.of_driver[driver] for driver in pack.drivers], np.int64)
+    return MemberPredictions(
+        pack.names, np.stack([_whole(oof_probabilities(member, pack, folds)) for member in members]), sets
+    )
+
+
+def folds_of_run(members: list[Member], folds: int, only: int | None = None) -> list[list[list[int]]]:
+    """Which fits each member takes part with, for each fold: its own; a run without folds takes part in each with all it has.
+
+    Where no run has folds there is one such list, and with `only` that fit of every member.
+    """
+    if only is not None:
+        return [[[only]] * len(members)]
+    whole = [list(range(member.run.settings.train.splits.fits(folds))) for member in members]
+    if not any(oof_of_member(member.run) for member in members):
+        return [whole]
+    return [
+        [[fold] if oof_of_member(m.run) else fits for m, fits in zip(members, whole, strict=True)]
+        for fold in range(folds)
+    ]
+
+
+def test_of_members(members: list[Member], names: list[str], fits: list[list[int]]) -> MemberPredictions:
+    """The members' probabilities of the test images, each the mean of its `fits`, without images that no member's pack holds.
+
+    A member whose pack lacks an image that others know (`SKIP_BROKEN=1`) takes the mean of the others for it, so that a
+    plain mean is theirs.
+    """
+    stack = np.stack(
+        [
+            np.mean([_on_test(member, names, fit) for fit in own], axis=0)
+            for member, own in zip(members, fits, strict=True)
+        ]
+    )
+    known = ~np.isnan(stack[:, :, 0])
+    chosen = known.any(axis=0)
+    known, stack = known[:, chosen], stack[:, chosen]
+    others = np.where(known[..., None], stack, 0).sum(axis=0) / known.sum(axis=0)[:, None]
+    sets = np.zeros(int(chosen.sum()), np.int64)
+    return MemberPredictions(np.array(names, object)[chosen], np.where(known[..., None], stack, others), sets)
+
+
+def _on_test(member: Member, names: list[str], fold: int) -> np.ndarray:
+    """A fold's test probabilities, float64 (len(names), C); NaN where the member's pack lacks the image."""
+    lacked = set(member.test.left_out.names)
+    known = np.array([name not in lacked for name in names], bool)
+    rows = np.full((len(names), len(member.run.classes)), np.nan)
+    rows[known] = _whole(_read(member, fold, "test").aligned_to([name for name in names if name not in lacked]))
+    return rows
+
+
+def _whole(rows: np.ndarray) -> np.ndarray:
+    """Rows (N, C) divided by their sum in float64: float32 leaves it 1e-7 off."""
+    wide = rows.astype(np.float64)
+    return wide / wide.sum(axis=1, keepdims=True)
+
+
+def by_fold(folds: list[MemberPredictions], rules: Sequence[FittedTransform], fitted: int) -> np.ndarray:
+    """What the rules make of each fold's rows for the same images: float64 (F, N, C), in the order of the first fold's.
+
+    Rules were fitted on rows of single fold models, so they are applied to such, and averaged after (`ensemble/calibration.py`).
+
+    Args:
+        fitted: how many members, the first ones, the blend was fitted on; each other one counts as one more in a mean with
+            them, since it has no out-of-fold rows to be weighed by.
+    """
+    return np.stack([_chained(rows.aligned_to(folds[0].names), rules, fitted) for rows in folds])
+
+
+def _chained(rows: MemberPredictions, rules: Sequence[FittedTransform], fitted: int) -> np.ndarray:
+    members = rows.members[fitted:]
+    if fitted:
+        blended = apply_transforms(rules[:1], rows.changed(rows.members[:fitted])).blended
+        members = np.concatenate([np.repeat(blended[None], fitted, axis=0), members])
+    return apply_transforms(rules[1:], rows.changed(members.mean(axis=0, keepdims=True))).blended
+
+
+def completed(rows: np.ndarray, known: np.ndarray, names: list[str], prior: np.ndarray) -> np.ndarray:
+    """Rows (K, C) of the images `known` (K,) put in the order of `names`, the class prior (C,) for the others: float64 (N, C)."""
+    made = np.tile(np.asarray(prior, np.float64), (len(names), 1))
+    position = {name: i for i, name in enumerate(names)}
+    made[[position[name] for name in known]] = rows
+    return made
+
+
+def origin(run: Run, fold: int, views: ViewSet) -> dict[str, str]:
+    """What a fold's prediction file must say of its origin: the run's digests and the weights the fold ended with."""
+    return run.predicted(fold, views)
+
+
+def mean(parts: list[np.ndarray]) -> np.ndarray:
+    """Arithmetic mean of equally shaped probabilities, rows divided by their sum: float64 (N, C)."""
+    average = np.stack(parts).mean(axis=0, dtype=np.float64)
+    return average / average.sum(axis=1, keepdims=True)
+
+
+class Finished(NamedTuple):
+    """Finished runs, each one's pack of test images, and the folds and a training pack they all share."""
+
+    runs: list[runs.Run]
+    tests: list[Pack]
+    folds: FoldTable
+    train: Pack
+
+
+def finished_runs(context: Context, names: list[str]) -> Finished:
+    """The named runs (default: every finished one).
+
+    Raises:
+        InputError: none there, a named one not finished or named twice, or runs on other folds or other images.
+    """
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise InputError(f"MODELS: {', '.join(sorted(twice))} is named twice")
+    paths = [context.places.run(name) for name in names] or [
+        p.parent for p in matching(context.places.runs, "*/run.json")
+    ]
+    found = [run for path in paths if (run := _loaded(path, bool(names))) and _is_finished(context, run, bool(names))]
+    if not found:
+        raise InputError(
+            f"{context.places.runs}: no run is there that has finished every fold; run make train MODEL=... "
+            f"DATASET={context.dataset}, or again: it goes on"
+        )
+    opened = [open_packs(context, run.settings.input.key) for run in found]
+    folds, first = opened[0][0], opened[0][1]["train"]
+    for run, (_, packs) in zip(found, opened, strict=True):
+        run.refuse_strangers(folds.digest, {kind: pack.digest for kind, pack in packs.items()})
+        if list(packs["train"].names) != list(first.names):
+            raise InputError(
+                f"{run.folder}: its pack holds other images than {found[0].folder}'s; leave one out with MODELS="
+            )
+    return Finished(found, [packs["test"] for _, packs in opened], folds, first)
+
+
+def _loaded(path: Path, named: bool) -> runs.Run | None:
+    try:
+        return runs.load(path)
+    except InputError as error:
+        if named:
+            raise
+        say(f"left out: {error}")
+        return None
+
+
+def _is_finished(context: Context, run: runs.Run, named: bool) -> bool:
+    if all(run.finished(number) for number in range(run.settings.train.splits.fits(context.settings.folds))):
+        return True
+    if named:
+        raise InputError(f"{run.folder}: not every fold is finished; repeat the make train that began it, it goes on")
+    say(f"left out, not finished: {run.name}")
+    return False
+
+
+def selected_on(members: list[runs.Run]) -> list[str]:
+    """Runs whose epoch, or a teacher's, was chosen on the held-out drivers, so that their out-of-fold loss flatters."""
+    return [run.name for run in members if run.looks_at_held_out]
+
+
+def members_of(
+    context: Context, names: list[str], name: str, views: ViewSet | None, changes: dict[str, Any]
+) -> tuple[list[Member], FoldTable, Pack, ChainSettings]:
+    """Who takes part in an ensemble, those with out-of-fold rows first, and how they are put together."""
+    recipe, kept = CONFIGS / "ensembles" / f"{name}.yaml", {}
+    if not names and recipe.is_file():
+        settings = load(EnsembleSettings, recipe.parent, name)
+        names, views = settings.runs, views or settings.view_set
+        kept = settings.chain
+    chain = parse(ChainSettings, {**kept, **changes}, "BLEND, BALANCE, NEIGHBOURS, CALIBRATE or CLIP")
+    found, tests, folds, pack = finished_runs(context, names)
+    members = [Member(run, test, views or honest_views(run)) for run, test in zip(found, tests, strict=True)]
+    for member in members:
+        if mirrors(member.views) and not mirrored(member.run):
+            say(
+                f"{member.run.name}: training never mirrored, so {member.views}'s mirrored views mislead; compare five_crop"
+            )
+    return sorted(members, key=lambda member: not oof_of_member(member.run)), folds, pack, chain

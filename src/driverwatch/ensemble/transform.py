@@ -1,0 +1,194 @@
+"""Steps from the members' probabilities to one row per image: fitted on out-of-fold rows, scored by nested driver folds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from driverwatch.errors import InputError
+
+TOLERANCE = 1e-4  # of a row's sum, as in a prediction file: float32 rows of some thousand classes may miss by as much
+
+
+@dataclass(frozen=True, eq=False)
+class MemberPredictions:
+    """What a step works on: one row per image.
+
+    Args:
+        names: (N,), unique.
+        members: float (M, N, C), finite, not negative, rows sum to 1; kept as float64. M = 1 after blending.
+        sets: int (N,): images with the same number were predicted by the same models (the fold that held them out; all 0 in
+            a test set).
+
+    Raises:
+        InputError: when built from anything else.
+    """
+
+    names: np.ndarray
+    members: np.ndarray
+    sets: np.ndarray
+
+    def __post_init__(self) -> None:
+        try:
+            found = np.asarray(self.names), np.asarray(self.members, np.float64), np.asarray(self.sets)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"rows: expected arrays of names, probabilities and set numbers, got {error}") from error
+        for field, value in zip(("names", "members", "sets"), found, strict=True):
+            object.__setattr__(self, field, value)
+        _refuse_shapes(*found)
+        _refuse_values(found[0], found[1])
+
+    def at(self, chosen: np.ndarray) -> "MemberPredictions":
+        """Some of the images: a mask or row numbers (K,)."""
+        return MemberPredictions(self.names[chosen], self.members[:, chosen], self.sets[chosen])
+
+    def aligned_to(self, names: np.ndarray) -> "MemberPredictions":
+        """The same rows in the order of `names` (N,).
+
+        Raises:
+            InputError: an asked name is not there, or images are there that nobody asked for.
+        """
+        if np.array_equal(self.names, names):
+            return self
+        position = {name: i for i, name in enumerate(self.names)}
+        missing = [str(name) for name in names if name not in position]
+        extra = len(position) - (len(names) - len(missing))
+        if missing or extra:
+            raise InputError(
+                f"rows: {len(missing)} images missing ({', '.join(missing[:3])}), {extra} not asked for; predict again"
+            )
+        return self.at(np.array([position[name] for name in names], np.int64))
+
+    def changed(self, members: np.ndarray) -> "MemberPredictions":
+        """The same images with other probabilities (M', N, C), each row divided by its sum."""
+        return replace(self, members=members / members.sum(axis=2, keepdims=True))
+
+    @property
+    def blended(self) -> np.ndarray:
+        """The one row that each image has after blending, float64 (N, C).
+
+        Raises:
+            InputError: nothing was blended yet.
+        """
+        if len(self.members) != 1:
+            raise InputError(f"rows: expected one blended row per image, got {len(self.members)} members; blend first")
+        return self.members[0]
+
+
+def _refuse_shapes(names: np.ndarray, members: np.ndarray, sets: np.ndarray) -> None:
+    if members.ndim != 3 or min(members.shape[0], members.shape[2] - 1) < 1:
+        raise InputError(f"rows: expected probabilities (members, images, classes), got the shape {members.shape}")
+    if names.shape != members.shape[1:2] or sets.shape != names.shape:
+        raise InputError(
+            f"rows: expected as many names and set numbers as the {members.shape[1]} images of the probabilities, got "
+            f"{names.shape} and {sets.shape}"
+        )
+    if sets.dtype.kind not in "iu":
+        raise InputError(f"rows: expected whole set numbers, got {sets.dtype}")
+
+
+def _refuse_values(names: np.ndarray, members: np.ndarray) -> None:
+    if len(set(names.tolist())) < len(names):
+        raise InputError("rows: an image is named twice; predict again")
+    if not np.isfinite(members).all() or (members < 0).any():
+        raise InputError("rows: probabilities must be finite and not negative; predict again")
+    if members.size and (worst := float(np.abs(members.sum(axis=2) - 1).max())) > TOLERANCE:
+        raise InputError(f"rows: rows must sum to 1, one is {worst:.2g} off; predict again")
+
+
+class FittedTransform(Protocol):
+    """A fitted step; `facts` is what was fitted, as JSON-able data."""
+
+    @property
+    def facts(self) -> dict[str, Any]: ...
+
+    def __call__(self, rows: MemberPredictions) -> MemberPredictions: ...
+
+
+class Transform(Protocol):
+    """A step that is not fitted yet."""
+
+    @property
+    def name(self) -> str: ...
+
+    def fit(self, rows: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> FittedTransform: ...
+
+
+def fit_transforms(
+    steps: Sequence[Transform], rows: MemberPredictions, labels: np.ndarray, drivers: np.ndarray
+) -> list[FittedTransform]:
+    """Fit each step on what the ones before it make of all rows: what a submission uses.
+
+    Args:
+        labels: int (N,), 0..C-1, in the order of `rows.names`.
+        drivers: (N,), in the same order.
+
+    Raises:
+        InputError: labels or drivers that do not go with the rows.
+    """
+    labels, drivers = _checked(rows, labels, drivers)
+    rules: list[FittedTransform] = []
+    for step in steps:
+        rules.append(step.fit(rows, labels, drivers))
+        rows = apply_transforms(rules[-1:], rows)
+    return rules
+
+
+def apply_transforms(rules: Sequence[FittedTransform], rows: MemberPredictions) -> MemberPredictions:
+    """What the rules make of the rows, in the order that the rows came in."""
+    for rule in rules:
+        rows = rule(rows).aligned_to(rows.names)
+    return rows
+
+
+def nested_cross_validation(
+    steps: Sequence[Transform], rows: MemberPredictions, labels: np.ndarray, drivers: np.ndarray
+) -> np.ndarray:
+    """Each image's blended row from a chain that was fitted without its set: float64 (N, C), in the order of the rows.
+
+    For each set the whole chain is fitted on the rows of the other sets and applied to the set's own, whose labels
+    it never sees; so the loss of the result is an honest score of choosing and fitting, as that of `fitted` on its own rows
+    is not. One thing is shared, as in all stacking on one set of folds (Wolpert 1992): the models that predicted the
+    other sets had seen this set's drivers in training. What a chain learns of the models is few numbers, so that little comes
+    through; training folds of folds would cost K times the training.
+
+    Args:
+        labels: int (N,), 0..C-1, in the order of `rows.names`.
+        drivers: (N,), in the same order; a driver's images lie in one set.
+
+    Raises:
+        InputError: labels or drivers that do not go with the rows, fewer than two sets, or a driver in two of them.
+    """
+    labels, drivers = _checked(rows, labels, drivers)
+    numbers = np.unique(rows.sets)
+    if len(numbers) < 2:
+        raise InputError("rows: a nested score needs at least two sets (folds), got one; nothing is left to fit on")
+    _refuse_divided(drivers, rows.sets)
+    found = np.empty(rows.members.shape[1:])
+    for number in numbers:
+        asked = rows.sets == number
+        rules = fit_transforms(steps, rows.at(~asked), labels[~asked], drivers[~asked])
+        found[asked] = apply_transforms(rules, rows.at(asked)).blended
+    return found
+
+
+def _checked(rows: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    labels, drivers = np.asarray(labels), np.asarray(drivers)
+    count, classes = rows.members.shape[1:]
+    if labels.shape != (count,) or drivers.shape != (count,) or count == 0:
+        raise InputError(
+            f"rows: expected a label and a driver for each of {count} images (at least one), got {labels.shape} and "
+            f"{drivers.shape}"
+        )
+    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= classes:
+        raise InputError(f"rows: expected labels from 0 to {classes - 1}, got {labels.min()} to {labels.max()}")
+    return labels, drivers
+
+
+def _refuse_divided(drivers: np.ndarray, sets: np.ndarray) -> None:
+    """Refuse a driver whose images lie in two sets: a chain would be fitted on whom it is scored on."""
+    home: dict[Any, Any] = {}
+    for driver, number in zip(drivers.tolist(), sets.tolist(), strict=True):
+        if home.setdefault(driver, number) != number:
+            raise InputError(f"rows: driver {driver} lies in sets {home[driver]} and {number}; folds group by driver")

@@ -1,0 +1,170 @@
+"""What frozen layers make of every image: computed once per draw, kept in HDF5, shared by folds, epochs and runs.
+
+Frozen layers in inference mode give the same for the same input in every epoch and fold. A draw is one way to cut an input
+from each image: a test-time view, or the augmentation of one epoch.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from driverwatch.data.augment import DRAWS
+from driverwatch.data.epoch_inputs import AugmentedInputs, Inputs
+from driverwatch.data.pack import Pack, stamp
+from driverwatch.data.tta import View, cut
+from driverwatch.errors import InputError
+from driverwatch.io.atomic import locked, replacing, write_json
+from driverwatch.io.console import track
+from driverwatch.io.hdf5 import UNREADABLE, column, created, opened
+from driverwatch.io.manifests import digest_of, provenance, read_json, require_space
+from driverwatch.io.prefetch import in_threads
+from driverwatch.models.split_network import FrozenPart
+from driverwatch.run import Run
+
+AT_ONCE = 32  # images in one forward pass
+WAY_OUT = "lower train.cache_trunk, or freeze to a later layer, whose maps are smaller"
+
+
+@dataclass(frozen=True)
+class AugmentationPass:
+    """How inputs are cut from a pack's images: its name, all that decides it (JSON-able), and the cutting."""
+
+    name: str
+    identity: Any
+    cutting: Callable[[np.ndarray], Inputs] = field(compare=False)  # uint8 (N, R * H, W, 3), mapped -> rows -> inputs
+
+
+def tta_pass(view: View, size: tuple[int, int], regions: int = 1) -> AugmentationPass:
+    """A test-time view for inputs of `size` (height, width of each region).
+
+    Its mirroring is the predictor's business: no label follows it here.
+    """
+
+    def cutting(images: np.ndarray) -> Inputs:
+        return lambda rows: (np.ascontiguousarray(cut(images[rows], view, size, regions)), np.zeros(len(rows), bool))
+
+    return AugmentationPass("view", [*view] if view.size == size else [*view, *size], cutting)
+
+
+def augmented_pass(run: Run, epoch: int, first: int = 0) -> AugmentationPass:
+    """The augmentation that a run's epoch gives to a pack whose rows are numbered from `first` on."""
+    settings = run.settings
+    libraries = {
+        name: provenance()["versions"].get(name) for name in ("albumentations", "opencv-python-headless", "numpy")
+    }
+    field = settings.input.model_dump(exclude={"regions"})  # the pack's digest tells them
+    augment = settings.augment.model_dump(include={"policy", "mirror"})  # nothing mixed is ever cached
+    augmentation = [field, augment, run.policy]
+    decisive = [*augmentation, settings.train.seed, epoch, {**libraries, "draws": DRAWS}]
+    decisive += [first] if first else []
+    return AugmentationPass(
+        f"draw{epoch}", decisive, lambda images: AugmentedInputs(images, settings, run.policy, epoch, first=first)
+    )
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What the frozen half gave, mapped (N, ...), and which inputs were mirrored, bool (N,); taken as `Inputs` are."""
+
+    array: np.ndarray
+    mirrored: np.ndarray
+
+    def __call__(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self.array[rows], self.mirrored[rows]
+
+
+class TrunkCache:
+    """The outputs of one frozen half, a file per pack and draw."""
+
+    def __init__(self, folder: Path, frozen: FrozenPart, dtype: str) -> None:
+        """Keep outputs of `dtype` (float16 or float32) under `folder`, in a place of this half's own."""
+        self.frozen, self.dtype, self.identity = frozen, np.dtype(dtype), _identity(frozen, dtype)
+        self.folder = folder / self.identity[:16]
+        self.shape = frozen.features
+
+    def outputs(self, pack: Pack, draw: AugmentationPass, label: str) -> Outputs:
+        """Outputs for every image of a pack, in its order; computed if they are not there.
+
+        Raises:
+            InputError: no room, or values that float16 cannot hold.
+        """
+        path = self.folder / f"{draw.name}-{digest_of([pack.digest, draw.identity])[:16]}.h5"
+        if found := self._there(path, len(pack.names)):
+            return found
+        with locked(self.folder, patience=math.inf):  # another run may be filling it, for minutes, to our use
+            return self._there(path, len(pack.names)) or self._made(path, pack, draw, label)
+
+    def _made(self, path: Path, pack: Pack, draw: AugmentationPass, label: str) -> Outputs:
+        if _identity(self.frozen, self.dtype.name) != self.identity:
+            raise ValueError("the frozen half has changed since its cache was opened")
+        count, manifest = len(pack.names), path.with_suffix(".json")
+        size = count * int(np.prod(self.shape)) * self.dtype.itemsize
+        require_space(self.folder, size, f"{path.name} ({count} images)", WAY_OUT)
+        manifest.unlink(missing_ok=True)
+        inputs, contents = draw.cutting(pack.pixels), hashlib.sha256()
+        with replacing(path) as temporary, created(temporary, size + count) as file:
+            array = file.create_dataset("outputs", (count, *self.shape), self.dtype)
+            mirrored = file.create_dataset("mirrored", (count,), bool)
+            starts = range(0, count, AT_ONCE)
+            rows = [np.arange(start, min(start + AT_ONCE, count)) for start in starts]
+            batches = in_threads(inputs, track(rows, count, label, step=AT_ONCE), ahead=8)
+            for chosen, (batch, flags) in zip(rows, batches, strict=True):
+                found = self._forward(batch, path)
+                array[chosen[0] : chosen[-1] + 1], mirrored[chosen[0] : chosen[-1] + 1] = found, flags
+                contents.update(found.data)
+        write_json(manifest, {"contents": contents.hexdigest(), "stamp": stamp(path)})
+        if made := self._there(path, count):
+            return made
+        raise InputError(f"{path}: was changed while it was written; run again")
+
+    def _forward(self, batch: np.ndarray, path: Path) -> np.ndarray:
+        """One shape for every pass (the last one filled up), so that nothing is compiled twice."""
+        missing = AT_ONCE - len(batch)
+        filled = np.concatenate([batch, np.repeat(batch[:1], missing, axis=0)]) if missing else batch
+        with np.errstate(over="ignore"):
+            found = np.asarray(self.frozen.predict_on_batch(filled))[: len(batch)].astype(self.dtype)
+        if not np.isfinite(found).all():
+            raise InputError(f"{path}: an activation is too large for {self.dtype}; set train.cache_dtype: float32")
+        return np.ascontiguousarray(found)
+
+    def _there(self, path: Path, count: int) -> Outputs | None:
+        """A whole file of ours, mapped; one whose size or time is not what we left is held against its digest."""
+        manifest = path.with_suffix(".json")
+        try:
+            made = read_json(manifest)
+            with opened(path) as file:
+                array = column(file, "outputs", self.dtype.type, (count, *self.shape))
+                mirrored = column(file, "mirrored", np.bool_, (count,))[...]
+                place = array.id.get_offset()
+            if place is None and count:  # in chunks
+                return None
+            mapped = np.memmap(path, self.dtype, "r", place or 0, (count, *self.shape))
+        except (InputError, *UNREADABLE):
+            return None
+        if made.get("stamp") != stamp(path) and made.get("contents") != _contents(mapped):
+            return None
+        return Outputs(mapped, mirrored)
+
+
+def _contents(mapped: np.ndarray) -> str:
+    found = hashlib.sha256()
+    for start in range(0, len(mapped), AT_ONCE):
+        found.update(np.ascontiguousarray(mapped[start : start + AT_ONCE]).data)
+    return found.hexdigest()
+
+
+def _identity(frozen: FrozenPart, dtype: str) -> str:
+    """Digest of all that decides the outputs: layers, weights, scaling, library."""
+    weights = hashlib.sha256()
+    for weight in frozen.weights:
+        weights.update(np.ascontiguousarray(keras.ops.convert_to_numpy(weight)).data)
+    pooling = None if frozen.pool is None else frozen.pool.get_config()
+    layers = [frozen.lower.to_json(), frozen.scaling.get_config(), pooling]
+    library = [keras.backend.backend(), keras.__version__]
+    return digest_of([layers, weights.hexdigest(), dtype, library])

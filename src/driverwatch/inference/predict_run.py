@@ -1,0 +1,125 @@
+"""A run's finished folds as they are used together: which there are, whole, and all that building them again takes."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from driverwatch import run as runs
+from driverwatch.config.model import PredictSettings
+from driverwatch.data import splits
+from driverwatch.data.context import Context
+from driverwatch.data.pack import Pack
+from driverwatch.data.regions import FRAME, Box
+from driverwatch.errors import InputError
+from driverwatch.io.atomic import locked, sweep_partials
+from driverwatch.io.console import ending, say
+from driverwatch.run import Run, open_run, refuse_fold
+
+
+@dataclass(frozen=True)
+class FoldModels:
+    """One classifier a fold, whose probabilities are averaged."""
+
+    run: Run
+    numbers: list[int]  # of the folds
+    files: list[Path]  # their weights, each held against its digest
+    mean: tuple[float, ...]  # the pack's channel means where the run subtracts them, else 0
+    classes: dict[str, str]  # id: name, in output order
+
+    @property
+    def title(self) -> str:
+        count = len(self.files)
+        return (
+            f"{self.run.name}, fold {self.numbers[0]}"
+            if count == 1
+            else f"{self.run.name}, mean of {count} fold models"
+        )
+
+    @property
+    def boxes(self) -> tuple[Box, ...]:
+        """What of a photo the run looks at."""
+        return tuple(Box(*corners) for corners in self.run.regions.values()) or (FRAME,)
+
+
+def fold_models(context: Context, name: str, fold: int | None) -> FoldModels:
+    """The finished folds of run `name`, or `fold` alone.
+
+    Raises:
+        InputError: no such run, no such finished fold, weights that are not what was trained, a pack that is another.
+    """
+    run = runs.load(context.places.run(name))
+    there = sorted(int(p.parent.name.removeprefix("fold")) for p in run.folder.glob("fold*/manifest.json"))
+    if not there or fold not in (None, *there):
+        asked = "no fold is finished" if fold is None else f"FOLD={fold} is not finished"
+        done = ", ".join(map(str, there)) or "none"
+        raise InputError(f"{run.folder}: {asked} (finished: {done}); make train MODEL=... goes on with it")
+    numbers = there if fold is None else [fold]
+    files = [run.verify(number) for number in numbers]
+    classes = {key: context.settings.classes.get(key, "") for key in run.classes}
+    return FoldModels(run, numbers, files, channel_mean(context, run), classes)
+
+
+def channel_mean(context: Context, run: Run) -> tuple[float, ...]:
+    """The pack's channel means, where the run subtracts them."""
+    if run.settings.mean == "weights":
+        return (0.0, 0.0, 0.0)
+    pack = context.pack(run.settings.input.key, "train", run.folds)
+    run.refuse_strangers(run.folds, {**run.packs, "train": pack.digest})
+    return pack.mean
+
+
+def predict(context: Context, name: str, options: PredictSettings, fold: int | None) -> None:
+    """Predict with an existing run's folds under other views; the settings are those the run was trained with."""
+    from driverwatch.models import backend
+
+    start = time.monotonic()
+    run, split, packs, numbers = asked_to_predict(context, name, options, fold)
+    backend.start()
+    from driverwatch.inference.predict import predict_together, whole_predictor, write_predictions
+    from driverwatch.models.split_network import FoldEnsemble
+
+    with locked(run.folder):
+        for number in numbers:
+            sweep_partials(run.fold(number))
+        classifiers = trained_classifiers(run, numbers, packs["train"])
+        if len(numbers) > 1:
+            together = whole_predictor(FoldEnsemble(classifiers), run, options.views, options.batch_size)
+            predict_together(together, run, numbers, packs["test"])
+        for number, classifier in zip(numbers, classifiers, strict=True):
+            _, held_out = split.rows(packs["train"].drivers, number)
+            predictor = whole_predictor(classifier, run, options.views, options.batch_size)
+            losses = write_predictions(predictor, run, number, packs, held_out)
+            found = ", ".join(f"{k} {v:.4f}" for k, v in losses.items())
+            say(f"{run.name} fold {number}: " + (f"held-out log loss {found}" if found else "test images predicted"))
+    ending(time.monotonic() - start, None, [f"make views DATASET={context.dataset} RUN={run.name}"])
+
+
+def asked_to_predict(
+    context: Context, name: str, options: PredictSettings, fold: int | None
+) -> tuple[runs.Run, splits.Splits, dict[str, Pack], list[int]]:
+    """A run, its split and packs, and those of its finished fits that are asked to predict.
+
+    Raises:
+        InputError: none is finished, or views that cannot be had: before Keras starts.
+    """
+    run, folds, packs = open_run(context, name)
+    split = splits.of(run.settings.train, folds)
+    refuse_fold(fold, split.count)
+    run.columns.sets_of(options.views)
+    numbers = [number for number in range(split.count) if run.finished(number) and fold in (None, number)]
+    if not numbers:
+        raise InputError(f"{run.folder}: no finished fold to predict with; run make train first")
+    return run, split, packs, numbers
+
+
+def trained_classifiers(run: runs.Run, numbers: list[int], pack: Pack) -> list[Any]:
+    """The classifiers of finished fits, with the weights that they were trained to. Keras must have been started."""
+    from driverwatch.models.backend import load_state
+    from driverwatch.models.classifier import build
+
+    made = []
+    for number in numbers:
+        made.append(build(run.settings, len(run.classes), pack.mean, None, load=False))
+        load_state(run.verify(number), {"model": made[-1].weights})
+    return made

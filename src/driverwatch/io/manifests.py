@@ -1,0 +1,171 @@
+"""The checkout of its own that this package may lie in, and git asked about nothing but that."""
+
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from driverwatch.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[2]  # where src/driverwatch lies
+PART_OF_IT = "src/driverwatch/__init__.py"  # tracked by this project's repository, and by no other
+CODE = ("src", "configs", "folds", "requirements")  # a change in one of these may change a result
+
+
+def environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """`environ` without git's variables: GIT_DIR and its like name another repository than the one git would find."""
+    return {name: value for name, value in environ.items() if not name.startswith("GIT_")} | {
+        "GIT_OPTIONAL_LOCKS": "0",  # looking must not write the index, which others may be writing
+        "LC_ALL": "C",
+    }
+
+
+def git(root: Path, *arguments: str) -> str | None:
+    """What git says in `root`; None where it fails or is not installed."""
+    command = ["git", "-C", str(root), *arguments]
+    try:
+        made = subprocess.run(
+            command, env=environment(os.environ), stdin=subprocess.DEVNULL, capture_output=True, check=False
+        )
+    except OSError:
+        return None
+    return made.stdout.decode("utf-8", "surrogateescape").strip("\n") if made.returncode == 0 else None
+
+
+def is_own(root: Path) -> bool:
+    """Whether `root` is the top of a checkout that tracks this package: not a copy unpacked inside another project's."""
+    top = git(root, "rev-parse", "--show-toplevel")
+    return top is not None and Path(top).resolve() == root.resolve() and bool(git(root, "ls-files", "--", PART_OF_IT))
+
+
+@cache
+def commit(root: Path = ROOT) -> str | None:
+    """The package's own commit, 12 hexadecimal digits, with `+` where tracked code was changed since.
+
+    None where it lies in no checkout of its own, as an installed wheel does; a notebook that installed one sets
+    DRIVERWATCH_COMMIT to the commit that the wheel was built from.
+    """
+    found = git(root, "rev-parse", "--short=12", "HEAD") if is_own(root) else None
+    if found is None:
+        return os.environ.get("DRIVERWATCH_COMMIT") or None
+    return found + ("+" if git(root, "status", "--porcelain", "--untracked-files=no", "--", *CODE) else "")
+
+
+def changed_since(recorded: str, root: Path = ROOT) -> bool:
+    """Whether the package's source is another than at a recorded commit (with or without `+`); False where git cannot tell."""
+    hexadecimal = recorded.rstrip("+")
+    if not re.fullmatch("[0-9a-f]{4,64}", hexadecimal) or not is_own(root):
+        return False
+    return bool(git(root, "diff", "--name-only", hexadecimal, "--", "src"))
+
+
+PACKAGES = ("tensorflow", "keras", "albumentations", "opencv-python-headless", "simplejpeg", "numpy", "h5py")
+DIGITS = 100  # of a whole number in JSON; beyond 308 it is no floating-point number either
+PIECE = 4096  # entries of a long list that are converted at once
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a manifest; anything but a JSON object is refused."""
+    try:
+        content = plain_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: expected a JSON manifest, got {error}; remove it and run the step again.") from error
+    if not isinstance(content, dict):
+        raise InputError(
+            f"{path}: expected a JSON object, got {type(content).__name__}; remove it and run the step again."
+        )
+    return content
+
+
+def plain_json(text: str) -> Any:
+    """JSON from anywhere. Raises `ValueError`, also of numbers that nothing here can count to."""
+    return json.loads(text, parse_int=_whole)
+
+
+def _whole(text: str) -> int:
+    if len(text) > DIGITS:
+        raise ValueError(f"a number of {len(text)} digits")
+    return int(text)
+
+
+def digest_of(content: object) -> str:
+    """SHA-256 (hex) of a JSON-able value, the same on every machine; a NumPy array counts as its list."""
+    digest = hashlib.sha256()
+    for piece in _json(content):
+        digest.update(piece.encode("utf-8", "surrogateescape"))  # names of files may be no UTF-8
+    return digest.hexdigest()
+
+
+def _json(content: Any) -> Iterator[str]:
+    """What `json.dumps` gives, in pieces, so that a long list or array is never written out whole."""
+    if isinstance(content, list | tuple) and len(content) <= 8:  # perhaps of long ones
+        for number, entry in enumerate(content):
+            yield ", " if number else "["
+            yield from _json(entry)
+        yield "]" if content else "[]"
+    elif isinstance(content, list | tuple) or (hasattr(content, "tolist") and content.ndim):
+        for start in range(0, max(len(content), 1), PIECE):
+            part = content[start : start + PIECE]
+            part = part.tolist() if hasattr(part, "tolist") else part
+            yield (", " if start else "[") + json.dumps(part, sort_keys=True, ensure_ascii=False)[1:-1]
+        yield "]"
+    else:
+        yield json.dumps(content, sort_keys=True, ensure_ascii=False)
+
+
+def digest_of_file(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def differences(before: object, after: object, key: str = "") -> list[str]:
+    """Say where two JSON-able values differ, one `dotted.key: before -> after` each."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        keys = [*before, *(k for k in after if k not in before)]
+        return [d for k in keys for d in differences(before.get(k), after.get(k), f"{key}.{k}" if key else str(k))]
+    if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        return [d for i, pair in enumerate(zip(before, after, strict=True)) for d in differences(*pair, f"{key}.{i}")]
+    return [] if before == after else [f"{key}: {_short(before)} -> {_short(after)}"]
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return f"{text[1:13]}…" if isinstance(value, str) and len(value) == 64 else text
+
+
+def require_space(folder: Path, needed: int, what: str, way_out: str) -> None:
+    """Refuse before writing when `folder`'s disk has fewer than `needed` bytes (and a tenth) free."""
+    existing = next(p for p in [folder.absolute(), *folder.absolute().parents] if p.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed * 1.1:
+        raise InputError(
+            f"{folder}: {what} needs {needed / 1e9:.1f} GB and a tenth, but only {free / 1e9:.1f} GB are free; free space, or "
+            f"{way_out}"
+        )
+
+
+@cache
+def provenance() -> dict[str, Any]:
+    """What made an artefact: package versions, Python, machine type and the commit (with `+` if the tree was changed)."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "commit": commit(),
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "versions": versions,
+    }

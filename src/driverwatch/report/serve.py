@@ -1,0 +1,305 @@
+"""A photo's bytes to what the page shows of it: probabilities, and a heat map over the photo."""
+
+import base64
+import hashlib
+import io
+import logging
+import re
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import PurePosixPath
+from typing import IO, Any, NamedTuple
+from urllib.parse import urlsplit
+
+import flask
+import numpy as np
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, SecurityError
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+from driverwatch.data.context import Context
+from driverwatch.data.images import LARGEST_FILE, examine_content, resized
+from driverwatch.data.regions import split
+from driverwatch.errors import InputError, printable
+from driverwatch.inference.overlay import encoded, overlay_regions
+from driverwatch.inference.predict_run import FoldModels, fold_models
+from driverwatch.inference.preprocess import Preprocessed, centre_view
+from driverwatch.io.console import say
+from driverwatch.io.html import data_uri, render
+
+LONGEST = 1280  # px of the picture's longer side: no page shows more, and a camera's 50 million px would travel back
+PATIENCE = 120.0  # seconds: a heat map by occlusion takes five fold models a minute on two cores
+
+
+class PhotoError(Exception):
+    """A photo that cannot be answered for: what is wrong with it, without its name."""
+
+
+class BusyError(Exception):
+    """Others' photos took longer than `PATIENCE`."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is said of one photo."""
+
+    probabilities: np.ndarray  # float64 (C,)
+    label: int  # the class of the heat map
+    picture: bytes  # JPEG: the heat map over the upright photo
+    method: str  # how the map was made
+    traits: tuple[str, ...]  # what is unusual of the photo
+
+
+class Answers:
+    """Answers with networks that stay loaded, one photo at a time: networks and decoded photos both want memory and cores."""
+
+    def __init__(self, networks: Any, see: Callable[[np.ndarray], Preprocessed], patience: float = PATIENCE) -> None:
+        """Keep what answers.
+
+        Args:
+            networks: `inference.classify.Networks`.
+            see: cuts from an upright photo what they take.
+        """
+        self.networks, self.see, self.patience = networks, see, patience
+        self.lock = threading.Lock()
+
+    def __call__(self, content: bytes, suffix: str, label: int | None) -> Answer:
+        """Answer for a file's bytes; `suffix` is how its name ends, `label` the heat map's class (None: the likeliest).
+
+        Raises:
+            PhotoError: not a whole JPEG or PNG, too small, too large.
+            BusyError: others' photos took too long.
+        """
+        if not self.lock.acquire(timeout=self.patience):
+            raise BusyError
+        try:
+            return self._answer(content, suffix, label)
+        finally:
+            self.lock.release()
+
+    def _answer(self, content: bytes, suffix: str, label: int | None) -> Answer:
+        photo = examine_content(content, suffix, None)
+        if photo.pixels is None:
+            raise PhotoError(photo.problem)
+        from driverwatch.inference.class_activation import heat_map, probabilities
+
+        seen = self.see(photo.pixels)
+        row = probabilities(self.networks, seen.pixels[None])[0]
+        shown = int(row.argmax()) if label is None else label
+        heat, method = heat_map(self.networks, seen.pixels, shown)
+        picture = overlay_regions(_bounded(photo.pixels), split(heat[None], len(seen.boxes)), seen.boxes)
+        return Answer(row, shown, encoded(picture, ".jpg"), method, photo.traits)
+
+
+def _bounded(photo: np.ndarray) -> np.ndarray:
+    """A photo whose longer side has at most `LONGEST` px."""
+    scale = min(1.0, LONGEST / max(photo.shape[:2]))
+    height, width = (max(1, round(side * scale)) for side in photo.shape[:2])
+    return resized(np.ascontiguousarray(photo), (height, width))
+
+
+HOSTS = ["127.0.0.1", "localhost"]  # what the page may be called: under another name it is somebody's DNS rebinding
+AROUND = 64 * 2**10  # bytes of a form around its photo
+PARTS = 4  # of a form: one photo and one class, and some patience
+
+Answering = Callable[[bytes, str, int | None], Answer]
+
+
+class Subject(NamedTuple):
+    """Who answers, and about what."""
+
+    title: str
+    dataset: str
+    classes: dict[str, str]  # id: name, in output order
+
+
+class _InMemory(flask.Request):
+    """Uploads are kept in memory: Werkzeug would put what is larger than 500 kB into a temporary file."""
+
+    def _get_file_stream(
+        self,
+        total_content_length: int | None,
+        content_type: str | None,
+        filename: str | None = None,
+        content_length: int | None = None,
+    ) -> IO[bytes]:
+        return io.BytesIO()
+
+
+def app_of(subject: Subject, answering: Answering) -> flask.Flask:
+    """The application: `GET /` is the page, `POST /classify` (fields `photo` and perhaps `class`) an answer as JSON."""
+    page = render("serve.html", title=subject.title, dataset=subject.dataset, largest=LARGEST_FILE, **_shown(subject))
+    app = flask.Flask(__name__, static_folder=None)
+    app.request_class = _InMemory
+    app.config.update(TRUSTED_HOSTS=HOSTS, MAX_CONTENT_LENGTH=LARGEST_FILE + AROUND, MAX_FORM_PARTS=PARTS)
+    policy = _policy(page)
+    app.before_request(_refuse_other_sites)
+    app.after_request(lambda response: _guarded(response, policy))
+    app.register_error_handler(HTTPException, _problem)
+    app.register_error_handler(PhotoError, lambda error: _said(f"This photo {_sentence(error)}", 422))
+    app.register_error_handler(
+        BusyError, lambda _: _said("Other photos are being looked at; try again in a minute.", 503)
+    )
+
+    @app.get("/")
+    def index() -> str:
+        return page
+
+    @app.post("/classify")
+    def classify() -> Any:
+        name, content = _photo()
+        answer = answering(content, PurePosixPath(name).suffix, _label(subject.classes))
+        return _told(answer, subject.classes)
+
+    return app
+
+
+def _shown(subject: Subject) -> dict[str, Any]:
+    return {"names": [name or key for key, name in subject.classes.items()]}
+
+
+def _told(answer: Answer, classes: dict[str, str]) -> dict[str, Any]:
+    """An answer as plain data: classes with the likeliest first, the picture as a data URI."""
+    keys = list(classes)
+    rows = [
+        {"id": keys[i], "name": classes[keys[i]] or keys[i], "probability": float(answer.probabilities[i])}
+        for i in np.argsort(-answer.probabilities, kind="stable")
+    ]
+    return {
+        "classes": rows,
+        "shown": keys[answer.label],
+        "picture": data_uri(answer.picture, "image/jpeg"),
+        "method": answer.method,
+        "traits": list(answer.traits),
+    }
+
+
+def _photo() -> tuple[str, bytes]:
+    """The one file of the request: its name and content."""
+    fields = flask.request.files
+    got = ", ".join(f"{len(fields.getlist(name))} in {printable(name, 40)}" for name in fields) or "none"
+    if list(fields) != ["photo"] or len(fields.getlist("photo")) != 1:
+        flask.abort(400, f"Expected one photo, as a file in the field photo; got {got}.")
+    file = fields["photo"]
+    content = file.read()
+    if len(content) > LARGEST_FILE:
+        raise RequestEntityTooLarge
+    return file.filename or "", content
+
+
+def _label(classes: dict[str, str]) -> int | None:
+    """The place of the class whose heat map is wanted."""
+    if unknown := [name for name in flask.request.form if name != "class"]:
+        flask.abort(400, f"Expected the fields photo and class; got {printable(unknown[0], 40)}.")
+    wanted = flask.request.form.get("class")
+    if wanted is not None and wanted not in classes:
+        flask.abort(400, f"There is no class {printable(wanted, 40)}; expected one of {', '.join(classes)}.")
+    return None if wanted is None else list(classes).index(wanted)
+
+
+def _sentence(error: Exception) -> str:
+    text = str(error)
+    verb = "" if re.match(r"(is|has|claims) ", text) else "cannot be used: "
+    return f"{verb}{text}. Expected a whole JPEG or PNG."
+
+
+def _refuse_other_sites() -> None:
+    """Refuse questions that another site's page sends: it could not read the answer, but keep this machine busy."""
+    origin, fetched = flask.request.headers.get("Origin"), flask.request.headers.get("Sec-Fetch-Site", "none")
+    own = origin is None or urlsplit(origin).netloc == flask.request.host
+    if flask.request.method == "POST" and not (own and fetched in ("none", "same-origin")):
+        flask.abort(403, "This page answers its own visitors alone, not other sites.")
+
+
+def _problem(error: HTTPException) -> Any:
+    sentence = error.description or error.name
+    if isinstance(error, SecurityError):
+        sentence = f"This page is called {' or '.join(HOSTS)}; under another name it does not answer."
+    elif isinstance(error, RequestEntityTooLarge):
+        sentence = f"This is too much; one photo of at most {LARGEST_FILE // 2**20} MB is read."
+    elif error.code == 500:
+        sentence = "Something went wrong here; the terminal that runs make serve says what."
+    return _said(sentence, error.code or 500)
+
+
+def _said(sentence: str, status: int) -> Any:
+    return {"problem": sentence}, status
+
+
+def _policy(page: str) -> str:
+    """What the page may do: its own style and script, its own questions, no other site's anything."""
+    (script,) = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return (
+        f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; img-src data: blob:; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+
+
+def _guarded(response: flask.Response, policy: str) -> flask.Response:
+    response.headers.update(
+        {
+            "Content-Security-Policy": policy,
+            "X-Content-Type-Options": "nosniff",
+            "Referrer-Policy": "no-referrer",
+            "Cross-Origin-Resource-Policy": "same-origin",
+            "Cache-Control": "no-store",
+        }
+    )
+    return response
+
+
+HOST = "127.0.0.1"  # this machine alone
+
+
+class Handler(WSGIRequestHandler):
+    """Says nothing of requests that went well, and gives up on a visitor who says nothing."""
+
+    timeout = 60  # seconds
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        if str(code) >= "500":
+            super().log_request(code, size)
+
+
+def serve(context: Context, name: str, fold: int | None, port: int) -> None:
+    """Serve the page of a run (`fold`: of one fold model) until Ctrl-C; port 0 takes any that is free.
+
+    Raises:
+        InputError: nothing finished, a port that is taken.
+    """
+    models = fold_models(context, name, fold)
+    with _listening(port) as listening:
+        port = listening.getsockname()[1]
+        app = app_of(Subject(models.title, context.settings.title, models.classes), _answers(models))
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)  # its banner, and a line a request
+        server = make_server(HOST, port, app, threaded=True, request_handler=Handler, fd=listening.fileno())
+        say(f"{models.title}: http://{HOST}:{port} answers on this machine alone; Ctrl-C ends it")
+        server.serve_forever()  # returns at Ctrl-C
+    say("ended; nothing was kept")
+
+
+def _listening(port: int) -> socket.socket:
+    """A socket of our own: Werkzeug ends the process where a port is taken."""
+    listening = socket.socket()
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((HOST, port))
+        listening.listen()
+    except OSError as error:
+        listening.close()
+        raise InputError(f"PORT={port}: cannot be used ({error.strerror}); choose another, or 0 for any") from error
+    return listening
+
+
+def _answers(models: FoldModels) -> Answers:
+    from driverwatch.models import backend
+
+    backend.start()
+    from driverwatch.inference.class_activation import resident
+
+    run = models.run
+    networks = resident(run.settings, len(models.classes), models.mean, models.files)
+    return Answers(networks, partial(centre_view, field=run.settings.input, boxes=models.boxes))

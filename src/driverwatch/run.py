@@ -1,0 +1,343 @@
+"""A run's identity: what it was begun with, and the refusal to go on with anything else. Imports no Keras."""
+
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from driverwatch.config.dataset import DatasetSettings
+from driverwatch.config.loading import parse
+from driverwatch.config.model import ModelSettings
+from driverwatch.config.types import WHOLE, ViewSet
+from driverwatch.data.context import Context, open_packs
+from driverwatch.data.folds import FoldTable
+from driverwatch.data.pack import Pack
+from driverwatch.data.tta import Columns
+from driverwatch.errors import InputError, listed
+from driverwatch.io.atomic import write_json
+from driverwatch.io.manifests import differences, digest_of, digest_of_file, read_json
+
+SPENT = ("bundle.h5", "best.h5")
+NUMBERS = ("seconds", "training_seconds", "step_seconds", "trainable_parameters")  # of a manifest
+DIVERGED = "diverged.json"  # left by a fold whose loss was no number any more, for who trains many
+SPEED: Any = {"predict": True, "train": {"workers", "loader", "devices"}}  # settings that decide no result
+
+
+@dataclass(frozen=True)
+class Run:
+    """What came, or comes, of one model's settings on one data set's folds."""
+
+    folder: Path
+    settings: ModelSettings
+    classes: tuple[str, ...]
+    swap: list[int]
+    policy: list[dict[str, dict[str, Any]]]
+    folds: str  # digests
+    packs: dict[str, str]
+    weights: dict[str, str] | None
+    learned_from: dict[str, Any] | None = None  # other runs: `teachers` of pseudo-labels, `epochs` of a final fit
+    regions: dict[str, list[float]] = field(default_factory=dict)  # boxes of what it looks at; none: the whole frame
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """Digests that the run's predictions repeat."""
+        return {"folds": self.folds, "train_pack": self.packs["train"], "test_pack": self.packs["test"]}
+
+    def predicted(self, number: int, views: ViewSet) -> dict[str, str]:
+        """What a fold's prediction file must say of its origin: the run's digests and the weights the fold ended with."""
+        return {**self.origin, "weights": self.manifest(number)["weights"], "views": views}
+
+    @property
+    def looks_at_held_out(self) -> bool:
+        """Whether held-out drivers had a say in this run's weights, its teachers' included ("selected on")."""
+        teachers = (self.learned_from or {}).get("teachers", {})
+        return self.settings.train.looks_at_held_out or any(made["selected_on"] for made in teachers.values())
+
+    @property
+    def claim(self) -> dict[str, Any]:
+        """What a finished fold repeats of its run, beside the settings."""
+        facts = {"policy": self.policy, "classes": list(self.classes), "swap": self.swap, "pretrained": self.weights}
+        return {**self.origin, **facts, "learned_from": self.learned_from, **_told(self.regions)}
+
+    @property
+    def columns(self) -> Columns:
+        """What becomes of the columns of mirrored views."""
+        return Columns(self.swap, self.settings.augment.mirror)
+
+    def fold(self, number: int) -> Path:
+        return self.folder / f"fold{number}"
+
+    @property
+    def identity(self) -> str:
+        """Digest of all that decides the run's result; a fold's bundle repeats it."""
+        made_with = [self.policy, self.classes, self.swap, self.origin, self.weights, self.learned_from]
+        return digest_of([_as_before(_decisive(self.settings)), *made_with, *_told(self.regions).values()])
+
+    def finished(self, number: int) -> bool:
+        return (self.fold(number) / "manifest.json").is_file()
+
+    def sweep(self, number: int) -> None:
+        """Remove what a fold that is finished needed on its way: a kill may have come before that was done."""
+        for spent in SPENT if self.finished(number) else ():
+            (self.fold(number) / spent).unlink(missing_ok=True)
+
+    def verify(self, number: int) -> Path:
+        """The weights of a finished fold, if they are what it was trained to. Raises as `manifest`, or if they are not."""
+        made, file = self.manifest(number), self.fold(number) / "weights.h5"
+        if not file.is_file() or digest_of_file(file) != made["weights"]:
+            raise InputError(
+                f"{file}: is not what fold {number} was trained to; restore it, or train the fold anew with make train "
+                f"FORCE=1 FOLD={number}"
+            )
+        return file
+
+    def manifest(self, number: int) -> dict[str, Any]:
+        """A finished fold's manifest.
+
+        Raises:
+            InputError: not finished, or finished as part of another run.
+        """
+        path = self.fold(number) / "manifest.json"
+        if not path.is_file():
+            raise InputError(
+                f"{self.folder}: fold {number} is not finished; repeat the make train that began it, it goes on"
+            )
+        made = read_json(path)
+        settings = _decisive(parse(ModelSettings, made.get("settings", {}), str(path)))
+        mine = {"settings": _decisive(self.settings), **self.claim}
+        strange = differences({**{key: made.get(key) for key in mine}, "settings": settings}, mine)
+        if strange or "weights" not in made:
+            raise InputError(
+                f"{path}: is of another run than {self.folder / 'run.json'}; train the fold anew with FORCE=1 "
+                f"FOLD={number}:{listed(strange)}"
+            )
+        if wrong := _strange_facts(made):
+            raise InputError(
+                f"{path}: {wrong} is nothing that a fold's manifest says; train the fold anew with FORCE=1 FOLD={number}"
+            )
+        return made
+
+    def digests(self, numbers: Iterable[int]) -> dict[str, str]:
+        """The weights that finished folds ended with, by number, for who makes something of them. Raises as `manifest`."""
+        return {str(number): self.manifest(number)["weights"] for number in numbers}
+
+    def refuse_strangers(self, folds: str, packs: dict[str, str]) -> None:
+        """Refuse folds or packs (digests) other than those the run was begun with."""
+        way_out = "restore them, or train a new RUN="
+        if self.folds != folds:
+            raise InputError(f"{self.folder}: was trained on other folds than today's; {way_out}")
+        if self.packs != packs:
+            raise InputError(f"{self.folder}: was trained on another pack than today's; {way_out}")
+
+
+def _strange_facts(made: dict[str, Any]) -> str | None:
+    """The first of a manifest's facts that is of another kind than whoever reads them takes it for."""
+    for name in NUMBERS:
+        if not isinstance(made.get(name), int | float | None):
+            return name
+    losses = made.get("log_loss")
+    if not isinstance(losses, dict | None) or not all(
+        isinstance(loss, int | float) for loss in (losses or {}).values()
+    ):
+        return "log_loss"
+    words = {"weights": str, "commit": str | None, "versions": dict | None}
+    return next((name for name, kind in words.items() if not isinstance(made.get(name), kind)), None)
+
+
+def identity(
+    settings: ModelSettings,
+    dataset: DatasetSettings,
+    policy: list[Any],
+    folds: str,
+    packs: dict[str, str],
+    weights: dict[str, str] | None,
+    learned_from: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """All that decides a run's result, as plain data; not what decides its speed (`SPEED`)."""
+    return {
+        "settings": _decisive(settings),
+        "policy": policy,
+        "classes": list(dataset.classes),
+        "swap": dataset.swap(),
+        "folds": folds,
+        "packs": packs,
+        "weights": weights,
+        "learned_from": learned_from,
+        **_told(dataset.boxes(settings.input.regions)),
+    }
+
+
+def _told(regions: dict[str, list[float]]) -> dict[str, Any]:
+    """Boxes as a run records them, which is not at all where it looks at the whole frame alone."""
+    return {"regions": regions} if regions and list(regions) != [WHOLE] else {}
+
+
+def begin(folder: Path, wanted: dict[str, Any], fold: int | None, force: bool) -> None:
+    """Claim `folder` for a run with this identity, or find that it is this run's already. The caller holds its lock.
+
+    A run that has not finished an epoch yet may begin anew as something else. With `force` what is there is removed: the
+    whole run if it was begun with something else, or else `fold` (None: every fold).
+
+    Raises:
+        InputError: the folder holds a run with another identity (each difference is shown), or folds of nobody knows what.
+    """
+    path = folder / "run.json"
+    trained = [
+        p for p in sorted(folder.glob("fold*")) if any((p / name).exists() for name in ("bundle.h5", "manifest.json"))
+    ]
+    changes = _changes(path, wanted, force)
+    if changes and trained and not force:
+        raise InputError(
+            f"{folder}: this run was begun with other settings or data; give the new one a name with RUN=, "
+            f"or FORCE=1 to train it anew (old -> new):{listed(changes, 20)}"
+        )
+    if force or changes:
+        for spent in folder.glob(f"fold{'*' if changes or fold is None else fold}"):
+            (spent / "manifest.json").unlink(missing_ok=True)  # first: a removal cut short must not look finished
+            shutil.rmtree(spent)
+    if changes:
+        write_json(path, wanted)
+
+
+def diverged(folder: Path, number: int) -> bool:
+    """Whether a fold of the run in `folder` last ended because its loss was no number any more."""
+    return (folder / f"fold{number}" / DIVERGED).is_file()
+
+
+def forget_divergence(folder: Path, number: int) -> None:
+    """A fold is trained again: how it ended last is no news any more."""
+    (folder / f"fold{number}" / DIVERGED).unlink(missing_ok=True)
+
+
+def way_on(folder: Path, number: int) -> str:
+    """What to do about a fold that failed: it goes on, unless what it was begun with made it diverge and would again."""
+    if diverged(folder, number):
+        return "the same command would end there again: it needs a lower learning rate, under another RUN="
+    return "that mended, the same command without FORCE=1 goes on from its last finished epoch"
+
+
+def is_as_begun(folder: Path, wanted: dict[str, Any]) -> bool:
+    """Whether `folder` holds a run with this identity, and `begin` would change nothing."""
+    try:
+        return (folder / "run.json").is_file() and not _changes(folder / "run.json", wanted, False)
+    except InputError:
+        return False
+
+
+def _changes(path: Path, wanted: dict[str, Any], force: bool) -> list[str]:
+    if not path.is_file():
+        return [f"{path.name}: missing -> this run's"]
+    try:
+        return differences(as_today(read_json(path), path), wanted)
+    except InputError:
+        if force:
+            return [f"{path.name}: damaged -> this run's"]
+        raise
+
+
+def as_today(made: dict[str, Any], path: Path) -> dict[str, Any]:
+    """A stored identity with settings that were added since at their defaults."""
+    return {**made, "settings": _decisive(parse(ModelSettings, made.get("settings", {}), str(path)))}
+
+
+def _decisive(settings: ModelSettings) -> dict[str, Any]:
+    return settings.model_dump(exclude=SPEED)
+
+
+# settings that came after folds had been begun without them: place, and the value that means what was before
+ADDED: list[tuple[tuple[str, ...], str, Any]] = [
+    ((), "precision", "float32"),
+    (("train", "splits"), "learn_from", None),
+    (("train", "splits"), "draw", None),
+]
+
+
+def _as_before(decisive: dict[str, Any]) -> dict[str, Any]:
+    """The same without settings of `ADDED` that change nothing, so that a fold which is under way outlives an update."""
+    for place, name, before in ADDED:
+        inner = decisive
+        for key in place:
+            inner = inner[key]
+        if inner[name] == before:
+            del inner[name]
+    return decisive
+
+
+def changed(run: Run, settings: ModelSettings) -> list[str]:
+    """Where other settings differ from what decides the run's result, one `train.epochs: 3 -> 4` each."""
+    return differences(_decisive(run.settings), _decisive(settings))
+
+
+def _elsewhere(folder: Path) -> str:
+    """Which other data sets have a run of this name: whoever forgets `DATASET=` means one of them."""
+    places = folder.parent.parent.parent.glob("*/runs") if folder.parent.name == "runs" else ()
+    names = sorted(place.parent.name for place in places if (place / folder.name / "run.json").is_file())
+    return f"; one of this name is there with DATASET={' or '.join(names)}" if names else ""
+
+
+def load(folder: Path) -> Run:
+    """Read a run as it was begun; today's YAML is not asked.
+
+    Raises:
+        InputError: no such run, with the names of those there are.
+    """
+    path = folder / "run.json"
+    if not path.is_file():
+        there = sorted(p.parent.name for p in folder.parent.glob("*/run.json"))
+        raise InputError(
+            f"{folder}: no such run; there are: {', '.join(there) or 'none, run make train MODEL=... first'}{_elsewhere(folder)}"
+        )
+    made = read_json(path)
+    try:
+        return Run(
+            folder,
+            parse(ModelSettings, made["settings"], str(path)),
+            tuple(made["classes"]),
+            made["swap"],
+            made["policy"],
+            made["folds"],
+            made["packs"],
+            made["weights"],
+            made.get("learned_from"),
+            made.get("regions", {}),
+        )
+    except (LookupError, TypeError) as error:
+        raise InputError(f"{path}: lacks {error}; train anew with FORCE=1") from error
+
+
+def speed(settings: ModelSettings) -> dict[str, Any]:
+    """Settings that decide speed alone, as plain data."""
+    return settings.model_dump(include=SPEED)
+
+
+def executed(run: Run, how: dict[str, dict[str, Any]]) -> Run:
+    """The same run with settings that decide its speed, as `speed` has them. Raises `InputError` for others."""
+    made = run.settings.model_dump()
+    settings = {**made, **how, "train": {**made["train"], **how.get("train", {})}}
+    return replace(run, settings=parse(ModelSettings, settings, str(run.folder / "execution.json")))
+
+
+def seeded(run: Run, number: int) -> Run:
+    """The run as fit `number` trains it: fits that leave nobody out have nothing but their seed to differ in."""
+    if run.settings.train.splits.kind != "all":
+        return run
+    train = run.settings.train.model_copy(update={"seed": (run.settings.train.seed + number) % 2**32})
+    return replace(run, settings=run.settings.model_copy(update={"train": train}))
+
+
+def refuse_fold(fold: int | None, count: int) -> None:
+    if fold is not None and not 0 <= fold < count:
+        raise InputError(f"FOLD={fold}: expected 0 to {count - 1}")
+
+
+def open_run(context: Context, name: str) -> tuple[Run, FoldTable, dict[str, Pack]]:
+    """A run with the folds and packs it was begun with; others are refused."""
+    run = load(context.places.run(name))
+    folds, packs = open_packs(context, run.settings.input.key)
+    run.refuse_strangers(folds.digest, {kind: pack.digest for kind, pack in packs.items()})
+    return run, folds, packs

@@ -1,0 +1,222 @@
+"""From predictions to submissions."""
+
+import gzip
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from driverwatch.config.dataset import class_columns
+from driverwatch.config.ensemble import ChainSettings
+from driverwatch.config.types import ViewSet
+from driverwatch.data import competition
+from driverwatch.data.context import Context
+from driverwatch.data.folds import FoldTable
+from driverwatch.data.pack import Pack
+from driverwatch.ensemble import members as blending
+from driverwatch.ensemble import post_processing
+from driverwatch.ensemble.embeddings import open_embeddings
+from driverwatch.ensemble.members import Member, finished_runs, members_of, selected_on
+from driverwatch.ensemble.post_processing import Chain
+from driverwatch.ensemble.prediction_interval import averaging_gain, hope
+from driverwatch.ensemble.scoring import interval
+from driverwatch.errors import InputError
+from driverwatch.inference.predictions import views_there
+from driverwatch.io.atomic import locked, replacing, write_json
+from driverwatch.io.console import close, ending, say, scored
+from driverwatch.io.manifests import digest_of_file, provenance
+from driverwatch.run import refuse_fold
+from driverwatch.submission import validate
+
+
+def make_ensemble(
+    context: Context,
+    names: list[str],
+    name: str,
+    views: ViewSet | None,
+    fold: int | None,
+    changes: dict[str, Any] | None = None,
+    last: bool = True,
+) -> None:
+    """Blend runs into a submission (members, then folds), check it, and record its out-of-fold loss beside it.
+
+    Args:
+        changes: keys of `ChainSettings` that the caller sets.
+        last: whether the command ends with this one, and says so.
+    """
+    swept = (context.places.submissions, context.places.out_of_fold(name).parent)
+    with locked(context.places.build, ".submissions.lock", sweep=swept):
+        facts = _make_ensemble(context, names, name, views, fold, changes or {})
+    if last:
+        score = None
+        if "out_of_fold_log_loss" in facts:
+            error = facts["out_of_fold_standard_error"]
+            score = scored(facts["out_of_fold_log_loss"], error, "out of fold, ± over drivers")
+        ending(facts["seconds"], score, _after(context, context.places.submission(name)))
+
+
+def _after(context: Context, file: Path) -> list[str]:
+    """What there is to do with a submission: a competition that is not on Kaggle's list has nowhere to send it."""
+    check = f"make check DATASET={context.dataset} FILE={file}"
+    return [f'make submit DATASET={context.dataset} FILE={file} MESSAGE="..."' if context.settings.slug else check]
+
+
+def _make_ensemble(
+    context: Context, names: list[str], name: str, views: ViewSet | None, fold: int | None, changes: dict[str, Any]
+) -> dict[str, Any]:
+    """Returns what stands in the manifest."""
+    start, path = time.monotonic(), context.places.submission(name)
+    members, folds, pack, settings = members_of(context, names, name, views, changes)
+    for member in members:
+        refuse_fold(fold, member.run.settings.train.splits.fits(folds.count))
+    sample = competition.read_sample_submission(context.settings, context.data)
+    if not sample:
+        raise InputError(
+            f"{context.data / context.settings.sample_submission}: names no test image, so there is nothing to submit"
+        )
+    chain, embeddings = _chain(context, members, pack, folds, settings)
+    fits = blending.folds_of_run(members, folds.count, fold)
+    unseen = [blending.test_of_members(members, sample, each) for each in fits]
+    made = blending.by_fold(unseen, list(chain.rules.values()), sum(blending.oof_of_member(m.run) for m in members))
+    prior = np.bincount(pack.labels, minlength=len(context.settings.classes)) / len(pack.labels)
+    test = blending.completed(blending.mean(list(made)), unseen[0].names, sample, prior)
+    validate.write_submission(
+        test, sample, [context.settings.columns.image, *context.settings.classes], path, chain.level
+    )
+    left_out = _left_out(members)
+    facts: dict[str, Any] = {
+        "runs": {m.run.name: m.views for m in members},
+        "folds": folds.digest,
+        "fold_models": {m.run.name: own for m, own in zip(members, _all_fits(fits), strict=True)},
+    }
+    facts["weights"] = {m.run.name: m.run.digests(facts["fold_models"][m.run.name]) for m in members}
+    facts |= {"submission": digest_of_file(path), "images": len(sample)}
+    facts |= {"class_prior": left_out} if left_out else {}
+    facts |= {"embeddings": embeddings} if embeddings else {}
+    facts["chain"] = {"settings": settings.model_dump(), **chain.facts}
+    facts |= _worth(context, members, chain, pack, made, fold is None)
+    if isinstance(chain, Chain) and fold is None:
+        facts["out_of_fold_rows"] = _write_out_of_fold(context, name, chain, pack, folds)
+    else:
+        context.places.out_of_fold(name).unlink(missing_ok=True)
+    facts |= {"seconds": round(time.monotonic() - start, 1), **provenance()}
+    write_json(path.with_suffix(".json"), facts)
+    guessed = f", {len(left_out)} broken ones at the class prior" if left_out else ""
+    say(f"{path}: {len(sample)} images{guessed}, {_said(members, settings, fold, facts)}, checked")
+    return facts
+
+
+def _write_out_of_fold(context: Context, name: str, chain: Chain, pack: Pack, folds: FoldTable) -> str:
+    """Write `submissions/<dataset>/out_of_fold/<name>.csv.gz`; returns the file's digest.
+
+    One line per labelled image: its name, driver, class and fold, and a probability per class, by models and a chain that
+    were fitted on the other folds, clipped as the submission is. Their mean log loss is the manifest's `out_of_fold_log_loss`.
+    """
+    classes = list(context.settings.classes)
+    frame = pd.DataFrame(chain.rows, columns=class_columns(classes))
+    frame.insert(0, context.settings.columns.image, pack.names)
+    frame.insert(1, "driver", pack.drivers)
+    frame.insert(2, "class", [classes[label] for label in pack.labels])
+    frame.insert(3, "fold", [folds.of_driver[driver] for driver in pack.drivers])
+    text = frame.to_csv(index=False, float_format="%.6f", lineterminator="\n")
+    path = context.places.out_of_fold(name)
+    with replacing(path) as temporary:
+        temporary.write_bytes(gzip.compress(text.encode(), mtime=0))  # the same bytes whenever it is written
+    return digest_of_file(path)
+
+
+def _all_fits(fits: list[list[list[int]]]) -> list[list[int]]:
+    """By member, from what `fits_of` says by fold."""
+    return [sorted({fit for own in each for fit in own}) for each in zip(*fits, strict=True)]
+
+
+def _chain(
+    context: Context, members: list[Member], pack: Pack, folds: FoldTable, settings: ChainSettings
+) -> tuple[Chain | post_processing.Unfitted, dict[str, str]]:
+    """Fitted on the members that have out-of-fold rows; where none has, nothing can be fitted, nor scored.
+
+    Beside it the checksums of the embeddings that images are compared by, by their names in the settings.
+    """
+    scored = [member for member in members if blending.oof_of_member(member.run)]
+    if not scored:
+        return post_processing.unfitted(settings), {}
+    spaces = {text: open_embeddings(context, text) for text in settings.features}
+    rows = blending.oof_of_members(scored, pack, folds)
+    fitted = post_processing.fit(settings, rows, pack.labels, pack.drivers, spaces)
+    return fitted, {text: space.digest for text, space in spaces.items()}
+
+
+def _worth(
+    context: Context,
+    members: list[Member],
+    chain: Chain | post_processing.Unfitted,
+    pack: Pack,
+    made: np.ndarray,
+    whole: bool,
+) -> dict[str, Any]:
+    """The out-of-fold score, if the submission is of all folds' models, and what to hope for: of each fold (F, N, C) `made`."""
+    unscored = {m.run.name: m.run.settings.train.splits.unscored for m in members if not blending.oof_of_member(m.run)}
+    facts: dict[str, Any] = {"not_scored": unscored} if unscored else {}
+    if isinstance(chain, post_processing.Unfitted):
+        return facts | {"out_of_fold": f"no out-of-fold score: {', '.join(sorted(set(unscored.values())))}"}
+    if whole:
+        drawn = [round(bound, 4) for bound in interval(chain.losses, pack.drivers)]  # of drivers, as reports show it
+        error = round(chain.standard_error, 4)
+        facts |= {**chain.score, "out_of_fold_standard_error": None if math.isnan(error) else error}
+        facts |= {"out_of_fold_95%": drawn, "selected_on": selected_on([m.run for m in members])}
+    hoped = hope(chain.losses, pack.drivers, context.settings.test_drivers)
+    return {**facts, "hope": {**hoped.facts, "averaging_gain": round(averaging_gain(made, chain.level), 4)}}
+
+
+def _said(members: list[Member], settings: ChainSettings, fold: int | None, facts: dict[str, Any]) -> str:
+    """What was blended, its loss out of fold, and what is hoped for."""
+    of = ", ".join(f"{m.run.name} ({m.views})" for m in members)
+    steps = [settings.blend] + ["balanced within drivers"] * (settings.balance is not None)
+    steps += ["smoothed over neighbours"] * (settings.neighbours is not None)
+    steps += [f"calibrated by {settings.calibrate}"] * (settings.calibrate != "none")
+    steps += [f"clipped at {level}" for level in [facts["chain"]["clip"]] if level != ChainSettings().clip]
+    said = f"{', '.join(steps)} of {of}; " + (f"fold {fold} alone" if fold is not None else _loss(facts))
+    if "hope" not in facts:
+        return said
+    hoped = facts["hope"]
+    saved = f"; averaging folds may save {hoped['averaging_gain']:.3f} of it" if fold is None else ""
+    return (
+        f"{said}; hoped for on {hoped['unseen_drivers']} new drivers: "
+        f"{hoped['low']:.3f} to {hoped['high']:.3f} ({hoped['level']:.0%}) by a fold's models{saved}"
+    )
+
+
+def _loss(facts: dict[str, Any]) -> str:
+    """The out-of-fold loss in words, whom it flatters, and whose it is not."""
+    if "out_of_fold_log_loss" not in facts:
+        return str(facts["out_of_fold"])
+    flattered = f" (selected on: {', '.join(facts['selected_on'])})" if facts.get("selected_on") else ""
+    rest = "".join(f", without {name} ({why})" for name, why in facts.get("not_scored", {}).items())
+    return f"out-of-fold log loss {facts['out_of_fold_log_loss']:.4f}{flattered}{rest}"
+
+
+def _left_out(members: list[Member]) -> dict[str, str]:
+    """Test images that every member's pack was made without (`SKIP_BROKEN=1`), and why."""
+    each = [dict(zip(m.test.left_out.names, m.test.left_out.reasons, strict=True)) for m in members]
+    return {image: reason for image, reason in each[0].items() if all(image in left for left in each)}
+
+
+def make_submissions(context: Context, names: list[str]) -> None:
+    """Every view set of each run as a submission, and each of its fold models alone."""
+    start, (found, _, folds, _) = time.monotonic(), finished_runs(context, names)
+    for run in found:
+        for views in views_there(run, folds.count):
+            make_ensemble(context, [run.name], f"{run.name}-{views}", views, None, last=False)
+        for fold in range(run.settings.train.splits.fits(folds.count)):
+            make_ensemble(context, [run.name], f"{run.name}-fold{fold}", None, fold, last=False)
+    ending(time.monotonic() - start, None, [f"make score DATASET={context.dataset}"])
+
+
+def check_submission(context: Context, path: Path) -> None:
+    sample = competition.read_sample_submission(context.settings, context.data)
+    validate.read_submission(path, sample, [context.settings.columns.image, *context.settings.classes])
+    send = f'make submit DATASET={context.dataset} FILE={path} MESSAGE="..."'
+    close(path, f"{len(sample)} images, ready to go up", then=[send] if context.settings.slug else [])

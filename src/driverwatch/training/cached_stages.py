@@ -1,0 +1,108 @@
+"""Which frozen layers are computed once and kept, stage by stage, and what is trained and predicted on their outputs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from driverwatch.config.model import PredictSettings
+from driverwatch.config.types import ViewSet, pixels
+from driverwatch.data.epoch_inputs import Inputs, Joined
+from driverwatch.data.pack import Pack
+from driverwatch.data.tta import View, view_set
+from driverwatch.inference.feature_cache import Outputs, TrunkCache, augmented_pass, tta_pass
+from driverwatch.inference.predict import FeaturePredictor, Predictor, whole_predictor
+from driverwatch.io.console import say
+from driverwatch.models.classifier import Classifier
+from driverwatch.models.devices import ONE, Devices
+from driverwatch.models.freezing import frozen_count
+from driverwatch.models.split_network import FrozenPart, SplitPoint, TrainedPart, split_point
+from driverwatch.run import Run
+from driverwatch.training.optimizer import StagePlan, untouched
+
+
+@dataclass(frozen=True)
+class CachedStage:
+    """What is trained in a stage, and the cache of what it is trained on."""
+
+    cut: SplitPoint
+    tail: TrainedPart
+    cache: TrunkCache
+
+
+class StageCaching:
+    """Halves a run's classifier where its settings ask for it (`train.cache_trunk`, `fit: logistic`) and it can be done."""
+
+    def __init__(
+        self, classifier: Classifier, run: Run, stages: list[StagePlan], trunks: Path, devices: Devices = ONE
+    ) -> None:
+        self.classifier, self.run, self.stages, self.trunks = classifier, run, stages, trunks
+        self.devices = devices
+        self.draws = run.settings.train.cache_trunk
+        self.regions = len(run.settings.input.regions)
+        self.image, self.size = pixels(run.settings.input.pack), pixels(run.settings.input.size)
+
+    def half(self, stage: StagePlan) -> CachedStage | None:
+        """The halves for a stage, or None where every layer is computed in every step."""
+        frozen = frozen_count(self.classifier.trunk.layers, stage.freeze_until)
+        if stage.settings.fit == "gradient" and (self.draws is None or frozen == 0):
+            return None
+        cut = split_point(self.classifier, frozen)
+        if cut is None or (cut.layer and not untouched(self.classifier, self.stages, stage.number)):
+            reason = "no single tensor lies below the boundary" if cut is None else "an earlier stage trained it"
+            say(f"{self.run.name}: the trunk of stage {stage.number} ({stage.name}) is not cached: {reason}")
+            return None
+        if cut.between:
+            say(
+                f"{self.run.name}: the trunk is cached up to {cut.layer}; {cut.between} more frozen layers lie in branches"
+            )
+        frozen_half = FrozenPart(self.classifier, cut)
+        dtype = self.run.settings.train.cache_dtype if cut.layer else "float32"
+        with self.devices.scope():
+            tail = TrainedPart(self.classifier, cut)
+        return CachedStage(cut, tail, TrunkCache(self.trunks, frozen_half, dtype))
+
+    def inputs(self, half: CachedStage, packs: tuple[Pack, ...], epoch: int) -> Inputs:
+        """What an epoch trains on: the cached outputs of one draw, each epoch the next one, in turn.
+
+        Args:
+            packs: one, or two; rows of the second are numbered from where the first's end, as are its seeds.
+        """
+        draw, count = epoch % (self.draws or 1), len(packs[0].names)
+        first = self._augmented(half, packs[0], draw)
+        return first if len(packs) == 1 else Joined(first, self._augmented(half, packs[1], draw, count), count)
+
+    def features(self, half: CachedStage, pack: Pack) -> list[Outputs]:
+        """What logistic regression is fitted on: the centre view, or with `train.cache_trunk` every draw."""
+        if self.draws is None:
+            centre = view_set("centre", self.image, self.size)[0]
+            return [
+                half.cache.outputs(
+                    pack, tta_pass(centre, self.size, self.regions), f"{self.run.name}: features, centre view"
+                )
+            ]
+        return [self._augmented(half, pack, draw) for draw in range(self.draws)]
+
+    def _augmented(self, half: CachedStage, pack: Pack, draw: int, first: int = 0) -> Outputs:
+        label = f"{self.run.name}: frozen layers, draw {draw + 1} of {self.draws}"
+        return half.cache.outputs(pack, augmented_pass(self.run, draw, first), label)
+
+    def watcher(self, half: CachedStage | None) -> Predictor:
+        """The centre view, for the held-out drivers after each epoch."""
+        return self._predictor(["centre"], 64, half)
+
+    def predictor(self, half: CachedStage | None, predict: PredictSettings) -> Predictor:
+        """For final predictions: the whole network, or the head on cached features where the whole trunk was frozen."""
+        return self._predictor(predict.views, predict.batch_size, half if half and half.cut.layer is None else None)
+
+    def _predictor(self, views: list[ViewSet], crops: int, half: CachedStage | None) -> Predictor:
+        if half is None:
+            return whole_predictor(self.classifier, self.run, views, crops)
+
+        def outputs(pack: Pack, view: View) -> np.ndarray:
+            label = f"{self.run.name}: frozen layers, {len(pack.names)} images, "
+            label += f"{view.height}x{view.width} view at {view.top}, {view.left}"
+            return half.cache.outputs(pack, tta_pass(view, self.size, self.regions), label).array
+
+        tail = half.tail if self.devices.count == 1 else TrainedPart(self.classifier, half.cut)  # the other is split
+        return FeaturePredictor(tail, outputs, views, self.image, self.size, self.run.columns)

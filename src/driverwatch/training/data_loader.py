@@ -1,0 +1,108 @@
+"""Training batches: inputs, label shares and weights of each step.
+
+Accuracy in training counts an image as right where its largest share is what the network finds likeliest: of mixed images, the
+larger part's class; it may then stay below the held-out accuracy.
+"""
+
+import os
+
+import keras
+import numpy as np
+
+from driverwatch.config.model import ModelSettings
+from driverwatch.data.epoch_inputs import Inputs
+from driverwatch.io.prefetch import MadeAhead
+
+Batch = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+class TrainingBatches(keras.utils.PyDataset):
+    """One epoch: shuffled inputs (B, ...), label shares float32 (B, C), rows summing to 1, and sample weights float32 (B,).
+
+    Made anew for each epoch with the epoch's number. Its own threads work ahead, not PyDataset's workers: these may start
+    before an epoch begins, end a tenth of a second after it, make the first two batches twice, and under JAX and PyTorch
+    go on after the batch that building took (Keras 3.15: the first epoch saw batches 1, 2, ..., 0). Close it at the end.
+    """
+
+    def __init__(
+        self,
+        inputs: Inputs,
+        rows: np.ndarray,
+        targets: np.ndarray,
+        settings: ModelSettings,
+        swap: list[int],
+        epoch: int,
+        guessed: np.ndarray | None = None,
+        threads: int = 0,
+    ) -> None:
+        """Shuffle an epoch.
+
+        Args:
+            rows: those to train on.
+            targets: label shares float32 (N, C), each row summing to 1, by number of the row; `one_hot` where it has one class.
+            swap: where labels of mirrored images go under `augment.mirror: swap`.
+            guessed: bool (N,), rows with pseudo-labels (None: there are none). Class weights are the others'.
+            threads: that ask for inputs (0: `train.workers`, or one per core).
+        """
+        threads = threads or settings.train.workers or os.cpu_count() or 1
+        super().__init__(workers=1)
+        self.inputs, self.targets, self.batch = inputs, targets, settings.train.batch_size
+        self.order = np.random.default_rng((settings.train.seed, epoch)).permutation(rows)
+        self.swap, self.mirror = swap, settings.augment.mirror
+        self.guessed, self.pseudo = np.zeros(len(targets), bool) if guessed is None else guessed, settings.train.pseudo
+        self.weights = class_weights(targets[rows[~self.guessed[rows]]], settings.train.class_weights)
+        self.steps = -(-len(rows) // self.batch)
+        self.weighed = np.zeros(self.steps)  # sums of sample weights, of batches that were made
+        self.made = MadeAhead(self._made, self.steps, threads)
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, step: int) -> Batch:
+        return self.made(step)
+
+    def is_odd(self, devices: int) -> bool:
+        """Whether the last batch, which may be smaller, cannot be split evenly over so many devices."""
+        return len(self.order) % self.batch % devices > 0
+
+    def leave_out_last(self) -> int:
+        """The epoch ends before its last batch, which whoever wants it gets from `made`; its number."""
+        self.steps -= 1
+        return self.steps
+
+    def close(self) -> None:
+        """End the threads, for example when an epoch is interrupted."""
+        self.made.close()
+
+    def _made(self, step: int) -> Batch:
+        rows = self.order[step * self.batch : (step + 1) * self.batch]
+        made, mirrored = self.inputs(rows)
+        targets = followed(self.targets[rows], mirrored, self.mirror, self.swap)
+        weights = targets @ self.weights
+        if self.pseudo is not None:
+            weights[self.guessed[rows]] *= self.pseudo.weight
+        self.weighed[step] = weights.sum()
+        return made, targets, weights
+
+
+def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
+    """int (N,) -> float32 (N, C)."""
+    return np.eye(classes, dtype=np.float32)[labels]
+
+
+def followed(targets: np.ndarray, mirrored: np.ndarray, mirror: str, swap: list[int]) -> np.ndarray:
+    """Label shares (B, C) after mirroring: under `augment.mirror: swap` those of mirrored images go where `swap` says."""
+    return np.where((mirrored & (mirror == "swap"))[:, None], targets[:, np.argsort(swap)], targets)
+
+
+def class_weights(targets: np.ndarray, rule: str) -> np.ndarray:
+    """float32 (C,): all 1, or `balanced`: N / (C * count), so that each class weighs the same in sum (0 where absent).
+
+    Args:
+        targets: label shares (N, C), whose sums are the counts; a row of several classes weighs as their weighted mean.
+    """
+    rows, classes = targets.shape
+    if rule == "none":
+        return np.ones(classes, np.float32)
+    counts = targets.sum(axis=0, dtype=np.float64)
+    return np.divide(rows, classes * counts, out=np.zeros(classes), where=counts > 0).astype(np.float32)

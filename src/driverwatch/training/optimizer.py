@@ -1,0 +1,158 @@
+"""Optimizers: the guides' SGD, Adam, AdamW; each with learning-rate factors by depth."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeAlias
+
+import keras
+
+from driverwatch.config.model import ModelSettings
+from driverwatch.config.training import Stage, TrainSettings
+from driverwatch.models.classifier import Classifier, Learner
+from driverwatch.models.freezing import check_names, frozen_count
+
+Rate: TypeAlias = "float | keras.optimizers.schedules.LearningRateSchedule"
+
+
+def make_optimizer(train: TrainSettings, rate: Rate, factors: dict[str, float]) -> keras.optimizers.Optimizer:
+    """SGD with Nesterov momentum (the fine-tuning guide's), Adam or AdamW; weight decay never touches biases and normalisation.
+
+    Args:
+        factors: factor on the rate by variable path; 1 for those not named.
+    """
+    momentum = {"momentum": train.momentum, "nesterov": train.momentum > 0} if train.optimizer == "sgd" else {}
+    made: Any = KINDS[train.optimizer](rate, weight_decay=train.weight_decay, **momentum)
+    made.by_path = factors
+    if made.weight_decay:
+        made.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return made
+
+
+class _ByDepth:
+    """Multiplies each variable's update, weight decay included, by its factor.
+
+    It must be the update: under Adam a gradient times a constant gives the same update.
+    """
+
+    by_path: ClassVar[dict[str, float]] = {}
+
+    def build(self: Any, variables: list[Any]) -> None:
+        super().build(variables)  # type: ignore[misc]
+        self.factors = [self.by_path.get(variable.path, 1.0) for variable in variables]
+
+    def update_step(self: Any, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        rate = learning_rate * self.factors[self._get_variable_index(variable)]
+        if self.weight_decay and self._use_weight_decay(variable):
+            self.assign_sub(variable, variable * self.weight_decay * rate)
+        super().update_step(gradient, variable, rate)  # type: ignore[misc]
+
+    def _apply_weight_decay(self, variables: list[Any]) -> None:
+        """Keras' own decay, at the plain rate: done in `update_step` instead."""
+
+
+class SGD(_ByDepth, keras.optimizers.SGD):
+    pass
+
+
+class Adam(_ByDepth, keras.optimizers.Adam):
+    pass
+
+
+class AdamW(_ByDepth, keras.optimizers.AdamW):
+    pass
+
+
+KINDS = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One stage with everything filled in."""
+
+    number: int
+    settings: Stage
+    epochs: int
+    learning_rate: float
+    normalization: str
+    stop: int  # epochs that are trained of those that the schedule is made for
+
+    @property
+    def freeze_until(self) -> str | int | float | None:
+        return self.settings.freeze_until
+
+    @property
+    def train_statistics(self) -> bool:
+        return self.normalization != "frozen"
+
+    @property
+    def name(self) -> str:
+        until = self.freeze_until
+        if until == "head":
+            return "head by logistic regression" if self.settings.fit == "logistic" else "head alone"
+        if isinstance(until, float):
+            return f"{until:.0%} of the layers frozen"
+        return "nothing frozen" if until is None else f"frozen to {until}"
+
+
+def plan(settings: ModelSettings) -> list[StagePlan]:
+    """Fill each stage's gaps from `train`: normalisation is frozen where weights are pretrained, trained where not."""
+    plans: list[StagePlan] = []
+    train, default = settings.train, "train" if settings.weights == "none" else "frozen"
+    for number, stage in enumerate(train.stages):
+        rate = stage.learning_rate or train.learning_rate
+        epochs = train.epochs_of(stage)
+        plans.append(StagePlan(number, stage, epochs, rate, stage.normalization or default, train.planned[number]))
+    return plans
+
+
+def check(classifier: Classifier, stages: list[StagePlan]) -> None:
+    """Refuse layer names that the trunk does not have, in whatever stage, before the first one is trained."""
+    for stage in stages:
+        check_names(classifier.trunk.layers, stage.settings)
+
+
+def untouched(classifier: Classifier, stages: list[StagePlan], number: int) -> bool:
+    """Whether what stage `number` freezes was frozen in every stage before it: then it is the same in every fold."""
+    frozen = [frozen_count(classifier.trunk.layers, stage.freeze_until) for stage in stages[: number + 1]]
+    return min(frozen) == frozen[-1]
+
+
+def rate_factors(classifier: Classifier, stage: StagePlan) -> dict[str, float]:
+    """Factor on the learning rate by variable (its path): a layer has that of the first boundary at or above it, else 1."""
+    layers = classifier.trunk.layers
+    bounds = sorted((frozen_count(layers, until), factor) for until, factor in stage.settings.rate_factors.items())
+    factors: dict[str, float] = {}
+    for i, layer in enumerate(layers):
+        factor = next((factor for bound, factor in bounds if i < bound), 1.0)
+        factors |= {weight.path: factor for weight in layer.trainable_weights}
+    return factors
+
+
+def prepare(learner: Learner, stage: StagePlan, train: TrainSettings, steps: int, factors: dict[str, float]) -> None:
+    """Compile what is already frozen for a stage of `stage.epochs` x `steps` steps, with a new optimizer."""
+    compile_at(learner, train, schedule(train, stage.learning_rate, stage.epochs * steps), factors)
+
+
+def compile_at(learner: Learner, train: TrainSettings, rate: Rate, factors: dict[str, float]) -> None:
+    """Compile with a new optimizer at a rate, or one that follows a schedule."""
+    optimizer = make_optimizer(train, rate, factors)
+    loss = keras.losses.CategoricalCrossentropy(label_smoothing=train.label_smoothing)
+    accuracy = keras.metrics.CategoricalAccuracy("accuracy")  # from a string it would be made in a step, traced twice
+    learner.compile(optimizer, loss, weighted_metrics=[accuracy])
+    learner.optimizer.build(learner.trainable_variables)  # not ours where Keras put a loss scale around it
+
+
+def schedule(train: TrainSettings, rate: float, steps: int) -> Rate:
+    """The rate over `steps` steps: constant, or cosine down to 0 (Loshchilov & Hutter 2017), with a linear rise before.
+
+    The rise's first step already moves (`rate` / rise), its last one is at `rate` and the cosine's first: so a rise of one
+    step is none, and of however few steps at least one is the cosine's.
+    """
+    rise = round(train.warmup * steps)
+    floor = 0.0 if train.schedule == "cosine" else 1.0
+    if train.schedule == "constant" and rise <= 1:
+        return rate
+    if rise <= 1:
+        return keras.optimizers.schedules.CosineDecay(rate, steps, alpha=floor)
+    return keras.optimizers.schedules.CosineDecay(
+        rate / rise, steps - rise + 1, alpha=floor, warmup_target=rate, warmup_steps=rise - 1
+    )

@@ -1,0 +1,394 @@
+"""Pseudo-labels: test images with what finished runs, the teachers, make of them. Imports no Keras.
+
+Lee 2013 ("Pseudo-Label: The Simple and Efficient Semi-Supervised Learning Method for Deep Neural Networks"), in rounds.
+
+A teacher's model of another fold was trained on this fold's held-out drivers, and what it says of test images carries their
+labels over. So fold k's student is taught by the teachers' fold k models alone, and its out-of-fold score stays honest.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from driverwatch import run as runs
+from driverwatch.config.model import ModelSettings
+from driverwatch.config.training import PseudoSettings
+from driverwatch.config.types import ViewSet
+from driverwatch.data import splits
+from driverwatch.data.folds import FoldTable
+from driverwatch.data.pack import Pack
+from driverwatch.errors import InputError
+from driverwatch.inference import predictions
+from driverwatch.inference.predictions import Predictions, default_views, prediction_path
+from driverwatch.io.manifests import read_json
+from driverwatch.io.paths import Places, plain_name
+from driverwatch.run import Run
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a fit learns from images without labels.
+
+    Args:
+        rows: (T,), ascending: of the training pack for held-out images, and numbered on from its end for test images.
+        targets: float32 (T, C).
+        confidence: mean top probability of those taken, by their teachers.
+        offered: images that teachers spoke of.
+        tests: images of the test pack.
+    """
+
+    rows: np.ndarray
+    targets: np.ndarray
+    confidence: float
+    offered: int
+    tests: int
+
+    def __str__(self) -> str:
+        return f"{len(self.rows)} of {self.offered} images without labels (the teachers' mean confidence {self.confidence:.3f})"
+
+    def facts(self, classes: tuple[str, ...]) -> dict[str, Any]:
+        """For manifests: how many were taken, how sure the teachers were, and how many of each class they named."""
+        counts = np.bincount(self.targets.argmax(axis=1), minlength=len(classes)).tolist()
+        said = {"images": len(self.rows), "of": self.offered, "mean_confidence": round(self.confidence, 4)}
+        return said | {"per_class": dict(zip(classes, counts, strict=True))}
+
+
+class Teacher(Protocol):
+    """Who says what images without labels show, by fit: one model, or several put together."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def fits(self) -> int: ...
+
+    @property
+    def facts(self) -> dict[str, Any]: ...
+
+    def said(self, number: int, kind: str) -> Predictions:
+        """Of `kind` images (`test`, or `held_out` ones of fit `number`), by models that fit `number`'s student may ask."""
+
+
+@dataclass(frozen=True)
+class RunTeacher:
+    """A finished run under one view set."""
+
+    run: Run
+    views: ViewSet
+    folds: int
+
+    @property
+    def name(self) -> str:
+        return self.run.name
+
+    @property
+    def fits(self) -> int:
+        return self.run.settings.train.splits.fits(self.folds)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return {"views": self.views, "selected_on": self.run.looks_at_held_out}
+
+    def said(self, number: int, kind: str) -> Predictions:
+        path = prediction_path(self.run.fold(number), kind, self.views)
+        return predictions.read(path, self.run.predicted(number, self.views))
+
+
+@dataclass(frozen=True)
+class TaughtTeacher:
+    """What `make teach` wrote: runs put together by a chain, which for fold k was fitted without fold k."""
+
+    folder: Path
+    digest: str  # of the folds
+    made_of: str  # digest of the weights that spoke, and of how they were put together
+    fits: int
+    facts: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    def path(self, number: int, kind: str) -> Path:
+        return self.folder / f"fold{number}-{kind}.h5"
+
+    def origin(self, number: int) -> dict[str, str]:
+        """What a file must say of itself: another fold's models know the labels that this fold holds out."""
+        return {"folds": self.digest, "taught": self.name, "made_of": self.made_of, "fold": str(number)}
+
+    def said(self, number: int, kind: str) -> Predictions:
+        try:
+            return predictions.read(self.path(number, kind), self.origin(number))
+        except InputError as error:
+            raise InputError(f"{error} (of teachers: make teach NAME={self.name} MODELS=...)") from error
+
+
+def views_of(teacher: Run, settings: PseudoSettings) -> ViewSet:
+    """The view set that a teacher teaches with."""
+    return default_views(teacher) if settings.views == "auto" else settings.views
+
+
+def kinds_of(settings: PseudoSettings) -> tuple[str, ...]:
+    return ("held_out", "test") if settings.images == "both" else (settings.images,)
+
+
+def identity(teachers: Sequence[Teacher], settings: PseudoSettings | None) -> dict[str, Any]:
+    """What a student's run repeats of its teachers: the digests of every fit's predictions, by teacher and kind of images.
+
+    Raises:
+        InputError: predictions missing, damaged, or of other weights than the teacher ended with.
+    """
+    found: dict[str, Any] = {}
+    if settings is None:
+        return found
+    for teacher in teachers:
+        said = {
+            kind: [predictions.digest(teacher.said(number, kind)) for number in range(teacher.fits)]
+            for kind in kinds_of(settings)
+        }
+        found[teacher.name] = {**teacher.facts, **said}
+    return found
+
+
+@dataclass(frozen=True)
+class Unlabelled:
+    """Images that teachers may speak of: names by row of the test pack, and of the training pack's held-out rows."""
+
+    test: np.ndarray
+    train: np.ndarray
+    held_out: np.ndarray  # row numbers of the training pack
+
+    def of(self, kind: str) -> tuple[np.ndarray, np.ndarray]:
+        """Names and joined row numbers."""
+        if kind == "test":
+            return self.test, len(self.train) + np.arange(len(self.test))
+        return self.train[self.held_out], self.held_out
+
+
+def lesson(student: Run, number: int, teachers: Sequence[Teacher], there: Unlabelled, labelled: int) -> Lesson | None:
+    """What fit `number` of a student learns from images without labels; None where its settings ask for none.
+
+    Args:
+        labelled: number of labelled images that the fit is trained on.
+
+    Raises:
+        InputError: predictions other than those the student was begun with, of other images, or none sure enough.
+    """
+    settings = student.settings.train.pseudo
+    if settings is None:
+        return None
+    parts, names, rows = [], [], []
+    for kind in kinds_of(settings):
+        named, numbers = there.of(kind)
+        said = [part for teacher in teachers for part in _taught(student, number, teacher, kind, named)]
+        parts.append(np.mean(said, axis=0, dtype=np.float64))
+        names.append(named)
+        rows.append(numbers)
+    mean = np.concatenate(parts)
+    mean /= mean.sum(axis=1, keepdims=True)
+    chosen = select(mean, np.concatenate(names), labelled, settings)
+    if not len(chosen):
+        raise InputError(f"{student.fold(number)}: {_nothing(mean, labelled, settings)}")
+    taken, order = mean[chosen], np.argsort(np.concatenate(rows)[chosen])
+    top = taken.max(axis=1)
+    shares = np.eye(taken.shape[1])[taken.argmax(axis=1)] if settings.kind == "hard" else taken
+    numbers = np.concatenate(rows)[chosen][order]
+    return Lesson(numbers, shares[order].astype(np.float32), float(top.mean()), len(mean), len(there.test))
+
+
+def _taught(student: Run, number: int, teacher: Teacher, kind: str, names: np.ndarray) -> list[np.ndarray]:
+    """A teacher's probabilities (N, C) of the named images, from each fit that may teach fit `number`.
+
+    A student that leaves nobody out is taught by all of them.
+    """
+    begun = (student.learned_from or {})["teachers"][teacher.name]
+    everyone = student.settings.train.splits.kind == "all"
+    found = []
+    for fit in range(len(begun[kind])) if everyone else [number]:
+        made = teacher.said(fit, kind)
+        if predictions.digest(made) != begun[kind][fit]:
+            raise InputError(
+                f"{made.where}: is not what {student.name} was begun with; restore it, or make train FORCE=1 "
+                f"RUN={student.name} begins anew"
+            )
+        found.append(made.aligned_to(list(names)))
+    return found
+
+
+def select(probabilities: np.ndarray, names: np.ndarray, labelled: int, settings: PseudoSettings) -> np.ndarray:
+    """Rows of (N, C) probabilities that are learnt from, ascending: sure enough, the most confident first, up to the ratio.
+
+    Of equally confident ones the first by name (N,) are taken, so that the order of rows decides nothing.
+    """
+    top, named = probabilities.max(axis=1), probabilities.argmax(axis=1)
+    order = np.lexsort((names.astype(str), -top))
+    order = order[top[order] >= settings.threshold]
+    limit = int(settings.ratio * labelled)
+    if settings.balance:
+        limit //= probabilities.shape[1]
+        order = np.concatenate([order[named[order] == one][:limit] for one in range(probabilities.shape[1])])
+        return np.sort(order)
+    return np.sort(order[:limit])
+
+
+def _nothing(probabilities: np.ndarray, labelled: int, settings: PseudoSettings) -> str:
+    """Why no image is taken, and what to do."""
+    if not len(probabilities):
+        return "there is no image without a label to learn from; leave train.pseudo out"
+    surest = float(probabilities.max())
+    if surest < settings.threshold:
+        return (
+            f"nothing to learn from: no image reaches train.pseudo.threshold {settings.threshold:g}, the surest has "
+            f"{surest:.4f}; lower the threshold"
+        )
+    shared = f", shared among {probabilities.shape[1]} classes," if settings.balance else ""
+    return (
+        f"nothing to learn from: train.pseudo.ratio {settings.ratio:g} of {labelled} labelled images{shared} allows none; "
+        "raise the ratio"
+    )
+
+
+@dataclass(frozen=True)
+class FoldIndices:
+    """Row numbers in the training pack, and what is learnt from images without labels besides."""
+
+    training: np.ndarray
+    held_out: np.ndarray
+    lesson: Lesson | None = None
+
+    def refuse_shared(self, drivers: np.ndarray, run: Run, number: int) -> None:
+        """Refuse a driver, given each row's, on both sides."""
+        if both := set(drivers[self.training]) & set(drivers[self.held_out]):
+            raise InputError(
+                f"{run.fold(number)}: driver {min(both)} is trained on and held out; restore {run.name}'s fold file"
+            )
+        if self.lesson is not None and np.isin(self.lesson.rows, self.training).any():
+            raise ValueError("a labelled image cannot have a pseudo-label")
+
+    def shown(self) -> np.ndarray:
+        """Rows that training shows; those of the test pack are numbered on from the training pack's."""
+        return self.training if self.lesson is None else np.concatenate([self.training, self.lesson.rows])
+
+    def guessed(self, count: int) -> np.ndarray:
+        """Which of the training pack's `count` rows and the test pack's after them have pseudo-labels, bool."""
+        found = np.zeros(count + (self.lesson.tests if self.lesson else 0), bool)
+        if self.lesson is not None:
+            found[self.lesson.rows] = True
+        return found
+
+    def targets(self, labels: np.ndarray, classes: int) -> np.ndarray:
+        """Label shares float32 by such a row: labels, pseudo-labels, and 0 for images that are not shown.
+
+        Args:
+            labels: int (N,), of the training pack.
+        """
+        found = np.zeros((len(self.guessed(len(labels))), classes), np.float32)
+        found[self.training] = np.eye(classes, dtype=np.float32)[labels[self.training]]
+        if self.lesson is not None:
+            found[self.lesson.rows] = self.lesson.targets
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Student:
+    """A run that is about to be trained, and what it is trained on.
+
+    Args:
+        packs: of the run's input size, by kind.
+        open_packs: the folds and packs of another size, by its key.
+    """
+
+    name: str
+    settings: ModelSettings
+    classes: tuple[str, ...]
+    places: Places
+    folds: FoldTable
+    packs: dict[str, Pack]
+    open_packs: Callable[[str], tuple[FoldTable, dict[str, Pack]]]
+
+
+def checked_teachers(student: Student) -> list[Teacher]:
+    """The teachers that `train.pseudo` names; none where it is not set.
+
+    Raises:
+        InputError: one that is missing, not finished, on other folds, classes or images, or that was trained on drivers
+            whom the student holds out.
+    """
+    pseudo, train = student.settings.train.pseudo, student.settings.train
+    if pseudo is None:
+        return []
+    for name in pseudo.runs:
+        _check_run(student, name)
+    if pseudo.taught and train.splits.kind in ("subsets", "redrawn"):
+        raise InputError("train.pseudo.taught: was made by folds, and drawn ones hold others out; name runs instead")
+    found = open_teachers(student.places, student.settings, student.folds)
+    for teacher in found:
+        _check_images(student, teacher)
+    return found
+
+
+def open_teachers(places: Places, settings: ModelSettings, folds: FoldTable) -> list[Teacher]:
+    """The same, unchecked and without packs: for a fold's process, whose run began with `checked_teachers`."""
+    asked = settings.train.pseudo
+    if asked is None:
+        return []
+    if asked.taught:
+        return [open_teacher_ensemble(places, asked.taught, folds)]
+    found = [runs.load(places.run(plain_name(name, "train.pseudo.runs"))) for name in asked.runs]
+    return [RunTeacher(run, views_of(run, asked), folds.count) for run in found]
+
+
+def open_teacher_ensemble(places: Places, name: str, folds: FoldTable) -> TaughtTeacher:
+    """The teacher ensemble whose pseudo-labels `make teach NAME=` wrote.
+
+    Raises:
+        InputError: not there, or made on other folds.
+    """
+    folder = places.taught(name)
+    if not (folder / "manifest.json").is_file():
+        raise InputError(f"train.pseudo.taught: {folder} is not there; make teach NAME={name} MODELS=... writes it")
+    made = read_json(folder / "manifest.json")
+    if made.get("folds") != folds.digest or not isinstance(made.get("identity"), str):
+        raise InputError(f"{folder}: was made on other folds than today's; make teach NAME={name} MODELS=... again")
+    facts = {"runs": made.get("runs"), "chain": made.get("chain"), "selected_on": bool(made.get("selected_on"))}
+    return TaughtTeacher(folder, folds.digest, made["identity"], folds.count, facts)
+
+
+def _check_images(student: Student, teacher: Teacher) -> None:
+    """Raise `InputError` for a teacher with predictions of other images than the student's packs hold, or without them."""
+    train, test, settings = student.packs["train"], student.packs["test"], student.settings.train
+    mine = splits.of(settings, student.folds)
+    for kind in kinds_of(settings.pseudo) if settings.pseudo else ():
+        for fit in range(teacher.fits):
+            asked = test.names if kind == "test" else train.names[mine.rows(train.drivers, fit)[1]]
+            if other := set(teacher.said(fit, kind).names.tolist()) ^ set(asked.tolist()):
+                raise InputError(
+                    f"{teacher.name}: predicts other {kind} images in fold {fit} than the student's pack holds ("
+                    f"{min(other)}, {len(other)} in all); make both packs alike (SKIP_BROKEN=), then teach again"
+                )
+
+
+def _check_run(student: Student, name: str) -> None:
+    if name == student.name:
+        raise InputError(f"train.pseudo.runs: {name} cannot teach itself; give the student another name with RUN=")
+    teacher = runs.load(student.places.run(plain_name(name, "train.pseudo.runs")))
+    for fit in range(teacher.settings.train.splits.fits(student.folds.count)):
+        teacher.manifest(fit)  # raises if the fold is not finished
+    key = teacher.settings.input.key
+    packs = student.packs if key == student.settings.input.key else student.open_packs(key)[1]
+    teacher.refuse_strangers(student.folds.digest, {kind: pack.digest for kind, pack in packs.items()})
+    if list(teacher.classes) != list(student.classes):
+        raise InputError(f"{teacher.folder}: has other classes than {student.name}; leave it out of train.pseudo.runs")
+    _check_drivers(student, teacher)
+
+
+def _check_drivers(student: Student, teacher: Run) -> None:
+    """Raise `InputError` for a teacher that knows labels of validation drivers; a student without any may have any teacher."""
+    mine, theirs = (splits.of(one.train, student.folds).held_out for one in (student.settings, teacher.settings))
+    if student.settings.train.splits.kind != "all" and mine != theirs:
+        raise InputError(
+            f"{teacher.folder}: its models were trained on drivers that {student.name} holds out, whose labels they would carry "
+            "over; a teacher needs its student's train.splits (and for subsets its train.seed)"
+        )

@@ -1,1 +1,0 @@
-"""Arrays in, arrays out: augmentation and test-time views."""
