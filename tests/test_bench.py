@@ -283,7 +283,7 @@ def test_memory_is_compared_by_its_peaks() -> None:
 def test_neighbours_are_looked_for_among_clips() -> None:
     rows = neighbours.clips(neighbours.CLIP * 2 + 5)
     assert rows.shape == (245, neighbours.WIDTH) and rows.dtype == np.float32
-    found, _ = neighbours.nearest(rows, np.zeros(len(rows), np.int64), 3)
+    found, _ = neighbours.nearest_neighbours(rows, np.zeros(len(rows), np.int64), 3)
     assert np.array_equal(
         found // neighbours.CLIP, np.repeat(np.arange(len(rows))[:, None] // neighbours.CLIP, 3, axis=1)
     )

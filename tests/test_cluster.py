@@ -392,7 +392,7 @@ def test_trials_wait_for_a_fold_each_and_bear_what_fails(monkeypatch: pytest.Mon
         else:
             said.append(f"{name} complete")
 
-    monkeypatch.setattr(ray_tasks, "begun", begun)
+    monkeypatch.setattr(ray_tasks, "started_run", begun)
     monkeypatch.setattr(ray_tasks, "fold_task", fold_task)
     ray_tasks.search_on_cluster(None, Options(), lambda _: hall)(trial(f"trial-{n}") for n in range(6))
     failed = {"trial-1: the loss is no number", "trial-2: no such pack"}
@@ -433,9 +433,9 @@ def test_students_start_when_their_teachers_are_finished_and_one_that_fails_cost
     def settings(*teachers: str) -> SimpleNamespace:
         return SimpleNamespace(train=SimpleNamespace(pseudo=SimpleNamespace(runs=teachers) if teachers else None))
 
-    monkeypatch.setattr(ray_tasks, "begun", begun)
+    monkeypatch.setattr(ray_tasks, "started_run", begun)
     monkeypatch.setattr(ray_tasks, "fold_task", fold_task)
-    monkeypatch.setattr(ray_tasks, "close_run", lambda context, run, *_: told.append(f"{run.name} closed"))
+    monkeypatch.setattr(ray_tasks, "print_summary", lambda context, run, *_: told.append(f"{run.name} closed"))
     monkeypatch.setattr(ray_tasks, "diverged", lambda folder, fold: folder.name == "lone")
     monkeypatch.setattr(ray_tasks, "way_on", lambda *_: "lower the rate")
     monkeypatch.setattr(ray_tasks, "Cluster", lambda _: hall)

@@ -80,7 +80,7 @@ def test_files_that_commands_name_are_there() -> None:
         named = dict(command.variables)
         for key, folder in (("MODEL", "models"), ("DATASET", "datasets")):
             value = named.get(key, "tiny" if key == "MODEL" else "drawn")
-            table = (ROOT / "src/driverwatch/backbones.csv").read_text()
+            table = (ROOT / "src/driverwatch/config/backbones.csv").read_text()
             known = (ROOT / "configs" / folder / f"{value}.yaml").is_file() or f"\n{value}," in table
             assert known or value.startswith("<"), command
 

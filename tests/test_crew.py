@@ -106,15 +106,15 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     import numpy as np
     from driverwatch.data.pack import ImageBlock, Pack
-    from driverwatch.settings import ModelSettings
-    from driverwatch.training.crew import Crew, Shown
-    from driverwatch.typed_yaml import parse
+    from driverwatch.config.model import ModelSettings
+    from driverwatch.training.augment_workers import Crew, TrainingSource
+    from driverwatch.config.loading import parse
 
     none = np.array([])
     block = ImageBlock({path!r}, {offset}, {shape})
     pack = Pack(block, none, none, none, (0.0,) * 3, (1.0,) * 3, "", "")
     content = {{"backbone": "tiny", "weights": "none", "input": {{"pack": "36x44", "size": "32x40"}}}}
-    shown = Shown((pack,), parse(ModelSettings, content, "test"), [], np.arange(3))
+    shown = TrainingSource((pack,), parse(ModelSettings, content, "test"), [], np.arange(3))
     crew = Crew(shown, shown.stamps(), 2)
     for _ in range(2):
         crew.inputs(0)(np.arange(3))

@@ -115,8 +115,8 @@ from driverwatch.models import backend
 backend.start()
 import keras, numpy as np
 from driverwatch.models.classifier import build
-from driverwatch.settings import ModelSettings
-from driverwatch.typed_yaml import parse
+from driverwatch.config.model import ModelSettings
+from driverwatch.config.loading import parse
 content = {"backbone": "tiny", "weights": "none", "input": {"pack": "32x32", "size": "32x32"}}
 backend.deterministic(3)
 made = build(parse(ModelSettings, content, "here"), 4, (80.0,) * 3, None, load=False)

@@ -51,8 +51,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     rows = np.array([np.random.default_rng([*name[:2].encode()]).normal(size=6) for name in names], np.float32)
     rows += 0.3 * np.random.default_rng(0).normal(size=rows.shape).astype(np.float32)
     space = EmbeddingIndex(names, rows, "tiny", "of today")
-    monkeypatch.setattr(trace, "open_space", lambda *_: space)
-    monkeypatch.setattr(build, "open_space", lambda *_: space)
+    monkeypatch.setattr(trace, "open_embeddings", lambda *_: space)
+    monkeypatch.setattr(build, "open_embeddings", lambda *_: space)
     monkeypatch.setattr(trace, "open_packs", lambda *_: (made.folds, made.packs))
     made.run("first", seed=1)
     made.run("second", seed=2, skill=2.5)
@@ -210,7 +210,7 @@ def test_settings_of_another_version_are_refused_by_name(world: World) -> None:
 def test_embeddings_that_were_computed_again_are_not_followed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     build.make_ensemble(world.context, [], "both", None, None, {"neighbours": NEAR})
     space = trace.open_space(world.context, "tiny")
-    monkeypatch.setattr(trace, "open_space", lambda *_: replace(space, digest="of another day"))
+    monkeypatch.setattr(trace, "open_embeddings", lambda *_: replace(space, digest="of another day"))
     with pytest.raises(InputError, match="was made with other embeddings of tiny than today's"):
         submission_lines(world.context, image_of("t03.jpg"), "both")
 

@@ -12,8 +12,8 @@ pytestmark = pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/
 SIGNS = "2.3 \u00b1 0.1 \u2192 \u2013 \u201cimg\u201d caf\u00e9 \u9a7e \U0001f697 \udcff"
 WORK = f"""
 import sys
-from driverwatch.streams import keep_printing, lost
-from driverwatch.terminal import Meter, say, show_cursor
+from driverwatch.io.console import keep_printing, lost
+from driverwatch.io.console import Meter, say, show_cursor
 keep_printing()
 keep_printing()
 with open("made", "w", encoding="utf-8") as file:

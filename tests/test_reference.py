@@ -17,9 +17,8 @@ ROWS = [line.split(" | ") for line in reference.settings_page().splitlines() if 
 
 
 def models(kind: type[BaseModel] = Strict) -> list[type[BaseModel]]:
-    """Every model of settings that the package defines, but those of the Kaggle notebook: they are make's variables."""
-    named = [one for one in kind.__subclasses__() if one.__module__.endswith("settings")]
-    found = [one for one in named if ".kaggle." not in one.__module__]
+    """Every model of settings that the package defines."""
+    found = [one for one in kind.__subclasses__() if one.__module__.startswith("driverwatch.config.")]
     return found + [below for one in found for below in models(one)]
 
 

@@ -26,7 +26,6 @@ from driverwatch.inference.predictions import prediction_path
 from driverwatch.metrics import log_loss
 from driverwatch.report import review_measures as measures
 from driverwatch.report import review_page
-from driverwatch.submission import build
 
 NUMPY = {"Float32Array": "<f4", "Int32Array": "<i4", "Uint16Array": "<u2"}
 
@@ -203,7 +202,7 @@ def test_runs_without_folds_are_refused_when_named_and_else_left_out(
 def test_a_run_of_other_photos_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     world.run("one")
     other = replace(world.packs["train"], digest="another")
-    monkeypatch.setattr(build, "open_packs", lambda *_: (world.folds, {**world.packs, "train": other}))
+    monkeypatch.setattr(blending, "open_packs", lambda *_: (world.folds, {**world.packs, "train": other}))
     with pytest.raises(InputError, match="was trained on another pack than today's"):
         review_page.read_predictions(world.context, ["one"], None)
 

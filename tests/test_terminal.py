@@ -31,7 +31,7 @@ HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
 
 BAR = """
 import sys, time
-from driverwatch.terminal import Meter, say
+from driverwatch.io.console import Meter, say
 with Meter("fold 1, epoch 2 of 5", 40, whose="a_run_with_quite_a_long_name", end=False) as meter:
     for done in range(0, 41, 8):
         meter.at(done, lambda: [(1, "loss 0.412"), (4, "fold 0:40"), (3, "run 5:20")])
@@ -113,7 +113,7 @@ def test_stdout_that_is_a_file_gets_its_lines_though_the_bar_is_on_a_terminal(tm
 def test_ctrl_c_leaves_a_clean_terminal() -> None:
     code = textwrap.dedent("""
     import time
-    from driverwatch.terminal import Meter
+    from driverwatch.io.console import Meter
     with Meter("x", 100) as meter:
         meter.at(10)
         print("ready", flush=True)
@@ -128,7 +128,7 @@ def test_ctrl_c_leaves_a_clean_terminal() -> None:
 
 CHILD = """
 import sys, time
-from driverwatch.terminal import Meter
+from driverwatch.io.console import Meter
 {before}
 with Meter("fold 0, epoch 1 of 2", 100) as meter:
     meter.at(10)
@@ -138,10 +138,10 @@ with Meter("fold 0, epoch 1 of 2", 100) as meter:
 PARENT = """
 import sys
 from pathlib import Path
-from driverwatch.steps import fold_runner
+from driverwatch.training import fold_runner
 fold_runner.PATIENCE = 1.0
 try:
-    fold_runner.ended([sys.executable, "-c", Path({child!r}).read_text()], [])
+    fold_runner.run_to_end([sys.executable, "-c", Path({child!r}).read_text()], [])
 except KeyboardInterrupt:
     print("the parent goes on")
 """

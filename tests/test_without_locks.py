@@ -23,7 +23,7 @@ import errno, fcntl, sys, time
 from pathlib import Path
 def flock(*_): raise OSError(int(sys.argv[2]), "none here")
 fcntl.flock = flock
-from driverwatch.writing import locked
+from driverwatch.io.atomic import locked
 with locked(Path(sys.argv[1]), patience=0.2):
     print("holds", flush=True)
     time.sleep(float(sys.argv[3]))

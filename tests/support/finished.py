@@ -16,11 +16,11 @@ from driverwatch.data import splits
 from driverwatch.data.context import Context, table_of
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import ImageBlock, Pack
+from driverwatch.ensemble import members
 from driverwatch.inference import predictions
 from driverwatch.inference.predictions import Predictions, prediction_path
 from driverwatch.io.atomic import write_json
 from driverwatch.io.paths import Places
-from driverwatch.submission import build
 
 CLASSES = ("c0", "c1", "c2")
 DRIVERS, EACH, TESTS = 6, 9, 12
@@ -89,7 +89,7 @@ class World:
 
     def opened(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Let steps find these folds and packs."""
-        monkeypatch.setattr(build, "open_packs", lambda *_: (self.folds, self.packs))
+        monkeypatch.setattr(members, "open_packs", lambda *_: (self.folds, self.packs))
 
 
 def world_of(folder: Path) -> World:

@@ -86,7 +86,9 @@ def searched(
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(space)
     told = {"seed": 0, "weights": None, **asked}
-    opened = [mock.patch.object(step, "open_packs", lambda *_: (world.folds, world.packs)) for step in (steps, train)]
+    opened = [
+        mock.patch.object(step, "open_packs", lambda *_: (world.folds, world.packs)) for step in (steps, train, runs)
+    ]
     with _all([*patched(), *opened]):
         steps.search(
             world.context,

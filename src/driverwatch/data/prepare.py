@@ -5,9 +5,9 @@ import shutil
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from driverwatch.config.dataset import DatasetSettings
 from driverwatch.config.loading import load
@@ -25,6 +25,9 @@ from driverwatch.io.csv_tables import name_problems, read_csv
 from driverwatch.io.manifests import read_json, require_space
 from driverwatch.io.paths import user_path
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 def pick(settings: DatasetSettings, source: Path, data: Path) -> None:
     """Copy the listed photos and their table rows from `source` (a full download, same layout) to `data`, whole or not at all.
@@ -34,6 +37,8 @@ def pick(settings: DatasetSettings, source: Path, data: Path) -> None:
     Raises:
         InputError: no list, something in the way, or photos that the download lacks or labels otherwise (all listed).
     """
+    import pandas as pd
+
     named = settings.columns
     wanted = _wanted(settings)
     paths = [
@@ -60,7 +65,7 @@ def _columns(settings: DatasetSettings) -> list[str]:
     return [column for column in (named.driver, named.label, named.image) if column]
 
 
-def _wanted(settings: DatasetSettings) -> pd.DataFrame:
+def _wanted(settings: DatasetSettings) -> "pd.DataFrame":
     """The listed rows; a list that could lead out of its folder, or nowhere, is refused."""
     if settings.subset is None:
         raise InputError("subset: this dataset's YAML names no list (subset: <csv>); use DATASET=statefarm_mini")
@@ -73,7 +78,7 @@ def _wanted(settings: DatasetSettings) -> pd.DataFrame:
     return wanted
 
 
-def _refuse_lacking(settings: DatasetSettings, source: Path, wanted: pd.DataFrame, paths: list[str]) -> None:
+def _refuse_lacking(settings: DatasetSettings, source: Path, wanted: "pd.DataFrame", paths: list[str]) -> None:
     full = read_csv(source / settings.table, _columns(settings))[_columns(settings)]
     known, asked = ({tuple(row) for row in frame.itertuples(index=False)} for frame in (full, wanted))
     missing = sorted(" ".join(row) for row in asked - known)
@@ -144,7 +149,6 @@ def _kind(context: Context) -> str:
 
 def _make_groups(context: Context, train: ImageTable, skip: bool) -> None:
     """Find which training photos look alike and write a group for each, once."""
-    import pandas as pd
 
     from driverwatch.data import near_duplicates
 

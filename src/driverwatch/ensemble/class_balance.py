@@ -1,9 +1,9 @@
 """Balance classes within each driver: every driver of the competition does everything about equally often.
 
 A model that meets a new driver is biased in its own way for that driver (someone whose hair hides the ear is "hair and makeup"
-in every frame). Drivers are told apart by looks (`ensemble/embedding_index.py`), and each driver's probabilities are shifted by one bias
-per class until the classes are about as frequent as in training. No label of the images is asked; but all images of a driver
-are needed at once, so this belongs to competitions, not to single photos in use.
+in every frame). Drivers are told apart by looks (`ensemble/embedding_index.py`), and each driver's probabilities are shifted by
+one bias per class until the classes are about as frequent as in training. No label of the images is asked; but all images of a
+driver are needed at once, so this belongs to competitions, not to single photos in use.
 """
 
 from dataclasses import dataclass

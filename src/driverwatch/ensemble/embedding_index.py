@@ -6,9 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.cluster.hierarchy import fcluster, linkage
-from sklearn.cluster import MiniBatchKMeans
-from sklearn.metrics import adjusted_rand_score
 
 from driverwatch.ensemble.transform import MemberPredictions
 from driverwatch.errors import InputError
@@ -178,6 +175,10 @@ class Tree:
             return np.zeros(len(self.gathered), np.int64)
         # a leaf stands for len(gathered) / leaves images, and Ward's height grows with the root of the images on each side
         height = reach * np.sqrt(leaves / len(self.gathered))
+        from scipy.cluster.hierarchy import (
+            fcluster,  # SciPy and scikit-learn: a second, not for commands that only look
+        )
+
         found = fcluster(self.merges, height, "distance")[self.gathered]
         return np.unique(found, return_inverse=True)[1]
 
@@ -191,6 +192,9 @@ def tree(features: np.ndarray) -> Tree:
     Raises:
         InputError: features that are not finite, or a row without length.
     """
+    from scipy.cluster.hierarchy import linkage
+    from sklearn.cluster import MiniBatchKMeans
+
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
     if not np.isfinite(lengths).all() or (lengths == 0).any():
         raise InputError("features: expected finite rows of some length; make the features again")
@@ -208,6 +212,8 @@ def best_reach(trees: list[Tree], drivers: list[np.ndarray]) -> float:
 
     Judged by the adjusted Rand index (Hubert & Arabie 1985), mean over the trees.
     """
+    from sklearn.metrics import adjusted_rand_score
+
     score = [np.mean([adjusted_rand_score(d, t.cut(r)) for t, d in zip(trees, drivers, strict=True)]) for r in REACHES]
     good = np.flatnonzero(np.array(score) >= max(score) - AS_GOOD)
     return float(REACHES[good[len(good) // 2]])

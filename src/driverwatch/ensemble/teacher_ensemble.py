@@ -32,8 +32,8 @@ def make_pseudo_labels(
     """Write an ensemble's predictions of every fold's validation and test images, under `build/<dataset>/taught/<name>`.
 
     For fold k the post-processing is fitted on the other folds' validation images and applied to fold k's models alone, so no
-    label of fold k's validation drivers is fitted to. What leaks is what nested scores share too (`ensemble/transform.py`): the models
-    whose predictions it is fitted on were trained on these drivers, of which its few parameters carry little.
+    label of fold k's validation drivers is fitted to. What leaks is what nested scores share too (`ensemble/transform.py`): the
+    models whose predictions it is fitted on were trained on these drivers, of which its few parameters carry little.
 
     Args:
         changes: keys of `ChainSettings` that the caller sets.

@@ -30,7 +30,7 @@ from driverwatch.inference.predictions import prediction_path
 from driverwatch.io.atomic import write_json, write_text
 from driverwatch.io.manifests import digest_of_file, provenance, read_json
 from driverwatch.metrics import FLOOR, oof_score
-from driverwatch.models.describe import refuse_misfits
+from driverwatch.models import pretrained as weight_files
 from driverwatch.run import Run
 from driverwatch.training.train import read_augmentation, train
 
@@ -128,6 +128,24 @@ def make_all_features(context: Context, features: Iterable[str], weights: Path |
     """Make the embeddings that images are compared by, unless they are there; named as in `FEATURES=`."""
     for text in features:
         make_features(context, text, weights)
+
+
+def refuse_misfits(wanted: Mapping[str, ModelSettings], weights: Path | None) -> None:
+    """Raise `InputError` for the first run, by name, with unknown layers, an illegal truncation or missing weights.
+
+    Asked before the first of them trains for hours.
+    """
+    from driverwatch.models import backend
+
+    backend.start()
+    from driverwatch.models.describe import described
+
+    for name, settings in wanted.items():
+        try:
+            weight_files.find(settings, weights)
+            described(settings)
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from error
 
 
 def _refuse_late_teachers(context: Context, wanted: dict[str, ModelSettings], ensembles: Ensembles) -> None:

@@ -27,6 +27,7 @@ from driverwatch.data.prepare import make_packs
 from driverwatch.data.tta import best_of, held_by
 from driverwatch.ensemble.members import Member, validation_probabilities
 from driverwatch.errors import InputError, listed
+from driverwatch.experiments.experiment import refuse_misfits
 from driverwatch.experiments.search_report import SearchResult, trial_table, write_report
 from driverwatch.experiments.search_space import SearchRequest, Space, load_optuna
 from driverwatch.io.atomic import locked, write_text
@@ -34,7 +35,6 @@ from driverwatch.io.console import say
 from driverwatch.io.manifests import differences, digest_of
 from driverwatch.metrics import log_losses
 from driverwatch.models import pretrained as weight_files
-from driverwatch.models.describe import refuse_misfits
 from driverwatch.run import open_run
 from driverwatch.training.train import read_augmentation, train
 

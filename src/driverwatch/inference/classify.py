@@ -31,7 +31,7 @@ def classes() -> dict[str, str]:
 
     Two names stand twice (`crane`, `maillot`); ids are unique.
     """
-    text = (resources.files("driverwatch.models") / "imagenet_classes.csv").read_text(encoding="utf-8")
+    text = (resources.files("driverwatch.inference") / "imagenet_classes.csv").read_text(encoding="utf-8")
     lines = (line for line in text.splitlines() if not line.startswith("#"))
     return dict(line.split(",") for line in lines)
 

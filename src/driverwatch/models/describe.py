@@ -2,16 +2,13 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from driverwatch.config.backbones import BACKBONES, Backbone
 from driverwatch.config.model import ModelSettings
 from driverwatch.errors import InputError, nearest
 from driverwatch.io.console import say, table, width
-from driverwatch.models import pretrained as weight_files
 from driverwatch.models.build_backbone import single_tensor_layers
-from driverwatch.models.freezing import check_names, frozen_count
 from driverwatch.models.pretrained import build_trunk, refuse_size
 
 
@@ -33,6 +30,8 @@ def described(settings: ModelSettings) -> list[LayerDescription]:
     Raises:
         InputError: an unknown or illegal cut, a stage that freezes at no layer of the trunk.
     """
+    from driverwatch.models.freezing import check_names, frozen_count  # Keras, which the table of backbones needs not
+
     if settings.weights != "none":
         refuse_size(settings)
     trunk = build_trunk(settings, None, load=False)
@@ -61,20 +60,6 @@ def _blocks(names: list[str], ends: tuple[str, ...]) -> list[str]:
 
 def _shape(layer: Any) -> tuple[int, ...]:
     return tuple(layer.output.shape[1:])
-
-
-def refuse_misfits(wanted: dict[str, ModelSettings], weights: Path | None) -> None:
-    """Raise `InputError` for the first run, by name, with unknown layers, an illegal truncation or missing weights."""
-    from driverwatch.models import backend
-
-    backend.start()
-
-    for name, settings in wanted.items():
-        try:
-            weight_files.find(settings, weights)
-            described(settings)
-        except InputError as error:
-            raise InputError(f"{name}: {error}") from error
 
 
 Rows = list[list[str]]
