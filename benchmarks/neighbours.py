@@ -57,7 +57,8 @@ def product(features: np.ndarray) -> None:
 
 def memory_of(count: int) -> int:
     """Peak private memory, bytes, of a process that finds neighbours among `count` images."""
-    code = f"import numpy as np; from benchmarks.neighbours import *; nearest_neighbours(clips({count}), np.zeros({count}, np.int64), K)"
+    sets = f"np.zeros({count}, np.int64)"
+    code = f"import numpy as np; from benchmarks.neighbours import *; nearest_neighbours(clips({count}), {sets}, K)"
     process = subprocess.Popen([sys.executable, "-c", code], env=environment())
     memory, _ = watched(process)
     if process.returncode:

@@ -91,7 +91,7 @@ def test_a_labelled_photo_is_followed_by_a_chain_that_others_were_fitted_for(
     members = [Member(run, test, "five_crop") for run, test in zip(finished.runs, finished.tests, strict=True)]
     rows = blending.oof_of_members(members, world.packs["train"], world.folds)
     settings, pack = parse(ChainSettings, chain, "test"), world.packs["train"]
-    space = trace.open_space(world.context, "tiny")
+    space = trace.open_embeddings(world.context, "tiny")
     made = post_processing.fit(settings, rows, pack.labels, pack.drivers, {"tiny": space})
     for place in (0, 25, 53):
         image = TracedImage(pack.names[place], "train", pack.drivers[place], 0, "")
@@ -209,7 +209,7 @@ def test_settings_of_another_version_are_refused_by_name(world: World) -> None:
 
 def test_embeddings_that_were_computed_again_are_not_followed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     build.make_ensemble(world.context, [], "both", None, None, {"neighbours": NEAR})
-    space = trace.open_space(world.context, "tiny")
+    space = trace.open_embeddings(world.context, "tiny")
     monkeypatch.setattr(trace, "open_embeddings", lambda *_: replace(space, digest="of another day"))
     with pytest.raises(InputError, match="was made with other embeddings of tiny than today's"):
         submission_lines(world.context, image_of("t03.jpg"), "both")

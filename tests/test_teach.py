@@ -46,7 +46,7 @@ def _looks(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     own = np.random.default_rng(0).normal(size=(len(names), 8))
     driver = [np.random.default_rng([*name[:2].encode()]).normal(size=8) for name in names]
     monkeypatch.setattr(
-        step, "open_space", lambda *_: EmbeddingIndex(names, (own + 3 * np.array(driver)).astype(np.float32))
+        step, "open_embeddings", lambda *_: EmbeddingIndex(names, (own + 3 * np.array(driver)).astype(np.float32))
     )
 
 
