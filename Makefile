@@ -1,5 +1,5 @@
-# From driver-camera photos to a Kaggle submission. `make help` lists the targets; `make demo` runs the whole line on drawn photos.
-# GNU make 3.81 and up. Each target asks one verb of the command line, which skips what is done and refuses what does not fit.
+# From driver-cameran images to a Kaggle submission. `make help` lists the targets; `make demo` runs the whole pipeline on synthetic images.
+# GNU make 3.81 and up. Each target asks one command of the command line, which skips what is done and refuses what does not fit.
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
@@ -8,11 +8,11 @@ SHELL := /bin/sh
 
 # What is typed after make, or is in the environment under one of these names, is text: no $, quote, backtick or # in it means
 # anything to make or to a shell. Here each becomes its own text, for every use and for the processes that make starts.
-VARIABLES := ACCELERATOR ACCOUNT ADDRESS BALANCE BLEND CALIBRATE CLASS CLIP CLIPS COUNTS CPUS_PER_FOLD CUT DATA DATASET DEBUG DOCS \
-  DRIVERS EARLIER ENGINE EXTRAS FEATURES FILE FOLD FOLDER FORCE FRAMES FROM FULL GPUS_PER_FOLD HEAD HEATMAP HEATMAPS HIGH HOURS \
-  IMAGE IMAGES IP JSON KAGGLE KILLS LOW MACHINE MEMORY_PER_FOLD MESSAGE MODEL MODELS NAME NEIGHBOURS PACKAGES POINTS PORT PYTHON3 \
-  REPEAT ROUNDS ROWS RUN SEED SET SHARDS SIZE SKIP SKIP_BROKEN SOURCE SPACE STEPS STUDY TEST_DRIVERS TOP TRAIN TRIALS V VENDOR \
-  VIEWS WAIT WEIGHTS JOBS STRICT PYTEST_ADDOPTS
+VARIABLES := ACCELERATOR ACCOUNT ADDRESS CLASS_BALANCE BLEND CALIBRATE CLASS CLIP CLIPS N_DRIVERS CPUS_PER_FOLD TRUNCATE_AT DATA DATASET DEBUG DOCS \
+  DRIVERS RESUME_FROM ENGINE EXTRAS EMBEDDINGS FILE FOLD FOLDER FORCE FRAMES RUNS_FROM FULL GPUS_PER_FOLD HEAD CAM N_CAMS LR_MAX HOURS \
+  IMAGE IMAGES IP JSON KAGGLE KILLS LR_MIN MACHINE MEMORY_PER_FOLD MESSAGE MODEL MODELS NAME KNN PACKAGES LR_STEPS PORT PYTHON3 \
+  REPEAT ROUNDS BENCHMARKS RUN SEED SET SHARDS SIZE SKIP_TRIAL SKIP_INVALID SOURCE SPACE COMMANDS STUDY TEST_DRIVERS TOP TRAIN TRIALS V VENDOR \
+  TTA WAIT WEIGHTS JOBS STRICT PYTEST_ADDOPTS
 GIVEN     := $(foreach each,$(.VARIABLES),$(if $(findstring command,$(origin $(each))),$(each)))
 INHERITED := $(foreach each,$(VARIABLES),$(if $(filter environment,$(firstword $(origin $(each)))),$(each)))
 $(foreach each,$(GIVEN) $(INHERITED),$(eval override $(each) := $$(value $(each)))$(eval export $(each)))
@@ -25,7 +25,7 @@ endef
 q = $(if $(findstring $(newline),$(1)),$(error expected a variable of one line; got $(1)))'$(subst ','\'',$(1))'
 
 # switches: 1 is on; 0 or nothing is off; anything else is refused before anything runs
-SWITCHES := DEBUG DOCS FORCE FULL JSON SKIP_BROKEN STRICT TRAIN V VENDOR
+SWITCHES := DEBUG DOCS FORCE FULL JSON SKIP_INVALID STRICT TRAIN V VENDOR
 ON  := 1 yes Yes YES true True TRUE on On ON y Y
 OFF := 0 no No NO false False FALSE off Off OFF n N
 $(foreach each,$(filter $(SWITCHES),$(GIVEN)) $(filter V,$(INHERITED)),$(if \
@@ -47,13 +47,13 @@ MEASURE  = $(Q)PYTHONPATH=src:. $(PYTHON) -m benchmarks
 at_home  = $(if $(value HOME),$(subst <home>,,$(subst <home>~/,$(value HOME)/,<home>$(1))),$(1))
 PYTHON_3 = $(call q,$(call at_home,$(PYTHON3)))
 
-# options that are given to a verb only when the variable is set: on make's command line, since a NAME or SIZE in the
+# options that are given to a command only when the variable is set: on make's command line, since a NAME or SIZE in the
 # environment may mean anything; places and the data set may come from the environment too
 option   = $(if $(filter $(2),$(GIVEN)),$(call place,$(1),$(2)))
 place    = $(if $($(2)),--$(1)=$(call q,$($(2))))
 flag     = $(if $(filter $(2),$(GIVEN)),$(if $(filter $(ON),$($(2))),--$(1)))
 DATA_OPT = --dataset=$(call q,$(DATASET)) $(call place,data,DATA)
-DRAWN    = $(call q,$(if $(filter DATASET,$(GIVEN)),$(DATASET),drawn))
+DEMO_DATA    = $(call q,$(if $(filter DATASET,$(GIVEN)),$(DATASET),demo))
 
 # a name where it can be a file's, else one that no file has: make would take blanks, colons and % in it for its own
 LETTERS := a b c d e f g h i j k l m n o p q r s t u v w x y z A B C D E F G H I J K L M N O P Q R S T U V W X Y Z \
@@ -67,11 +67,11 @@ RUNTIME := $(VENV)/.runtime-$(call name,$(ACCELERATOR))
 DEV     := $(VENV)/.dev
 CLIENT  := .venv-kaggle/.installed
 TORCH   := .venv-torch/.installed
-DEMO    := @$(MAKE) --no-print-directory DATASET=drawn DATA= RUN= SET= FOLD= VIEWS= BLEND= BALANCE= NEIGHBOURS= CALIBRATE= CLIP= SIZE= SEED= FORCE= DRIVERS= TEST_DRIVERS= CLIPS= FRAMES=
+DEMO    := @$(MAKE) --no-print-directory DATASET=demo DATA= RUN= SET= FOLD= TTA= BLEND= CLASS_BALANCE= KNN= CALIBRATE= CLIP= SIZE= SEED= FORCE= DRIVERS= TEST_DRIVERS= CLIPS= FRAMES=
 
-.PHONY: help doctor status setup demo data sample subset folds leakage photo pack preview train node features best levers study curve search lr-find \
-        pseudo teach final \
-        client notebook take predict views ensemble blends neighbours submissions check submit score report review backbones layers convert classify \
+.PHONY: help doctor status setup demo data synthetic subset folds leakage trace pack preview train node linear-probe reproduce ablation study data-scaling search lr-find \
+        pseudo-rounds pseudo-labels refit \
+        client notebook import-runs predict tta ensemble blends knn submissions check submit score report review backbones layers convert classify \
         export serve bench profile test test-slow test-all coverage test-torch test-cluster test-kills test-size docs lint clean
 
 help: ## this list
@@ -85,31 +85,31 @@ help: ## this list
 #: MODEL=<name>           names configs/models/<name>.yaml
 #: RUN=<name>             names what came of it (default: the model's name)
 #: SET="train.epochs=3"   changes settings, several separated by spaces
-#: ROUNDS=2               how many rounds of make pseudo
+#: ROUNDS=2               how many rounds of make pseudo-rounds
 #: WEIGHTS=<folder>       local ImageNet weights (default: Keras downloads them)
-#: CUT=<layer>            last layer kept of the backbone (make features)
-#: HEAD=logistic          logistic or dense (make features)
-#: TRAIN=1                train what the table of levers lacks (make levers)
-#: COUNTS="3 6 10"        numbers of drivers to learn from (make curve), besides all
+#: TRUNCATE_AT=<layer>            last layer kept of the backbone (make linear-probe)
+#: HEAD=linear_probe          logistic or dense (make linear-probe)
+#: TRAIN=1                train what the table of ablations lacks (make ablation)
+#: N_DRIVERS="3 6 10"        numbers of drivers to train on (make data-scaling), besides all
 #: SPACE=tiny             names configs/searches/<name>.yaml, what make search varies (default: MODEL's, or default)
-#: TRIALS=20              that a search shall have; more go on with it
-#: SKIP=7                 trial that make search gives up
-#: LOW=1e-7 HIGH=1 POINTS=100   rates between which make lr-find rises, and in how many steps
-#: STUDY=levers           train a run (or predict with it) in a study's own place, where ensembles do not see it
+#: TRIALS=20              that a search shall have; more continue with it
+#: SKIP_TRIAL=7                 trial that make search gives up
+#: LR_MIN=1e-7 LR_MAX=1 LR_STEPS=100   rates between which make lr-find rises, and in how many steps
+#: STUDY=ablations           train a run (or predict with it) in a study's own place, where ensembles do not see it
 #: FOLD=2                 one fold alone
-#: VIEWS="ten_crop shifts"  of centre, multi_scale, five_crop, shifts, ten_crop, ten_crop_keep, ten_crop_swap (ensemble, review: one)
+#: TTA="ten_crop shifts"  of centre, multi_scale, five_crop, shifts, ten_crop, ten_crop_keep, ten_crop_swap (ensemble, review: one)
 #: MODELS="a b"           runs to average or score (default: every finished one); models that make train trains
-#: NAME=ensemble          names the submission (make photo: whose chain is followed; make search: the search)
+#: NAME=ensemble          names the submission (make trace: whose pipeline is followed; make search: the search)
 #: BLEND=mean             mean, geometric, weighted, weighted_geometric, greedy or per_class (make blends compares them)
-#: BALANCE=<features>     balance classes within each driver, told apart by looks, or none (docs/balance.md)
-#: NEIGHBOURS=<features>  smooth over neighbours among clips' frames, or none (make neighbours compares features)
-#: FEATURES="a:cut:2x2 b"  <model>[:<last layer>][:<places>] whose pretrained trunk images are compared in
+#: CLASS_BALANCE=<features>     balance classes within each driver, told apart by looks, or none (docs/class_balance.md)
+#: KNN=<features>  smooth over neighbours among clips' frames, or none (make knn compares features)
+#: EMBEDDINGS="a:cut:2x2 b"  <model>[:<last layer>][:<places>] whose pretrained backbone images are compared in
 #: CALIBRATE=none         none, temperature or bias
 #: CLIP=1e-5              lowest probability of a submission, or fitted
 #: SIZE=180x240           pack size, height x width; with regions 180x240-whole+head (default: the model's)
-#: DRIVERS TEST_DRIVERS CLIPS FRAMES SEED   what make sample draws; SEED: what make search tries, too
+#: DRIVERS TEST_DRIVERS CLIPS FRAMES SEED   what make synthetic draws; SEED: what make search tries, too
 #: FORCE=1                replace what is there
-#: SKIP_BROKEN=1          go on without broken photos and table rows, and record them
+#: SKIP_INVALID=1          resume without invalid images and table rows, and record them
 #: SOURCE=<folder>        the full download that make subset picks from
 #: FILE=<csv>             the submission that make check checks and make submit uploads
 #: FILE=<pth>             the PyTorch checkpoint that make convert makes a weight file of, in the folder WEIGHTS
@@ -126,21 +126,21 @@ help: ## this list
 #: IP=10.0.0.2            by which other machines reach make node's
 #: MESSAGE="one line"     what Kaggle and submissions/ledger.csv say of it
 #: WAIT=1800              seconds that make submit waits for the score
-#: IMAGE="a.jpg photos"   photos and folders of photos that make classify names; the photo that make photo follows
-#: HEATMAP=out.png        overlays of make classify: a file, a folder, or a pattern like "maps/{image}.png"
-#: HEATMAPS=60            heat maps of so many photos at the head of the lists of make review (default: none)
+#: IMAGE="a.jpg images"   images and folders of images that make classify names; the image that make trace follows
+#: CAM=out.png        overlays of make classify: a file, a folder, or a pattern like "maps/{image}.png"
+#: N_CAMS=60            class activation maps of so many images at the head of the lists of make review (default: none)
 #: CLASS=<class>          the class that overlays show: id, name or number (default: the likeliest)
 #: TOP=5                  how many classes make classify prints
 #: ACCOUNT=<name>         your name in Kaggle's addresses (make notebook; default: the token's)
 #: HOURS=11               of Kaggle's 12 until its notebook stops by itself
-#: EARLIER=<account>/<notebook>  whose output on Kaggle the next notebook goes on from
+#: RESUME_FROM=<account>/<notebook>  whose output on Kaggle the next notebook resumes from
 #: PACKAGES="simplejpeg"  that Kaggle's image lacks (make notebook)
 #: VENDOR=1               take wheels of PACKAGES along, for notebooks without internet
 #: MACHINE=NvidiaTeslaT4  Kaggle's name of the accelerator
-#: FROM=<folder>          what came back from Kaggle (make take)
+#: RUNS_FROM=<folder>          what came back from Kaggle (make import-runs)
 #: KAGGLE=<path>          the Kaggle client (default: make installs one into .venv-kaggle)
-#: ROWS="pack load"      rows of make bench: imports memory neighbours pack load crops train cache, and by name alone growth
-#: IMAGES=1000            photos that make bench and make profile measure with
+#: BENCHMARKS="pack load"      rows of make bench: imports memory neighbours pack load crops train cache, and by name alone growth
+#: IMAGES=1000            images that make bench and make profile measure with
 #: REPEAT=3               repetitions that they time, 3 or more
 #: FULL=1                 rows of make bench that depend on the number of images at the competition's
 #: DOCS=1                 put the table of make bench into docs/performance.md
@@ -148,7 +148,7 @@ help: ## this list
 #: PYTEST_ADDOPTS="-k crop"  more words for pytest, as it reads them itself (make test, test-slow, test-all)
 #: STRICT=1               a test that is skipped fails the run, but for real data that is not there
 #: KILLS=60               random kills of make test-kills
-#: STEPS="pack score"    what make test-size measures again (default: everything, anew)
+#: COMMANDS="pack score"    what make test-size measures again (default: everything, again)
 #: PYTHON3=python3        the Python that builds .venv, 3.11 or later
 #: ACCELERATOR=cuda       install TensorFlow for an NVIDIA GPU
 #: JSON=1                 print what make status says as JSON
@@ -157,14 +157,14 @@ help: ## this list
 
 CONVERTING      = $(filter convert,$(MAKECMDGOALS))
 EXPECTED_MODEL  = one of: $(if $(CONVERTING),googlenet squeezenet_torch squeezenet_v1_1,$(basename $(notdir $(wildcard configs/models/*.yaml))))
-EXPECTED_FEATURES = models in configs/models like mobilenet_v2:block_13_expand_relu:2x2
+EXPECTED_EMBEDDINGS = models in configs/models like mobilenet_v2:block_13_expand_relu:2x2
 EXPECTED_SOURCE = the folder of the full download
 EXPECTED_NAME   = what the ensemble of teachers is called
 EXPECTED_RUN    = the name of a trained run
 EXPECTED_FILE   = $(if $(CONVERTING),a PyTorch checkpoint (.pth),a submission CSV)
 EXPECTED_WEIGHTS = the folder of local weights
-EXPECTED_FROM   = a folder of runs that were trained elsewhere
-EXPECTED_IMAGE  = photos or folders of photos
+EXPECTED_RUNS_FROM   = a folder of runs that were trained elsewhere
+EXPECTED_IMAGE  = images or folders of images
 EXPECTED_MESSAGE = one line on what it is
 
 need-%:
@@ -179,7 +179,7 @@ doctor: ## what is fine here, what is not, and what to do about it; installs not
 	PYTHONPATH=src:. "$$python" -m scripts.doctor $(DATA_OPT) $(call place,weights,WEIGHTS) \
 	  --accelerator=$(call q,$(ACCELERATOR)) --make-version=$(call q,$(MAKE_VERSION))
 
-status: setup ## what there is: photos, folds, packs, every run and fold, submissions; what is stale, and why; JSON=1 as JSON
+status: setup ## what there is: images, folds, packs, every run and fold, submissions; what is stale, and why; JSON=1 as JSON
 	$(DW) status $(DATA_OPT) $(call flag,json,JSON)
 
 setup: $(RUNTIME) $(patsubst %,$(VENV)/.extra-%,$(filter onnx cluster backends,$(EXTRAS))) ## build .venv from the pinned requirements, with EXTRAS="onnx cluster"
@@ -220,44 +220,44 @@ $(TORCH): FORCE
 
 FORCE:
 
-demo: setup ## the whole line on drawn photos: no download, no GPU, minutes
-	$(DEMO) sample
+demo: setup ## the whole pipeline on synthetic images: no download, no GPU, minutes
+	$(DEMO) synthetic
 	$(DEMO) train MODEL=tiny
 	$(DEMO) train MODEL=tiny_separable
 	$(DEMO) ensemble NAME=demo MODELS="tiny tiny_separable"
-	$(DEMO) check FILE=submissions/drawn/demo.csv
+	$(DEMO) check FILE=submissions/demo/demo.csv
 	$(DEMO) score MODELS="tiny tiny_separable"
 
 data: setup $(if $(KAGGLE),,$(CLIENT)) ## download the competition into DATA, unpack and verify it (needs a Kaggle token)
 	$(DW) data $(DATA_OPT) $(call place,client,KAGGLE)
 
-sample: setup ## draw a competition (DATASET=drawn)
-	$(DW) sample --dataset=$(DRAWN) $(call place,data,DATA) \
+synthetic: setup ## draw a competition (DATASET=demo)
+	$(DW) synthetic --dataset=$(DEMO_DATA) $(call place,data,DATA) \
 	  $(call option,drivers,DRIVERS) $(call option,test-drivers,TEST_DRIVERS) $(call option,clips,CLIPS) \
 	  $(call option,frames,FRAMES) $(call option,size,SIZE) $(call option,seed,SEED) $(call flag,force,FORCE)
 
-subset: need-SOURCE setup ## pick a data set's training photos out of a full download: SOURCE=<folder> DATASET=statefarm_mini
+subset: need-SOURCE setup ## pick a data set's training images out of a full download: SOURCE=<folder> DATASET=statefarm_mini
 	$(DW) subset $(DATA_OPT) --source=$(call q,$(SOURCE))
 
 folds: setup ## write folds/<dataset>.csv by driver, or check the one there
-	$(DW) folds $(DATA_OPT) $(call flag,force,FORCE) $(call flag,skip-broken,SKIP_BROKEN)
+	$(DW) folds $(DATA_OPT) $(call flag,force,FORCE) $(call flag,skip-invalid,SKIP_INVALID)
 
 $(FOLDS): | setup
-	$(DW) folds $(DATA_OPT) $(call flag,skip-broken,SKIP_BROKEN)
+	$(DW) folds $(DATA_OPT) $(call flag,skip-invalid,SKIP_INVALID)
 
 leakage: setup | $(FOLDS) ## a random split beside the driver split, by the same classifiers on thumbnails (docs/leakage.md)
 	$(DW) leakage $(DATA_OPT)
 
-photo: need-IMAGE setup ## IMAGE=<name>'s way through the line, as far as it is built: table, fold, pack, models, chain NAME, submissions
-	$(DW) photo $(DATA_OPT) $(call option,models,MODELS) $(call option,name,NAME) -- $(call q,$(IMAGE))
+trace: need-IMAGE setup ## IMAGE=<name>'s way through the line, as far as it is built: table, fold, pack, models, pipeline NAME, submissions
+	$(DW) trace $(DATA_OPT) $(call option,models,MODELS) $(call option,name,NAME) -- $(call q,$(IMAGE))
 
-pack: setup | $(FOLDS) ## pack the photos into HDF5, at SIZE or as MODEL asks
+pack: setup | $(FOLDS) ## pack the images into HDF5, at SIZE or as MODEL asks
 	$(DW) pack $(DATA_OPT) $(call option,size,SIZE) $(call option,model,MODEL) $(call option,set,SET) $(call flag,force,FORCE) \
-	  $(call flag,skip-broken,SKIP_BROKEN)
+	  $(call flag,skip-invalid,SKIP_INVALID)
 
-preview: setup | $(FOLDS) ## draw what training by MODEL (or a RUN, as it was begun) sees into build/<dataset>/preview
+preview: setup | $(FOLDS) ## draw what training by MODEL (or a RUN, as it was started) sees into build/<dataset>/preview
 	$(if $(or $(RUN),$(MODEL)),,$(error make preview needs MODEL=<name> or RUN=<name>))
-	$(if $(MODEL),$(DW) pack $(DATA_OPT) --model=$(call q,$(MODEL)) $(call option,set,SET) $(call flag,skip-broken,SKIP_BROKEN))
+	$(if $(MODEL),$(DW) pack $(DATA_OPT) --model=$(call q,$(MODEL)) $(call option,set,SET) $(call flag,skip-invalid,SKIP_INVALID))
 	$(DW) preview $(DATA_OPT) $(call option,model,MODEL) $(call option,run,RUN) $(call option,set,SET) $(call option,fold,FOLD)
 
 # MODEL, or several MODELS: each packed as it asks
@@ -267,78 +267,78 @@ ON_CLUSTER = $(call option,engine,ENGINE) $(call option,address,ADDRESS) $(call 
 
 train: $(if $(TRAINED),,need-MODEL) setup | $(FOLDS) ## train every fold of MODEL (or MODELS) that is not finished, and predict; ENGINE=ray: on a cluster (docs/cluster.md)
 	$(Q)$(foreach model,$(TRAINED),PYTHONPATH=src $(PYTHON) -m driverwatch pack $(DATA_OPT) --model=$(call q,$(model)) \
-	  $(call option,set,SET) $(call flag,skip-broken,SKIP_BROKEN) &&) :
+	  $(call option,set,SET) $(call flag,skip-invalid,SKIP_INVALID) &&) :
 	$(DW) train $(DATA_OPT) $(call option,run,RUN) $(call option,set,SET) $(call place,weights,WEIGHTS) \
 	  $(call option,fold,FOLD) $(call flag,force,FORCE) $(call option,study,STUDY) $(ON_CLUSTER) -- $(call q,$(TRAINED))
 
 node: setup ## lend this machine to a Ray cluster until Ctrl-C: its first one, or one more at ADDRESS=<first>:6379 (docs/cluster.md)
 	$(DW) node $(call option,address,ADDRESS) $(call option,ip,IP) $(call option,port,PORT) $(call option,folder,FOLDER)
 
-features: need-MODEL setup | $(FOLDS) ## MODEL's trunk as it is (CUT= earlier), its features once, a HEAD on them per fold; predictions as train's
-	$(DW) pack $(DATA_OPT) --model=$(call q,$(MODEL)) $(call option,set,SET) $(call flag,skip-broken,SKIP_BROKEN)
-	$(DW) features $(DATA_OPT) $(call option,run,RUN) $(call option,set,SET) $(call place,weights,WEIGHTS) \
-	  $(call option,cut,CUT) $(call option,head,HEAD) $(call option,fold,FOLD) $(call flag,force,FORCE) -- $(call q,$(MODEL))
+linear-probe: need-MODEL setup | $(FOLDS) ## MODEL's backbone as it is (TRUNCATE_AT= earlier), its features once, a HEAD on them per fold; predictions as train's
+	$(DW) pack $(DATA_OPT) --model=$(call q,$(MODEL)) $(call option,set,SET) $(call flag,skip-invalid,SKIP_INVALID)
+	$(DW) linear-probe $(DATA_OPT) $(call option,run,RUN) $(call option,set,SET) $(call place,weights,WEIGHTS) \
+	  $(call option,truncate-at,TRUNCATE_AT) $(call option,head,HEAD) $(call option,fold,FOLD) $(call flag,force,FORCE) -- $(call q,$(MODEL))
 
-best: setup | $(FOLDS) ## follow configs/recipes/DATASET.yaml to its submissions, going on from whatever is built
-	$(DW) best $(DATA_OPT) $(call place,weights,WEIGHTS)
+reproduce: setup | $(FOLDS) ## follow configs/recipes/DATASET.yaml to its submissions, resuming from whatever is built
+	$(DW) reproduce $(DATA_OPT) $(call place,weights,WEIGHTS)
 
-levers: setup | $(FOLDS) ## write experiments/results/DATASET/levers.md: what each lever is worth out of fold; TRAIN=1 trains what is missing
-	$(DW) levers $(DATA_OPT) $(call place,weights,WEIGHTS) $(call flag,train,TRAIN)
+ablation: setup | $(FOLDS) ## write experiments/results/DATASET/ablations.md: what each ablation is worth out of fold; TRAIN=1 trains what is missing
+	$(DW) ablation $(DATA_OPT) $(call place,weights,WEIGHTS) $(call flag,train,TRAIN)
 
 study: setup | $(FOLDS) ## train every run of configs/studies/NAME.yaml (default: freezing) and write experiments/results/DATASET/study-NAME.md
 	$(DW) study $(DATA_OPT) $(call place,weights,WEIGHTS) -- $(call q,$(if $(filter NAME,$(GIVEN)),$(NAME),freezing))
 
-curve: need-MODEL setup | $(FOLDS) ## train MODEL on COUNTS drivers of each fold and on all; write experiments/results/DATASET/curve-MODEL.md: what more drivers are worth
-	$(DW) curve $(DATA_OPT) $(call option,counts,COUNTS) $(call option,set,SET) $(call place,weights,WEIGHTS) -- $(call q,$(MODEL))
+data-scaling: need-MODEL setup | $(FOLDS) ## train MODEL on N_DRIVERS drivers of each fold and on all; write experiments/results/DATASET/curve-MODEL.md: what more drivers are worth
+	$(DW) data-scaling $(DATA_OPT) $(call option,n-drivers,N_DRIVERS) $(call option,set,SET) $(call place,weights,WEIGHTS) -- $(call q,$(MODEL))
 
 search: need-MODEL setup | $(FOLDS) ## search MODEL's settings within SPACE by out-of-fold loss, and score the best on other folds; ENGINE=ray: on a cluster (docs/search.md)
 	$(DW) search $(DATA_OPT) $(call option,space,SPACE) $(call option,trials,TRIALS) $(call option,name,NAME) \
-	  $(call option,seed,SEED) $(call option,set,SET) $(call place,weights,WEIGHTS) $(call option,skip,SKIP) $(call flag,force,FORCE) \
+	  $(call option,seed,SEED) $(call option,set,SET) $(call place,weights,WEIGHTS) $(call option,skip-trial,SKIP_TRIAL) $(call flag,force,FORCE) \
 	  $(ON_CLUSTER) -- $(call q,$(MODEL))
 
-lr-find: need-MODEL setup | $(FOLDS) ## the loss of MODEL's last stage at rates rising from LOW to HIGH in POINTS steps, plotted, with two rates to try
-	$(DW) lr-find $(DATA_OPT) $(call option,fold,FOLD) $(call option,low,LOW) $(call option,high,HIGH) \
-	  $(call option,points,POINTS) $(call option,set,SET) $(call place,weights,WEIGHTS) -- $(call q,$(MODEL))
+lr-find: need-MODEL setup | $(FOLDS) ## the loss of MODEL's last stage at rates rising from LR_MIN to LR_MAX in LR_STEPS steps, plotted, with two rates to try
+	$(DW) lr-find $(DATA_OPT) $(call option,fold,FOLD) $(call option,lr-min,LR_MIN) $(call option,lr-max,LR_MAX) \
+	  $(call option,lr-steps,LR_STEPS) $(call option,set,SET) $(call place,weights,WEIGHTS) -- $(call q,$(MODEL))
 
-pseudo: need-RUN setup ## train ROUNDS of pseudo-labels from RUN on (RUN-round1, ...; SET="train.pseudo.threshold=0.9"), compare them out of fold
-	$(DW) pseudo $(DATA_OPT) $(call option,rounds,ROUNDS) $(call option,set,SET) $(call place,weights,WEIGHTS) -- $(call q,$(RUN))
+pseudo-rounds: need-RUN setup ## train ROUNDS of pseudo-labels from RUN on (RUN-round1, ...; SET="train.pseudo.threshold=0.9"), compare them out of fold
+	$(DW) pseudo-rounds $(DATA_OPT) $(call option,rounds,ROUNDS) $(call option,set,SET) $(call place,weights,WEIGHTS) -- $(call q,$(RUN))
 
-final: need-RUN setup ## train RUN-all: RUN's settings on all drivers, for the epochs that RUN's folds chose
-	$(DW) final $(DATA_OPT) $(call option,set,SET) $(call place,weights,WEIGHTS) $(call option,fold,FOLD) -- $(call q,$(RUN))
+refit: need-RUN setup ## train RUN-all: RUN's settings on all drivers, for the epochs that RUN's folds chose
+	$(DW) refit $(DATA_OPT) $(call option,set,SET) $(call place,weights,WEIGHTS) $(call option,fold,FOLD) -- $(call q,$(RUN))
 
 # the development requirements have what writes and checks notebooks
 notebook: need-MODEL $(DEV) | $(FOLDS) ## a Kaggle notebook that trains MODEL, and the data set it needs; prints how they go up (docs/kaggle_notebook.md)
 	$(DW) notebook $(DATA_OPT) $(call option,run,RUN) $(call option,set,SET) $(call place,weights,WEIGHTS) \
-	  $(call option,views,VIEWS) $(call option,hours,HOURS) $(call place,account,ACCOUNT) $(call option,name,NAME) \
-	  $(call option,earlier,EARLIER) $(call option,packages,PACKAGES) $(call flag,vendor,VENDOR) $(call option,machine,MACHINE) -- $(call q,$(MODEL))
+	  $(call option,tta,TTA) $(call option,hours,HOURS) $(call place,account,ACCOUNT) $(call option,name,NAME) \
+	  $(call option,resume-from,RESUME_FROM) $(call option,packages,PACKAGES) $(call flag,vendor,VENDOR) $(call option,machine,MACHINE) -- $(call q,$(MODEL))
 
-take: need-FROM setup ## check runs trained elsewhere, in the folder FROM (or RUN of them), and bring them in beside those here
-	$(DW) take $(DATA_OPT) $(call option,run,RUN) $(call flag,force,FORCE) -- $(call q,$(FROM))
+import-runs: need-RUNS_FROM setup ## check runs trained elsewhere, in the folder RUNS_FROM (or RUN of them), and bring them in beside those here
+	$(DW) import-runs $(DATA_OPT) $(call option,run,RUN) $(call flag,force,FORCE) -- $(call q,$(RUNS_FROM))
 
-predict: setup ## predict with the trained RUN (default: MODEL's) under VIEWS; ENGINE=ray: in SHARDS on a cluster
+predict: setup ## predict with the trained RUN (default: MODEL's) under TTA; ENGINE=ray: in SHARDS on a cluster
 	$(if $(or $(RUN),$(MODEL)),,$(error make predict needs RUN=<name> or MODEL=<name>))
-	$(DW) predict $(DATA_OPT) $(call option,views,VIEWS) $(call option,fold,FOLD) $(call option,study,STUDY) \
+	$(DW) predict $(DATA_OPT) $(call option,tta,TTA) $(call option,fold,FOLD) $(call option,study,STUDY) \
 	  $(call option,shards,SHARDS) $(ON_CLUSTER) -- $(call q,$(or $(RUN),$(MODEL)))
 
-views: need-RUN setup ## log loss and cost of every view set that RUN has predicted
-	$(DW) views $(DATA_OPT) -- $(call q,$(RUN))
+tta: need-RUN setup ## log loss and cost of every TTA set that RUN has predicted
+	$(DW) tta $(DATA_OPT) -- $(call q,$(RUN))
 
 ensemble: setup ## blend MODELS into submissions/<dataset>/NAME.csv
-	$(DW) ensemble $(DATA_OPT) $(call option,models,MODELS) $(call option,name,NAME) $(call option,views,VIEWS) $(call option,fold,FOLD) \
-	  $(call option,blend,BLEND) $(call option,balance,BALANCE) $(call option,neighbours,NEIGHBOURS) $(call option,calibrate,CALIBRATE) $(call option,clip,CLIP) $(call place,weights,WEIGHTS)
+	$(DW) ensemble $(DATA_OPT) $(call option,models,MODELS) $(call option,name,NAME) $(call option,tta,TTA) $(call option,fold,FOLD) \
+	  $(call option,blend,BLEND) $(call option,class-balance,CLASS_BALANCE) $(call option,knn,KNN) $(call option,calibrate,CALIBRATE) $(call option,clip,CLIP) $(call place,weights,WEIGHTS)
 
-teach: need-NAME setup ## keep what MODELS, put together as in an ensemble, make of images without labels: SET="train.pseudo.taught=NAME"
-	$(DW) teach $(DATA_OPT) $(call option,models,MODELS) $(call option,views,VIEWS) $(call option,blend,BLEND) \
-	  $(call option,balance,BALANCE) $(call option,neighbours,NEIGHBOURS) $(call option,calibrate,CALIBRATE) \
+pseudo-labels: need-NAME setup ## keep what MODELS, put together as in an ensemble, make of images without labels: SET="train.pseudo.pseudo_labels=NAME"
+	$(DW) pseudo-labels $(DATA_OPT) $(call option,models,MODELS) $(call option,tta,TTA) $(call option,blend,BLEND) \
+	  $(call option,class-balance,CLASS_BALANCE) $(call option,knn,KNN) $(call option,calibrate,CALIBRATE) \
 	  $(call place,weights,WEIGHTS) -- $(call q,$(NAME))
 
 blends: setup ## every blend and calibration of MODELS: loss where fitted, loss on drivers left out, reliability
-	$(DW) blends $(DATA_OPT) $(call option,models,MODELS) $(call option,views,VIEWS)
+	$(DW) blends $(DATA_OPT) $(call option,models,MODELS) $(call option,tta,TTA)
 
-neighbours: need-FEATURES setup ## FEATURES of all images, and what smoothing MODELS over neighbours in them scores (docs/neighbours.md)
-	$(DW) neighbours $(DATA_OPT) --features=$(call q,$(FEATURES)) $(call option,models,MODELS) $(call place,weights,WEIGHTS)
+knn: need-EMBEDDINGS setup ## EMBEDDINGS of all images, and what smoothing MODELS over neighbours in them scores (docs/knn_smoothing.md)
+	$(DW) knn $(DATA_OPT) --embeddings=$(call q,$(EMBEDDINGS)) $(call option,models,MODELS) $(call place,weights,WEIGHTS)
 
-submissions: setup ## write each run's view sets and fold models as submissions
+submissions: setup ## write each run's TTA sets and fold models as submissions
 	$(DW) submissions $(DATA_OPT) $(call option,models,MODELS)
 
 check: need-FILE setup ## check FILE=<submission.csv> as Kaggle would
@@ -350,23 +350,23 @@ submit: need-FILE need-MESSAGE setup $(if $(KAGGLE),,$(CLIENT)) ## upload FILE=<
 score: setup ## out-of-fold log loss per model, fold, driver and class
 	$(DW) score $(DATA_OPT) $(call option,models,MODELS)
 
-report: setup ## one page, build/<dataset>/report/index.html, of whatever is built: scores, confusions, curves, levers, settings
+report: setup ## one page, build/<dataset>/report/index.html, of whatever is built: scores, confusions, curves, ablations, settings
 	$(DW) report $(DATA_OPT)
 
-review: setup ## write build/<dataset>/report/review.html: photos by loss, disagreement and entropy of MODELS, neighbours by FEATURES, HEATMAPS
-	$(DW) review $(DATA_OPT) $(call option,models,MODELS) $(call option,views,VIEWS) $(call option,features,FEATURES) \
-	  $(call option,heatmaps,HEATMAPS) $(call place,weights,WEIGHTS)
+review: setup ## write build/<dataset>/report/review.html: images by loss, disagreement and entropy of MODELS, neighbours by EMBEDDINGS, N_CAMS
+	$(DW) review $(DATA_OPT) $(call option,models,MODELS) $(call option,tta,TTA) $(call option,embeddings,EMBEDDINGS) \
+	  $(call option,n-cams,N_CAMS) $(call place,weights,WEIGHTS)
 
-# the verb splits IMAGE at blanks and expands * unless it is one file's name
+# the command splits IMAGE at blanks and expands * unless it is one file's name
 classify: need-IMAGE setup ## name what is on IMAGE: ImageNet's classes with MODEL=<backbone>, the driver classes with RUN=<run>
 	$(DW) classify $(call option,model,MODEL) $(call option,run,RUN) $(DATA_OPT) \
-	  $(call option,fold,FOLD) $(call place,weights,WEIGHTS) $(call option,heatmap,HEATMAP) $(call option,class,CLASS) \
+	  $(call option,fold,FOLD) $(call place,weights,WEIGHTS) $(call option,cam,CAM) $(call option,class,CLASS) \
 	  $(call option,top,TOP) -- $(call q,$(IMAGE))
 
 export: need-RUN setup ## write RUN's fold models (or FOLD's) as one .keras or .onnx FILE, preprocessing and class names inside
 	$(DW) export $(DATA_OPT) $(call option,fold,FOLD) $(call option,file,FILE) $(call flag,force,FORCE) -- $(call q,$(RUN))
 
-serve: need-RUN setup ## a page on this machine, http://127.0.0.1:PORT: drop a photo, see RUN's probabilities and a heat map
+serve: need-RUN setup ## a page on this machine, http://127.0.0.1:PORT: drop an image, see RUN's probabilities and a class activation map
 	$(DW) serve $(DATA_OPT) $(call option,fold,FOLD) $(call option,port,PORT) -- $(call q,$(RUN))
 
 backbones: setup ## the backbone table, or all that it says of MODEL
@@ -375,13 +375,13 @@ backbones: setup ## the backbone table, or all that it says of MODEL
 layers: need-MODEL setup ## MODEL's layers: blocks, shapes, parameters, what is frozen, where it may be cut
 	$(DW) layers $(call option,set,SET) -- $(call q,$(MODEL))
 
-bench: setup ## the line beside rivals and limits, a ratio a row, on drawn photos or DATASET's; ROWS= some, FULL=1 at the competition's size
-	$(MEASURE) bench --dataset=$(DRAWN) $(call place,data,DATA) \
-	  $(call option,rows,ROWS) $(call option,model,MODEL) $(call option,set,SET) $(call option,images,IMAGES) \
+bench: setup ## the line beside rivals and limits, a ratio a row, on synthetic images or DATASET's; BENCHMARKS= some, FULL=1 at the competition's size
+	$(MEASURE) bench --dataset=$(DEMO_DATA) $(call place,data,DATA) \
+	  $(call option,benchmarks,BENCHMARKS) $(call option,model,MODEL) $(call option,set,SET) $(call option,images,IMAGES) \
 	  $(call option,repeat,REPEAT) $(call flag,full,FULL) $(call flag,docs,DOCS)
 
 profile: need-MODEL setup ## where the time of MODEL's training step goes: reading, augmentation, transfer, forward, backward, update
-	$(MEASURE) profile --dataset=$(DRAWN) $(call place,data,DATA) \
+	$(MEASURE) profile --dataset=$(DEMO_DATA) $(call place,data,DATA) \
 	  $(call option,set,SET) $(call option,images,IMAGES) $(call option,repeat,REPEAT) -- $(call q,$(MODEL))
 
 convert: need-FILE need-MODEL need-WEIGHTS $(TORCH) ## make MODEL's file in the folder WEIGHTS of FILE=<public PyTorch checkpoint>
@@ -404,8 +404,8 @@ test-all: $(SLOW_NEED) $(TORCH) ## all tests: every backbone built, trained one 
 coverage: $(SLOW_NEED) $(TORCH) ## line coverage per room of make test alone and of all tiers together, in build/coverage (an hour and more)
 	$(Q)$(PYTHON) scripts/coverage_rooms.py build/coverage -- $(PARALLEL)
 
-docs: $(DEV) ## write docs/broken_input.md, commands.md and settings.md from the tests and the typed settings
-	$(Q)PYTHONPATH=src:tests $(PYTHON) -m support.broken_page
+docs: $(DEV) ## write docs/invalid_input.md, commands.md and settings.md from the tests and the typed settings
+	$(Q)PYTHONPATH=src:tests $(PYTHON) -m support.invalid_page
 	$(Q)WRITE_DOCS=1 $(PYTHON) -m pytest tests/test_commands.py tests/test_reference.py
 
 test-torch: $(DEV) $(TORCH) ## the networks of converted checkpoints against the same layers in PyTorch
@@ -414,11 +414,11 @@ test-torch: $(DEV) $(TORCH) ## the networks of converted checkpoints against the
 test-cluster: $(DEV) $(VENV)/.extra-cluster ## folds on a cluster of two nodes on this machine, one killed under its fold (minutes)
 	$(PYTEST) tests/test_cluster.py tests/test_loopback.py -m ""
 
-test-kills: $(DEV) ## kill the verbs before each change they make, and KILLS times at random
+test-kills: $(DEV) ## kill the commands before each change they make, and KILLS times at random
 	$(Q)PYTHONPATH=src:tests $(PYTHON) -m support.kills $(call q,$(or $(KILLS),60))
 
-test-size: $(DEV) ## time and memory of each verb at 102,150 drawn photos against 9,900 (a quarter of an hour), or of STEPS again
-	$(Q)PYTHONPATH=src:tests $(PYTHON) -m support.fullsize $(foreach step,$(STEPS),$(call q,$(step)))
+test-size: $(DEV) ## time and memory of each command at 102,150 synthetic images against 9,900 (a quarter of an hour), or of COMMANDS again
+	$(Q)PYTHONPATH=src:tests $(PYTHON) -m support.fullsize $(foreach step,$(COMMANDS),$(call q,$(step)))
 
 lint: $(DEV) ## ruff and mypy
 	$(PYTHON) -m ruff check src tests scripts benchmarks

@@ -17,7 +17,7 @@ Repeat = Annotated[int, typer.Option(help="repetitions that are timed, 3 or more
 @app.command()
 def bench(
     rows: Annotated[str, typer.Option(help="rows, separated by spaces; default: all but growth")] = "",
-    dataset: Dataset = "drawn",
+    dataset: Dataset = "demo",
     data: Data = None,
     model: Annotated[str, typer.Option(help="whose network and sizes")] = "mobilenet_v2_96x128",
     overrides: Overrides = "",
@@ -34,7 +34,7 @@ def bench(
 @app.command()
 def profile(
     model: str,
-    dataset: Dataset = "drawn",
+    dataset: Dataset = "demo",
     data: Data = None,
     overrides: Overrides = "",
     images: Images = 1000,

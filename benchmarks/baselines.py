@@ -79,7 +79,7 @@ def tf_data(bench: Bench, cached: bool) -> Any:
         image = tf.image.resize(image, size, method="area")
         return tf.cast(tf.round(image), tf.uint8), label
 
-    change = tensorflow_policy(bench.input_size)
+    change = tensorflow_preset(bench.input_size)
     order, files = tf.data.AUTOTUNE, tf.data.Dataset.from_tensor_slices((paths, bench.targets))
     if cached:
         images = files.map(decoded, num_parallel_calls=order).cache().shuffle(len(paths))
@@ -89,7 +89,7 @@ def tf_data(bench: Bench, cached: bool) -> Any:
     return changed.batch(bench.batch).prefetch(order)
 
 
-def tensorflow_policy(size: tuple[int, int]) -> Callable[[Any], Any]:
+def tensorflow_preset(size: tuple[int, int]) -> Callable[[Any], Any]:
     """What affine, colour and crop do, as often and as far, in TensorFlow's operations: uint8 (H, W, 3) -> (h, w, 3)."""
     import tensorflow as tf
 
@@ -155,12 +155,12 @@ def image_directory(bench: Bench) -> Any:
     return changed.prefetch(tf.data.AUTOTUNE)
 
 
-def classic_batches(bench: Bench, policy: list[dict[str, dict[str, Any]]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def classic_batches(bench: Bench, preset: list[dict[str, dict[str, Any]]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Batches float32 (B, h, w, 3), mean subtracted, and one-hot labels, forever: augmented and cut one image at a time.
 
     As guides to HDF5 show it: one handle, one image at a time.
     """
-    file, pipeline, random = h5py.File(bench.pack.images.path, "r"), build(policy), np.random.default_rng(0)
+    file, pipeline, random = h5py.File(bench.pack.images.path, "r"), build(preset), np.random.default_rng(0)
     (height, width), mean = bench.input_size, np.array(bench.pack.mean, np.float32)
     one_hot = np.eye(len(bench.context.settings.classes), dtype=np.float32)
 
@@ -178,7 +178,7 @@ def classic_batches(bench: Bench, policy: list[dict[str, dict[str, Any]]]) -> It
 
 
 def ten_crops(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """uint8 (H, W, 3) -> (10, h, w, 3): the centre, four corners, and their mirrors, on the host."""
+    """uint8 (H, W, 3) -> (10, h, w, 3): the centre, four corners, and their flips, on the host."""
     (height, width), (rows, columns) = size, image.shape[:2]
     bottom, right = rows - height, columns - width
     corners = [(central(rows, height), central(columns, width)), (0, 0), (0, right), (bottom, 0), (bottom, right)]

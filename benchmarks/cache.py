@@ -1,7 +1,7 @@
 """The frozen-feature cache, beside plain `fit`, at three depths, against the bound that measured costs allow.
 
 Five folds of ten epochs, frozen to a depth: plain `fit`, and `DRAWS` passes of the frozen part computed once, kept in HDF5, and the
-rest trained on them; no policy but random crops. The figure is the speed-up as a share of the bound
+rest trained on them; no preset but random crops. The figure is the speed-up as a share of the bound
 STEPS p / (DRAWS f + STEPS q), where p and q are an epoch of the whole network and of the tail fed one constant batch, and f is the
 frozen part run once over all images in memory. One epoch of each kind and one draw are timed and counted as often as the
 schedule has them, because all are the same work; FULL=1 runs them all.
@@ -37,7 +37,7 @@ def results(bench: Bench) -> list[Result]:
 
 
 def depths(backbone: str) -> list[str]:
-    """Block ends a third and two thirds up, and the whole trunk."""
+    """Block ends a third and two thirds up, and the whole backbone."""
     ends = BACKBONES[backbone].freeze_points
     found = [ends[round(len(ends) * share) - 1] for share in (1 / 3, 2 / 3)] if len(ends) > 1 else list(ends)
     return list(dict.fromkeys([*found, "head"]))
@@ -58,7 +58,7 @@ def _result(bench: Bench, depth: str, indices: np.ndarray) -> Result:
         "cut": split.half.cut.layer or "pooled features",
         "speed_up": spread(gain)._asdict(),
         "bound": spread(bound)._asdict(),
-        "trunk_share_of_forward": frozen,
+        "backbone_share_of_forward": frozen,
         "bound_if_backward_costs_two_forwards": rule_of_thumb(frozen),
     }
     share = spread([ours / most for ours, most in zip(gain, bound, strict=True)])
@@ -152,9 +152,9 @@ def _filled(half: Any, pack: Pack, run: Run, draw: int) -> Any:
 
 
 def _frozen_settings(settings: ModelSettings, depth: str) -> ModelSettings:
-    """One stage of the bench's epochs, frozen to a depth; no policy, nothing flipped; draws cached."""
-    one_stage = {"stages": [Stage(freeze_until=depth, epochs=EPOCHS)], "cache_trunk": DRAWS}
-    train = settings.train.model_copy(update={**one_stage, "patience": None, "stop_after": None})
+    """One stage of the bench's epochs, frozen to a depth; no preset, nothing flipped; draws cached."""
+    one_stage = {"stages": [Stage(freeze_until=depth, epochs=EPOCHS)], "augmentation_passes": DRAWS}
+    train = settings.train.model_copy(update={**one_stage, "patience": None, "max_epochs": None})
     field = settings.input.model_copy(update={"crop": "random"})
     return settings.model_copy(update={"train": train, "augment": AugmentSettings(), "input": field})
 
@@ -170,7 +170,7 @@ def _split(bench: Bench, depth: str, indices: np.ndarray) -> _Split | None:
 
     stages = plan(settings)
     freeze(classifier, depth, stages[0].train_statistics)
-    half = StageCaching(classifier, run, stages, bench.place / "trunk").half(stages[0])
+    half = StageCaching(classifier, run, stages, bench.place / "backbone").half(stages[0])
     if half is None:
         return None
     shown = np.flatnonzero(np.arange(len(pack.names)) % FOLDS)
@@ -178,6 +178,6 @@ def _split(bench: Bench, depth: str, indices: np.ndarray) -> _Split | None:
         prepare(network, stages[0], settings.train, len(shown) // bench.batch, {})
     draws = DRAWS if bench.asked.full else 1  # beside one draw that is timed there is no other
     about = run, pack.pixels, bench.targets[np.sort(indices)], shown
-    whole = Epoch(classifier, *about, lambda epoch: AugmentedInputs(pack.pixels, settings, run.policy, epoch))
+    whole = Epoch(classifier, *about, lambda epoch: AugmentedInputs(pack.pixels, settings, run.preset, epoch))
     tail = Epoch(half.tail, *about, lambda epoch: _filled(half, pack, run, epoch % draws))
     return _Split(half, pack, run, whole, tail)

@@ -47,14 +47,14 @@ def _folds(bench: Bench, indices: np.ndarray) -> Result:
 
     against = f"{FOLDS} fold models one after the other"
     models = [bench.classifier(bench.settings, deterministic=False) for _ in range(FOLDS)]
-    frozen = frozen_count(models[0].trunk.layers, plan(bench.settings)[-1].freeze_until)
+    frozen = frozen_count(models[0].backbone.layers, plan(bench.settings)[-1].freeze_until)
     if not frozen:
         skipped = f"{bench.model} freezes nothing that its folds could share"
         return Result("crops", against, "higher", skipped=skipped)
     for number, model in enumerate(models):
-        for layer, like in list(zip(model.trunk.layers, models[0].trunk.layers, strict=True))[:frozen]:
+        for layer, like in list(zip(model.backbone.layers, models[0].backbone.layers, strict=True))[:frozen]:
             layer.set_weights(like.get_weights())
-        for layer in model.trunk.layers[frozen:]:
+        for layer in model.backbone.layers[frozen:]:
             layer.set_weights([weight * (1 + 0.01 * number) for weight in layer.get_weights()])
     together, alone = _ten_crop(bench, FoldEnsemble(models)), [_ten_crop(bench, model) for model in models]
     images, made = bench.pack.pixels, dict[str, np.ndarray]()
@@ -68,7 +68,7 @@ def _folds(bench: Bench, indices: np.ndarray) -> Result:
         "model": bench.model,
         "images": len(indices),
         "frozen_layers": frozen,
-        "layers": len(models[0].trunk.layers),
+        "layers": len(models[0].backbone.layers),
     }
     return Result("crops", against, "higher", None, speed(timed["ours"], timed["alone"]), timed, facts)
 

@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 
-from benchmarks import neighbours
+from benchmarks import knn
 from benchmarks.result import Result, once
 from benchmarks.scratch_project import Cost, Project
 from benchmarks.workload import Bench
@@ -39,7 +39,7 @@ def _costs(bench: Bench, images: int, steps: tuple[str, ...]) -> dict[str, Cost]
     """What each step takes in a project of so many images."""
     project = Project(bench.place / f"project-{images}", images)
     project.start()
-    costs = {step: project.run(step) for step in ("sample", "folds", *steps)}
+    costs = {step: project.run(step) for step in ("synthetic", "folds", *steps)}
     return {step: costs[step] for step in steps}
 
 
@@ -49,16 +49,16 @@ def results(bench: Bench) -> list[Result]:
     found = []
     for images in sizes:
         say(f"growth: {images} images")
-        found.append({**_costs(bench, images, (*MEASURED, "ensemble")), "neighbours": _neighbours(images)})
+        found.append({**_costs(bench, images, (*MEASURED, "ensemble")), "knn": _knn(images)})
     costs = {step: [each[step] for each in found] for step in found[0]}
     _draw(bench, sizes, costs)
     return [_result(step, sizes, taken) for step, taken in costs.items()]
 
 
-def _neighbours(images: int) -> Cost:
+def _knn(images: int) -> Cost:
     """The cost of a process that finds the neighbours of the test images among so many images."""
     start = time.monotonic()
-    memory = neighbours.memory_of(images)
+    memory = knn.memory_of(images)
     return Cost(time.monotonic() - start, memory / 2**20)
 
 

@@ -12,11 +12,11 @@ from benchmarks.workload import Bench
 
 HEAVY = {"keras", "tensorflow", "pandas"}
 IMAGES = 400
-TRAIN = ["train", "tiny", "--set", SET, "--dataset", "drawn"]
+TRAIN = ["train", "tiny", "--set", SET, "--dataset", "demo"]
 COMMANDS = {
     "--help": ["--help"],
-    "make status": ["status", "--dataset", "drawn"],
-    "make train again, its pack": ["pack", "--model", "tiny", "--set", SET, "--dataset", "drawn"],
+    "make status": ["status", "--dataset", "demo"],
+    "make train again, its pack": ["pack", "--model", "tiny", "--set", SET, "--dataset", "demo"],
     "make train again, its train": TRAIN,
 }
 
@@ -24,10 +24,10 @@ COMMANDS = {
 def results(bench: Bench) -> list[Result]:
     """A result for each command, in a project whose run is finished."""
     project = Project(bench.place / "finished", IMAGES)
-    is_trained = (project.folder / "build/drawn/runs/tiny/fold1/manifest.json").is_file()
+    is_trained = (project.folder / "build/demo/runs/tiny/fold1/manifest.json").is_file()
     if not is_trained or _run(project.folder, TRAIN).returncode:
         project.start()
-        for step in ("sample", "folds", "pack", "train"):
+        for step in ("synthetic", "folds", "pack", "train"):
             project.run(step)
     return [_result(project.folder, name, words, bench.asked.repeat) for name, words in COMMANDS.items()]
 

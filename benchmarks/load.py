@@ -15,17 +15,17 @@ from benchmarks.result import Baseline, Result, beside
 from benchmarks.timing import Side, interleaved
 from benchmarks.workload import Bench, Epoch, epoch_of
 from driverwatch.config.model import AugmentSettings
-from driverwatch.data.augment import build, read_policy
+from driverwatch.data.augment import build, load_preset
 from driverwatch.data.context import CONFIGS
 from driverwatch.data.pack import ImageBlock
 from driverwatch.data.tta import central
 from driverwatch.io.prefetch import one_opencv_thread
 
-POLICY = ("affine", "colour", "crop")  # of configs/policies, one after the other: fixed, whatever the model's own
+PRESET = ("affine", "colour", "crop")  # of configs/presets, one after the other: fixed, whatever the model's own
 CHUNK_IMAGES = 16  # that a process of the bare loop takes at a time
 AUGMENTED = [
-    Baseline("threads", "the policy's calls alone, a thread per core", 0.90),
-    Baseline("processes", "the policy's calls alone, a process per core", 0.90),
+    Baseline("threads", "the preset's calls alone, a thread per core", 0.90),
+    Baseline("processes", "the preset's calls alone, a process per core", 0.90),
     Baseline("tf.data", "tf.data over the JPEG files", 1.0),
     Baseline("tf.data cached", "tf.data with decoded images cached", 1.0),
     Baseline("keras", "image_dataset_from_directory", 1.0),
@@ -37,25 +37,25 @@ COPIES = {
     "fit": Baseline("copy", "copying the same bytes, ours handed to Keras", 0.5),
 }
 
-Policy = list[dict[str, dict[str, Any]]]
+Preset = list[dict[str, dict[str, Any]]]
 
 
 def results(bench: Bench) -> list[Result]:
-    """Our images per second over those of each baseline, with a fixed policy and without one."""
-    policy = [step for name in POLICY for step in read_policy(CONFIGS / "policies", name)]
-    return [*_augmented(bench, policy), *_plain(bench)]
+    """Our images per second over those of each baseline, with a fixed preset and without one."""
+    preset = [step for name in PRESET for step in load_preset(CONFIGS / "presets", name)]
+    return [*_augmented(bench, preset), *_plain(bench)]
 
 
-def epochs(bench: Bench, policy: Policy, crop: str) -> Epoch:
-    """Epochs of the whole pack under a policy; nothing is flipped, and images are shuffled as in training."""
+def epochs(bench: Bench, preset: Preset, crop: str) -> Epoch:
+    """Epochs of the whole pack under a preset; nothing is flipped, and images are shuffled as in training."""
     field = bench.settings.input.model_copy(update={"crop": crop})
-    augment = AugmentSettings(policy=policy or None)
+    augment = AugmentSettings(preset=preset or None)
     settings = bench.settings.model_copy(update={"input": field, "augment": augment})
     return epoch_of(bench, settings, np.arange(len(bench.pack.names)))
 
 
-def _augmented(bench: Bench, policy: Policy) -> list[Result]:
-    ours, sink = epochs(bench, policy, "random"), baselines.sink()
+def _augmented(bench: Bench, preset: Preset) -> list[Result]:
+    ours, sink = epochs(bench, preset, "random"), baselines.sink()
     block, steps = bench.pack.images, -(-len(ours.indices) // bench.batch)
     fed = {
         "tf.data": baselines.tf_data(bench, cached=False),
@@ -66,19 +66,19 @@ def _augmented(bench: Bench, policy: Policy) -> list[Result]:
         sides = {
             "ours": Side(lambda: sink(ours.batches())),
             "host": Side(lambda: on_host(ours.batches())),
-            "threads": Side(lambda: bare_threads(bench.pack.pixels, policy)),
-            "processes": Side(lambda: bare_processes(processes, block, policy)),
+            "threads": Side(lambda: bare_threads(bench.pack.pixels, preset)),
+            "processes": Side(lambda: bare_processes(processes, block, preset)),
             **{name: Side(partial(sink, data)) for name, data in fed.items()},
-            "generator": Side(lambda: sink(baselines.classic_batches(bench, policy), steps)),
+            "generator": Side(lambda: sink(baselines.classic_batches(bench, preset), steps)),
         }
         timed = interleaved(sides, bench.asked.repeat)
-    facts = {"images": len(ours.indices), "batch": bench.batch, "policy": policy, "pack": bench.settings.input.key}
+    facts = {"images": len(ours.indices), "batch": bench.batch, "preset": preset, "pack": bench.settings.input.key}
     kept = {"ours": timed["host"], "processes": timed["processes"]}
     return [*beside("load", AUGMENTED, timed, facts), *beside("load", [ON_HOST], kept, facts)]
 
 
 def _plain(bench: Bench) -> list[Result]:
-    """The centre view without a policy, beside copying as many bytes."""
+    """The centre view without a preset, beside copying as many bytes."""
     ours, sink = epochs(bench, [], "centre"), baselines.sink()
     sides = {
         "fit": Side(lambda: sink(ours.batches())),
@@ -91,12 +91,12 @@ def _plain(bench: Bench) -> list[Result]:
     return [result for (result,) in found]
 
 
-def bare_threads(images: np.ndarray, policy: Policy) -> None:
-    """The policy's calls on every image, a thread per core, nothing kept."""
+def bare_threads(images: np.ndarray, preset: Preset) -> None:
+    """The preset's calls on every image, a thread per core, nothing kept."""
     cores = os.cpu_count() or 1
 
     def some(core: int) -> None:
-        pipeline = build(policy)
+        pipeline = build(preset)
         for image in images[core::cores]:
             pipeline(image=image)
 
@@ -104,22 +104,22 @@ def bare_threads(images: np.ndarray, policy: Policy) -> None:
         list(pool.map(some, range(cores)))
 
 
-def bare_processes(pool: ProcessPoolExecutor, block: ImageBlock, policy: Policy) -> None:
+def bare_processes(pool: ProcessPoolExecutor, block: ImageBlock, preset: Preset) -> None:
     """The same, a process per core; each maps the pack itself."""
-    list(pool.map(partial(_in_process, block, json.dumps(policy)), range(0, block.shape[0], CHUNK_IMAGES)))
+    list(pool.map(partial(_in_process, block, json.dumps(preset)), range(0, block.shape[0], CHUNK_IMAGES)))
 
 
-def _in_process(block: ImageBlock, policy: str, start: int) -> None:
-    images, pipeline = _opened(block, policy)
+def _in_process(block: ImageBlock, preset: str, start: int) -> None:
+    images, pipeline = _opened(block, preset)
     with one_opencv_thread():
         for image in images[start : start + CHUNK_IMAGES]:
             pipeline(image=image)
 
 
 @cache
-def _opened(block: ImageBlock, policy: str) -> tuple[np.ndarray, Any]:
-    """The pack's pixels and the policy's pipeline (JSON), opened once in a process."""
-    return block.open(), build(json.loads(policy))
+def _opened(block: ImageBlock, preset: str) -> tuple[np.ndarray, Any]:
+    """The pack's pixels and the preset's pipeline (JSON), opened once in a process."""
+    return block.open(), build(json.loads(preset))
 
 
 def on_host(batches: Any) -> None:

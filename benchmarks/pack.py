@@ -24,7 +24,7 @@ from driverwatch.io.prefetch import one_opencv_thread
 
 PARTS_IMAGES = 250  # that parts are timed on
 CHECKED_IMAGES = 16  # whose pixels both sides must give alike
-PARTS = {"examining": "all checks", "digests": "digests alone", "sums": "channel sums", "writing": "writing"}
+PARTS = {"examining": "all checks", "checksums": "checksums alone", "sums": "channel sums", "writing": "writing"}
 
 
 def results(bench: Bench) -> list[Result]:
@@ -65,7 +65,7 @@ def _parts(bench: Bench, paths: list[Path]) -> list[Result]:
     def all_of(do: Callable[[Any], object], items: list[Any]) -> Side:
         return Side(lambda: [do(item) for item in items])
 
-    def digests(file: tuple[bytes, np.ndarray]) -> None:
+    def checksums(file: tuple[bytes, np.ndarray]) -> None:
         hashlib.sha256(file[0]).digest()
         pack.pixel_hash(file[1])
 
@@ -77,7 +77,7 @@ def _parts(bench: Bench, paths: list[Path]) -> list[Result]:
     sides = {
         "decoding": all_of(lambda path: decoded(path, bench.size), paths),
         "examining": all_of(lambda path: examine(path, bench.size), paths),
-        "digests": all_of(digests, [*zip(contents, images, strict=True)]),
+        "checksums": all_of(checksums, [*zip(contents, images, strict=True)]),
         "sums": all_of(sums, images),
         "writing": Side(written, lambda: target.unlink(missing_ok=True)),
     }

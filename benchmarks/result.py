@@ -23,7 +23,7 @@ class Result:
     """What was measured, and which way is better; docs/performance.md explains each row.
 
     Args:
-        row: the family it belongs to, as ROWS= names it.
+        row: the family it belongs to, as BENCHMARKS= names it.
         against: the other side.
         better: which way is.
         target: the least (or most) that is wanted; None: nothing is.

@@ -15,13 +15,15 @@ from driverwatch.errors import InputError
 ROOT = Path(__file__).resolve().parents[1]
 PER_DRIVER = 100  # images: 10 classes of 10 frames
 LABELLED_SHARE = 0.22  # of all images, as in the competition: 22,424 of 102,150
-SET = "input.pack=32x40 input.size=32x36 train.epochs=1 predict.views=centre predict.batch_size=200 train.loader=processes"
+SET = (
+    "input.pack=32x40 input.size=32x36 train.epochs=1 predict.tta=centre predict.batch_size=200 train.loader=processes"
+)
 STEPS = {
-    "sample": ["sample", "--frames", str(PER_DRIVER // 10), "--size", "32x40"],
+    "sample": ["synthetic", "--frames", str(PER_DRIVER // 10), "--size", "32x40"],
     "folds": ["folds"],
     "pack": ["pack", "--model", "tiny", "--set", SET],
     "train": ["train", "tiny", "--set", SET],
-    "predict": ["predict", "tiny", "--views", "ten_crop", "--batch-size", "200"],
+    "predict": ["predict", "tiny", "--tta", "ten_crop", "--batch-size", "200"],
     "ensemble": ["ensemble", "--name", "size"],
 }
 
@@ -46,7 +48,7 @@ class Project:
         shutil.rmtree(self.folder, ignore_errors=True)
         shutil.copytree(CONFIGS, self.folder / "configs")
         (self.folder / "folds").mkdir()
-        settings = self.folder / "configs" / "datasets" / "drawn.yaml"
+        settings = self.folder / "configs" / "datasets" / "demo.yaml"
         settings.write_text(settings.read_text().replace("folds: 3", "folds: 2"))
 
     def words(self, step: str) -> list[str]:
@@ -65,7 +67,7 @@ class Project:
         """
         log, start = self.folder / "log.txt", time.monotonic()
         with log.open("a") as output:
-            words = command([*self.words(step), "--dataset", "drawn"])
+            words = command([*self.words(step), "--dataset", "demo"])
             process = subprocess.Popen(words, cwd=self.folder, env=environment(), stdout=output, stderr=output)
             memory, _ = watched(process)
         if process.returncode:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import cache, crops, growth, imports, load, neighbours, pack, result, train
+from benchmarks import cache, crops, growth, imports, knn, load, pack, result, train
 from benchmarks.result import Result
 from benchmarks.workload import Bench
 from driverwatch.errors import InputError, nearest
@@ -14,7 +14,7 @@ from driverwatch.io.console import say
 ROWS: dict[str, Callable[[Bench], list[Result]]] = {
     "imports": imports.results,
     "memory": growth.memory_results,
-    "neighbours": neighbours.results,
+    "knn": knn.results,
     "pack": pack.results,
     "load": load.results,
     "crops": crops.results,
@@ -34,7 +34,7 @@ def chosen(words: list[str]) -> list[str]:
     known = [*ROWS, *BY_NAME]
     for word in words:
         if word not in known:
-            raise InputError(f"ROWS={word}: expected some of {', '.join(known)}{nearest(word, known)}")
+            raise InputError(f"BENCHMARKS={word}: expected some of {', '.join(known)}{nearest(word, known)}")
     return [row for row in known if row in (words or ROWS)]
 
 

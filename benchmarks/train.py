@@ -24,7 +24,7 @@ TOGETHER = "forward, backward, update"
 EXPLAINED = {
     "whole step": "as `fit` has it",
     "reading": "a batch copied out of the mapped pack, on all cores",
-    "augmentation": "the policy, the crop and stacking, images in memory, on all cores",
+    "augmentation": "the preset, the crop and stacking, images in memory, on all cores",
     "transfer": "a batch of images, targets and weights made tensors on the device",
     "forward": "loss of one constant batch, as in training",
     "backward": "gradients and loss of it, less the forward pass",
@@ -36,12 +36,12 @@ Parts = dict[str, Callable[[], object]]
 
 
 def results(bench: Bench) -> list[Result]:
-    """What our loader costs a training step beyond the policy's own work: the model's last stage, beside a constant batch."""
+    """What our loader costs a training step beyond the preset's own work: the model's last stage, beside a constant batch."""
     refuse_other_backends()
     indices = bench.few(bench.batch, STEPS)
     epoch = last_stage(bench, indices)
     with epoch.augmenting:
-        sides = {"ours": Side(epoch.fit), "constant": Side(epoch.fed()), "policy": Side(epoch.policy)}
+        sides = {"ours": Side(epoch.fit), "constant": Side(epoch.fed()), "preset": Side(epoch.preset)}
         timed = interleaved(sides, bench.asked.repeat)
     hidden = _on_accelerator()
     facts = {
@@ -49,8 +49,8 @@ def results(bench: Bench) -> list[Result]:
         "images": len(indices),
         "steps": len(indices) // bench.batch,
         "batch": bench.batch,
-        "policy_subtracted": not hidden,
-        "with_policy": overhead(timed, None).median,
+        "preset_subtracted": not hidden,
+        "with_preset": overhead(timed, None).median,
         "images_per_second": len(indices) / timed["ours"].median,
     }
     figure = overhead(timed, None if hidden else os.cpu_count() or 1)
@@ -65,14 +65,14 @@ def _on_accelerator() -> bool:
 
 
 def overhead(timed: dict[str, Timing], cores: int | None) -> Spread:
-    """(ours - policy / cores) / constant - 1 in each repetition; with `cores` None nothing is subtracted.
+    """(ours - preset / cores) / constant - 1 in each repetition; with `cores` None nothing is subtracted.
 
-    The policy must be computed by somebody: where the network keeps all cores busy, C cores cannot hide its P CPU seconds, which
+    The preset must be computed by somebody: where the network keeps all cores busy, C cores cannot hide its P CPU seconds, which
     cost P / C of wall-clock time at the least. What is above that is the loader's own.
     """
     share = 0.0 if cores is None else 1 / cores
-    ours, constant, policy = timed["ours"].seconds, timed["constant"].seconds, timed["policy"].cpu
-    return over_rounds(lambda mine, fed, spent: (mine - spent * share) / fed - 1, ours, constant, policy)
+    ours, constant, preset = timed["ours"].seconds, timed["constant"].seconds, timed["preset"].cpu
+    return over_rounds(lambda mine, fed, spent: (mine - spent * share) / fed - 1, ours, constant, preset)
 
 
 def profile(bench: Bench) -> None:
@@ -104,7 +104,7 @@ def host_parts(bench: Bench, epoch: Epoch) -> Parts:
     """What the loader's threads do, for a whole epoch, and what the device is handed."""
     images, settings, batch = bench.pack.pixels, bench.settings, bench.batch
     starts, held = range(0, len(epoch.indices), batch), images[epoch.indices]
-    inputs = AugmentedInputs(held, settings, epoch.run.policy, epoch=0)
+    inputs = AugmentedInputs(held, settings, epoch.run.preset, epoch=0)
 
     def on_cores(work: Callable[[int], object]) -> Callable[[], object]:
         def run() -> None:

@@ -15,7 +15,7 @@ from benchmarks.timing import refuse_few
 from driverwatch.config.model import ModelSettings
 from driverwatch.config.types import pixels
 from driverwatch.data import competition, pack, pack_writer, synthetic
-from driverwatch.data.augment import build, read_policy
+from driverwatch.data.augment import build, load_preset
 from driverwatch.data.competition import ImageTable
 from driverwatch.data.context import CONFIGS, Context
 from driverwatch.data.pack import Pack
@@ -90,12 +90,12 @@ class Bench:
     def data(self) -> Path:
         """The data set's folder, or where the data set is synthetic, a folder of images as large as real ones."""
         settings = self.context.settings
-        if settings.truth is None:
+        if settings.test_labels is None:
             return self.context.data
         classes, place = len(settings.classes), self.place / f"images-{self.asked.images}"
         drivers = max(2, min(10, self.asked.images // classes))
         frames = -(-self.asked.images // (drivers * classes))
-        options = synthetic.SampleOptions(drivers, test_drivers=1, clips=1, frames=frames, size=IMAGE_SIZE)
+        options = synthetic.SyntheticOptions(drivers, test_drivers=1, clips=1, frames=frames, size=IMAGE_SIZE)
         synthetic.write(options, settings, place)
         return place
 
@@ -158,9 +158,9 @@ class Bench:
 
     def run(self, settings: ModelSettings) -> Run:
         """A run that nobody keeps, under these settings."""
-        about, checksums = self.context.settings, {"train": self.pack.digest, "test": self.pack.digest}
-        policy, folder = read_policy(CONFIGS / "policies", settings.augment.policy), self.place / "runs" / self.model
-        return Run(folder, settings, tuple(about.classes), about.swap(), policy, NO_FOLDS, checksums, None)
+        about, checksums = self.context.settings, {"train": self.pack.checksum, "test": self.pack.checksum}
+        preset, folder = load_preset(CONFIGS / "presets", settings.augment.preset), self.place / "runs" / self.model
+        return Run(folder, settings, tuple(about.classes), about.swap(), preset, NO_FOLDS, checksums, None)
 
     def classifier(self, settings: ModelSettings, deterministic: bool = True) -> Any:
         """A classifier with random weights; with deterministic kernels, as training asks for them, for the rest of this process."""
@@ -209,11 +209,11 @@ class Epoch:
         """Train an epoch."""
         self.network.fit(self.batches(), shuffle=False, verbose=0)
 
-    def policy(self) -> None:
-        """The policy's calls alone on the images of an epoch, in this thread, for nobody; nothing where there is no policy."""
-        if not self.run.policy:
+    def preset(self) -> None:
+        """The preset's calls alone on the images of an epoch, in this thread, for nobody; nothing where there is no preset."""
+        if not self.run.preset:
             return
-        pipeline = build(self.run.policy)
+        pipeline = build(self.run.preset)
         with one_opencv_thread():
             for index in self.indices:
                 pipeline(image=self.images[index])
@@ -234,7 +234,7 @@ def epoch_of(bench: Bench, settings: ModelSettings, indices: np.ndarray, network
     from driverwatch.training.augment_workers import Loader, TrainingSource
 
     run, packed = bench.run(settings), bench.pack
-    loader = Loader(TrainingSource((packed,), settings, run.policy, indices), EPOCHS * len(packed.names))
+    loader = Loader(TrainingSource((packed,), settings, run.preset, indices), EPOCHS * len(packed.names))
     return Epoch(network, run, packed.pixels, bench.targets, indices, loader.inputs, loader.threads, loader)
 
 
@@ -242,12 +242,12 @@ def last_stage(bench: Bench, indices: np.ndarray) -> Epoch:
     """The model's last stage as its YAML has it: frozen, compiled, augmented."""
     classifier = bench.classifier(bench.settings)
     from driverwatch.models.freezing import freeze
-    from driverwatch.training.optimizer import plan, prepare, rate_factors
+    from driverwatch.training.optimizer import lr_multipliers, plan, prepare
 
     settings = bench.settings
     stage = plan(settings)[-1]
     freeze(classifier, stage.freeze_until, stage.train_statistics)
-    prepare(classifier, stage, settings.train, -(-len(indices) // bench.batch), rate_factors(classifier, stage))
+    prepare(classifier, stage, settings.train, -(-len(indices) // bench.batch), lr_multipliers(classifier, stage))
     return epoch_of(bench, settings, indices, classifier)
 
 

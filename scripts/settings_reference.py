@@ -18,7 +18,7 @@ from driverwatch.config import model as model_settings
 from driverwatch.config import types as setting_types
 from driverwatch.config.dataset import DatasetSettings
 from driverwatch.config.ensemble import EnsembleSettings
-from driverwatch.config.experiments import LeversSettings, RecipeSettings, SearchSettings, StudySettings
+from driverwatch.config.experiments import AblationsSettings, RecipeSettings, SearchSettings, StudySettings
 from driverwatch.config.model import ModelSettings
 
 FILES: dict[type[BaseModel], str] = {
@@ -26,24 +26,24 @@ FILES: dict[type[BaseModel], str] = {
     DatasetSettings: "A data set: `configs/datasets/<name>.yaml`",
     EnsembleSettings: "An ensemble: `configs/ensembles/<name>.yaml`",
     RecipeSettings: "A recipe: `configs/recipes/<dataset>.yaml`",
-    LeversSettings: "A table of levers: `configs/levers/<dataset>.yaml`",
+    AblationsSettings: "A table of ablations: `configs/ablations/<dataset>.yaml`",
     StudySettings: "A study: `configs/studies/<name>.yaml`",
     SearchSettings: "A search: `configs/searches/<name>.yaml`",
 }
 # what is checked by a function of our own, in words
 WORDS: list[tuple[Any, str]] = [
     (setting_types.Size, "`<height>x<width>` in px"),
-    (setting_types.ViewSet, f"a view set: {', '.join(f'`{name}`' for name in setting_types.VIEW_SETS)}"),
-    (setting_types.ViewSets, f"one or several view sets: {', '.join(f'`{name}`' for name in setting_types.VIEW_SETS)}"),
+    (setting_types.TtaSet, f"a TTA set: {', '.join(f'`{name}`' for name in setting_types.TTA_SETS)}"),
+    (setting_types.TtaSets, f"one or several TTA sets: {', '.join(f'`{name}`' for name in setting_types.TTA_SETS)}"),
     (setting_types.Regions, "list of 1 to 7 region names, each once"),
     (setting_types.Region, "name of small letters, digits and `_`"),
     (get_type_hints(ModelSettings, include_extras=True)["backbone"], "name of a backbone"),
     (dataset.DatasetSettings.__annotations__["train_images"], "path with `{label}` and `{image}`"),
     (dataset.DatasetSettings.__annotations__["test_images"], "path with `{image}`"),
     (setting_types.Name, "name of letters, digits, `.`, `_`, `-`"),
-    (model_settings.Policy, "name in `configs/policies`, list of transforms, or `null`"),
+    (model_settings.Preset, "name in `configs/presets`, list of transforms, or `null`"),
     (training.Boundary, "layer, block, number of layers, share of them (0 to 1), `head`, or `null`"),
-    (ensemble.Features, "`<model>[:<last layer>][:<rows>x<columns>]`"),
+    (ensemble.EmbeddingSpec, "`<model>[:<last layer>][:<rows>x<columns>]`"),
     (ensemble.Clip, "number from 1e-5 to 0.1, or `fitted`"),
     (dataset.Below, "path below the data folder"),
     (dataset.Class, "class name"),
@@ -129,7 +129,7 @@ def _cell(text: str) -> str:
 
 
 def _nested(kind: Any) -> tuple[type[BaseModel] | None, str]:
-    """The model that a field holds, and how a key goes on to one of several."""
+    """The model that a field holds, and how a key resumes to one of several."""
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return kind, ""
     origin, arguments = get_origin(kind), get_args(kind)

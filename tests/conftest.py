@@ -1,4 +1,4 @@
-"""Shared fixtures: a small drawn competition, and a project folder around it."""
+"""Shared fixtures: a small synthetic competition, and a project folder around it."""
 
 import gc
 import os
@@ -39,20 +39,20 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(scope="session")
-def drawn_settings() -> DatasetSettings:
-    return load(DatasetSettings, ROOT / "configs" / "datasets", "drawn")
+def demo_settings() -> DatasetSettings:
+    return load(DatasetSettings, ROOT / "configs" / "datasets", "demo")
 
 
 @pytest.fixture(scope="session")
-def _drawn(tmp_path_factory: pytest.TempPathFactory, drawn_settings: DatasetSettings) -> Path:
-    data = tmp_path_factory.mktemp("drawn") / "data"
-    synthetic.write(MINI, drawn_settings, data)
+def _drawn(tmp_path_factory: pytest.TempPathFactory, demo_settings: DatasetSettings) -> Path:
+    data = tmp_path_factory.mktemp("demo") / "data"
+    synthetic.write(MINI, demo_settings, data)
     return data
 
 
 @pytest.fixture
 def data(_drawn: Path, tmp_path: Path) -> Path:
-    """A drawn competition of one's own: 120 labelled images of 6 drivers, 40 test images of 2 others."""
+    """A synthetic competition of one's own: 120 labelled images of 6 drivers, 40 test images of 2 others."""
     return Path(shutil.copytree(_drawn, tmp_path / "data"))
 
 
@@ -94,7 +94,7 @@ def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def process(project: Path) -> Verb:
-    """Run a verb in the project folder as make does, in a process of its own."""
+    """Run a command in the project folder as make does, in a process of its own."""
 
     def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "driverwatch", *map(str, arguments)]
@@ -105,17 +105,17 @@ def process(project: Path) -> Verb:
 
 @pytest.fixture
 def verb(project: Path) -> Iterator[Verb]:
-    """Run a verb in the project folder in this process, which imports TensorFlow once, folds included."""
+    """Run a command in the project folder in this process, which imports TensorFlow once, folds included."""
     with folds_by(InThisProcess()):
         yield here
 
 
 @pytest.fixture
 def drawn(verb: Verb, project: Path, data: Path) -> list[str]:
-    """Options that name the drawn competition, with two folds to save time."""
-    settings = project / "configs" / "datasets" / "drawn.yaml"
+    """Options that name the synthetic competition, with two folds to save time."""
+    settings = project / "configs" / "datasets" / "demo.yaml"
     settings.write_text(settings.read_text().replace("folds: 3", "folds: 2"))
-    options = ["--dataset", "drawn", "--data", str(data)]
+    options = ["--dataset", "demo", "--data", str(data)]
     for step in (["folds"], ["pack", "--model", "tiny", "--set", SMALL]):
         made = verb(*step, *options)
         assert made.returncode == 0, made.stderr

@@ -34,16 +34,16 @@ def test_every_file_arrives_and_nothing_else(tmp_path: Path) -> None:
 
 
 def test_zips_at_the_top_level_are_unpacked_too_as_the_older_layout_needs(tmp_path: Path) -> None:
-    photos = zipped(
+    images = zipped(
         tmp_path / "imgs.zip", {"train/c0/1.jpg": b"x", "test/2.jpg": b"y", "test/deep.zip": b"kept as it is"}
     )
     table = zipped(tmp_path / "table.csv.zip", {"table.csv": b"a\n"})
-    outer = {"imgs.zip": photos.read_bytes(), "table.csv.zip": table.read_bytes(), "notes.txt": b"n"}
+    outer = {"imgs.zip": images.read_bytes(), "table.csv.zip": table.read_bytes(), "notes.txt": b"n"}
     expected = {"imgs/train/c0/1.jpg": b"x", "imgs/test/2.jpg": b"y", "imgs/test/deep.zip": b"kept as it is"}
     for _ in range(2):
         unpack(zipped(tmp_path / "a.zip", outer), tmp_path / "data")
         assert files(tmp_path / "data") == {"table.csv": b"a\n", "notes.txt": b"n", **expected}
-    clash = {"imgs.zip": photos.read_bytes(), "imgs/test/2.jpg": b"other"}
+    clash = {"imgs.zip": images.read_bytes(), "imgs/test/2.jpg": b"other"}
     with pytest.raises(InputError, match="is there twice"):
         unpack(zipped(tmp_path / "b.zip", clash), tmp_path / "clash")
 
@@ -96,7 +96,7 @@ def test_more_files_or_bytes_than_allowed_are_refused(tmp_path: Path) -> None:
 
 
 class Field(NamedTuple):
-    """Where a number lies in a zip's directory entry (APPNOTE 4.3.12), and as what."""
+    """Where a number is in a zip's directory entry (APPNOTE 4.3.12), and as what."""
 
     offset: int
     form: str
@@ -154,7 +154,7 @@ def test_a_small_disk_is_refused_before_and_a_full_one_said(tmp_path: Path, monk
 
     with monkeypatch.context() as patched:
         patched.setattr("driverwatch.submission.download._write", full)
-        with pytest.raises(InputError, match=r"x\.jpg: cannot be written or read \(No space left on device\).*goes on"):
+        with pytest.raises(InputError, match=r"x\.jpg: cannot be written or read \(No space left on device\).*resumes"):
             unpack(archive, tmp_path / "data")
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(InputError, match="cannot be written"):

@@ -11,7 +11,7 @@ import pytest
 
 from driverwatch.errors import InputError
 from driverwatch.io.atomic import locked, replacing, write_json
-from driverwatch.io.manifests import differences, digest_of, read_json, require_space
+from driverwatch.io.manifests import checksum_of, differences, read_json, require_space
 
 
 def test_an_interrupted_write_leaves_what_was_there(tmp_path: Path) -> None:
@@ -51,23 +51,23 @@ def test_differences_are_shown_by_dotted_key() -> None:
 def test_json_round_trip_and_refusal(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"ä": [1, None]})
     assert read_json(tmp_path / "a.json") == {"ä": [1, None]}
-    for broken in ("[1]", "{", ""):
-        (tmp_path / "b.json").write_text(broken)
+    for invalid in ("[1]", "{", ""):
+        (tmp_path / "b.json").write_text(invalid)
         with pytest.raises(InputError, match=r"b\.json: expected a JSON"):
             read_json(tmp_path / "b.json")
 
 
-def test_digest_ignores_key_order() -> None:
-    assert digest_of({"a": 1, "b": 2}) == digest_of({"b": 2, "a": 1}) != digest_of({"a": 2, "b": 1})
+def test_checksum_ignores_key_order() -> None:
+    assert checksum_of({"a": 1, "b": 2}) == checksum_of({"b": 2, "a": 1}) != checksum_of({"a": 2, "b": 1})
 
 
 @pytest.mark.parametrize("count", [0, 1, 8, 9, 4096, 4097, 10000])
-def test_a_digest_taken_in_pieces_is_that_of_the_whole(count: int) -> None:
+def test_a_checksum_taken_in_pieces_is_that_of_the_whole(count: int) -> None:
     names, numbers = [f"é{n}" for n in range(count)], list(range(count))
     arrays = [np.array(names, object), np.array(numbers, np.int64), np.array([names, names], object).T]
     content = [names, numbers, [[name, name] for name in names], {"b": names[:3], "a": None}, "x", np.float64(0.5)]
     whole = json.dumps(content, sort_keys=True, ensure_ascii=False)
-    assert digest_of(content) == digest_of([*arrays, *content[3:]]) == hashlib.sha256(whole.encode()).hexdigest()
+    assert checksum_of(content) == checksum_of([*arrays, *content[3:]]) == hashlib.sha256(whole.encode()).hexdigest()
 
 
 def test_space_is_asked_first(tmp_path: Path) -> None:

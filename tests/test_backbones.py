@@ -52,7 +52,7 @@ def test_figures_are_those_the_guides_quote() -> None:
     for name, facts in quoted.items():
         row = BACKBONES[name]
         assert (row.parameters, row.top1, row.top5) == facts
-    assert BACKBONES["vgg16"].trunk_parameters == 14_714_688
+    assert BACKBONES["vgg16"].backbone_parameters == 14_714_688
     sizes = {"vgg16": 528, "vgg19": 548, "resnet50": 98, "inception_v3": 91, "squeezenet": 5}
     assert {name: round(BACKBONES[name].megabytes) for name in sizes} == sizes
 
@@ -64,7 +64,7 @@ def test_a_row_hangs_together(name: str) -> None:
     assert len(row.freeze_points) == len(set(row.freeze_points)) > 0
     assert bool(row.top1) == bool(row.whole.names) == bool(row.licence)
     assert row.parameters or not row.top1  # AlexNet has a top, and no weights
-    assert row.parameters is None or row.parameters > row.trunk_parameters
+    assert row.parameters is None or row.parameters > row.backbone_parameters
     model = load(ModelSettings, ROOT / "configs" / "models", name)
     assert model.backbone == name
 
@@ -103,8 +103,8 @@ def changed(column: str, value: str, line: int = 2) -> str:
         (changed("constructor", "VGG16"), "line 2: constructor: expected a dotted name"),
         (changed("block_ends", "block{1..}_pool"), "line 2: block_ends: expected names separated by single spaces"),
         (changed("block_ends", "a  b"), "line 2: block_ends: expected names separated by single spaces"),
-        (changed("digest", "12ab"), "line 2: digest: expected an MD5 or SHA-256"),
-        (changed("digest", ""), "line 2: expected a download with its digest or neither"),
+        (changed("checksum", "12ab"), "line 2: checksum: expected an MD5 or SHA-256"),
+        (changed("checksum", ""), "line 2: expected a download with its checksum or neither"),
         (changed("download", "/etc/passwd"), "line 2: download: expected a path below https://storage.googleapis.com/"),
         ("\n".join([*LINES[:3], LINES[3] + ",x"]), f"line 4: expected {len(COLUMNS)} cells, got {len(COLUMNS) + 1}"),
         ("\n".join([*LINES[:3], "", LINES[3]]), f"line 4: expected {len(COLUMNS)} cells, got 0"),
@@ -115,7 +115,7 @@ def changed(column: str, value: str, line: int = 2) -> str:
 def test_a_damaged_line_says_what_is_wrong(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "backbones.csv"
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(InputError, match=f"^{path}, {said}.*; mend that line$"):
+    with pytest.raises(InputError, match=f"^{path}, {said}.*; fix that line$"):
         read(path)
 
 
@@ -124,7 +124,7 @@ def test_a_table_of_other_bytes_or_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the backbone table is not there"):
         read(path)
     path.write_bytes(b"\xff\xfe" + TEXT.encode("utf-16-le"))
-    with pytest.raises(InputError, match="mend that line"):
+    with pytest.raises(InputError, match="fix that line"):
         read(path)
 
 

@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import adjusted_rand_score
 
-from driverwatch.config.ensemble import ChainSettings, NeighbourSettings
+from driverwatch.config.ensemble import KnnSettings, PipelineSettings
 from driverwatch.config.loading import parse
 from driverwatch.ensemble import embedding_index as by_looks
 from driverwatch.ensemble import post_processing
-from driverwatch.ensemble.class_balance import Balance, balanced, shift
+from driverwatch.ensemble.class_balance import ClassBalance, balanced, shift
 from driverwatch.ensemble.embedding_index import EmbeddingIndex, best_reach, tree
 from driverwatch.ensemble.post_processing import steps_of
 from driverwatch.ensemble.transform import MemberPredictions, fit_transforms, nested_cross_validation
@@ -40,8 +40,8 @@ class World:
         self.rows = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
 
     @property
-    def step(self) -> Balance:
-        return Balance(EmbeddingIndex(self.names, self.features.astype(np.float32)))
+    def step(self) -> ClassBalance:
+        return ClassBalance(EmbeddingIndex(self.names, self.features.astype(np.float32)))
 
     def asked(self, order: np.ndarray | None = None) -> MemberPredictions:
         order = np.arange(len(self.names)) if order is None else order
@@ -107,7 +107,7 @@ def test_a_lone_image_is_hardly_changed_and_no_strength_changes_nothing() -> Non
     assert np.allclose(balanced(rows, np.zeros(1, int), np.full(4, 0.25), 0.0), rows)
 
 
-def test_a_model_that_favours_a_class_per_driver_is_mended() -> None:
+def test_a_model_that_favours_a_class_per_driver_is_fixed() -> None:
     world = World(bias=3)
     found = nested_cross_validation([world.step], world.asked(), world.labels, world.drivers)
     assert log_loss(found, world.labels) < log_loss(world.rows, world.labels) - 0.3
@@ -139,29 +139,29 @@ def test_smoothing_goes_around_balance_where_asked() -> None:
     """Each step is fitted on what the one before made, and nothing else is in between."""
     world = World(2.0)
     looks = EmbeddingIndex(world.names, world.features.astype(np.float32))
-    asked = {"balance": "looks", "neighbours": {"features": "clips"}}
+    asked = {"class_balance": "looks", "knn": {"embeddings": "clips"}}
     spaces = {"looks": looks, "clips": looks}
-    once = steps_of(parse(ChainSettings, asked, "x"), spaces)
+    once = steps_of(parse(PipelineSettings, asked, "x"), spaces)
     both = steps_of(
-        parse(ChainSettings, {**asked, "neighbours": {"features": "clips", "before_balance": True}}, "x"), spaces
+        parse(PipelineSettings, {**asked, "knn": {"embeddings": "clips", "smooth_before_balancing": True}}, "x"), spaces
     )
-    assert [step.name for step in once] == ["mean", "balance", "neighbours"]
-    assert [step.name for step in both] == ["mean", "neighbours before", "balance", "neighbours"]
+    assert [step.name for step in once] == ["mean", "class_balance", "knn"]
+    assert [step.name for step in both] == ["mean", "neighbours before", "class_balance", "knn"]
     made = post_processing.fit(
-        parse(ChainSettings, {**asked, "neighbours": {"features": "clips", "before_balance": True}}, "x"),
+        parse(PipelineSettings, {**asked, "knn": {"embeddings": "clips", "smooth_before_balancing": True}}, "x"),
         world.asked(), world.labels, world.drivers, spaces,
     )  # fmt: skip
     by_hand = nested_cross_validation([once[0], once[2], once[1], once[2]], world.asked(), world.labels, world.drivers)
     assert np.allclose(made.rows, limited(by_hand, FLOOR))
-    assert list(made.rules) == ["mean", "neighbours before", "balance", "neighbours"]
+    assert list(made.rules) == ["mean", "neighbours before", "class_balance", "knn"]
 
 
-def test_what_was_put_together_before_that_setting_came_has_the_digest_it_had() -> None:
-    plain, around = NeighbourSettings(features="m"), NeighbourSettings(features="m", before_balance=True)
+def test_what_was_put_together_before_that_setting_came_has_the_checksum_it_had() -> None:
+    plain, around = KnnSettings(embeddings="m"), KnnSettings(embeddings="m", smooth_before_balancing=True)
     assert plain.model_dump() == {
-        "features": "m", "method": "average", "k": None, "weights": None, "mean": None, "rounds": None,
+        "embeddings": "m", "method": "average", "k": None, "weights": None, "mean": None, "rounds": None,
     }  # fmt: skip
-    assert around.model_dump()["before_balance"] is True
-    assert NeighbourSettings(**around.model_dump()) == around
-    with pytest.raises(InputError, match=r"before_balance needs balance"):
-        parse(ChainSettings, {"neighbours": around.model_dump()}, "x")
+    assert around.model_dump()["smooth_before_balancing"] is True
+    assert KnnSettings(**around.model_dump()) == around
+    with pytest.raises(InputError, match=r"smooth_before_balancing needs balance"):
+        parse(PipelineSettings, {"knn": around.model_dump()}, "x")

@@ -23,8 +23,8 @@ from benchmarks import (
     crops,
     growth,
     imports,
+    knn,
     load,
-    neighbours,
     pack,
     result,
     suite,
@@ -48,7 +48,7 @@ from driverwatch.io.paths import Places
 
 TINY = {
     "backbone": "tiny", "weights": "none", "input": {"pack": "40x52", "size": "32x40"},
-    "augment": {"policy": "light", "mirror": "swap"}, "train": {"batch_size": 4}, "predict": {"batch_size": 20},
+    "augment": {"preset": "light", "hflip": "swap_left_right"}, "train": {"batch_size": 4}, "predict": {"batch_size": 20},
 }  # fmt: skip
 
 
@@ -152,10 +152,10 @@ def test_a_row_measured_again_replaces_its_lines_and_no_other(tmp_path: Path) ->
 
 
 def test_the_command_beside_the_table_can_be_typed(tmp_path: Path) -> None:
-    asked = {"rows": "pack load", "dataset": "drawn", "images": 10, "full": False}
+    asked = {"rows": "pack load", "dataset": "demo", "images": 10, "full": False}
     entries = result.keep(tmp_path / "b.json", [line("pack", "x")], asked, (0.1, 1.2))
     command = result.section(entries).split("`")[1]
-    assert shlex.split(command) == ["make", "bench", "ROWS=pack load", "DATASET=drawn", "IMAGES=10"]
+    assert shlex.split(command) == ["make", "bench", "BENCHMARKS=pack load", "DATASET=demo", "IMAGES=10"]
 
 
 def test_what_is_not_met_or_not_measured_is_in_the_table(tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_a_busy_machine_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_rows_are_chosen_by_name_in_one_order() -> None:
     assert suite.chosen([]) == list(suite.ROWS)
     assert suite.chosen(["train", "growth", "pack", "pack"]) == ["pack", "train", "growth"]
-    with pytest.raises(InputError, match=r"ROWS=lod: expected some of .*did you mean load"):
+    with pytest.raises(InputError, match=r"BENCHMARKS=lod: expected some of .*did you mean load"):
         suite.chosen(["pack", "lod"])
 
 
@@ -212,25 +212,27 @@ def test_every_row_and_every_baseline_is_explained() -> None:
         assert baseline.against in text
 
 
-def test_what_the_loader_costs_beyond_the_policy() -> None:
+def test_what_the_loader_costs_beyond_the_preset() -> None:
     ours, constant, spent = (14.0, 26.0, 14.0), (10.0, 20.0, 10.0), (6.0, 8.0, 6.0)
-    timed = {"ours": Timing(ours, ()), "constant": Timing(constant, ()), "policy": Timing((9.0,) * 3, spent)}
+    timed = {"ours": Timing(ours, ()), "constant": Timing(constant, ()), "preset": Timing((9.0,) * 3, spent)}
     assert train.overhead(timed, 2) == pytest.approx(Spread(0.1, 0.1, 0.1))
     assert train.overhead(timed, None) == pytest.approx(Spread(0.4, 0.3, 0.4))
 
 
 @given(st.floats(0.0, 1.0))
-def test_the_rule_of_thumb_is_the_one_that_is_stated(trunk: float) -> None:
-    tail = 1 - trunk
-    assert cache.rule_of_thumb(trunk) == pytest.approx(40 * (trunk + 3 * tail) / (cache.DRAWS * trunk + 120 * tail))
+def test_the_rule_of_thumb_is_the_one_that_is_stated(backbone: float) -> None:
+    tail = 1 - backbone
+    assert cache.rule_of_thumb(backbone) == pytest.approx(
+        40 * (backbone + 3 * tail) / (cache.DRAWS * backbone + 120 * tail)
+    )
 
 
 @given(st.floats(0.01, 0.99), st.floats(0.1, 100))
-def test_the_bound_is_the_rule_of_thumb_where_that_holds(trunk: float, seconds: float) -> None:
+def test_the_bound_is_the_rule_of_thumb_where_that_holds(backbone: float, seconds: float) -> None:
     """Epochs see four fifths of the images, a draw sees all of them."""
-    tail = 1 - trunk
-    plain, fill, learnt = (share * seconds for share in (0.8 * (trunk + 3 * tail), trunk, 0.8 * 3 * tail))
-    assert cache.speed_up(plain, fill, learnt) == pytest.approx(cache.rule_of_thumb(trunk))
+    tail = 1 - backbone
+    plain, fill, learnt = (share * seconds for share in (0.8 * (backbone + 3 * tail), backbone, 0.8 * 3 * tail))
+    assert cache.speed_up(plain, fill, learnt) == pytest.approx(cache.rule_of_thumb(backbone))
 
 
 def test_shares_of_a_forward_pass_count_the_same_images() -> None:
@@ -267,7 +269,7 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("images", [400, 1_000, 10_000, 102_150])
 def test_a_project_draws_about_as_many_images_as_it_is_named_for(images: int) -> None:
-    words = Project(Path(), images).words("sample")
+    words = Project(Path(), images).words("synthetic")
     drivers, tests = (int(words[words.index(option) + 1]) for option in ("--drivers", "--test-drivers"))
     assert drivers >= 2 and tests >= 1
     assert abs((drivers + tests) * 100 - images) <= 100
@@ -281,33 +283,31 @@ def test_memory_is_compared_by_its_peaks() -> None:
 
 
 def test_neighbours_are_looked_for_among_clips() -> None:
-    rows = neighbours.clips(neighbours.CLIP * 2 + 5)
-    assert rows.shape == (245, neighbours.WIDTH) and rows.dtype == np.float32
-    found, _ = neighbours.nearest_neighbours(rows, np.zeros(len(rows), np.int64), 3)
-    assert np.array_equal(
-        found // neighbours.CLIP, np.repeat(np.arange(len(rows))[:, None] // neighbours.CLIP, 3, axis=1)
-    )
-    neighbours.product(rows)
-    assert neighbours.memory_of(len(rows)) > rows.nbytes
+    rows = knn.clips(knn.CLIP * 2 + 5)
+    assert rows.shape == (245, knn.WIDTH) and rows.dtype == np.float32
+    found, _ = knn.nearest_neighbours(rows, np.zeros(len(rows), np.int64), 3)
+    assert np.array_equal(found // knn.CLIP, np.repeat(np.arange(len(rows))[:, None] // knn.CLIP, 3, axis=1))
+    knn.product(rows)
+    assert knn.memory_of(len(rows)) > rows.nbytes
 
 
 def test_the_process_whose_memory_is_measured_imports_little() -> None:
-    code = "import sys, benchmarks.neighbours; print(*{'albumentations', 'keras', 'pandas', 'tensorflow'} & set(sys.modules))"
+    code = "import sys, benchmarks.knn; print(*{'albumentations', 'keras', 'pandas', 'tensorflow'} & set(sys.modules))"
     made = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True)
     assert made.stdout == "\n"
 
 
 def test_neighbours_beside_the_product(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neighbours, "COUNT", 300)
-    monkeypatch.setattr(neighbours, "FULL_COUNT", 310)
+    monkeypatch.setattr(knn, "COUNT", 300)
+    monkeypatch.setattr(knn, "FULL_COUNT", 310)
     for full, rows in ((False, 300), (True, 310)):
-        product, memory = neighbours.results(SimpleNamespace(asked=Request(1, 3, full)))  # type: ignore[arg-type]
+        product, memory = knn.results(SimpleNamespace(asked=Request(1, 3, full)))  # type: ignore[arg-type]
         assert product.facts["rows"] == rows and product.target == 2.5 and len(product.timings["ours"].seconds) == 3
         assert memory.target == (2.0 if full else None)  # of so few it would say nothing
 
 
 def told(monkeypatch: pytest.MonkeyPatch, seconds: float, memory: float) -> list[tuple[int, str]]:
-    """Let projects' verbs take so many seconds an image and MiB an image beside 100, and note which were run."""
+    """Let projects' commands take so many seconds an image and MiB an image beside 100, and note which were run."""
     ran: list[tuple[int, str]] = []
 
     def run(project: Project, step: str) -> Cost:
@@ -322,7 +322,7 @@ def told(monkeypatch: pytest.MonkeyPatch, seconds: float, memory: float) -> list
 def test_memory_at_both_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ran = told(monkeypatch, 0, 0.001)
     found = growth.memory_results(SimpleNamespace(asked=Request(1, 3, True), place=tmp_path))  # type: ignore[arg-type]
-    steps = ["start", "sample", "folds", "pack", "train", "predict"]
+    steps = ["start", "synthetic", "folds", "pack", "train", "predict"]
     assert ran == [(images, step) for images in (10_000, 102_150) for step in steps]
     assert [made.entry["key"] for made in found] == [f"memory: {step} of fewer images" for step in steps[3:]]
     assert all(
@@ -330,18 +330,18 @@ def test_memory_at_both_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     )
 
 
-def test_growth_of_every_verb_and_its_plot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_growth_of_every_command_and_its_plot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ran = told(monkeypatch, 0.01, 0)
-    monkeypatch.setattr(neighbours, "memory_of", lambda images: 2**29)
+    monkeypatch.setattr(knn, "memory_of", lambda images: 2**29)
     bench = SimpleNamespace(
-        asked=Request(1, 3), place=tmp_path, context=SimpleNamespace(places=Places("drawn", tmp_path))
+        asked=Request(1, 3), place=tmp_path, context=SimpleNamespace(places=Places("demo", tmp_path))
     )
     found = growth.results(bench)  # type: ignore[arg-type]
-    assert [made.against for made in found] == ["pack", "train", "predict", "ensemble", "neighbours"]
+    assert [made.against for made in found] == ["pack", "train", "predict", "ensemble", "knn"]
     assert found[0].figure is not None and found[0].figure.median == pytest.approx(1)
     assert found[0].facts["exponent_of_memory"] == 0 and found[0].facts["images"] == list(growth.SIZES)
     assert {images for images, _ in ran} == set(growth.SIZES)
-    assert (tmp_path / "build" / "drawn" / "growth.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "build" / "demo" / "growth.png").read_bytes().startswith(b"\x89PNG")
     shown = result.cells(found[0].entry)
     assert all(f"{images:,}: " in shown[-1] for images in growth.SIZES) and "MiB" in shown[-1]
 
@@ -353,7 +353,7 @@ def test_imports_of_each_command_in_a_project_that_is_trained_first(
     monkeypatch.setattr(imports, "_timed", lambda folder, words: (1.0, 0.5))
     ran = told(monkeypatch, 0, 0)
     found = imports.results(SimpleNamespace(asked=Request(1, 3), place=tmp_path))  # type: ignore[arg-type]
-    assert [step for _, step in ran] == ["start", "sample", "folds", "pack", "train"]
+    assert [step for _, step in ran] == ["start", "synthetic", "folds", "pack", "train"]
     assert [(made.against, made.met) for made in found] == [
         ("--help", True), ("make status", True), ("make train again, its pack", False), ("make train again, its train", True),
     ]  # fmt: skip
@@ -385,9 +385,9 @@ def test_parts_of_a_step_and_what_remains() -> None:
 
 
 @pytest.fixture
-def bench(data: Path, drawn_settings: DatasetSettings, project: Path) -> Bench:
-    """On forty of the drawn photos, not on larger ones drawn for measuring."""
-    context = Context("drawn", drawn_settings.model_copy(update={"truth": None}), Places("drawn"), data)
+def bench(data: Path, demo_settings: DatasetSettings, project: Path) -> Bench:
+    """On forty of the synthetic images, not on larger ones drawn for measuring."""
+    context = Context("demo", demo_settings.model_copy(update={"test_labels": None}), Places("demo"), data)
     return Bench(context, "tiny", parse(ModelSettings, TINY, "test"), Request(40, 3))
 
 
@@ -405,17 +405,17 @@ def test_rows_for_networks_are_whole_batches_of_different_images(bench: Bench) -
         bench.few(21)
 
 
-def test_a_part_of_the_photos_is_packed_in_the_tables_order(bench: Bench) -> None:
+def test_a_part_of_the_images_is_packed_in_the_tables_order(bench: Bench) -> None:
     rows = np.array([31, 4, 17])
     made = bench.packed(rows)
     assert list(made.names) == [bench.table.names[row] for row in sorted(rows)]
     assert np.array_equal(made.pixels, bench.pack.pixels[sorted(rows)])
 
 
-def test_photos_as_large_as_real_ones_are_drawn_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_as_large_as_real_ones_are_drawn_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workload, "IMAGE_SIZE", "48x64")
-    settings = bench.context.settings.model_copy(update={"truth": "truth.csv"})
-    context = Context("drawn", settings, bench.context.places, Path("nowhere"))
+    settings = bench.context.settings.model_copy(update={"test_labels": "test_labels.csv"})
+    context = Context("demo", settings, bench.context.places, Path("nowhere"))
     drawn = Bench(context, "tiny", bench.settings, Request(25, 3))
     assert len(drawn.table) == 25 and drawn.data.is_relative_to(bench.context.places.build)
     made = drawn.data.stat().st_mtime_ns
@@ -518,19 +518,19 @@ class TestNetworks:
     def test_training(self, bench: Bench) -> None:
         (made,) = train.results(bench)
         assert made.better == "lower" and made.facts["images"] == 4 * made.facts["steps"]
-        assert made.timings.keys() == {"ours", "constant", "policy"}
-        assert all(spent > 0 for spent in made.timings["policy"].cpu)
+        assert made.timings.keys() == {"ours", "constant", "preset"}
+        assert all(spent > 0 for spent in made.timings["preset"].cpu)
 
     @pytest.mark.parametrize(
         ("full", "depth", "cut"), [(False, "stage2", "stage2_relu"), (True, "head", "pooled features")]
     )
     def test_caching(self, bench: Bench, full: bool, depth: str, cut: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(cache, "STEPS", 4)
+        monkeypatch.setattr(cache, "COMMANDS", 4)
         monkeypatch.setattr(cache, "depths", lambda backbone: [depth])
         (made,) = cache.results(Bench(bench.context, "tiny", bench.settings, Request(40, 3, full)))
         assert made.facts["cut"] == cut
         assert ({"plain", "cached"} if full else {"plain", "fill", "tail"}) < made.timings.keys()
-        assert 0 < made.facts["trunk_share_of_forward"] < 1
+        assert 0 < made.facts["backbone_share_of_forward"] < 1
 
     def test_profile(self, bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
         train.profile(bench)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.chains import world
+from support.pipelines import world
 
 from driverwatch.config.ensemble import BLEND_NAMES, CALIBRATION_NAMES
 from driverwatch.ensemble import blending

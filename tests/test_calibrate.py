@@ -149,7 +149,7 @@ def test_a_curve_is_drawn_the_same_each_time(true: np.ndarray, tmp_path: Path) -
     alone = calibration.table(true, labels, np.zeros(len(labels)))  # a driver alone: no error bars
     curves = {"none": alone, "temperature": calibration.table(true, labels, DRIVERS)}
     for name in ("one", "two"):
-        calibration.draw(curves, "drawn", tmp_path / "calibration" / f"{name}.png")
+        calibration.draw(curves, "demo", tmp_path / "calibration" / f"{name}.png")
     made = [(tmp_path / "calibration" / f"{name}.png").read_bytes() for name in ("one", "two")]
     assert made[0] == made[1]
     assert made[0].startswith(b"\x89PNG")

@@ -8,7 +8,7 @@ from driverwatch.config.loading import parse
 from driverwatch.config.model import AugmentSettings, InputSettings, ModelSettings
 from driverwatch.data.augment import Augmenter
 from driverwatch.data.epoch_inputs import AugmentedInputs
-from driverwatch.data.tta import central, cut_all, view_set
+from driverwatch.data.tta import central, cut_all, tta_set
 from driverwatch.inference.preprocess import centre_square, centre_view
 
 STARTS = {0: 0, 1: 0, 2: 1, 3: 2, 4: 2, 5: 2, 6: 3, 7: 4, 8: 4, 9: 4, 10: 5, 11: 6, 15: 8, 32: 16, 43: 22}  # by margin
@@ -42,13 +42,13 @@ def test_every_place_cuts_the_same_centre(above: int, beside: int) -> None:
         "centre": cut_all(images, "centre", SIZE)[0, 0],
         "five_crop": cut_all(images, "five_crop", SIZE)[0, 0],
         "ten_crop": cut_all(images, "ten_crop", SIZE)[0, 0],
-        "ten_crop, mirrored": cut_all(images, "ten_crop", SIZE)[5, 0, :, ::-1],
+        "ten_crop, flipped": cut_all(images, "ten_crop", SIZE)[5, 0, :, ::-1],
         "the guides' ten crops": ten_crops(images[0], SIZE)[0],
         "training, by the augmenter": Augmenter([], AugmentSettings(), field)(images[0], (0,))[0],
         "classify": centre_view(images[0], field).pixels,
     }
     assert {place: start(crop) for place, crop in found.items()} == dict.fromkeys(found, expected)
-    middles = view_set("shifts", shape, SIZE)[5:]
+    middles = tta_set("shifts", shape, SIZE)[5:]
     assert [(view.top, view.left) for view in middles] == [
         (0, expected[1]), (expected[0], 0), (expected[0], beside), (above, expected[1]),
     ]  # fmt: skip
@@ -59,18 +59,18 @@ def test_training_without_draws_shows_the_same_centre(above: int, beside: int) -
     shape = SIZE[0] + above, SIZE[1] + beside
     field = {"pack": f"{shape[0]}x{shape[1]}", "size": f"{SIZE[0]}x{SIZE[1]}", "crop": "centre"}
     settings = parse(ModelSettings, {"backbone": "tiny", "weights": "none", "input": field}, "x")
-    shown, mirrored = AugmentedInputs(numbered(*shape), settings, [], 0)(np.array([0]))
+    shown, flipped = AugmentedInputs(numbered(*shape), settings, [], 0)(np.array([0]))
     assert start(shown[0]) == (STARTS[above], STARTS[beside])
-    assert not mirrored.any()
+    assert not flipped.any()
 
 
 def test_the_closer_crop_of_several_scales_is_centred_alike() -> None:
     """Of an input of 8x12 the smaller crop is 7x10 (0.875 of 8 and of 12, rounded), in 14x21 px."""
-    closer = view_set("multi_scale", (14, 21), (8, 12))[2]
+    closer = tta_set("multi_scale", (14, 21), (8, 12))[2]
     assert closer == (4, 6, False, 7, 10)
 
 
-def test_the_centre_square_of_a_photo_starts_where_torchvision_cuts_it() -> None:
+def test_the_centre_square_of_an_image_starts_where_torchvision_cuts_it() -> None:
     """Of 40x61 px: 35 px (0.875 of 40); margins of 5 and 26 px start at 2 and 13."""
     box = centre_square(numbered(40, 61)[0], 35).boxes[0]
     assert box == pytest.approx((2 / 40, 13 / 61, 37 / 40, 48 / 61))

@@ -51,23 +51,23 @@ def test_dots_stand_where_their_values_are(values: list[float], log: bool) -> No
 @settings(max_examples=6)
 @given(st.lists(st.tuples(LOSSES, LOSSES), min_size=2, max_size=6))
 def test_curves_stand_where_their_losses_are(losses: list[tuple[float, float]]) -> None:
-    frame = pd.DataFrame(losses, columns=["loss", "held_out_loss"])
+    frame = pd.DataFrame(losses, columns=["loss", "val_loss"])
     frame.insert(0, "epoch", np.arange(1, len(losses) + 1))
     frame.insert(1, "stage", 0)
     chart = charts.curves({3: frame}, "run", "caption")
     assert [row[3:] for row in chart.data.rows] == [[f"{a:.4f}", f"{b:.4f}"] for a, b in losses]
-    held_out, fits = frame["held_out_loss"].to_numpy(), []
+    validation, fits = frame["val_loss"].to_numpy(), []
     for places in of_shapes(chart, len(losses)):
         down = np.array([y for _, y in places])[: len(losses)]
-        if np.ptp(held_out) > 1e-3:
-            slope, start = np.polyfit(held_out, down, 1)
-            fits.append(np.abs(slope * held_out + start - down).max())
+        if np.ptp(validation) > 1e-3:
+            slope, start = np.polyfit(validation, down, 1)
+            fits.append(np.abs(slope * validation + start - down).max())
     assert not fits or min(fits) < 0.1
     assert ">3</text>" in chart.svg  # the fold's number
 
 
 def test_a_loss_that_was_not_measured_is_a_gap_and_a_dash() -> None:
-    frame = pd.DataFrame({"epoch": [1, 2], "stage": [0, 1], "loss": [1.0, 0.5], "held_out_loss": [np.nan, np.nan]})
+    frame = pd.DataFrame({"epoch": [1, 2], "stage": [0, 1], "loss": [1.0, 0.5], "val_loss": [np.nan, np.nan]})
     chart = charts.curves({0: frame}, "run", "caption")
     assert [row[4] for row in chart.data.rows] == [EMPTY, EMPTY]
     assert ">0</text>" not in chart.svg.replace(">0.0</text>", "")

@@ -1,4 +1,4 @@
-"""Classes called like columns of our own tables, from photos to pages; and names that no table could hold."""
+"""Classes called like columns of our own tables, from images to pages; and names that no table could hold."""
 
 import gzip
 import io
@@ -17,16 +17,16 @@ from driverwatch.data.competition import read_train
 from driverwatch.errors import InputError
 
 OURS = ["driver", "drivers", "fold", "images", "class", "log loss", "image", "label", "path", "loss"]
-MORE = ["name", "names", "run", "group", "index", "true", "reasons", "digest", "run or step", "mean"]
+MORE = ["name", "names", "run", "group", "index", "true", "reasons", "checksum", "run or step", "mean"]
 SETTINGS = """
 title: Names
 data: build/names/data
-truth: truth.csv
+test_labels: test_labels.csv
 folds: 2
 classes:
 """
-SET = "input.pack=32x40 input.size=32x40 train.epochs=1 train.batch_size=16 predict.views=centre augment.mirror=none"
-DRAW = ["sample", "--drivers", "4", "--test-drivers", "1", "--frames", "1", "--size", "48x64"]
+SET = "input.pack=32x40 input.size=32x40 train.epochs=1 train.batch_size=16 predict.tta=centre augment.hflip=none"
+DRAW = ["synthetic", "--drivers", "4", "--test-drivers", "1", "--frames", "1", "--size", "48x64"]
 
 
 def drawn(verb: Verb, project: Path, classes: list[str]) -> DatasetSettings:
@@ -49,7 +49,7 @@ def test_folds_of_any_classes(verb: Verb, project: Path, classes: list[str]) -> 
     assert len(set(frame)) == len(list(frame))
     assert (frame[class_columns(classes)] == 1).all(axis=None)
     table = read_train(settings, project / "build/names/data").table
-    assert fold_file.glance(path, tuple(classes)).digest == folds.read(path, table).digest
+    assert fold_file.glance(path, tuple(classes)).checksum == folds.read(path, table).checksum
     assert verb("status", "--dataset", "names").returncode == 0
 
 
@@ -58,18 +58,18 @@ def test_plain_classes_keep_their_columns() -> None:
 
 
 @pytest.mark.slow
-def test_the_whole_line_with_classes_called_like_our_columns(verb: Verb, project: Path) -> None:
+def test_the_whole_pipeline_with_classes_called_like_our_columns(verb: Verb, project: Path) -> None:
     drawn(verb, project, OURS)
     options = ["--dataset", "names"]
     for step in (
         ["folds"],
         ["pack", "--model", "tiny", "--set", SET],
         ["train", "tiny", "--set", SET],
-        ["ensemble", "--name", "first", "--views", "centre"],
+        ["ensemble", "--name", "first", "--tta", "centre"],
         ["check", "submissions/names/first.csv"],
         ["score"],
         ["report"],
-        ["review", "--views", "centre"],
+        ["review", "--tta", "centre"],
         ["status"],
     ):
         made = verb(*step, *options)
@@ -78,8 +78,8 @@ def test_the_whole_line_with_classes_called_like_our_columns(verb: Verb, project
     rows = gzip.decompress((project / "submissions/names/out_of_fold/first.csv.gz").read_bytes())
     frame = pd.read_csv(io.BytesIO(rows))
     assert list(frame) == ["img", "driver", "class", "fold", *class_columns(OURS)]
-    photo = frame["img"][0]
-    traced = verb("photo", photo, *options)
+    image = frame["img"][0]
+    traced = verb("trace", image, *options)
     assert traced.returncode == 0, traced.stderr
     assert "class log loss" in traced.stdout
 

@@ -1,4 +1,4 @@
-"""`classify`: what is shown of a photo, what is printed, where overlays lie, and each kind of wrong request."""
+"""`classify`: what is shown of an image, what is printed, where overlays lie, and each kind of wrong request."""
 
 import re
 import sys
@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from support.places import SHARED, needs_photos, needs_weights
+from support.places import SHARED, needs_images, needs_weights
 from support.project import MINI
 
 from driverwatch import run as runs
@@ -21,11 +21,11 @@ from driverwatch.data.images import examine, resized
 from driverwatch.data.regions import Box
 from driverwatch.errors import InputError
 from driverwatch.inference import classify as imagenet
-from driverwatch.inference.classify import overlay_files, photo_files
+from driverwatch.inference.classify import image_files, overlay_files
 from driverwatch.inference.overlay import normalized, overlay, write_picture
 from driverwatch.inference.preprocess import centre_square, centre_view
 from driverwatch.io.atomic import write_json
-from driverwatch.io.manifests import digest_of_file
+from driverwatch.io.manifests import checksum_of_file
 from driverwatch.io.paths import Places
 
 ANCHORS = {
@@ -54,10 +54,10 @@ def noise(height: int, width: int) -> np.ndarray:
 
 @pytest.mark.parametrize(("height", "width"), [(480, 640), (640, 480), (300, 300)])
 def test_the_centre_square_is_the_published_crop(height: int, width: int) -> None:
-    photo = noise(height, width)
-    seen = centre_square(photo, 224)
+    image = noise(height, width)
+    seen = centre_square(image, 224)
     scale = 256 / min(height, width)
-    whole = resized(photo, (round(height * scale), round(width * scale)))
+    whole = resized(image, (round(height * scale), round(width * scale)))
     top, left = ((side - 224) // 2 for side in whole.shape[:2])
     published = whole[top : top + 224, left : left + 224]
     assert seen.pixels.shape == (224, 224, 3)
@@ -69,9 +69,9 @@ def test_the_centre_square_is_the_published_crop(height: int, width: int) -> Non
 
 
 def test_the_centre_view_is_cut_from_what_packing_would_keep(data: Path) -> None:
-    photo = sorted((data / "imgs" / "test").glob("*.jpg"))[0]
+    image = sorted((data / "imgs" / "test").glob("*.jpg"))[0]
     field = InputSettings(pack="40x52", size="36x48")
-    packed, whole = examine(photo, (40, 52)).pixels, examine(photo, None).pixels
+    packed, whole = examine(image, (40, 52)).pixels, examine(image, None).pixels
     assert packed is not None
     assert whole is not None
     assert whole.shape == (*map(int, MINI.size.split("x")), 3)
@@ -81,20 +81,20 @@ def test_the_centre_view_is_cut_from_what_packing_would_keep(data: Path) -> None
 
 
 def test_an_overlay_lies_where_the_network_looked() -> None:
-    photo = noise(120, 200)
+    image = noise(120, 200)
     heat = np.zeros((4, 4), np.float32)
     heat[1, 2] = 7.0
-    made = overlay(photo, heat, Box(0.25, 0.5, 0.75, 0.9))
-    assert (made.shape, made.dtype) == (photo.shape, np.uint8)
+    made = overlay(image, heat, Box(0.25, 0.5, 0.75, 0.9))
+    assert (made.shape, made.dtype) == (image.shape, np.uint8)
     inside = np.zeros((120, 200), bool)
     inside[30:90, 100:180] = True
-    assert np.array_equal(made[~inside], photo[~inside])
-    grey = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)[..., None].astype(int)
+    assert np.array_equal(made[~inside], image[~inside])
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None].astype(int)
     warmth = np.where(inside, (made - 0.5 * grey)[..., 0], -np.inf)  # red: viridis has most of it at its hot end
     y, x = np.unravel_index(warmth.argmax(), warmth.shape)
     assert 45 <= y < 60
     assert 140 <= x < 160
-    assert np.array_equal(overlay(photo, heat + 5, Box(0, 0, 1, 1)), overlay(photo, heat * 3, Box(0, 0, 1, 1)))
+    assert np.array_equal(overlay(image, heat + 5, Box(0, 0, 1, 1)), overlay(image, heat * 3, Box(0, 0, 1, 1)))
 
 
 def test_a_map_that_says_nothing_is_dark_and_one_pixel_is_a_picture() -> None:
@@ -116,44 +116,44 @@ def test_overlays_are_read_back(tmp_path: Path) -> None:
 
 @pytest.fixture
 def album(tmp_path: Path) -> Path:
-    """Two photos, one deeper with a blank in its name, and a text file."""
+    """Two images, one deeper with a blank in its name, and a text file."""
     folder = tmp_path / "album"
     (folder / "deep er").mkdir(parents=True)
     for name, shade in (("b.png", 40), ("deep er/a.PNG", 200)):
         write_picture(np.full((48, 64, 3), shade, np.uint8), folder / name)
-    (folder / "notes.txt").write_text("no photo")
+    (folder / "notes.txt").write_text("no image")
     return folder
 
 
 def test_folders_are_walked_and_named_files_taken_as_they_are(album: Path) -> None:
-    found = photo_files([album / "notes.txt", album, album / "b.png"])
+    found = image_files([album / "notes.txt", album, album / "b.png"])
     assert found == [album / "notes.txt", album / "b.png", album / "deep er" / "a.PNG"]
 
 
 def test_where_overlays_go(album: Path, tmp_path: Path) -> None:
-    photos = photo_files([album])
+    images = image_files([album])
     (tmp_path / "maps").mkdir()
-    assert overlay_files(None, photos, []) == {}
-    assert overlay_files("x.png", photos[:1], []) == {photos[0]: Path("x.png")}
-    in_folder = {photo: tmp_path / "maps" / f"{photo.stem}.png" for photo in photos}
-    assert overlay_files(str(tmp_path / "maps"), photos, []) == in_folder
-    assert overlay_files(f"{tmp_path}/maps/{{image}}-x.jpg", photos, [])[photos[0]] == tmp_path / "maps" / "b-x.jpg"
+    assert overlay_files(None, images, []) == {}
+    assert overlay_files("x.png", images[:1], []) == {images[0]: Path("x.png")}
+    in_folder = {image: tmp_path / "maps" / f"{image.stem}.png" for image in images}
+    assert overlay_files(str(tmp_path / "maps"), images, []) == in_folder
+    assert overlay_files(f"{tmp_path}/maps/{{image}}-x.jpg", images, [])[images[0]] == tmp_path / "maps" / "b-x.jpg"
 
 
 @pytest.mark.parametrize(
-    ("heatmap", "said"),
+    ("cam", "said"),
     [
         ("x.png", "would be that of .*b.png and of .*a.PNG; name a folder"),
         ("nowhere/{image}.png", "no such folder as nowhere; make it first"),
         ("maps", "expected a .png or .jpg file, or a folder that is there"),
         ("{image}.gif", "expected a .png or .jpg file"),
-        ("album/{image}.png", "would be written over the photo album/b.png"),
+        ("album/{image}.png", "would be written over the image album/b.png"),
     ],
 )
-def test_overlays_that_cannot_be(album: Path, monkeypatch: pytest.MonkeyPatch, heatmap: str, said: str) -> None:
+def test_overlays_that_cannot_be(album: Path, monkeypatch: pytest.MonkeyPatch, cam: str, said: str) -> None:
     monkeypatch.chdir(album.parent)
     with pytest.raises(InputError, match=said):
-        overlay_files(heatmap, photo_files([album]), [])
+        overlay_files(cam, image_files([album]), [])
 
 
 Said = tuple[int, str, str]
@@ -161,7 +161,7 @@ Said = tuple[int, str, str]
 
 @pytest.fixture
 def classify(project: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Said]:
-    """Run the verb in this process, in the project folder: status, standard output, standard error."""
+    """Run the command in this process, in the project folder: status, standard output, standard error."""
 
     def run(*arguments: str | Path) -> Said:
         monkeypatch.setattr(sys, "argv", ["driverwatch", "classify", *map(str, arguments)])
@@ -184,7 +184,7 @@ def finished_run(classes: dict[str, str], fold_classes: dict[int, int]) -> None:
         ModelSettings, {"backbone": "tiny", "weights": "none", "input": {"pack": "40x56", "size": "32x48"}}, "test"
     )
     dataset = parse(DatasetSettings, {"title": "t", "data": "d", "classes": classes}, "test")
-    folder = Places("drawn").run("hand")
+    folder = Places("demo").run("hand")
     runs.begin(folder, runs.identity(settings, dataset, [], "folds", {"train": "a", "test": "b"}, None), None, False)
     run = runs.load(folder)
     classifier = build(settings, len(classes), (0, 0, 0), None)
@@ -193,24 +193,24 @@ def finished_run(classes: dict[str, str], fold_classes: dict[int, int]) -> None:
         classifier.top.kernel.assign(np.zeros(classifier.top.kernel.shape))
         path = run.fold(fold) / "weights.h5"
         write_state(path, {"model": classifier.weights}, {})
-        made = {"settings": run.settings.model_dump(), **run.claim, "weights": digest_of_file(path)}
+        made = {"settings": run.settings.model_dump(), **run.claim, "weights": checksum_of_file(path)}
         write_json(run.fold(fold) / "manifest.json", made)
 
 
 @pytest.mark.keras
 def test_a_run_prints_its_classes_and_the_mean_of_its_folds(
-    classify: Callable[..., Said], drawn_settings: DatasetSettings, album: Path, tmp_path: Path
+    classify: Callable[..., Said], demo_settings: DatasetSettings, album: Path, tmp_path: Path
 ) -> None:
-    finished_run(drawn_settings.classes, {0: 3, 2: 5})
-    status, said, _ = classify("--run", "hand", "--dataset", "drawn", "--fold", "2", album / "b.png")
+    finished_run(demo_settings.classes, {0: 3, 2: 5})
+    status, said, _ = classify("--run", "hand", "--dataset", "demo", "--fold", "2", album / "b.png")
     lines = said.splitlines()
     assert status == 0
     assert lines[0] == "hand, fold 2"
     share = np.exp(3) / (np.exp(3) + 9)
-    assert lines[2:4] == [str(album / "b.png"), f"   1  c5  {drawn_settings.classes['c5']}  {share:8.2%}"]
+    assert lines[2:4] == [str(album / "b.png"), f"   1  c5  {demo_settings.classes['c5']}  {share:8.2%}"]
     (tmp_path / "maps").mkdir()
-    asked = ["--heatmap", tmp_path / "maps", "--class", "c3", "--top", "10"]
-    status, said, _ = classify("--run", "hand", "--dataset", "drawn", *asked, album)
+    asked = ["--cam", tmp_path / "maps", "--class", "c3", "--top", "10"]
+    status, said, _ = classify("--run", "hand", "--dataset", "demo", *asked, album)
     assert status == 0
     assert "hand, mean of 2 fold models" in said
     tables = [line.split() for line in said.splitlines() if line.endswith("%")]
@@ -218,7 +218,7 @@ def test_a_run_prints_its_classes_and_the_mean_of_its_folds(
     assert {line[1] for line in tables[:2]} == {"c3", "c5"}
     assert tables[0][-1] == tables[1][-1] == f"{(share + 1 / (np.exp(3) + 9)) / 2:.2%}"
     assert len({len(line) for line in said.splitlines() if line.endswith("%")}) == 1
-    assert f"{tmp_path}/maps/a.png: {drawn_settings.classes['c3']}, by class activation" in said
+    assert f"{tmp_path}/maps/a.png: {demo_settings.classes['c3']}, by class activation" in said
     picture = examine(tmp_path / "maps" / "a.png", None).pixels
     assert picture is not None
     assert picture.shape == (48, 64, 3)
@@ -227,14 +227,14 @@ def test_a_run_prints_its_classes_and_the_mean_of_its_folds(
 
 
 @pytest.mark.keras
-def test_broken_photos_are_listed_after_the_good_ones(
-    classify: Callable[..., Said], drawn_settings: DatasetSettings, album: Path
+def test_invalid_images_are_listed_after_the_good_ones(
+    classify: Callable[..., Said], demo_settings: DatasetSettings, album: Path
 ) -> None:
-    finished_run(drawn_settings.classes, {0: 3})
+    finished_run(demo_settings.classes, {0: 3})
     (album / "c.jpg").write_bytes(b"")
     turned = cv2.imencode(".jpg", np.zeros((40, 60), np.uint8))[1].tobytes()
     (album / "d.jpg").write_bytes(turned)
-    status, said, refused = classify("--run", "hand", "--dataset", "drawn", album, album / "none.jpg")
+    status, said, refused = classify("--run", "hand", "--dataset", "demo", album, album / "none.jpg")
     assert status == 2
     assert said.count("   1  c3") == 3
     assert f"{album / 'd.jpg'} (greyscale)" in said
@@ -246,13 +246,13 @@ def test_broken_photos_are_listed_after_the_good_ones(
 @pytest.mark.keras
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="no /proc here, where not even root may write")
 def test_an_overlay_that_cannot_be_written_is_one_sentence(
-    classify: Callable[..., Said], drawn_settings: DatasetSettings, album: Path
+    classify: Callable[..., Said], demo_settings: DatasetSettings, album: Path
 ) -> None:
-    finished_run(drawn_settings.classes, {0: 3})
-    status, _, refused = classify("--run", "hand", "--dataset", "drawn", "--heatmap", "/proc/x.png", album / "b.png")
+    finished_run(demo_settings.classes, {0: 3})
+    status, _, refused = classify("--run", "hand", "--dataset", "demo", "--cam", "/proc/x.png", album / "b.png")
     assert status == 2
     assert "/proc/x.png: cannot be written" in refused
-    status, _, refused = classify("--run", "hand", "--dataset", "drawn", "--fold", "1", album / "b.png")
+    status, _, refused = classify("--run", "hand", "--dataset", "demo", "--fold", "1", album / "b.png")
     assert status == 2
     assert "FOLD=1 is not finished (finished: 0)" in refused
 
@@ -268,16 +268,16 @@ def test_an_overlay_that_cannot_be_written_is_one_sentence(
             "(?s)1 problem; none could be classified:.*none.jpg: missing file",
         ),
         (["--model", "squeezenet", "album/notes.txt"], "notes.txt: is neither JPEG nor PNG"),
-        (["--model", "squeezenet", "empty"], "IMAGE=empty: no photo in this folder"),
+        (["--model", "squeezenet", "empty"], "IMAGE=empty: no image in this folder"),
         (
             ["--model", "squeezenet", "--class", "crane", "album"],
             "names n02012849 and n03126707; give one of these ids",
         ),
         (["--model", "squeezenet", "--class", "tabbi", "album"], "from 0 to 999; did you mean tabby"),
         (["--model", "squeezenet", "--class", "1000", "album"], "CLASS=1000: no such class"),
-        (["--model", "squeezenet", "--heatmap", "nowhere/x.png", "album/b.png"], "no such folder as nowhere"),
+        (["--model", "squeezenet", "--cam", "nowhere/x.png", "album/b.png"], "no such folder as nowhere"),
         (["--model", "squeezenet", "album"], "WEIGHTS=<folder>"),
-        (["--run", "none", "--dataset", "drawn", "album"], "no such run"),
+        (["--run", "none", "--dataset", "demo", "album"], "no such run"),
     ],
 )
 def test_wrong_requests_are_one_sentence(
@@ -293,14 +293,14 @@ def test_wrong_requests_are_one_sentence(
 
 @pytest.mark.keras
 @needs_weights
-@needs_photos
+@needs_images
 def test_real_weights_see_the_seat_belt(classify: Callable[..., Said], tmp_path: Path) -> None:
-    photo = SHARED / "statefarm" / "imgs" / "train" / "c0" / "img_100026.jpg"
-    asked = ["--model", "squeezenet", "--weights", SHARED / "weights", "--heatmap", tmp_path / "x.png"]
-    status, said, refused = classify(*asked, "--class", "car_mirror", photo)
+    image = SHARED / "statefarm" / "imgs" / "train" / "c0" / "img_100026.jpg"
+    asked = ["--model", "squeezenet", "--weights", SHARED / "weights", "--cam", tmp_path / "x.png"]
+    status, said, refused = classify(*asked, "--class", "car_hflip", image)
     assert status == 0, refused
     assert "squeezenet, ImageNet weights" in said
     assert "   1  n04162706  seat_belt" in said
     assert said.count("%") == 5
-    assert f"{tmp_path / 'x.png'}: car_mirror, by class activation" in said
-    assert examine(tmp_path / "x.png", None).shape == examine(photo, None).shape
+    assert f"{tmp_path / 'x.png'}: car_hflip, by class activation" in said
+    assert examine(tmp_path / "x.png", None).shape == examine(image, None).shape

@@ -25,7 +25,7 @@ from driverwatch.remote.ray_files import Home, Project, Task
 from driverwatch.remote.ray_view import View
 from driverwatch.training.train import teachers_first
 
-RUN = "build/drawn/runs/tiny"
+RUN = "build/demo/runs/tiny"
 READS = ("pack.h5", f"{RUN}/run.json")
 FOLD = Task("tiny fold 0", print, (), READS, (f"{RUN}/fold0",), epochs=4, log=f"{RUN}/logs/fold0.txt")
 SHARD = Task("tiny shard 1 of 2", print, (), READS, (f"{RUN}/fold0", f"{RUN}/fold1"), ".shard-")
@@ -52,7 +52,7 @@ class Direct:
 @pytest.fixture
 def asking(tmp_path: Path) -> Direct:
     root = tmp_path / "project"
-    for name in (*READS, f"{RUN}/fold0/bundle.h5", f"{RUN}/fold0/.lock", f"{RUN}/fold1/bundle.h5"):
+    for name in (*READS, f"{RUN}/fold0/checkpoint.h5", f"{RUN}/fold0/.lock", f"{RUN}/fold1/checkpoint.h5"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(name.encode() * 3)
     os.utime(root / "pack.h5", ns=(7_000_000_001, 7_000_000_001))
@@ -81,13 +81,13 @@ def test_a_machine_without_the_folder_copies_it_once(asking: Direct, project: Pr
     assert weights is None
     assert (here / "pack.h5").read_bytes() == b"pack.h5" * 3
     assert (here / "pack.h5").stat().st_mtime_ns == 7_000_000_001, "else each fold would look at every image again"
-    assert FOLD.files(here) == [f"{RUN}/fold0/bundle.h5"], "what a fold resumes from, and no lock"
+    assert FOLD.files(here) == [f"{RUN}/fold0/checkpoint.h5"], "what a fold resumes from, and no lock"
     assert not (here / RUN / "fold1").exists()
     served = asking.served.copy()
     (here / RUN / "fold0/stale").write_text("of an earlier attempt")
     ray_files.copied(FOLD, project, asking)
     assert asking.served["pack.h5"] == served["pack.h5"] == 21
-    assert asking.served[f"{RUN}/fold0/bundle.h5"] == 2 * served[f"{RUN}/fold0/bundle.h5"], (
+    assert asking.served[f"{RUN}/fold0/checkpoint.h5"] == 2 * served[f"{RUN}/fold0/checkpoint.h5"], (
         "the asking machine's counts"
     )
     assert not (here / RUN / "fold0/stale").exists()
@@ -173,16 +173,16 @@ def test_results_come_home_while_a_task_works_and_whole_at_its_end(
     sent = {name: ray_files._stamp(Path(name)) for name in FOLD.files(here)}
     with ray_files._reported(FOLD, asking, True):
         print("epoch 1")
-        for name in ("best.h5", "bundle.h5", "spent", "manifest.json"):
+        for name in ("best.h5", "checkpoint.h5", "spent", "manifest.json"):
             (fold / name).write_bytes(b"epoch 1")
         ray_files.send(FOLD, asking, sent, (ray_files.MANIFEST,))
-        assert received == ["best.h5", "spent", "bundle.h5"] or received == ["spent", "best.h5", "bundle.h5"]
-        assert (home / "bundle.h5").read_bytes() == b"epoch 1"
+        assert received == ["best.h5", "spent", "checkpoint.h5"] or received == ["spent", "best.h5", "checkpoint.h5"]
+        assert (home / "checkpoint.h5").read_bytes() == b"epoch 1"
         (fold / "spent").unlink()
         (fold / "sub").mkdir()
         (fold / "sub" / "weights.h5").write_bytes(b"trained")
     assert FOLD.files(asking.root) == [f"{RUN}/fold0/{name}" for name in
-                                       ("best.h5", "bundle.h5", "manifest.json", "sub/weights.h5")]  # fmt: skip
+                                       ("best.h5", "checkpoint.h5", "manifest.json", "sub/weights.h5")]  # fmt: skip
     assert received[-1] == "manifest.json", "which says that the fold is finished"
     assert (home / ".lock").is_file(), "not the task's"
     assert asking.home.news() == [("tiny fold 0", "lines", ["epoch 1"])]
@@ -207,8 +207,8 @@ def test_a_task_that_fails_says_how_far_it_came(
 @pytest.mark.parametrize("task", [FOLD, SHARD], ids=lambda task: task.name)
 @pytest.mark.parametrize(
     "name",
-    [f"/{RUN}/fold0/bundle.h5", f"/{RUN}/fold0/.shard-x", f"//{RUN}/fold0/.shard-x", f"/etc/{RUN}/fold0/.shard-x",
-     f"elsewhere/{RUN}/fold0/bundle.h5", f"elsewhere/{RUN}/fold0/.shard-x", f"{RUN}/fold0/../fold2/x", f"{RUN}/fold0/..",
+    [f"/{RUN}/fold0/checkpoint.h5", f"/{RUN}/fold0/.shard-x", f"//{RUN}/fold0/.shard-x", f"/etc/{RUN}/fold0/.shard-x",
+     f"elsewhere/{RUN}/fold0/checkpoint.h5", f"elsewhere/{RUN}/fold0/.shard-x", f"{RUN}/fold0/../fold2/x", f"{RUN}/fold0/..",
      f"../elsewhere/{RUN}/fold0/.shard-x", f"{RUN}/fold2/.shard-x", f"{RUN}/fold0",
      f"C:{RUN}/fold0/.shard-x", f"C:/{RUN}/fold0/.shard-x", f"C:\\{RUN}/fold0/.shard-x", f"{RUN}/fold0\\.shard-x",
      f"{RUN}/fold0/.lock", f"{RUN}/fold0/.x.partial", "", ".", "/", "~/x", "run.json"],
@@ -224,7 +224,7 @@ def test_names_that_are_no_result_of_a_task(tmp_path: Path, task: Task, name: st
     assert [*tmp_path.rglob("*")] == [root]
 
 
-@pytest.mark.parametrize("name", [f"{RUN}/fold0/bundle.h5", f"{RUN}/fold0/.shard-test-centre-0.h5"])
+@pytest.mark.parametrize("name", [f"{RUN}/fold0/checkpoint.h5", f"{RUN}/fold0/.shard-test-centre-0.h5"])
 def test_results_arrive_whole_or_not_at_all(tmp_path: Path, name: str) -> None:
     root = tmp_path / "project"
     (tmp_path / "disk").mkdir()
@@ -315,7 +315,7 @@ def test_teachers_come_before_their_students() -> None:
 def test_the_view_shows_what_every_task_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = Task("b fold 1", print, (), (), ("b/fold1",), epochs=4)
     (tmp_path / RUN / "fold0").mkdir(parents=True)
-    (tmp_path / RUN / "fold0/history.csv").write_text("epoch,loss,held_out_loss,seconds\n1,2.5,,30.0\n")
+    (tmp_path / RUN / "fold0/history.csv").write_text("epoch,loss,val_loss,seconds\n1,2.5,,30.0\n")
     with View(tmp_path) as view:
         view.submitted(FOLD)
         view.submitted(other)

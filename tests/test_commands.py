@@ -18,12 +18,12 @@ from driverwatch.models.describe import print_layers
 
 MAKEFILE = (ROOT / "Makefile").read_text()
 TARGETS = re.findall(r"^([a-z-]+):.*## ", MAKEFILE, re.MULTILINE)
-VARIABLES = set(re.findall(r"\b[A-Z][A-Z0-9]+\b(?==| )", "\n".join(re.findall(r"^#: (.*)", MAKEFILE, re.MULTILINE))))
+VARIABLES = set(re.findall(r"\b[A-Z][A-Z0-9_]+\b(?==| )", "\n".join(re.findall(r"^#: (.*)", MAKEFILE, re.MULTILINE))))
 FOUND = sorted({command for page in pages() for command in commands_of(page)})
 TYPED = sorted({(one.targets, one.variables): one for one in FOUND if one.variables}.values())  # each once
 PAGE = ROOT / "docs" / "commands.md"
 WORKFLOW = ROOT / ".github" / "workflows" / "ci.yml"
-PLAIN = {"help", "demo", "test", "lint", "clean"}  # what is no verb
+PLAIN = {"help", "demo", "test", "lint", "clean"}  # what is no command
 
 
 def in_workflow() -> list[str]:
@@ -52,7 +52,7 @@ def clean() -> dict[str, str]:
 
 def test_pages_hold_commands() -> None:
     assert len(FOUND) > 100
-    assert {"README.md", "docs/one_photo.md", "docs/neighbours.md"} <= {command.page for command in FOUND}
+    assert {"README.md", "docs/trace_image.md", "docs/knn_smoothing.md"} <= {command.page for command in FOUND}
     assert any(len(command.variables) == 5 for command in FOUND), "indented and continued lines are found"
 
 
@@ -65,7 +65,7 @@ def test_a_command_is_one_that_the_makefile_knows(command: Command) -> None:
 
 @pytest.mark.parametrize("command", TYPED, ids=lambda one: one.text)
 def test_make_takes_it_and_every_variable_changes_what_runs(command: Command) -> None:
-    if not all(value for _, value in command.variables):  # `FEATURES=` stands for whatever one names
+    if not all(value for _, value in command.variables):  # `EMBEDDINGS=` stands for whatever one names
         return
     status, said = recipe(command.targets, command.variables)
     assert status == 0, said
@@ -79,7 +79,7 @@ def test_files_that_commands_name_are_there() -> None:
     for command in FOUND:
         named = dict(command.variables)
         for key, folder in (("MODEL", "models"), ("DATASET", "datasets")):
-            value = named.get(key, "tiny" if key == "MODEL" else "drawn")
+            value = named.get(key, "tiny" if key == "MODEL" else "demo")
             table = (ROOT / "src/driverwatch/config/backbones.csv").read_text()
             known = (ROOT / "configs" / folder / f"{value}.yaml").is_file() or f"\n{value}," in table
             assert known or value.startswith("<"), command
@@ -92,7 +92,7 @@ def test_something_runs_every_target(target: str) -> None:
 
 
 @pytest.mark.parametrize(("target", "test"), TESTED.items(), ids=str)
-def test_the_named_test_is_there_and_runs_the_verb(target: str, test: str) -> None:
+def test_the_named_test_is_there_and_runs_the_command(target: str, test: str) -> None:
     file, *_, name = test.split("::")
     text = (ROOT / "tests" / file).read_text()
     assert f"def {name}(" in text
@@ -144,7 +144,7 @@ def commands_page() -> str:
         "",
         "Written by `make docs` from the README and the pages of `docs/`. A test holds each against the Makefile: its target is",
         "there, its variables are documented, make takes it, and every variable changes what would run. What is named beside it",
-        "runs it: CI (`.github/workflows/ci.yml`) as it is typed here, `make demo`, or a test that runs the same verb with",
+        "runs it: CI (`.github/workflows/ci.yml`) as it is typed here, `make demo`, or a test that runs the same command with",
         "settings of its own. What stands in `<>` is for the reader to fill in. No public service has run that workflow yet; its",
         "commands on the demo's runs were run by hand.",
         "",
@@ -203,12 +203,12 @@ def test_the_readme_is_read_in_ten_minutes() -> None:
 
 
 TYPED_HERE = (
-    "make sample DATASET=drawn DRIVERS=6 TEST_DRIVERS=2 FRAMES=2 SIZE=48x64",
-    "make folds DATASET=drawn FORCE=1",
-    "make pack DATASET=drawn SIZE=36x48",
-    "make leakage DATASET=drawn",
+    "make synthetic DATASET=demo DRIVERS=6 TEST_DRIVERS=2 FRAMES=2 SIZE=48x64",
+    "make folds DATASET=demo FORCE=1",
+    "make pack DATASET=demo SIZE=36x48",
+    "make leakage DATASET=demo",
     "make backbones MODEL=resnet101",
-    "make photo IMAGE=img_1.jpg DATASET=drawn",
+    "make trace IMAGE=img_1.jpg DATASET=demo",
 )
 
 
@@ -231,14 +231,14 @@ def test_commands_run_as_they_are_typed(tmp_path: Path) -> None:
         assert made.returncode == 0, f"{line}: {made.stdout}{made.stderr}"
         said[line.split()[1]] = made.stdout
     assert "nearest neighbour    drivers" in said["leakage"]
-    assert "not yet: " in said["photo"]
-    assert re.search(r"uint8 \(36, 48, 3\)", said["photo"])
+    assert "not yet: " in said["image"]
+    assert re.search(r"uint8 \(36, 48, 3\)", said["image"])
     assert "resnet101" in said["backbones"]
 
 
 @pytest.mark.keras
 def test_layers_of_models(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """`make layers`: what each stage freezes, and where a trunk may be cut."""
+    """`make layers`: what each stage freezes, and where a backbone may be cut."""
     print_layers("mobilenet_v2", "train.stages.1.freeze_until=10")
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     rows = {int(words[0]): words[1:] for words in lines if words[:1] and words[0].isdigit()}

@@ -27,20 +27,20 @@ def wrong(tables: Tables) -> list[str]:
     return [*tables.problems, *(f"missing file {path}" for path in tables.missing)]
 
 
-def test_the_table_is_sorted_and_numbered(data: Path, drawn_settings: DatasetSettings) -> None:
-    table = read_both(drawn_settings, data).train
+def test_the_table_is_sorted_and_numbered(data: Path, demo_settings: DatasetSettings) -> None:
+    table = read_both(demo_settings, data).train
     assert table.names == sorted(table.names)
     assert set(table.frame["label"]) == set(range(10))
     assert table.frame["driver"].nunique() == 6
     assert all((data / path).is_file() for path in table.frame["path"])
 
 
-def test_harmless_differences_are_taken(data: Path, drawn_settings: DatasetSettings) -> None:
-    before = read_both(drawn_settings, data).train.frame
+def test_harmless_differences_are_taken(data: Path, demo_settings: DatasetSettings) -> None:
+    before = read_both(demo_settings, data).train.frame
     edited(data / TABLE, lambda text: "\ufeff" + text.replace("\n", "\r\n"))  # a Windows editor was here
     (data / "imgs" / "train" / "c0" / "Thumbs.db").write_bytes(b"x")
     (data / "imgs" / "train" / "c0" / "._img_1.jpg").write_bytes(b"x")
-    found = read_both(drawn_settings, data)
+    found = read_both(demo_settings, data)
     assert found.train.frame.equals(before)
     assert wrong(found) == []
 
@@ -55,10 +55,10 @@ def test_harmless_differences_are_taken(data: Path, drawn_settings: DatasetSetti
         (lambda t: rows(t)[0] + "\n", "expected labelled images, got none"),
     ],
 )
-def test_unreadable_tables(data: Path, drawn_settings: DatasetSettings, edit: Edit, said: str) -> None:
+def test_unreadable_tables(data: Path, demo_settings: DatasetSettings, edit: Edit, said: str) -> None:
     edited(data / TABLE, edit)
     with pytest.raises(InputError, match=said):
-        read_both(drawn_settings, data)
+        read_both(demo_settings, data)
 
 
 @pytest.mark.parametrize(
@@ -74,38 +74,38 @@ def test_unreadable_tables(data: Path, drawn_settings: DatasetSettings, edit: Ed
         (lambda t: t + "p000,c0,../../secret.jpg\n", "not a plain file name", 120),
     ],
 )
-def test_unsound_rows(data: Path, drawn_settings: DatasetSettings, edit: Edit, said: str, left: int) -> None:
+def test_unsound_rows(data: Path, demo_settings: DatasetSettings, edit: Edit, said: str, left: int) -> None:
     edited(data / TABLE, edit)
-    found = read_both(drawn_settings, data)
+    found = read_both(demo_settings, data)
     assert re.search(said, "\n".join(wrong(found)))
     assert len(wrong(found)) == 1
     assert len(found.train) == left
 
 
-def test_everything_wrong_is_listed_at_once(data: Path, drawn_settings: DatasetSettings) -> None:
+def test_everything_wrong_is_listed_at_once(data: Path, demo_settings: DatasetSettings) -> None:
     edited(data / TABLE, lambda t: t.replace(",c3,", ",c33,", 1) + "p000,c0,img_none.jpg\n")
     (data / "imgs" / "test" / "img_new.png").write_bytes(b"x")
-    assert [problem.split(": ")[-1].split(" img")[0] for problem in wrong(read_both(drawn_settings, data))] == [
+    assert [problem.split(": ")[-1].split(" img")[0] for problem in wrong(read_both(demo_settings, data))] == [
         "unknown class c33 (1 rows); expected c0, c1, c2, c3, c4, c5, c6, c7, c8, c9", "extra file", "missing file"
     ]  # fmt: skip
 
 
-def test_no_data_at_all(tmp_path: Path, drawn_settings: DatasetSettings) -> None:
+def test_no_data_at_all(tmp_path: Path, demo_settings: DatasetSettings) -> None:
     with pytest.raises(InputError, match=r"no such file; DATA=<folder>"):
-        read_train(drawn_settings, tmp_path)
+        read_train(demo_settings, tmp_path)
 
 
-def test_sample_submission_and_test_folder_must_agree(data: Path, drawn_settings: DatasetSettings) -> None:
-    names = read_sample_submission(drawn_settings, data)
-    assert read_test(drawn_settings, data).table.names == sorted(names)
+def test_sample_submission_and_test_folder_must_agree(data: Path, demo_settings: DatasetSettings) -> None:
+    names = read_sample_submission(demo_settings, data)
+    assert read_test(demo_settings, data).table.names == sorted(names)
     first = data / "imgs" / "test" / names[0]
     shutil.move(first, first.with_name("img_other.jpg"))
-    found = read_both(drawn_settings, data)
+    found = read_both(demo_settings, data)
     assert found.problems == ["extra file imgs/test/img_other.jpg (in no table)"]
     assert found.missing == [f"imgs/test/{names[0]}"]
 
 
-def test_another_competitions_sample_submission(data: Path, drawn_settings: DatasetSettings) -> None:
+def test_another_competitions_sample_submission(data: Path, demo_settings: DatasetSettings) -> None:
     edited(data / "sample_submission.csv", lambda t: t.replace("c8,c9", "c9,c8", 1))
     with pytest.raises(InputError, match="expected the columns img,c0"):
-        read_sample_submission(drawn_settings, data)
+        read_sample_submission(demo_settings, data)

@@ -137,7 +137,7 @@ def test_the_file_is_written_whole_and_the_same_each_time(
     step(file, "squeezenet_v1_1", target.parent)
     assert capsys.readouterr().out == (
         f"{target}: 52 arrays of squeezenet_v1_1\n"
-        f"  next   make classify MODEL=squeezenet_v1_1 WEIGHTS={target.parent} IMAGE=<photo>\n"
+        f"  next   make classify MODEL=squeezenet_v1_1 WEIGHTS={target.parent} IMAGE=<image>\n"
     )
     first = target.read_bytes()
     step(file, "squeezenet_v1_1", target.parent)
@@ -173,15 +173,15 @@ def test_what_is_no_state_dict(file: Path, monkeypatch: pytest.MonkeyPatch, hold
         convert_torch.read(file)
 
 
-def test_digests_in_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checksums_in_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, {"a": Tensor(np.ones(2))})
-    digest = hashlib.sha256(b"x").hexdigest()
-    right, wrong = tmp_path / f"googlenet-{digest[:8]}.pth", tmp_path / "googlenet-1378be20.pth"
+    checksum = hashlib.sha256(b"x").hexdigest()
+    right, wrong = tmp_path / f"googlenet-{checksum[:8]}.pth", tmp_path / "googlenet-1378be20.pth"
     for path in (right, wrong):
         path.write_bytes(b"x")
     assert np.array_equal(convert_torch.read(right)["a"], np.ones(2))
     with pytest.raises(
-        InputError, match=f"its SHA-256 begins {digest[:8]}, its name says 1378be20; fetch the file again"
+        InputError, match=f"its SHA-256 begins {checksum[:8]}, its name says 1378be20; fetch the file again"
     ):
         convert_torch.read(wrong)
 

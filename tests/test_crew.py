@@ -20,77 +20,77 @@ from driverwatch.data.augment import Augmenter
 from driverwatch.data.epoch_inputs import AugmentedInputs
 from driverwatch.data.pack import Pack
 from driverwatch.errors import InputError
-from driverwatch.training.augment_workers import WORTH, Crew, Loader, TrainingSource
+from driverwatch.training.augment_workers import WORTH, Loader, TrainingSource, WorkerPool
 
 TEST = 9
 BATCHES = [np.array([3, 0, 17]), np.array([COUNT + 2, 5, COUNT]), np.array([COUNT + 8]), np.arange(20)]
 
 
 def shown_of(packs: dict[str, Pack], folder: Path, **augment: Any) -> TrainingSource:
-    run = changed(run_of(folder), augment={"mirror": "keep", **augment})
-    return TrainingSource((packs["train"], packs["test"]), run.settings, run.policy, ROWS.training)
+    run = changed(run_of(folder), augment={"hflip": "keep_labels", **augment})
+    return TrainingSource((packs["train"], packs["test"]), run.settings, run.preset, ROWS.training)
 
 
 @contextmanager
-def crew_of(shown: TrainingSource, count: int = 2) -> Iterator[Crew]:
-    crew = Crew(shown, shown.stamps(), count)
+def worker_pool_of(shown: TrainingSource, count: int = 2) -> Iterator[WorkerPool]:
+    worker_pool = WorkerPool(shown, shown.stamps(), count)
     try:
-        yield crew
+        yield worker_pool
     finally:
-        crew.close()
-        assert not any(member.is_alive() for member, _ in crew.members)
+        worker_pool.close()
+        assert not any(member.is_alive() for member, _ in worker_pool.members)
 
 
-def pids(crew: Crew) -> list[int]:
-    return [member.pid for member, _ in crew.members if member.pid]
+def pids(worker_pool: WorkerPool) -> list[int]:
+    return [member.pid for member, _ in worker_pool.members if member.pid]
 
 
 @pytest.mark.parametrize(
     "augment",
-    [pytest.param({}, marks=pytest.mark.slow), {"mix": "mixup", "mix_share": 0.9}],
+    [pytest.param({}, marks=pytest.mark.slow), {"mix": "mixup", "mix_prob": 0.9}],
     ids=["alone", "mixed"],  # a tenth of the images are alone in either
 )
 def test_the_images_are_those_of_threads(packs: dict[str, Pack], tmp_path: Path, augment: dict[str, Any]) -> None:
     shown = shown_of(packs, tmp_path, **augment)
-    with crew_of(shown) as crew, ThreadPoolExecutor(5) as threads:
+    with worker_pool_of(shown) as worker_pool, ThreadPoolExecutor(5) as threads:
         for epoch in (0, 3, 1):
-            here, there = shown.inputs(epoch), crew.inputs(epoch)
+            here, there = shown.inputs(epoch), worker_pool.inputs(epoch)
             for rows, made in zip(BATCHES * 3, threads.map(there, BATCHES * 3), strict=True):
                 for ours, theirs in zip(here(rows), made, strict=True):
                     assert ours.dtype == theirs.dtype
                     assert np.array_equal(ours, theirs)
-        assert not np.array_equal(crew.inputs(0)(BATCHES[0])[0], crew.inputs(1)(BATCHES[0])[0])
+        assert not np.array_equal(worker_pool.inputs(0)(BATCHES[0])[0], worker_pool.inputs(1)(BATCHES[0])[0])
 
 
 def test_what_goes_wrong_in_a_process_is_told_and_the_next_rows_are_made(
     packs: dict[str, Pack], tmp_path: Path
 ) -> None:
-    with crew_of(shown_of(packs, tmp_path), 1) as crew:
+    with worker_pool_of(shown_of(packs, tmp_path), 1) as worker_pool:
         with pytest.raises(InputError, match=r"augmentation failed in a process of its own: IndexError"):
-            crew.inputs(0)(np.array([COUNT + TEST]))
-        assert len(crew.inputs(0)(BATCHES[0])[0]) == 3
+            worker_pool.inputs(0)(np.array([COUNT + TEST]))
+        assert len(worker_pool.inputs(0)(BATCHES[0])[0]) == 3
 
 
 def test_a_process_that_dies_is_told_to_everybody_who_asks(packs: dict[str, Pack], tmp_path: Path) -> None:
-    with crew_of(shown_of(packs, tmp_path)) as crew:
-        made = crew.inputs(0)
-        for pid in pids(crew):
+    with worker_pool_of(shown_of(packs, tmp_path)) as worker_pool:
+        made = worker_pool.inputs(0)
+        for pid in pids(worker_pool):
             os.kill(pid, signal.SIGKILL)
         for _ in range(5):
             with pytest.raises(InputError, match=r"has ended, killed perhaps .*train\.loader=threads"):
                 made(BATCHES[0])
 
 
-def test_a_pack_that_was_made_anew_meanwhile_is_refused(packs: dict[str, Pack], tmp_path: Path) -> None:
+def test_a_pack_that_was_made_again_meanwhile_is_refused(packs: dict[str, Pack], tmp_path: Path) -> None:
     shown = shown_of({**packs, "train": pack_of(tmp_path, COUNT, "train")}, tmp_path)
     noted = shown.stamps()
     pack_of(tmp_path, COUNT, "train")
-    crew = Crew(shown, noted, 1)
+    worker_pool = WorkerPool(shown, noted, 1)
     try:
-        with pytest.raises(InputError, match="was packed anew meanwhile"):
-            crew.inputs(0)(BATCHES[0])
+        with pytest.raises(InputError, match="was packed again meanwhile"):
+            worker_pool.inputs(0)(BATCHES[0])
     finally:
-        crew.close()
+        worker_pool.close()
 
 
 def is_alive(pid: int) -> bool:
@@ -163,22 +163,22 @@ def test_processes_are_started_where_there_is_enough_to_do(
     packs: dict[str, Pack], tmp_path: Path, loader: str, images: int, workers: int, hires: bool
 ) -> None:
     run = run_of(tmp_path, loader=loader, workers=workers)
-    with Loader(TrainingSource((packs["train"],), run.settings, run.policy, ROWS.training), images) as made:
+    with Loader(TrainingSource((packs["train"],), run.settings, run.preset, ROWS.training), images) as made:
         assert made.hires == hires
         assert made.threads == (2 * workers if hires else workers)
-        assert made.crew is None
+        assert made.worker_pool is None
         made.inputs(0)
-        assert (made.crew is not None) == hires
+        assert (made.worker_pool is not None) == hires
 
 
 @pytest.mark.parametrize("regions", [["whole"], ["whole", "head"]])
 def test_centre_views_need_no_draw_and_are_the_augmenters(tmp_path: Path, regions: list[str]) -> None:
     images = np.random.default_rng(0).integers(0, 256, (7, len(regions) * 36, 44, 3), np.uint8)
-    run = changed(run_of(tmp_path), input={"crop": "centre", "regions": regions}, augment={"policy": None})
+    run = changed(run_of(tmp_path), input={"crop": "centre", "regions": regions}, augment={"preset": None})
     inputs, rows = AugmentedInputs(images, run.settings, [], 2), np.array([5, 0, 6])
-    found, mirrored = inputs(rows)
+    found, flipped = inputs(rows)
     assert inputs.is_plain == (len(regions) == 1)
-    assert not AugmentedInputs(images, run.settings, run.policy, 2).is_plain
+    assert not AugmentedInputs(images, run.settings, run.preset, 2).is_plain
     one = Augmenter([], run.settings.augment, run.settings.input)
     assert np.array_equal(found, np.stack([one(images[row], (0, 2, row))[0] for row in rows]))
-    assert not mirrored.any()
+    assert not flipped.any()

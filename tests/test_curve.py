@@ -10,7 +10,7 @@ from support.project import SMALL, Verb
 from driverwatch.experiments.data_scaling import fit_power_law
 from driverwatch.io.manifests import read_json
 
-SET = f"{SMALL} predict.views=centre augment.mirror=none"
+SET = f"{SMALL} predict.tta=centre augment.hflip=none"
 
 
 def test_a_power_law_is_found_again_whoever_is_drawn() -> None:
@@ -44,24 +44,24 @@ def test_its_interval_is_of_drivers_not_of_images() -> None:
 @pytest.mark.line
 def test_numbers_of_drivers_that_no_fold_has_are_refused(verb: Verb, project: Path, drawn: list[str]) -> None:
     place = [*drawn, "--set", SET]
-    refused = verb("curve", "tiny", "--counts", "2 3", *place)
+    refused = verb("data-scaling", "tiny", "--n-drivers", "2 3", *place)
     assert refused.returncode == 2
     assert re.search(
         r"COUNTS: each fold has 3 training drivers or more, so expected numbers below 3, got 3", refused.stderr
     )
-    assert "expected whole numbers" in verb("curve", "tiny", "--counts", "2 few", *place).stderr
-    assert not (project / "build/drawn/studies").exists()
+    assert "expected whole numbers" in verb("data-scaling", "tiny", "--n-drivers", "2 few", *place).stderr
+    assert not (project / "build/demo/studies").exists()
 
 
 @pytest.mark.line
 @pytest.mark.slow
 def test_the_command_trains_and_writes_what_more_drivers_are_worth(verb: Verb, project: Path, drawn: list[str]) -> None:
     place = [*drawn, "--set", SET]
-    made = verb("curve", "tiny", "--counts", "1 2", *place)
+    made = verb("data-scaling", "tiny", "--n-drivers", "1 2", *place)
     assert made.returncode == 0, made.stderr
-    runs = project / "build/drawn/studies/curve"
+    runs = project / "build/demo/studies/curve"
     assert sorted(path.name for path in runs.iterdir()) == ["tiny-1-drivers", "tiny-2-drivers", "tiny-all-drivers"]
-    results = project / "experiments/results/drawn"
+    results = project / "experiments/results/demo"
     facts = read_json(results / "curve-tiny.json")
     assert [(point["drivers"], point["images"]) for point in facts["points"]] == [(1, 20), (2, 40), (3, 60)]
     page = (results / "curve-tiny.md").read_text()
@@ -71,8 +71,8 @@ def test_the_command_trains_and_writes_what_more_drivers_are_worth(verb: Verb, p
         assert [float(word) for word in line[4].split(" to ")] == pytest.approx(point["interval"], abs=5e-4)
     assert f"exponent {facts['exponent']:.2f}" in page
     assert (results / "curve-tiny.png").read_bytes().startswith(b"\x89PNG")
-    assert "no run is there" in verb("ensemble", "--dataset", "drawn").stderr
+    assert "no run is there" in verb("ensemble", "--dataset", "demo").stderr
 
     before = {path: path.stat().st_mtime_ns for path in runs.glob("*/fold*/manifest.json")}
-    assert verb("curve", "tiny", "--counts", "1 2", *place).returncode == 0
+    assert verb("data-scaling", "tiny", "--n-drivers", "1 2", *place).returncode == 0
     assert {path: path.stat().st_mtime_ns for path in before} == before

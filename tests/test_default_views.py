@@ -1,4 +1,4 @@
-"""What a run takes part with where no view set is asked for; and that every command suggested after training works."""
+"""What a run takes part with where no TTA set is asked for; and that every command suggested after training works."""
 
 import shlex
 from dataclasses import replace
@@ -15,13 +15,13 @@ from driverwatch import run as runs
 from driverwatch.config.dataset import DatasetSettings
 from driverwatch.config.loading import load, parse
 from driverwatch.config.model import ModelSettings
-from driverwatch.config.types import VIEW_SETS, ViewSet
+from driverwatch.config.types import TTA_SETS, TtaSet
 from driverwatch.data import folds as fold_tables
 from driverwatch.data import splits
 from driverwatch.data.pack import ImageBlock
 from driverwatch.data.tta import best_of, held_by
 from driverwatch.inference import predictions
-from driverwatch.inference.predictions import Predictions, default_views, prediction_path
+from driverwatch.inference.predictions import Predictions, default_tta_of, prediction_path
 from driverwatch.io.atomic import write_json
 from driverwatch.io.manifests import read_json
 from driverwatch.report.collect_runs import PackState, collect_folds, collect_runs
@@ -40,13 +40,13 @@ MODELS = sorted(path.stem for path in (ROOT / "configs" / "models").glob("*.yaml
         (["centre", "five_crop", "shifts"], "ten_crop", "shifts"),
         (["centre", "five_crop", "shifts"], "five_crop", "five_crop"),
         (["centre", "five_crop", "ten_crop"], "five_crop", "five_crop"),
-        (["centre", "ten_crop_swap"], "five_crop", "centre"),  # its mirrored views mislead
+        (["centre", "ten_crop_swap"], "five_crop", "centre"),  # its flipped views mislead
         (["ten_crop_swap"], "five_crop", "ten_crop_swap"),  # but there is nothing else
-        (VIEW_SETS, "ten_crop", "ten_crop"),
+        (TTA_SETS, "ten_crop", "ten_crop"),
         ([], "five_crop", "five_crop"),
     ],
 )
-def test_the_best_of_what_is_there(there: list[ViewSet], honest: ViewSet, best: ViewSet) -> None:
+def test_the_best_of_what_is_there(there: list[TtaSet], honest: TtaSet, best: TtaSet) -> None:
     assert best_of(there, honest) == best
 
 
@@ -67,26 +67,26 @@ def made_up(project: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     return world
 
 
-def trained(world: World, model: str, views: list[ViewSet], test: bool = True) -> runs.Run:
-    """A run as `make train` leaves it, of a model's settings with `predict.views`: manifests, and what was predicted."""
+def trained(world: World, model: str, tta: list[TtaSet], test: bool = True) -> runs.Run:
+    """A run as `make train` leaves it, of a model's settings with `predict.tta`: manifests, and what was predicted."""
     settings = load(ModelSettings, Path("configs/models"), model)
-    digests = {kind: pack.digest for kind, pack in world.packs.items()}
+    checksums = {kind: pack.checksum for kind, pack in world.packs.items()}
     folder = world.context.places.run(model)
-    identity = runs.identity(settings, world.context.settings, [], world.folds.digest, digests, None)
+    identity = runs.identity(settings, world.context.settings, [], world.folds.checksum, checksums, None)
     write_json(folder / "run.json", identity)
     run, split = runs.load(folder), splits.of(settings.train, world.folds)
-    sets = run.columns.sets_of(views)
+    sets = run.columns.sets_of(tta)
     for fit in range(split.count):
         facts = {"weights": f"{model}{fit}", "seconds": 60.0, "training_seconds": 50.0, "commit": "c"}
         facts["log_loss"] = dict.fromkeys(sets, 1.0)
         write_json(run.fold(fit) / "manifest.json", {"settings": run.settings.model_dump(), **run.claim, **facts})
         (run.fold(fit) / "weights.h5").touch()
         asked = {
-            "held_out": split.rows(world.packs["train"].drivers, fit)[1],
+            "validation": split.rows(world.packs["train"].drivers, fit)[1],
             "test": np.arange(len(world.packs["test"].names)),
         }
-        for kind, rows in asked.items() if test else [("held_out", asked["held_out"])]:
-            pack = world.packs["train" if kind == "held_out" else "test"]
+        for kind, rows in asked.items() if test else [("validation", asked["validation"])]:
+            pack = world.packs["train" if kind == "validation" else "test"]
             for name in sets:
                 said = told(pack.names[rows], pack.labels[rows], fit, 1.5)
                 made = Predictions(pack.names[rows], said, run.predicted(fit, name))
@@ -101,8 +101,8 @@ def suggested(world: World, run: runs.Run, capsys: pytest.CaptureFixture[str]) -
     first = next(i for i, line in enumerate(lines) if line.startswith("  next"))
     said = [line.removeprefix("  next").strip() for line in lines[first:]]
     folds = collect_folds(world.context)
-    digests = {kind: pack.digest for kind, pack in world.packs.items()}
-    pack = PackState(run.settings.input.key, 66, digests=digests)
+    checksums = {kind: pack.checksum for kind, pack in world.packs.items()}
+    pack = PackState(run.settings.input.key, 66, checksums=checksums)
     states = [state for state in collect_runs(world.context, folds, [pack]) if state.name == run.name]
     assert [state.stale for state in states] == [[]]
     images = ImagesState(str(world.context.data), 54, 12, None)
@@ -121,28 +121,28 @@ def _option(name: str, value: str) -> list[str]:
     return [value] if name == "RUN" else [f"--{name.lower()}", value]
 
 
-@pytest.mark.parametrize("views", ["its own", "centre"])
+@pytest.mark.parametrize("tta", ["its own", "centre"])
 @pytest.mark.parametrize("model", MODELS)
 def test_what_is_suggested_after_training_works(
-    made_up: World, verb: Verb, capsys: pytest.CaptureFixture[str], model: str, views: str
+    made_up: World, verb: Verb, capsys: pytest.CaptureFixture[str], model: str, tta: str
 ) -> None:
-    asked = load(ModelSettings, Path("configs/models"), model).predict.views if views == "its own" else ["centre"]
+    asked = load(ModelSettings, Path("configs/models"), model).predict.tta if tta == "its own" else ["centre"]
     run = trained(made_up, model, asked)
     found = suggested(made_up, run, capsys)
     assert found == [f"make {target} DATASET=made_up" for target in ("score", "ensemble", "ensemble")]
     for command in [*found[:2], "make review DATASET=made_up"]:
         ended = verb(*typed(command))
         assert ended.returncode == 0, f"{command}: {ended.stderr}"
-    honest = run.settings.honest_views
+    honest = run.settings.default_tta
     expected = honest if honest in held_by(*asked) else asked[0]
     assert read_json(made_up.context.places.submissions / "ensemble.json")["runs"] == {model: expected}
 
 
-@pytest.mark.parametrize("views", ["multi_scale", "shifts", "five_crop", "ten_crop_keep"])
-def test_every_view_set_that_settings_may_name_is_taken(made_up: World, verb: Verb, views: ViewSet) -> None:
+@pytest.mark.parametrize("tta", ["multi_scale", "shifts", "five_crop", "ten_crop_keep"])
+def test_every_tta_set_that_settings_may_name_is_taken(made_up: World, verb: Verb, tta: TtaSet) -> None:
     for model in ("mobilenet_v2", "tiny"):
-        run = trained(made_up, model, [views])
-        assert default_views(run) in held_by(views)
+        run = trained(made_up, model, [tta])
+        assert default_tta_of(run) in held_by(tta)
     for command in ("ensemble", "score", "review", "blends"):
         ended = verb(command, "--dataset", "made_up")
         assert ended.returncode == 0, f"{command}: {ended.stderr}"
@@ -150,7 +150,7 @@ def test_every_view_set_that_settings_may_name_is_taken(made_up: World, verb: Ve
 
 def test_a_lost_file_is_missed_and_no_other_set_takes_its_place(made_up: World, verb: Verb) -> None:
     run = trained(made_up, "mobilenet_v2", ["five_crop"])
-    assert default_views(run) == "five_crop"
+    assert default_tta_of(run) == "five_crop"
     prediction_path(run.fold(1), "test", "five_crop").unlink()
     ended = verb("ensemble", "--dataset", "made_up")
     assert ended.returncode == 2

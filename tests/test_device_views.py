@@ -13,7 +13,7 @@ from support.packs import CLASSES, SIZE, SWAP
 from support.predicting import killed_at
 from support.training import run_of
 
-from driverwatch.config.types import VIEW_SETS, ViewSet
+from driverwatch.config.types import TTA_SETS, TtaSet
 from driverwatch.data import tta as host
 from driverwatch.data.pack import Pack
 from driverwatch.data.regions import join
@@ -22,7 +22,7 @@ from driverwatch.errors import InputError
 from driverwatch.inference import predict
 from driverwatch.inference import predict as outcome
 from driverwatch.inference.feature_cache import tta_pass
-from driverwatch.inference.predict import OnViews, Predictor
+from driverwatch.inference.predict import Predictor, TtaViews
 from driverwatch.io.atomic import write_text
 from driverwatch.models.classifier import Classifier, build
 from driverwatch.run import Run
@@ -45,13 +45,13 @@ class Pixels:
 
 @pytest.mark.parametrize("regions", [1, 3])
 def test_the_device_cuts_what_the_host_cuts(regions: int) -> None:
-    """Of mosaics each region for itself: three photos are one of three regions."""
-    views = unique(VIEW_SETS, SIZE, INPUT)
-    views += [view._replace(mirrored=True) for view in views if view.size != INPUT]
+    """Of mosaics each region for itself: three images are one of three regions."""
+    tta = unique(TTA_SETS, SIZE, INPUT)
+    tta += [view._replace(flipped=True) for view in tta if view.size != INPUT]
     mosaics = join(IMAGES, regions)
-    shown: Any = OnViews(Pixels(regions), views, INPUT)(mosaics)  # type: ignore[arg-type]
-    found = ops.convert_to_numpy(shown).reshape(3 // regions, len(views), regions * INPUT[0], INPUT[1], 3)
-    for number, view in enumerate(views):
+    shown: Any = TtaViews(Pixels(regions), tta, INPUT)(mosaics)  # type: ignore[arg-type]
+    found = ops.convert_to_numpy(shown).reshape(3 // regions, len(tta), regions * INPUT[0], INPUT[1], 3)
+    for number, view in enumerate(tta):
         apart = np.abs(found[:, number].astype(int) - cut(mosaics, view, INPUT, regions)).max()
         assert apart <= (view.size != INPUT)  # where nothing is resized the pixels are equal
 
@@ -76,12 +76,12 @@ def test_resizing_compiles_under_xla() -> None:
     assert np.abs(compiled(IMAGES).numpy().astype(int) - host.resized(IMAGES, INPUT)).max() <= 1
 
 
-def fold_of(folder: Path, mirror: str = "none") -> tuple[Run, Classifier]:
+def fold_of(folder: Path, hflip: str = "none") -> tuple[Run, Classifier]:
     """A run, and a classifier that nobody trained: the same one every time."""
     run = run_of(folder)
-    augment = run.settings.augment.model_copy(update={"mirror": mirror})
+    augment = run.settings.augment.model_copy(update={"hflip": hflip})
     keras.utils.set_random_seed(0)
-    write_text(run.fold(0) / "weights.h5", "its digest is all that is asked for")
+    write_text(run.fold(0) / "weights.h5", "its checksum is all that is asked for")
     run = replace(run, settings=run.settings.model_copy(update={"augment": augment}))
     return run, build(run.settings, CLASSES, (80.0,) * 3, None)
 
@@ -89,11 +89,11 @@ def fold_of(folder: Path, mirror: str = "none") -> tuple[Run, Classifier]:
 def test_one_pass_gives_every_set_that_its_views_make(tmp_path: Path, packs: dict[str, Pack]) -> None:
     _, classifier = fold_of(tmp_path)
     images, rows = packs["train"].images.open(), np.array([5, 0, 40])
-    asked: list[ViewSet] = ["ten_crop", "shifts", "multi_scale"]
-    predictor = Predictor(classifier, asked, SIZE, INPUT, Columns(SWAP, "keep"))
-    assert len(predictor.unique) == 1 + 4 + 4 + 5 + 2  # each view once: 9 shifts, their five mirrored, two other scales
+    asked: list[TtaSet] = ["ten_crop", "shifts", "multi_scale"]
+    predictor = Predictor(classifier, asked, SIZE, INPUT, Columns(SWAP, "keep_labels"))
+    assert len(predictor.unique) == 1 + 4 + 4 + 5 + 2  # each view once: 9 shifts, their five flipped, two other scales
     found = predictor(images, rows)
-    assert list(found) == list(VIEW_SETS)
+    assert list(found) == list(TTA_SETS)
     for name, made in found.items():
         crops = cut_all(np.asarray(images[rows]), name, INPUT)
         each = np.stack([np.asarray(classifier(crop, training=False)) for crop in crops])
@@ -103,7 +103,7 @@ def test_one_pass_gives_every_set_that_its_views_make(tmp_path: Path, packs: dic
         assert made.sum(axis=1) == pytest.approx(1)
     assert np.array_equal(found["ten_crop"], found["ten_crop_keep"])
     assert np.abs(found["ten_crop"] - found["ten_crop_swap"]).max() > 1e-3
-    swapped = Predictor(classifier, asked, SIZE, INPUT, Columns(SWAP, "swap"))(images, rows)
+    swapped = Predictor(classifier, asked, SIZE, INPUT, Columns(SWAP, "swap_left_right"))(images, rows)
     assert np.array_equal(swapped["ten_crop"], found["ten_crop_swap"])
     assert np.array_equal(swapped["ten_crop_keep"], found["ten_crop_keep"])
     none = predictor(images, rows[:0])
@@ -112,25 +112,25 @@ def test_one_pass_gives_every_set_that_its_views_make(tmp_path: Path, packs: dic
 
 def test_a_set_that_cannot_be_had_is_refused_before_anything_is_computed(tmp_path: Path) -> None:
     _, classifier = fold_of(tmp_path)
-    with pytest.raises(InputError, match="names no mirrored_pairs"):
-        Predictor(classifier, ["ten_crop_swap"], SIZE, INPUT, Columns([0, 1, 2, 3], "keep"))
+    with pytest.raises(InputError, match="names no left_right_pairs"):
+        Predictor(classifier, ["ten_crop_swap"], SIZE, INPUT, Columns([0, 1, 2, 3], "keep_labels"))
 
 
 def predicted(predictor: Predictor, run: Run, packs: dict[str, Pack]) -> dict[str, bytes]:
-    """What lies in the fold's folder once it is predicted."""
+    """What is in the fold's folder once it is predicted."""
     outcome.write_predictions(predictor, run, 0, packs, np.arange(32, 48))
     return {path.name: path.read_bytes() for path in sorted(run.fold(0).glob("*.h5")) if path.name != "weights.h5"}
 
 
-Predicting = dict[tuple[ViewSet, ...], Predictor]
+Predicting = dict[tuple[TtaSet, ...], Predictor]
 
 
 @pytest.fixture(scope="module")
 def predicting(tmp_path_factory: pytest.TempPathFactory) -> Predicting:
     """One classifier's predictors by what they are asked for, compiled once; two say the same in another order."""
-    run, classifier = fold_of(tmp_path_factory.mktemp("predicting"), "swap")
-    asked: list[tuple[ViewSet, ...]] = [("ten_crop", "shifts"), ("shifts", "ten_crop"), ("five_crop",), ("shifts",)]
-    return {views: outcome.whole_predictor(classifier, run, views, 40) for views in asked}
+    run, classifier = fold_of(tmp_path_factory.mktemp("predicting"), "swap_left_right")
+    asked: list[tuple[TtaSet, ...]] = [("ten_crop", "shifts"), ("shifts", "ten_crop"), ("five_crop",), ("shifts",)]
+    return {tta: outcome.whole_predictor(classifier, run, tta, 40) for tta in asked}
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +139,7 @@ def undisturbed(
 ) -> dict[str, bytes]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(outcome, "SHARD_IMAGES", 5)
-        run, _ = fold_of(tmp_path_factory.mktemp("whole"), "swap")
+        run, _ = fold_of(tmp_path_factory.mktemp("whole"), "swap_left_right")
         return predicted(predicting["ten_crop", "shifts"], run, packs)
 
 
@@ -156,7 +156,7 @@ def test_a_killed_prediction_ends_as_an_uninterrupted_one(
 ) -> None:
     monkeypatch.setattr(outcome, "SHARD_IMAGES", 5)
     assert len(undisturbed) == 2 * 6
-    run, _ = fold_of(tmp_path, "swap")
+    run, _ = fold_of(tmp_path, "swap_left_right")
     with killed_at(write, monkeypatch):
         predicted(predicting["ten_crop", "shifts"], run, packs)
     assert predicted(predicting["shifts", "ten_crop"], run, packs) == undisturbed
@@ -168,26 +168,28 @@ def test_what_another_pass_left_is_not_taken(
 ) -> None:
     """Killed under five crops, asked for shifts: the shards of five crops and of centre are of other batches."""
     monkeypatch.setattr(outcome, "SHARD_IMAGES", 5)
-    whole = predicted(predicting["shifts",], fold_of(tmp_path / "whole", "swap")[0], packs)
-    run, _ = fold_of(tmp_path / "broken", "swap")
+    whole = predicted(predicting["shifts",], fold_of(tmp_path / "whole", "swap_left_right")[0], packs)
+    run, _ = fold_of(tmp_path / "invalid", "swap_left_right")
     with killed_at(3, monkeypatch):
         predicted(predicting["five_crop",], run, packs)
     assert predicted(predicting["shifts",], run, packs) == whole
 
 
-@pytest.mark.parametrize(("mirror", "asked"), [("none", "ten_crop_swap"), ("none", "shifts"), ("keep", "ten_crop")])
-def test_mirrored_views_of_a_network_that_never_saw_one_are_reported(
-    tmp_path: Path, packs: dict[str, Pack], capsys: pytest.CaptureFixture[str], mirror: str, asked: ViewSet
+@pytest.mark.parametrize(
+    ("hflip", "asked"), [("none", "ten_crop_swap"), ("none", "shifts"), ("keep_labels", "ten_crop")]
+)
+def test_flipped_views_of_a_network_that_never_saw_one_are_reported(
+    tmp_path: Path, packs: dict[str, Pack], capsys: pytest.CaptureFixture[str], hflip: str, asked: TtaSet
 ) -> None:
-    run, classifier = fold_of(tmp_path, mirror)
+    run, classifier = fold_of(tmp_path, hflip)
     predicted(outcome.whole_predictor(classifier, run, [asked], 40), run, packs)
-    assert ("mirrored views of ten_crop_swap mislead" in capsys.readouterr().out) == (asked == "ten_crop_swap")
+    assert ("flipped views of ten_crop_swap mislead" in capsys.readouterr().out) == (asked == "ten_crop_swap")
 
 
 def test_caches_of_crops_keep_their_names() -> None:
     """A crop that is not resized is told from others by what told it before views had a size."""
     assert tta_pass(View(2, 3, False, *INPUT), INPUT).identity == [2, 3, False, 32, 40]
-    seen: list[Any] = [tta_pass(view, INPUT).identity for view in unique(VIEW_SETS, SIZE, INPUT)]
+    seen: list[Any] = [tta_pass(view, INPUT).identity for view in unique(TTA_SETS, SIZE, INPUT)]
     assert len({str(identity) for identity in seen}) == len(seen)
     resized: Callable[..., Any] = tta_pass(View(0, 0, False, *SIZE), INPUT).cutting(IMAGES)
     assert np.array_equal(resized(np.array([1]))[0][0], cut_all(IMAGES, "multi_scale", INPUT)[1, 1])

@@ -1,4 +1,4 @@
-"""A full disk and a read-only folder end in one sentence, lose nothing, and once mended the same command goes on.
+"""A full disk and a read-only folder end in one sentence, lose nothing, and once fixed the same command resumes.
 
 The disk is a real one, in memory; where it cannot be mounted (no root) a limit on file size stands in for its end.
 """
@@ -58,8 +58,8 @@ def fill(place: Path, spare: int) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("verb", "spare"),
-    [("sample", 40_000), ("folds", 0), ("pack", 0), ("pack", 40_000), ("train", 40_000), ("ensemble", 0)],
+    ("command", "spare"),
+    [("synthetic", 40_000), ("folds", 0), ("pack", 0), ("pack", 40_000), ("train", 40_000), ("ensemble", 0)],
 )
 def test_a_full_disk(known: Reference, disk: Path, verb: str, spare: int) -> None:
     project = known.before(verb, disk / "project")
@@ -67,13 +67,13 @@ def test_a_full_disk(known: Reference, disk: Path, verb: str, spare: int) -> Non
     made = tried(project, verb)
     if made.returncode:  # a small file may still fit
         refused(made, "free")
-        assert {name: digest for name, digest in kills.state(project).items() if name in before} == before
+        assert {name: checksum for name, checksum in kills.state(project).items() if name in before} == before
     filler.unlink()
     kills.ran(project, verb)
     assert kills.differing(known.states[verb], kills.state(project)) == []
 
 
-@pytest.mark.parametrize("verb", ["sample", "folds", "pack", "train", "ensemble"])
+@pytest.mark.parametrize("command", ["synthetic", "folds", "pack", "train", "ensemble"])
 def test_a_read_only_disk(known: Reference, disk: Path, verb: str) -> None:
     project = known.before(verb, disk / "project")
     before = kills.state(project)

@@ -90,8 +90,8 @@ def test_the_same_command_is_advised_only_where_it_helps(
 ) -> None:
     said = failed(world, monkeypatch, diverges=True)
     assert "the same command would end there again" in said
-    assert "goes on" not in said
-    assert "goes on from its last finished epoch" in failed(world, monkeypatch, diverges=False)
+    assert "resumes" not in said
+    assert "resumes from its last finished epoch" in failed(world, monkeypatch, diverges=False)
 
 
 def test_the_end_of_a_run_names_its_folds_that_diverged(world: World, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
@@ -106,9 +106,9 @@ def test_the_end_of_a_run_names_its_folds_that_diverged(world: World, capsys: py
 
 
 @pytest.mark.keras
-@pytest.mark.parametrize("held_out", [True, False])
+@pytest.mark.parametrize("validation", [True, False])
 def test_a_fold_that_diverged_says_so_and_one_that_learns_does_not(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], held_out: bool
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], validation: bool
 ) -> None:
     from support.training import run_of
 
@@ -117,11 +117,11 @@ def test_a_fold_that_diverged_says_so_and_one_that_learns_does_not(
     from driverwatch.training.pseudo_labels import FoldIndices
 
     packs: dict[str, Pack] = {"train": pack_of(tmp_path, COUNT, "train"), "test": pack_of(tmp_path, 9, "test")}
-    rows = FoldIndices(np.arange(32), np.arange(32, COUNT if held_out else 32))
+    rows = FoldIndices(np.arange(32), np.arange(32, COUNT if validation else 32))
     facts, said = [], []
     for name, train in (("far", {"optimizer": "adam", "learning_rate": 10.0, "epochs": 2}), ("near", {})):
         run = run_of(tmp_path / name, **train)
-        train_fold(run, 0, packs, rows, None, PredictSettings(views=["centre"]), tmp_path / "trunk")
+        train_fold(run, 0, packs, rows, None, PredictSettings(tta=["centre"]), tmp_path / "backbone")
         facts.append(read_json(run.fold(0) / "manifest.json")["diverged"])
         said.append(capsys.readouterr().out)
     assert facts[0]["loss"] > 2 * math.log(4)
@@ -135,7 +135,7 @@ def test_a_fold_that_diverged_says_so_and_one_that_learns_does_not(
 
 
 @pytest.mark.keras
-@pytest.mark.parametrize("what", ["a weight", "the held-out loss"])
+@pytest.mark.parametrize("what", ["a weight", "the validation loss"])
 def test_what_overflows_behind_a_finite_loss_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:

@@ -76,7 +76,7 @@ def test_token_folder_of_ones_own(place: Make, tmp_path: Path) -> None:
 
 def test_dataset(place: Make, tmp_path: Path) -> None:
     says(project.CHECKS["data set"](place(dataset="statefram")), "problem", "did you mean statefarm?")
-    says(project.dataset(place(dataset="drawn")), "note", "make sample DATASET=drawn")
+    says(project.dataset(place(dataset="demo")), "note", "make synthetic DATASET=demo")
     says(project.dataset(place(dataset="statefarm_mini")), "note", "make subset")
     says(project.dataset(place(data="elsewhere")), "problem", "elsewhere")
     s = place()
@@ -121,7 +121,7 @@ def test_weights(place: Make, tmp_path: Path) -> None:
     says(project.weights(place(weights=str(kept))), "note", "WEIGHTS: squeezenet; Keras' cache: efficientnet_b0.")
     for row in project.BACKBONES.values():
         for name in row.weight_files[-1:]:
-            write((tmp_path / "keras/models" if row.downloads else kept) / (row.trunk.official or name), "x")
+            write((tmp_path / "keras/models" if row.downloads else kept) / (row.backbone.official or name), "x")
     says(project.weights(place(environ={"KERAS_HOME": str(tmp_path / "keras")}, weights=str(kept))), "ok")
 
 

@@ -10,7 +10,7 @@ from scripts.doctor import project
 CLASSES = "classes: {still: nothing, moved: something}\n"
 OTHER = """# five gestures
 title: 'Gestures: five'
-data: "photos of gestures"   # where they are
+data: "images of gestures"   # where they are
 table: labels/train.csv
 columns: {image: file, label: gesture, driver: null}
 train_images: 'pictures/{image}'
@@ -21,12 +21,12 @@ FORMS = {
     "plain": OTHER,
     "with a byte order mark and Windows' line ends": "\ufeff" + OTHER.replace("\n", "\r\n"),
     "keys in quotes, a document's start": "---\n" + OTHER.replace("table:", '"table":').replace("data:", "data :"),
-    "other keys on several lines": OTHER + "mirrored_pairs:\n- [still, moved]\n".replace("\n- ", "\n  - "),
+    "other keys on several lines": OTHER + "left_right_pairs:\n- [still, moved]\n".replace("\n- ", "\n  - "),
     "a title in a block": OTHER.replace("'Gestures: five'", "|\n  data: elsewhere\n  table: none.csv"),
     "a table in a block": OTHER.replace("labels/train.csv", ">-\n  labels/train.csv"),
     "a value on two lines": OTHER.replace("unseen/{image}", "\n  unseen/{image}"),
     "escapes": OTHER.replace("labels/train.csv", '"labels/tr\\u0061in.csv"'),
-    "one mapping in braces": "{title: x, data: photos of gestures, table: labels/train.csv, "
+    "one mapping in braces": "{title: x, data: images of gestures, table: labels/train.csv, "
     "train_images: 'pictures/{image}', test_images: 'unseen/{image}', sample_submission: labels/example.csv, "
     + CLASSES.strip() + "}\n",
     "an anchor": OTHER.replace("table: labels", "table: &where labels"),
@@ -39,7 +39,7 @@ def place(tmp_path: Path) -> Make:
 
 
 def filled(root: Path) -> Path:
-    folder = root / "photos of gestures"
+    folder = root / "images of gestures"
     for name in ("labels/train.csv", "labels/example.csv", "pictures/a.jpg", "unseen/b.jpg"):
         write(folder / name, "x")
     return folder
@@ -62,15 +62,15 @@ def test_a_sound_other_competition_is_ok(place: Make, text: str) -> None:
     says(project.dataset(s), "note", "lacks unseen")
 
 
-def test_a_drawn_competition_is_told_by_its_truth(place: Make) -> None:
+def test_a_synthetic_competition_is_told_by_its_truth(place: Make) -> None:
     s = place(dataset="own")
-    write(s.root / "configs/datasets/own.yaml", OTHER + "truth: labels/answers.csv\n" + CLASSES)
-    says(project.dataset(s), "note", "make sample DATASET=own draws it")
+    write(s.root / "configs/datasets/own.yaml", OTHER + "test_labels: labels/answers.csv\n" + CLASSES)
+    says(project.dataset(s), "note", "make synthetic DATASET=own draws it")
     write(s.root / "configs/datasets/own.yaml", OTHER + "slug: gestures\n" + CLASSES)
     says(project.dataset(s), "note", "Unpack the competition there")
 
 
-def test_photos_in_the_data_folder_itself(place: Make) -> None:
+def test_images_in_the_data_folder_itself(place: Make) -> None:
     s = place(dataset="own")
     flat = "title: flat\ndata: flat\ntrain_images: '{label}_{image}'\ntest_images: 'new_{image}'\n"
     write(s.root / "configs/datasets/own.yaml", flat + CLASSES)

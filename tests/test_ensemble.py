@@ -11,18 +11,18 @@ import pandas as pd
 import pytest
 from support.finished import World, world
 
-from driverwatch.config.ensemble import ChainSettings
+from driverwatch.config.ensemble import PipelineSettings
 from driverwatch.config.training import SplitSettings, TrainSettings
 from driverwatch.data.folds import FoldTable
 from driverwatch.ensemble import members as blending
 from driverwatch.ensemble import post_processing
 from driverwatch.ensemble.blending import BLENDS, Mean
-from driverwatch.ensemble.prediction_interval import hope
+from driverwatch.ensemble.prediction_interval import prediction_interval
 from driverwatch.ensemble.scoring import interval
 from driverwatch.errors import InputError
 from driverwatch.inference import predictions
 from driverwatch.inference.predictions import Predictions
-from driverwatch.io.manifests import digest_of_file
+from driverwatch.io.manifests import checksum_of_file
 from driverwatch.metrics import log_losses
 from driverwatch.submission.build import make_ensemble
 
@@ -39,7 +39,7 @@ def made(names: list[str], seed: int) -> Predictions:
     order = np.random.default_rng(seed).permutation(len(names))
     rows = np.array([[0.1 + (int(name.split("_")[1][0]) + seed) / 50] for name in names])
     rows = np.hstack([rows, 1 - rows]).astype(np.float32)
-    return Predictions(np.array(names, object)[order], rows[order], {"weights": "w", "views": "centre"})
+    return Predictions(np.array(names, object)[order], rows[order], {"weights": "w", "tta": "centre"})
 
 
 @pytest.fixture
@@ -49,13 +49,15 @@ def member(tmp_path: Path) -> Callable[..., Any]:
     def write(name: str, seed: int, lacks: tuple[str, ...] = ()) -> Any:
         folder = tmp_path / name
         for fold in range(2):
-            held_out = [image for image, driver in zip(TRAIN, DRIVERS, strict=True) if FOLDS.of_driver[driver] == fold]
-            for kind, names in (("held_out", held_out), ("test", [n for n in TEST if n not in lacks])):
+            validation = [
+                image for image, driver in zip(TRAIN, DRIVERS, strict=True) if FOLDS.of_driver[driver] == fold
+            ]
+            for kind, names in (("validation", validation), ("test", [n for n in TEST if n not in lacks])):
                 predictions.write(made(names, seed + fold), folder / f"fold{fold}" / f"{kind}-centre.h5")
         run: Any = SimpleNamespace(
             classes=("x", "y"),
             fold=lambda k: folder / f"fold{k}",
-            predicted=lambda k, views: {"weights": "w", "views": views},
+            predicted=lambda k, tta: {"weights": "w", "tta": tta},
             settings=SimpleNamespace(train=TrainSettings()),
         )
         pack: Any = SimpleNamespace(left_out=SimpleNamespace(names=list(lacks)))
@@ -118,7 +120,11 @@ def of_splits(*kinds: SplitSettings) -> list[Any]:
     return [blending.Member(run, None, "centre") for run in runs]  # type: ignore[arg-type]
 
 
-ON_FOLDS, TWICE, DRAWN = SplitSettings(), SplitSettings(kind="all", count=2), SplitSettings(kind="subsets", count=4)
+ON_FOLDS, TWICE, DEMO = (
+    SplitSettings(),
+    SplitSettings(kind="all", count=2),
+    SplitSettings(kind="shuffle_split", count=4),
+)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +132,7 @@ ON_FOLDS, TWICE, DRAWN = SplitSettings(), SplitSettings(kind="all", count=2), Sp
     [
         ([ON_FOLDS, ON_FOLDS], None, [[[0], [0]], [[1], [1]], [[2], [2]]]),
         ([ON_FOLDS, TWICE], None, [[[0], [0, 1]], [[1], [0, 1]], [[2], [0, 1]]]),
-        ([TWICE, DRAWN], None, [[[0, 1], [0, 1, 2, 3]]]),
+        ([TWICE, DEMO], None, [[[0, 1], [0, 1, 2, 3]]]),
         ([ON_FOLDS, TWICE], 1, [[[1], [1]]]),
     ],
 )
@@ -173,18 +179,18 @@ def test_unscored_runs_join_a_scored_ensemble(world: World, capsys: pytest.Captu
     assert "without whole" not in capsys.readouterr().out
     whole, unscored = submitted(world, ["whole"])
     assert unscored["out_of_fold"] == "no out-of-fold score: trained on all drivers"
-    assert not {"out_of_fold_log_loss", "hope", "selected_on"} & set(unscored)
+    assert not {"out_of_fold_log_loss", "prediction_interval", "chosen_on_validation"} & set(unscored)
     assert "no out-of-fold score: trained on all drivers, checked" in capsys.readouterr().out
     assert np.allclose(both, (2 * scored + whole) / 3, atol=1e-6)
 
 
 def test_the_score_can_be_computed_again_from_the_rows_beside_it(world: World) -> None:
-    """Without the runs: loss, interval over drivers, and what to hope for."""
+    """Without the runs: loss, interval over drivers, and what to prediction interval for."""
     world.run("one", 0, 2.0)
     _, facts = submitted(world, ["one"], calibrate="bias")
     path, pack = world.context.places.out_of_fold("x"), world.packs["train"]
     frame = pd.read_csv(path)
-    assert digest_of_file(path) == facts["out_of_fold_rows"]
+    assert checksum_of_file(path) == facts["out_of_fold_rows"]
     classes = list(world.context.settings.classes)
     assert list(frame) == ["img", "driver", "class", "fold", *classes]
     assert frame["img"].tolist() == list(pack.names)
@@ -193,8 +199,10 @@ def test_the_score_can_be_computed_again_from_the_rows_beside_it(world: World) -
     losses, drivers = log_losses(frame[classes].to_numpy(), labels), frame["driver"].to_numpy()
     assert abs(losses.mean() - facts["out_of_fold_log_loss"]) < 1e-4
     assert np.allclose(interval(losses, drivers), facts["out_of_fold_95%"], atol=2e-4)
-    hoped = hope(losses, drivers, facts["hope"]["unseen_drivers"])
-    assert np.allclose([hoped.low, hoped.high], [facts["hope"]["low"], facts["hope"]["high"]], atol=2e-3)
+    hoped = prediction_interval(losses, drivers, facts["prediction_interval"]["unseen_drivers"])
+    assert np.allclose(
+        [hoped.low, hoped.high], [facts["prediction_interval"]["low"], facts["prediction_interval"]["high"]], atol=2e-3
+    )
     before = path.read_bytes()
     submitted(world, ["one"], calibrate="bias")
     assert path.read_bytes() == before
@@ -205,13 +213,13 @@ def test_the_score_can_be_computed_again_from_the_rows_beside_it(world: World) -
 def test_nothing_is_fitted_to_unscored_runs_alone(world: World) -> None:
     world.run("whole", 90, splits="all")
     world.run("one", 0)
-    for changes in ({"blend": "geometric"}, {"calibrate": "bias"}, {"clip": "fitted"}, {"balance": "tiny"}):
+    for changes in ({"blend": "geometric"}, {"calibrate": "bias"}, {"clip": "fitted"}, {"class_balance": "tiny"}):
         with pytest.raises(InputError, match="none of its runs was trained on folds"):
             submitted(world, ["whole"], **changes)
     assert not world.context.places.submission("x").exists()
     assert submitted(world, ["whole"], clip=0.01)[0].to_numpy().min() >= 0.01
-    assert list(submitted(world, ["whole", "one"], blend="geometric")[1]["chain"]["steps"]) == ["geometric"]
-    assert post_processing.unfitted(ChainSettings(clip=0.01)).level == 0.01
+    assert list(submitted(world, ["whole", "one"], blend="geometric")[1]["pipeline"]["steps"]) == ["geometric"]
+    assert post_processing.unfitted(PipelineSettings(clip=0.01)).level == 0.01
 
 
 def test_runs_named_in_another_order_are_the_same_submission(world: World) -> None:

@@ -54,27 +54,27 @@ def loaded(path: Path) -> Any:
 
 
 @pytest.fixture(scope="module")
-def _made(tmp_path_factory: pytest.TempPathFactory, drawn_settings: DatasetSettings) -> Path:
+def _made(tmp_path_factory: pytest.TempPathFactory, demo_settings: DatasetSettings) -> Path:
     folder = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        fabricated(drawn_settings, "hand")
+        fabricated(demo_settings, "hand")
     return folder / "build"
 
 
 @pytest.fixture
 def run(project: Path, _made: Path) -> Run:
     shutil.copytree(_made, project / "build")
-    return runs.load(Path("build/drawn/runs/hand"))
+    return runs.load(Path("build/demo/runs/hand"))
 
 
 @pytest.mark.slow
 def test_a_stranger_gets_what_the_line_says(
-    run: Run, drawn_settings: DatasetSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Run, demo_settings: DatasetSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    export(open_context("drawn", None), "hand", None, None, False)
+    export(open_context("demo", None), "hand", None, None, False)
     said = capsys.readouterr().out
-    file = Path("build/drawn/export/hand.keras")
+    file = Path("build/demo/export/hand.keras")
     assert f"{file}: hand, mean of 2 fold models" in said
     assert "40 px high and 56 px wide" in said
     assert [p.name for p in sorted(file.parent.iterdir())] == [".hand.keras.lock", "hand.keras"]
@@ -92,7 +92,7 @@ def test_a_stranger_gets_what_the_line_says(
     ]
     ended = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.strip() == drawn_settings.classes["c9"]
+    assert ended.stdout.strip() == demo_settings.classes["c9"]
     wanted, found = line_says(run, FRAMES, (0, 2)), np.load(tmp_path / "said.npz")
     assert np.ptp(wanted, axis=0).max() > 1e-3  # images differ, so that equal rows say something
     for how in ("call", "predict"):
@@ -100,11 +100,11 @@ def test_a_stranger_gets_what_the_line_says(
     assert np.allclose(found["call"].sum(axis=1), 1, atol=1e-5)
 
 
-def test_what_lies_inside(run: Run, drawn_settings: DatasetSettings) -> None:
-    export(open_context("drawn", None), "hand", 2, None, False)
-    file = Path("build/drawn/export/hand-fold2.keras")
+def test_what_lies_inside(run: Run, demo_settings: DatasetSettings) -> None:
+    export(open_context("demo", None), "hand", 2, None, False)
+    file = Path("build/demo/export/hand-fold2.keras")
     facts = json.loads(zipfile.ZipFile(file).read("driverwatch.json"))
-    assert list(facts["classes"].items()) == list(drawn_settings.classes.items())
+    assert list(facts["classes"].items()) == list(demo_settings.classes.items())
     assert facts["input"]["shape"] == [40, 56, 3]
     assert facts["input"]["regions"] == {"whole": [0, 0, 1, 1]}
     assert (facts["folds"], facts["trained_at"], facts["run"]) == ([2], ["c2"], "hand")
@@ -128,14 +128,14 @@ HEADS: list[dict[str, Any]] = [
 @pytest.mark.slow
 @pytest.mark.parametrize("changed", HEADS, ids=lambda changed: str(list(changed.values()))[:40])
 def test_heads_regions_and_channel_orders(
-    project: Path, drawn_settings: DatasetSettings, changed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    project: Path, demo_settings: DatasetSettings, changed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The verb holds the file against the line by itself; here with everything that its graph is made of."""
-    fabricated(drawn_settings, "hand", (0,), **changed)
+    """The command holds the file against the line by itself; here with everything that its graph is made of."""
+    fabricated(demo_settings, "hand", (0,), **changed)
     mean = (100.0, 90.0, 80.0) if "mean" in changed else (0.0, 0.0, 0.0)
     monkeypatch.setattr("driverwatch.inference.predict_run.channel_mean", lambda *_: mean)
-    export(open_context("drawn", None), "hand", None, None, False)
-    model = loaded(Path("build/drawn/export/hand.keras"))
+    export(open_context("demo", None), "hand", None, None, False)
+    model = loaded(Path("build/demo/export/hand.keras"))
     regions = 2 if "regions" in changed.get("input", {}) else 1
     assert model.input_shape == (None, regions * 40, 56, 3)
     found = np.asarray(model(np.repeat(FRAMES, regions, axis=1)))
@@ -145,25 +145,25 @@ def test_heads_regions_and_channel_orders(
 
 def test_a_file_that_would_lie_is_not_written(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader that answers with other probabilities stands for whatever goes wrong between here and the file."""
-    there = Path("build/drawn/export/hand.keras")
+    there = Path("build/demo/export/hand.keras")
     there.parent.mkdir(parents=True)
     there.write_text("an earlier one")
     monkeypatch.setattr(
         "driverwatch.inference.exported_model.read", lambda *_: lambda images: np.full((len(images), 10), 0.1)
     )
     with pytest.raises(InputError, match=r"hand\.keras: not written, since it would give other probabilities"):
-        export(open_context("drawn", None), "hand", None, None, False)
+        export(open_context("demo", None), "hand", None, None, False)
     monkeypatch.setattr(
         "driverwatch.inference.exported_model.read", lambda *_: lambda images: np.full((len(images), 10), np.nan)
     )
     with pytest.raises(InputError, match="by up to nan"):
-        export(open_context("drawn", None), "hand", None, None, False)
+        export(open_context("demo", None), "hand", None, None, False)
     assert there.read_text() == "an earlier one"
     assert [p.name for p in sorted(there.parent.iterdir())] == [".hand.keras.lock", "hand.keras"]
 
 
 def test_wrong_requests_are_one_sentence(run: Run, tmp_path: Path) -> None:
-    context, mine = open_context("drawn", None), tmp_path / "mine.keras"
+    context, mine = open_context("demo", None), tmp_path / "mine.keras"
     mine.write_text("somebody's")
     for fold, file, said in [
         (1, None, r"FOLD=1 is not finished \(finished: 0, 2\)"),
@@ -184,7 +184,7 @@ def test_onnx_gives_the_same(run: Run) -> None:
     onnxruntime, onnx = (pytest.importorskip(name, reason="make setup EXTRAS=onnx") for name in ("onnxruntime", "onnx"))
     pytest.importorskip("tf2onnx", reason="make setup EXTRAS=onnx")
     file = Path("hand.onnx")
-    export(open_context("drawn", None), "hand", None, file, False)
+    export(open_context("demo", None), "hand", None, file, False)
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     found = session.run(None, {session.get_inputs()[0].name: FRAMES.astype(np.float32)})[0]
     assert np.allclose(found, line_says(run, FRAMES, (0, 2)), atol=1e-5)
@@ -198,5 +198,5 @@ def test_onnx_without_its_packages_is_one_sentence(run: Run, monkeypatch: pytest
     monkeypatch.setitem(sys.modules, "tf2onnx", None)
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(InputError, match="needs the package onnx; make setup EXTRAS=onnx installs it"):
-        export(open_context("drawn", None), "hand", None, Path("hand.onnx"), False)
+        export(open_context("demo", None), "hand", None, Path("hand.onnx"), False)
     assert not list(Path().glob("*.onnx"))

@@ -12,7 +12,7 @@ from driverwatch.experiments.refit import _history, best_epoch, epoch_losses, re
 
 def history(*losses: float, before: tuple[float, ...] = ()) -> list[dict[str, str]]:
     rows = [(0, loss) for loss in before] + [(len(before) > 0, loss) for loss in losses]
-    return [{"stage": str(int(s)), "epoch": str(i + 1), "held_out_loss": str(loss)} for i, (s, loss) in enumerate(rows)]
+    return [{"stage": str(int(s)), "epoch": str(i + 1), "val_loss": str(loss)} for i, (s, loss) in enumerate(rows)]
 
 
 def test_folds_weigh_by_their_images() -> None:
@@ -48,7 +48,7 @@ def test_a_history_that_lacks_the_last_stage_or_is_damaged_is_one_sentence(tmp_p
     with pytest.raises(InputError, match="not a whole history"):
         _history(run, 0)
     run.fold(0).mkdir(parents=True)
-    (run.fold(0) / "history.csv").write_text("epoch,stage,held_out_loss\n1,0,\n")
+    (run.fold(0) / "history.csv").write_text("epoch,stage,val_loss\n1,0,\n")
     with pytest.raises(InputError, match="not a whole history"):
         _history(run, 0)
 
@@ -58,7 +58,7 @@ def test_settings_stay_but_for_splits_and_epochs(tmp_path: Path) -> None:
     tell(run, 0, np.full((1, 3), 1 / 3, np.float32), np.array(["a.jpg"]))
     found = best_epoch(epoch_losses([history(3.0, 1.0, 2.0)], np.array([1]), [3], "run"))
     made = refit_settings(run, found, "train.splits.count=3")
-    assert (made.train.stop_after, made.train.epochs, made.train.planned) == (2, 5, [2])
+    assert (made.train.max_epochs, made.train.epochs, made.train.planned) == (2, 5, [2])
     assert (made.train.select, made.train.patience, made.train.learning_rate) == ("last", None, 0.01)
     assert (made.train.splits.kind, made.train.splits.count) == ("all", 3)
     with pytest.raises(InputError, match="unknown key"):

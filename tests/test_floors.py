@@ -216,6 +216,6 @@ def module(path: Path) -> str:
     "path", sorted((ROOT / "tests").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT / "tests"))
 )
 def test_no_test_module_is_imported(path: Path) -> None:
-    """What several need lies in `tests/support` or is a fixture of `conftest.py`."""
+    """What several need is in `tests/support` or is a fixture of `conftest.py`."""
     packages = [name.split(".")[0] for name, _ in imports(path)]
     assert not [name for name in packages if name == "conftest" or name.startswith("test_")]

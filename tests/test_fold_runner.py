@@ -20,10 +20,12 @@ __all__ = ["world"]
 
 
 def begun(world: World, **settings: Any) -> runs.Run:
-    """A run that was begun with other ways to train than today's, and has no finished fold."""
+    """A run that was started with other ways to train than today's, and has no finished fold."""
     made, folder = world.settings(**settings), world.context.places.run("mine")
-    digests = {kind: pack.digest for kind, pack in world.packs.items()}
-    write_json(folder / "run.json", runs.identity(made, world.context.settings, [], world.folds.digest, digests, None))
+    checksums = {kind: pack.checksum for kind, pack in world.packs.items()}
+    write_json(
+        folder / "run.json", runs.identity(made, world.context.settings, [], world.folds.checksum, checksums, None)
+    )
     return runs.load(folder)
 
 
@@ -34,13 +36,13 @@ def test_a_folds_process_trains_as_it_was_asked_to(
     world: World,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The run does not record how, so that it may go on on other devices."""
+    """The run does not record how, so that it may resume on other devices."""
     from driverwatch.training import fold
 
     told: list[Any] = []
     run = begun(world, epochs=3)
     wanted = world.settings(epochs=3, devices=asked, workers=3, loader="processes")
-    predict = wanted.predict.model_copy(update={"views": ["five_crop"], "batch_size": 7, "test": False})
+    predict = wanted.predict.model_copy(update={"tta": ["five_crop"], "batch_size": 7, "test": False})
     wanted = wanted.model_copy(update={"predict": predict})
     execution.write(world.context.places, run, wanted, None, [0, 1, 2])
     monkeypatch.setattr(train, "open_context", lambda *_: world.context)

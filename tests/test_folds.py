@@ -18,15 +18,15 @@ from driverwatch.errors import InputError
 
 
 @pytest.fixture
-def table(data: Path, drawn_settings: DatasetSettings) -> ImageTable:
-    return competition.read_train(drawn_settings, data).table
+def table(data: Path, demo_settings: DatasetSettings) -> ImageTable:
+    return competition.read_train(demo_settings, data).table
 
 
 def test_written_folds_come_back(table: ImageTable, tmp_path: Path) -> None:
     made = folds.make(table, 3)
     folds.write(made, tmp_path / "f.csv")
     found = folds.read(tmp_path / "f.csv", table)
-    assert found.digest == made.digest
+    assert found.checksum == made.checksum
     assert (tmp_path / "f.csv").read_text().startswith("driver,fold,images,c0,c1,c2,c3,c4,c5,c6,c7,c8,c9\np000,")
 
 
@@ -35,10 +35,10 @@ def test_each_driver_is_held_out_once(table: ImageTable) -> None:
     drivers = table.frame["driver"].to_numpy()
     held = []
     for fold in range(3):
-        training, held_out = made.rows(drivers, fold)
-        assert set(drivers[training]).isdisjoint(drivers[held_out])
-        assert sorted([*training, *held_out]) == list(range(len(drivers)))
-        held += list(held_out)
+        training, validation = made.rows(drivers, fold)
+        assert set(drivers[training]).isdisjoint(drivers[validation])
+        assert sorted([*training, *validation]) == list(range(len(drivers)))
+        held += list(validation)
     assert sorted(held) == list(range(len(drivers)))
 
 
@@ -49,7 +49,7 @@ def test_the_assignment_is_pinned() -> None:
 
 
 def slow_assign(counts: np.ndarray, folds: int) -> list[int]:
-    """The rule in plain words, every cost computed anew: what `assign` did before groups came in thousands."""
+    """The rule in plain words, every cost computed again: what `assign` did before groups came in thousands."""
     totals = counts.sum(axis=0)
     assigned = np.full(len(counts), -1)
 
@@ -84,7 +84,7 @@ def test_the_fast_assignment_is_the_slow_one(count: int, drivers: int, classes: 
     assert assign(counts, count) == slow or len(set(slow)) < min(count, drivers)
 
 
-@pytest.mark.parametrize("name", ["statefarm_mini", "drawn"])
+@pytest.mark.parametrize("name", ["statefarm_mini", "demo"])
 def test_the_committed_folds_come_out_again(name: str) -> None:
     frame = pd.read_csv(ROOT / "folds" / f"{name}.csv", dtype={"driver": str})
     counts = frame.filter(regex=r"^c\d$").to_numpy()
@@ -118,7 +118,7 @@ def test_the_committed_folds_balance_the_real_drivers() -> None:
     assert len(frame) == 19
     assert per_fold["images"].sum() == 3539
     assert per_fold["images"].max() / per_fold["images"].min() < 1.06
-    assert FoldTable(frame).digest[:12] == "1633004e51ef"
+    assert FoldTable(frame).checksum[:12] == "1633004e51ef"
 
 
 @pytest.mark.parametrize(
@@ -146,10 +146,10 @@ def test_edited_fold_files_are_refused(
         folds.read(path, table)
 
 
-def test_moving_a_driver_changes_the_digest(table: ImageTable) -> None:
+def test_moving_a_driver_changes_the_checksum(table: ImageTable) -> None:
     made = folds.make(table, 3)
     moved = made.frame.assign(fold=np.roll(made.frame["fold"], 1))
-    assert FoldTable(moved).digest != made.digest
+    assert FoldTable(moved).checksum != made.checksum
 
 
 def test_strangers_and_wrong_numbers(table: ImageTable) -> None:

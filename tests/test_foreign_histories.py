@@ -24,10 +24,10 @@ def here(world: World, monkeypatch: pytest.MonkeyPatch) -> World:  # noqa: F811
 
 
 HUGE = "9" * 400
-HEAD = "epoch,stage,loss,held_out_loss\n"
+HEAD = "epoch,stage,loss,val_loss\n"
 STRANGE = {
     "400 digits": HEAD + f"1,0,{HUGE},1.0\n",
-    "400 digits of a held-out loss": HEAD + f"1,0,1.0,{HUGE}\n",
+    "400 digits of a validation loss": HEAD + f"1,0,1.0,{HUGE}\n",
     "400 digits of an epoch": HEAD + f"{HUGE},0,1.0,1.0\n",
     "400 digits of a stage": HEAD + f"1,{HUGE},1.0,1.0\n",
     "400 digits in a column nobody knows": HEAD.replace("\n", ",more\n") + f"1,0,1.0,1.0,{HUGE}\n",
@@ -45,7 +45,7 @@ STRANGE = {
     "a column twice": "epoch,stage,loss,loss\n1,0,1.0,1.0\n",
     "a short line": HEAD + "1,0,1.0\n",
     "a long line": HEAD + "1,0,1.0,1.0,1.0\n",
-    "a held-out loss left out": HEAD + "1,0,1.0,1.0\n2,0,1.0,\n",
+    "a validation loss left out": HEAD + "1,0,1.0,1.0\n2,0,1.0,\n",
     "no line": HEAD,
     "nothing": "",
     "an open quote": HEAD + '1,0,"1.0,1.0\n',
@@ -71,9 +71,9 @@ def test_no_text_at_all_is_one_sentence(tmp_path: Path) -> None:
             read_history(path)
 
 
-@pytest.mark.parametrize("held_out", [None, 0.1 + 0.2])
-def test_what_a_fold_writes_is_read_as_it_was(tmp_path: Path, held_out: float | None) -> None:
-    rows = [{"epoch": n, "stage": n - 1, "loss": 1 / 3 * n, "held_out_loss": held_out, "seconds": 1e-7, "pseudo_images": 7}
+@pytest.mark.parametrize("validation", [None, 0.1 + 0.2])
+def test_what_a_fold_writes_is_read_as_it_was(tmp_path: Path, validation: float | None) -> None:
+    rows = [{"epoch": n, "stage": n - 1, "loss": 1 / 3 * n, "val_loss": validation, "seconds": 1e-7, "pseudo_images": 7}
             for n in (1, 2)]  # fmt: skip
     HistoryLog(tmp_path, rows)
     assert read_history(tmp_path / "history.csv") == rows
@@ -94,18 +94,18 @@ def test_the_import_reads_as_those_who_come_after(here: World, name: str, finish
 
 @pytest.mark.parametrize(
     "row",
-    [f'{{"stage": 0, "epoch": 1, "held_out_loss": {HUGE}}}', f'{{"stage": 0, "epoch": {HUGE}, "held_out_loss": 1.0}}',
-     '{"stage": 0, "epoch": 1, "held_out_loss": "low"}', '{"stage": "0", "epoch": 1, "held_out_loss": 1.0}',
-     '{"stage": true, "epoch": 1, "held_out_loss": 1.0}', '{"stage": 0, "epoch": 1, "held_out_loss": [1.0]}',
-     '{"stage": 0, "epoch": 1, "held_out_loss": Infinity}', '{"stage": 0, "epoch": 2, "held_out_loss": 1.0}', "[]", "7",
+    [f'{{"stage": 0, "epoch": 1, "val_loss": {HUGE}}}', f'{{"stage": 0, "epoch": {HUGE}, "val_loss": 1.0}}',
+     '{"stage": 0, "epoch": 1, "val_loss": "low"}', '{"stage": "0", "epoch": 1, "val_loss": 1.0}',
+     '{"stage": true, "epoch": 1, "val_loss": 1.0}', '{"stage": 0, "epoch": 1, "val_loss": [1.0]}',
+     '{"stage": 0, "epoch": 1, "val_loss": Infinity}', '{"stage": 0, "epoch": 2, "val_loss": 1.0}', "[]", "7",
      "[" * 5000 + "]" * 5000],
 )  # fmt: skip
-def test_a_bundle_with_a_strange_history_is_refused(here: World, row: str) -> None:
+def test_a_checkpoint_with_a_strange_history_is_refused(here: World, row: str) -> None:
     run = trained_elsewhere(here)
     begun(run, 1, 1)
-    with h5py.File(run.fold(1) / "bundle.h5", "a") as file:
+    with h5py.File(run.fold(1) / "checkpoint.h5", "a") as file:
         file.attrs["progress"] = f'{{"epoch": 1, "history": [{row}], "best": 1.0}}'
-    with pytest.raises(InputError, match="not a whole bundle"):
+    with pytest.raises(InputError, match="not a whole checkpoint"):
         import_runs.import_runs(here.context, KAGGLE, None, False)
 
 

@@ -20,7 +20,7 @@ def test_private_memory_of_all_processes_is_seen() -> None:
 
 
 @pytest.mark.parametrize(
-    ("step", "full", "broken"),
+    ("step", "full", "invalid"),
     [
         ("train", Cost(40, 109, 109), ""),
         ("train", Cost(40, 111, 111), "memory ratio above 1.10"),
@@ -29,7 +29,7 @@ def test_private_memory_of_all_processes_is_seen() -> None:
         ("score", Cost(400, 100, 100), "time per image"),
     ],
 )
-def test_limits(step: str, full: Cost, broken: str) -> None:
+def test_limits(step: str, full: Cost, invalid: str) -> None:
     line = fullsize.row(step, Cost(10, 100, 100), full)
-    assert (broken in str(line["broken"])) if broken else line["broken"] == ""
+    assert (invalid in str(line["invalid"])) if invalid else line["invalid"] == ""
     assert step in fullsize.told([line])

@@ -1,4 +1,4 @@
-"""Groups of look-alike photos: exact whatever the chunks, whole clips together, drivers apart."""
+"""Groups of look-alike images: exact whatever the chunks, whole clips together, drivers apart."""
 
 import tracemalloc
 from itertools import combinations
@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.places import SHARED, needs_photos
+from support.places import SHARED, needs_images
 
 from driverwatch.data import folds, near_duplicates, synthetic
-from driverwatch.data.near_duplicates import DISTANCE, group, group_names, hashes, photo_hash, summary
+from driverwatch.data.near_duplicates import DISTANCE, group, group_names, hashes, image_hash, summary
 
-OPTIONS = synthetic.SampleOptions(drivers=3, test_drivers=1, clips=2, frames=3, seed=5)
+OPTIONS = synthetic.SyntheticOptions(drivers=3, test_drivers=1, clips=2, frames=3, seed=5)
 
 
 def apart(first: np.ndarray, second: np.ndarray) -> int:
@@ -23,7 +23,7 @@ def apart(first: np.ndarray, second: np.ndarray) -> int:
 
 
 def brute_force(codes: np.ndarray, distance: int) -> list[int]:
-    """Spread the lowest photo's number over whatever a chain of near pairs reaches; then number by appearance."""
+    """Spread the lowest image's number over whatever a pipeline of near pairs reaches; then number by appearance."""
     found = list(range(len(codes)))
     near = [pair for pair in combinations(range(len(codes)), 2) if apart(*codes[list(pair)]) <= distance]
     for _ in codes:
@@ -37,7 +37,7 @@ def brute_force(codes: np.ndarray, distance: int) -> list[int]:
     st.integers(0, 24), st.sampled_from([1, 2, 8]), st.integers(0, 12), st.integers(1, 26), st.integers(0, 2**32 - 1)
 )
 def test_groups_are_those_of_brute_force(count: int, words: int, distance: int, chunk: int, seed: int) -> None:
-    """Whatever the chunk: one photo, a part, more than there are. Few bits are set, so that there are chains."""
+    """Whatever the chunk: one image, a part, more than there are. Few bits are set, so that there are pipelines."""
     random = np.random.default_rng(seed)
     codes = np.packbits(random.random((count, 64 * words)) < 0.06 / words, axis=1).view(np.uint64)
     assert group(codes, distance, chunk).tolist() == brute_force(codes, distance)
@@ -45,7 +45,7 @@ def test_groups_are_those_of_brute_force(count: int, words: int, distance: int, 
 
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, 2**32 - 1))
-def test_the_order_of_photos_does_not_matter(seed: int) -> None:
+def test_the_order_of_images_does_not_matter(seed: int) -> None:
     random = np.random.default_rng(seed)
     codes = np.packbits(random.random((40, 64)) < 0.06, axis=1).view(np.uint64)
     order = random.permutation(40)
@@ -57,7 +57,7 @@ def test_the_distance_itself_is_near() -> None:
     codes = np.array([[0, 0], [2**63 + 1, 1], [7, 2**40 + 2**50 + 1]], np.uint64)  # 3, 5 and 6 bits apart
     assert group(codes, 2).tolist() == [0, 1, 2]
     assert group(codes, 3).tolist() == [0, 0, 1]
-    assert group(codes, 5).tolist() == [0, 0, 0]  # a chain
+    assert group(codes, 5).tolist() == [0, 0, 0]  # a pipeline
 
 
 def test_memory_is_bounded_by_the_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,9 +73,9 @@ def test_memory_is_bounded_by_the_chunk(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize("size", ["48x64", "120x160"])
 def test_clips_stay_together_and_drivers_apart(size: str) -> None:
-    options = synthetic.SampleOptions(**{**vars(OPTIONS), "size": size})
+    options = synthetic.SyntheticOptions(**{**vars(OPTIONS), "size": size})
     shots = [shot for shot in synthetic.plan(options) if not shot.test]
-    found = group(np.stack([photo_hash(synthetic.picture(shot, options)) for shot in shots]))
+    found = group(np.stack([image_hash(synthetic.picture(shot, options)) for shot in shots]))
     clips = pd.factorize(pd.Series([(s.driver, s.label, s.clip) for s in shots]))[0]
     drivers = np.array([s.driver for s in shots])
     same = found[:, None] == found
@@ -97,20 +97,20 @@ def altered(picture: np.ndarray) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("driver", range(4))
 def test_an_altered_copy_stays_with_its_original(driver: int) -> None:
     pictures = [synthetic.picture(synthetic.Shot("", each, 0, 0, 0, False), OPTIONS) for each in (driver, driver + 1)]
-    original, other = map(photo_hash, pictures)
+    original, other = map(image_hash, pictures)
     assert (original.shape, original.dtype) == ((8,), np.uint64)
     assert apart(original, other) > DISTANCE
     for way, picture in altered(pictures[0]).items():
-        assert apart(original, photo_hash(picture)) <= DISTANCE, way
+        assert apart(original, image_hash(picture)) <= DISTANCE, way
 
 
 def test_the_hash_is_pinned() -> None:
     """Bits by hand: a ramp to the right is darker than each right neighbour, and as dark as each lower one."""
     ramp = np.repeat(np.arange(17, dtype=np.uint8)[None, :, None] * 15, 17, axis=0).repeat(3, axis=2)
     ones = 2**64 - 1
-    assert photo_hash(ramp).tolist() == [ones] * 4 + [0] * 4
-    assert photo_hash(ramp.transpose(1, 0, 2)).tolist() == [0] * 4 + [ones] * 4
-    assert photo_hash(ramp[:, ::-1]).tolist() == [0] * 8
+    assert image_hash(ramp).tolist() == [ones] * 4 + [0] * 4
+    assert image_hash(ramp.transpose(1, 0, 2)).tolist() == [0] * 4 + [ones] * 4
+    assert image_hash(ramp[:, ::-1]).tolist() == [0] * 8
 
 
 def test_hashes_of_files(tmp_path: Path) -> None:
@@ -120,15 +120,15 @@ def test_hashes_of_files(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "b.png"), picture[..., ::-1].astype(np.uint16) * 257)
     cv2.imwrite(str(tmp_path / "c.png"), cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY))
     cv2.imwrite(str(tmp_path / "d.png"), np.zeros((16, 16), np.uint8))
-    found, broken = hashes(["a.png", "b.png", "c.png", "d.png"], tmp_path)
-    assert not broken  # d is flat, so its hash is 0, and whole
+    found, invalid = hashes(["a.png", "b.png", "c.png", "d.png"], tmp_path)
+    assert not invalid  # d is flat, so its hash is 0, and whole
     assert (found.shape, found.dtype) == ((4, 8), np.uint64)
-    assert (found[0] == photo_hash(picture)).all()
+    assert (found[0] == image_hash(picture)).all()
     assert max(apart(found[0], found[1]), apart(found[0], found[2])) < 20
     (tmp_path / "e.jpg").write_bytes(b"")
-    found, broken = hashes(["a.png", "e.jpg", "f.jpg"], tmp_path)
+    found, invalid = hashes(["a.png", "e.jpg", "f.jpg"], tmp_path)
     assert [bool(row.any()) for row in found] == [True, False, False]
-    assert broken == {1: "e.jpg: empty file", 2: "f.jpg: missing file"}
+    assert invalid == {1: "e.jpg: empty file", 2: "f.jpg: missing file"}
 
 
 def test_names_sort_as_numbers_do() -> None:
@@ -145,7 +145,7 @@ def test_a_group_too_large_for_a_fold_is_said() -> None:
 
 
 def nearest_neighbour(features: np.ndarray, labels: np.ndarray, fold: np.ndarray) -> float:
-    """Share of photos whose nearest neighbour in the other folds has their class."""
+    """Share of images whose nearest neighbour in the other folds has their class."""
     right = np.empty(len(labels), bool)
     for number in range(fold.max() + 1):
         known, asked = features[fold != number], features[fold == number]
@@ -161,8 +161,8 @@ def in_folds(numbers: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.slow
-@needs_photos
-def test_real_photos_leak_no_more_between_groups_than_between_drivers() -> None:
+@needs_images
+def test_real_images_leak_no_more_between_groups_than_between_drivers() -> None:
     """19 drivers, every fifth frame; what `DISTANCE` is chosen by."""
     table = pd.read_csv(SHARED / "statefarm" / "driver_imgs_list.csv")
     paths = [f"imgs/train/{label}/{image}" for label, image in zip(table["classname"], table["img"], strict=True)]

@@ -14,7 +14,7 @@ from driverwatch.data import pack
 from driverwatch.ensemble import embeddings
 from driverwatch.errors import InputError
 from driverwatch.inference import predictions
-from driverwatch.inference.feature_cache import TrunkCache
+from driverwatch.inference.feature_cache import FeatureCache
 from driverwatch.inference.predictions import Predictions
 from driverwatch.io.atomic import write_json
 from driverwatch.io.hdf5 import opened
@@ -93,7 +93,7 @@ def some_features(folder: Path) -> tuple[Path, list[str], Callable[[], object]]:
 
 
 def a_state(folder: Path) -> tuple[Path, list[str], Callable[[], object]]:
-    path, variables = folder / "bundle.h5", [keras.Variable(np.zeros((6, 10), np.float32))]
+    path, variables = folder / "checkpoint.h5", [keras.Variable(np.zeros((6, 10), np.float32))]
     write_state(path, {"model": variables}, {"run": "r"})
     return path, ["model/0000"], lambda: load_state(path, {"model": variables})
 
@@ -106,15 +106,15 @@ def some_weights(folder: Path) -> tuple[Path, list[str], Callable[[], object]]:
 
 
 def a_pack(folder: Path) -> tuple[Path, list[str], Callable[[], object]]:
-    path, digest = folder / "train.h5", "d"
+    path, checksum = folder / "train.h5", "d"
     with h5py.File(path, "w") as file:
         for place in (file, file.create_group("left_out")):
             for name in ("names", "drivers", "reasons"):
                 place.create_dataset(name, data=NAMES, dtype=h5py.string_dtype())
             place["labels"] = np.zeros(6, np.int64)
         file["images"], file["looks"] = np.zeros((6, 8, 10, 3), np.uint8), np.zeros((6, pack.LOOK), np.uint8)
-        file.attrs.update({"digest": digest, "mean": [1.0] * 3, "std": [1.0] * 3})
-    made = {"digest": digest, "folds": "f", "contents": "c", "signature": "s", "images": 6, "left_out": {}}
+        file.attrs.update({"checksum": checksum, "mean": [1.0] * 3, "std": [1.0] * 3})
+    made = {"checksum": checksum, "folds": "f", "contents": "c", "signature": "s", "images": 6, "left_out": {}}
     columns = ["names", "labels", "drivers", "images", "looks", "left_out/names", "left_out/labels", "left_out/reasons"]
 
     def read() -> object:
@@ -148,13 +148,13 @@ def test_every_column_is_held_against_its_name_before_it_is_read(
         assert str(path) in str(refused.value) and "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("name", ["outputs", "mirrored"])
+@pytest.mark.parametrize("name", ["outputs", "flipped"])
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_cache_that_claims_more_is_none(tmp_path: Path, damage: Damage, name: str) -> None:
-    path, cache = tmp_path / "c.h5", TrunkCache.__new__(TrunkCache)
+    path, cache = tmp_path / "c.h5", FeatureCache.__new__(FeatureCache)
     cache.dtype, cache.shape = np.dtype(np.float32), (10,)
     with h5py.File(path, "w") as file:
-        file["outputs"], file["mirrored"] = np.zeros((6, 10), np.float32), np.zeros(6, bool)
+        file["outputs"], file["flipped"] = np.zeros((6, 10), np.float32), np.zeros(6, bool)
     write_json(path.with_suffix(".json"), {"contents": "c", "stamp": pack.stamp(path)})
     assert cache._there(path, 6)
     with h5py.File(path, "r+") as file:

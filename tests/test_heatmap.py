@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from support.places import SHARED, needs_photos, needs_weights
+from support.places import SHARED, needs_images, needs_weights
 
 from driverwatch.config.backbones import RAW, SQUEEZENET
 from driverwatch.config.loading import parse
@@ -19,7 +19,7 @@ from driverwatch.models.squeezenet import squeezenet
 
 pytestmark = pytest.mark.keras
 HEIGHT, WIDTH = 48, 64
-SQUARE = (slice(32, 40), slice(8, 16))  # lies in one cell of a 6x8 map
+SQUARE = (slice(32, 40), slice(8, 16))  # is in one cell of a 6x8 map
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -105,7 +105,7 @@ def test_several_networks_are_averaged_maps_and_probabilities() -> None:
     both = [bright("average"), bright("flatten", 0.01)]
     maps = [class_activation.heat(network, square(), 1)[0] for network in both]
     assert not np.allclose(*maps)
-    found, how = class_activation.heat_map(lambda: iter(both), square(), 1)
+    found, how = class_activation.class_activation_map(lambda: iter(both), square(), 1)
     assert how == "class activation"
     assert np.allclose(found, np.mean(maps, axis=0))
     pictures = np.stack([square() // (i + 1) for i in range(class_activation.IMAGES_AT_ONCE + 3)])
@@ -174,7 +174,7 @@ def test_padding_above_the_last_extended_convolution_is_no_part_of_the_image() -
 
 
 def test_a_head_that_is_not_linear_is_asked_by_occlusion() -> None:
-    """Hidden layers, activations after the pooling, a trunk without a map."""
+    """Hidden layers, activations after the pooling, a backbone without a map."""
     for shape in ((64, 64, 3), None):
         mobile = keras.applications.MobileNetV3Small(weights=None, input_shape=shape, classes=3)
         network = of_whole(mobile, ChannelScaling.of(RAW))
@@ -192,14 +192,14 @@ def test_a_head_that_is_not_linear_is_asked_by_occlusion() -> None:
 
 
 @needs_weights
-@needs_photos
-def test_a_real_network_sees_a_class_where_its_photo_was_put() -> None:
-    """Real SqueezeNet: a driver's photo shrunk into a corner of a grey picture heats that corner."""
+@needs_images
+def test_a_real_network_sees_a_class_where_its_image_was_put() -> None:
+    """Real SqueezeNet: a driver's image shrunk into a corner of a grey picture heats that corner."""
     from driverwatch.data.images import examine
     from driverwatch.models.pretrained import build_whole
 
-    photo = sorted((SHARED / "statefarm" / "imgs" / "train" / "c0").glob("*.jpg"))[0]
-    small = examine(photo, (112, 112)).pixels
+    image = sorted((SHARED / "statefarm" / "imgs" / "train" / "c0").glob("*.jpg"))[0]
+    small = examine(image, (112, 112)).pixels
     network = of_whole(build_whole("squeezenet", SHARED / "weights"), ChannelScaling.of(SQUEEZENET))
     for top, left in ((0, 0), (115, 115), (0, 115)):
         picture = np.full((227, 227, 3), 128, np.uint8)

@@ -79,11 +79,11 @@ def test_one_of_several_is_taken_by_name(here: World) -> None:
         import_runs.import_runs(here.context, KAGGLE, "nobody", False)
 
 
-def test_view_sets_that_were_predicted_since_are_added(here: World) -> None:
+def test_tta_sets_that_were_predicted_since_are_added(here: World) -> None:
     run = trained_elsewhere(here)
     import_runs.import_runs(here.context, KAGGLE, None, False)
     for number in range(FOLDS):
-        for kind in ("test", "held_out"):
+        for kind in ("test", "validation"):
             made = predictions.read(run.fold(number) / f"{kind}-five_crop.h5", {})
             origin = run.predicted(number, "centre")
             predictions.write(
@@ -94,21 +94,21 @@ def test_view_sets_that_were_predicted_since_are_added(here: World) -> None:
 
 
 State = tuple[str, int]  # what a fold is, and which: so many epochs, or which weights
-STATES: list[State] = [("none", 0), ("begun", 1), ("begun", 2), ("finished", 0), ("finished", 1)]
+STATES: list[State] = [("none", 0), ("started", 1), ("started", 2), ("finished", 0), ("finished", 1)]
 
 
 def put(here: World, run: Run, state: State) -> None:
     kind, which = state
     if kind == "finished":
         with_weights(run, 0, b"weights %d" % which)
-    elif kind == "begun":
+    elif kind == "started":
         begun(run, 0, which)
     else:
         shutil.rmtree(run.fold(0))
 
 
 def further(theirs: State, mine: State) -> bool:
-    order = [("none", 0), ("begun", 1), ("begun", 2)]
+    order = [("none", 0), ("started", 1), ("started", 2)]
     rank = [order.index(s) if s in order else len(order) for s in (theirs, mine)]
     return rank[0] > rank[1]
 
@@ -141,10 +141,10 @@ def test_no_fold_goes_back(here: World, theirs: State, mine: State, force: bool)
         assert contents(home.folder) == before
 
 
-def test_runs_of_other_folds_or_photos_are_refused(here: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_of_other_folds_or_images_are_refused(here: World, monkeypatch: pytest.MonkeyPatch) -> None:
     trained_elsewhere(here)
     for kind in ("train", "test"):
-        packs = {**here.packs, kind: replace(here.packs[kind], digest="another")}
+        packs = {**here.packs, kind: replace(here.packs[kind], checksum="another")}
         monkeypatch.setattr(import_runs, "open_packs", lambda *_, packs=packs: (here.folds, packs))
         with pytest.raises(InputError, match=rf'other folds or images(.|\n)*packs\.{kind}: "{kind}" -> "another"'):
             import_runs.import_runs(here.context, KAGGLE, None, False)
@@ -164,7 +164,7 @@ def test_runs_of_other_classes_are_refused(here: World) -> None:
 
 
 def rewritten(path: Path, change: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]) -> None:
-    """Change names and rows of a prediction file, digest and all, as somebody might who has read how it is made."""
+    """Change names and rows of a prediction file, checksum and all, as somebody might who has read how it is made."""
     made = predictions.read(path, {})
     names, rows = change(made.names.copy(), made.probabilities.copy())
     forged = object.__new__(Predictions)
@@ -184,7 +184,7 @@ FORGERIES: dict[str, Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.nda
 }
 
 
-@pytest.mark.parametrize("kind", ["test", "held_out"])
+@pytest.mark.parametrize("kind", ["test", "validation"])
 @pytest.mark.parametrize("said", FORGERIES)
 def test_strange_predictions_are_refused(here: World, kind: str, said: str) -> None:
     run = trained_elsewhere(here)
@@ -195,10 +195,10 @@ def test_strange_predictions_are_refused(here: World, kind: str, said: str) -> N
 
 
 def test_held_out_rows_of_another_fold_are_refused(here: World) -> None:
-    """Predictions for drivers that the fold has learnt from would flatter every score."""
+    """Predictions for drivers that the fold has trained on would flatter every score."""
     run = trained_elsewhere(here)
-    other = predictions.read(run.fold(0) / "held_out-five_crop.h5", {})
-    rewritten(run.fold(1) / "held_out-five_crop.h5", lambda *_: (other.names, other.probabilities))
+    other = predictions.read(run.fold(0) / "validation-five_crop.h5", {})
+    rewritten(run.fold(1) / "validation-five_crop.h5", lambda *_: (other.names, other.probabilities))
     with pytest.raises(InputError, match="images missing"):
         import_runs.import_runs(here.context, KAGGLE, None, False)
 
@@ -217,19 +217,19 @@ def test_damaged_files_are_refused(here: World, name: str, said: str) -> None:
     assert not here.context.places.run("away").exists()
 
 
-def test_a_bundle_of_another_run_is_refused(here: World) -> None:
+def test_a_checkpoint_of_another_run_is_refused(here: World) -> None:
     run = trained_elsewhere(here)
     begun(replace(run, folds="other"), 1, 2)
     with pytest.raises(InputError, match="is of another run than this folder's"):
         import_runs.import_runs(here.context, KAGGLE, None, False)
 
 
-def test_a_bundle_without_its_history_is_refused(here: World) -> None:
+def test_a_checkpoint_without_its_history_is_refused(here: World) -> None:
     run = trained_elsewhere(here)
     begun(run, 1, 2)
-    with h5py.File(run.fold(1) / "bundle.h5", "a") as file:
+    with h5py.File(run.fold(1) / "checkpoint.h5", "a") as file:
         file.attrs["progress"] = json.dumps({"epoch": 1, "history": [{"stage": 0}], "best": 1.0})
-    with pytest.raises(InputError, match="not a whole bundle"):
+    with pytest.raises(InputError, match="not a whole checkpoint"):
         import_runs.import_runs(here.context, KAGGLE, None, False)
     assert not here.context.places.run("away").exists()
 
@@ -274,7 +274,7 @@ def test_its_own_folder_and_nothing_at_all(here: World) -> None:
         import_runs.import_runs(here.context, Path("nowhere"), None, False)
 
 
-def test_a_full_disk_leaves_whole_folds_and_the_same_command_goes_on(
+def test_a_full_disk_leaves_whole_folds_and_the_same_command_resumes(
     here: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, target = trained_elsewhere(here), here.context.places.run("away")

@@ -54,13 +54,13 @@ def forms(factors: Factors) -> list[bytes]:
 @EACH
 def test_they_are_read_as_pillow_reads_them_and_counted(factors: Factors) -> None:
     for content in forms(factors):
-        photo = examine_content(content, ".jpg", None)
-        assert photo.problem is None
-        assert photo.pixels is not None
-        assert TRAIT in photo.traits
-        assert ("CMYK" in photo.traits) == (len(factors) == 4)
-        assert np.array_equal(photo.pixels, by_pillow(content))
-        assert examine_content(content, ".jpg", None).look == photo.look
+        image = examine_content(content, ".jpg", None)
+        assert image.problem is None
+        assert image.pixels is not None
+        assert TRAIT in image.traits
+        assert ("CMYK" in image.traits) == (len(factors) == 4)
+        assert np.array_equal(image.pixels, by_pillow(content))
+        assert examine_content(content, ".jpg", None).look == image.look
 
 
 @pytest.mark.parametrize("level", [0, 127, 128, 255])

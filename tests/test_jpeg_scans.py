@@ -63,12 +63,12 @@ def scans(content: bytes) -> list[int]:
 
 @EACH
 def test_whole_files_are_taken(content: bytes) -> None:
-    photo = examine_content(content, ".jpg", None)
-    assert photo.problem is None
-    assert photo.pixels is not None
+    image = examine_content(content, ".jpg", None)
+    assert image.problem is None
+    assert image.pixels is not None
     decoded = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
-    assert np.array_equal(photo.pixels, decoded)
-    assert "second decoder" not in str(photo.traits)
+    assert np.array_equal(image.pixels, decoded)
+    assert "second decoder" not in str(image.traits)
 
 
 @EACH

@@ -23,7 +23,7 @@ from driverwatch.data.context import Context, open_context
 from driverwatch.errors import InputError
 from driverwatch.io import atomic
 from driverwatch.io.atomic import write_json
-from driverwatch.io.manifests import digest_of_file
+from driverwatch.io.manifests import checksum_of_file
 from driverwatch.submission import ledger
 from driverwatch.submission.download import download_competition
 from driverwatch.submission.kaggle_client import Client, parse_submissions
@@ -50,10 +50,10 @@ def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def context(project: Path, data: Path, remote: Path) -> Context:
-    """A drawn competition that Kaggle has under the real slug, and that is not here yet."""
-    settings = (project / "configs/datasets/drawn.yaml").read_text().replace("truth: truth.csv\n", "")
+    """A synthetic competition that Kaggle has under the real slug, and that is not here yet."""
+    settings = (project / "configs/datasets/demo.yaml").read_text().replace("test_labels: test_labels.csv\n", "")
     settings += f"slug: {SLUG}\nexpected: {{train: 120, test: 40, gigabytes: 0.001}}\n"
-    (project / "configs/datasets/there.yaml").write_text(settings.replace("build/drawn/data", "data/there"))
+    (project / "configs/datasets/there.yaml").write_text(settings.replace("build/demo/data", "data/there"))
     with zipfile.ZipFile(remote / "archive.zip", "w") as archive:
         for path in sorted(data.rglob("*")):
             archive.write(path, path.relative_to(data))
@@ -119,7 +119,7 @@ def killed_once(process: "subprocess.Popen[bytes]", ready: Callable[[], bool]) -
     process.wait()
 
 
-def test_a_killed_download_goes_on_where_it_was(context: Context, remote: Path) -> None:
+def test_a_killed_download_resumes_where_it_was(context: Context, remote: Path) -> None:
     path = Path(f"data/there.download/{SLUG}.zip")
     killed_once(started("data", STANDIN_SLOW="0.2"), lambda: path.is_file() and path.stat().st_size >= 50_000)
     assert not context.data.exists()
@@ -132,7 +132,7 @@ def test_a_killed_download_goes_on_where_it_was(context: Context, remote: Path) 
     assert starts[1] >= 50_000
 
 
-def test_ctrl_c_ends_the_client_too_and_says_how_to_go_on(context: Context, remote: Path) -> None:
+def test_ctrl_c_ends_the_client_too_and_says_how_to_resume(context: Context, remote: Path) -> None:
     process = started("data", STANDIN_SLOW="0.2")
     until(process, lambda: calls(remote, "download") > 0)
     os.kill(process.pid, signal.SIGINT)
@@ -140,7 +140,7 @@ def test_ctrl_c_ends_the_client_too_and_says_how_to_go_on(context: Context, remo
     download_competition(context, STANDIN)  # nobody holds the lock any more
 
 
-def test_a_killed_unpacking_goes_on_without_the_client(
+def test_a_killed_unpacking_resumes_without_the_client(
     context: Context, remote: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code = (
@@ -181,7 +181,7 @@ def test_what_cannot_be_fetched_is_said_before_the_client_starts(
             InputError, match=r"the download and its unpacking needs 0\.0 GB and a tenth, but only 0\.0 GB"
         ):
             download_competition(context, STANDIN)
-    for dataset, said in (("statefarm_mini", "make subset SOURCE="), ("drawn", "names no competition")):
+    for dataset, said in (("statefarm_mini", "make subset SOURCE="), ("demo", "names no competition")):
         with pytest.raises(InputError, match=said):
             download_competition(open_context(dataset, None), STANDIN)
     Path("file").write_text("in the way")
@@ -202,7 +202,7 @@ FAILURES = {
     "400": r"Kaggle refused the request \(400\)",
     "429": "fewer requests",
     "503": "Kaggle itself is in trouble",
-    "network": "could not reach Kaggle .no network.*the same command again: it goes on",
+    "network": "could not reach Kaggle .no network.*the same command again: it resumes",
     "full": "the disk is full",
     "strange": r"its last words: second \| third \| last words$",
     "six": "the client itself is broken; remove .venv-kaggle",
@@ -298,7 +298,7 @@ def file(context: Context, data: Path, project: Path) -> Path:
     path.parent.mkdir(parents=True)
     frame.to_csv(path, index=False)
     write_json(
-        path.with_suffix(".json"), {"submission": digest_of_file(path), "out_of_fold_log_loss": 0.5, "commit": "abc"}
+        path.with_suffix(".json"), {"submission": checksum_of_file(path), "out_of_fold_log_loss": 0.5, "commit": "abc"}
     )
     return path
 
@@ -316,7 +316,7 @@ def test_a_submission_waits_for_its_score_and_is_noted(
     send(context, file)
     assert "public 0.25001, private 0.26002" in capsys.readouterr().out
     (entry,) = ledger.read(LEDGER)
-    tag = f"first try [driverwatch {digest_of_file(file)[:12]}]"
+    tag = f"first try [driverwatch {checksum_of_file(file)[:12]}]"
     assert (entry.dataset, entry.file, entry.message, entry.status) == ("there", file.as_posix(), tag, "complete")
     assert (entry.public, entry.private, entry.out_of_fold, entry.commit) == ("0.25001", "0.26002", "0.5", "abc")
     assert calls(remote, "submissions") == 4  # nothing there, pending, pending, complete
@@ -347,7 +347,7 @@ def test_warnings_and_a_late_list_do_no_harm(context: Context, file: Path, remot
 def test_giving_up_waiting_uploads_once(context: Context, file: Path, remote: Path) -> None:
     (remote / "submissions.mode").write_text("pending")
     for _ in range(2):
-        with pytest.raises(InputError, match=r"not scored yet after 0\.1 s; the same command goes on waiting"):
+        with pytest.raises(InputError, match=r"not scored yet after 0\.1 s; the same command resumes waiting"):
             send(context, file, Wait(0.02, 0.1))
     (remote / "submissions.mode").unlink()
     send(context, file)
@@ -403,7 +403,7 @@ def test_files_that_are_no_submission_of_this_competition_are_refused(
     ):
         with pytest.raises(InputError, match=said):
             send(context, Path(name))
-    for dataset, said in (("drawn", "names no competition"), ("statefarm_mini", "is a part of")):
+    for dataset, said in (("demo", "names no competition"), ("statefarm_mini", "is a part of")):
         with pytest.raises(InputError, match=said):
             send(open_context(dataset, context.data), file)
     with pytest.raises(InputError, match="expected 79,726 images, got 40; fetch the data again"):
@@ -417,14 +417,14 @@ def test_the_ledger_keeps_formulas_apart_and_refuses_what_it_did_not_write(tmp_p
     for _ in range(2):
         ledger.append(path, entry)
     assert ledger.read(path) == [replace(entry, file="'=cmd.csv", message='a, "b" c')] * 2
-    for broken, said in (
+    for invalid, said in (
         ("when,x\n", "expected the header"),
         (",".join(ledger.HEADER) + "\na,b\n", "row 2: expected 10 cells"),
     ):
-        path.write_text(broken)
+        path.write_text(invalid)
         with pytest.raises(InputError, match=said):
             ledger.append(path, entry)
-        assert path.read_text() == broken
+        assert path.read_text() == invalid
 
 
 def test_a_list_that_is_no_list_is_one_sentence() -> None:

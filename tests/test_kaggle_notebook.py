@@ -22,7 +22,7 @@ from driverwatch.config.loading import load, parse
 from driverwatch.config.model import ModelSettings
 from driverwatch.data.context import Context
 from driverwatch.errors import InputError
-from driverwatch.io.manifests import digest_of_file, read_json
+from driverwatch.io.manifests import checksum_of_file, read_json
 from driverwatch.io.paths import Places
 from driverwatch.remote import kaggle_notebook, kaggle_session
 from driverwatch.remote.kaggle_notebook import (
@@ -36,7 +36,7 @@ from driverwatch.remote.kaggle_session import Plan, Session
 from driverwatch.submission import kaggle_client
 
 SLUG = "drawn-competition"
-PLAN = {"notebook": "me/driverwatch-tiny", "dataset": "drawn", "model": "tiny", "run": "tiny"}
+PLAN = {"notebook": "me/driverwatch-tiny", "dataset": "demo", "model": "tiny", "run": "tiny"}
 INSTALL = ["--no-index", "driverwatch==0.1.0", "simplejpeg==1.9.0"]
 FEW = "input.pack=40x52 input.size=36x48 train.batch_size=16"
 
@@ -68,9 +68,9 @@ def test_the_same_settings_give_the_same_bytes() -> None:
     assert notebook_text(plan(), INSTALL) != notebook_text(plan(hours=2.0), INSTALL)
 
 
-@given(overrides=st.text(max_size=30), views=st.text(max_size=30))
-def test_the_first_cell_repeats_the_plan_whatever_is_in_it(overrides: str, views: str) -> None:
-    mine = plan(overrides=overrides, views=views)
+@given(overrides=st.text(max_size=30), tta=st.text(max_size=30))
+def test_the_first_cell_repeats_the_plan_whatever_is_in_it(overrides: str, tta: str) -> None:
+    mine = plan(overrides=overrides, tta=tta)
     made = nbformat.reads(notebook_text(mine, INSTALL), as_version=4)
     names: dict[str, object] = {}
     exec(next(cell.source for cell in made.cells if cell.cell_type == "code"), names)
@@ -117,31 +117,31 @@ def test_names_that_kaggle_or_pip_would_not_take(changed: dict[str, object]) -> 
 
 
 def test_settings_and_folds_travel_in_the_wheel(project: Path) -> None:
-    (project / "folds" / "drawn.csv").write_text("driver,fold\np1,0\n")
+    (project / "folds" / "demo.csv").write_text("driver,fold\np1,0\n")
     (project / "folds" / "other.csv").write_text("another data set's\n")
     (project / "configs" / ".secret").write_text("x")
-    copy_project(project, "drawn", project / "there")
+    copy_project(project, "demo", project / "there")
     names = {str(p.relative_to(project / "there")) for p in (project / "there").rglob("*") if p.is_file()}
     assert "folds/other.csv" not in names
     assert "configs/.secret" not in names
-    assert {"folds/drawn.csv", "configs/models/tiny.yaml", "configs/policies/light.yaml"} <= names
+    assert {"folds/demo.csv", "configs/models/tiny.yaml", "configs/presets/light.yaml"} <= names
     assert all((project / "there" / name).read_bytes() == (project / name).read_bytes() for name in names)
 
 
 def test_without_a_fold_file_nothing_is_copied(project: Path) -> None:
-    with pytest.raises(InputError, match="make folds DATASET=drawn first"):
-        copy_project(project, "drawn", project / "there")
+    with pytest.raises(InputError, match="make folds DATASET=demo first"):
+        copy_project(project, "demo", project / "there")
     assert not (project / "there").exists()
 
 
 def context(project: Path, slug: str | None = SLUG) -> Context:
-    """The drawn competition as one of Kaggle's, with a fold file and the sources of a wheel."""
-    settings = load(DatasetSettings, Path("configs/datasets"), "drawn")
-    (project / "folds" / "drawn.csv").write_text("driver,fold\np1,0\n")
+    """The synthetic competition as one of Kaggle's, with a fold file and the sources of a wheel."""
+    settings = load(DatasetSettings, Path("configs/datasets"), "demo")
+    (project / "folds" / "demo.csv").write_text("driver,fold\np1,0\n")
     for name in kaggle_notebook.SOURCES:
         shutil.copyfile(ROOT / name, project / name)
     (project / "src").symlink_to(ROOT / "src")
-    return Context("drawn", settings.model_copy(update={"slug": slug}), Places("drawn"), project / "data")
+    return Context("demo", settings.model_copy(update={"slug": slug}), Places("demo"), project / "data")
 
 
 @pytest.fixture
@@ -166,7 +166,7 @@ def test_weights_travel_along_and_then_no_internet_is_needed(
     weights = project / "weights"
     weights.mkdir()
     (weights / "unrelated.h5").write_bytes(b"much")
-    asked = {"dataset": "drawn", "model": "squeezenet", "run": "mine"}
+    asked = {"dataset": "demo", "model": "squeezenet", "run": "mine"}
     with pytest.raises(InputError, match="ImageNet weights"):
         kaggle_notebook.make_notebook(there, settings, asked, {"account": "me"}, weights)
     assert not there.places.notebook("driverwatch-mine").exists()
@@ -185,7 +185,7 @@ def test_weights_travel_along_and_then_no_internet_is_needed(
         "3.12",
         "3.13",
     ]
-    assert "kernels push -p build/drawn/notebook/driverwatch-mine" in capsys.readouterr().out
+    assert "kernels push -p build/demo/notebook/driverwatch-mine" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_internet_is_on_where_something_must_be_fetched(
     project: Path, no_pip: list[tuple[str, ...]], model: str, vendor: bool, internet: bool
 ) -> None:
     there, settings = context(project), load(ModelSettings, Path("configs/models"), model)
-    asked = {"dataset": "drawn", "model": model, "run": model}
+    asked = {"dataset": "demo", "model": model, "run": model}
     kaggle_notebook.make_notebook(there, settings, asked, {"account": "me", "vendor": vendor}, None)
     made = read_json(there.places.notebook(f"driverwatch-{model}") / "kernel-metadata.json")
     assert made["enable_internet"] is internet
@@ -206,7 +206,7 @@ def test_the_next_version_needs_no_new_data_set(
 ) -> None:
     there, settings = context(project), load(ModelSettings, Path("configs/models"), "tiny")
     given = {"account": "me", "earlier": ["me/driverwatch-tiny"]}
-    kaggle_notebook.make_notebook(there, settings, {"dataset": "drawn", "model": "tiny", "run": "tiny"}, given, None)
+    kaggle_notebook.make_notebook(there, settings, {"dataset": "demo", "model": "tiny", "run": "tiny"}, given, None)
     assert (
         read_json(there.places.notebook("driverwatch-tiny") / "kernel-metadata.json")["kernel_sources"]
         == given["earlier"]
@@ -218,7 +218,7 @@ def test_what_cannot_go_up_is_refused_before_anything_is_written(
     project: Path, no_pip: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = load(ModelSettings, Path("configs/models"), "tiny")
-    asked = {"dataset": "drawn", "model": "tiny", "run": "tiny"}
+    asked = {"dataset": "demo", "model": "tiny", "run": "tiny"}
     monkeypatch.setattr(kaggle_client, "username", lambda: "")
     there = context(project)
     with pytest.raises(InputError, match="needs ACCOUNT="):
@@ -252,10 +252,10 @@ LAYOUTS = [("state-farm", "files", "earlier"), ("competitions/state-farm", "data
 @pytest.fixture
 def attached(project: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What a session finds attached, in the older or the newer layout, to be moved into place."""
-    (project / "folds" / "drawn.csv").write_text("driver,fold\np1,0\n")
+    (project / "folds" / "demo.csv").write_text("driver,fold\np1,0\n")
     (tmp_path / "files").mkdir()
     (tmp_path / "files" / "driverwatch-0.1.0-py3-none-any.whl").touch()
-    copy_project(project, "drawn", tmp_path / "bundled")
+    copy_project(project, "demo", tmp_path / "bundled")
     monkeypatch.setattr(kaggle_session, "BUNDLED", tmp_path / "bundled")
     for run in ("tiny", "other"):
         (tmp_path / "earlier" / "runs" / run).mkdir(parents=True)
@@ -276,8 +276,8 @@ def test_everything_is_found_wherever_it_is_mounted(attached: Path, layout: tupl
     top = attached / "input"
     assert (made.data, made.files) == (top / layout[0], top / layout[1])
     assert made.earlier == [top / layout[2] / "runs" / "tiny"]
-    assert (made.project / "folds/drawn.csv").is_file()
-    (Places("drawn", made.project).run("tiny")).mkdir()
+    assert (made.project / "folds/demo.csv").is_file()
+    (Places("demo", made.project).run("tiny")).mkdir()
     kept = attached / "working" / "runs" / "tiny"
     assert kept.is_dir()  # what the project writes to its runs is kept as output
     again = kaggle_session.start(PLAN, (str(top), str(attached / "working"), str(attached / "temp")), time.monotonic())
@@ -291,7 +291,7 @@ def test_places_may_be_relative(attached: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.chdir(attached)
     made = kaggle_session.start(PLAN, ("input", "working", "temp"), time.monotonic())
     assert (made.project, made.data) == (attached / "temp" / "driverwatch", attached / "input" / LAYOUTS[1][0])
-    assert Places("drawn", made.project).runs.resolve() == attached / "working" / "runs"
+    assert Places("demo", made.project).runs.resolve() == attached / "working" / "runs"
 
 
 def test_what_is_not_attached_or_attached_twice_is_told(attached: Path) -> None:
@@ -315,25 +315,25 @@ def there(project: Path, tmp_path: Path) -> Session:
 
 
 @pytest.mark.slow
-def test_a_verbs_words_are_repeated_and_its_failure_ends_the_cell(
+def test_a_commands_words_are_repeated_and_its_failure_ends_the_cell(
     there: Session, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert there.run("status")
-    assert "drawn" in capsys.readouterr().out
+    assert "demo" in capsys.readouterr().out
     with pytest.raises(InputError, match="check: ended with status 2; its own words stand above"):
         there.run("check", "nowhere.csv")
     assert "no such file" in capsys.readouterr().out
 
 
 @pytest.mark.slow
-def test_a_verb_past_the_sessions_hours_is_ended(there: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_past_the_sessions_hours_is_ended(there: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ended with all that it has started and that ends with it, and not taken for a failure, but where it must be whole."""
     late = replace(there, ends=time.monotonic())
     assert late.run("status") is False
     with pytest.raises(InputError, match="not done within 11 hours; give the notebook more with HOURS="):
         late.pack()
     start = time.monotonic()
-    assert there._python(["-c", "import time; print('begun', flush=True); time.sleep(300)"], 3.0) != 0
+    assert there._python(["-c", "import time; print('started', flush=True); time.sleep(300)"], 3.0) != 0
     assert time.monotonic() - start < 100
 
 
@@ -350,13 +350,13 @@ def test_what_is_run_knows_the_commit_of_the_wheel(
 @pytest.mark.slow
 @pytest.mark.line
 def test_two_builds_of_a_wheel_are_the_same_and_hold_all_that_the_package_reads(tmp_path: Path) -> None:
-    digests = []
+    checksums = []
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         kaggle_notebook.build_wheel(ROOT, "statefarm_mini", tmp_path / name)
         (wheel,) = (tmp_path / name).glob("*.whl")
-        digests.append(digest_of_file(wheel))
-    assert digests[0] == digests[1]
+        checksums.append(checksum_of_file(wheel))
+    assert checksums[0] == checksums[1]
     package = ROOT / "src" / "driverwatch"
     files = {
         p.relative_to(ROOT / "src").as_posix()
@@ -366,21 +366,21 @@ def test_two_builds_of_a_wheel_are_the_same_and_hold_all_that_the_package_reads(
     held = set(zipfile.ZipFile(wheel).namelist())
     assert files <= held
     bundled = {name.removeprefix("driverwatch/project/") for name in held if name.startswith("driverwatch/project/")}
-    assert {"folds/statefarm_mini.csv", "configs/models/tiny.yaml", "configs/policies/light.yaml"} <= bundled
-    assert "folds/drawn.csv" not in bundled
+    assert {"folds/statefarm_mini.csv", "configs/models/tiny.yaml", "configs/presets/light.yaml"} <= bundled
+    assert "folds/demo.csv" not in bundled
 
 
 @pytest.mark.line
 @pytest.mark.slow
-def test_a_run_goes_to_kaggle_stops_goes_on_and_comes_home(
+def test_a_run_goes_to_kaggle_stops_resumes_and_comes_home(
     verb: Verb, project: Path, data: Path, tmp_path: Path
 ) -> None:
     """Executed in kernels of their own, version after version with twice the hours, until one finishes what others began."""
-    settings = project / "configs" / "datasets" / "drawn.yaml"
+    settings = project / "configs" / "datasets" / "demo.yaml"
     settings.write_text(settings.read_text().replace("folds: 3", "folds: 2") + f"slug: {SLUG}\n")
     for name in (*kaggle_notebook.SOURCES, "src"):
         (project / name).symlink_to(ROOT / name)
-    here = ["--dataset", "drawn", "--data", str(data)]
+    here = ["--dataset", "demo", "--data", str(data)]
 
     def ran(*arguments: str) -> str:
         made = verb(*arguments, *here)
@@ -397,7 +397,7 @@ def test_a_run_goes_to_kaggle_stops_goes_on_and_comes_home(
         f"{FEW} train.epochs=30",
         "--run",
         "away",
-        "--views",
+        "--tta",
         "shifts",
         "--account",
         "me",
@@ -413,10 +413,10 @@ def test_a_run_goes_to_kaggle_stops_goes_on_and_comes_home(
             str(seconds / 3600),
             "--packages",
             "",
-            "--earlier",
+            "--resume-from",
             " ".join(f"me/{name}" for name in earlier),
         )
-        folder = project / "build" / "drawn" / "notebook" / "driverwatch-away"
+        folder = project / "build" / "demo" / "notebook" / "driverwatch-away"
         place = tmp_path / f"session{seconds:g}"
         place.mkdir()
         there = rehearsal.machine(place, data, folder / "dataset", earlier, SLUG)
@@ -424,22 +424,22 @@ def test_a_run_goes_to_kaggle_stops_goes_on_and_comes_home(
         assert fine or "not done within" in said, said  # the hours may be over before anything is trained
         if fine and (there.output / "runs" / "away" / "run.json").is_file():
             versions.append(there)
-            stopped += [said] if "the next version goes on" in said else []
+            stopped += [said] if "the next version resumes" in said else []
         seconds *= 2
-    assert stopped, "every version finished: there was nothing to go on from"
+    assert stopped, "every version finished: there was nothing to resume from"
     assert re.search(r"away fold \d: (after epoch \d+|finished), imported", said)
     last = versions[-1]
     assert {path.name for path in last.output.iterdir()} == {"runs"}
     assert not list(last.output.rglob("train.h5"))  # no packs
     assert "driverwatch" in {path.name for path in last.installed.iterdir()}
 
-    assert "2 of 2 folds finished" in ran("take", str(last.output))
-    made = read_json(project / "build/drawn/runs/away/fold0/manifest.json")
+    assert "2 of 2 folds finished" in ran("import-runs", str(last.output))
+    made = read_json(project / "build/demo/runs/away/fold0/manifest.json")
     assert made["settings"]["train"]["epochs"] == 30
-    lines = (project / "build/drawn/runs/away/fold0/history.csv").read_text().splitlines()
+    lines = (project / "build/demo/runs/away/fold0/history.csv").read_text().splitlines()
     assert len(lines) == 31
     ran("ensemble", "--name", "both")
-    both = (project / "submissions/drawn/both.json").read_text()
+    both = (project / "submissions/demo/both.json").read_text()
     assert '"local"' in both
     assert '"away"' in both
-    assert (project / "build/drawn/runs/away/fold1/test-shifts.h5").is_file()
+    assert (project / "build/demo/runs/away/fold1/test-shifts.h5").is_file()

@@ -96,7 +96,7 @@ def test_the_doctor_shows_it(place: Make) -> None:
     says(project.keras_configuration(s), "problem", "floatx: 'float8'", "remove that line")
 
 
-def test_a_verb_says_it_in_one_sentence(tmp_path: Path) -> None:
+def test_a_command_says_it_in_one_sentence(tmp_path: Path) -> None:
     write(tmp_path / "keras.json", '{"epsilon": "small"}')
     program = "from driverwatch.models import backend; backend.start()"
     made = subprocess.run(

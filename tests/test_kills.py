@@ -13,7 +13,7 @@ from support.kills import Reference
 pytestmark = [pytest.mark.line, pytest.mark.slow]
 
 
-@pytest.mark.parametrize("verb", ["sample", "folds", "pack", "ensemble"])
+@pytest.mark.parametrize("command", ["synthetic", "folds", "pack", "ensemble"])
 def test_killed_before_its_files_take_their_places(known: Reference, verb: str, tmp_path: Path) -> None:
     made = kills.changes(known, verb, verb, tmp_path)
     renames = [number for number, change in enumerate(made, 1) if change.startswith("os.rename")]
@@ -21,11 +21,11 @@ def test_killed_before_its_files_take_their_places(known: Reference, verb: str, 
         assert kills.killed_before_change(known, verb, verb, number, tmp_path) == [], made[number - 1]
 
 
-@pytest.mark.parametrize("before", ["bundle.h5", "manifest.json"])
+@pytest.mark.parametrize("before", ["checkpoint.h5", "manifest.json"])
 def test_a_fold_killed_before_it_keeps_something(known: Reference, before: str, tmp_path: Path) -> None:
     made = kills.changes(known, "train", "train-fold", tmp_path)
     moments = [n for n, change in enumerate(made, 1) if change.startswith("os.rename") and f".{before}." in change]
-    number = moments[len(moments) // 2]  # of the bundles, the second: at the first epoch of the second stage
+    number = moments[len(moments) // 2]  # of the checkpoints, the second: at the first epoch of the second stage
     assert kills.killed_before_change(known, "train", "train-fold", number, tmp_path) == [], made[number - 1]
 
 
@@ -49,6 +49,6 @@ def test_two_at_once_never_both_write(known: Reference, tmp_path: Path) -> None:
 
 def test_the_comparison_sees_a_difference(known: Reference, tmp_path: Path) -> None:
     project = known.before("ensemble", tmp_path / "project")
-    assert "folds/drawn.csv" in kills.state(project)
-    (project / "folds" / "drawn.csv").write_text("other")
-    assert kills.differing(kills.state(project), known.states["predict"]) == ["folds/drawn.csv"]
+    assert "folds/demo.csv" in kills.state(project)
+    (project / "folds" / "demo.csv").write_text("other")
+    assert kills.differing(kills.state(project), known.states["predict"]) == ["folds/demo.csv"]

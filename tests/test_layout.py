@@ -27,10 +27,10 @@ LAYOUTS: dict[str, Change] = {
     "a folder of the table's name": lambda name: name.replace(TABLE, f"{TABLE}/{TABLE}"),
     "folders of both tables' names": lambda name: f"{name}/{name}" if name.endswith(".csv") else name,
     "both": lambda name: f"{SLUG}/{name}/{name}" if name == SAMPLE else f"{SLUG}/{name}",
-    "photos doubled": lambda name: f"imgs/{name}" if name.startswith("imgs/") else name,
+    "images doubled": lambda name: f"imgs/{name}" if name.startswith("imgs/") else name,
     "classes doubled": lambda name: name.replace("imgs/train/", "imgs/train/train/"),
-    "tables apart": lambda name: f"csv/{name}" if name.endswith(".csv") else f"photos/{name}",
-    "photos without imgs": lambda name: name.removeprefix("imgs/"),
+    "tables apart": lambda name: f"csv/{name}" if name.endswith(".csv") else f"images/{name}",
+    "images without imgs": lambda name: name.removeprefix("imgs/"),
 }
 
 
@@ -48,16 +48,18 @@ def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def context(project: Path) -> Context:
     """A competition that Kaggle has and this machine has not."""
-    settings = (project / "configs/datasets/drawn.yaml").read_text().replace("truth: truth.csv\n", "")
+    settings = (project / "configs/datasets/demo.yaml").read_text().replace("test_labels: test_labels.csv\n", "")
     settings += f"slug: {SLUG}\nexpected: {{train: 120, test: 40, gigabytes: 0.001}}\n"
-    (project / "configs/datasets/there.yaml").write_text(settings.replace("build/drawn/data", "data/there"))
+    (project / "configs/datasets/there.yaml").write_text(settings.replace("build/demo/data", "data/there"))
     return open_context("there", None)
 
 
 def packed(archive: Path, data: Path, change: Change, *, mac: bool = False) -> None:
-    """Zip the drawn competition, each file under the name that `change` gives it."""
+    """Zip the synthetic competition, each file under the name that `change` gives it."""
     with zipfile.ZipFile(archive, "w") as made:
-        for path in sorted(p for p in data.rglob("*") if p.is_file() and p.name != "truth.csv" and p.suffix != ".json"):
+        for path in sorted(
+            p for p in data.rglob("*") if p.is_file() and p.name != "test_labels.csv" and p.suffix != ".json"
+        ):
             name = change(path.relative_to(data).as_posix())
             made.write(path, name)
             if mac:
@@ -92,9 +94,9 @@ def test_every_layout_arrives(
 def test_zips_inside_whatever_is_above(context: Context, remote: Path, data: Path, tmp_path: Path, above: str) -> None:
     """Kaggle's older layout had `imgs.zip` and zipped tables; one folder, or one zip, may be around them."""
     inner = tmp_path / "inner.zip"
-    with zipfile.ZipFile(tmp_path / "imgs.zip", "w") as photos:
+    with zipfile.ZipFile(tmp_path / "imgs.zip", "w") as images:
         for path in sorted((data / "imgs").rglob("*.jpg")):
-            photos.write(path, path.relative_to(data / "imgs"))
+            images.write(path, path.relative_to(data / "imgs"))
     with zipfile.ZipFile(inner, "w") as made:
         prefix = "" if above == "zip" else above
         made.write(tmp_path / "imgs.zip", f"{prefix}imgs.zip")
@@ -112,8 +114,8 @@ def test_zips_inside_whatever_is_above(context: Context, remote: Path, data: Pat
 
 
 def test_one_name_twice_is_seen_below_a_folder_too(tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "imgs.zip", "w") as photos:
-        photos.writestr("test/2.jpg", b"one")
+    with zipfile.ZipFile(tmp_path / "imgs.zip", "w") as images:
+        images.writestr("test/2.jpg", b"one")
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as made:
         made.write(tmp_path / "imgs.zip", "above/imgs.zip")
         made.writestr("above/imgs/test/2.jpg", b"two")
@@ -124,7 +126,7 @@ def test_one_name_twice_is_seen_below_a_folder_too(tmp_path: Path) -> None:
 def test_killed_while_parts_are_moved(
     context: Context, remote: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At each move: the same command goes on with the archive that is there."""
+    """At each move: the same command resumes with the archive that is there."""
     packed(remote / "archive.zip", data, LAYOUTS["both"])
     rename, left = Path.rename, [0]
 
@@ -175,26 +177,26 @@ def test_two_of_a_kind_are_named(context: Context, remote: Path, data: Path) -> 
     assert "remove" not in str(refused.value)
 
 
-def test_a_folder_of_ones_own_is_looked_into_and_left_alone(data: Path, drawn_settings: DatasetSettings) -> None:
+def test_a_folder_of_ones_own_is_looked_into_and_left_alone(data: Path, demo_settings: DatasetSettings) -> None:
     """DATA that was unpacked by hand: where it lies, or which part belongs where; nothing is moved."""
     deeper = data.parent / "outer" / SLUG
     deeper.parent.mkdir()
     data.rename(deeper)
     with pytest.raises(InputError, match=f"the competition lies deeper: use DATA={deeper}"):
-        read_both(drawn_settings, deeper.parent)
-    whole_there = read_both(drawn_settings, deeper)
+        read_both(demo_settings, deeper.parent)
+    whole_there = read_both(demo_settings, deeper)
     assert len(whole_there.train) == 120
     (deeper / SAMPLE).rename(deeper / "x")
     (deeper / SAMPLE).mkdir()
     (deeper / "x").rename(deeper / SAMPLE / SAMPLE)
     with pytest.raises(InputError) as refused:
-        read_both(drawn_settings, deeper)
+        read_both(demo_settings, deeper)
     assert f"{deeper / SAMPLE / SAMPLE} belongs to {deeper / SAMPLE}" in str(refused.value)
     (deeper / SAMPLE / SAMPLE).rename(deeper / "x")
     (deeper / SAMPLE).rmdir()
     (deeper / "x").rename(deeper / SAMPLE)
     (deeper / "imgs/train").rename(deeper / "train")
-    found = read_both(drawn_settings, deeper)
+    found = read_both(demo_settings, deeper)
     assert f"{deeper / 'train'} belongs to {deeper / 'imgs/train'}" in found.problems[0]
     assert len(found.missing) == 120
-    assert competition.layout_hint(drawn_settings, deeper.parent / "nothing") == ""
+    assert competition.layout_hint(demo_settings, deeper.parent / "nothing") == ""

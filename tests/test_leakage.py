@@ -77,20 +77,20 @@ def test_a_driver_alone_in_a_fold_and_folds_of_other_sizes() -> None:
 
 @pytest.mark.line
 def test_the_command_prints_both_splits(verb: Verb, project: Path, data: Path) -> None:
-    options = ["--dataset", "drawn", "--data", str(data)]
+    options = ["--dataset", "demo", "--data", str(data)]
     assert "no fold file" in verb("leakage", *options).stderr
     assert verb("folds", *options).returncode == 0
     made = verb("leakage", *options)
     assert made.returncode == 0, made.stderr
-    said = [line.split()[:4] for line in made.stdout.splitlines() if line.startswith(("nearest", "logistic"))]
+    said = [line.split()[:4] for line in made.stdout.splitlines() if line.startswith(("nearest", "linear_probe"))]
     assert [(name, split) for name, _, split, _ in said] == [
-        ("nearest", "random"), ("nearest", "drivers"), ("logistic", "random"), ("logistic", "drivers")
+        ("nearest", "random"), ("nearest", "drivers"), ("linear_probe", "random"), ("linear_probe", "drivers")
     ]  # fmt: skip
     first = pd.read_csv(data / "driver_imgs_list.csv").iloc[0]
     (data / "imgs" / "train" / first["classname"] / first["img"]).write_bytes(b"")
-    broken = verb("leakage", *options)
-    assert broken.returncode == 2
-    assert "1 images are invalid" in broken.stderr
-    settings = project / "configs" / "datasets" / "drawn.yaml"
+    invalid = verb("leakage", *options)
+    assert invalid.returncode == 2
+    assert "1 images are invalid" in invalid.stderr
+    settings = project / "configs" / "datasets" / "demo.yaml"
     settings.write_text(settings.read_text() + "columns: {driver: null}\n")
     assert "names no drivers" in verb("leakage", *options).stderr

@@ -1,4 +1,4 @@
-"""The whole line through the command line, as the make targets call it, on a small drawn competition."""
+"""The whole line through the command line, as the make targets call it, on a small synthetic competition."""
 
 import json
 import re
@@ -19,7 +19,7 @@ from driverwatch.training.fold_runner import FoldProcess
 pytestmark = pytest.mark.line
 
 
-def test_from_photos_to_submission(
+def test_from_images_to_submission(
     verb: Verb, project: Path, drawn: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:
     """One fold is trained in this process, the other one as `make train` has it, in a process of its own."""
@@ -41,35 +41,35 @@ def test_from_photos_to_submission(
     assert "weighted, calibrated by bias" in ran(
         "ensemble", "--name", "first", "--blend", "weighted", "--calibrate", "bias"
     )
-    fitted = json.loads((project / "submissions" / "drawn" / "first.json").read_text())
-    assert list(fitted["chain"]["steps"]) == ["weighted", "bias"]
+    fitted = json.loads((project / "submissions" / "demo" / "first.json").read_text())
+    assert list(fitted["pipeline"]["steps"]) == ["weighted", "bias"]
     assert "checked" in ran("ensemble", "--name", "first")
     ran("submissions")
-    names = {p.stem for p in (project / "submissions" / "drawn").glob("*.csv")}
+    names = {p.stem for p in (project / "submissions" / "demo").glob("*.csv")}
     held = ("centre", "five_crop", "ten_crop", "ten_crop_keep", "ten_crop_swap")
     assert names == {"first", *(f"tiny-{v}" for v in held), "tiny-fold0", "tiny-fold1"}
-    first = pd.read_csv(project / "submissions" / "drawn" / "first.csv")
+    first = pd.read_csv(project / "submissions" / "demo" / "first.csv")
     sample = pd.read_csv(Path(drawn[-1]) / "sample_submission.csv")
     assert list(first["img"]) == list(sample["img"])
-    ten = pd.read_csv(project / "submissions" / "drawn" / "tiny-ten_crop.csv")
-    assert first.equals(ten)  # tiny trains with mirrored images, so ten crops are its honest views
-    folds = [pd.read_csv(project / "submissions" / "drawn" / f"tiny-fold{k}.csv") for k in range(2)]
+    ten = pd.read_csv(project / "submissions" / "demo" / "tiny-ten_crop.csv")
+    assert first.equals(ten)  # tiny trains with flipped images, so ten crops are its honest views
+    folds = [pd.read_csv(project / "submissions" / "demo" / f"tiny-fold{k}.csv") for k in range(2)]
     both = (folds[0].drop(columns="img") + folds[1].drop(columns="img")) / 2
     assert (both - ten.drop(columns="img")).abs().to_numpy().max() < 1e-4
-    manifest = json.loads((project / "submissions" / "drawn" / "first.json").read_text())
+    manifest = json.loads((project / "submissions" / "demo" / "first.json").read_text())
     scores = ran("score")
     assert f"{manifest['out_of_fold_log_loss']:.3f}" in scores
     assert "Unseen test drivers" in scores
-    assert "ready to go up" in ran("check", "submissions/drawn/first.csv")
+    assert "ready to go up" in ran("check", "submissions/demo/first.csv")
 
-    known = predictions.read(project / "build/drawn/runs/tiny/fold1/test-centre.h5", {})
-    photo = Path(drawn[-1]) / "imgs" / "test" / known.names[0]
-    way = ran("photo", str(photo), "--name", "first")
+    known = predictions.read(project / "build/demo/runs/tiny/fold1/test-centre.h5", {})
+    image = Path(drawn[-1]) / "imgs" / "test" / known.names[0]
+    way = ran("trace", str(image), "--name", "first")
     assert "as in first.csv" in way
     assert "ten_crop, fold 1" in way
     assert "not yet" not in way
-    asked = ["--run", "tiny", "--dataset", "drawn", "--fold", "1", "--top", "1", "--heatmap", "map.png"]
-    said = verb("classify", *asked, photo).stdout
+    asked = ["--run", "tiny", "--dataset", "demo", "--fold", "1", "--top", "1", "--cam", "map.png"]
+    said = verb("classify", *asked, image).stdout
     assert float(said.split("%")[0].split()[-1]) == pytest.approx(100 * known.probabilities[0].max(), abs=0.01)
     assert (project / "map.png").is_file()
 
@@ -77,7 +77,7 @@ def test_from_photos_to_submission(
     assert refused.returncode == 2
     assert "settings.train.epochs: 1 -> 2" in refused.stderr
     assert "RUN=" in refused.stderr
-    runs = project / "build" / "drawn" / "runs"
+    runs = project / "build" / "demo" / "runs"
     shutil.copytree(runs / "tiny" / "fold1", runs / "other" / "fold1")  # as FOLD=1 RUN=other would leave it
     shutil.copyfile(runs / "tiny" / "run.json", runs / "other" / "run.json")
     assert "left out, not finished: other" in ran("score")
@@ -87,12 +87,12 @@ def test_from_photos_to_submission(
 
     shutil.rmtree(drawn[-1])  # packs repeat all that training and prediction need
     assert (
-        "held-out log loss centre"
-        in verb("predict", "tiny", "--dataset", "drawn", "--views", "centre", "--fold", "0").stdout
+        "validation log loss centre"
+        in verb("predict", "tiny", "--dataset", "demo", "--tta", "centre", "--fold", "0").stdout
     )
     assert "kept" in verb("pack", *drawn, "--model", "tiny", "--set", SMALL).stdout
 
-    table = project / "folds" / "drawn.csv"
+    table = project / "folds" / "demo.csv"
     edited = pd.read_csv(table)
     edited["fold"] = 1 - edited["fold"]
     edited.to_csv(table, index=False)
@@ -102,21 +102,21 @@ def test_from_photos_to_submission(
 
 
 @pytest.mark.slow
-def test_blends_of_two_view_sets(verb: Verb, project: Path, finished: list[str]) -> None:
+def test_blends_of_two_tta_sets(verb: Verb, project: Path, finished: list[str]) -> None:
     def ran(*arguments: str) -> str:
         made = verb(*arguments, *finished)
         assert made.returncode == 0, made.stderr
         return made.stdout
 
-    assert verb("predict", "tiny", "--dataset", "drawn", "--views", "centre ten_crop").returncode == 0
-    blends = ran("blends", "--views", "centre ten_crop")
+    assert verb("predict", "tiny", "--dataset", "demo", "--tta", "centre ten_crop").returncode == 0
+    blends = ran("blends", "--tta", "centre ten_crop")
     assert "weighted_geometric" in blends
-    table = project / "build" / "drawn" / "blends.json"
+    table = project / "build" / "demo" / "blends.json"
     before = table.read_bytes()
-    assert ran("blends", "--views", "centre ten_crop") == blends
+    assert ran("blends", "--tta", "centre ten_crop") == blends
     assert table.read_bytes() == before
     assert len(json.loads(before)["blends"]) == 18
-    assert len(list(project.glob("build/drawn/calibration/*.png"))) == 6
+    assert len(list(project.glob("build/demo/calibration/*.png"))) == 6
 
 
 @pytest.mark.parametrize(
@@ -129,19 +129,19 @@ def test_blends_of_two_view_sets(verb: Verb, project: Path, finished: list[str])
         (["ensemble", "--name", "../x"], "NAME=../x: expected letters"),
         (["predict", "a/b"], "RUN=a/b: expected letters"),
         (["pack", "--size", "256"], "SIZE=256: expected <height>x<width>"),
-        (["sample", "--seed", "-1"], "SEED=-1 must be at least 0"),
-        (["sample", "--dataset", "statefarm"], "not a drawn one"),
+        (["synthetic", "--seed", "-1"], "SEED=-1 must be at least 0"),
+        (["synthetic", "--dataset", "statefarm"], "not a drawn one"),
         (["ensemble", "--models", "a"], "no such run"),
-        (["predict", "tiny", "--views", "ten"], r"VIEWS: views: must be a view set .*centre, .*got \['ten'\]"),
+        (["predict", "tiny", "--tta", "ten"], r"TTA: tta: must be a TTA set .*centre, .*got \['ten'\]"),
         (["folds", "--dataset", "stategarm"], "did you mean statefarm"),
         (["folds"], "DATA=<folder>"),
         (["pack"], "expected SIZE="),
-        (["sample", "--drivers", "0"], "DRIVERS must be at least 1"),
-        (["subset", "--dataset", "drawn", "--source", "x"], "names no list"),
+        (["synthetic", "--drivers", "0"], "DRIVERS must be at least 1"),
+        (["subset", "--dataset", "demo", "--source", "x"], "names no list"),
     ],
 )
 def test_wrong_input_is_one_sentence_and_status_2(verb: Verb, arguments: list[str], said: str) -> None:
-    options = [] if "--dataset" in arguments else ["--dataset", "drawn"]
+    options = [] if "--dataset" in arguments else ["--dataset", "demo"]
     made = verb(*arguments, *options)
     assert made.returncode == 2
     assert "Traceback" not in made.stderr
@@ -156,7 +156,7 @@ def test_help_needs_no_keras_and_no_pandas(process: Verb, project: Path) -> None
         assert process(*arguments).returncode == 0
 
 
-def test_subset_picks_the_listed_photos(verb: Verb, project: Path, data: Path, tmp_path: Path) -> None:
+def test_subset_picks_the_listed_images(verb: Verb, project: Path, data: Path, tmp_path: Path) -> None:
     full = pd.read_csv(data / "driver_imgs_list.csv", dtype=str)
     wanted = full[full["subject"].isin(["p001", "p004"])]
     wanted.to_csv(project / "configs" / "datasets" / "statefarm_mini_images.csv", index=False)
@@ -175,10 +175,10 @@ def test_subset_picks_the_listed_photos(verb: Verb, project: Path, data: Path, t
         data / full["img"].map(lambda i: f"imgs/train/{full.set_index('img').loc[i, 'classname']}/{i}")[wanted.index[0]]
     ).unlink()
     lacks = verb("subset", "--source", data, "--data", tmp_path / "other")
-    assert "lacks 1 of the listed photos" in lacks.stderr
+    assert "lacks 1 of the listed images" in lacks.stderr
 
 
-def test_a_list_of_photos_cannot_leave_its_folder(verb: Verb, project: Path, data: Path, tmp_path: Path) -> None:
+def test_a_list_of_images_cannot_leave_its_folder(verb: Verb, project: Path, data: Path, tmp_path: Path) -> None:
     table = data / "driver_imgs_list.csv"
     for row, said in (
         ("p000,c0,../../../evil.jpg", "not a plain file name"),

@@ -12,7 +12,7 @@ from driverwatch.config.loading import load
 from driverwatch.data.competition import Tables, read_both
 from driverwatch.data.pack import sources
 from driverwatch.errors import InputError
-from driverwatch.inference.classify import photo_files
+from driverwatch.inference.classify import image_files
 from driverwatch.io.paths import is_of_tools, walk
 from driverwatch.remote.kaggle_notebook import copy_project
 from scripts.doctor import project as doctor
@@ -40,7 +40,7 @@ def wrong(tables: Tables) -> list[str]:
 
 
 def littered(folder: Path, content: bytes) -> None:
-    """What tools leave: a copy of a photo in folders of theirs, two deep, and files of their own."""
+    """What tools leave: a copy of an image in folders of theirs, two deep, and files of their own."""
     for name in FOLDERS:
         for place in (folder / name, folder / name / "c0"):
             place.mkdir(parents=True, exist_ok=True)
@@ -61,20 +61,20 @@ def test_what_is_a_users(name: str) -> None:
     assert not is_of_tools(name)
 
 
-def test_what_tools_leave_is_in_no_list(data: Path, drawn_settings: DatasetSettings) -> None:
-    photo = next(data.glob("imgs/train/c0/*.jpg"))
-    before = sources(drawn_settings, data, [])
+def test_what_tools_leave_is_in_no_list(data: Path, demo_settings: DatasetSettings) -> None:
+    image = next(data.glob("imgs/train/c0/*.jpg"))
+    before = sources(demo_settings, data, [])
     for place in ("imgs/train", "imgs/train/c0", "imgs/test", "imgs", "."):
-        littered(data / place, photo.read_bytes())
-    assert wrong(read_both(drawn_settings, data)) == []
-    assert sources(drawn_settings, data, []) == before
+        littered(data / place, image.read_bytes())
+    assert wrong(read_both(demo_settings, data)) == []
+    assert sources(demo_settings, data, []) == before
     (data / "imgs" / "train" / "c0" / "stray.jpg").write_bytes(b"x")
-    assert wrong(read_both(drawn_settings, data)) == ["extra file imgs/train/c0/stray.jpg (in no table)"]
+    assert wrong(read_both(demo_settings, data)) == ["extra file imgs/train/c0/stray.jpg (in no table)"]
 
 
-def test_a_class_is_a_class_whatever_it_is_called(data: Path, drawn_settings: DatasetSettings) -> None:
+def test_a_class_is_a_class_whatever_it_is_called(data: Path, demo_settings: DatasetSettings) -> None:
     """A table may name folders as tools do."""
-    content = drawn_settings.model_dump() | {"mirrored_pairs": [], "classes": {".c0": "", "@eaDir": ""}}
+    content = demo_settings.model_dump() | {"left_right_pairs": [], "classes": {".c0": "", "@eaDir": ""}}
     settings = DatasetSettings.model_validate(content)
     lines = ["subject,classname,img", "p0,.c0,a.jpg", "p1,@eaDir,b.jpg"]
     (data / settings.table).write_text("\n".join(lines) + "\n")
@@ -110,40 +110,40 @@ LINKS = {
 
 
 @pytest.mark.parametrize("change", LINKS.values(), ids=LINKS)
-def test_linked_folders_are_held_against_the_table(data: Path, drawn_settings: DatasetSettings, change: Change) -> None:
+def test_linked_folders_are_held_against_the_table(data: Path, demo_settings: DatasetSettings, change: Change) -> None:
     change(data)
-    assert wrong(read_both(drawn_settings, data)) == []
-    before = sources(drawn_settings, data, [])
+    assert wrong(read_both(demo_settings, data)) == []
+    before = sources(demo_settings, data, [])
     (data / "imgs/train/c3/stray.jpg").write_bytes(b"x")
     (data / "imgs/test/stray.png").write_bytes(b"x")
     lost = next((data / "imgs/train/c3").glob("img_*.jpg"))
     lost.unlink()
-    assert wrong(read_both(drawn_settings, data)) == [
+    assert wrong(read_both(demo_settings, data)) == [
         "extra file imgs/test/stray.png (in no table)",
         "extra file imgs/train/c3/stray.jpg (in no table)",
         f"imgs/train/c3/{lost.name}",
     ]
-    assert sources(drawn_settings, data, []) != before
+    assert sources(demo_settings, data, []) != before
 
 
-def test_links_in_a_circle_end(data: Path, drawn_settings: DatasetSettings) -> None:
+def test_links_in_a_circle_end(data: Path, demo_settings: DatasetSettings) -> None:
     train = data / "imgs/train"
     (train / "c0/self").symlink_to(train / "c0")
     (train / "c1/up").symlink_to("../..")
     (train / "c2/nowhere").symlink_to("gone")
     (train / "c2/loop").symlink_to("loop")
-    assert wrong(read_both(drawn_settings, data)) == []
+    assert wrong(read_both(demo_settings, data)) == []
     (train / "c3/across").symlink_to("../c4")
     (train / "c4/across").symlink_to("../c3")
     found = [str(path) for path in walk(train)]
     assert len(set(found)) == len(found)
-    strays = wrong(read_both(drawn_settings, data))  # as if the folders lay there
+    strays = wrong(read_both(demo_settings, data))  # as if the folders lay there
     assert len(strays) == 24
     assert all("across/img_" in problem for problem in strays)
 
 
-def test_templates_may_begin_within_a_name(data: Path, drawn_settings: DatasetSettings) -> None:
-    settings = drawn_settings.model_copy(update={"train_images": "imgs/train/c_{label}/{image}"})
+def test_templates_may_begin_within_a_name(data: Path, demo_settings: DatasetSettings) -> None:
+    settings = demo_settings.model_copy(update={"train_images": "imgs/train/c_{label}/{image}"})
     for folder in list((data / "imgs/train").iterdir()):
         folder.rename(folder.with_name(f"c_{folder.name}"))
     assert wrong(read_both(settings, data)) == []
@@ -153,16 +153,16 @@ def test_templates_may_begin_within_a_name(data: Path, drawn_settings: DatasetSe
     assert wrong(read_both(settings, data)) == ["extra file imgs/train/c_c3/stray.jpg (in no table)"]
 
 
-def test_folders_of_photos_to_classify(data: Path) -> None:
+def test_folders_of_images_to_classify(data: Path) -> None:
     folder = data / "imgs/train"
-    plain = photo_files([folder])
+    plain = image_files([folder])
     assert len(plain) == 120
     littered(folder / "c0", b"x")
     linked("imgs/train/c3")(data)
-    assert photo_files([folder]) == plain
+    assert image_files([folder]) == plain
     littered(data / "nothing", b"x")
-    with pytest.raises(InputError, match="no photo in this folder"):
-        photo_files([data / "nothing"])
+    with pytest.raises(InputError, match="no image in this folder"):
+        image_files([data / "nothing"])
 
 
 def test_settings_beside_copies_of_tools(project: Path) -> None:
@@ -174,9 +174,9 @@ def test_settings_beside_copies_of_tools(project: Path) -> None:
     with pytest.raises(InputError) as refused:
         load(DatasetSettings, Path("configs/datasets"), "own")
     assert "._own" not in str(refused.value)
-    (project / "folds/drawn.csv").write_text("driver,fold,images\n")
-    copy_project(project, "drawn", project / "elsewhere")
-    assert (project / "elsewhere/folds/drawn.csv").is_file()
+    (project / "folds/demo.csv").write_text("driver,fold,images\n")
+    copy_project(project, "demo", project / "elsewhere")
+    assert (project / "elsewhere/folds/demo.csv").is_file()
     assert not list((project / "elsewhere").rglob("*own*"))
     assert "._own" not in doctor.CHECKS["data set"](Surroundings(root=project, dataset="own")).found
 
@@ -184,6 +184,6 @@ def test_settings_beside_copies_of_tools(project: Path) -> None:
 def test_a_folder_with_nothing_but_a_tools_files_is_empty(verb: Verb, project: Path) -> None:
     littered(project / "fresh", b"x")
     small = ["--drivers", "2", "--test-drivers", "1", "--frames", "1", "--size", "48x64"]
-    made = verb("sample", *small, "--dataset", "drawn", "--data", "fresh")
+    made = verb("synthetic", *small, "--dataset", "demo", "--data", "fresh")
     assert made.returncode == 0, made.stderr
     assert (project / "fresh/driver_imgs_list.csv").is_file()

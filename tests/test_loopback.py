@@ -86,7 +86,7 @@ def test_interrupted_and_a_machine_lost_it_ends_as_a_local_run(
     os.killpg(first.pid, signal.SIGINT)
     rest = first.communicate(timeout=60)[0]
     assert first.returncode == 130, [*said, rest]
-    assert "interrupted; the same command goes on" in rest
+    assert "interrupted; the same command resumes" in rest
     end = time.monotonic() + 20
     while folds_at_work(nodes.folder):
         assert time.monotonic() < end, "folds outlive who asked for them"
@@ -103,10 +103,10 @@ def test_interrupted_and_a_machine_lost_it_ends_as_a_local_run(
     assert begun.returncode == 0, "".join(said)
     after = said[-1]
     assert f"lost on {victim}" in after
-    assert "goes on after epoch " in after
-    made = {name: digest for name, digest in kills.state(project).items() if "/logs/" not in name}
+    assert "resumes after epoch " in after
+    made = {name: checksum for name, checksum in kills.state(project).items() if "/logs/" not in name}
     assert kills.differing(known.states["train"], made) == []
-    log = project / "build/drawn/runs/tiny/logs" / f"{mine[victim].split()[1]}{mine[victim].split()[2]}".rstrip(":")
+    log = project / "build/demo/runs/tiny/logs" / f"{mine[victim].split()[1]}{mine[victim].split()[2]}".rstrip(":")
     assert f"lost on {victim}" in log.with_suffix(".txt").read_text()
 
 
@@ -128,5 +128,5 @@ def test_predictions_in_parts_are_those_of_one_process(known: kills.Reference, t
     assert "shard 1 of 2: finished" in made.stdout
     after = made.stdout.split("put together here")[1]
     assert "ten_crop of" not in after, "the parts left nothing to predict"
-    state = {name: digest for name, digest in kills.state(project).items() if "/logs/" not in name}
+    state = {name: checksum for name, checksum in kills.state(project).items() if "/logs/" not in name}
     assert kills.differing(known.states["predict"], state) == []

@@ -1,4 +1,4 @@
-"""The learning-rate range test: what is read off a course of losses, and the command on drawn photos."""
+"""The learning-rate range test: what is read off a course of losses, and the command on synthetic images."""
 
 import csv
 import io
@@ -55,12 +55,12 @@ def test_divergence_is_believed_after_a_few_steps() -> None:
 def test_the_command_rises_step_by_step_and_touches_no_run(
     verb: Verb, data: Path, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = ["--dataset", "drawn", "--data", data]
+    place = ["--dataset", "demo", "--data", data]
     assert verb("folds", *place).returncode == 0
     stages = '[{"epochs":1,"learning_rate":0.003},{"freeze_until":"stage1"}]'
     shown = f"input.pack=40x52 input.size=36x48 train.stages={stages} train.batch_size=16 train.select=best"
     shown = [*place, "--set", shown]
-    for words, said in ((["--low", "1", "--high", "0.1"], "expected 0 < LOW < HIGH"), (["--fold", "7"], "FOLD=7")):
+    for words, said in ((["--lr-min", "1", "--lr-max", "0.1"], "expected 0 < LOW < HIGH"), (["--fold", "7"], "FOLD=7")):
         refused = verb("lr-find", "tiny", *words, *shown)
         assert refused.returncode == 2
         assert said in refused.stderr
@@ -75,9 +75,9 @@ def test_the_command_rises_step_by_step_and_touches_no_run(
         return step(self, *given, **named)
 
     monkeypatch.setattr(Learner, "train_on_batch", counted)
-    made = verb("lr-find", "tiny", "--low", "1e-5", "--high", "10", "--points", "60", "--fold", "1", *shown)
+    made = verb("lr-find", "tiny", "--lr-min", "1e-5", "--lr-max", "10", "--lr-steps", "60", "--fold", "1", *shown)
     assert made.returncode == 0, made.stderr
-    lines = list(csv.DictReader(io.StringIO((project / "build/drawn/lr_find/tiny.csv").read_text())))
+    lines = list(csv.DictReader(io.StringIO((project / "build/demo/lr_find/tiny.csv").read_text())))
     rates, sizes, trainable = zip(*took, strict=True)
     assert [float(line["learning_rate"]) for line in lines] == pytest.approx(rates, rel=1e-4)
     assert rates == pytest.approx(np.geomspace(1e-5, 10, 60)[: len(rates)], rel=1e-4)
@@ -86,7 +86,7 @@ def test_the_command_rises_step_by_step_and_touches_no_run(
     losses = np.array([float(line["loss"]) for line in lines])
     assert [float(line["smoothed"]) for line in lines] == pytest.approx(smoothed(losses), rel=1e-5)
     assert losses[:10].mean() < 5, "the stage before was trained"
-    assert (project / "build/drawn/lr_find/tiny.png").read_bytes().startswith(b"\x89PNG")
-    assert {path.name for path in (project / "build/drawn/lr_find").iterdir()} == {"tiny.csv", "tiny.png", ".tiny.lock"}
-    assert not (project / "build/drawn/runs").exists()
+    assert (project / "build/demo/lr_find/tiny.png").read_bytes().startswith(b"\x89PNG")
+    assert {path.name for path in (project / "build/demo/lr_find").iterdir()} == {"tiny.csv", "tiny.png", ".tiny.lock"}
+    assert not (project / "build/demo/runs").exists()
     assert 'SET="train.learning_rate=' in made.stdout or "falls nowhere" in made.stdout

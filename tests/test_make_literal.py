@@ -122,7 +122,7 @@ def expected(name: str, value: str, arguments: list[str]) -> bool:
 @pytest.mark.parametrize("target", sorted(set(TARGETS) - NO_VERB))
 def test_all_variables_of_every_target(checkout: Path, target: str) -> None:
     """All typed at once, each with everything that could mean something on the way, and its own name."""
-    names = sorted(used(target) - SWITCHES - {"STEPS", "EXTRAS"})
+    names = sorted(used(target) - SWITCHES - {"COMMANDS", "EXTRAS"})
     typed = {name: f"{name} {EVERYTHING}" for name in names}
     if target in ("doctor", "predict", "preview"):
         typed |= {"V": "0"}
@@ -162,7 +162,7 @@ def test_through_a_make_inside_make(checkout: Path, value: str) -> None:
     made = make(checkout, "demo", f"MESSAGE={value}", f"WEIGHTS={value}", f"UNKNOWN={value}")
     assert made.returncode == 0, made.stdout + made.stderr
     found = calls(checkout)
-    assert [each[0][2] for each in found if each[0][:2] == ["-m", "driverwatch"]][:3] == ["sample", "folds", "pack"]
+    assert [each[0][2] for each in found if each[0][:2] == ["-m", "driverwatch"]][:3] == ["synthetic", "folds", "pack"]
     train = next(each for each in found if each[0][2] == "train")
     assert f"--weights={value}" in train[0]
     assert {name: train[1][name] for name in ("MESSAGE", "WEIGHTS", "UNKNOWN")} == dict.fromkeys(
@@ -192,7 +192,7 @@ def test_several_models_and_several_steps(checkout: Path) -> None:
     packed = [each[0][-1] for each in calls(checkout) if each[0][2] == "pack"]
     assert packed == ["--model=a", "--model=$b", "--model=`c`"]
     assert calls(checkout)[-1][0][-1] == "a $b `c`"
-    assert make(checkout, "test-size", "STEPS=pack $x 'y").returncode == 0
+    assert make(checkout, "test-size", "COMMANDS=pack $x 'y").returncode == 0
     assert calls(checkout)[-1][0] == ["-m", "support.fullsize", "pack", "$x", "'y"]
 
 
@@ -220,7 +220,12 @@ def test_several_lines_are_refused(checkout: Path) -> None:
 
 def switched(checkout: Path, value: str) -> Mapping[str, bool]:
     """What each switch does when it is typed so."""
-    by_target = {"folds": ("FORCE", "SKIP_BROKEN"), "levers": ("TRAIN",), "notebook": ("VENDOR",), "status": ("JSON",)}
+    by_target = {
+        "folds": ("FORCE", "SKIP_INVALID"),
+        "ablations": ("TRAIN",),
+        "notebook": ("VENDOR",),
+        "status": ("JSON",),
+    }
     flags = {}
     for target, names in (by_target | {"bench": ("FULL", "DOCS")}).items():
         made = make(checkout, target, *(f"{name}={value}" for name in names), "MODEL=x")

@@ -20,7 +20,7 @@ from driverwatch.errors import InputError
 from driverwatch.inference import predictions
 from driverwatch.inference.predictions import Predictions, prediction_path
 from driverwatch.io.atomic import write_json
-from driverwatch.io.manifests import digest_of_file, read_json
+from driverwatch.io.manifests import checksum_of_file, read_json
 from driverwatch.io.paths import Places
 
 SIZE = "40x52"
@@ -28,39 +28,39 @@ MODEL = {
     "backbone": "tiny",
     "weights": "none",
     "input": {"pack": SIZE, "size": "36x48"},
-    "predict": {"views": "five_crop"},
+    "predict": {"tta": "five_crop"},
 }
-SAID = f"build/drawn/pack/{SIZE}: made in "
+SAID = f"build/demo/pack/{SIZE}: made in "
 
 
 @pytest.fixture
 def place(project: Path, data: Path) -> list[str | Path]:
-    """A drawn competition, folded; nothing is packed."""
-    make_folds(open_context("drawn", data), False)
-    return ["--dataset", "drawn", "--data", data]
+    """A synthetic competition, folded; nothing is packed."""
+    make_folds(open_context("demo", data), False)
+    return ["--dataset", "demo", "--data", data]
 
 
 def pack_folder(size: str = SIZE) -> Path:
-    return Places("drawn").pack(size)
+    return Places("demo").pack(size)
 
 
 @pytest.fixture
 def trained(place: list[str | Path], data: Path) -> runs.Run:
     """A finished run whose predictions are drawn numbers, and whose pack was removed since."""
-    context = open_context("drawn", data)
+    context = open_context("demo", data)
     make_packs(context, SIZE, None, "", False)
     folds, packs = open_packs(context, SIZE)
     settings = parse(ModelSettings, MODEL, "x")
-    digests = {kind: pack.digest for kind, pack in packs.items()}
+    checksums = {kind: pack.checksum for kind, pack in packs.items()}
     folder = context.places.run("one")
-    write_json(folder / "run.json", runs.identity(settings, context.settings, [], folds.digest, digests, None))
+    write_json(folder / "run.json", runs.identity(settings, context.settings, [], folds.checksum, checksums, None))
     run = runs.load(folder)
     for fit in range(folds.count):
         (run.fold(fit)).mkdir(parents=True)
         facts = {"weights": f"w{fit}", "seconds": 60.0, "commit": "c", "log_loss": {"five_crop": 1.0}}
         write_json(run.fold(fit) / "manifest.json", {"settings": run.settings.model_dump(), **run.claim, **facts})
-        held_out = splits.of(settings.train, folds).rows(packs["train"].drivers, fit)[1]
-        for kind, names in (("held_out", packs["train"].names[held_out]), ("test", packs["test"].names)):
+        validation = splits.of(settings.train, folds).rows(packs["train"].drivers, fit)[1]
+        for kind, names in (("validation", packs["train"].names[validation]), ("test", packs["test"].names)):
             rows = np.random.default_rng(fit).dirichlet(np.ones(len(run.classes)), len(names)).astype(np.float32)
             made = Predictions(names, rows, run.predicted(fit, "five_crop"))
             predictions.write(made, prediction_path(run.fold(fit), kind, "five_crop"))
@@ -70,7 +70,7 @@ def trained(place: list[str | Path], data: Path) -> runs.Run:
 
 @pytest.mark.parametrize(
     "command",
-    [["ensemble"], ["score"], ["review"], ["blends"], ["submissions"], ["views", "one"], ["teach", "three"]],
+    [["ensemble"], ["score"], ["review"], ["blends"], ["submissions"], ["tta", "one"], ["pseudo-labels", "three"]],
     ids=lambda words: words[0],
 )
 def test_commands_pack_what_they_need(
@@ -95,26 +95,26 @@ def test_who_only_looks_makes_nothing(
 
 
 def making_context(data: Path) -> Context:
-    return making("drawn", data)
+    return making("demo", data)
 
 
 def test_the_pack_is_the_one_that_make_pack_makes(place: list[str | Path], data: Path) -> None:
     made = open_packs(making_context(data), SIZE)[1]
-    whole = {kind: digest_of_file(pack_folder() / f"{kind}.h5") for kind in made}
+    whole = {kind: checksum_of_file(pack_folder() / f"{kind}.h5") for kind in made}
     shutil.rmtree(pack_folder())
-    make_packs(open_context("drawn", data), SIZE, None, "", False)
-    assert {kind: digest_of_file(pack_folder() / f"{kind}.h5") for kind in made} == whole
+    make_packs(open_context("demo", data), SIZE, None, "", False)
+    assert {kind: checksum_of_file(pack_folder() / f"{kind}.h5") for kind in made} == whole
 
 
 @pytest.mark.parametrize("missing", ["train.h5", "train.json", "test.h5", "test.json"])
 def test_a_pack_that_is_not_whole_on_disk_is_completed(place: list[str | Path], data: Path, missing: str) -> None:
     context = making_context(data)
-    digests = {kind: pack.digest for kind, pack in open_packs(context, SIZE)[1].items()}
+    checksums = {kind: pack.checksum for kind, pack in open_packs(context, SIZE)[1].items()}
     (pack_folder() / missing).unlink()
-    assert {kind: pack.digest for kind, pack in open_packs(context, SIZE)[1].items()} == digests
+    assert {kind: pack.checksum for kind, pack in open_packs(context, SIZE)[1].items()} == checksums
 
 
-def test_without_the_photos_the_sentence_names_what_is_there(place: list[str | Path], data: Path) -> None:
+def test_without_the_images_the_sentence_names_what_is_there(place: list[str | Path], data: Path) -> None:
     context = making_context(data)
     open_packs(context, SIZE)
     shutil.rmtree(data)
@@ -130,22 +130,22 @@ def test_without_the_photos_the_sentence_names_what_is_there(place: list[str | P
         open_packs(context, "20x26")
 
 
-def test_broken_photos_stay_left_out_where_they_were(place: list[str | Path], data: Path) -> None:
-    """A run of each size is to know the same images; with nothing left out before, broken photos are said, not dropped."""
-    photo = sorted((data / "imgs" / "train").rglob("*.jpg"))[0]
-    photo.write_bytes(b"no photo")
+def test_invalid_images_stay_left_out_where_they_were(place: list[str | Path], data: Path) -> None:
+    """A run of each size is to know the same images; with nothing left out before, invalid images are said, not dropped."""
+    image = sorted((data / "imgs" / "train").rglob("*.jpg"))[0]
+    image.write_bytes(b"no image")
     context = making_context(data)
-    with pytest.raises(InputError, match="SKIP_BROKEN=1"):
+    with pytest.raises(InputError, match="SKIP_INVALID=1"):
         open_packs(context, SIZE)
-    make_packs(open_context("drawn", data), SIZE, None, "", False, skip=True)
-    assert list(read_json(pack_folder() / "train.json")["left_out"]) == [photo.name]
+    make_packs(open_context("demo", data), SIZE, None, "", False, skip=True)
+    assert list(read_json(pack_folder() / "train.json")["left_out"]) == [image.name]
     packs = open_packs(context, "20x26")[1]
-    assert list(packs["train"].left_out.names) == [photo.name]
+    assert list(packs["train"].left_out.names) == [image.name]
 
 
 def test_no_maker_no_pack(place: list[str | Path], data: Path) -> None:
     with pytest.raises(InputError, match=f"no pack; run make pack SIZE={SIZE} first"):
-        open_packs(open_context("drawn", data), SIZE)
+        open_packs(open_context("demo", data), SIZE)
     with pytest.raises(InputError, match=f"no pack; run make pack SIZE={SIZE} first"):
         open_packs(replace(making_context(data), maker=None), SIZE)
     assert not pack_folder().exists()
@@ -155,17 +155,19 @@ def test_features_are_made_on_the_way_or_the_sentence_says_why_not(
     trained: runs.Run, place: list[str | Path], project: Path, verb: Verb, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (project / "configs/models/small.yaml").write_text("backbone: squeezenet\ninput: {pack: 36x48, size: 32x40}\n")
-    ended = verb("ensemble", *place, "--neighbours", "small:fire3_concat")
+    ended = verb("ensemble", *place, "--knn", "small:fire3_concat")
     assert ended.returncode == 2
     assert (
-        "small-fire3_concat-1x1.h5: no such features; make neighbours FEATURES=small:fire3_concat computes them ("
+        "small-fire3_concat-1x1.h5: no such features; make knn EMBEDDINGS=small:fire3_concat computes them ("
         in ended.stderr
     )
-    assert "pass WEIGHTS=<folder>, or name another model with FEATURES=" in ended.stderr
+    assert "pass WEIGHTS=<folder>, or name another model with EMBEDDINGS=" in ended.stderr
     assert "train from scratch" not in ended.stderr
     assert (pack_folder("36x48") / "train.h5").is_file()  # the pack was no obstacle
 
-    def computed(context: Context, settings: ModelSettings, trunk: object, packs: dict, weights: Path | None) -> list:
+    def computed(
+        context: Context, settings: ModelSettings, backbone: object, packs: dict, weights: Path | None
+    ) -> list:
         assert weights == project / "files"
         return [
             np.random.default_rng(0).normal(size=(len(packs[kind].names), 3)).astype(np.float32)
@@ -174,7 +176,7 @@ def test_features_are_made_on_the_way_or_the_sentence_says_why_not(
 
     monkeypatch.setattr(embeddings, "_computed", computed)
     monkeypatch.setattr(embeddings.weight_files, "identity", lambda *_: {"file": "x"})
-    made = verb("ensemble", *place, "--neighbours", "small:fire3_concat", "--weights", project / "files")
+    made = verb("ensemble", *place, "--knn", "small:fire3_concat", "--weights", project / "files")
     assert made.returncode == 0, made.stderr
     assert "small-fire3_concat-1x1.h5: 160 images, 3 features, " in made.stdout
     assert "made in" in made.stdout

@@ -15,7 +15,7 @@ from driverwatch.data.mix import Mixing, blended, cut_box, draw_mixing, pasted, 
 from driverwatch.data.pack import ImageBlock, Pack
 from driverwatch.data.regions import join, split
 
-KINDS = ("mixup", "cutmix", "splice")
+KINDS = ("mixup", "cutmix", "same_class_halves")
 TARGETS = np.eye(CLASSES, dtype=np.float32)[LABELS]
 
 
@@ -44,7 +44,7 @@ def test_nothing_is_mixed_unless_asked_for() -> None:
 def test_partners_are_training_rows_alone(kind: str, chosen: list[int], seed: int, epoch: int) -> None:
     """Whatever rows a fold trains on: no other row is a partner, and none of the others is touched."""
     rows = np.array(chosen)
-    mixing = drawn(kind, rows, (seed, epoch), mix_share=1.0)
+    mixing = drawn(kind, rows, (seed, epoch), mix_prob=1.0)
     others = np.setdiff1d(np.arange(COUNT), rows)
     assert set(mixing.partners[rows]) <= set(chosen)
     assert np.array_equal(mixing.partners[others], others)
@@ -56,12 +56,12 @@ def test_partners_are_training_rows_alone(kind: str, chosen: list[int], seed: in
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_held_out_pixel_reaches_training(kind: str) -> None:
-    """Other pixels, labels and drivers of held-out rows change nothing that training is given."""
-    held_out = np.setdiff1d(np.arange(COUNT), TRAINING)
-    mine = drawn(kind, mix_share=1.0)
+    """Other pixels, labels and drivers of validation rows change nothing that training is given."""
+    validation = np.setdiff1d(np.arange(COUNT), TRAINING)
+    mine = drawn(kind, mix_prob=1.0)
     images, labels, drivers = IMAGES.copy(), LABELS.copy(), DRIVERS.copy()
-    images[held_out], labels[held_out], drivers[held_out] = 7, (labels[held_out] + 1) % CLASSES, "p999"
-    theirs = draw_mixing(AugmentSettings(mix=kind, mix_share=1.0), SIZE, TRAINING, labels, drivers, (0, 0))
+    images[validation], labels[validation], drivers[validation] = 7, (labels[validation] + 1) % CLASSES, "p999"
+    theirs = draw_mixing(AugmentSettings(mix=kind, mix_prob=1.0), SIZE, TRAINING, labels, drivers, (0, 0))
     assert theirs is not None
     assert same(mine, theirs)
     for row in TRAINING:
@@ -81,7 +81,7 @@ def test_a_draw_is_a_function_of_seed_epoch_and_row(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_workers_and_batches_change_nothing(kind: str) -> None:
-    wanted, rows = model(mix=kind, mirror="keep"), np.array([5, 2, 40, 33])
+    wanted, rows = model(mix=kind, hflip="keep_labels"), np.array([5, 2, 40, 33])
     inputs = AugmentedInputs(IMAGES, wanted, [], 3, epoch_mixing(wanted, pack(), TRAINING, 3))
     whole, flags = inputs(rows)
     again = AugmentedInputs(IMAGES, wanted, [], 3, epoch_mixing(wanted, pack(), TRAINING[::-1], 3))
@@ -95,7 +95,7 @@ def test_the_share_of_mixed_images_is_the_settings(share: float) -> None:
     rows = np.arange(4000)
     labels, drivers = rows % 10, np.array([f"p{i % 26}" for i in rows])
     for kind in KINDS:
-        settings = AugmentSettings(mix=kind, mix_share=share)
+        settings = AugmentSettings(mix=kind, mix_prob=share)
         mixing = draw_mixing(settings, SIZE, rows, labels, drivers, (0, 0))
         assert mixing is not None
         assert abs(len(mixed(mixing)) / 4000 - share) < 0.03
@@ -105,7 +105,7 @@ def test_the_share_of_mixed_images_is_the_settings(share: float) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_labels_are_shares_that_sum_to_one(kind: str) -> None:
-    made = drawn(kind, mix_share=1.0).targets(TARGETS)
+    made = drawn(kind, mix_prob=1.0).targets(TARGETS)
     assert made.dtype == np.float32
     assert np.allclose(made.sum(axis=1), 1, atol=1e-6)
     assert (made >= 0).all()
@@ -116,21 +116,21 @@ def test_labels_have_the_shares_of_the_pixels(kind: str) -> None:
     """A pack whose images are 255 in the channel of their class shows its label shares in its mean."""
     images = np.zeros((COUNT, *SIZE, CLASSES), np.uint8)
     images[np.arange(COUNT), :, :, LABELS] = 255
-    mixing = drawn(kind, mix_share=1.0)
+    mixing = drawn(kind, mix_prob=1.0)
     seen = np.stack([mixing.image(images, row).mean(axis=(0, 1)) / 255 for row in range(COUNT)])
     assert len(mixed(mixing)) == len(TRAINING)
     assert np.allclose(seen, mixing.targets(TARGETS), atol=0.5 / 255 + 1e-6 if kind == "mixup" else 1e-6)
 
 
 def test_mixup_keeps_the_larger_part() -> None:
-    mixing = drawn("mixup", mix_share=1.0, mix_alpha=1.0)
+    mixing = drawn("mixup", mix_prob=1.0, mix_alpha=1.0)
     assert (mixing.shares >= 0.5).all()
     assert 0.65 < mixing.shares[TRAINING].mean() < 0.85
-    assert drawn("mixup", mix_share=1.0, mix_alpha=0.05).shares[TRAINING].mean() > 0.9
+    assert drawn("mixup", mix_prob=1.0, mix_alpha=0.05).shares[TRAINING].mean() > 0.9
 
 
 def test_splices_join_two_drivers_of_one_class() -> None:
-    mixing = drawn("splice", mix_share=1.0)
+    mixing = drawn("same_class_halves", mix_prob=1.0)
     rows = mixed(mixing)
     assert len(rows) == len(TRAINING)
     assert np.array_equal(LABELS[mixing.partners[rows]], LABELS[rows])
@@ -143,9 +143,9 @@ def test_splices_join_two_drivers_of_one_class() -> None:
         assert np.array_equal(made[:, seam:], IMAGES[mixing.partners[row]][:, seam:])
 
 
-def test_a_class_of_one_driver_is_spliced_within_him_and_of_one_image_not_at_all() -> None:
+def test_a_class_of_one_driver_is_same_class_half_mixed_within_him_and_of_one_image_not_at_all() -> None:
     labels, drivers = np.array([0, 0, 0, 1, 2, 2]), np.array(["a", "a", "a", "b", "a", "b"])
-    settings = AugmentSettings(mix="splice", mix_share=1.0)
+    settings = AugmentSettings(mix="same_class_halves", mix_prob=1.0)
     mixing = draw_mixing(settings, SIZE, np.arange(6), labels, drivers, (0, 0))
     assert mixing is not None
     assert set(mixing.partners[:3]) <= {0, 1, 2}
@@ -156,13 +156,13 @@ def test_a_class_of_one_driver_is_spliced_within_him_and_of_one_image_not_at_all
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_training_row_stays_as_it_is(kind: str) -> None:
-    mixing = drawn(kind, np.array([4]), mix_share=1.0)
+    mixing = drawn(kind, np.array([4]), mix_prob=1.0)
     assert not len(mixed(mixing))
     assert np.array_equal(mixing.image(IMAGES, 4), IMAGES[4])
 
 
 @given(st.integers(1, 60), st.integers(1, 60), st.floats(0, 1), st.integers(0, 999))
-def test_boxes_lie_in_the_frame(height: int, width: int, share: float, seed: int) -> None:
+def test_boxes_are_in_the_frame(height: int, width: int, share: float, seed: int) -> None:
     for box in (
         cut_box(np.random.default_rng(seed), (height, width), share),
         seam_box(np.random.default_rng(seed), (height, width)),
@@ -194,21 +194,21 @@ def test_a_packs_images_are_never_written_to() -> None:
     images = IMAGES.copy()
     images.setflags(write=False)  # as a mapped pack's
     for kind in KINDS:
-        mixing = drawn(kind, mix_share=1.0)
+        mixing = drawn(kind, mix_prob=1.0)
         assert any(not np.array_equal(mixing.image(images, row), IMAGES[row]) for row in TRAINING)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_images_are_cut_before_they_are_mixed_and_mirrored_as_one(kind: str) -> None:
-    """Outside its box a mixed image is what its own augmentation makes of it alone; the flags of mirroring are its own."""
-    wanted = model(mix=kind, mix_share=1.0, mirror="swap")
-    policy = [{"Affine": {"rotate": [-20, 20], "p": 1.0}}]
+def test_images_are_cut_before_they_are_mixed_and_flipped_as_one(kind: str) -> None:
+    """Outside its box a mixed image is what its own augmentation makes of it alone; the flags of flipping are its own."""
+    wanted = model(mix=kind, mix_prob=1.0, hflip="swap_left_right")
+    preset = [{"Affine": {"rotate": [-20, 20], "p": 1.0}}]
     mixing = epoch_mixing(wanted, pack(), TRAINING, 2)
     assert mixing is not None
-    alone, flags = AugmentedInputs(IMAGES, wanted, policy, 2)(TRAINING)
-    found, mirrored = AugmentedInputs(IMAGES, wanted, policy, 2, mixing)(TRAINING)
-    assert np.array_equal(mirrored, flags)
-    assert mirrored.any()
+    alone, flags = AugmentedInputs(IMAGES, wanted, preset, 2)(TRAINING)
+    found, flipped = AugmentedInputs(IMAGES, wanted, preset, 2, mixing)(TRAINING)
+    assert np.array_equal(flipped, flags)
+    assert flipped.any()
     for row, one, plain, flag in zip(TRAINING, found, alone, flags, strict=True):
         assert not np.array_equal(one, plain) or not mixing.boxes[row].any() or mixing.shares[row] > 0.99
         top, left, bottom, right = mixing.boxes[row]
@@ -223,7 +223,7 @@ def test_regions_of_a_mosaic_are_mixed_alike(kind: str) -> None:
     """Each region is what mixing would make of a pack of that region alone, so that each shows the label's share."""
     regions = np.stack([IMAGES, IMAGES[..., ::-1], 255 - IMAGES])
     mosaics = np.concatenate(list(regions), axis=1)
-    one = model(mix=kind, mix_share=1.0)
+    one = model(mix=kind, mix_prob=1.0)
     three = one.model_copy(update={"input": one.input.model_copy(update={"regions": ["whole", "head", "wheel"]})})
     held = Pack(**{**vars(pack()), "images": ImageBlock("nowhere", 0, mosaics.shape)})
     alone, together = epoch_mixing(one, pack(), TRAINING, 1), epoch_mixing(three, held, TRAINING, 1)
@@ -240,7 +240,7 @@ def test_regions_of_a_mosaic_are_mixed_alike(kind: str) -> None:
 
 
 def test_mixing_leaves_the_augmentation_of_others_alone() -> None:
-    wanted = model(mix="mixup", mirror="keep")
+    wanted = model(mix="mixup", hflip="keep_labels")
     mixing = epoch_mixing(wanted, pack(), TRAINING, 0)
     assert mixing is not None
     rest = np.setdiff1d(TRAINING, mixed(mixing))
@@ -254,11 +254,11 @@ def test_mixing_leaves_the_augmentation_of_others_alone() -> None:
     [
         ({"epochs": 3}, [0, 1, 2]),
         ({"epochs": 2, "stages": [{"freeze_until": "head", "epochs": 1}, {}]}, [0, 1, 2]),
-        ({"epochs": 5, "cache_trunk": 2, "stages": [{"freeze_until": "head"}]}, [0, 1]),
-        ({"epochs": 2, "cache_trunk": 2, "stages": [{"freeze_until": "head", "epochs": 3}, {}]}, [0, 1, 3, 4]),
-        ({"epochs": 2, "stages": [{"freeze_until": "head", "fit": "logistic"}, {}]}, [1, 2]),
-        ({"stages": [{"freeze_until": "head", "fit": "logistic"}]}, []),
-        ({"cache_trunk": 3, "stages": [{"freeze_until": "head", "fit": "logistic"}]}, [0, 1, 2]),
+        ({"epochs": 5, "augmentation_passes": 2, "stages": [{"freeze_until": "head"}]}, [0, 1]),
+        ({"epochs": 2, "augmentation_passes": 2, "stages": [{"freeze_until": "head", "epochs": 3}, {}]}, [0, 1, 3, 4]),
+        ({"epochs": 2, "stages": [{"freeze_until": "head", "fit": "linear_probe"}, {}]}, [1, 2]),
+        ({"stages": [{"freeze_until": "head", "fit": "linear_probe"}]}, []),
+        ({"augmentation_passes": 3, "stages": [{"freeze_until": "head", "fit": "linear_probe"}]}, [0, 1, 2]),
     ],
 )
 def test_epochs_whose_augmentation_is_shown(train: dict, expected: list[int]) -> None:
@@ -269,16 +269,16 @@ def test_epochs_whose_augmentation_is_shown(train: dict, expected: list[int]) ->
 
 
 @pytest.mark.keras
-@pytest.mark.parametrize("mirror", ["none", "keep", "swap"])
-def test_batches_of_mixed_images(tmp_path: Path, mirror: str) -> None:
-    """Label shares follow mirroring, and an image weighs as the weighted mean of its classes."""
+@pytest.mark.parametrize("hflip", ["none", "keep_labels", "swap_left_right"])
+def test_batches_of_mixed_images(tmp_path: Path, hflip: str) -> None:
+    """Label shares follow flipping, and an image weighs as the weighted mean of its classes."""
     from driverwatch.training.data_loader import TrainingBatches, class_weights
 
     swap = [1, 0, 3, 2]
-    wanted = model(mix="mixup", mix_share=1.0, mirror=mirror, mix_alpha=1.0)
+    wanted = model(mix="mixup", mix_prob=1.0, hflip=hflip, mix_alpha=1.0)
     train = wanted.train.model_copy(update={"class_weights": "balanced", "batch_size": 11})
     wanted = wanted.model_copy(update={"train": train})
-    mixing = epoch_mixing(wanted, replace(pack(), digest="x"), TRAINING, 1)
+    mixing = epoch_mixing(wanted, replace(pack(), checksum="x"), TRAINING, 1)
     assert mixing is not None
     targets, inputs = mixing.targets(TARGETS), AugmentedInputs(IMAGES, wanted, [], 1, mixing)
     batches = TrainingBatches(inputs, TRAINING, targets, wanted, swap, 1)
@@ -287,8 +287,8 @@ def test_batches_of_mixed_images(tmp_path: Path, mirror: str) -> None:
         np.concatenate(parts) for parts in zip(*(batches[i] for i in range(len(batches))), strict=True)
     )
     own = targets[batches.order]
-    expected = np.where((flags & (mirror == "swap"))[:, None], own[:, swap], own)
-    assert flags.any() == (mirror != "none")
+    expected = np.where((flags & (hflip == "swap_left_right"))[:, None], own[:, swap], own)
+    assert flags.any() == (hflip != "none")
     assert np.array_equal(labels, expected)
     assert labels.dtype == np.float32
     assert np.allclose(labels.sum(axis=1), 1, atol=1e-6)

@@ -18,7 +18,7 @@ from driverwatch.models.build_backbone import build_network, single_tensor_layer
 from driverwatch.models.classifier import ChannelScaling, Classifier, build
 from driverwatch.models.describe import LayerDescription, described
 from driverwatch.models.freezing import freeze, frozen_count
-from driverwatch.models.pretrained import build_trunk
+from driverwatch.models.pretrained import build_backbone
 from driverwatch.models.squeezenet import squeezenet
 
 pytestmark = pytest.mark.keras
@@ -75,7 +75,7 @@ def step(classifier: Classifier, count: int = 1) -> None:
 def test_a_step_moves_what_learns_and_nothing_else(backbone: str, until: str | int | None, frozen: int) -> None:
     classifier = build(settings(backbone), 10, MEAN, None)
     learning = freeze(classifier, until, train_statistics=False)
-    layers = classifier.trunk.layers
+    layers = classifier.backbone.layers
     assert learning == max(0, len(layers) - frozen)
     before = [w.numpy().copy() for w in classifier.weights]
     step(classifier)
@@ -88,7 +88,7 @@ def test_a_step_moves_what_learns_and_nothing_else(backbone: str, until: str | i
 
 @pytest.mark.parametrize("train_statistics", [False, True])
 def test_normalisation_keeps_or_trains_its_statistics(train_statistics: bool) -> None:
-    """An enclosing model must not hand `training=True` down to a trunk whose statistics are frozen."""
+    """An enclosing model must not hand `training=True` down to a backbone whose statistics are frozen."""
     classifier = build(settings(), 10, MEAN, None)
     freeze(classifier, None, train_statistics)
     moving = [w for w in classifier.weights if "moving" in w.path]
@@ -111,9 +111,9 @@ def test_frozen_layers_keep_their_statistics_while_later_ones_train() -> None:
 
 def test_freezing_at_a_layer_that_is_not_there() -> None:
     classifier = build(settings(), 10, MEAN, None)
-    with pytest.raises(InputError, match="stage2_rel is no layer or block of this trunk; did you mean stage2_relu"):
+    with pytest.raises(InputError, match="stage2_rel is no layer or block of this backbone; did you mean stage2_relu"):
         freeze(classifier, "stage2_rel", False)
-    with pytest.raises(InputError, match="the trunk has 14 layers"):
+    with pytest.raises(InputError, match="the backbone has 14 layers"):
         freeze(classifier, 99, False)
 
 
@@ -135,12 +135,12 @@ def test_cuts_are_legal_only_at_a_single_tensor() -> None:
     legal = single_tensor_layers(squeezenet(input_shape=(64, 64, 3)))
     assert {"conv1", "pool1", "fire2_squeeze1x1", "fire2_concat", "pool4", "fire9_concat"} <= set(legal)
     assert not any("expand" in name for name in legal)
-    cut = build_trunk(settings("squeezenet", "64x64", cut="fire4_concat"), None)
+    cut = build_backbone(settings("squeezenet", "64x64", truncate_at="fire4_concat"), None)
     assert cut.output_shape[-1] == 256
     with pytest.raises(InputError, match="fire4_expand1x1 lies inside a branch"):
-        build_trunk(settings("squeezenet", "64x64", cut="fire4_expand1x1"), None)
+        build_backbone(settings("squeezenet", "64x64", truncate_at="fire4_expand1x1"), None)
     with pytest.raises(InputError, match="fire4 is no layer of it"):
-        build_trunk(settings("squeezenet", "64x64", cut="fire4"), None)
+        build_backbone(settings("squeezenet", "64x64", truncate_at="fire4"), None)
 
 
 def test_residual_shortcuts_are_no_cuts() -> None:
@@ -191,11 +191,11 @@ def test_every_committed_model_builds_freezes_and_cuts_where_it_says(path: Path)
     model = load(ModelSettings, path.parent, path.stem)
     row = BACKBONES[model.backbone]
     small = model.model_copy(update={"input": InputSettings(pack="96x96", size="96x96")})
-    trunk = build_trunk(small, None, load=False)
-    names = [layer.name for layer in trunk.layers]
+    backbone = build_backbone(small, None, load=False)
+    names = [layer.name for layer in backbone.layers]
     assert model.cut is not None or set(row.freeze_points) <= set(names)
-    assert trunk.layers[-1].name == (model.cut or names[-1])
-    assert all(0 <= frozen_count(trunk.layers, stage.freeze_until) <= len(names) for stage in model.train.stages)
+    assert backbone.layers[-1].name == (model.cut or names[-1])
+    assert all(0 <= frozen_count(backbone.layers, stage.freeze_until) <= len(names) for stage in model.train.stages)
 
 
 def test_automatic_names_do_not_depend_on_what_was_built_before() -> None:
@@ -215,7 +215,7 @@ def test_shortcuts_that_are_no_layers_are_no_cuts() -> None:
 
 def test_layers_are_described_as_they_train() -> None:
     stages = [{"freeze_until": None}, {"freeze_until": "head"}, {"freeze_until": "stage2"}]
-    found = described(settings(train={"stages": stages}, cut="stage3_relu"))
+    found = described(settings(train={"stages": stages}, truncate_at="stage3_relu"))
     assert [layer.name for layer in found][:3] == ["input_layer", "stage1_conv", "stage1_bn"]
     assert found[-1] == LayerDescription("stage3_relu", "stage3_relu", (4, 6, 64), 0, (False, True, False), True)
     conv = {layer.name: layer for layer in found}["stage2_conv"]

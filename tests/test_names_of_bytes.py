@@ -17,14 +17,14 @@ from driverwatch.config.loading import load
 from driverwatch.data import synthetic
 from driverwatch.data.pack import sources
 from driverwatch.io.atomic import write_json, write_text
-from driverwatch.io.manifests import digest_of, read_json
+from driverwatch.io.manifests import checksum_of, read_json
 
 NAMES = [
     os.fsdecode(name)
     for name in (b"caf\xe9", b"\xff\xfe", b"a\x80b", "café".encode("utf-16-le").replace(b"\0", b"\x81"))
 ]
 EACH = pytest.mark.parametrize("name", NAMES, ids=ascii)
-SET = "input.pack=40x52 input.size=36x48 train.epochs=1 train.batch_size=16 predict.views=centre"
+SET = "input.pack=40x52 input.size=36x48 train.epochs=1 train.batch_size=16 predict.tta=centre"
 
 
 def strict(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -37,9 +37,9 @@ def strict(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 @EACH
-def test_photos_in_such_a_folder_are_folded_and_packed(verb: Verb, project: Path, data: Path, name: str) -> None:
+def test_images_in_such_a_folder_are_folded_and_packed(verb: Verb, project: Path, data: Path, name: str) -> None:
     shutil.move(data, project / name)
-    options = ["--dataset", "drawn", "--data", name]
+    options = ["--dataset", "demo", "--data", name]
     for step in (["folds"], ["pack", "--size", "24x32"], ["pack", "--size", "24x32"]):
         made = verb(*step, *options)
         assert made.returncode == 0, made.stderr
@@ -51,25 +51,25 @@ def test_photos_in_such_a_folder_are_folded_and_packed(verb: Verb, project: Path
         assert refused.returncode == 2
         shown = ascii(name)[1:-1].replace("\\\\", "\\")
         assert f"extra file imgs/train/c0/{shown}/{shown}.jpg" in refused.stderr
-    assert (project / "build/drawn/problems.txt").read_text().count("\n") == 1
+    assert (project / "build/demo/problems.txt").read_text().count("\n") == 1
 
 
 @EACH
-def test_digests_json_and_text_hold_such_names(tmp_path: Path, name: str) -> None:
+def test_checksums_json_and_text_hold_such_names(tmp_path: Path, name: str) -> None:
     write_json(tmp_path / "x.json", {"place": name, "said": "é"})
     assert read_json(tmp_path / "x.json") == {"place": name, "said": "é"}
     assert json.loads((tmp_path / "x.json").read_text(encoding="utf-8"))["place"] == name
     write_text(tmp_path / "x.txt", f"{name}é\n")
     assert (tmp_path / "x.txt").read_text(encoding="utf-8").endswith("é\n")
-    assert digest_of([name]) != digest_of([name[:-1]])
-    assert digest_of({"a": "é"}) == hashlib.sha256('{"a": "é"}'.encode()).hexdigest()
+    assert checksum_of([name]) != checksum_of([name[:-1]])
+    assert checksum_of({"a": "é"}) == hashlib.sha256('{"a": "é"}'.encode()).hexdigest()
 
 
 @EACH
-def test_what_is_packed_is_known_again_by_such_names(data: Path, drawn_settings: DatasetSettings, name: str) -> None:
-    before = sources(drawn_settings, data, [])
+def test_what_is_packed_is_known_again_by_such_names(data: Path, demo_settings: DatasetSettings, name: str) -> None:
+    before = sources(demo_settings, data, [])
     (data / "imgs/test" / f"{name}.jpg").write_bytes(b"x")
-    assert sources(drawn_settings, data, []) not in ("", before)
+    assert sources(demo_settings, data, []) not in ("", before)
 
 
 @EACH
@@ -86,8 +86,8 @@ def test_such_names_are_printed(name: str) -> None:
 def test_a_project_in_such_a_folder(tmp_path: Path) -> None:
     project = tmp_path / NAMES[0]
     shutil.copytree(ROOT / "configs", project / "configs")
-    synthetic.write(MINI, load(DatasetSettings, project / "configs/datasets", "drawn"), project / "data")
-    options = ("--dataset", "drawn", "--data", str(project / "data"))
+    synthetic.write(MINI, load(DatasetSettings, project / "configs/datasets", "demo"), project / "data")
+    options = ("--dataset", "demo", "--data", str(project / "data"))
     for step in (["folds"], ["pack", "--size", "24x32"], ["status"], ["report"], ["leakage"]):
         made = strict(*step, *options, cwd=project)
         assert made.returncode == 0, made.stderr
@@ -95,28 +95,28 @@ def test_a_project_in_such_a_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_whole_line_in_such_a_folder(tmp_path: Path) -> None:
+def test_the_whole_pipeline_in_such_a_folder(tmp_path: Path) -> None:
     project, name = tmp_path / NAMES[0], NAMES[1]
     shutil.copytree(ROOT / "configs", project / "configs")
-    synthetic.write(MINI, load(DatasetSettings, project / "configs/datasets", "drawn"), project / name)
-    where, here = ["--dataset", "drawn"], ["--dataset", "drawn", "--data", name]
+    synthetic.write(MINI, load(DatasetSettings, project / "configs/datasets", "demo"), project / name)
+    where, here = ["--dataset", "demo"], ["--dataset", "demo", "--data", name]
     shutil.copytree(project / name / "imgs/test", project / f"new{name}")
-    photo = next((project / f"new{name}").iterdir())
-    photo.rename(photo.with_name(f"{name}.jpg"))
+    image = next((project / f"new{name}").iterdir())
+    image.rename(image.with_name(f"{name}.jpg"))
     (project / f"maps{name}").mkdir()
     for step in (
         ["folds", *here],
         ["pack", "--model", "tiny", "--set", SET, *here],
         ["train", "tiny", "--set", SET, *here],
-        ["ensemble", "--name", "first", "--views", "centre", *here],
-        ["check", "submissions/drawn/first.csv", *here],
+        ["ensemble", "--name", "first", "--tta", "centre", *here],
+        ["check", "submissions/demo/first.csv", *here],
         ["score", *here],
-        ["photo", photo.name, *here],
+        ["trace", image.name, *here],
         ["report", *here],
-        ["review", "--views", "centre", *here],
+        ["review", "--tta", "centre", *here],
         ["status", *here],
         ["export", "tiny", "--file", f"maps{name}/x.keras", *where],
-        ["classify", f"new{name}", "--run", "tiny", "--heatmap", f"maps{name}", *where],
+        ["classify", f"new{name}", "--run", "tiny", "--cam", f"maps{name}", *where],
     ):
         made = strict(*step, cwd=project)
         assert made.returncode == 0, f"{step}: {made.stderr}"

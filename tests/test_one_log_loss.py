@@ -12,12 +12,12 @@ from sklearn.metrics import log_loss as reference
 from sklearn.model_selection import KFold
 
 import driverwatch
-from driverwatch.config.ensemble import ChainSettings
+from driverwatch.config.ensemble import PipelineSettings
 from driverwatch.config.loading import parse
 from driverwatch.ensemble import blending, post_processing
 from driverwatch.ensemble import scoring as scores
 from driverwatch.ensemble.calibration import CALIBRATIONS, LEVELS, Clip, Softmax
-from driverwatch.ensemble.class_balance import STRENGTHS, Balance, rebalanced
+from driverwatch.ensemble.class_balance import STRENGTHS, ClassBalance, rebalanced
 from driverwatch.ensemble.embedding_index import EmbeddingIndex
 from driverwatch.ensemble.transform import MemberPredictions
 from driverwatch.errors import InputError
@@ -59,11 +59,11 @@ def manifest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> float:
     from driverwatch.inference import predict
 
     run: Any = SimpleNamespace(
-        fold=lambda number: tmp_path, origin={}, name="r", settings=SimpleNamespace(shows_mirrored=True)
+        fold=lambda number: tmp_path, origin={}, name="r", settings=SimpleNamespace(trains_with_flips=True)
     )
     pack: Any = SimpleNamespace(names=np.array(list("wxyz")), labels=LABELS)
     made: Any = [("centre", SimpleNamespace(probabilities=ROWS.astype(np.float32)))]
-    monkeypatch.setattr(predict, "digest_of_file", lambda path: "d")
+    monkeypatch.setattr(predict, "checksum_of_file", lambda path: "d")
     monkeypatch.setattr(predict, "_resumable", lambda *_: iter(made))
     monkeypatch.setattr(predict.predictions, "write", lambda *_: None)
     packs = {"train": pack, "test": pack}
@@ -71,10 +71,10 @@ def manifest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> float:
 
 
 def watched() -> float:
-    """`held_out_loss` in a history: `make final` chooses its epoch by it, `select: best` too."""
+    """`val_loss` in a history: `make refit` chooses its epoch by it, `select: best` too."""
     from driverwatch.training.fold import FoldTraining
 
-    rows = SimpleNamespace(held_out=np.arange(4))
+    rows = SimpleNamespace(validation=np.arange(4))
     fold: Any = SimpleNamespace(
         rows=rows, source=None, pack=SimpleNamespace(labels=LABELS), centre=lambda *_: {"centre": ROWS}
     )
@@ -96,15 +96,15 @@ def of_a_fold(monkeypatch: pytest.MonkeyPatch) -> float:
     run: Any = SimpleNamespace(settings=SimpleNamespace(train=None))
     monkeypatch.setattr(searches, "open_run", lambda *_: (run, None, {"train": pack, "test": None}))
     monkeypatch.setattr(searches.splits, "of", lambda *_: split)
-    monkeypatch.setattr(searches, "views_of", lambda _: "centre")
+    monkeypatch.setattr(searches, "tta_of", lambda _: "centre")
     monkeypatch.setattr(searches, "validation_probabilities", lambda *_: ROWS)
     here: Any = searches._Search(None, None, None, 1)  # type: ignore[arg-type]
     return float(here._losses("r", None, 1).mean())
 
 
-def of_a_chain(**settings: Any) -> float:
+def of_a_pipeline(**settings: Any) -> float:
     rows = MemberPredictions(np.array(list("wxyz")), ROWS[None], np.array([0, 0, 1, 1]))
-    return float(post_processing.fit(ChainSettings(**settings), rows, LABELS, DRIVERS).losses.mean())
+    return float(post_processing.fit(PipelineSettings(**settings), rows, LABELS, DRIVERS).losses.mean())
 
 
 def of_leakage(monkeypatch: pytest.MonkeyPatch) -> float:
@@ -134,13 +134,13 @@ def of_the_inner_folds(monkeypatch: pytest.MonkeyPatch) -> float:
 def test_every_place_says_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     places: dict[str, Callable[[], float]] = {
         "manifests, end of training, status": lambda: manifest(monkeypatch, tmp_path),
-        "epochs, for make final and select: best": watched,
+        "epochs, for make refit and select: best": watched,
         "freezing study, data scaling, rounds": lambda: of_a_study(monkeypatch),
         "make score": lambda: float(scores.summary({"m": ROWS}, LABELS, DRIVERS)["log loss"][0]),
         "make score by driver": lambda: float(scores.by({"m": ROWS}, LABELS, np.zeros(4), "all")["m"][0]),
-        "make views": lambda: float(scores.paired_interval({"m": ROWS}, LABELS, DRIVERS, "m")["log loss"][0]),
+        "make tta": lambda: float(scores.paired_interval({"m": ROWS}, LABELS, DRIVERS, "m")["log loss"][0]),
         "search, by fold": lambda: of_a_fold(monkeypatch),
-        "ensembles, levers": of_a_chain,
+        "ensembles, ablations": of_a_pipeline,
         "report": of_a_report,
         "review": of_a_review,
         "leakage": lambda: of_leakage(monkeypatch),
@@ -154,13 +154,13 @@ def test_a_submissions_own_floor_is_part_of_its_score() -> None:
     """Of 0.01: a submission that never says less loses ln(100) where it is wrong, and is scored so."""
     raised = np.maximum(ROWS, 0.01)
     by_hand = -np.log((raised / raised.sum(axis=1, keepdims=True))[np.arange(4), LABELS]).mean()
-    assert of_a_chain(clip=0.01) == pytest.approx(by_hand, abs=1e-9)
+    assert of_a_pipeline(clip=0.01) == pytest.approx(by_hand, abs=1e-9)
 
 
 @pytest.mark.parametrize("clip", [1e-6, 9e-6])
 def test_floors_below_the_scores_own_are_refused(clip: float) -> None:
     with pytest.raises(InputError, match=r"clip: must be a probability from 1e-5 to 0\.1, or fitted"):
-        parse(ChainSettings, {"clip": clip}, "x")
+        parse(PipelineSettings, {"clip": clip}, "x")
 
 
 def test_the_slope_is_that_of_the_loss() -> None:
@@ -242,7 +242,7 @@ def test_the_fitted_floor_and_the_balances_strength_are_chosen_by_the_printed_lo
     assert level == min(LEVELS, key=lambda one: log_losses(sharp, labels, one).mean())
     random, drivers = np.random.default_rng(0), np.arange(400) // 2 % 4
     features = np.eye(4, dtype=np.float32)[drivers] + 0.01 * random.normal(size=(400, 4)).astype(np.float32)
-    step = Balance(EmbeddingIndex(rows.names, features))
+    step = ClassBalance(EmbeddingIndex(rows.names, features))
     rule = step.fit(rows, labels, drivers)
     groups = [(chosen, grown.cut(rule.reach)) for chosen, grown in step.space.trees(rows)]
     losses = [log_loss(rebalanced(rows, groups, rule.prior, one).blended, labels) for one in STRENGTHS]

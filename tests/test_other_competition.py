@@ -11,25 +11,25 @@ pytestmark = pytest.mark.line
 
 NAMED = """
 title: Five gestures at a counter
-data: build/gestures/photos
+data: build/gestures/images
 table: labels/train.csv
 columns: {image: file, label: gesture, driver: counter}
 train_images: "pictures/{image}"
 test_images: "pictures/{image}"
 sample_submission: labels/example.csv
-truth: labels/answers.csv
+test_labels: labels/answers.csv
 classes: {still: nothing, left up: a hand, left down: a hand, right up: a hand, right down: a hand}
-mirrored_pairs: [[left up, right up], [left down, right down]]
+left_right_pairs: [[left up, right up], [left down, right down]]
 folds: 2
 """
 UNGROUPED = NAMED.replace("driver: counter", "driver: null").replace("columns:", "group_distance: 60\ncolumns:")
-SET = "input.pack=40x60 input.size=36x48 train.epochs=1 train.batch_size=16 augment.mirror=swap predict.views=centre"
+SET = "input.pack=40x60 input.size=36x48 train.epochs=1 train.batch_size=16 augment.hflip=swap_left_right predict.tta=centre"
 LINE = (
-    ["sample", "--drivers", "6", "--test-drivers", "2", "--frames", "3", "--clips", "2", "--size", "72x72"],
+    ["synthetic", "--drivers", "6", "--test-drivers", "2", "--frames", "3", "--clips", "2", "--size", "72x72"],
     ["folds"],
     ["pack", "--model", "tiny", "--set", SET],
     ["train", "tiny", "--set", SET],
-    ["ensemble", "--name", "first", "--views", "centre"],
+    ["ensemble", "--name", "first", "--tta", "centre"],
     ["check", "submissions/gestures/first.csv"],
     ["score"],
 )
@@ -42,7 +42,7 @@ LINE = (
         pytest.param(UNGROUPED, id="no group column"),
     ],
 )
-def test_the_whole_line_on_another_competition(verb: Verb, project: Path, settings: str) -> None:
+def test_the_whole_pipeline_on_another_competition(verb: Verb, project: Path, settings: str) -> None:
     (project / "configs" / "datasets" / "gestures.yaml").write_text(settings)
     for step in LINE:
         made = verb(*step, "--dataset", "gestures")
@@ -51,7 +51,7 @@ def test_the_whole_line_on_another_competition(verb: Verb, project: Path, settin
     submission = pd.read_csv(project / "submissions" / "gestures" / "first.csv")
     assert list(submission) == ["file", "still", "left up", "left down", "right up", "right down"]
     assert len(submission) == 2 * 5 * 2 * 3
-    table = pd.read_csv(project / "build" / "gestures" / "photos" / "labels" / "train.csv")
+    table = pd.read_csv(project / "build" / "gestures" / "images" / "labels" / "train.csv")
     assert len(table) == 6 * 5 * 2 * 3
     assert ("counter" in table) == (settings is NAMED)
 
@@ -60,7 +60,7 @@ def test_look_alikes_stay_in_one_fold(verb: Verb, project: Path) -> None:
     """Without a group column, no frame of a clip may have its neighbour on the other side of a fold."""
     (project / "configs" / "datasets" / "gestures.yaml").write_text(NAMED)
     assert verb(*LINE[0], "--dataset", "gestures").returncode == 0
-    data = project / "build" / "gestures" / "photos"
+    data = project / "build" / "gestures" / "images"
     named = pd.read_csv(data / "labels" / "train.csv", dtype=str)
     (project / "configs" / "datasets" / "gestures.yaml").write_text(UNGROUPED)
     made = verb("folds", "--dataset", "gestures")

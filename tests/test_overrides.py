@@ -43,11 +43,11 @@ def test_pseudo_labels_can_be_asked_for_key_by_key(tmp_path: Path, yaml: str) ->
     ("yaml", "overrides", "expected"),
     [
         ("head:\n", "head.dropout=0.5", ("head", {"dropout": 0.5})),
-        ("predict:\n", "predict.views.0=centre", ("predict", {"views": ["centre"]})),
+        ("predict:\n", "predict.tta.0=centre", ("predict", {"tta": ["centre"]})),
         (
-            "train: {stages: [{rate_factors: null}]}\n",
-            "train.stages.0.rate_factors.stage1=0.1",
-            ("train", {"stages": [{"rate_factors": {"stage1": 0.1}}]}),
+            "train: {stages: [{lr_multipliers: null}]}\n",
+            "train.stages.0.lr_multipliers.stage1=0.1",
+            ("train", {"stages": [{"lr_multipliers": {"stage1": 0.1}}]}),
         ),
         ("train: {splits: null}\n", "train.splits.kind=all", ("train", {"splits": "all"})),
     ],
@@ -67,8 +67,8 @@ def test_every_null_on_the_way_begins_as_its_default(
 @pytest.mark.parametrize(
     ("yaml", "overrides", "sentence"),
     [
-        ("", "augment.policy.0=light", r"SET augment.policy.0: augment.policy holds a value, not further keys; set it as a whole"),
-        ("cut: null\n", "cut.x=1", r"SET cut.x: cut holds a value"),
+        ("", "augment.preset.0=light", r"SET augment.preset.0: augment.preset holds a value, not further keys; set it as a whole"),
+        ("truncate_at: null\n", "truncate_at.x=1", r"SET truncate_at.x: truncate_at holds a value"),
         ("", "train.epochs.x=1", r"SET train.epochs.x: train.epochs holds a value"),
         ("train: {epochs: 3}\n", "train.epochs.x=1", r"SET train.epochs.x: epochs holds a value"),
         ("", "head.dense.0=8", r"SET head.dense.0: there is an empty list .* set it as a whole"),
@@ -112,9 +112,9 @@ def test_rounds_of_pseudo_labels_need_their_teacher(made: str) -> None:
 
     content = {"backbone": "tiny", "weights": "none", "input": {"pack": "40x40", "size": "36x36"}}
     own = parse(ModelSettings, content, "x")
-    with pytest.raises(InputError, match="make pseudo names each round's teacher itself"):
+    with pytest.raises(InputError, match="make pseudo-rounds names each round's teacher itself"):
         student_settings(own, "first", f"train.pseudo={made.replace(' ', '')}")
-    with pytest.raises(InputError, match="make pseudo names each round's teacher itself"):
+    with pytest.raises(InputError, match="make pseudo-rounds names each round's teacher itself"):
         student_settings(own, "first", "train=null")
     asked = student_settings(own, "first", "train.pseudo.threshold=0.9").train.pseudo
     assert asked is not None

@@ -69,11 +69,11 @@ def test_block_ends_are_legal_cuts_and_weights_come_in_files_only(backbone: str)
     row = BACKBONES[backbone]
     module, name = row.constructor.rsplit(".", 1)
     build = getattr(importlib.import_module(module), name)
-    trunk = build(input_shape=(96, 80, 3))
-    legal = single_tensor_layers(trunk)
+    network = build(input_shape=(96, 80, 3))
+    legal = single_tensor_layers(network)
     assert set(row.freeze_points) | set(row.auxiliary) <= set(legal)
     assert not any("_branch" in name or "expand" in name for name in legal)
-    assert trunk.name == backbone
+    assert network.name == backbone
     with pytest.raises(ValueError, match="weights must be None"):
         build(weights="imagenet")
 
@@ -108,14 +108,14 @@ def test_an_auxiliary_classifier_takes_any_tap(size: tuple[int, int]) -> None:
 
 @pytest.mark.slow
 def test_an_auxiliary_classifier_learns_through_its_tap() -> None:
-    trunk = googlenet(input_shape=(64, 80, 3))
+    network = googlenet(input_shape=(64, 80, 3))
     heads = [auxiliary(10, f"auxiliary{i}") for i in (1, 2)]
-    taps = [trunk.get_layer(name).output for name in BACKBONES["googlenet"].auxiliary]
-    network = keras.Model(trunk.input, [head(tap) for head, tap in zip(heads, taps, strict=True)])
+    taps = [network.get_layer(name).output for name in BACKBONES["googlenet"].auxiliary]
+    network = keras.Model(network.input, [head(tap) for head, tap in zip(heads, taps, strict=True)])
     network.compile(keras.optimizers.SGD(0.1), ["categorical_crossentropy"] * 2, loss_weights=[0.3, 0.3])
-    before = [np.asarray(trunk.get_layer(name).kernel) for name in ("conv1", "inception4d_branch1_conv1")]
+    before = [np.asarray(network.get_layer(name).kernel) for name in ("conv1", "inception4d_branch1_conv1")]
     random = np.random.default_rng(0)
     labels = np.eye(10)[[3, 7]]
     network.train_on_batch(random.normal(size=(2, 64, 80, 3)), [labels, labels])
-    after = [np.asarray(trunk.get_layer(name).kernel) for name in ("conv1", "inception4d_branch1_conv1")]
+    after = [np.asarray(network.get_layer(name).kernel) for name in ("conv1", "inception4d_branch1_conv1")]
     assert all(not np.array_equal(a, b) for a, b in zip(before, after, strict=True))

@@ -11,21 +11,21 @@ import cv2
 import h5py
 import numpy as np
 import pytest
-from support.places import SHARED, needs_photos
+from support.places import SHARED, needs_images
 
 from driverwatch.config.dataset import DatasetSettings
 from driverwatch.data import competition, pack, pack_writer
 from driverwatch.data.competition import ImageTable
 from driverwatch.data.images import examine
-from driverwatch.data.pack_writer import BrokenPhotosError, Job
+from driverwatch.data.pack_writer import InvalidImagesError, Job
 from driverwatch.errors import InputError
 
 SIZE = "24x32"
 
 
 @pytest.fixture
-def table(data: Path, drawn_settings: DatasetSettings) -> ImageTable:
-    return competition.read_train(drawn_settings, data).table
+def table(data: Path, demo_settings: DatasetSettings) -> ImageTable:
+    return competition.read_train(demo_settings, data).table
 
 
 def packed(table: ImageTable, data: Path, folder: Path, force: bool = False, **job: Any) -> pack.Pack:
@@ -33,15 +33,15 @@ def packed(table: ImageTable, data: Path, folder: Path, force: bool = False, **j
     return pack.read(folder, "train", "folds", SIZE)
 
 
-def test_a_pack_holds_what_the_photos_show(table: ImageTable, data: Path, tmp_path: Path) -> None:
+def test_a_pack_holds_what_the_images_show(table: ImageTable, data: Path, tmp_path: Path) -> None:
     made = packed(table, data, tmp_path / "pack")
     images = made.images.open()
     assert list(made.names) == table.names
     assert list(made.labels) == list(table.frame["label"])
     assert list(made.drivers) == list(table.frame["driver"])
     for row in (0, 57, 119):
-        photo = cv2.cvtColor(cv2.imread(str(data / table.frame["path"][row])), cv2.COLOR_BGR2RGB)
-        assert np.array_equal(images[row], cv2.resize(photo, (32, 24), interpolation=cv2.INTER_AREA))
+        image = cv2.cvtColor(cv2.imread(str(data / table.frame["path"][row])), cv2.COLOR_BGR2RGB)
+        assert np.array_equal(images[row], cv2.resize(image, (32, 24), interpolation=cv2.INTER_AREA))
     assert np.allclose(made.mean, images.reshape(-1, 3).mean(axis=0))
     assert np.allclose(made.std, images.reshape(-1, 3).std(axis=0))
 
@@ -63,23 +63,23 @@ def test_packing_is_parallel_but_ordered(
     whole = packed(table, data, tmp_path / "a")
     monkeypatch.setattr(pack_writer, "TOGETHER", 7)
     pieces = packed(table, data, tmp_path / "b")
-    assert whole.digest == pieces.digest
+    assert whole.checksum == pieces.checksum
     assert np.array_equal(whole.images.open(), pieces.images.open())
 
 
-def test_no_test_images(drawn_settings: DatasetSettings, tmp_path: Path, table: ImageTable) -> None:
+def test_no_test_images(demo_settings: DatasetSettings, tmp_path: Path, table: ImageTable) -> None:
     none = ImageTable(table.frame.iloc[:0], table.classes)
     pack_writer.write(Job(none, tmp_path, tmp_path / "pack", "test", SIZE, "folds"))
     assert pack.read(tmp_path / "pack", "test", "folds", SIZE).images.open().shape == (0, 24, 32, 3)
 
 
-def test_broken_images_are_all_listed(table: ImageTable, data: Path, tmp_path: Path) -> None:
+def test_invalid_images_are_all_listed(table: ImageTable, data: Path, tmp_path: Path) -> None:
     paths = [data / path for path in table.frame["path"]]
     whole = paths[5].read_bytes()
     paths[3].write_bytes(b"")
     paths[5].write_bytes(whole[: len(whole) // 2])
     paths[9].write_bytes(b"<html>not found</html>")
-    with pytest.raises(BrokenPhotosError) as error:
+    with pytest.raises(InvalidImagesError) as error:
         packed(table, data, tmp_path / "pack")
     assert [problem.split(": ")[1].split(" (")[0] for problem in error.value.problems] == [
         "empty file", "damaged or cut short", "is neither JPEG nor PNG but an HTML or XML page"
@@ -102,12 +102,12 @@ def test_exif_turns_and_grey_becomes_rgb(tmp_path: Path) -> None:
     assert np.array_equal(upright.pixels, np.rot90(decoded.pixels, -1))
 
 
-@needs_photos
-def test_real_photos_decode_to_the_pixels_of_opencv() -> None:
+@needs_images
+def test_real_images_decode_to_the_pixels_of_opencv() -> None:
     for path in sorted((SHARED / "statefarm").rglob("*.jpg"))[::20]:
-        photo = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
-        found = examine(path, photo.shape[:2])
-        assert np.array_equal(found.pixels, photo)
+        image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
+        found = examine(path, image.shape[:2])
+        assert np.array_equal(found.pixels, image)
         assert found.traits == ()
 
 
@@ -121,11 +121,11 @@ def test_the_same_again_changes_nothing(table: ImageTable, data: Path, tmp_path:
         pack.read(tmp_path / "pack", "train", "folds", SIZE)
 
 
-def test_copied_photos_are_the_same_photos(table: ImageTable, data: Path, tmp_path: Path) -> None:
+def test_copied_images_are_the_same_images(table: ImageTable, data: Path, tmp_path: Path) -> None:
     first = packed(table, data, tmp_path / "pack")
     for path in table.frame["path"]:
         os.utime(data / path, (1, 1))  # unpacked again: other times, the same bytes
-    assert packed(table, data, tmp_path / "pack").digest == first.digest
+    assert packed(table, data, tmp_path / "pack").checksum == first.checksum
 
 
 def test_bytes_after_the_end_of_a_jpeg_do_no_harm(table: ImageTable, data: Path, tmp_path: Path) -> None:
@@ -134,16 +134,16 @@ def test_bytes_after_the_end_of_a_jpeg_do_no_harm(table: ImageTable, data: Path,
     assert len(packed(table, data, tmp_path / "pack").names) == 120
 
 
-def test_other_photos_are_refused_until_forced(table: ImageTable, data: Path, tmp_path: Path) -> None:
+def test_other_images_are_refused_until_forced(table: ImageTable, data: Path, tmp_path: Path) -> None:
     first = packed(table, data, tmp_path / "pack")
     path = data / table.frame["path"][0]
     cv2.imwrite(str(path), np.zeros((48, 64, 3), np.uint8))
     with pytest.raises(InputError, match="packed from other files"):
         packed(table, data, tmp_path / "pack")
-    assert packed(table, data, tmp_path / "pack", force=True).digest != first.digest
+    assert packed(table, data, tmp_path / "pack", force=True).checksum != first.checksum
 
 
-def test_damaged_packs_are_refused_and_packed_anew(table: ImageTable, data: Path, tmp_path: Path) -> None:
+def test_damaged_packs_are_refused_and_packed_again(table: ImageTable, data: Path, tmp_path: Path) -> None:
     made = packed(table, data, tmp_path / "pack")
     path = Path(made.images.path)
     content = path.read_bytes()
@@ -151,14 +151,14 @@ def test_damaged_packs_are_refused_and_packed_anew(table: ImageTable, data: Path
     def refused(said: str) -> None:
         with pytest.raises(InputError, match=said):
             pack.read(tmp_path / "pack", "train", "folds", SIZE)
-        assert packed(table, data, tmp_path / "pack").digest == made.digest
+        assert packed(table, data, tmp_path / "pack").checksum == made.checksum
 
     path.write_bytes(content[:5000])
     refused("cut short|not a whole pack")
     path.write_bytes(b"no HDF5")
     refused("not a whole pack")
     manifest = path.with_suffix(".json")
-    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "digest": "0" * 64}))
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "checksum": "0" * 64}))
     refused("is not the pack that train.json describes")
     with h5py.File(path, "w") as file:
         file.create_dataset("images", data=np.zeros((4, 24, 32, 3), np.uint8), chunks=True)
@@ -177,7 +177,7 @@ def test_damaged_packs_are_refused_and_packed_anew(table: ImageTable, data: Path
 def test_a_copied_pack_is_the_same_pack(table: ImageTable, data: Path, tmp_path: Path) -> None:
     made = packed(table, data, tmp_path / "pack")
     os.utime(made.images.path, (1, 1))
-    assert pack.read(tmp_path / "pack", "train", "folds", SIZE).digest == made.digest
+    assert pack.read(tmp_path / "pack", "train", "folds", SIZE).checksum == made.checksum
 
 
 def test_space_is_asked_before_anything_is_written(

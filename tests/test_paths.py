@@ -85,9 +85,9 @@ def test_whoever_is_not_known_is_one_sentence(at_home: Path, homeless: None) -> 
 
 
 def test_several_in_one_text(at_home: Path) -> None:
-    for name in ("a.jpg", "b.jpg", ".c.jpg", "my photo.jpg"):
+    for name in ("a.jpg", "b.jpg", ".c.jpg", "my image.jpg"):
         (at_home / name).touch()
-    assert user_paths("~/my photo.jpg") == [at_home / "my photo.jpg"]
+    assert user_paths("~/my image.jpg") == [at_home / "my image.jpg"]
     assert user_paths("~/a.jpg x.jpg") == [at_home / "a.jpg", Path("x.jpg")]
     assert user_paths("~/?.jpg ~/no*") == [at_home / "a.jpg", at_home / "b.jpg", at_home / "no*"]
     assert user_paths("a" * 5000) == [Path("a" * 5000)]
@@ -95,13 +95,13 @@ def test_several_in_one_text(at_home: Path) -> None:
         user_paths("~no-such-user/a.jpg b.jpg")
 
 
-TEXTS = {"client", "heatmap"}  # paths that may be something else: a command's name, a pattern
-NAMES = {"image"}  # of `photo`: a name in a table, or a path of which the last part is
+TEXTS = {"client", "cam"}  # paths that may be something else: a command's name, a pattern
+NAMES = {"image"}  # of `image`: a name in a table, or a path of which the last part is
 SEVERAL = {"images"}  # of `classify`
 
 
 def parameters() -> Iterator[tuple[str, str, Any, Any]]:
-    """Every verb's every parameter: verb, name, annotated type, and what typer is told of it."""
+    """Every command's every parameter: command, name, annotated type, and what typer is told of it."""
     for part in (group.typer_instance for group in app.registered_groups):
         for command in part.registered_commands if part else []:
             assert command.callback is not None
@@ -116,15 +116,15 @@ def parameters() -> Iterator[tuple[str, str, Any, Any]]:
 def is_path(hint: Any, told: Any) -> bool:
     """Whether a parameter is one by its type, or by what is said of it."""
     said = str(getattr(told, "help", ""))
-    named = any(word in said for word in ("folder", "file", "path", "client", "photos, ", "download"))
+    named = any(word in said for word in ("folder", "file", "path", "client", "images, ", "download"))
     return "Path" in str(hint).split("typer.")[0] or named
 
 
 def test_every_path_option_goes_through_it() -> None:
     """A path option that is added without `**PATH` is found here, by its type or by its help."""
     found = {(verb, name): told for verb, name, hint, told in parameters() if is_path(hint, told)}
-    known = {("folds", "data"), ("train", "weights"), ("node", "folder"), ("export", "file"), ("take", "source")}
-    known |= {("check", "file"), ("submit", "client"), ("classify", "heatmap"), ("classify", "images")}
+    known = {("folds", "data"), ("train", "weights"), ("node", "folder"), ("export", "file"), ("import-runs", "source")}
+    known |= {("check", "file"), ("submit", "client"), ("classify", "cam"), ("classify", "images")}
     assert known <= set(found)
     for (verb, name), told in found.items():
         if name not in NAMES | SEVERAL:
@@ -133,7 +133,7 @@ def test_every_path_option_goes_through_it() -> None:
 
 
 @pytest.mark.parametrize("where", ["option", "yaml"])
-def test_tables_and_photos_come_from_one_copy(
+def test_tables_and_images_come_from_one_copy(
     project: Path, data: Path, verb: Verb, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where a folder called `~` with another copy is here: pandas expands `~` by itself, nothing else does."""
@@ -141,26 +141,26 @@ def test_tables_and_photos_come_from_one_copy(
     other = project / "~" / "data"
     other.mkdir(parents=True)
     (other / "driver_imgs_list.csv").write_text("subject,classname,img\np1,c0,x.jpg\n")
-    text = (project / "configs/datasets/drawn.yaml").read_text()
+    text = (project / "configs/datasets/demo.yaml").read_text()
     if where == "yaml":
-        (project / "configs/datasets/drawn.yaml").write_text(text.replace("data: build/drawn/data", "data: ~/data"))
+        (project / "configs/datasets/demo.yaml").write_text(text.replace("data: build/demo/data", "data: ~/data"))
     more = ["--data", "~/data"] if where == "option" else []
-    made = verb("folds", "--dataset", "drawn", *more)
+    made = verb("folds", "--dataset", "demo", *more)
     assert made.returncode == 0, made.stderr
     assert "6 drivers" in made.stdout
-    here = verb("folds", "--dataset", "drawn", "--data", "./~/data")
+    here = verb("folds", "--dataset", "demo", "--data", "./~/data")
     assert here.returncode == 2
     assert "~/data" in here.stderr
 
 
 def test_what_yaml_and_the_environment_name(
-    at_home: Path, project: Path, monkeypatch: pytest.MonkeyPatch, drawn_settings: DatasetSettings
+    at_home: Path, project: Path, monkeypatch: pytest.MonkeyPatch, demo_settings: DatasetSettings
 ) -> None:
     (project / "configs/datasets/mine.yaml").write_text(
-        (project / "configs/datasets/drawn.yaml").read_text().replace("data: build/drawn/data", "data: ~/photos")
+        (project / "configs/datasets/demo.yaml").read_text().replace("data: build/demo/data", "data: ~/images")
     )
-    assert open_context("mine", None).data == at_home / "photos"
-    listed = drawn_settings.model_copy(update={"subset": "~/list.csv"})
+    assert open_context("mine", None).data == at_home / "images"
+    listed = demo_settings.model_copy(update={"subset": "~/list.csv"})
     with pytest.raises(InputError, match=f"^{at_home}/list.csv: no such file"):
         prepare._wanted(listed)
     for name in paths.IN_THE_ENVIRONMENT:
@@ -175,8 +175,8 @@ def test_what_yaml_and_the_environment_name(
 
 def test_the_doctor_looks_where_the_line_does(at_home: Path, project: Path) -> None:
     environ = {"HOME": str(at_home), "PATH": os.environ["PATH"]}
-    s = Surroundings(root=project, dataset="drawn", data="~/photos", weights="~/weights", environ=environ)
-    assert doctor.data_folder(s) == at_home / "photos"
+    s = Surroundings(root=project, dataset="demo", data="~/images", weights="~/weights", environ=environ)
+    assert doctor.data_folder(s) == at_home / "images"
     assert "WEIGHTS=~/weights is no folder" in doctor.weights(s).found
     (at_home / "weights").mkdir()
     assert "holds no weight file" in doctor.weights(s).found
@@ -235,9 +235,9 @@ def test_commands_without_a_home_folder(project: Path, data: Path, tmp_path: Pat
         command = [sys.executable, "-m", *map(str, words)]
         return subprocess.run(command, cwd=project, env=environ, capture_output=True, text=True, check=False)
 
-    made = run("driverwatch", "folds", "--dataset", "drawn", "--data", data)
+    made = run("driverwatch", "folds", "--dataset", "demo", "--data", data)
     assert made.returncode == 0, made.stderr
-    refused = run("driverwatch", "folds", "--dataset", "drawn", "--data", "~/x")
+    refused = run("driverwatch", "folds", "--dataset", "demo", "--data", "~/x")
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
     assert "~/x: no home folder is known" in refused.stderr
     for verb in (["data"], ["submit", "x.csv", "--message", "x"]):
@@ -245,7 +245,7 @@ def test_commands_without_a_home_folder(project: Path, data: Path, tmp_path: Pat
         assert refused.returncode == 2
         assert "defect" not in refused.stderr
     (project / ".venv").symlink_to(sys.prefix)
-    looked = run("scripts.doctor", "--dataset", "drawn", "--data", data, "--only", "Kaggle token", "weights")
+    looked = run("scripts.doctor", "--dataset", "demo", "--data", data, "--only", "Kaggle token", "weights")
     assert "failed itself" not in looked.stdout + looked.stderr
     assert "KAGGLE_API_TOKEN" in looked.stdout
     layers = run("driverwatch", "layers", "tiny")  # starts Keras

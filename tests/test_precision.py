@@ -1,4 +1,4 @@
-"""Mixed precision: layers compute in half, weights and probabilities stay float32, and a fold goes on as it was."""
+"""Mixed precision: layers compute in half, weights and probabilities stay float32, and a fold resumes as it was."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +27,7 @@ def test_layers_compute_in_it_and_nothing_else_does(precision: str, tmp_path: Pa
     run = mixed(run_of(tmp_path), precision)
     classifier = build(run.settings, CLASSES, (80.0,) * 3, None)
     half = precision.removeprefix("mixed_")
-    inner = [layer for layer in classifier.trunk.layers if layer.weights]
+    inner = [layer for layer in classifier.backbone.layers if layer.weights]
     assert inner
     assert {layer.compute_dtype for layer in inner} == {half}
     assert {weight.dtype for weight in classifier.weights if "seed" not in weight.path} == {"float32"}
@@ -37,7 +37,7 @@ def test_layers_compute_in_it_and_nothing_else_does(precision: str, tmp_path: Pa
     assert np.allclose(found.sum(axis=1), 1, atol=1e-5)
 
     whole = build(run_of(tmp_path).settings, CLASSES, (80.0,) * 3, None)
-    assert {layer.compute_dtype for layer in whole.trunk.layers} == {"float32"}  # what was asked for is over
+    assert {layer.compute_dtype for layer in whole.backbone.layers} == {"float32"}  # what was asked for is over
     whole.set_weights(classifier.get_weights())
     assert np.allclose(np.asarray(whole(images)), found, atol=0.02)
     assert not np.array_equal(np.asarray(whole(images)), found)
@@ -46,7 +46,7 @@ def test_layers_compute_in_it_and_nothing_else_does(precision: str, tmp_path: Pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", MIXED)
-def test_it_learns_and_goes_on_after_a_kill_bit_for_bit(precision: str, tmp_path: Path, packs: dict[str, Pack]) -> None:
+def test_it_learns_and_resumes_after_a_kill_bit_for_bit(precision: str, tmp_path: Path, packs: dict[str, Pack]) -> None:
     whole, plain = whole_of(mixed(run_of(tmp_path / "whole"), precision), packs), run_of(tmp_path / "float32")
     assert not same(whole.found, trained(plain, packs))
     losses = [float(history(run)[-1]["loss"]) for run in (whole.run, plain)]
@@ -55,7 +55,7 @@ def test_it_learns_and_goes_on_after_a_kill_bit_for_bit(precision: str, tmp_path
 
 
 def test_caches_of_frozen_layers_are_of_a_precision(tmp_path: Path) -> None:
-    from driverwatch.inference.feature_cache import TrunkCache
+    from driverwatch.inference.feature_cache import FeatureCache
 
     run, identities = run_of(tmp_path), set()
     for precision in ("float32", *MIXED):
@@ -63,7 +63,7 @@ def test_caches_of_frozen_layers_are_of_a_precision(tmp_path: Path) -> None:
         classifier = build(mixed(run, precision).settings, CLASSES, (80.0,) * 3, None)
         cut = split_point(classifier, 4)
         assert cut is not None
-        cache = TrunkCache(tmp_path / "trunk", FrozenPart(classifier, cut), "float16")
+        cache = FeatureCache(tmp_path / "backbone", FrozenPart(classifier, cut), "float16")
         identities.add(cache.identity)
         made = cache._forward(np.zeros((3, 32, 40, 3), np.uint8), tmp_path)
         assert made.dtype == np.float16

@@ -1,4 +1,4 @@
-"""The preview: photos of different drivers, and exactly what training is given."""
+"""The preview: images of different drivers, and exactly what training is given."""
 
 import subprocess
 import sys
@@ -35,14 +35,14 @@ from driverwatch.report.contact_sheets import (
 from driverwatch.training.train import read_augmentation
 
 
-class Photos(Pack):
+class Images(Pack):
     """A pack whose pixels are here already."""
 
     pixels = IMAGES  # type: ignore[assignment]
 
 
 def shown(**augment: object) -> Shown:
-    made = Photos(**{name: getattr(pack(), name) for name in Pack.__dataclass_fields__})
+    made = Images(**{name: getattr(pack(), name) for name in Pack.__dataclass_fields__})
     return Shown(model(**augment), [], made, TRAINING, tuple("abcd"), [1, 0, 3, 2])
 
 
@@ -53,7 +53,7 @@ def mixing_of(kind: str, partner: int, share: float) -> Mixing:
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.sampled_from("pqrst")), min_size=1, max_size=30), st.randoms())
-def test_one_photo_per_class_of_different_drivers(table: list[tuple[int, str]], random: object) -> None:
+def test_one_image_per_class_of_different_drivers(table: list[tuple[int, str]], random: object) -> None:
     labels, drivers = np.array([label for label, _ in table]), np.array([driver for _, driver in table], dtype=object)
     rows = np.array(sorted(random.sample(range(len(table)), random.randint(1, len(table)))))  # type: ignore[attr-defined]
     found = chosen_rows(labels, drivers, rows)
@@ -65,7 +65,7 @@ def test_one_photo_per_class_of_different_drivers(table: list[tuple[int, str]], 
 
 
 def test_cells_hold_what_training_is_given() -> None:
-    about = shown(mix="cutmix", mix_share=1.0, mirror="swap")
+    about = shown(mix="cutmix", mix_prob=1.0, hflip="swap_left_right")
     columns, lines = contact_sheets._sheet(about, ["w", "x", "y", "z"])
     rows = chosen_rows(LABELS, DRIVERS, TRAINING)
     assert columns == ["centre view", "epoch 1", "epoch 2", "epoch 3", "epoch 4"]
@@ -81,7 +81,7 @@ def test_cells_hold_what_training_is_given() -> None:
 
 
 def test_cells_of_regions_are_mosaics() -> None:
-    about = shown(mix="cutmix", mix_share=1.0)
+    about = shown(mix="cutmix", mix_prob=1.0)
     mosaics = np.concatenate([IMAGES, 255 - IMAGES], axis=1)
     held: object = SimpleNamespace(
         images=SimpleNamespace(shape=mosaics.shape), pixels=mosaics, labels=LABELS, drivers=DRIVERS
@@ -101,36 +101,39 @@ def texts(said: list[Caption]) -> list[str]:
     return [caption.text for caption in said]
 
 
-def test_captions_say_class_driver_share_and_mirroring() -> None:
-    about, names = shown(mirror="swap"), "abcd"
+def test_captions_say_class_driver_share_and_flipping() -> None:
+    about, names = shown(hflip="swap_left_right"), "abcd"
     other = int(np.flatnonzero(LABELS[0] != LABELS)[0])
     me, you = (f"{names[LABELS[row]]} {DRIVERS[row]}" for row in (0, other))
     swapped = [names[about.swap[LABELS[row]]] for row in (0, other)]
     assert texts(captions(about, 0, False, None)) == [me]
-    assert texts(captions(about, 0, True, None)) == [me, f"mirrored, learnt as {swapped[0]}"]
-    assert texts(captions(about, 0, True, mixing_of("mixup", 0, 1.0))) == [me, f"mirrored, learnt as {swapped[0]}"]
+    assert texts(captions(about, 0, True, None)) == [me, f"flipped, learnt as {swapped[0]}"]
+    assert texts(captions(about, 0, True, mixing_of("mixup", 0, 1.0))) == [me, f"flipped, learnt as {swapped[0]}"]
     mixed = captions(about, 0, True, mixing_of("cutmix", other, 0.625))
-    assert texts(mixed) == [f"{me} 62%", f"+ {you} 38%", f"mirrored, learnt as {' + '.join(swapped)}"]
-    assert texts(captions(about, 0, False, mixing_of("splice", other, 1.0))) == [f"{me} left", f"+ {you} right"]
-    assert texts(captions(shown(mirror="keep"), 0, True, None)) == [me, "mirrored"]
+    assert texts(mixed) == [f"{me} 62%", f"+ {you} 38%", f"flipped, learnt as {' + '.join(swapped)}"]
+    assert texts(captions(about, 0, False, mixing_of("same_class_halves", other, 1.0))) == [
+        f"{me} left",
+        f"+ {you} right",
+    ]
+    assert texts(captions(shown(hflip="keep_labels"), 0, True, None)) == [me, "flipped"]
 
 
 def test_a_sheet_shows_its_pictures() -> None:
     colours = [(200, 30, 30), (30, 200, 30), (30, 30, 200), (90, 90, 20)]
-    cells = [Cell(np.full((30, 40, 3), colour, np.uint8), [Caption("H" * 500, "mirrored")]) for colour in colours]
+    cells = [Cell(np.full((30, 40, 3), colour, np.uint8), [Caption("H" * 500, "flipped")]) for colour in colours]
     made = contact_sheet(["title", "more"], ["one", "two"], [Line([Caption("a")], cells[:2]), Line([], cells[2:])])
     assert made.dtype == np.uint8
     for colour in colours:
         assert (made == colour).all(axis=2).sum() == WIDTH * WIDTH * 30 // 40
     assert (made[:, -8:] == 255).all(), "text is cut short, not run out of the sheet"
-    ink = tuple(int(INK["mirrored"][i : i + 2], 16) for i in (1, 3, 5))
+    ink = tuple(int(INK["flipped"][i : i + 2], 16) for i in (1, 3, 5))
     assert (np.abs(made.astype(int) - ink).max(axis=2) < 30).any()
 
 
 @pytest.fixture
 def packed(verb: Verb, data: Path) -> Verb:
     def run(*arguments: str | Path) -> object:
-        return verb(*arguments, "--dataset", "drawn", "--data", data)
+        return verb(*arguments, "--dataset", "demo", "--data", data)
 
     assert run("folds").returncode == 0
     assert run("pack", "--model", "tiny", "--set", "input.pack=48x64 input.size=44x60").returncode == 0
@@ -138,11 +141,11 @@ def packed(verb: Verb, data: Path) -> Verb:
 
 
 @pytest.mark.line
-def test_the_verb_draws_a_sheet(packed: Verb, project: Path) -> None:
+def test_the_command_draws_a_sheet(packed: Verb, project: Path) -> None:
     small = "input.pack=48x64 input.size=44x60"
-    done = packed("preview", "--model", "tiny", "--run", "mine", "--set", f"{small} augment.mix=splice")
+    done = packed("preview", "--model", "tiny", "--run", "mine", "--set", f"{small} augment.mix=same_class_halves")
     assert done.returncode == 0, done.stderr
-    sheet = cv2.imread(str(project / "build" / "drawn" / "preview" / "mine.png"))
+    sheet = cv2.imread(str(project / "build" / "demo" / "preview" / "mine.png"))
     assert sheet.shape[0] > 10 * WIDTH * 44 // 60
     assert sheet.shape[1] > 6 * WIDTH
     for arguments, said in (
@@ -150,7 +153,7 @@ def test_the_verb_draws_a_sheet(packed: Verb, project: Path) -> None:
         ([], "expected MODEL="),
         (["--model", "tiny", "--set", small, "--fold", "9"], "FOLD=9: expected 0 to"),
         (["--model", "tiny", "--set", small, "--run", "../x"], "RUN=../x: expected letters"),
-        (["--model", "tiny", "--set", f"{small} augment.policy=lite"], "did you mean light"),
+        (["--model", "tiny", "--set", f"{small} augment.preset=lite"], "did you mean light"),
     ):
         done = packed("preview", *arguments)
         assert done.returncode == 2
@@ -158,26 +161,26 @@ def test_the_verb_draws_a_sheet(packed: Verb, project: Path) -> None:
 
 
 @pytest.mark.line
-def test_a_run_is_shown_as_it_was_begun(packed: Verb, project: Path, data: Path) -> None:
+def test_a_run_is_shown_as_it_was_started(packed: Verb, project: Path, data: Path) -> None:
     small = "input.pack=48x64 input.size=44x60"
     settings = load(ModelSettings, project / "configs" / "models", "tiny", f"{small} augment.mix=mixup")
-    context = open_context("drawn", data)
+    context = open_context("demo", data)
     folds, packs = open_packs(context, "48x64")
-    policy = read_augmentation(context, settings)
-    digests = {kind: pack.digest for kind, pack in packs.items()}
+    preset = read_augmentation(context, settings)
+    checksums = {kind: pack.checksum for kind, pack in packs.items()}
     runs.begin(
-        context.places.run("begun"),
-        runs.identity(settings, context.settings, policy, folds.digest, digests, None),
+        context.places.run("started"),
+        runs.identity(settings, context.settings, preset, folds.checksum, checksums, None),
         None,
         False,
     )
     (project / "configs" / "models" / "tiny.yaml").unlink()
-    assert packed("preview", "--run", "begun", "--set", "augment.mix=none").returncode == 2
-    done = packed("preview", "--run", "begun")
+    assert packed("preview", "--run", "started", "--set", "augment.mix=none").returncode == 2
+    done = packed("preview", "--run", "started")
     assert done.returncode == 0, done.stderr
-    sheets = project / "build" / "drawn" / "preview"
+    sheets = project / "build" / "demo" / "preview"
     contact_sheets.preview_model(context, settings, "model", 0)
-    made, expected = (cv2.imread(str(sheets / f"{name}.png"))[60:] for name in ("begun", "model"))
+    made, expected = (cv2.imread(str(sheets / f"{name}.png"))[60:] for name in ("started", "model"))
     assert np.array_equal(made, expected)
 
 

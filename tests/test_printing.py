@@ -119,16 +119,16 @@ def verb(project: Path, words: str, redirection: str, **environment: str) -> "su
      ("> /dev/full", 2, "driverwatch: standard output: No space left on device; what was asked for is done, but not all that it "
                         "printed arrived\n")],
 )  # fmt: skip
-def test_a_verb_does_its_work(project: Path, data: Path, redirection: str, status: int, said: str) -> None:
-    made = verb(project, f"folds --dataset drawn --data {data}", redirection)
+def test_a_command_does_its_work(project: Path, data: Path, redirection: str, status: int, said: str) -> None:
+    made = verb(project, f"folds --dataset demo --data {data}", redirection)
     assert (made.returncode, made.stderr) == (status, said)
-    assert (project / "folds" / "drawn.csv").is_file()
+    assert (project / "folds" / "demo.csv").is_file()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("redirection", [">&-", "> /dev/full", "2>/dev/full", "2>&-"])
 def test_what_is_refused_is_refused(project: Path, redirection: str) -> None:
-    made = verb(project, "folds --dataset drawn --data nowhere", redirection)
+    made = verb(project, "folds --dataset demo --data nowhere", redirection)
     assert made.returncode == 2
     assert "standard output" not in made.stderr
     assert ("nowhere" in made.stderr) == ("2>" not in redirection)
@@ -136,9 +136,9 @@ def test_what_is_refused_is_refused(project: Path, redirection: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("environment", [ENCODINGS["C"], ENCODINGS["cp1252"]])
-def test_a_verb_on_a_terminal_without_utf_8(project: Path, data: Path, environment: dict[str, str]) -> None:
-    assert verb(project, f"folds --dataset drawn --data {data}", "", **environment).returncode == 0
-    assert verb(project, "status --dataset drawn", "", **environment).returncode == 0
+def test_a_command_on_a_terminal_without_utf_8(project: Path, data: Path, environment: dict[str, str]) -> None:
+    assert verb(project, f"folds --dataset demo --data {data}", "", **environment).returncode == 0
+    assert verb(project, "status --dataset demo", "", **environment).returncode == 0
 
 
 @pytest.mark.slow

@@ -124,15 +124,15 @@ def _draw(data: Path, settings: DatasetSettings) -> None:
 def _augment(data: Path, settings: DatasetSettings) -> None:
     asked = {"backbone": "tiny", "weights": "none", "input": {"pack": "48x64", "size": "32x32"}}
     images = np.zeros((4, 48, 64, 3), np.uint8)
-    policy: list[dict[str, dict[str, object]]] = [{"HueSaturationValue": {}}]
-    AugmentedInputs(images, ModelSettings.model_validate(asked), policy, 0)(np.arange(4))
+    preset: list[dict[str, dict[str, object]]] = [{"HueSaturationValue": {}}]
+    AugmentedInputs(images, ModelSettings.model_validate(asked), preset, 0)(np.arange(4))
 
 
 @pytest.mark.parametrize("work", [_hash, _draw, _augment])
 def test_work_gives_the_threads_back(
-    three: int, work: Callable[[Path, DatasetSettings], None], data: Path, drawn_settings: DatasetSettings
+    three: int, work: Callable[[Path, DatasetSettings], None], data: Path, demo_settings: DatasetSettings
 ) -> None:
-    work(data, drawn_settings)
+    work(data, demo_settings)
     assert cv2.getNumThreads() == three
 
 
@@ -153,14 +153,14 @@ def test_our_limit_of_pixels_is_ours_alone(
 ) -> None:
     """Whatever Pillow's is set to: no warning, no error of Pillow's, and no change of it."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
-    photo = examine_content(png(side, side), ".png", (24, 32))
-    assert photo.problem is not None
-    assert photo.problem.startswith(problem), photo.problem
+    image = examine_content(png(side, side), ".png", (24, 32))
+    assert image.problem is not None
+    assert image.problem.startswith(problem), image.problem
     assert (side * side > LARGEST) == (problem == "claims")
     assert limit == Image.MAX_IMAGE_PIXELS
 
 
-def test_a_photo_is_read_whatever_pillow_is_set_to(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_is_read_whatever_pillow_is_set_to(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = next((data / "imgs/test").iterdir())
     before = examine(path, None)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)

@@ -1,4 +1,4 @@
-"""Whatever lies in a table, a prediction file or a submission: it is taken for what it is, or refused in one sentence."""
+"""Whatever is in a table, a prediction file or a submission: it is taken for what it is, or refused in one sentence."""
 
 import io
 from pathlib import Path
@@ -30,24 +30,24 @@ row = st.tuples(st.one_of(st.just("p1"), cell), st.one_of(st.sampled_from(CLASSE
 
 @relaxed
 @given(content=st.binary(max_size=200))
-def test_any_bytes_are_a_table_or_one_sentence(content: bytes, data: Path, drawn_settings: DatasetSettings) -> None:
-    (data / drawn_settings.table).write_bytes(content)
+def test_any_bytes_are_a_table_or_one_sentence(content: bytes, data: Path, demo_settings: DatasetSettings) -> None:
+    (data / demo_settings.table).write_bytes(content)
     with pytest.raises(InputError) as error:
-        read_both(drawn_settings, data)
-    assert drawn_settings.table in str(error.value)
+        read_both(demo_settings, data)
+    assert demo_settings.table in str(error.value)
 
 
 @relaxed
 @given(rows=st.lists(row, min_size=1, max_size=12))
 def test_sound_rows_are_sound_and_the_others_are_named(
-    rows: list[tuple[str, str, str]], data: Path, drawn_settings: DatasetSettings
+    rows: list[tuple[str, str, str]], data: Path, demo_settings: DatasetSettings
 ) -> None:
     frame = pd.DataFrame(rows, columns=["subject", "classname", "img"])
-    frame.to_csv(data / drawn_settings.table, index=False)
+    frame.to_csv(data / demo_settings.table, index=False)
     try:
-        table, problems, dropped = read_train(drawn_settings, data)
+        table, problems, dropped = read_train(demo_settings, data)
     except InputError as error:  # a NUL, say: no CSV at all
-        assert drawn_settings.table in str(error)
+        assert demo_settings.table in str(error)
         return
     found = table.frame
     assert found["image"].is_unique

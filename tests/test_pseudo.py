@@ -1,4 +1,4 @@
-"""Pseudo-labels: which images are taken, by whom they are named, and that no fold's held-out drivers leak."""
+"""Pseudo-labels: which images are taken, by whom they are named, and that no fold's validation drivers leak."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from driverwatch.inference import predictions
 from driverwatch.inference.predictions import Predictions, prediction_path
 from driverwatch.run import Run
 from driverwatch.training import pseudo_labels
-from driverwatch.training.pseudo_labels import FoldIndices, Lesson, RunTeacher, TaughtTeacher, select, views_of
+from driverwatch.training.pseudo_labels import EnsembleTeacher, FoldIndices, PseudoLabels, RunTeacher, select, tta_of
 
 
 def teacher_of(tmp_path: Path, name: str = "teacher", seed: int = 0, **train: object) -> Run:
@@ -37,14 +37,16 @@ def student_of(tmp_path: Path, teachers: list[Run], splits: str = "folds", **ask
 
 def heard(teachers: list[Run], student: Run) -> list[RunTeacher]:
     assert student.settings.train.pseudo
-    return [RunTeacher(run, views_of(run, student.settings.train.pseudo), FOLDS) for run in teachers]
+    return [RunTeacher(run, tta_of(run, student.settings.train.pseudo), FOLDS) for run in teachers]
 
 
-def lesson(student: Run, number: int, teachers: list[Run], names: np.ndarray, labelled: int) -> Lesson | None:
-    return pseudo_labels.lesson(student, number, heard(teachers, student), there(number, names), labelled)
+def fold_labels(
+    student: Run, number: int, teachers: list[Run], names: np.ndarray, labelled: int
+) -> PseudoLabels | None:
+    return pseudo_labels.fold_labels(student, number, heard(teachers, student), there(number, names), labelled)
 
 
-def rows_of(made: Lesson | None) -> dict[str, list[float]]:
+def rows_of(made: PseudoLabels | None) -> dict[str, list[float]]:
     """Targets by name: test images are numbered on from the training pack's end."""
     assert made is not None
     joined = np.concatenate([TRAIN, NAMES])
@@ -52,21 +54,21 @@ def rows_of(made: Lesson | None) -> dict[str, list[float]]:
 
 
 def test_a_fold_is_taught_by_its_teachers_same_fold_alone(tmp_path: Path) -> None:
-    """A model of another fold has seen the held-out drivers' labels: what it says must change nothing."""
+    """A model of another fold has seen the validation drivers' labels: what it says must change nothing."""
     teacher = teacher_of(tmp_path)
     before = {
-        number: rows_of(lesson(student_of(tmp_path, [teacher]), number, [teacher], NAMES, 5)) for number in (0, 1)
+        number: rows_of(fold_labels(student_of(tmp_path, [teacher]), number, [teacher], NAMES, 5)) for number in (0, 1)
     }
     for other in (1, 2):
         tell(teacher, other, shares(90 + other))
     student = student_of(tmp_path, [teacher])
-    assert rows_of(lesson(student, 0, [teacher], NAMES, 5)) == before[0]
-    assert rows_of(lesson(student, 1, [teacher], NAMES, 5)) != before[1]
+    assert rows_of(fold_labels(student, 0, [teacher], NAMES, 5)) == before[0]
+    assert rows_of(fold_labels(student, 1, [teacher], NAMES, 5)) != before[1]
 
 
 def test_only_who_leaves_nobody_out_is_taught_by_every_fold(tmp_path: Path) -> None:
     teacher = teacher_of(tmp_path)
-    made = lesson(student_of(tmp_path, [teacher], splits="all"), 0, [teacher], NAMES, 50)
+    made = fold_labels(student_of(tmp_path, [teacher], splits="all"), 0, [teacher], NAMES, 50)
     assert made is not None
     assert np.allclose(made.targets, np.mean([shares(fold) for fold in range(FOLDS)], axis=0), atol=1e-6)
 
@@ -75,19 +77,19 @@ def test_several_teachers_are_averaged_by_name(tmp_path: Path) -> None:
     one, two = teacher_of(tmp_path, "one"), teacher_of(tmp_path, "two", seed=50)
     order = np.random.default_rng(1).permutation(len(NAMES))
     tell(two, 1, shares(51)[order], NAMES[order])
-    made = lesson(student_of(tmp_path, [one, two]), 1, [one, two], NAMES, 50)
+    made = fold_labels(student_of(tmp_path, [one, two]), 1, [one, two], NAMES, 50)
     assert made is not None
     assert np.allclose(made.targets, (shares(1) + shares(51)) / 2, atol=1e-6)
     assert made.targets.dtype == np.float32
     turned = NAMES[::-1]
-    again = lesson(student_of(tmp_path, [one, two]), 1, [one, two], turned, 50)
+    again = fold_labels(student_of(tmp_path, [one, two]), 1, [one, two], turned, 50)
     assert again is not None
     assert np.array_equal(again.targets[::-1], made.targets)
 
 
 def test_hard_labels_are_the_first_choice(tmp_path: Path) -> None:
     teacher = teacher_of(tmp_path)
-    made = lesson(student_of(tmp_path, [teacher], kind="hard"), 0, [teacher], NAMES, 50)
+    made = fold_labels(student_of(tmp_path, [teacher], kind="hard"), 0, [teacher], NAMES, 50)
     assert made is not None
     assert np.array_equal(made.targets, np.eye(3)[shares(0).argmax(axis=1)])
     facts = made.facts(CLASSES)
@@ -99,9 +101,9 @@ def test_a_teacher_that_was_retrained_meanwhile_is_refused(tmp_path: Path) -> No
     teacher = teacher_of(tmp_path)
     student = student_of(tmp_path, [teacher])
     tell(teacher, 2, shares(77))
-    assert lesson(student, 0, [teacher], NAMES, 5)
-    with pytest.raises(InputError, match=r"fold2/test-five_crop.h5: is not what student was begun with"):
-        lesson(student, 2, [teacher], NAMES, 5)
+    assert fold_labels(student, 0, [teacher], NAMES, 5)
+    with pytest.raises(InputError, match=r"fold2/test-five_crop.h5: is not what student was started with"):
+        fold_labels(student, 2, [teacher], NAMES, 5)
 
 
 def test_a_fold_without_teacher_predictions_is_one_sentence(tmp_path: Path) -> None:
@@ -109,7 +111,7 @@ def test_a_fold_without_teacher_predictions_is_one_sentence(tmp_path: Path) -> N
     prediction_path(teacher.fold(1), "test", "five_crop").unlink()
     with pytest.raises(InputError, match=r"fold1/test-five_crop.h5: no such predictions; run make predict"):
         student_of(tmp_path, [teacher])
-    assert student_of(tmp_path, [teacher], images="held_out").learned_from  # asks for no test images
+    assert student_of(tmp_path, [teacher], images="validation").learned_from  # asks for no test images
     (teacher.fold(1) / "manifest.json").unlink()
     with pytest.raises(InputError, match="fold 1 is not finished"):
         student_of(tmp_path, [teacher])
@@ -119,7 +121,7 @@ def test_other_test_images_are_refused(tmp_path: Path) -> None:
     teacher = teacher_of(tmp_path)
     for names in (NAMES[:-1], np.array([*NAMES, "more.jpg"]), np.array([*NAMES[:-1], "other.jpg"])):
         with pytest.raises(InputError, match="images missing"):
-            lesson(student_of(tmp_path, [teacher]), 0, [teacher], names, 5)
+            fold_labels(student_of(tmp_path, [teacher]), 0, [teacher], names, 5)
 
 
 @pytest.mark.parametrize(
@@ -131,36 +133,36 @@ def test_other_test_images_are_refused(tmp_path: Path) -> None:
             "no image reaches train.pseudo.threshold 1, the surest has 0.*; lower the threshold",
         ),
         ({"ratio": 0.01}, 50, "ratio 0.01 of 50 labelled images allows none; raise the ratio"),
-        ({"balance": True}, 2, "of 2 labelled images, shared among 3 classes, allows none"),
+        ({"class_balance": True}, 2, "of 2 labelled images, shared among 3 classes, allows none"),
     ],
 )
-def test_nothing_to_learn_from_is_one_sentence(tmp_path: Path, asked: dict, labelled: int, said: str) -> None:
+def test_nothing_to_train_on_is_one_sentence(tmp_path: Path, asked: dict, labelled: int, said: str) -> None:
     teacher = teacher_of(tmp_path)
     with pytest.raises(InputError, match=said):
-        lesson(student_of(tmp_path, [teacher], **asked), 0, [teacher], NAMES, labelled)
+        fold_labels(student_of(tmp_path, [teacher], **asked), 0, [teacher], NAMES, labelled)
 
 
 def test_a_competition_without_test_images_is_one_sentence(tmp_path: Path) -> None:
     teacher = run_of(tmp_path / "teacher")
     for number in range(FOLDS):
         tell(teacher, number, shares(0, 0), NAMES[:0])
-    with pytest.raises(InputError, match="there is no image without a label to learn from"):
-        lesson(student_of(tmp_path, [teacher]), 0, [teacher], NAMES[:0], 5)
+    with pytest.raises(InputError, match="there is no image without a label to train on"):
+        fold_labels(student_of(tmp_path, [teacher]), 0, [teacher], NAMES[:0], 5)
 
 
 def test_no_pseudo_labels_no_lesson(tmp_path: Path) -> None:
-    assert pseudo_labels.lesson(run_of(tmp_path / "run"), 0, [], there(0), 5) is None
+    assert pseudo_labels.fold_labels(run_of(tmp_path / "run"), 0, [], there(0), 5) is None
     assert pseudo_labels.identity([], None) == {}
 
 
 def test_a_students_score_flatters_where_its_teachers_epoch_was_selected(tmp_path: Path) -> None:
     honest = student_of(tmp_path, [teacher_of(tmp_path, "a")])
-    assert not honest.looks_at_held_out
-    assert student_of(tmp_path, [teacher_of(tmp_path, "a"), teacher_of(tmp_path, "b", select="best")]).looks_at_held_out
-    chain = replace(teacher_of(tmp_path, "c"), learned_from={"teachers": {"b": {"selected_on": True}}})
+    assert not honest.uses_validation
+    assert student_of(tmp_path, [teacher_of(tmp_path, "a"), teacher_of(tmp_path, "b", select="best")]).uses_validation
+    pipeline = replace(teacher_of(tmp_path, "c"), learned_from={"teachers": {"b": {"chosen_on_validation": True}}})
     for number in range(FOLDS):
-        tell(chain, number, shares(number))
-    assert student_of(tmp_path, [chain]).looks_at_held_out
+        tell(pipeline, number, shares(number))
+    assert student_of(tmp_path, [pipeline]).uses_validation
 
 
 def asked(**content: object) -> PseudoSettings:
@@ -176,11 +178,11 @@ def asked(**content: object) -> PseudoSettings:
     st.randoms(use_true_random=False),
 )
 def test_the_most_confident_are_taken_whatever_the_order(
-    scores: np.ndarray, labelled: int, threshold: float, ratio: float, balance: bool, random: object
+    scores: np.ndarray, labelled: int, threshold: float, ratio: float, class_balance: bool, random: object
 ) -> None:
     rows = (scores + 1e-9) / (scores + 1e-9).sum(axis=1, keepdims=True)
     names = np.array([f"n{i:02d}" for i in range(len(rows))], object)
-    settings = asked(threshold=threshold, ratio=ratio, balance=balance)
+    settings = asked(threshold=threshold, ratio=ratio, class_balance=class_balance)
     taken = select(rows, names, labelled, settings)
     assert len(set(taken)) == len(taken) <= ratio * labelled
     assert list(taken) == sorted(taken)
@@ -188,11 +190,11 @@ def test_the_most_confident_are_taken_whatever_the_order(
     assert (top[taken] >= threshold).all()
     left = np.setdiff1d(np.flatnonzero(top >= threshold), taken)
     limit = int(ratio * labelled)
-    for group in [named == one for one in range(4)] if balance else [np.ones(len(rows), bool)]:
+    for group in [named == one for one in range(4)] if class_balance else [np.ones(len(rows), bool)]:
         mine, others = taken[group[taken]], left[group[left]]
-        assert len(mine) <= (limit // 4 if balance else limit)
+        assert len(mine) <= (limit // 4 if class_balance else limit)
         if len(others):
-            assert len(mine) == (limit // 4 if balance else limit)
+            assert len(mine) == (limit // 4 if class_balance else limit)
             assert top[mine].min(initial=1) >= top[others].max()
     order = np.array(random.sample(range(len(rows)), len(rows)), int)  # type: ignore[attr-defined]
     assert set(names[order][select(rows[order], names[order], labelled, settings)]) == set(names[taken])
@@ -201,14 +203,14 @@ def test_the_most_confident_are_taken_whatever_the_order(
 def test_rows_and_targets_of_test_images_follow_the_labelled_ones() -> None:
     """Held-out images keep their row of the training pack, test images are numbered on from its end."""
     labels = np.array([1, 0, 1])
-    taught = Lesson(np.array([1, 4, 6]), np.array([[0.4, 0.6], [0.2, 0.8], [1, 0]], np.float32), 0.9, 6, 5)
-    rows = FoldIndices(np.array([0, 2]), np.array([1]), taught)
+    pseudo_labels = PseudoLabels(np.array([1, 4, 6]), np.array([[0.4, 0.6], [0.2, 0.8], [1, 0]], np.float32), 0.9, 6, 5)
+    rows = FoldIndices(np.array([0, 2]), np.array([1]), pseudo_labels)
     targets = rows.targets(labels, 2)
     assert rows.shown().tolist() == [0, 2, 1, 4, 6]
     assert np.allclose(targets[rows.shown()], [[0, 1], [0, 1], [0.4, 0.6], [0.2, 0.8], [1, 0]])
     assert len(targets) == 3 + 5
     assert np.flatnonzero(rows.guessed(3)).tolist() == [1, 4, 6]
-    assert np.array_equal(rows.targets(np.array([1, 1, 1]), 2), targets)  # whatever the held-out label is
+    assert np.array_equal(rows.targets(np.array([1, 1, 1]), 2), targets)  # whatever the validation label is
     alone = FoldIndices(np.array([0, 2]), np.array([1]))
     assert alone.shown().tolist() == [0, 2]
     assert alone.targets(labels, 2).tolist() == [[0, 1], [0, 0], [0, 1]]
@@ -216,22 +218,22 @@ def test_rows_and_targets_of_test_images_follow_the_labelled_ones() -> None:
 
 
 def test_a_labelled_image_cannot_be_guessed(tmp_path: Path) -> None:
-    taught = Lesson(np.array([2, 4]), np.full((2, 2), 0.5, np.float32), 0.5, 2, 2)
+    pseudo_labels = PseudoLabels(np.array([2, 4]), np.full((2, 2), 0.5, np.float32), 0.5, 2, 2)
     drivers = np.array(["a", "b", "c"])
     with pytest.raises(ValueError, match="a labelled image cannot have a pseudo-label"):
-        FoldIndices(np.array([0, 2]), np.array([1]), taught).refuse_shared(drivers, run_of(tmp_path), 0)
-    FoldIndices(np.array([0, 1]), np.array([2]), taught).refuse_shared(drivers, run_of(tmp_path), 0)
+        FoldIndices(np.array([0, 2]), np.array([1]), pseudo_labels).refuse_shared(drivers, run_of(tmp_path), 0)
+    FoldIndices(np.array([0, 1]), np.array([2]), pseudo_labels).refuse_shared(drivers, run_of(tmp_path), 0)
 
 
-def test_held_out_images_are_learnt_from_as_test_images_are(tmp_path: Path) -> None:
+def test_held_out_images_are_trained_on_as_test_images_are(tmp_path: Path) -> None:
     teacher = teacher_of(tmp_path)
-    held = there(1).held_out
-    both = rows_of(lesson(student_of(tmp_path, [teacher], images="both"), 1, [teacher], NAMES, 50))
+    held = there(1).validation
+    both = rows_of(fold_labels(student_of(tmp_path, [teacher], images="both"), 1, [teacher], NAMES, 50))
     assert set(both) == {*TRAIN[held], *NAMES}
-    own = rows_of(lesson(student_of(tmp_path, [teacher], images="held_out"), 1, [teacher], NAMES, 50))
+    own = rows_of(fold_labels(student_of(tmp_path, [teacher], images="validation"), 1, [teacher], NAMES, 50))
     assert own == {name: both[name] for name in TRAIN[held]}
     assert np.allclose([own[name] for name in TRAIN[held]], shares(201, 3), atol=1e-6)
-    test = rows_of(lesson(student_of(tmp_path, [teacher]), 1, [teacher], NAMES, 50))
+    test = rows_of(fold_labels(student_of(tmp_path, [teacher]), 1, [teacher], NAMES, 50))
     assert test == {name: both[name] for name in NAMES}
 
 
@@ -239,16 +241,16 @@ def test_the_surest_of_both_kinds_share_one_ratio_whatever_their_order(tmp_path:
     """Rows come out ascending, each with its own targets, though the packs are turned round."""
     teacher = teacher_of(tmp_path)
     certain = np.array([[0.99, 0.01, 0], [0.2, 0.4, 0.4], [0, 0, 1]], np.float32)
-    tell(teacher, 0, shares(0), held_out=certain)
+    tell(teacher, 0, shares(0), validation=certain)
     student = student_of(tmp_path, [teacher], images="both", ratio=0.5)
-    taken = rows_of(lesson(student, 0, [teacher], NAMES, 10))
-    mine = TRAIN[there(0).held_out]
+    taken = rows_of(fold_labels(student, 0, [teacher], NAMES, 10))
+    mine = TRAIN[there(0).validation]
     offered = dict(zip([*mine, *NAMES], [*certain.max(axis=1), *shares(0).max(axis=1)], strict=True))
     assert len(taken) == 5
     assert set(taken) == set(sorted(offered, key=lambda name: -offered[name])[:5])
     assert {mine[0], mine[2]} <= set(taken)
     turned = there(0, NAMES[::-1], TRAIN[::-1])
-    again = pseudo_labels.lesson(student, 0, heard([teacher], student), turned, 10)
+    again = pseudo_labels.fold_labels(student, 0, heard([teacher], student), turned, 10)
     assert again is not None
     assert (np.diff(again.rows) > 0).all()
     joined = np.concatenate([TRAIN[::-1], NAMES[::-1]])
@@ -256,32 +258,32 @@ def test_the_surest_of_both_kinds_share_one_ratio_whatever_their_order(tmp_path:
 
 
 def test_a_name_in_both_packs_is_two_images(tmp_path: Path) -> None:
-    """A test photo called as a held-out one keeps what was said of itself."""
-    teacher, mine = teacher_of(tmp_path), TRAIN[there(0).held_out]
+    """A test image called as a validation one keeps what was said of itself."""
+    teacher, mine = teacher_of(tmp_path), TRAIN[there(0).validation]
     named = np.array([*mine, *NAMES[3:]])
     tell(teacher, 0, shares(0), named)
     student = student_of(tmp_path, [teacher], images="both")
-    made = pseudo_labels.lesson(student, 0, heard([teacher], student), there(0, named), 50)
+    made = pseudo_labels.fold_labels(student, 0, heard([teacher], student), there(0, named), 50)
     assert made is not None
-    assert made.rows.tolist() == [*there(0).held_out, *range(len(TRAIN), len(TRAIN) + 12)]
+    assert made.rows.tolist() == [*there(0).validation, *range(len(TRAIN), len(TRAIN) + 12)]
     assert np.allclose(made.targets, [*shares(200, 3), *shares(0)], atol=1e-6)
 
 
 def test_held_out_predictions_that_changed_or_are_of_others_are_refused(tmp_path: Path) -> None:
     teacher = teacher_of(tmp_path)
-    student, unaware = (student_of(tmp_path, [teacher], images=images) for images in ("held_out", "test"))
-    tell(teacher, 2, shares(2), held_out=shares(5, 3))
-    assert lesson(unaware, 2, [teacher], NAMES, 50)
-    with pytest.raises(InputError, match=r"fold2/held_out-five_crop.h5: is not what student was begun with"):
-        lesson(student, 2, [teacher], NAMES, 50)
+    student, unaware = (student_of(tmp_path, [teacher], images=images) for images in ("validation", "test"))
+    tell(teacher, 2, shares(2), validation=shares(5, 3))
+    assert fold_labels(unaware, 2, [teacher], NAMES, 50)
+    with pytest.raises(InputError, match=r"fold2/validation-five_crop.h5: is not what student was started with"):
+        fold_labels(student, 2, [teacher], NAMES, 50)
     with pytest.raises(InputError, match="images missing"):
-        pseudo_labels.lesson(student, 0, heard([teacher], student), there(1), 50)
+        pseudo_labels.fold_labels(student, 0, heard([teacher], student), there(1), 50)
 
 
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ({"runs": ["t"], "taught": "x"}, "either runs or taught"),
+        ({"runs": ["t"], "pseudo_labels": "x"}, "either runs or taught"),
         ({}, "either runs or taught"),
         ({"runs": ["t", "t"]}, "each teacher once"),
         ({"runs": ["t"], "images": "all"}, "images"),
@@ -292,17 +294,19 @@ def test_who_teaches_is_named_once(content: dict, said: str) -> None:
         parse(PseudoSettings, content, "test")
 
 
-@pytest.mark.parametrize("images", ["held_out", "both"])
+@pytest.mark.parametrize("images", ["validation", "both"])
 def test_who_leaves_nobody_out_has_no_held_out_images(images: str) -> None:
     with pytest.raises(InputError, match=r"holds nobody out; pseudo.images must be test"):
         settings_of(splits="all", pseudo={"runs": ["t"], "images": images})
 
 
-def taught_of(folder: Path, fits: int = FOLDS) -> TaughtTeacher:
-    """What `make teach` leaves for students, without its manifest."""
-    made = TaughtTeacher(folder / "taught", "folds", "weights and chain", fits, {"selected_on": False})
+def pseudo_labels_of(folder: Path, fits: int = FOLDS) -> EnsembleTeacher:
+    """What `make pseudo-labels` leaves for students, without its manifest."""
+    made = EnsembleTeacher(
+        folder / "pseudo_labels", "folds", "weights and pipeline", fits, {"chosen_on_validation": False}
+    )
     for number in range(fits):
-        for kind, names in (("test", NAMES), ("held_out", TRAIN[there(number).held_out])):
+        for kind, names in (("test", NAMES), ("validation", TRAIN[there(number).validation])):
             predictions.write(
                 Predictions(names, shares(number, len(names)), made.origin(number)), made.path(number, kind)
             )
@@ -311,21 +315,23 @@ def taught_of(folder: Path, fits: int = FOLDS) -> TaughtTeacher:
 
 def test_a_taught_students_fold_reads_its_own_folds_file(tmp_path: Path) -> None:
     """A file of another fold, which knows this fold's labels, is refused in its place."""
-    teacher = taught_of(tmp_path)
-    run = run_of(tmp_path / "student", pseudo={"taught": "taught", "images": "both"})
+    teacher = pseudo_labels_of(tmp_path)
+    run = run_of(tmp_path / "student", pseudo={"pseudo_labels": "pseudo_labels", "images": "both"})
     found = pseudo_labels.identity([teacher], run.settings.train.pseudo)
     student = replace(run, learned_from={"teachers": found})
-    made = pseudo_labels.lesson(student, 1, [teacher], there(1), 50)
+    made = pseudo_labels.fold_labels(student, 1, [teacher], there(1), 50)
     assert np.allclose([rows_of(made)[name] for name in NAMES], shares(1), atol=1e-6)
     teacher.path(1, "test").write_bytes(teacher.path(0, "test").read_bytes())
-    with pytest.raises(InputError, match=r"fold1-test.h5: made from other fold than today's.*make teach NAME=taught"):
-        pseudo_labels.lesson(student, 1, [teacher], there(1), 50)
-    teacher.path(2, "held_out").unlink()
-    with pytest.raises(InputError, match=r"fold2-held_out.h5: no such.*make teach NAME=taught"):
+    with pytest.raises(
+        InputError, match=r"fold1-test.h5: made from other fold than today's.*make pseudo-labels NAME=taught"
+    ):
+        pseudo_labels.fold_labels(student, 1, [teacher], there(1), 50)
+    teacher.path(2, "validation").unlink()
+    with pytest.raises(InputError, match=r"fold2-validation.h5: no such.*make pseudo-labels NAME=taught"):
         pseudo_labels.identity([teacher], run.settings.train.pseudo)
 
 
 def test_a_round_after_a_taught_run_has_its_own_teacher() -> None:
-    first = settings_of(pseudo={"taught": "both", "images": "both", "weight": 0.5})
+    first = settings_of(pseudo={"pseudo_labels": "both", "images": "both", "weight": 0.5})
     made = student_settings(first, "first", "train.pseudo.ratio=2").train.pseudo
     assert made == PseudoSettings(runs=["first"], images="both", weight=0.5, ratio=2)

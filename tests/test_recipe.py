@@ -1,4 +1,4 @@
-"""Recipes: from photos to the submissions they name, going on from whatever is built, and nothing trained in vain."""
+"""Recipes: from images to the submissions they name, resuming from whatever is built, and nothing trained in vain."""
 
 import shutil
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from driverwatch.inference import predictions
 from driverwatch.io.manifests import read_json
 
 __all__ = ["world"]
-TAUGHT = "train.pseudo.taught=both"
+PSEUDO_LABELS = "train.pseudo.pseudo_labels=both"
 Told = dict[str, str]
 
 
@@ -38,38 +38,38 @@ def done(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[
         if not (context.places.run(name) / "run.json").is_file():
             world.run(name, seed=10 * len(made), **settings.train.model_dump(include={"splits"}))
 
-    def teach(context: Context, names: list[str], name: str, *rest: Any) -> None:
+    def make_pseudo_labels(context: Context, names: list[str], name: str, *rest: Any) -> None:
         made.append(f"teach {name}")
         real(context, names, name, *rest)
 
     monkeypatch.setattr(experiment, "train", train)
-    monkeypatch.setattr(experiment, "make_pseudo_labels", teach)
+    monkeypatch.setattr(experiment, "make_pseudo_labels", make_pseudo_labels)
     monkeypatch.setattr(experiment, "make_packs", lambda *_: None)
     monkeypatch.setattr(experiment, "refuse_misfits", lambda *_: None)
     return made
 
 
-def follow(world: World, told: Told, **chain: object) -> None:
+def follow(world: World, told: Told, **pipeline: object) -> None:
     """Train runs, given as `SET` by name; `both` is what one and two make together."""
     wanted = {name: RunSettings(model="tiny", set=change) for name, change in told.items()}
-    side = parse(EnsembleSettings, {"runs": ["one", "two"], "views": "five_crop", **chain}, "x")
+    side = parse(EnsembleSettings, {"runs": ["one", "two"], "tta": "five_crop", **pipeline}, "x")
     train_missing(world.context, load_runs(wanted), None, {"both": side})
 
 
-RUNS = {"one": "", "two": "train.seed=1", "student": TAUGHT}
+RUNS = {"one": "", "two": "train.seed=1", "student": PSEUDO_LABELS}
 
 
 def test_teachers_speak_once_before_their_first_student(world: World, done: list[str]) -> None:
-    follow(world, {**RUNS, "other": f"{TAUGHT} train.seed=2"})
+    follow(world, {**RUNS, "other": f"{PSEUDO_LABELS} train.seed=2"})
     assert done == ["one", "two", "teach both", "student", "other"]
-    manifest = world.context.places.taught("both") / "manifest.json"
+    manifest = world.context.places.pseudo_labels("both") / "manifest.json"
     before = manifest.stat().st_mtime_ns
     follow(world, RUNS)
     assert done[5:] == ["one", "two", "student"]
     assert manifest.stat().st_mtime_ns == before
 
 
-def test_teachers_speak_again_when_they_or_their_chain_changed(world: World, done: list[str]) -> None:
+def test_teachers_speak_again_when_they_or_their_pipeline_changed(world: World, done: list[str]) -> None:
     follow(world, RUNS)
     follow(world, RUNS, blend="geometric")
     assert done.count("teach both") == 2
@@ -91,25 +91,25 @@ def test_what_is_not_whole_is_taught_again_and_is_the_same(
     world: World, done: list[str], damage: Callable[[Path], object]
 ) -> None:
     follow(world, RUNS)
-    path = world.context.places.taught("both") / "fold1-test.h5"
-    before = predictions.digest(predictions.read(path, {}))
+    path = world.context.places.pseudo_labels("both") / "fold1-test.h5"
+    before = predictions.checksum(predictions.read(path, {}))
     damage(path)
     follow(world, RUNS)
     assert done.count("teach both") == 2
-    assert predictions.digest(predictions.read(path, {})) == before
+    assert predictions.checksum(predictions.read(path, {})) == before
 
 
 @pytest.mark.parametrize(
     ("told", "said"),
     [
-        ({"one": "", "student": TAUGHT, "two": ""}, "student: its teachers two are not trained before it"),
+        ({"one": "", "student": PSEUDO_LABELS, "two": ""}, "student: its teachers two are not trained before it"),
         ({"one": "train.pseudo.runs=[two]", "two": ""}, "one: its teachers two are not trained before it"),
         ({"one": "train.pseudo.runs=[one]", "two": ""}, "one: its teachers one are not trained before it"),
         ({"one": "train.pseudo.runs=[stranger]", "two": ""}, "stranger: no such run"),
-        ({"one": "train.pseudo.taught=nobody", "two": ""}, "taught=nobody is neither listed here nor made"),
+        ({"one": "train.pseudo.pseudo_labels=nobody", "two": ""}, "taught=nobody is neither listed here nor made"),
         ({"one": "", "two": "train.splits.kind=all"}, "taught.both: two is not trained on folds"),
-        ({"one": "", "two": "augment.mirror=swap"}, "needs mirrored_pairs"),
-        ({"one": "", "two": "augment.policy=lihgt"}, "lihgt"),
+        ({"one": "", "two": "augment.hflip=swap_left_right"}, "needs left_right_pairs"),
+        ({"one": "", "two": "augment.preset=lihgt"}, "lihgt"),
         ({"one": "", "two": "train.epoch=1"}, "did you mean epochs"),
     ],
 )
@@ -132,7 +132,7 @@ def test_finished_runs_of_others_may_teach(world: World, done: list[str]) -> Non
             {"submissions": {"x": {"runs": ["one", "other"]}}},
             "submissions.x.runs must be of this recipe's runs, got other",
         ),
-        ({"taught": {"both": {"runs": ["other"]}}}, "taught.both.runs must be of this recipe's runs, got other"),
+        ({"pseudo_labels": {"both": {"runs": ["other"]}}}, "taught.both.runs must be of this recipe's runs, got other"),
         ({"runs": {}}, "runs"),
         ({"submissions": {}}, "submissions"),
         ({"runs": {"../one": {"model": "tiny"}}}, "runs"),
@@ -140,32 +140,32 @@ def test_finished_runs_of_others_may_teach(world: World, done: list[str]) -> Non
 )
 def test_recipes_name_their_own_runs(part: dict, said: str) -> None:
     whole = {"runs": {"one": {"model": "tiny"}}, "submissions": {"x": {"runs": ["one"]}}}
-    assert parse(RecipeSettings, whole, "x").taught == {}
+    assert parse(RecipeSettings, whole, "x").pseudo_labels == {}
     with pytest.raises(InputError, match=said):
         parse(RecipeSettings, {**whole, **part}, "x")
 
 
 @pytest.mark.line
 @pytest.mark.slow
-def test_a_recipe_goes_on_from_whatever_is_built(verb: Verb, project: Path, drawn: list[str]) -> None:
+def test_a_recipe_resumes_from_whatever_is_built(verb: Verb, project: Path, drawn: list[str]) -> None:
     def best(recipe: dict[str, Any]) -> tuple[int, str]:
-        path = project / "configs" / "recipes" / "drawn.yaml"
+        path = project / "configs" / "recipes" / "demo.yaml"
         path.parent.mkdir(exist_ok=True)
         path.write_text(yaml.safe_dump(recipe, sort_keys=False))
-        made = verb("best", *drawn)
+        made = verb("reproduce", *drawn)
         return made.returncode, made.stdout + made.stderr
 
     def run(*changes: str) -> dict[str, str]:
         return {"model": "tiny", "set": " ".join([QUICK, *changes])}
 
-    runs = {"one": run(), "two": run("train.seed=1"), "student": run(TAUGHT, "train.pseudo.images=both")}
+    runs = {"one": run(), "two": run("train.seed=1"), "student": run(PSEUDO_LABELS, "train.pseudo.images=both")}
     whole = {
         "runs": runs,
-        "taught": {"both": {"runs": ["one", "two"]}},
+        "pseudo_labels": {"both": {"runs": ["one", "two"]}},
         "submissions": {"teachers": {"runs": ["one", "two"]}, "everyone": {"runs": list(runs), "blend": "geometric"}},
     }
-    build, submissions = project / "build" / "drawn", project / "submissions" / "drawn"
-    wrong = {**whole, "runs": {**runs, "last": run("cut=nowhere")}}
+    build, submissions = project / "build" / "demo", project / "submissions" / "demo"
+    wrong = {**whole, "runs": {**runs, "last": run("truncate_at=nowhere")}}
     status, said = best(wrong)
     assert (status, "last: " in said, "Traceback" in said) == (2, True, False), said
     assert not list(build.glob("runs/*"))
@@ -176,9 +176,9 @@ def test_a_recipe_goes_on_from_whatever_is_built(verb: Verb, project: Path, draw
     manifests = sorted([*build.glob("runs/*/fold*/manifest.json"), *build.glob("taught/*/[!.]*")])
     assert len(manifests) == 3 * 2 + 1 + 4
     for fold in range(2):
-        taught = read_json(build / "runs" / "student" / f"fold{fold}" / "manifest.json")["pseudo_labels"]
-        labelled = len(pd.read_csv(project / "folds" / "drawn.csv").query(f"fold != {fold}")["driver"]) * 20
-        assert taught["of"] == 120 - labelled + 40  # held-out and test images
+        pseudo_labels = read_json(build / "runs" / "student" / f"fold{fold}" / "manifest.json")["pseudo_labels"]
+        labelled = len(pd.read_csv(project / "folds" / "demo.csv").query(f"fold != {fold}")["driver"]) * 20
+        assert pseudo_labels["of"] == 120 - labelled + 40  # validation and test images
     sent = {path.name: path.read_bytes() for path in submissions.glob("*.csv")}
     assert set(sent) == {"teachers.csv", "everyone.csv"}
     assert read_json(submissions / "everyone.json")["runs"].keys() == runs.keys()

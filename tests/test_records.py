@@ -24,7 +24,7 @@ from driverwatch.io.paths import Places
 
 __all__ = ["world"]
 KINDS: dict[str, tuple[Any, Any]] = {
-    "levers": (AblationsRecord, ablations.page),
+    "ablations": (AblationsRecord, ablations.page),
     "curve": (ScalingRecord, data_scaling.page),
     "study": (FreezingRecord, freezing_study.page),
 }
@@ -43,14 +43,14 @@ def test_committed_pages_are_what_their_records_say(path: Path) -> None:
 def test_the_committed_records_are_those_of_the_mini_data_set() -> None:
     names = {path.relative_to(ROOT / "experiments" / "results").as_posix() for path in COMMITTED}
     assert names >= {
-        f"statefarm_mini/{name}.json" for name in ("levers", "curve-mobilenet_v2_screen", "study-freezing")
+        f"statefarm_mini/{name}.json" for name in ("ablations", "curve-mobilenet_v2_screen", "study-freezing")
     }
     record = read_record(FreezingRecord, Places("statefarm_mini", ROOT).result("study-freezing"))
     assert record is not None
     assert record.clip == 1e-15  # its runs were scored so, and are not at hand
 
 
-def digests(folder: Path) -> dict[str, str]:
+def checksums(folder: Path) -> dict[str, str]:
     """Of every file below a folder."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
@@ -64,18 +64,18 @@ def strangers(folder: Path) -> dict[str, str]:
                 copy = folder / path.relative_to(ROOT)
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 copy.write_bytes(path.read_bytes())
-    return digests(folder / "docs") | digests(folder / "experiments")
+    return checksums(folder / "docs") | checksums(folder / "experiments")
 
 
 def test_no_experiment_touches_what_is_there_of_another_data_set(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`make levers`, `make study` and `make curve` of a made-up data set, with the training replaced by finished runs."""
+    """`make ablation`, `make study` and `make data-scaling` of a made-up data set, with the training replaced by finished runs."""
     before = strangers(tmp_path)
-    base, longer = world.run("base", 0, study="levers"), world.run("longer", 50, study="levers")
-    path = tmp_path / "configs" / "levers" / "made_up.yaml"
+    base, longer = world.run("base", 0, study="ablations"), world.run("longer", 50, study="ablations")
+    path = tmp_path / "configs" / "ablations" / "made_up.yaml"
     path.parent.mkdir(parents=True)
-    row = {"lever": "x", "before": {"runs": ["base"]}, "after": {"runs": ["longer"]}, "kept": True}
+    row = {"ablation": "x", "before": {"runs": ["base"]}, "after": {"runs": ["longer"]}, "kept": True}
     path.write_text(yaml.safe_dump({"runs": {n: {"model": "tiny"} for n in ("base", "longer")}, "rows": {"k": [row]}}))
     ablations.run_ablations(world.context, False, None)
 
@@ -102,10 +102,10 @@ def test_no_experiment_touches_what_is_there_of_another_data_set(
     monkeypatch.setattr(data_scaling, "amounts_of", lambda run, _: amounts[run.name])
     data_scaling.run_data_scaling(world.context, "tiny", settings, [2], None)  # type: ignore[arg-type]
 
-    after = digests(tmp_path / "docs") | digests(tmp_path / "experiments")
+    after = checksums(tmp_path / "docs") | checksums(tmp_path / "experiments")
     new = {name for name in after if name not in before}
     assert {name: after[name] for name in before} == before
-    written = ["curve-tiny.json", "curve-tiny.md", "curve-tiny.png", "levers.json", "levers.md"]
+    written = ["curve-tiny.json", "curve-tiny.md", "curve-tiny.png", "ablations.json", "ablations.md"]
     assert new == {f"results/made_up/{name}" for name in [*written, "study-freezing.json", "study-freezing.md"]}
     record = read_record(ScalingRecord, world.context.places.result("curve-tiny"))
     assert record is not None
@@ -140,6 +140,6 @@ def test_commands_name_no_page_of_docs() -> None:
             assert not (isinstance(node, ast.Constant) and node.value == "docs"), f"{path.name}:{node.lineno}"
 
 
-def test_what_the_drawn_data_set_leaves_is_ignored() -> None:
-    asked = ["git", "check-ignore", "-q", "--no-index", "experiments/results/drawn/levers.json"]
+def test_what_the_synthetic_data_set_leaves_is_ignored() -> None:
+    asked = ["git", "check-ignore", "-q", "--no-index", "experiments/results/demo/ablations.json"]
     assert subprocess.run(asked, cwd=ROOT, check=False).returncode == 0

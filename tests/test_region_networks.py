@@ -1,4 +1,4 @@
-"""Networks that look at regions: one trunk, a head for each, cached, resumed, explained; with one region as before."""
+"""Networks that look at regions: one backbone, a head for each, cached, resumed, explained; with one region as before."""
 
 import re
 from collections.abc import Callable
@@ -17,19 +17,19 @@ from driverwatch.config.loading import parse
 from driverwatch.config.model import ModelSettings
 from driverwatch.data.pack import ImageBlock, Pack
 from driverwatch.data.regions import split
-from driverwatch.data.tta import cut, cut_all, view_set
+from driverwatch.data.tta import cut, cut_all, tta_set
 from driverwatch.inference.class_activation import heat, of_classifier
-from driverwatch.inference.feature_cache import TrunkCache, tta_pass
+from driverwatch.inference.feature_cache import FeatureCache, tta_pass
 from driverwatch.inference.predict import Predictor
 from driverwatch.models.classifier import Classifier, build
 from driverwatch.models.pooling import GridPooling
 from driverwatch.models.split_network import FrozenPart, SplitPoint, TrainedPart
 from driverwatch.run import Run
 from driverwatch.training import fold as folds
-from driverwatch.training.pseudo_labels import FoldIndices, Lesson
+from driverwatch.training.pseudo_labels import FoldIndices, PseudoLabels
 
 pytestmark = pytest.mark.keras
-REGIONAL = ["--set", f"{SMALL} input.regions=[whole,wheel] augment.mirror=swap predict.views=ten_crop"]
+REGIONAL = ["--set", f"{SMALL} input.regions=[whole,wheel] augment.hflip=swap_left_right predict.tta=ten_crop"]
 MEAN = (80.0,) * 3
 
 
@@ -55,13 +55,13 @@ def logits(classifier: Classifier, images: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("pooling", ["average", "flatten"])
 def test_each_head_sees_its_own_region(pooling: str) -> None:
-    """Another picture in one region moves the logits by that region's kernel times what the trunk says of it, no more."""
+    """Another picture in one region moves the logits by that region's kernel times what the backbone says of it, no more."""
     classifier = classifier_of(3, {"pooling": pooling})
     images = noise(2, 96, 40)
     kernels = np.split(np.asarray(classifier.top.kernel, np.float64), 3)
 
     def features(tiles: np.ndarray) -> np.ndarray:
-        return np.asarray(classifier.pool(classifier.trunk(classifier.scaling(tiles), training=False)), np.float64)
+        return np.asarray(classifier.pool(classifier.backbone(classifier.scaling(tiles), training=False)), np.float64)
 
     for region in range(3):
         changed, rows = images.copy(), slice(32 * region, 32 * (region + 1))
@@ -72,15 +72,15 @@ def test_each_head_sees_its_own_region(pooling: str) -> None:
         assert np.allclose(logits(classifier, changed) - logits(classifier, images), moved, atol=1e-4)
 
 
-def test_the_trunk_is_shared_and_the_heads_are_not() -> None:
+def test_the_backbone_is_shared_and_the_heads_are_not() -> None:
     one, three = classifier_of(1), classifier_of(3)
-    assert one.trunk.count_params() == three.trunk.count_params()
+    assert one.backbone.count_params() == three.backbone.count_params()
     assert tuple(three.top.kernel.shape) == (3 * one.top.kernel.shape[0], CLASSES)
 
 
 def test_one_region_is_computed_as_before() -> None:
     classifier, images = classifier_of(1), noise(3, 32, 40)
-    features = classifier.pool(classifier.trunk(classifier.scaling(images), training=False))
+    features = classifier.pool(classifier.backbone(classifier.scaling(images), training=False))
     assert np.array_equal(classifier(images, training=False), classifier.top(features))
     packed = noise(2, *SIZE, seed=1)
     found = Predictor(classifier, ["five_crop"], SIZE, (32, 40))(packed, np.array([1, 0]))["five_crop"]
@@ -93,8 +93,8 @@ def test_views_on_the_device_are_those_of_an_array() -> None:
     predictor = Predictor(classifier, ["ten_crop", "multi_scale"], SIZE, (32, 40))
     found = predictor(mosaics, np.array([2, 0]))
     for name, close in (("ten_crop", 1e-6), ("multi_scale", 1e-4)):  # resized pixels may be 1 apart
-        views = view_set(name, SIZE, (32, 40))
-        each = [np.asarray(classifier(cut(mosaics, view, (32, 40), 2), training=False)) for view in views]
+        tta = tta_set(name, SIZE, (32, 40))
+        each = [np.asarray(classifier(cut(mosaics, view, (32, 40), 2), training=False)) for view in tta]
         assert np.allclose(found[name], np.mean(each, axis=0)[[2, 0]], atol=close)
 
 
@@ -124,7 +124,7 @@ def test_an_auxiliary_classifier_is_asked_about_each_region() -> None:
 
 
 def pack_of(folder: Path, count: int, kind: str) -> Pack:
-    """Two regions a photo: one says whether the class is 0, 1 or 2, 3, the other which of the two; neither alone says all."""
+    """Two regions an image: one says whether the class is 0, 1 or 2, 3, the other which of the two; neither alone says all."""
     random, labels = np.random.default_rng(len(kind)), np.arange(count) % CLASSES
     images = random.integers(0, 90, (count, 2 * SIZE[0], SIZE[1], 3), np.uint8)
     for image, label in zip(images, labels, strict=True):
@@ -148,7 +148,7 @@ def packs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pack]:
 
 @pytest.fixture
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
-    """Runs of two regions on a trunk that counts as pretrained: the same random weights for each."""
+    """Runs of two regions on a backbone that counts as pretrained: the same random weights for each."""
     made = classifier_of(2, {"pooling": "flatten"})
     counts_as_pretrained(made, monkeypatch)
 
@@ -163,8 +163,8 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
 
 
 def test_both_regions_together_say_what_neither_says(runs: Callable[..., Run], packs: dict[str, Pack]) -> None:
-    run = runs("both", stages=[{"freeze_until": "head", "fit": "logistic", "l2": [0.03]}])
-    found = trained(run, packs, views="five_crop")["held_out-five_crop"]
+    run = runs("both", stages=[{"freeze_until": "head", "fit": "linear_probe", "l2": [0.03]}])
+    found = trained(run, packs, tta="five_crop")["validation-five_crop"]
     labels = packs["train"].labels[32:]
     assert (found.argmax(axis=1) == labels).mean() > 0.9
     classifier = build(run.settings, CLASSES, MEAN, None, load=False)
@@ -182,7 +182,7 @@ def test_both_regions_together_say_what_neither_says(runs: Callable[..., Run], p
 def test_cached_and_uncached_training_agree(runs: Callable[..., Run], packs: dict[str, Pack], until: str) -> None:
     stages = [{"freeze_until": until}]
     plain = trained(runs("plain", stages=stages), packs)
-    cached = trained(runs("cached", stages=stages, cache_trunk=2, cache_dtype="float32"), packs)
+    cached = trained(runs("cached", stages=stages, augmentation_passes=2, cache_dtype="float32"), packs)
     assert apart(plain, cached) < 2e-4
 
 
@@ -190,14 +190,16 @@ def test_cached_and_uncached_training_agree(runs: Callable[..., Run], packs: dic
 def test_pseudo_labels_join_two_packs_of_mosaics(
     runs: Callable[..., Run], packs: dict[str, Pack], cached: int | None
 ) -> None:
-    """A student of regions learns from taken test mosaics; confident right labels of all test images help it."""
+    """A student of regions is trained on taken test mosaics; confident right labels of all test images help it."""
     labels = packs["test"].labels
     rows = len(packs["train"].names) + np.arange(len(labels))
-    lesson = Lesson(rows, np.eye(CLASSES, dtype=np.float32)[labels], 1.0, len(labels), len(labels))
-    stages, taught = [{"freeze_until": "stage2"}], {"runs": ["teacher"], "weight": 2.0}
-    student = runs(f"student{cached}", stages=stages, cache_trunk=cached, cache_dtype="float32", pseudo=taught)
-    alone = runs(f"alone{cached}", stages=stages, cache_trunk=cached, cache_dtype="float32")
-    found = trained(student, packs, rows=FoldIndices(ROWS.training, ROWS.held_out, lesson))
+    fold_labels = PseudoLabels(rows, np.eye(CLASSES, dtype=np.float32)[labels], 1.0, len(labels), len(labels))
+    stages, pseudo_labels = [{"freeze_until": "stage2"}], {"runs": ["teacher"], "weight": 2.0}
+    student = runs(
+        f"student{cached}", stages=stages, augmentation_passes=cached, cache_dtype="float32", pseudo=pseudo_labels
+    )
+    alone = runs(f"alone{cached}", stages=stages, augmentation_passes=cached, cache_dtype="float32")
+    found = trained(student, packs, rows=FoldIndices(ROWS.training, ROWS.validation, fold_labels))
     plain = trained(alone, packs)
     assert found.keys() == plain.keys()
     assert {row["pseudo_images"] for row in history(student)} == {"9"}
@@ -206,20 +208,20 @@ def test_pseudo_labels_join_two_packs_of_mosaics(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["mixup", "cutmix", "splice"])
+@pytest.mark.parametrize("kind", ["mixup", "cutmix", "same_class_halves"])
 def test_mixed_mosaics_train(runs: Callable[..., Run], packs: dict[str, Pack], kind: str) -> None:
-    found = trained(changed(runs(kind), augment={"mix": kind, "mix_share": 1.0}), packs)
-    assert np.isfinite(found["held_out-centre"]).all()
+    found = trained(changed(runs(kind), augment={"mix": kind, "mix_prob": 1.0}), packs)
+    assert np.isfinite(found["validation-centre"]).all()
     assert apart(trained(runs("plain"), packs), found) > 1e-4
 
 
 def test_features_of_regions_lie_side_by_side(tmp_path: Path, packs: dict[str, Pack]) -> None:
     """As neighbours are looked for in them: the grid's places of each region, region after region."""
     classifier, one = classifier_of(2), classifier_of(1)
-    one.trunk.set_weights(classifier.trunk.get_weights())
+    one.backbone.set_weights(classifier.backbone.get_weights())
     halves = [FrozenPart(made, SplitPoint(None, 0), GridPooling(1, 2, name="grid")) for made in (classifier, one)]
-    view = view_set("centre", SIZE, (32, 40))[0]
-    cache = TrunkCache(tmp_path / "trunks", halves[0], "float32")
+    view = tta_set("centre", SIZE, (32, 40))[0]
+    cache = FeatureCache(tmp_path / "feature_caches", halves[0], "float32")
     found = cache.outputs(packs["test"], tta_pass(view, (32, 40), 2), "features").array
     tiles = cut(split(packs["test"].pixels, 2), view, (32, 40))
     assert np.allclose(found, halves[1].predict_on_batch(tiles).reshape(9, -1), atol=1e-5)
@@ -230,8 +232,8 @@ def test_features_of_regions_lie_side_by_side(tmp_path: Path, packs: dict[str, P
 def test_a_killed_fold_ends_as_an_uninterrupted_one(
     runs: Callable[..., Run], packs: dict[str, Pack], tmp_path: Path
 ) -> None:
-    stages = [{"freeze_until": "head", "fit": "logistic"}, {"freeze_until": "stage2", "normalization": "train"}]
-    whole = whole_of(runs("whole", stages=stages, cache_trunk=1), packs)
+    stages = [{"freeze_until": "head", "fit": "linear_probe"}, {"freeze_until": "stage2", "normalization": "train"}]
+    whole = whole_of(runs("whole", stages=stages, augmentation_passes=1), packs)
     assert whole.ends_alike(2, tmp_path / "killed")
 
 
@@ -246,7 +248,7 @@ def test_boxes_are_part_of_a_run_and_the_whole_frame_is_none(runs: Callable[...,
 
 
 @pytest.mark.parametrize("head", [{}, {"pooling": "flatten"}, {"dense": [8]}])
-def test_heat_maps_of_regions(head: dict) -> None:
+def test_class_activation_maps_of_regions(head: dict) -> None:
     """Class activations add up to the logits over all regions; occlusion is hottest in the region that decides."""
     classifier = classifier_of(2, head)
     image = noise(1, 64, 40)[0]
@@ -272,9 +274,9 @@ def test_heat_maps_of_regions(head: dict) -> None:
 @pytest.fixture
 def regional(verb: Verb, data: Path, project: Path) -> list[str | Path]:
     """Options of a data set with regions, two folds of it, and a pack of the frame and the wheel."""
-    drawn = project / "configs" / "datasets" / "drawn.yaml"
+    drawn = project / "configs" / "datasets" / "demo.yaml"
     drawn.write_text(drawn.read_text().replace("folds: 3", "folds: 2"))
-    place: list[str | Path] = ["--dataset", "drawn", "--data", data]
+    place: list[str | Path] = ["--dataset", "demo", "--data", data]
     assert verb("folds", *place).returncode == 0
     missing = verb("train", "tiny", *place, *REGIONAL)
     assert missing.returncode == 2
@@ -286,7 +288,7 @@ def regional(verb: Verb, data: Path, project: Path) -> list[str | Path]:
 
 def moved(project: Path) -> None:
     """Give the wheel another box than it was packed with."""
-    drawn = project / "configs" / "datasets" / "drawn.yaml"
+    drawn = project / "configs" / "datasets" / "demo.yaml"
     drawn.write_text(drawn.read_text().replace("[0.3, 0.4, 0.9, 1]", "[0.35, 0.4, 0.9, 1]"))
 
 
@@ -319,11 +321,11 @@ def test_regions_through_the_command_line(verb: Verb, regional: list[str | Path]
     assert "2 of 2 folds finished" in good("train", "tiny", *regional, *REGIONAL)
     good("ensemble", *regional, "--name", "regions")
     (project / "maps").mkdir()
-    photo = sorted((data / "imgs" / "test").glob("*.jpg"))[0]
-    shown = good("classify", "--run", "tiny", "--dataset", "drawn", "--heatmap", "maps", photo)
+    image = sorted((data / "imgs" / "test").glob("*.jpg"))[0]
+    shown = good("classify", "--run", "tiny", "--dataset", "demo", "--cam", "maps", image)
     assert "by class activation" in shown
-    assert (project / "maps" / f"{photo.stem}.png").is_file()
+    assert (project / "maps" / f"{image.stem}.png").is_file()
     moved(project)
-    refused = verb("predict", "tiny", "--dataset", "drawn")
+    refused = verb("predict", "tiny", "--dataset", "demo")
     assert refused.returncode == 2
     assert "regions.wheel.0: 0.3 -> 0.35" in refused.stderr

@@ -20,28 +20,28 @@ from driverwatch.config.loading import load, parse
 from driverwatch.config.model import AugmentSettings, InputSettings, ModelSettings
 from driverwatch.config.types import key_of, pixels, regions_of
 from driverwatch.data import pack, pack_writer
-from driverwatch.data.augment import Augmenter, build, read_policy
+from driverwatch.data.augment import Augmenter, build, load_preset
 from driverwatch.data.competition import ImageTable
 from driverwatch.data.images import examine
-from driverwatch.data.pack_writer import BrokenPhotosError, Job
+from driverwatch.data.pack_writer import InvalidImagesError, Job
 from driverwatch.data.regions import FRAME, Box, join, split
 from driverwatch.data.tta import View, cut, cut_all, unique
 from driverwatch.errors import InputError
 from driverwatch.inference.overlay import overlay, overlay_regions
 from driverwatch.inference.preprocess import centre_view
-from driverwatch.io.manifests import digest_of, read_json
+from driverwatch.io.manifests import checksum_of, read_json
 
 HEAD, LOW = Box(0, 0, 0.5, 0.5), Box(0.25, 0.5, 1, 1)
 REGIONS = {"whole": FRAME, "head": HEAD, "low": LOW}
 KEY = "12x16-whole+head+low"
 
 
-def photo(seed: int, height: int = 48, width: int = 64) -> np.ndarray:
+def image(seed: int, height: int = 48, width: int = 64) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
 
 
 def album(folder: Path, pictures: list[np.ndarray], labels: list[int] | None = None) -> ImageTable:
-    """PNG photos, one driver each, and their table."""
+    """PNG images, one driver each, and their table."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for i, picture in enumerate(pictures):
@@ -138,7 +138,7 @@ def test_every_model_looks_at_regions_that_every_data_set_has(path: Path) -> Non
 
 
 def test_a_pack_of_regions_is_cut_and_resized_by_hand(tmp_path: Path) -> None:
-    pictures = [photo(i) for i in range(5)] + [photo(5, 96, 128)]
+    pictures = [image(i) for i in range(5)] + [image(5, 96, 128)]
     one = job(tmp_path, album(tmp_path, pictures))
     pack_writer.write(one)
     made = opened(one)
@@ -157,23 +157,23 @@ def test_a_pack_of_regions_is_cut_and_resized_by_hand(tmp_path: Path) -> None:
 
 
 def test_one_region_alone_is_that_region(tmp_path: Path) -> None:
-    one = job(tmp_path, album(tmp_path, [photo(0)]), "12x16-low", {"low": LOW})
+    one = job(tmp_path, album(tmp_path, [image(0)]), "12x16-low", {"low": LOW})
     pack_writer.write(one)
-    by_hand = cv2.resize(np.ascontiguousarray(photo(0)[12:, 32:]), (16, 12), interpolation=cv2.INTER_AREA)
+    by_hand = cv2.resize(np.ascontiguousarray(image(0)[12:, 32:]), (16, 12), interpolation=cv2.INTER_AREA)
     assert np.array_equal(opened(one).pixels[0], by_hand)
 
 
 def test_a_pack_of_whole_frames_is_what_it_was(tmp_path: Path) -> None:
-    """Bytes, digest and manifest, so that packs and runs from before there were regions count as they did."""
-    table = album(tmp_path, [photo(i) for i in range(4)])
+    """Bytes, checksum and manifest, so that packs and runs from before there were regions count as they did."""
+    table = album(tmp_path, [image(i) for i in range(4)])
     one = job(tmp_path, table, "12x16", {"whole": FRAME})
     pack_writer.write(one)
     made = opened(one)
     for i, packed in enumerate(made.pixels):
-        assert np.array_equal(packed, cv2.resize(photo(i), (16, 12), interpolation=cv2.INTER_AREA))
-    rows = digest_of(["12x16", [[f"img{i}.png", f"p{i}", str(i % 2)] for i in range(4)]])
+        assert np.array_equal(packed, cv2.resize(image(i), (16, 12), interpolation=cv2.INTER_AREA))
+    rows = checksum_of(["12x16", [[f"img{i}.png", f"p{i}", str(i % 2)] for i in range(4)]])
     sources = b"".join(hashlib.sha256((tmp_path / f"img{i}.png").read_bytes()).hexdigest().encode() for i in range(4))
-    assert made.digest == hashlib.sha256(digest_of([rows, []]).encode() + sources).hexdigest()
+    assert made.checksum == hashlib.sha256(checksum_of([rows, []]).encode() + sources).hexdigest()
     assert "regions" not in read_json(one.manifest)
     with h5py.File(one.path) as file:
         assert set(file) == {"images", "names", "labels", "drivers", "looks", "left_out"}
@@ -182,24 +182,24 @@ def test_a_pack_of_whole_frames_is_what_it_was(tmp_path: Path) -> None:
 
 
 def test_moved_boxes_are_noticed(tmp_path: Path) -> None:
-    table = album(tmp_path, [photo(i) for i in range(3)])
+    table = album(tmp_path, [image(i) for i in range(3)])
     one = job(tmp_path, table)
     pack_writer.write(one)
-    before = opened(one).digest
+    before = opened(one).checksum
     moved = job(tmp_path, table, regions={**REGIONS, "low": Box(0.3, 0.5, 1, 1)})
     for notices in (lambda: pack_writer.write(moved), lambda: opened(moved)):
         with pytest.raises(InputError, match=r"regions.low.0: 0.25 -> 0.3\); restore the boxes, .* FORCE=1"):
             notices()
-    assert opened(one).digest == before
+    assert opened(one).checksum == before
     pack_writer.write(moved, force=True)
-    assert opened(moved).digest != before
+    assert opened(moved).checksum != before
     with pytest.raises(InputError, match="cut where the data set's YAML no longer has it"):
         opened(one)
 
 
 def test_alike_in_a_dark_corner_is_no_copy_and_a_copy_is_one(tmp_path: Path) -> None:
     """Photos are told apart by their frames; what a region shows of two of them may be the same black."""
-    dark = [photo(0), photo(1)]
+    dark = [image(0), image(1)]
     for picture in dark:
         picture[:24, :32] = 0
     one = job(tmp_path, album(tmp_path, dark), "12x16-head", {"head": HEAD})
@@ -207,26 +207,26 @@ def test_alike_in_a_dark_corner_is_no_copy_and_a_copy_is_one(tmp_path: Path) -> 
     assert len({image.tobytes() for image in opened(one).pixels}) == 1
     other = tmp_path / "copies"
     with pytest.raises(
-        BrokenPhotosError, match=r"img1\.png: the same photo as img0.png, under another class and driver"
+        InvalidImagesError, match=r"img1\.png: the same image as img0.png, under another class and driver"
     ):
-        pack_writer.write(job(other, album(other, [photo(0), photo(0)]), "12x16-head", {"head": HEAD}))
+        pack_writer.write(job(other, album(other, [image(0), image(0)]), "12x16-head", {"head": HEAD}))
 
 
-def test_a_test_photo_among_the_training_photos_is_found_by_its_frame(tmp_path: Path) -> None:
+def test_a_test_image_among_the_training_images_is_found_by_its_frame(tmp_path: Path) -> None:
     a, b = tmp_path / "test", tmp_path / "train"
-    tests = job(a, album(a, [photo(7), photo(8)]), "12x16-head", {"head": HEAD}, kind="test")
+    tests = job(a, album(a, [image(7), image(8)]), "12x16-head", {"head": HEAD}, kind="test")
     pack_writer.write(tests)
-    strange = photo(8)
-    strange[30:, 40:] = 9  # the same head, another photo
-    pack_writer.write(job(b, album(b, [photo(1), strange]), "12x16-head", {"head": HEAD}, strangers=tests.path))
+    strange = image(8)
+    strange[30:, 40:] = 9  # the same head, another image
+    pack_writer.write(job(b, album(b, [image(1), strange]), "12x16-head", {"head": HEAD}, strangers=tests.path))
     c = tmp_path / "leak"
-    with pytest.raises(BrokenPhotosError, match=r"img0\.png: the same photo as the test image img1\.png"):
-        pack_writer.write(job(c, album(c, [photo(8), photo(1)]), "12x16-head", {"head": HEAD}, strangers=tests.path))
+    with pytest.raises(InvalidImagesError, match=r"img0\.png: the same image as the test image img1\.png"):
+        pack_writer.write(job(c, album(c, [image(8), image(1)]), "12x16-head", {"head": HEAD}, strangers=tests.path))
 
 
 @pytest.mark.parametrize("column", ["images", "looks", "frames"])
 def test_an_edited_pack_of_regions_is_found_out(tmp_path: Path, column: str) -> None:
-    one = job(tmp_path, album(tmp_path, [photo(i) for i in range(3)]))
+    one = job(tmp_path, album(tmp_path, [image(i) for i in range(3)]))
     pack_writer.write(one)
     one.path.touch()
     assert opened(one).pixels.shape == (3, 36, 16, 3)
@@ -237,48 +237,48 @@ def test_an_edited_pack_of_regions_is_found_out(tmp_path: Path, column: str) -> 
 
 
 def before_regions(
-    policy: list, augment: AugmentSettings, field: InputSettings, image: np.ndarray, seed: tuple
+    preset: list, augment: AugmentSettings, field: InputSettings, image: np.ndarray, seed: tuple
 ) -> tuple[np.ndarray, bool]:
     """Augmentation as it was before there were regions."""
     generator, (h, w) = np.random.default_rng(seed), pixels(field.size)
-    if policy:
-        pipeline, drawn = build(policy), int(generator.integers(2**32))
+    if preset:
+        pipeline, drawn = build(preset), int(generator.integers(2**32))
         pipeline.set_random_state(np.random.default_rng(drawn), random.Random(drawn))
         image = pipeline(image=image)["image"]
     y, x = (image.shape[0] - h) // 2, (image.shape[1] - w) // 2
     if field.crop == "random":
         y, x = int(generator.integers(image.shape[0] - h + 1)), int(generator.integers(image.shape[1] - w + 1))
-    mirrored = augment.mirror != "none" and bool(generator.random() < 0.5)
+    flipped = augment.hflip != "none" and bool(generator.random() < 0.5)
     patch = image[y : y + h, x : x + w]
-    return (patch[:, ::-1] if mirrored else patch), mirrored
+    return (patch[:, ::-1] if flipped else patch), flipped
 
 
-@pytest.mark.parametrize("mirror", ["none", "swap"])
+@pytest.mark.parametrize("hflip", ["none", "swap_left_right"])
 @pytest.mark.parametrize("crop", ["random", "centre"])
-@pytest.mark.parametrize("policy", [None, "light"])
-def test_regions_are_augmented_alike_and_one_alone_as_before(mirror: Any, crop: Any, policy: str | None) -> None:
-    transforms = read_policy(ROOT / "configs" / "policies", policy)
-    augment = AugmentSettings(policy=policy, mirror=mirror)
+@pytest.mark.parametrize("preset", [None, "light"])
+def test_regions_are_augmented_alike_and_one_alone_as_before(hflip: Any, crop: Any, preset: str | None) -> None:
+    transforms = load_preset(ROOT / "configs" / "presets", preset)
+    augment = AugmentSettings(preset=preset, hflip=hflip)
     field = InputSettings(pack="40x56", size="32x48", crop=crop)
     three = field.model_copy(update={"regions": ["whole", "head", "low"]})
     alone, together = Augmenter(transforms, augment, field), Augmenter(transforms, augment, three)
-    tiles = np.stack([photo(i, 40, 56) for i in range(3)])
+    tiles = np.stack([image(i, 40, 56) for i in range(3)])
     flags = set()
     for seed in ((0, 1, row) for row in range(12)):
-        made, mirrored = together(np.concatenate(list(tiles)), seed)
+        made, flipped = together(np.concatenate(list(tiles)), seed)
         assert made.shape == (96, 48, 3)
         for tile, found in zip(tiles, split(made[None], 3), strict=True):
             expected, flag = before_regions(transforms, augment, field, tile, seed)
             single, flag_alone = alone(tile, seed)
             assert np.array_equal(single, expected)
             assert np.array_equal(found, expected)
-            assert mirrored == flag == flag_alone
-        flags.add(mirrored)
-    assert flags == ({False, True} if mirror == "swap" else {False})
+            assert flipped == flag == flag_alone
+        flags.add(flipped)
+    assert flags == ({False, True} if hflip == "swap_left_right" else {False})
 
 
 def test_views_cut_each_region_alike() -> None:
-    tiles = np.stack([photo(i, 20, 28) for i in range(6)])
+    tiles = np.stack([image(i, 20, 28) for i in range(6)])
     for view in unique(["ten_crop", "multi_scale"], (20, 28), (16, 24)):
         found = cut(join(tiles, 3), view, (16, 24), 3)
         assert found.shape == (2, 48, 24, 3)
@@ -292,17 +292,17 @@ def test_views_cut_each_region_alike() -> None:
 
 
 def test_the_centre_view_of_regions_is_cut_from_what_packing_keeps(tmp_path: Path) -> None:
-    album(tmp_path, [photo(3)])
+    album(tmp_path, [image(3)])
     field = InputSettings(pack="20x24", size="10x12", regions=["whole", "low"])
     packed = examine(tmp_path / "img0.png", (20, 24), (FRAME, LOW)).pixels
     assert packed is not None
-    seen = centre_view(photo(3), field, (FRAME, LOW))
+    seen = centre_view(image(3), field, (FRAME, LOW))
     assert np.array_equal(seen.pixels, np.concatenate([packed[5:15, 6:18], packed[25:35, 6:18]]))
     assert seen.boxes == (Box(0.25, 0.25, 0.75, 0.75), Box(0.4375, 0.625, 0.8125, 0.875))
 
 
 def test_an_overlay_of_regions_lies_where_they_lie() -> None:
-    picture = photo(1)
+    picture = image(1)
     boxes = (HEAD, LOW)
     maps = np.zeros((2, 4, 4), np.float32)
     maps[1, 3, 3] = 5.0
@@ -320,7 +320,7 @@ def test_an_overlay_of_regions_lies_where_they_lie() -> None:
     assert np.array_equal(overlay_regions(picture, maps[1:], (LOW,)), overlay(picture, maps[1], LOW))
 
 
-def test_a_map_counts_per_area_of_the_photo() -> None:
+def test_a_map_counts_per_area_of_the_image() -> None:
     """The same contribution from a small region is more to each spot of it."""
     grey = np.full((40, 40, 3), 128, np.uint8)
     boxes = (Box(0, 0, 1, 0.5), Box(0, 0.5, 0.25, 0.75), Box(0.5, 0.5, 1, 1))
@@ -338,6 +338,6 @@ def test_a_map_counts_per_area_of_the_photo() -> None:
 
 
 def test_a_manifest_of_regions_is_json(tmp_path: Path) -> None:
-    one = job(tmp_path, album(tmp_path, [photo(0)]))
+    one = job(tmp_path, album(tmp_path, [image(0)]))
     pack_writer.write(one)
     assert list(json.loads(one.manifest.read_text())["regions"]) == ["whole", "head", "low"]

@@ -16,7 +16,7 @@ from support.finished import World, world, world_of
 from typer.testing import CliRunner
 
 from driverwatch.cli.main import app
-from driverwatch.config.dataset import BoardSettings, DatasetSettings
+from driverwatch.config.dataset import DatasetSettings, LeaderboardSettings
 from driverwatch.config.loading import parse
 from driverwatch.data import folds as fold_tables
 from driverwatch.ensemble.scoring import interval
@@ -123,21 +123,21 @@ def shown(world: World, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Page]:
     return write
 
 
-def by_hand(world: World, name: str, views: str = "five_crop") -> np.ndarray:
+def by_hand(world: World, name: str, tta: str = "five_crop") -> np.ndarray:
     """Each image's probabilities by the model that did not see its driver, read from the files one image at a time."""
     pack, found = world.packs["train"], np.empty((len(world.packs["train"].names), len(world.context.settings.classes)))
     for fold in range(world.folds.count):
-        made = predictions.read(prediction_path(world.context.places.run(name) / f"fold{fold}", "held_out", views), {})
+        made = predictions.read(prediction_path(world.context.places.run(name) / f"fold{fold}", "validation", tta), {})
         for image, p in zip(made.names, made.probabilities.astype(float), strict=True):
             found[list(pack.names).index(image)] = p
     return limited(found, FLOOR)
 
 
 def epochs(world: World, name: str, fold: int, *losses: tuple[int, int, float, float | str]) -> None:
-    lines = "\n".join(f"{epoch},{stage},{loss},0.5,{held_out}" for epoch, stage, loss, held_out in losses)
+    lines = "\n".join(f"{epoch},{stage},{loss},0.5,{validation}" for epoch, stage, loss, validation in losses)
     path = world.context.places.run(name) / f"fold{fold}" / "history.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"epoch,stage,loss,accuracy,held_out_loss\n{lines}\n")
+    path.write_text(f"epoch,stage,loss,accuracy,val_loss\n{lines}\n")
 
 
 def test_the_scores_are_those_computed_by_hand(world: World, shown: Callable[..., Page]) -> None:
@@ -259,7 +259,7 @@ def test_of_nothing_a_page_says_what_makes_each_part(tmp_path: Path, world: Worl
         "confusions": "make train",
         "learning": "make train",
         "calibration": "make blends",
-        "ablations": "make levers DATASET=made_up TRAIN=1",
+        "ablations": "make ablation DATASET=made_up TRAIN=1",
         "folds": "make folds DATASET=made_up",
         "figures": "make preview",
         "settings": "make train",
@@ -295,7 +295,7 @@ def test_a_broken_run_is_named_and_the_others_are_drawn(world: World, shown: Cal
     cut, torn, strange, odd = (
         world.run(name, seed) for seed, name in enumerate(("cut", "torn", "strange", "odd"), start=9)
     )
-    file = prediction_path(cut.fold(1), "held_out", "five_crop")
+    file = prediction_path(cut.fold(1), "validation", "five_crop")
     file.write_bytes(file.read_bytes()[:200])
     (torn.folder / "run.json").write_text('{"settings": ')
     (strange.fold(0) / "manifest.json").write_text("[]")
@@ -303,7 +303,7 @@ def test_a_broken_run_is_named_and_the_others_are_drawn(world: World, shown: Cal
     page = shown()
     why = dict(page.sections["runs"].tables[-1][1:])
     assert set(why) == {"cut", "torn", "strange", "odd"}
-    assert "fold1/held_out-five_crop.h5: not a whole prediction file" in why["cut"]
+    assert "fold1/validation-five_crop.h5: not a whole prediction file" in why["cut"]
     assert "run.json: expected a JSON manifest" in why["torn"]
     assert "manifest.json: expected a JSON object, got list" in why["strange"]
     assert "history.csv: expected a line of numbers per epoch" in why["odd"]
@@ -314,17 +314,17 @@ def test_a_broken_run_is_named_and_the_others_are_drawn(world: World, shown: Cal
     assert page.frame("drivers").columns.tolist() == ["driver", *made.index.tolist()[:2]]
 
 
-def test_of_a_broken_view_set_the_others_are_scored(world: World, shown: Callable[..., Page]) -> None:
+def test_of_a_broken_tta_set_the_others_are_scored(world: World, shown: Callable[..., Page]) -> None:
     run = world.run("one")
     for fold in range(3):
-        found = predictions.read(prediction_path(run.fold(fold), "held_out", "five_crop"), {})
-        origin = {**found.origin, "views": "centre"}
-        predictions.write(replace(found, origin=origin), prediction_path(run.fold(fold), "held_out", "centre"))
-    prediction_path(run.fold(0), "held_out", "five_crop").write_bytes(b"no file of predictions")
+        found = predictions.read(prediction_path(run.fold(fold), "validation", "five_crop"), {})
+        origin = {**found.origin, "tta": "centre"}
+        predictions.write(replace(found, origin=origin), prediction_path(run.fold(fold), "validation", "centre"))
+    prediction_path(run.fold(0), "validation", "five_crop").write_bytes(b"no file of predictions")
     line = shown().frame("runs").set_index("run").loc["one"]
-    assert line["views"] == "centre"
+    assert line["tta"] == "centre"
     assert line["log loss"] == f"{log_losses(by_hand(world, 'one', 'centre'), world.packs['train'].labels).mean():.4f}"
-    assert "held_out-five_crop.h5: not a whole prediction file" in line["notes"]
+    assert "validation-five_crop.h5: not a whole prediction file" in line["notes"]
 
 
 def test_runs_on_other_folds_or_without_a_pack_are_not_scored(
@@ -388,7 +388,9 @@ def test_submissions_say_what_they_are_worth(world: World, shown: Callable[..., 
     line = page.frame("submissions").set_index("submission").loc["both"]
     assert line["OOF log loss"] == f"{facts['out_of_fold_log_loss']:.4f}" == f"{losses.mean():.4f}"
     assert line["95 % over drivers"] == "{:.3f} to {:.3f}".format(*facts["out_of_fold_95%"])
-    assert line["prediction interval"] == "{:.3f} to {:.3f} (90%)".format(facts["hope"]["low"], facts["hope"]["high"])
+    assert line["prediction interval"] == "{:.3f} to {:.3f} (90%)".format(
+        facts["prediction_interval"]["low"], facts["prediction_interval"]["high"]
+    )
     assert line["members"] == "one (five_crop), two (five_crop)"
     assert page.frame("submissions", 1)["submission"].tolist() == ["part"]
     assert "part" not in page.frame("submissions")["submission"].tolist()
@@ -418,8 +420,11 @@ def test_submissions_of_other_folds_or_broken_ones_are_no_verdict(world: World, 
 
 def test_the_board_stands_beside_with_its_warning(world: World, shown: Callable[..., Page]) -> None:
     world.run("one", 0, 1.0)
-    board = [BoardSettings(who="1st", log_loss=0.0871, confirmed=False), BoardSettings(who="2nd", log_loss=0.09)]
-    settings = world.context.settings.model_copy(update={"board": board})
+    leaderboard = [
+        LeaderboardSettings(who="1st", log_loss=0.0871, confirmed=False),
+        LeaderboardSettings(who="2nd", log_loss=0.09),
+    ]
+    settings = world.context.settings.model_copy(update={"leaderboard": leaderboard})
     page = shown(replace(world, context=replace(world.context, settings=settings)))
     head, *lines = page.frame("verdict").to_numpy().tolist()
     assert [head[0], head[1]] == ["1st [unconfirmed], 0.087", "0.0871"]
@@ -429,28 +434,28 @@ def test_the_board_stands_beside_with_its_warning(world: World, shown: Callable[
     assert "Unconfirmed" in page.sections["verdict"].text
 
 
-def test_levers_are_read_as_they_were_written(world: World, tmp_path: Path, shown: Callable[..., Page]) -> None:
+def test_ablations_are_read_as_they_were_written(world: World, tmp_path: Path, shown: Callable[..., Page]) -> None:
     for seed, name in enumerate(("base", "longer")):
-        world.run(name, 50 * seed, 1.0 + seed, study="levers")
+        world.run(name, 50 * seed, 1.0 + seed, study="ablations")
     sides = {"before": {"runs": ["base"]}, "after": {"runs": ["longer"]}}
     rows = [
-        {"lever": "epochs: more | of them", **sides, "kept": True, "why": "it is: better"},
-        {"lever": "other way", "before": sides["after"], "after": sides["before"], "kept": False},
-        {"lever": "not there: yet", "before": {"runs": ["base"]}, "after": {"runs": ["never"]}, "kept": False},
+        {"ablation": "epochs: more | of them", **sides, "kept": True, "why": "it is: better"},
+        {"ablation": "other way", "before": sides["after"], "after": sides["before"], "kept": False},
+        {"ablation": "not there: yet", "before": {"runs": ["base"]}, "after": {"runs": ["never"]}, "kept": False},
     ]
     made = {name: {"model": "tiny"} for name in ("base", "longer", "never")}
-    path = tmp_path / "configs" / "levers" / "made_up.yaml"
+    path = tmp_path / "configs" / "ablations" / "made_up.yaml"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps({"runs": made, "rows": {"Training": rows}}))
     ablations.run_ablations(world.context, False, None)
-    place = world.context.places.result("levers")
+    place = world.context.places.result("ablations")
     found = read_record(AblationsRecord, place)
     assert found is not None
-    assert [one.lever for one in found.unmeasured] == ["not there: yet"]
+    assert [one.ablation for one in found.unmeasured] == ["not there: yet"]
     base, longer = (log_losses(_study(world, name), world.packs["train"].labels) for name in ("base", "longer"))
     low, high = interval(longer - base, world.packs["train"].drivers)
     first, second = found.rows
-    assert first.lever == "epochs: more | of them"
+    assert first.ablation == "epochs: more | of them"
     assert [first.kept, first.why, second.kept, second.why] == [True, "it is: better", False, ""]
     numbers = [first.before, first.after, *first.change, first.minutes]
     assert numbers == pytest.approx([base.mean(), longer.mean(), (longer - base).mean(), low, high, 6], abs=1e-5)
@@ -458,20 +463,20 @@ def test_levers_are_read_as_they_were_written(world: World, tmp_path: Path, show
     page = shown()
     assert page.frame("ablations")["ablation"].tolist() == ["epochs: more | of them", "other way"]
     assert page.frame("ablations", 1)["ablation"].tolist() == ["not there: yet"]
-    assert read_record(AblationsRecord, replace(world.context.places, dataset="made").result("levers")) is None
+    assert read_record(AblationsRecord, replace(world.context.places, dataset="made").result("ablations")) is None
 
 
 def _study(world: World, name: str) -> np.ndarray:
-    places = replace(world.context.places, study="levers")
+    places = replace(world.context.places, study="ablations")
     return by_hand(replace(world, context=replace(world.context, places=places)), name)
 
 
-@pytest.mark.parametrize("damage", ["{", "[]", '{"rows": [{"lever": "x", "before": "0.1"}]}'])
-def test_a_damaged_record_of_levers_is_said_to_be_one(world: World, shown: Callable[..., Page], damage: str) -> None:
-    place = world.context.places.result("levers")
+@pytest.mark.parametrize("damage", ["{", "[]", '{"rows": [{"ablation": "x", "before": "0.1"}]}'])
+def test_a_damaged_record_of_ablations_is_said_to_be_one(world: World, shown: Callable[..., Page], damage: str) -> None:
+    place = world.context.places.result("ablations")
     place.parent.mkdir(parents=True)
     place.write_text(damage)
-    assert "levers.json: " in shown().sections["ablations"].text
+    assert "ablations.json: " in shown().sections["ablations"].text
 
 
 @pytest.mark.parametrize("text", ["", "driver,fold\n", "driver,fold,images,c0,c1,c2\np0,x,1,1,0,0\n"])
@@ -508,12 +513,12 @@ def test_settings_say_what_differs(world: World, shown: Callable[..., Page]) -> 
     assert page.frame("settings", 2)["minutes"].tolist() == ["1.0", "2.0", "3.0"]
 
 
-def test_without_photos_the_page_says_so(world: World, shown: Callable[..., Page]) -> None:
+def test_without_images_the_page_says_so(world: World, shown: Callable[..., Page]) -> None:
     world.run("one")
     assert "No such file" in shown().sections["figures"].text
 
 
-def test_the_verb_prints_the_path_and_what_is_next(
+def test_the_command_prints_the_path_and_what_is_next(
     world: World, shown: Callable[..., Page], capsys: pytest.CaptureFixture[str]
 ) -> None:
     world.run("one")
@@ -564,8 +569,8 @@ def test_a_browser_shows_it_at_any_width(world: World, shown: Callable[..., Page
         assert inks[False] != inks[True]
         page.execute_script("document.querySelectorAll('details').forEach(one => one.open = true)")
         assert overflow(page) == 0
-        broken = "return [...document.images].filter(one => !one.complete || !one.naturalWidth).length"
-        assert page.execute_script(broken) == 0
+        invalid = "return [...document.images].filter(one => !one.complete || !one.naturalWidth).length"
+        assert page.execute_script(invalid) == 0
         assert page.execute_script("return performance.getEntriesByType('resource').length") == 0
         assert page.get_log("browser") == []
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.spatial.distance import jensenshannon
 from support.finished import CLASSES, World, told, world  # noqa: F401
-from support.reviewing import photos_of, rows_of, space_of, with_pixels
+from support.reviewing import images_of, rows_of, space_of, with_pixels
 
 from driverwatch.data.pack import LeftOut
 from driverwatch.ensemble import embeddings
@@ -93,7 +93,7 @@ def test_packed_arrays_come_back(kind: type) -> None:
     assert measures.packed_array(array[:0])["data"] == ""
 
 
-def test_photos_are_sorted_by_name_with_all_that_is_theirs() -> None:
+def test_images_are_sorted_by_name_with_all_that_is_theirs() -> None:
     names = np.array([f"{i:02d}.jpg" for i in range(9)])
     columns = np.arange(9) % 3, np.array([f"p{i}" for i in range(9)]), np.arange(9) % 2
     members, order = rows_of(1, 2, 9, 3), np.random.default_rng(2).permutation(9)
@@ -103,9 +103,9 @@ def test_photos_are_sorted_by_name_with_all_that_is_theirs() -> None:
         assert np.array_equal(getattr(straight, field), getattr(shuffled, field)), field
 
 
-def test_photos_named_twice_or_of_other_shapes_are_refused() -> None:
+def test_images_named_twice_or_of_other_shapes_are_refused() -> None:
     with pytest.raises(InputError, match="named once"):
-        photos_of(["a", "b", "a"])
+        images_of(["a", "b", "a"])
     with pytest.raises(InputError, match="probabilities of shape"):
         measures.sorted_images(np.array(["a"]), np.zeros(1), np.array(["p"]), np.zeros(1), np.ones((1, 1)))
     with pytest.raises(InputError, match="other lengths"):
@@ -113,34 +113,34 @@ def test_photos_named_twice_or_of_other_shapes_are_refused() -> None:
 
 
 def test_losses_are_those_of_make_score_and_the_first_of_equal_classes_is_said() -> None:
-    photos = photos_of([f"{i}.jpg" for i in range(9)])
-    photos.members[:, 0] = [[0.5, 0.5, 0], [0, 0.5, 0.5]]
-    found = measures.measure(photos, ["a", "b"])
+    images = images_of([f"{i}.jpg" for i in range(9)])
+    images.members[:, 0] = [[0.5, 0.5, 0], [0, 0.5, 0.5]]
+    found = measures.measure(images, ["a", "b"])
     assert found.judges == ["mean of 2", "a", "b"]
     assert found.losses.mean(axis=1) == pytest.approx(
-        [log_loss(rows, photos.labels) for rows in [blending.mean(list(photos.members)), *photos.members]]
+        [log_loss(rows, images.labels) for rows in [blending.mean(list(images.members)), *images.members]]
     )
     assert found.said[:, 0].tolist() == [1, 0, 1]
 
 
-def test_one_run_is_its_own_judge_and_photos_without_labels_have_no_loss() -> None:
-    found = measures.measure(photos_of(["a", "b"], runs=1, known=False), ["only"])
+def test_one_run_is_its_own_judge_and_images_without_labels_have_no_loss() -> None:
+    found = measures.measure(images_of(["a", "b"], runs=1, known=False), ["only"])
     assert found.judges == ["only"]
     assert np.isnan(found.losses).all()
     assert (found.divergence == 0).all()
 
 
 def test_heads_are_the_first_of_each_ranking() -> None:
-    photos = photos_of([f"{i:02d}" for i in range(20)], seed=5)
-    found = measures.measure(photos, ["a", "b"])
+    images = images_of([f"{i:02d}" for i in range(20)], seed=5)
+    found = measures.measure(images, ["a", "b"])
     expected = {int(np.argmax(value)) for value in (found.losses[0], found.entropies[0], found.divergence)}
-    assert set(measures.heads(found, photos.names, 1).tolist()) == expected
-    unknown = photos_of(["a", "b", "c"], known=False)
+    assert set(measures.heads(found, images.names, 1).tolist()) == expected
+    unknown = images_of(["a", "b", "c"], known=False)
     assert measures.heads(measures.measure(unknown, ["a", "b"]), unknown.names, 99).tolist() == [0, 1, 2]
 
 
-def test_the_page_says_nothing_of_test_photos_but_what_runs_say() -> None:
-    train, test = photos_of(["c", "a", "b"]), photos_of(["z", "y"], seed=1, known=False)
+def test_the_page_says_nothing_of_test_images_but_what_runs_say() -> None:
+    train, test = images_of(["c", "a", "b"]), images_of(["z", "y"], seed=1, known=False)
     sets = measures.measure(train, ["m", "n"]), measures.measure(test, ["m", "n"])
     made = measures.content(train, test, sets)
     assert made["names"] == ["a", "b", "c", "y", "z"]
@@ -170,10 +170,10 @@ def test_rows_are_joined_by_name(world: World) -> None:  # noqa: F811
     assert (shown.test.labels == -1).all()
 
 
-def test_a_test_photo_that_a_pack_lacks_is_left_out(world: World, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
+def test_a_test_image_that_a_pack_lacks_is_left_out(world: World, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
     one, two = world.run("one"), world.run("two", seed=5)
     test = world.packs["test"]
-    lacked = LeftOut(test.names[3:4], np.array([""]), np.array([-1]), np.array(["broken"]))
+    lacked = LeftOut(test.names[3:4], np.array([""]), np.array([-1]), np.array(["invalid"]))
     less = replace(
         test, names=np.delete(test.names, 3), labels=test.labels[1:], drivers=test.drivers[1:], left_out=lacked
     )
@@ -199,9 +199,9 @@ def test_runs_without_folds_are_refused_when_named_and_else_left_out(
     assert "left out: " in capsys.readouterr().out
 
 
-def test_a_run_of_other_photos_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_a_run_of_other_images_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     world.run("one")
-    other = replace(world.packs["train"], digest="another")
+    other = replace(world.packs["train"], checksum="another")
     monkeypatch.setattr(blending, "open_packs", lambda *_: (world.folds, {**world.packs, "train": other}))
     with pytest.raises(InputError, match="was trained on another pack than today's"):
         review_page.read_predictions(world.context, ["one"], None)
@@ -209,32 +209,32 @@ def test_a_run_of_other_photos_is_refused(world: World, monkeypatch: pytest.Monk
 
 def test_views_that_were_not_predicted_are_refused(world: World) -> None:  # noqa: F811
     world.run("one")
-    with pytest.raises(InputError, match=r"held_out-ten_crop.h5: no such predictions; run make predict"):
+    with pytest.raises(InputError, match=r"validation-ten_crop.h5: no such predictions; run make predict"):
         review_page.read_predictions(world.context, ["one"], "ten_crop")
     with pytest.raises(InputError, match="no finished run has out-of-fold predictions"):
         review_page.read_predictions(world.context, [], "ten_crop")
 
 
-def test_of_all_runs_one_that_lacks_its_view_set_is_left_out(
+def test_of_all_runs_one_that_lacks_its_tta_set_is_left_out(
     world: World,  # noqa: F811
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     run = world.run("one")
     world.run("two", seed=5)
-    prediction_path(run.fold(1), "test", blending.honest_views(run)).unlink()
+    prediction_path(run.fold(1), "test", blending.default_tta(run)).unlink()
     assert review_page.read_predictions(world.context, [], None).runs == ["two"]
     said = capsys.readouterr().out
     assert "left out: " in said
-    assert "make predict RUN=one VIEWS=five_crop does" in said
+    assert "make predict RUN=one TTA=five_crop does" in said
 
 
-def test_neighbours_are_of_a_photo_s_own_fold_and_never_itself() -> None:
-    photos = photos_of([f"{i:02d}" for i in range(30)])
-    found = review_page.nearest_images(space_of(photos.names), photos)
+def test_neighbours_are_of_an_image_s_own_fold_and_never_itself() -> None:
+    images = images_of([f"{i:02d}" for i in range(30)])
+    found = review_page.nearest_images(space_of(images.names), images)
     assert found.indices.shape == (30, review_page.NEAR)
-    assert (photos.folds[found.indices] == photos.folds[:, None]).all()
+    assert (images.folds[found.indices] == images.folds[:, None]).all()
     assert (found.indices != np.arange(30)[:, None]).all()
-    alone = photos_of(["a", "b"])
+    alone = images_of(["a", "b"])
     assert (review_page.nearest_images(space_of(alone.names), alone).indices == -1).all()
 
 
@@ -243,7 +243,7 @@ def test_neighbours_are_numbered_over_both_sets(world: World, monkeypatch: pytes
     shown = review_page.read_predictions(world.context, [], None)
     space = space_of(np.concatenate([shown.train.names, shown.test.names]))
     monkeypatch.setattr(embeddings, "open_embeddings", lambda *_: space)
-    said, made = review_page._neighbours(world.context, shown, "made up")
+    said, made = review_page._knn(world.context, shown, "made up")
     near, cosine = unpacked(made["near"]), unpacked(made["cosine"])
     assert said == "neighbours by made up"
     assert (near[:54] < 54).all()
@@ -260,26 +260,26 @@ def test_neighbours_are_numbered_over_both_sets(world: World, monkeypatch: pytes
 def test_without_features_there_are_no_neighbours_and_named_ones_must_be_there(world: World) -> None:  # noqa: F811
     world.run("one")
     shown = review_page.read_predictions(world.context, [], None)
-    assert review_page._neighbours(world.context, shown, None)[1] == {"features": None}
-    with pytest.raises(InputError, match="FEATURES=/"):
-        review_page._neighbours(world.context, shown, "/")
+    assert review_page._knn(world.context, shown, None)[1] == {"features": None}
+    with pytest.raises(InputError, match="EMBEDDINGS=/"):
+        review_page._knn(world.context, shown, "/")
 
 
-def test_features_on_disk_are_found_by_their_files_names(project: Path, drawn_settings: Any) -> None:
-    from driverwatch.config.ensemble import trunk_of
+def test_features_on_disk_are_found_by_their_files_names(project: Path, demo_settings: Any) -> None:
+    from driverwatch.config.ensemble import embedding_source
     from driverwatch.data.context import Context
     from driverwatch.io.paths import Places
 
-    context = Context("drawn", drawn_settings, Places("drawn"), project / "data")
+    context = Context("demo", demo_settings, Places("demo"), project / "data")
     asked = ["mobilenet_v2", "mobilenet_v2:block_13_expand_relu:2x2", "inception_v3:mixed7", "tiny:3x4"]
-    context.places.features.mkdir(parents=True)
+    context.places.embeddings.mkdir(parents=True)
     for text in asked:
-        (context.places.features / trunk_of(text).file).touch()
-    (context.places.features / "stranger-1x1.h5").touch()
+        (context.places.embeddings / embedding_source(text).file).touch()
+    (context.places.embeddings / "stranger-1x1.h5").touch()
     assert sorted(embeddings.built(context)) == sorted(asked)
 
 
-def test_thumbnails_show_the_photo_of_their_number(world: World, tmp_path: Path) -> None:  # noqa: F811
+def test_thumbnails_show_the_image_of_their_number(world: World, tmp_path: Path) -> None:  # noqa: F811
     world.run("one")
     shown = review_page.read_predictions(world.context, [], None)
     packs = {kind: with_pixels(pack, tmp_path, kind) for kind, pack in world.packs.items()}
@@ -300,7 +300,7 @@ def test_of_packed_regions_the_whole_frame_is_shown(regions: list[str], shade: i
     assert np.array_equal(review_page._frame(image, regions), np.full((4, 5, 3), shade, np.uint8))
 
 
-def test_no_keras_is_imported_where_no_heat_map_is_asked_for() -> None:
+def test_no_keras_is_imported_where_no_class_activation_map_is_asked_for() -> None:
     code = (
         "import sys, driverwatch.report.review_page, driverwatch.report.review_page; "
         "print([name for name in ('keras', 'tensorflow') if name in sys.modules])"
@@ -309,7 +309,7 @@ def test_no_keras_is_imported_where_no_heat_map_is_asked_for() -> None:
     assert found.stdout.strip() == "[]"
 
 
-def test_heat_maps_are_asked_of_models_that_have_not_seen_the_driver(world: World) -> None:  # noqa: F811
+def test_class_activation_maps_are_asked_of_models_that_have_not_seen_the_driver(world: World) -> None:  # noqa: F811
     from driverwatch.report.review_page import requests
 
     world.run("one")
@@ -328,7 +328,7 @@ def test_heat_maps_are_asked_of_models_that_have_not_seen_the_driver(world: Worl
 
 
 @pytest.mark.keras
-def test_maps_of_test_photos_are_of_all_fold_models_and_of_training_photos_of_one(
+def test_maps_of_test_images_are_of_all_fold_models_and_of_training_images_of_one(
     world: World,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

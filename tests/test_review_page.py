@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from support import browsing, finished
-from support.reviewing import photos_of, space_of, with_pixels
+from support.reviewing import images_of, space_of, with_pixels
 
 from driverwatch.ensemble import embeddings
 from driverwatch.io.html import jpeg_uri, render
@@ -35,7 +35,7 @@ class Opened:
     found: Measures
 
     def at(self, fragment: str) -> "Opened":
-        """The page anew, at an address."""
+        """The page again, at an address."""
         self.driver.get("about:blank")
         self.driver.get(f"{self.url}#{fragment}")
         self.wait()
@@ -62,7 +62,7 @@ class Opened:
 
     @property
     def count(self) -> int:
-        """Of how many photos the one shown is one."""
+        """Of how many images the one shown is one."""
         found = re.search(r"of ([\d,]+)", self.element("#count").text)
         assert found is not None, self.element("#count").text
         return int(found[1].replace(",", ""))
@@ -78,7 +78,7 @@ class Opened:
 
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opened]:
-    """A page of two runs, whose photos lie where it looks for them, in one browser for all tests."""
+    """A page of two runs, whose images lie where it looks for them, in one browser for all tests."""
     folder = tmp_path_factory.mktemp("review")
     with browsing.browser(folder / "profile") as driver, pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -93,17 +93,17 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opened]:
         names = np.concatenate([pack.names for pack in packs.values()])
         patch.setattr(embeddings, "open_embeddings", lambda *_: space_of(names))
         for pack in packs.values():
-            write_photos(folder / "data", pack)
+            write_images(folder / "data", pack)
         patch.setattr(score_runs, "open_packs", lambda *_: (world.folds, world.packs))
         write_report(world.context)
         path = review_page.write_review(world.context, [], None, None, 0)
-        write_report(world.context)  # anew: now its cells lead to the review page
+        write_report(world.context)  # again: now its cells lead to the review page
         shown = review_page.read_predictions(world.context, [], None)
         found = measures.measure(shown.train, shown.runs)
         yield Opened(driver, (folder / path).as_uri(), shown.train, shown.test, found)
 
 
-def write_photos(data: Path, pack: Any) -> None:
+def write_images(data: Path, pack: Any) -> None:
     for name, label, image in zip(pack.names, pack.labels, pack.pixels, strict=True):
         path = data / "imgs" / ("test" if label < 0 else f"train/{finished.CLASSES[label]}") / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -161,7 +161,7 @@ def test_controls_set_the_address_and_going_back_undoes_them(opened: Opened) -> 
     assert opened.count == 54
 
 
-def test_the_address_survives_a_reload_with_the_photo(opened: Opened) -> None:
+def test_the_address_survives_a_reload_with_the_image(opened: Opened) -> None:
     opened.at("sort=entropy&says=c1&run=two")
     opened.press("j", "j")
     before = opened.shown, opened.hash, opened.element("#count").text
@@ -251,11 +251,11 @@ def test_buttons_step_and_stop_at_the_ends(opened: Opened) -> None:
     assert opened.shown == "p4_8.jpg"
 
 
-def test_a_photo_is_shown_with_what_runs_say_of_it(opened: Opened) -> None:
-    opened.at(f"photo={ODD.replace('%', '%25').replace('#', '%23').replace('&', '%26')}")
+def test_an_image_is_shown_with_what_runs_say_of_it(opened: Opened) -> None:
+    opened.at(f"image={ODD.replace('%', '%25').replace('#', '%23').replace('&', '%26')}")
     place = opened.train.names.tolist().index(ODD)
     assert opened.shown == ODD
-    image = opened.element("#photo figure img")
+    image = opened.element("#image figure img")
     assert image.get_attribute("src").endswith("imgs/train/c0/p0_a%23b%2520%26'c.jpg")
     loaded = "return new Promise(done => arguments[0].decode().then(() => done(arguments[0].naturalWidth)))"
     assert opened.driver.execute_script(loaded, image) == 44
@@ -264,7 +264,7 @@ def test_a_photo_is_shown_with_what_runs_say_of_it(opened: Opened) -> None:
         own = opened.train.members[:, place, label]
         assert cells == pytest.approx([100 * own.mean(), *(100 * own)], abs=0.051)
         assert ("✓ true" in line.text) == (label == opened.train.labels[place])
-    assert f"{opened.found.losses[0, place]:.3f}" in opened.element("#photo dl").text
+    assert f"{opened.found.losses[0, place]:.3f}" in opened.element("#image dl").text
 
 
 def test_neighbours_lead_on_and_back(opened: Opened) -> None:
@@ -281,12 +281,12 @@ def test_neighbours_lead_on_and_back(opened: Opened) -> None:
     assert opened.shown == first
 
 
-def test_test_photos_have_no_truth_and_no_way_to_give_them_one(opened: Opened) -> None:
+def test_test_images_have_no_truth_and_no_way_to_give_them_one(opened: Opened) -> None:
     opened.at("set=test")
     entropies = measures.measure(opened.test, ["one", "two"]).entropies[0]
     assert opened.count == 12
     assert opened.shown == str(opened.test.names[measures.ranking(entropies, opened.test.names)[0]])
-    assert "true" not in opened.element("#photo").text
+    assert "true" not in opened.element("#image").text
     assert not any(
         opened.element(f"#{name}").is_enabled() for name in ("true", "driver", "fold", "min", "max", "wrong")
     )
@@ -300,7 +300,7 @@ def test_test_photos_have_no_truth_and_no_way_to_give_them_one(opened: Opened) -
     assert opened.shown == str(opened.test.names[measures.ranking(divergence, opened.test.names)[0]])
 
 
-def test_cells_of_the_report_lead_to_their_photos_and_back(opened: Opened) -> None:
+def test_cells_of_the_report_lead_to_their_images_and_back(opened: Opened) -> None:
     driver, made = opened.driver, opened.found
     (link,) = opened.at("").driver.find_elements("css selector", "header a")
     link.click()
@@ -328,16 +328,16 @@ def test_cells_of_the_report_lead_to_their_photos_and_back(opened: Opened) -> No
 
 
 def test_nothing_left_says_so_and_what_is_not_here_is_named(opened: Opened) -> None:
-    opened.at("name=nobody&driver=p99&min=-1&photo=gone.jpg")
+    opened.at("name=nobody&driver=p99&min=-1&image=gone.jpg")
     assert opened.count == 0
-    assert "No photo is left" in opened.element("#photo").text
-    assert opened.element("#notice").text.endswith("left out: driver=p99, min=-1, photo=gone.jpg.")
+    assert "No image is left" in opened.element("#image").text
+    assert opened.element("#notice").text.endswith("left out: driver=p99, min=-1, image=gone.jpg.")
     opened.element("#reset").click()
     assert opened.count == 54
 
 
-def test_a_photo_that_filters_would_leave_out_is_shown_when_it_is_asked_for(opened: Opened) -> None:
-    opened.at("true=c0&photo=p1_1.jpg")
+def test_an_image_that_filters_would_leave_out_is_shown_when_it_is_asked_for(opened: Opened) -> None:
+    opened.at("true=c0&image=p1_1.jpg")
     assert opened.shown == "p1_1.jpg"
     assert opened.element("#count").text.startswith("\u2013 of 18")
     opened.press("j")
@@ -376,9 +376,9 @@ def page_of(content: dict[str, Any], folder: Path, **facts: Any) -> str:
         "features": None,
         "thumbnails": {},
         "maps": {},
-        "photos": {"train": None, "test": None, "root": ""},
+        "images": {"train": None, "test": None, "root": ""},
     }
-    values = {"dataset": "x", "title": "y", "data": "z", "views": {"a": "centre"}, "report": ""} | facts
+    values = {"dataset": "x", "title": "y", "data": "z", "tta": {"a": "centre"}, "report": ""} | facts
     path = folder / "page.html"
     path.write_text(render("review.html", content={**empty, **content}, **values), "utf-8")
     return path.as_uri()
@@ -392,42 +392,42 @@ def content_of(train: ReviewImages, test: ReviewImages, runs: list[str], classes
 
 def test_names_are_text_whatever_is_in_them(opened: Opened, tmp_path: Path) -> None:
     bad = "</script><script>document.title='broken'</script><img src=x onerror=\"document.title='broken'\">{{ 1 }}"
-    train, test = photos_of([f"{bad}1", f"{bad}2"]), photos_of([bad], known=False)
+    train, test = images_of([f"{bad}1", f"{bad}2"]), images_of([bad], known=False)
     train = replace(train, drivers=np.array([bad, bad]))
     content = content_of(train, test, [bad, "b"], [["<b>c0", bad], ["c1", bad], ["c2", bad]])
-    url = page_of(content, tmp_path, dataset=bad, title=bad, data=bad, views={bad: "centre"})
+    url = page_of(content, tmp_path, dataset=bad, title=bad, data=bad, tta={bad: "centre"})
     for fragment in ("", "set=test"):
         page = replace(opened, url=url).at(fragment)
         assert bad in page.shown
         assert bad in page.driver.title
-        assert bad in page.element("#photo").text
-        assert page.element("#photo .thumb.missing").text.startswith("This photo is not there")
+        assert bad in page.element("#image").text
+        assert page.element("#image .thumb.missing").text.startswith("This image is not there")
     assert browsing.problems(opened.driver) == []
 
 
-def test_one_run_without_test_photos_has_no_disagreement(opened: Opened, tmp_path: Path) -> None:
-    train, test = photos_of(["a", "b", "c"], runs=1), photos_of([], runs=1, known=False)
+def test_one_run_without_test_images_has_no_disagreement(opened: Opened, tmp_path: Path) -> None:
+    train, test = images_of(["a", "b", "c"], runs=1), images_of([], runs=1, known=False)
     content = content_of(train, test, ["only"], [["c0", "x"], ["c1", "y"], ["c2", "z"]])
     page = replace(opened, url=page_of(content, tmp_path)).at("sort=disagreement")
     assert page.element("#sort").get_attribute("value") == "loss"
     assert page.count == 3
-    assert "disagreement" not in page.element("#photo").text
-    assert "make neighbours" in page.element("#photo").text
-    assert "make review HEATMAPS=60 DATASET=x" in page.element("#photo").text  # as it can be typed
+    assert "disagreement" not in page.element("#image").text
+    assert "make knn" in page.element("#image").text
+    assert "make review N_CAMS=60 DATASET=x" in page.element("#image").text  # as it can be typed
     page.choose("set", "test")
     assert page.count == 0
     assert browsing.problems(opened.driver) == []
 
 
-def test_heat_maps_are_shown_with_how_they_were_made(opened: Opened, tmp_path: Path) -> None:
-    train, test = photos_of(["a", "b"], runs=1), photos_of(["t"], runs=1, known=False)
+def test_class_activation_maps_are_shown_with_how_they_were_made(opened: Opened, tmp_path: Path) -> None:
+    train, test = images_of(["a", "b"], runs=1), images_of(["t"], runs=1, known=False)
     dot = jpeg_uri(np.zeros((3, 4, 3), np.uint8), 4, 75)
     made = {"run": "only", "by": "occlusion", "picture": dot}
     maps = {"1": [made | {"label": 1, "folds": [1]}], "2": [made | {"label": 0, "folds": [0, 1]}]}
     content = content_of(train, test, ["only"], [["c0", "x"], ["c1", "y"], ["c2", "z"]]) | {"maps": maps}
-    page = replace(opened, url=page_of(content, tmp_path)).at("photo=b")
+    page = replace(opened, url=page_of(content, tmp_path)).at("image=b")
     assert "only: c1 y, the true class. By occlusion, fold model 1" in page.element(".maps").text
-    page.at("photo=a")
-    assert "Not made of this photo, but of 2" in page.element("#photo").text
+    page.at("image=a")
+    assert "Not made of this image, but of 2" in page.element("#image").text
     page.at("set=test")
     assert "only: c0 x. By occlusion, mean of 2 fold models" in page.element(".maps").text

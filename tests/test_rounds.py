@@ -18,7 +18,7 @@ Say = Callable[..., str]
 
 @pytest.fixture
 def ran(verb: Verb, finished: list[str]) -> Say:
-    """What a verb says, which must succeed on a finished line."""
+    """What a command says, which must succeed on a finished line."""
 
     def run(*arguments: str) -> str:
         made = verb(*arguments, *finished)
@@ -30,7 +30,7 @@ def ran(verb: Verb, finished: list[str]) -> Say:
 
 @pytest.fixture
 def refused(verb: Verb, finished: list[str]) -> Say:
-    """What a verb says, which must refuse."""
+    """What a command says, which must refuse."""
 
     def run(*arguments: str) -> str:
         made = verb(*arguments, *finished)
@@ -45,19 +45,19 @@ def student(run: str, settings: str) -> list[str]:
     return ["train", "tiny", "--run", run, "--set", f"{QUICK} {settings}"]
 
 
-def held_out(fold: Path) -> list[str]:
-    return list(predictions.read(fold / "held_out-five_crop.h5", {}).names)
+def validation(fold: Path) -> list[str]:
+    return list(predictions.read(fold / "validation-five_crop.h5", {}).names)
 
 
 def test_rounds_teach_one_another(verb: Verb, ran: Say, refused: Say, project: Path) -> None:
-    runs = project / "build" / "drawn" / "runs"
+    runs = project / "build" / "demo" / "runs"
     shutil.rmtree(runs / "tiny" / "fold1")
-    assert "no such run" in refused("pseudo", "nobody")
+    assert "no such run" in refused("pseudo-rounds", "nobody")
     assert "fold 1 is not finished" in refused(*student("x", "train.pseudo.runs=[tiny]"))
-    surest = refused("pseudo", "tiny", "--set", "train.pseudo.threshold=1")  # trains fold 1 first
-    assert "nothing to learn from" in surest
-    said = ran("pseudo", "tiny", "--rounds", "1", "--set", "train.pseudo.ratio=0.2")
-    table = pd.read_csv(project / "build" / "drawn" / "pseudo" / "tiny.csv")
+    surest = refused("pseudo-rounds", "tiny", "--set", "train.pseudo.threshold=1")  # trains fold 1 first
+    assert "nothing to train on" in surest
+    said = ran("pseudo-rounds", "tiny", "--rounds", "1", "--set", "train.pseudo.ratio=0.2")
+    table = pd.read_csv(project / "build" / "demo" / "pseudo" / "tiny.csv")
     assert list(table["run"]) == ["tiny", "tiny-round1"]
     assert "test log loss" in said  # drawn, so the test images' labels are known
     first, second = table.to_dict("records")
@@ -66,27 +66,27 @@ def test_rounds_teach_one_another(verb: Verb, ran: Say, refused: Say, project: P
     assert second["from"] <= second["change"] <= second["to"]
     for fold in range(2):
         made = read_json(runs / "tiny-round1" / f"fold{fold}" / "manifest.json")
-        labelled = 120 - len(held_out(runs / "tiny-round1" / f"fold{fold}"))
+        labelled = 120 - len(validation(runs / "tiny-round1" / f"fold{fold}"))
         assert made["pseudo_labels"]["images"] == int(0.2 * labelled)
     assert "tiny-round1 five_crop" in ran("score")
     assert "tiny cannot teach itself" in refused(*student("tiny", "train.pseudo.runs=[tiny]"), "--force")
     assert (runs / "tiny" / "fold0" / "manifest.json").is_file()
-    asked = ["--dataset", "drawn", "--views", "five_crop", "--batch-size", "7", "--fold", "1"]
+    asked = ["--dataset", "demo", "--tta", "five_crop", "--batch-size", "7", "--fold", "1"]
     assert verb("predict", "tiny", *asked).returncode == 0
-    assert "learned_from.teachers.tiny.test.1" in refused("pseudo", "tiny", "--set", "train.pseudo.ratio=0.2")
+    assert "learned_from.teachers.tiny.test.1" in refused("pseudo-rounds", "tiny", "--set", "train.pseudo.ratio=0.2")
 
 
 def test_subsets_and_a_final_fit_have_no_score(ran: Say, refused: Say, project: Path) -> None:
-    assert "least mean validation loss" in ran("final", "tiny")
-    runs = project / "build" / "drawn" / "runs"
+    assert "least mean validation loss" in ran("refit", "tiny")
+    runs = project / "build" / "demo" / "runs"
     assert read_json(runs / "tiny-all" / "run.json")["learned_from"]["epochs"]["run"] == "tiny"
-    ran(*student("sub", "train.splits.kind=subsets train.splits.count=1 train.splits.hold_out=2"))
+    ran(*student("sub", "train.splits.kind=subsets train.splits.count=1 train.splits.val_drivers=2"))
     scores = ran("score")
     assert "tiny-all: no out-of-fold score: trained on all drivers" in scores
     assert "sub: no out-of-fold score: trained on overlapping subsets" in scores
     assert "tiny five_crop" in scores
     assert "sub five_crop" not in scores
-    submissions = project / "submissions" / "drawn"
+    submissions = project / "submissions" / "demo"
     assert "no out-of-fold score: trained on all drivers" in ran("ensemble", "--models", "tiny-all", "--name", "a")
     alone = json.loads((submissions / "a.json").read_text())
     assert "out_of_fold_log_loss" not in alone
@@ -101,6 +101,6 @@ def test_subsets_and_a_final_fit_have_no_score(ran: Say, refused: Say, project: 
     ran("submissions", "--models", "tiny-all sub")
     assert (submissions / "tiny-all-fold0.csv").is_file()
 
-    assert "no out-of-fold score" in refused("pseudo", "tiny-all")
-    assert "expected a run on folds" in refused("final", "tiny-all")
+    assert "no out-of-fold score" in refused("pseudo-rounds", "tiny-all")
+    assert "expected a run on folds" in refused("refit", "tiny-all")
     assert "trained on drivers that x holds out" in refused(*student("x", "train.pseudo.runs=[tiny-all]"))

@@ -1,4 +1,4 @@
-"""A run's identity: what it was begun with, and the refusal of anything else."""
+"""A run's identity: what it was started with, and the refusal of anything else."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from driverwatch.io.atomic import write_json
 from driverwatch.io.manifests import read_json
 
 
-def test_the_same_again_goes_on(tmp_path: Path) -> None:
+def test_the_same_again_resumes(tmp_path: Path) -> None:
     folder = begun(tmp_path)
     speed = "train.workers=3 train.devices=all predict.batch_size=7"  # these decide no more than that
     runs.begin(folder, wanted(speed), None, False)
@@ -23,11 +23,11 @@ def test_the_same_again_goes_on(tmp_path: Path) -> None:
     ("other", "said"),
     [
         (wanted("train.epochs=2"), "settings.train.epochs: 13 -> 2"),
-        (wanted("augment.mirror=keep"), 'settings.augment.mirror: "swap" -> "keep"'),
+        (wanted("augment.hflip=keep_labels"), 'settings.augment.hflip: "swap_left_right" -> "keep_labels"'),
         (wanted(folds="g"), 'folds: "f" -> "g"'),
         (wanted(packs={"train": "p", "test": "r"}), 'packs.test: "q" -> "r"'),
         (wanted(weights={"file": "w"}), 'weights: null -> {"file": "w"}'),
-        (wanted(policy=[{"Affine": {}}]), "policy"),
+        (wanted(preset=[{"Affine": {}}]), "preset"),
     ],
 )
 def test_anything_else_is_refused_with_the_difference(tmp_path: Path, other: dict[str, Any], said: str) -> None:
@@ -42,7 +42,7 @@ def test_anything_else_is_refused_with_the_difference(tmp_path: Path, other: dic
     runs.begin(folder, other, None, False)
 
 
-def test_force_trains_anew_what_it_names(tmp_path: Path) -> None:
+def test_force_trains_again_what_it_names(tmp_path: Path) -> None:
     folder = begun(tmp_path)
     runs.begin(folder, wanted(), 1, True)
     assert [p.name for p in folder.glob("fold*")] == ["fold0"]
@@ -62,7 +62,7 @@ def test_folds_of_nobody_knows_what_are_refused(tmp_path: Path) -> None:
     assert not list(folder.glob("fold*"))
 
 
-def test_a_run_without_a_finished_epoch_may_begin_anew(tmp_path: Path) -> None:
+def test_a_run_without_a_finished_epoch_may_begin_again(tmp_path: Path) -> None:
     runs.begin(tmp_path, wanted(), None, False)
     (tmp_path / "fold0").mkdir()
     runs.begin(tmp_path, wanted("train.epochs=2"), None, False)
@@ -107,19 +107,19 @@ def test_unknown_and_damaged_runs(tmp_path: Path) -> None:
     folder = begun(tmp_path / "y")
     with pytest.raises(InputError, match="there are: y"):
         runs.load(tmp_path / "z")
-    begun(tmp_path / "build" / "drawn" / "runs" / "one")
-    with pytest.raises(InputError, match=r"first; one of this name is there with DATASET=drawn$"):
+    begun(tmp_path / "build" / "demo" / "runs" / "one")
+    with pytest.raises(InputError, match=r"first; one of this name is there with DATASET=demo$"):
         runs.load(tmp_path / "build" / "statefarm" / "runs" / "one")
     write_json(folder / "run.json", {"settings": read_json(folder / "run.json")["settings"]})
     with pytest.raises(InputError, match=r"run.json: lacks 'classes'"):
         runs.load(folder)
 
 
-def test_a_run_from_before_pseudo_labels_and_splits_goes_on(tmp_path: Path) -> None:
+def test_a_run_from_before_pseudo_labels_and_splits_resumes(tmp_path: Path) -> None:
     folder = begun(tmp_path)
     old = read_json(folder / "run.json")
     del old["learned_from"]
-    for added in ("splits", "pseudo", "stop_after"):
+    for added in ("splits", "pseudo", "max_epochs"):
         del old["settings"]["train"][added]
     write_json(folder / "run.json", old)
     runs.begin(folder, wanted(), None, False)
@@ -128,25 +128,25 @@ def test_a_run_from_before_pseudo_labels_and_splits_goes_on(tmp_path: Path) -> N
 
 
 def test_what_was_learned_from_is_part_of_a_run(tmp_path: Path) -> None:
-    def taught(digest: str) -> dict[str, Any]:
-        return wanted(learned_from={"teachers": {"t": {"predictions": ["a", digest]}}})
+    def pseudo_labels(checksum: str) -> dict[str, Any]:
+        return wanted(learned_from={"teachers": {"t": {"predictions": ["a", checksum]}}})
 
-    runs.begin(tmp_path, taught("b"), None, False)
+    runs.begin(tmp_path, pseudo_labels("b"), None, False)
     (tmp_path / "fold0").mkdir()
-    (tmp_path / "fold0" / "bundle.h5").write_bytes(b"")
+    (tmp_path / "fold0" / "checkpoint.h5").write_bytes(b"")
     before = runs.load(tmp_path)
-    runs.begin(tmp_path, taught("b"), None, False)
+    runs.begin(tmp_path, pseudo_labels("b"), None, False)
     with pytest.raises(InputError, match=r'learned_from.teachers.t.predictions.1: "b" -> "c"'):
-        runs.begin(tmp_path, taught("c"), None, False)
-    runs.begin(tmp_path, taught("c"), None, True)
+        runs.begin(tmp_path, pseudo_labels("c"), None, False)
+    runs.begin(tmp_path, pseudo_labels("c"), None, True)
     assert runs.load(tmp_path).identity != before.identity
 
 
 def test_a_fold_under_way_outlives_settings_that_came_after_it(tmp_path: Path) -> None:
-    """The digest that its bundle holds is the one written at commit e7a5b15, before `precision` and `splits.learn_from`."""
-    digests = []
-    for number, changed in enumerate(("", "precision=mixed_bfloat16", "train.splits.learn_from=3")):
+    """Its checkpoint holds the checksum written at commit e7a5b15, before `precision` and `splits.train_drivers`."""
+    checksums = []
+    for number, changed in enumerate(("", "precision=mixed_bfloat16", "train.splits.train_drivers=3")):
         runs.begin(tmp_path / str(number), wanted(changed), None, False)
-        digests.append(runs.load(tmp_path / str(number)).identity)
-    assert digests[0] == "1da8a9dfed7339961ab438e2b3f6222bf1817e7a2a1e81e6a7be52cb6037df6f"
-    assert len(set(digests)) == 3
+        checksums.append(runs.load(tmp_path / str(number)).identity)
+    assert checksums[0] == "1da8a9dfed7339961ab438e2b3f6222bf1817e7a2a1e81e6a7be52cb6037df6f"
+    assert len(set(checksums)) == 3

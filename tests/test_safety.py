@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from driverwatch.config.loading import read_yaml
-from driverwatch.data.augment import read_policy
+from driverwatch.data.augment import load_preset
 from driverwatch.errors import InputError
 
 SOURCE = Path(__file__).resolve().parent.parent / "src" / "driverwatch"
@@ -83,18 +83,18 @@ def test_yaml_is_plain_data(tmp_path: Path, text: str, said: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("policy", "said"),
+    ("preset", "said"),
     [
         ("- Lambda: {image: os.system}", "nothing that loads or runs"),
         ("- TextImage: {font_path: /etc/passwd}", "nothing that loads or runs"),
-        ("- FDA: {}", "does not take a photo alone"),
+        ("- FDA: {}", "does not take an image alone"),
         ("- Compose: {transforms: []}", "is no albumentations transform"),
     ],
 )
-def test_policies_name_transforms_and_nothing_else(tmp_path: Path, policy: str, said: str) -> None:
-    (tmp_path / "p.yaml").write_text(policy)
+def test_presets_name_transforms_and_nothing_else(tmp_path: Path, preset: str, said: str) -> None:
+    (tmp_path / "p.yaml").write_text(preset)
     with pytest.raises(InputError, match=said):
-        read_policy(tmp_path, "p")
+        load_preset(tmp_path, "p")
 
 
 class Bomb:
@@ -115,7 +115,7 @@ class Bomb:
 def test_weights_never_unpickle(tmp_path: Path, name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from driverwatch.config.loading import parse
     from driverwatch.config.model import ModelSettings
-    from driverwatch.models.pretrained import build_trunk
+    from driverwatch.models.pretrained import build_backbone
 
     monkeypatch.chdir(tmp_path)
     if kind == "pickle":
@@ -128,7 +128,7 @@ def test_weights_never_unpickle(tmp_path: Path, name: str, kind: str, monkeypatc
     backbone = {"s": "squeezenet", "m": "mobilenet_v2", "v": "vgg16"}[name[0]]
     settings = parse(ModelSettings, {"backbone": backbone, "input": {"pack": "64x64", "size": "64x64"}}, "test")
     with pytest.raises(InputError, match="expected weights of"):
-        build_trunk(settings, Path(name))
+        build_backbone(settings, Path(name))
     assert not Path("exploded").exists()
 
 

@@ -65,8 +65,8 @@ def test_committed_spaces_fit_committed_models(path: Path) -> None:
         ("{head.dropout: {low: 0, high: 1}}", "head.dropout: .*less than 1, got 1"),
         ("{train.epochs: {low: 1.5, high: 9}}", "train.epochs: .*integer.*1.5"),
         ("{train.epochs: {low: 1, high: 2, step: 0.5}}", "takes whole numbers, so step must be one, got 0.5"),
-        ("{augment.policy: {choices: [light]}}", "choices: .*at least 2"),
-        ("{augment.policy: {choices: [light, light]}}", "name each value once"),
+        ("{augment.preset: {choices: [light]}}", "choices: .*at least 2"),
+        ("{augment.preset: {choices: [light, light]}}", "name each value once"),
         ("{augment.mix: {choices: [mixup, mixxup]}}", "augment.mix: .*'mixxup'"),
         ("{augment.mix: {choices: [none, mixup], log: true}}", "belong to low and high"),
         ("{train.stages.3.epochs: {low: 1, high: 3}}", "space.train.stages.3.epochs: expected a number from 0 to 0"),
@@ -92,7 +92,7 @@ def test_ranges_are_of_what_their_settings_take() -> None:
     """Whole numbers where nothing else is taken, written like whole numbers or not; choices of any kind come back as they were."""
     text = "{train.epochs: {low: 1, high: 4}, head.dropout: {low: 0, high: 0.6, step: 0.1}, head.weight_decay: {low: 0, high: 1}"
     text += ", train.stages: {choices: [[{epochs: 1}], [{epochs: 1}, {freeze_until: 2}]]}"
-    text += ", augment.policy: {choices: [null, light]}}"
+    text += ", augment.preset: {choices: [null, light]}}"
     space = space_of(text)
     assert space.whole == {"train.epochs"}
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=5))
@@ -102,7 +102,7 @@ def test_ranges_are_of_what_their_settings_take() -> None:
         assert isinstance(values["train.epochs"], int)
         assert values["head.dropout"] in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
         assert 0 < values["head.weight_decay"] < 1
-        assert made.augment.policy in (None, "light")
+        assert made.augment.preset in (None, "light")
         assert len(made.train.stages) in (1, 2)
 
 
@@ -136,7 +136,7 @@ def test_a_file_that_is_no_study_and_optuna_that_is_not_there(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("draw", [0, 1, 77])
-def test_redrawn_folds_hold_each_driver_out_once_with_other_drivers(world: World, draw: int) -> None:  # noqa: F811
+def test_reshuffled_folds_hold_each_driver_out_once_with_other_drivers(world: World, draw: int) -> None:  # noqa: F811
     found, again = (splits.reshuffled_folds(world.folds, draw) for _ in range(2))
     assert found == again
     assert set(found) == set(world.folds.of_driver)
@@ -153,7 +153,7 @@ def test_a_search_finds_what_is_best_and_says_what_is_left_on_other_folds(world:
     assert {line["state"] for line in lines} == {"COMPLETE", "PRUNED"}
     complete = {int(line["number"]): float(line["log_loss"]) for line in lines if line["state"] == "COMPLETE"}
     assert result["best"] == min(complete, key=complete.get)
-    assert {line["augment.policy"] for line in lines} == {"null", "light"}
+    assert {line["augment.preset"] for line in lines} == {"null", "light"}
     assert all(line["intermediate_values_2"] or "above the median" in line["why"] for line in lines)
 
     own = world.settings()
@@ -183,7 +183,7 @@ def test_a_search_finds_what_is_best_and_says_what_is_left_on_other_folds(world:
     best = f"trial-{result['best']:04d}"
     assert kept == ["own", "own-fresh", best, f"{best}-fresh"], "beaten trials leave no weights"
     fresh = runs.load(world.context.places.build / "studies" / "search-found" / f"{best}-fresh")
-    assert fresh.settings.train.splits.kind == "redrawn"
+    assert fresh.settings.train.splits.kind == "reshuffled"
 
 
 def out_of_fold(world: World, name: str) -> float:  # noqa: F811
@@ -203,7 +203,7 @@ def untimed(path: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.slow
-def test_the_seed_decides_and_more_trials_go_on(world: World) -> None:  # noqa: F811
+def test_the_seed_decides_and_more_trials_resume(world: World) -> None:  # noqa: F811
     path = searched(world, 5, made_up(world)) / "trials.csv"
     five = untimed(path)
     searched(world, 8, made_up(world))
@@ -220,26 +220,26 @@ def test_the_seed_decides_and_more_trials_go_on(world: World) -> None:  # noqa: 
 
 
 def test_trials_that_fail_or_diverge_end_no_search(world: World) -> None:  # noqa: F811
-    """A loss that is no number is a bad trial; whatever else stops a fold stops the search, until it is mended or given up."""
-    train, broken = made_up(world), []
+    """A loss that is no number is a bad trial; whatever else stops a fold stops the search, until it is fixed or given up."""
+    train, invalid = made_up(world), []
 
     def trainer(ask: FoldRequest) -> None:
         name, fit, folder = ask.name, ask.fold, ask.context.places.run(ask.name)
         if name == "trial-0001" and fit == 1:
             write_json(folder / "fold1" / runs.DIVERGED, {"epoch": 1})
             raise InputError("fold 1 ended with status 2")
-        if name == "trial-0002" and not broken:
+        if name == "trial-0002" and not invalid:
             raise InputError("fold 0 ended with status -9")
         train(ask)
 
-    with pytest.raises(InputError, match=r"trial-0002: fold 0 ended with status -9.*SKIP=2"):
+    with pytest.raises(InputError, match=r"trial-0002: fold 0 ended with status -9.*SKIP_TRIAL=2"):
         searched(world, 4, trainer)
-    with pytest.raises(InputError, match="SKIP=1: expected a running trial, of 2"):
+    with pytest.raises(InputError, match="SKIP_TRIAL=1: expected a running trial, of 2"):
         searched(world, 4, trainer, skip=1)
     folder = searched(world, 4, trainer, skip=2)
     told = {line["number"]: (line["state"], line["why"]) for line in read(folder / "trials.csv")}
     assert told["1"] == ("PRUNED", "the loss became NaN or inf in fold 1")
-    assert told["2"] == ("FAIL", "given up with SKIP=")
+    assert told["2"] == ("FAIL", "given up with SKIP_TRIAL=")
     assert len(told) == 4
 
 
@@ -278,23 +278,23 @@ def test_killed_at_any_change_of_its_study_it_resumes_and_trains_nothing_twice(t
 
 @pytest.mark.line
 @pytest.mark.slow
-def test_the_command_searches_and_scores_anew(verb: Verb, data: Path, project: Path) -> None:
-    """On drawn photos by the real trainer."""
-    dataset = project / "configs/datasets/drawn.yaml"
+def test_the_command_searches_and_scores_again(verb: Verb, data: Path, project: Path) -> None:
+    """On synthetic images by the real trainer."""
+    dataset = project / "configs/datasets/demo.yaml"
     dataset.write_text(dataset.read_text().replace("folds: 3", "folds: 2"))
     (project / "configs/searches/two.yaml").write_text(
         "space: {train.learning_rate: {low: 1e-4, high: 1e-2, log: true}}"
     )
-    place = ["--dataset", "drawn", "--data", data]
+    place = ["--dataset", "demo", "--data", data]
     assert verb("folds", *place).returncode == 0
-    shown = "input.pack=40x52 input.size=36x48 train.epochs=1 predict.views=centre augment.mirror=none"
+    shown = "input.pack=40x52 input.size=36x48 train.epochs=1 predict.tta=centre augment.hflip=none"
     made = verb("search", "tiny", "--space", "two", "--trials", "1", "--set", shown, *place)
     assert made.returncode == 0, made.stderr
-    folder = project / "build/drawn/searches/tiny"
+    folder = project / "build/demo/searches/tiny"
     assert {path.name for path in folder.glob("[!.]*")} == {
         "best.yaml", "drivers.csv", "history.png", "result.json", "slices.png", "study.db", "trials.csv"
     }  # fmt: skip
-    predicted = {path.name for path in project.glob("build/drawn/studies/search-tiny/*/fold*/*.h5")}
-    assert predicted == {"weights.h5", "held_out-centre.h5"}, "test images cost a search nothing"
-    assert "make train MODEL=tiny_found DATASET=drawn" in made.stdout or "keep tiny as it is" in made.stdout
-    assert "no run is there" in verb("ensemble", "--dataset", "drawn").stderr
+    predicted = {path.name for path in project.glob("build/demo/studies/search-tiny/*/fold*/*.h5")}
+    assert predicted == {"weights.h5", "validation-centre.h5"}, "test images cost a search nothing"
+    assert "make train MODEL=tiny_found DATASET=demo" in made.stdout or "keep tiny as it is" in made.stdout
+    assert "no run is there" in verb("ensemble", "--dataset", "demo").stderr

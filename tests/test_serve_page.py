@@ -1,4 +1,4 @@
-"""The local page as one meets it: in a browser, and as a verb that ends at Ctrl-C."""
+"""The local page as one meets it: in a browser, and as a command that ends at Ctrl-C."""
 
 import base64
 import io
@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from support import browsing
 from support.fabricated import fabricated
-from support.serving import CLASSES, animated, photo, stand_in
+from support.serving import CLASSES, animated, image, stand_in
 from werkzeug.datastructures import FileStorage
 from werkzeug.serving import make_server
 from werkzeug.test import encode_multipart
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.slow  # a browser, and a process that imports TensorFlo
 @pytest.fixture
 def page(tmp_path: Path) -> Iterator[Any]:
     """A browser that has opened the page; a stand-in answers."""
-    app = app_of(Subject("tiny, mean of 2 fold models", "drawn photos", CLASSES), stand_in)
+    app = app_of(Subject("tiny, mean of 2 fold models", "synthetic images", CLASSES), stand_in)
     server = make_server("127.0.0.1", 0, app, threaded=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
@@ -67,9 +67,9 @@ document.body.dispatchEvent(event);
 """
 
 
-def test_a_photo_is_chosen_dropped_and_pasted(page: Any, tmp_path: Path) -> None:
-    (tmp_path / "a <b>.jpg").write_bytes(photo(size=(640, 480)))
-    field = page.find_element("id", "photo")
+def test_an_image_is_chosen_dropped_and_pasted(page: Any, tmp_path: Path) -> None:
+    (tmp_path / "a <b>.jpg").write_bytes(image(size=(640, 480)))
+    field = page.find_element("id", "image")
     field.send_keys(str(tmp_path / "a <b>.jpg"))
     wait(page, "!document.getElementById('answer').hidden")
     assert shown(page, "#verdict") == ["texting <right>, 60.0 %"]
@@ -81,12 +81,16 @@ def test_a_photo_is_chosen_dropped_and_pasted(page: Any, tmp_path: Path) -> None
         "(() => { const p = document.getElementById('picture'); return [p.naturalWidth, p.naturalHeight, p.alt]; })()"
     )
     wait(page, "document.getElementById('picture').naturalWidth > 0")
-    assert page.execute_script(f"return {size}") == [640, 480, "The photo with a heat map of “texting <right>”"]
+    assert page.execute_script(f"return {size}") == [
+        640,
+        480,
+        "The image with a class activation map of “texting <right>”",
+    ]
 
     picture = page.find_element("id", "picture")
     page.find_element("id", "heat").send_keys(" ")  # by the keyboard
     assert picture.get_attribute("src").startswith("blob:")
-    assert picture.get_attribute("alt") == "The photo as it was given"
+    assert picture.get_attribute("alt") == "The image as it was given"
     page.find_element("id", "heat").send_keys(" ")
     assert picture.get_attribute("src").startswith("data:image/jpeg")
 
@@ -95,20 +99,20 @@ def test_a_photo_is_chosen_dropped_and_pasted(page: Any, tmp_path: Path) -> None
     assert shown(page, "#classes button[aria-pressed=true] .name") == ["radio"]
     assert page.execute_script("return document.activeElement.dataset.id") == "c3"
 
-    page.execute_script(DROP, "drop", base64.b64encode(photo(mode="L")).decode())
+    page.execute_script(DROP, "drop", base64.b64encode(image(mode="L")).decode())
     wait(page, "!document.getElementById('answer').hidden && !document.getElementById('traits').hidden")
-    assert shown(page, "#traits") == ["This photo: greyscale."]
-    page.execute_script(DROP, "paste", base64.b64encode(photo(mode="CMYK")).decode())
+    assert shown(page, "#traits") == ["This image: greyscale."]
+    page.execute_script(DROP, "paste", base64.b64encode(image(mode="CMYK")).decode())
     wait(page, "document.getElementById('traits').textContent.includes('CMYK')")
     assert browsing.problems(page) == []
 
 
-def test_bad_files_are_told_and_the_page_goes_on(page: Any, tmp_path: Path) -> None:
+def test_bad_files_are_told_and_the_page_resumes(page: Any, tmp_path: Path) -> None:
     (tmp_path / "a.gif").write_bytes(animated())
-    (tmp_path / "a.jpg").write_bytes(photo())
+    (tmp_path / "a.jpg").write_bytes(image())
     with (tmp_path / "large.jpg").open("wb") as large:
         large.truncate(100 * 2**20)
-    field = page.find_element("id", "photo")
+    field = page.find_element("id", "image")
     field.send_keys(str(tmp_path / "large.jpg"))
     wait(page, "!document.getElementById('problem').hidden")
     assert shown(page, "#problem") == ["large.jpg is too large; at most 64 MB are read."]
@@ -121,8 +125,8 @@ def test_bad_files_are_told_and_the_page_goes_on(page: Any, tmp_path: Path) -> N
     field.send_keys(str(tmp_path / "a.jpg"))
     wait(page, "!document.getElementById('answer').hidden")
     assert not page.find_element("id", "problem").is_displayed()
-    page.execute_script(DROP, "drop", base64.b64encode(photo()).decode(), 2)
-    assert shown(page, "#problem") == ["These are 2 files; one photo at a time."]
+    page.execute_script(DROP, "drop", base64.b64encode(image()).decode(), 2)
+    assert shown(page, "#problem") == ["These are 2 files; one image at a time."]
     assert not page.find_element("id", "answer").is_displayed()
     said = browsing.problems(page)
     assert len(said) == 1, said  # Chromium notes every 4xx
@@ -131,9 +135,9 @@ def test_bad_files_are_told_and_the_page_goes_on(page: Any, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_nothing_is_cut_off_at_any_width(page: Any, tmp_path: Path, dark: bool) -> None:
-    (tmp_path / "a.jpg").write_bytes(photo(size=(640, 480)))
+    (tmp_path / "a.jpg").write_bytes(image(size=(640, 480)))
     browsing.set_dark(page, dark)
-    page.find_element("id", "photo").send_keys(str(tmp_path / "a.jpg"))
+    page.find_element("id", "image").send_keys(str(tmp_path / "a.jpg"))
     wait(page, "!document.getElementById('answer').hidden")
     for width in browsing.WIDTHS:
         browsing.set_width(page, width)
@@ -146,7 +150,7 @@ def test_nothing_is_cut_off_at_any_width(page: Any, tmp_path: Path, dark: bool) 
 
 
 def get(url: str, content: bytes | None = None) -> tuple[int, str]:
-    boundary, body = encode_multipart({"photo": FileStorage(io.BytesIO(content), "a.jpg")}) if content else ("", None)
+    boundary, body = encode_multipart({"image": FileStorage(io.BytesIO(content), "a.jpg")}) if content else ("", None)
     headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"} if content else {}
     try:
         with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=600) as answer:
@@ -156,17 +160,17 @@ def get(url: str, content: bytes | None = None) -> tuple[int, str]:
 
 
 @pytest.mark.keras
-def test_the_verb_answers_as_classify_does_and_ends_at_ctrl_c(
-    project: Path, drawn_settings: DatasetSettings, tmp_path: Path
+def test_the_command_answers_as_classify_does_and_ends_at_ctrl_c(
+    project: Path, demo_settings: DatasetSettings, tmp_path: Path
 ) -> None:
     from driverwatch.data.images import examine_content
     from driverwatch.inference.class_activation import fold_models, probabilities
     from driverwatch.inference.preprocess import centre_view
 
-    run = fabricated(drawn_settings, "hand")
+    run = fabricated(demo_settings, "hand")
     begin = "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # a shell's background jobs ignore it
     begin += "; runpy.run_module('driverwatch', run_name='__main__')"
-    command = [sys.executable, "-c", begin, "serve", "hand", "--dataset", "drawn", "--port", "0"]
+    command = [sys.executable, "-c", begin, "serve", "hand", "--dataset", "demo", "--port", "0"]
     with (tmp_path / "said").open("w") as said:
         process = subprocess.Popen(command, cwd=project, stdout=said, stderr=subprocess.STDOUT, text=True)
     try:
@@ -178,10 +182,10 @@ def test_the_verb_answers_as_classify_does_and_ends_at_ctrl_c(
         url = next(word for word in (tmp_path / "said").read_text().split() if word.startswith("http://"))
         assert url.startswith("http://127.0.0.1:")
         assert "hand, mean of 2 fold models" in get(url)[1]
-        status, answer = get(f"{url}/classify", photo(size=(80, 60)))
+        status, answer = get(f"{url}/classify", image(size=(80, 60)))
         assert status == 200, answer
         found = {row["id"]: row["probability"] for row in json.loads(answer)["classes"]}
-        pixels = examine_content(photo(size=(80, 60)), ".jpg", None).pixels
+        pixels = examine_content(image(size=(80, 60)), ".jpg", None).pixels
         assert pixels is not None
         seen = centre_view(pixels, run.settings.input)
         files = [run.fold(number) / "weights.h5" for number in (0, 2)]
@@ -189,7 +193,7 @@ def test_the_verb_answers_as_classify_does_and_ends_at_ctrl_c(
         assert np.allclose([found[key] for key in run.classes], wanted, atol=1e-6)
         assert np.ptp(wanted) > 1e-3
         with pytest.raises(InputError, match=r"PORT=\d+: cannot be used \(Address already in use\); choose another"):
-            serve(open_context("drawn", None), "hand", None, int(url.rsplit(":", 1)[1]))
+            serve(open_context("demo", None), "hand", None, int(url.rsplit(":", 1)[1]))
         process.send_signal(signal.SIGINT)
         assert process.wait(120) == 0
     finally:

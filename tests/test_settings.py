@@ -35,9 +35,9 @@ def test_numbers_are_numbers(tmp_path: Path) -> None:
 
 def test_overrides_reach_into_lists(tmp_path: Path) -> None:
     text = GOOD + "train: {stages: [{epochs: 1}, {freeze_until: stage1_relu}]}"
-    changed = model(tmp_path, text, "train.stages.1.epochs=7 augment.mirror=swap train.epochs=2")
+    changed = model(tmp_path, text, "train.stages.1.epochs=7 augment.hflip=swap_left_right train.epochs=2")
     assert [stage.epochs for stage in changed.train.stages] == [1, 7]
-    assert changed.augment.mirror == "swap"
+    assert changed.augment.hflip == "swap_left_right"
     assert changed.train.epochs == 2
 
 
@@ -61,17 +61,25 @@ def test_overrides_reach_into_lists(tmp_path: Path) -> None:
         ("- a\n- b", "", "expected settings as key: value lines, got list"),
         ("a: [", "", "expected YAML"),
         (GOOD, "train.epochs", "expected key=value"),
-        (GOOD, "augment.policy=3", "augment.policy: expected a list of one transform each.*got 3"),
-        (GOOD + "augment: {policy: [Affine]}", "", "augment.policy: expected a list of one transform each"),
-        (GOOD + "augment: {policy: {Affine: {}}}", "", "augment.policy: expected a list of one transform each"),
-        (GOOD + "augment: {policy: [Affine: 3]}", "", "augment.policy: expected a list of one transform each"),
-        (GOOD + "augment: {policy: [3: {}]}", "", "augment.policy: expected a list of one transform each"),
-        (GOOD, "augment.policy=../light", "augment.policy: must be the name of a file.*got '../light'"),
-        (GOOD, "augment.mix=mixxup", "augment.mix: .*'none', 'mixup', 'cutmix' or 'splice'"),
-        (GOOD, "augment.mix=mixup augment.mix_share=0", "augment.mix_share: .*greater than 0, got 0"),
-        (GOOD, "augment.mix=splice augment.mix_alpha=0.4", "augment: mix_alpha belongs to mix: mixup or cutmix"),
+        (GOOD, "augment.preset=3", "augment.preset: expected a list of one transform each.*got 3"),
+        (GOOD + "augment: {preset: [Affine]}", "", "augment.preset: expected a list of one transform each"),
+        (GOOD + "augment: {preset: {Affine: {}}}", "", "augment.preset: expected a list of one transform each"),
+        (GOOD + "augment: {preset: [Affine: 3]}", "", "augment.preset: expected a list of one transform each"),
+        (GOOD + "augment: {preset: [3: {}]}", "", "augment.preset: expected a list of one transform each"),
+        (GOOD, "augment.preset=../light", "augment.preset: must be the name of a file.*got '../light'"),
+        (GOOD, "augment.mix=mixxup", "augment.mix: .*'none', 'mixup', 'cutmix' or 'same_class_halves'"),
+        (GOOD, "augment.mix=mixup augment.mix_prob=0", "augment.mix_prob: .*greater than 0, got 0"),
+        (
+            GOOD,
+            "augment.mix=same_class_halves augment.mix_alpha=0.4",
+            "augment: mix_alpha belongs to mix: mixup or cutmix",
+        ),
         (GOOD, "augment.mix_alpha=0.4", "augment: mix_alpha belongs to mix: mixup or cutmix"),
-        (GOOD, "augment.mix=cutmix train.cache_trunk=2", "augment.mix: cutmix needs train.cache_trunk: null"),
+        (
+            GOOD,
+            "augment.mix=cutmix train.augmentation_passes=2",
+            "augment.mix: cutmix needs train.augmentation_passes: null",
+        ),
         (GOOD, "train.stages.5.epochs=1", "train.stages"),
         (GOOD, "backbone.name=1", "holds a value"),
     ],
@@ -92,7 +100,7 @@ def test_mistakes_are_one_readable_line(tmp_path: Path, text: str, overrides: st
         ("clip: fit", "clip: must be a probability.*got 'fit'"),
     ],
 )
-def test_chains_are_checked(tmp_path: Path, text: str, said: str) -> None:
+def test_pipelines_are_checked(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "e.yaml").write_text(f"runs: [a]\n{text}\n")
     with pytest.raises(InputError, match=said):
         load(EnsembleSettings, tmp_path, "e")
@@ -106,22 +114,22 @@ def test_unknown_name_lists_and_suggests(tmp_path: Path) -> None:
         load(ModelSettings, tmp_path, "vgg61")
 
 
-def test_mirrored_pairs_swap_columns(drawn_settings: DatasetSettings) -> None:
-    assert drawn_settings.swap() == [0, 3, 4, 1, 2, 5, 6, 7, 8, 9]
+def test_flipped_pairs_swap_columns(demo_settings: DatasetSettings) -> None:
+    assert demo_settings.swap() == [0, 3, 4, 1, 2, 5, 6, 7, 8, 9]
 
 
 def test_mixing_has_the_papers_defaults(tmp_path: Path) -> None:
     plain = model(tmp_path, GOOD).augment
-    assert (plain.policy, plain.mix, plain.mix_share, plain.mix_alpha) == (None, "none", 0.5, None)
+    assert (plain.preset, plain.mix, plain.mix_prob, plain.mix_alpha) == (None, "none", 0.5, None)
     assert model(tmp_path, GOOD, "augment.mix=mixup").augment.beta == 0.2
     assert model(tmp_path, GOOD, "augment.mix=cutmix").augment.beta == 1.0
     assert model(tmp_path, GOOD, "augment.mix=mixup augment.mix_alpha=0.7").augment.beta == 0.7
 
 
-def test_keywords_of_a_policy_may_be_left_out_and_overridden(tmp_path: Path) -> None:
-    text = GOOD + "augment:\n  policy:\n    - ToGray:\n    - Affine: {p: 0.5}\n"
-    assert model(tmp_path, text).augment.policy == [{"ToGray": {}}, {"Affine": {"p": 0.5}}]
-    changed = model(tmp_path, text, "augment.policy.1.Affine.p=1.0").augment.policy
+def test_keywords_of_a_preset_may_be_left_out_and_overridden(tmp_path: Path) -> None:
+    text = GOOD + "augment:\n  preset:\n    - ToGray:\n    - Affine: {p: 0.5}\n"
+    assert model(tmp_path, text).augment.preset == [{"ToGray": {}}, {"Affine": {"p": 0.5}}]
+    changed = model(tmp_path, text, "augment.preset.1.Affine.p=1.0").augment.preset
     assert changed == [{"ToGray": {}}, {"Affine": {"p": 1.0}}]
 
 

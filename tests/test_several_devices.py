@@ -42,7 +42,7 @@ def trained(name: str, count: int, dropout: float, folder: Path) -> dict[str, np
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "dropout"), [("tensorflow", 0.0), ("jax", 0.3)])
-def test_two_train_as_one_does_and_go_on_after_a_kill(name: str, dropout: float, tmp_path: Path) -> None:
+def test_two_train_as_one_does_and_resume_after_a_kill(name: str, dropout: float, tmp_path: Path) -> None:
     """Under JAX with dropout, whose draws are the whole batch's; TensorFlow's devices draw for themselves."""
     if find_spec(name) is None:
         pytest.skip(f"{name} is not installed")
@@ -51,7 +51,7 @@ def test_two_train_as_one_does_and_go_on_after_a_kill(name: str, dropout: float,
     for key, values in one.items():
         away = np.abs(values.astype(np.float64) - two[key]).max()
         assert away < (1e-4 if key.isdecimal() else 1e-5), key
-    assert two["goes on"]
+    assert two["resumes"]
     if name == "tensorflow":
         mine, other = two["dropped"]
         assert set(mine) == set(other) == {0, 2}

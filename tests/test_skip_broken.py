@@ -1,4 +1,4 @@
-"""`SKIP_BROKEN=1` from photos to submission: what is left out is recorded, and a broken test photo gets the class prior."""
+"""`SKIP_INVALID=1` from images to submission: what is left out is recorded, and a broken test image gets the class prior."""
 
 import json
 from pathlib import Path
@@ -13,52 +13,52 @@ pytestmark = pytest.mark.line
 
 
 @pytest.fixture
-def broken(data: Path, project: Path) -> dict[str, str]:
-    """A competition with a broken photo of each kind, by what is wrong with it."""
-    settings = project / "configs" / "datasets" / "drawn.yaml"
+def invalid(data: Path, project: Path) -> dict[str, str]:
+    """A competition with an invalid image of each kind, by what is wrong with it."""
+    settings = project / "configs" / "datasets" / "demo.yaml"
     settings.write_text(settings.read_text().replace("folds: 3", "folds: 2"))
-    photos, tests = sorted(data.glob("imgs/train/*/*.jpg")), sorted(data.glob("imgs/test/*.jpg"))
-    photos[3].write_bytes(b"")
-    photos[60].unlink()
+    images, tests = sorted(data.glob("imgs/train/*/*.jpg")), sorted(data.glob("imgs/test/*.jpg"))
+    images[3].write_bytes(b"")
+    images[60].unlink()
     tests[5].write_bytes(tests[5].read_bytes()[:-400])
-    photos[1].with_name("stray.jpg").write_bytes(photos[1].read_bytes())
+    images[1].with_name("stray.jpg").write_bytes(images[1].read_bytes())
     table = data / "driver_imgs_list.csv"
     table.write_text(table.read_text().replace(",c9,", ",c99,", 1))
-    return {"empty": photos[3].name, "missing": photos[60].name, "test": tests[5].name}
+    return {"empty": images[3].name, "missing": images[60].name, "test": tests[5].name}
 
 
 def made(verb: Verb, *arguments: str) -> str:
-    """What a verb says, which must succeed."""
+    """What a command says, which must succeed."""
     done = verb(*arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def test_a_fold_that_lost_all_its_photos_is_refused(verb: Verb, project: Path, data: Path) -> None:
-    options = ["--dataset", "drawn", "--data", str(data)]
+def test_a_fold_that_lost_all_its_images_is_refused(verb: Verb, project: Path, data: Path) -> None:
+    options = ["--dataset", "demo", "--data", str(data)]
     made(verb, "folds", *options)
-    fold = pd.read_csv(project / "folds" / "drawn.csv").set_index("driver")["fold"]
+    fold = pd.read_csv(project / "folds" / "demo.csv").set_index("driver")["fold"]
     for _, driver, label, image in pd.read_csv(data / "driver_imgs_list.csv").itertuples():
         if fold[driver] == 1:
             (data / "imgs" / "train" / label / image).write_bytes(b"")
-    lost = verb("pack", "--size", "24x32", *options, "--skip-broken")
+    lost = verb("pack", "--size", "24x32", *options, "--skip-invalid")
     assert lost.returncode == 2
-    assert "every photo of fold 1's drivers" in lost.stderr
+    assert "every image of fold 1's drivers" in lost.stderr
 
 
-def test_groups_are_made_of_whole_photos_alone(verb: Verb, project: Path, data: Path) -> None:
-    """Broken photos look alike to nobody; once mended they are in no group, until groups are made anew."""
-    settings = project / "configs" / "datasets" / "drawn.yaml"
+def test_groups_are_made_of_whole_images_alone(verb: Verb, project: Path, data: Path) -> None:
+    """Broken images look alike to nobody; once fixed they are in no group, until groups are made again."""
+    settings = project / "configs" / "datasets" / "demo.yaml"
     settings.write_text(settings.read_text() + "columns: {driver: null}\n")
-    options, photo = ["--dataset", "drawn", "--data", str(data)], sorted(data.glob("imgs/train/c4/*.jpg"))[0]
-    whole = photo.read_bytes()
-    photo.write_bytes(b"")
+    options, image = ["--dataset", "demo", "--data", str(data)], sorted(data.glob("imgs/train/c4/*.jpg"))[0]
+    whole = image.read_bytes()
+    image.write_bytes(b"")
     assert verb("folds", *options).returncode == 2
-    assert f"left out: imgs/train/c4/{photo.name}" in made(verb, "folds", *options, "--skip-broken")
+    assert f"left out: imgs/train/c4/{image.name}" in made(verb, "folds", *options, "--skip-invalid")
     groups = pd.read_csv(project / "folds" / "drawn_groups.csv")
     assert len(groups) == 119
-    made(verb, "pack", "--size", "24x32", *options, "--skip-broken")
-    photo.write_bytes(whole)
+    made(verb, "pack", "--size", "24x32", *options, "--skip-invalid")
+    image.write_bytes(whole)
     stale = verb("pack", "--size", "32x32", *options)
     assert stale.returncode == 2
     assert "make folds FORCE=1" in stale.stderr
@@ -66,8 +66,10 @@ def test_groups_are_made_of_whole_photos_alone(verb: Verb, project: Path, data: 
     made(verb, "pack", "--size", "32x32", *options)
 
 
-def test_the_whole_line_without_what_is_broken(verb: Verb, project: Path, data: Path, broken: dict[str, str]) -> None:
-    options = ["--dataset", "drawn", "--data", str(data)]
+def test_the_whole_pipeline_without_what_is_broken(
+    verb: Verb, project: Path, data: Path, invalid: dict[str, str]
+) -> None:
+    options = ["--dataset", "demo", "--data", str(data)]
 
     def ran(*arguments: str) -> str:
         made = verb(*arguments, *options)
@@ -80,47 +82,47 @@ def test_the_whole_line_without_what_is_broken(verb: Verb, project: Path, data: 
         return made.stderr
 
     for_folds = refused("folds")
-    assert "3 problems" in for_folds  # the row, the stray, the missing file: no photo has been opened
-    assert "left out: extra file" in ran("folds", "--skip-broken")
+    assert "3 problems" in for_folds  # the row, the stray, the missing file: no image has been opened
+    assert "left out: extra file" in ran("folds", "--skip-invalid")
     pack = ["pack", "--model", "tiny", "--set", SET]
     everything = refused(*pack)
     assert "5 problems" in everything
     for said in (
         "unknown class c99",
         "extra file",
-        f"{broken['missing']}: missing file",
-        f"{broken['empty']}: empty file",
-        broken["test"],
+        f"{invalid['missing']}: missing file",
+        f"{invalid['empty']}: empty file",
+        invalid["test"],
     ):
         assert said in everything
-    assert (project / "build" / "drawn" / "problems.txt").read_text().count("\n") == 5
+    assert (project / "build" / "demo" / "problems.txt").read_text().count("\n") == 5
     assert not list((project / "build").rglob("*.h5"))
 
-    assert "2 left out as broken" in ran(*pack, "--skip-broken")
-    folder = project / "build" / "drawn" / "pack" / "40x52"
+    assert "2 left out as broken" in ran(*pack, "--skip-invalid")
+    folder = project / "build" / "demo" / "pack" / "40x52"
     train, test = (json.loads((folder / f"{kind}.json").read_text()) for kind in ("train", "test"))
-    assert train["left_out"].keys() == {broken["empty"], broken["missing"]}
-    assert test["left_out"].keys() == {broken["test"]}
+    assert train["left_out"].keys() == {invalid["empty"], invalid["missing"]}
+    assert test["left_out"].keys() == {invalid["test"]}
     assert len(train["left_out_rows"]) == 2
     assert train["images"] == 117
-    assert "up to date" in ran(*pack, "--skip-broken")
+    assert "up to date" in ran(*pack, "--skip-invalid")
     assert "empty file" in refused(*pack)  # without the word, nothing may be missing
 
     assert "2 of 2 folds finished" in ran("train", "tiny", "--set", SET)
     assert "1 broken ones at the class prior" in ran("ensemble", "--name", "first")
-    assert "ready to go up" in ran("check", "submissions/drawn/first.csv")
+    assert "ready to go up" in ran("check", "submissions/demo/first.csv")
     ran("score")
-    made = pd.read_csv(project / "submissions" / "drawn" / "first.csv").set_index("img")
+    made = pd.read_csv(project / "submissions" / "demo" / "first.csv").set_index("img")
     labels = pd.read_csv(data / "driver_imgs_list.csv").query("classname != 'c99'").set_index("img")["classname"]
-    kept = labels.drop([broken["empty"], broken["missing"]]).value_counts().sort_index()
-    assert np.allclose(made.loc[broken["test"]], kept / kept.sum(), atol=1e-6)
-    others = made.drop(index=broken["test"])
+    kept = labels.drop([invalid["empty"], invalid["missing"]]).value_counts().sort_index()
+    assert np.allclose(made.loc[invalid["test"]], kept / kept.sum(), atol=1e-6)
+    others = made.drop(index=invalid["test"])
     assert len(others) == 39
     assert (abs(others - kept / kept.sum()).max(axis=1) > 1e-4).all()
-    facts = json.loads((project / "submissions" / "drawn" / "first.json").read_text())
-    assert "damaged or cut short" in facts["class_prior"][broken["test"]]
+    facts = json.loads((project / "submissions" / "demo" / "first.json").read_text())
+    assert "damaged or cut short" in facts["class_prior"][invalid["test"]]
 
-    (data / "imgs" / "test" / broken["test"]).write_bytes(sorted(data.glob("imgs/test/*.jpg"))[0].read_bytes())
+    (data / "imgs" / "test" / invalid["test"]).write_bytes(sorted(data.glob("imgs/test/*.jpg"))[0].read_bytes())
     assert "packed from other files" in refused(
-        *pack, "--skip-broken"
-    )  # mended: the old pack's runs would no longer count
+        *pack, "--skip-invalid"
+    )  # fixed: the old pack's runs would no longer count

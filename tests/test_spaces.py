@@ -6,7 +6,13 @@ import h5py
 import numpy as np
 import pytest
 
-from driverwatch.config.ensemble import ChainSettings, EnsembleSettings, NeighbourSettings, Trunk, trunk_of
+from driverwatch.config.ensemble import (
+    EmbeddingSource,
+    EnsembleSettings,
+    KnnSettings,
+    PipelineSettings,
+    embedding_source,
+)
 from driverwatch.config.loading import parse
 from driverwatch.ensemble import embeddings
 from driverwatch.errors import InputError
@@ -25,7 +31,7 @@ def test_round_trip_in_parts(tmp_path: Path) -> None:
     assert list(found.names) == list(NAMES)
     np.testing.assert_array_equal(found.array, ARRAY)
     assert found.origin == ORIGIN
-    with pytest.raises(InputError, match="other settings than today's; run make neighbours"):
+    with pytest.raises(InputError, match="other settings than today's; run make knn"):
         embeddings.read(path, {"settings": "other", "train_pack": "t"})
 
 
@@ -47,34 +53,34 @@ def test_files_that_are_no_longer_what_was_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "trunk", "file"),
+    ("text", "backbone", "file"),
     [
-        ("mobilenet_v2", Trunk("mobilenet_v2", None, (1, 1)), "mobilenet_v2-1x1.h5"),
-        ("vgg16:3x4", Trunk("vgg16", None, (3, 4)), "vgg16-3x4.h5"),
-        ("vgg16:block4_pool", Trunk("vgg16", "block4_pool", (1, 1)), "vgg16-block4_pool-1x1.h5"),
-        ("a-b.c:mixed7:12x2", Trunk("a-b.c", "mixed7", (12, 2)), "a-b.c-mixed7-12x2.h5"),
-        ("x:fire2/relu", Trunk("x", "fire2/relu", (1, 1)), "x-fire2_relu-1x1.h5"),
+        ("mobilenet_v2", EmbeddingSource("mobilenet_v2", None, (1, 1)), "mobilenet_v2-1x1.h5"),
+        ("vgg16:3x4", EmbeddingSource("vgg16", None, (3, 4)), "vgg16-3x4.h5"),
+        ("vgg16:block4_pool", EmbeddingSource("vgg16", "block4_pool", (1, 1)), "vgg16-block4_pool-1x1.h5"),
+        ("a-b.c:mixed7:12x2", EmbeddingSource("a-b.c", "mixed7", (12, 2)), "a-b.c-mixed7-12x2.h5"),
+        ("x:fire2/relu", EmbeddingSource("x", "fire2/relu", (1, 1)), "x-fire2_relu-1x1.h5"),
     ],
 )
-def test_trunks_by_name(text: str, trunk: Trunk, file: str) -> None:
-    assert trunk_of(text) == trunk
-    assert trunk.file == file
-    assert parse(ChainSettings, {"neighbours": {"features": text}}, "here").neighbours is not None
+def test_backbones_by_name(text: str, backbone: EmbeddingSource, file: str) -> None:
+    assert embedding_source(text) == backbone
+    assert backbone.file == file
+    assert parse(PipelineSettings, {"knn": {"embeddings": text}}, "here").knn is not None
 
 
 @pytest.mark.parametrize("text", ["", ":2x2", "a:", "a:0x2", "a:2x", "a:b:c", "../a", "a b", "a:100x1", 3])
-def test_trunks_that_are_none(text: object) -> None:
-    with pytest.raises(InputError, match=r"here: neighbours\.features: "):
-        parse(ChainSettings, {"neighbours": {"features": text}}, "here")
+def test_backbones_that_are_none(text: object) -> None:
+    with pytest.raises(InputError, match=r"here: neighbours\.embeddings: "):
+        parse(PipelineSettings, {"knn": {"embeddings": text}}, "here")
 
 
 def test_an_ensemble_has_no_neighbours_unless_it_says_so() -> None:
-    assert ChainSettings().neighbours is None
-    kept = parse(EnsembleSettings, {"runs": ["a"], "neighbours": {"features": "a:2x2", "k": 3}}, "here")
-    assert kept.neighbours == NeighbourSettings(features="a:2x2", k=3)
-    wrong = {"neighbours": {"features": "a", "method": "clusters", "rounds": 2}}
+    assert PipelineSettings().knn is None
+    kept = parse(EnsembleSettings, {"runs": ["a"], "knn": {"embeddings": "a:2x2", "k": 3}}, "here")
+    assert kept.knn == KnnSettings(embeddings="a:2x2", k=3)
+    wrong = {"knn": {"embeddings": "a", "method": "clusters", "rounds": 2}}
     with pytest.raises(InputError, match="neighbours: method: clusters takes no weights, mean or rounds"):
-        parse(ChainSettings, wrong, "here")
+        parse(PipelineSettings, wrong, "here")
 
 
 def test_share_of_neighbours_of_the_same_clip() -> None:

@@ -47,77 +47,77 @@ def test_the_seed_draws_other_subsets() -> None:
 
 
 @given(st.integers(2, 40), st.integers(2, 5), st.integers(0, 99))
-def test_redrawn_folds_hold_everybody_out_once_and_apart_from_whom_they_were_with(
+def test_reshuffled_folds_hold_everybody_out_once_and_apart_from_whom_they_were_with(
     drivers: int, k: int, draw: int
 ) -> None:
     count = max(drivers, 2 * k)
     names, images = [f"p{i:02d}" for i in range(count)], np.random.default_rng(count).integers(1, 30, (count, 2))
     frame = {"driver": names, "fold": [i % k for i in range(count)], "images": images.sum(axis=1)}
     table = FoldTable(pd.DataFrame({**frame, "c0": images[:, 0], "c1": images[:, 1]}))
-    found = splits.of(train(splits={"kind": "redrawn", "draw": draw}), table)
-    assert sorted(driver for held in found.held_out for driver in held) == names
-    assert all(found.held_out)
+    found = splits.of(train(splits={"kind": "reshuffled", "draw": draw}), table)
+    assert sorted(driver for held in found.validation for driver in held) == names
+    assert all(found.validation)
     assert found.count == k
-    assert found == splits.of(train(splits={"kind": "redrawn", "draw": draw}), table)
+    assert found == splits.of(train(splits={"kind": "reshuffled", "draw": draw}), table)
     before = splits.of(train(), table)
     assert pairs(found) & pairs(before) != pairs(before)
-    made = train(splits={"kind": "redrawn"})
+    made = train(splits={"kind": "reshuffled"})
     assert not made.splits.scored
     assert made.splits.unscored == "trained on other folds than the fold file's"
 
 
 def pairs(found: splits.Splits) -> set[frozenset[str]]:
     """Drivers that are held out together."""
-    return {frozenset({one, other}) for held in found.held_out for one in held for other in held if one != other}
+    return {frozenset({one, other}) for held in found.validation for one in held for other in held if one != other}
 
 
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"hold_out": 9}, "9 of 9 drivers leave nobody to train on"),
-        ({"hold_out": 8, "count": 10}, "only 9 subsets of 8, got 10"),
+        ({"val_drivers": 9}, "9 of 9 drivers leave nobody to train on"),
+        ({"val_drivers": 8, "count": 10}, "only 9 subsets of 8, got 10"),
     ],
 )
 def test_too_few_drivers_are_one_sentence(settings: dict, said: str) -> None:
     with pytest.raises(InputError, match=said):
-        splits.of(train(splits={"kind": "subsets", **settings}), FOLDS)
+        splits.of(train(splits={"kind": "shuffle_split", **settings}), FOLDS)
 
 
-@pytest.mark.parametrize("kind", ["folds", "subsets", "all"])
+@pytest.mark.parametrize("kind", ["folds", "shuffle_split", "all"])
 def test_no_driver_is_on_both_sides_and_none_is_lost(kind: str) -> None:
     settings = train(splits=kind)
     made = splits.of(settings, FOLDS)
     rows = np.random.default_rng(0).choice(DRIVERS, 50)
     assert made.count == settings.splits.fits(FOLDS.count)
     for number in range(made.count):
-        training, held_out = made.rows(rows, number)
-        assert sorted([*training, *held_out]) == list(range(50))
-        assert not set(rows[training]) & set(rows[held_out])
-        assert set(rows[held_out]) == made.held_out[number] & set(rows)
+        training, validation = made.rows(rows, number)
+        assert sorted([*training, *validation]) == list(range(50))
+        assert not set(rows[training]) & set(rows[validation])
+        assert set(rows[validation]) == made.validation[number] & set(rows)
 
 
-@pytest.mark.parametrize("kind", ["folds", "subsets", "all"])
+@pytest.mark.parametrize("kind", ["folds", "shuffle_split", "all"])
 def test_fewer_drivers_are_among_more_and_the_held_out_ones_stay(kind: str) -> None:
     rows, before = np.array(DRIVERS), [set[str]()] * 10
     for count in (1, 2, 3, 4):
-        made = splits.of(train(splits={"kind": kind, "learn_from": count}), FOLDS)
+        made = splits.of(train(splits={"kind": kind, "train_drivers": count}), FOLDS)
         whole = splits.of(train(splits=kind), FOLDS)
-        assert made.held_out == whole.held_out
+        assert made.validation == whole.validation
         for number in range(made.count):
-            training, held_out = made.rows(rows, number)
+            training, validation = made.rows(rows, number)
             assert made.learnt_from(number) == count == len(training)
             assert set(rows[training]) >= before[number]
-            assert not set(rows[training]) & made.held_out[number]
-            assert set(rows[held_out]) == set(whole.held_out[number])
+            assert not set(rows[training]) & made.validation[number]
+            assert set(rows[validation]) == set(whole.validation[number])
             before[number] = set(rows[training])
     assert len({frozenset(some) for some in before[: made.count]}) == (1 if made.count == 1 else made.count)
-    other = splits.of(train(splits={"kind": kind, "learn_from": 4}, seed=1), FOLDS)
+    other = splits.of(train(splits={"kind": kind, "train_drivers": 4}, seed=1), FOLDS)
     assert other.unused != made.unused
 
 
-def test_more_drivers_than_there_are_cannot_be_learnt_from() -> None:
-    with pytest.raises(InputError, match=r"learn_from: fit 0 has only 6 drivers to learn from, got 7; lower it"):
-        splits.of(train(splits={"learn_from": 7}), FOLDS)
+def test_more_drivers_than_there_are_cannot_be_trained_on() -> None:
+    with pytest.raises(InputError, match=r"train_drivers: fit 0 has only 6 drivers to train on, got 7; lower it"):
+        splits.of(train(splits={"train_drivers": 7}), FOLDS)
 
 
 def test_folds_are_those_of_the_fold_file_and_all_leaves_nobody_out() -> None:
@@ -141,26 +141,26 @@ def test_strangers_and_fits_that_are_not_there_are_refused() -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"splits": "al"}, "splits.kind: input should be 'folds', 'redrawn', 'subsets' or 'all', got 'al'"),
+        ({"splits": "al"}, "splits.kind: input should be 'folds', 'reshuffled', 'subsets' or 'all', got 'al'"),
         ({"splits": {"kind": "folds", "count": 4}}, "number of folds is the data set's"),
-        ({"splits": {"kind": "redrawn", "count": 4}}, "number of folds is the data set's"),
-        ({"splits": {"kind": "folds", "draw": 4}}, "draw belongs to kind: redrawn"),
-        ({"splits": {"kind": "all", "hold_out": 4}}, "hold_out belongs to kind: subsets"),
+        ({"splits": {"kind": "reshuffled", "count": 4}}, "number of folds is the data set's"),
+        ({"splits": {"kind": "folds", "draw": 4}}, "draw belongs to kind: reshuffled"),
+        ({"splits": {"kind": "all", "val_drivers": 4}}, "val_drivers belongs to kind: subsets"),
         (
-            {"splits": {"subsets": 4}},
-            "splits.subsets: unknown key; expected one of kind, count, hold_out, learn_from, draw",
+            {"splits": {"shuffle_split": 4}},
+            "splits.subsets: unknown key; expected one of kind, count, val_drivers, train_drivers, draw",
         ),
         ({"splits": "all", "select": "best"}, "holds nobody out; select must be last"),
         ({"splits": "all", "patience": 2}, "holds nobody out"),
-        ({"stop_after": 5}, "stop_after must be at most the last stage's epochs"),
-        ({"stop_after": 1, "stages": [{"freeze_until": "head", "fit": "logistic"}]}, "stop_after .* fit: gradient"),
+        ({"max_epochs": 5}, "max_epochs must be at most the last stage's epochs"),
+        ({"max_epochs": 1, "stages": [{"freeze_until": "head", "fit": "linear_probe"}]}, "max_epochs .* fit: gradient"),
         ({"pseudo": {}}, "pseudo: must have either runs or taught"),
-        ({"pseudo": {"runs": ["a"], "taught": "b"}}, "pseudo: must have either runs or taught"),
+        ({"pseudo": {"runs": ["a"], "pseudo_labels": "b"}}, "pseudo: must have either runs or taught"),
         ({"pseudo": {"runs": ["a", "a"]}}, "name each teacher once"),
         ({"pseudo": {"runs": ["../a"]}}, "pseudo.runs.0: .*pattern"),
         ({"pseudo": {"runs": ["a"], "threshold": 1.5}}, "pseudo.threshold: .*less than or equal to 1"),
         (
-            {"pseudo": {"runs": ["a"]}, "stages": [{"freeze_until": "head", "fit": "logistic"}]},
+            {"pseudo": {"runs": ["a"]}, "stages": [{"freeze_until": "head", "fit": "linear_probe"}]},
             "pseudo needs a stage with fit: gradient",
         ),
     ],
@@ -172,6 +172,11 @@ def test_settings_that_do_not_fit_are_refused(settings: dict, said: str) -> None
 
 def test_settings_come_back_from_a_manifest_as_they_were() -> None:
     content = {"backbone": "tiny", "weights": "none", "input": {"pack": "36x44", "size": "32x40"}}
-    for more in ({}, {"splits": "all"}, {"splits": {"kind": "subsets", "count": 7}}, {"pseudo": {"runs": ["a", "b"]}}):
+    for more in (
+        {},
+        {"splits": "all"},
+        {"splits": {"kind": "shuffle_split", "count": 7}},
+        {"pseudo": {"runs": ["a", "b"]}},
+    ):
         made = parse(ModelSettings, {**content, "train": more}, "test")
         assert parse(ModelSettings, made.model_dump(), "again") == made

@@ -1,4 +1,4 @@
-"""SqueezeNet: its versions against the published counts and, with real weights, against plain NumPy and real photos."""
+"""SqueezeNet: its versions against the published counts and, with real weights, against plain NumPy and real images."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from driverwatch.models.squeezenet import squeezenet, squeezenet_torch, squeezen
 
 pytestmark = pytest.mark.keras
 WEIGHTS = SHARED / "weights" / "squeezenet_v1.0_imagenet.npz"
-PHOTOS = SHARED / "statefarm" / "imgs" / "train" / "c0"
+IMAGES = SHARED / "statefarm" / "imgs" / "train" / "c0"
 MEAN = np.array([104, 117, 123], np.float32)  # BGR
 SEAT_BELT = 785  # of ImageNet's classes
 
@@ -69,8 +69,8 @@ def in_numpy(image: np.ndarray, arrays: dict[str, np.ndarray]) -> np.ndarray:
     return exponents / exponents.sum()
 
 
-def read(photo: Path, width: int, height: int) -> np.ndarray:
-    return cv2.resize(cv2.imread(str(photo)), (width, height), interpolation=cv2.INTER_AREA).astype(np.float32) - MEAN
+def read(image: Path, width: int, height: int) -> np.ndarray:
+    return cv2.resize(cv2.imread(str(image)), (width, height), interpolation=cv2.INTER_AREA).astype(np.float32) - MEAN
 
 
 @needs_weights
@@ -78,7 +78,7 @@ def read(photo: Path, width: int, height: int) -> np.ndarray:
 def test_real_weights_give_what_plain_numpy_gives(size: tuple[int, int]) -> None:
     with np.load(WEIGHTS) as archive:
         arrays = {name: archive[name] for name in archive.files}
-    image = read(min(PHOTOS.iterdir()), size[1], size[0])
+    image = read(min(IMAGES.iterdir()), size[1], size[0])
     network = squeezenet(include_top=True, input_shape=image.shape)
     fill(network, WEIGHTS)
     found, expected = np.asarray(network(image[None]))[0], in_numpy(image, arrays)
@@ -91,7 +91,7 @@ def test_real_weights_see_seat_belts() -> None:
     """The 1000-way top is whole and its input is scaled right: drivers wear belts, and ImageNet has a class for them."""
     network = squeezenet(include_top=True)
     fill(network, WEIGHTS)
-    photos = sorted(PHOTOS.iterdir())[::30][:8]
-    found = np.asarray(network(np.stack([read(photo, 227, 227) for photo in photos])))
+    images = sorted(IMAGES.iterdir())[::30][:8]
+    found = np.asarray(network(np.stack([read(image, 227, 227) for image in images])))
     assert np.allclose(found.sum(axis=1), 1, atol=1e-5)
     assert np.mean([SEAT_BELT in row.argsort()[-3:] for row in found]) >= 0.75

@@ -1,4 +1,4 @@
-"""What a stage may say: shares of layers, rates by depth, statistics measured anew, heads, auxiliary classifiers."""
+"""What a stage may say: shares of layers, rates by depth, statistics measured again, heads, auxiliary classifiers."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from driverwatch.models.classifier import Classifier, build
 from driverwatch.models.freezing import freeze, frozen_count
 from driverwatch.training.batch_norm import recalibrate_batch_norm
 from driverwatch.training.epoch import reseed
-from driverwatch.training.optimizer import KINDS, check, make_optimizer, plan, prepare, rate_factors, untouched
+from driverwatch.training.optimizer import KINDS, check, lr_multipliers, make_optimizer, plan, prepare, untouched
 
 pytestmark = pytest.mark.keras
 MEAN = (100.0, 110.0, 120.0)
@@ -37,10 +37,10 @@ def classifier_of(made: ModelSettings, classes: int = 10) -> Classifier:
 @pytest.mark.parametrize(("share", "frozen"), [(0.5, 7), (0.01, 0), (0.99, 13)])
 def test_a_share_of_the_layers(share: float, frozen: int) -> None:
     classifier = classifier_of(settings())
-    assert len(classifier.trunk.layers) == 14
-    assert frozen_count(classifier.trunk.layers, share) == frozen
+    assert len(classifier.backbone.layers) == 14
+    assert frozen_count(classifier.backbone.layers, share) == frozen
     freeze(classifier, share, False)
-    assert [layer.trainable for layer in classifier.trunk.layers] == [False] * frozen + [True] * (14 - frozen)
+    assert [layer.trainable for layer in classifier.backbone.layers] == [False] * frozen + [True] * (14 - frozen)
 
 
 def test_shares_beyond_one_and_text_like_numbers_are_refused() -> None:
@@ -67,8 +67,8 @@ def test_a_frozen_part_is_untouched_until_a_stage_trains_it() -> None:
 
 
 def test_wrong_names_in_rate_factors_are_found_before_training() -> None:
-    made = settings(train={"stages": [{"rate_factors": {"stage9": 0.1}}]})
-    with pytest.raises(InputError, match="rate_factors: stage9 is no layer or block"):
+    made = settings(train={"stages": [{"lr_multipliers": {"stage9": 0.1}}]})
+    with pytest.raises(InputError, match="lr_multipliers: stage9 is no layer or block"):
         check(classifier_of(made), plan(made))
 
 
@@ -76,9 +76,9 @@ def test_wrong_names_in_rate_factors_are_found_before_training() -> None:
 
 
 def test_factors_hold_up_to_their_boundary() -> None:
-    made = settings(train={"stages": [{"rate_factors": {"stage1": 0.1, "stage3": 0.5}}]})
+    made = settings(train={"stages": [{"lr_multipliers": {"stage1": 0.1, "stage3": 0.5}}]})
     classifier = classifier_of(made)
-    factors = rate_factors(classifier, plan(made)[0])
+    factors = lr_multipliers(classifier, plan(made)[0])
     by_layer = {path.split("/")[-2]: factor for path, factor in factors.items()}
     assert {name: factor for name, factor in by_layer.items() if name.endswith("conv")} == {
         "stage1_conv": 0.1, "stage2_conv": 0.5, "stage3_conv": 0.5, "stage4_conv": 1.0,
@@ -135,14 +135,14 @@ def test_weight_decay_spares_biases_and_normalisation() -> None:
 # --- statistics -------------------------------------------------------------------------------------------------------
 
 
-def test_statistics_measured_anew_are_the_populations() -> None:
+def test_statistics_measured_again_are_the_populations() -> None:
     classifier = classifier_of(settings())
     freeze(classifier, None, train_statistics=True)
     images = RANDOM.integers(0, 256, (40, 32, 48, 3), np.uint8)
     recalibrate_batch_norm(classifier, (images[i : i + 8] for i in range(0, 40, 8)))
-    first = classifier.trunk.get_layer("stage1_conv")
+    first = classifier.backbone.get_layer("stage1_conv")
     seen = np.asarray(first(classifier.scaling(images)))
-    layer = classifier.trunk.get_layer("stage1_bn")
+    layer = classifier.backbone.get_layer("stage1_bn")
     assert np.allclose(layer.moving_mean.numpy(), seen.mean(axis=(0, 1, 2)), atol=1e-4)
     assert np.allclose(layer.moving_variance.numpy(), seen.var(axis=(0, 1, 2)), rtol=2e-3)
     assert layer.momentum == 0.9
@@ -177,7 +177,7 @@ def test_frozen_layers_drop_nothing() -> None:
     freeze(classifier, "head", train_statistics=True)
     assert np.array_equal(np.asarray(classifier(images, training=True)), np.asarray(classifier(images)))
     freeze(classifier, "drop2", train_statistics=False)
-    assert [classifier.trunk.get_layer(name).rate for name in ("drop1", "drop2", "drop5")] == [0.0, 0.0, 0.25]
+    assert [classifier.backbone.get_layer(name).rate for name in ("drop1", "drop2", "drop5")] == [0.0, 0.0, 0.25]
 
 
 # --- heads ------------------------------------------------------------------------------------------------------------
@@ -197,10 +197,10 @@ def test_hidden_layers_as_the_guides_have_them() -> None:
     assert float(sum(classifier.losses)) == pytest.approx(sum(0.01 * (k**2).sum() for k in kernels), rel=1e-4)
 
 
-def test_a_trunk_that_keeps_its_dense_layers_needs_no_pooling() -> None:
-    made = settings("vgg16", "32x32", cut="fc2")
+def test_a_backbone_that_keeps_its_dense_layers_needs_no_pooling() -> None:
+    made = settings("vgg16", "32x32", truncate_at="fc2")
     classifier = classifier_of(made)
-    assert classifier.trunk.output_shape == (None, 4096)
+    assert classifier.backbone.output_shape == (None, 4096)
     assert classifier.predict(np.zeros((1, 32, 32, 3), np.uint8), verbose=0).shape == (1, 10)
 
 
@@ -242,9 +242,9 @@ def test_auxiliary_classifiers_are_there_in_training_alone(googlenet: Classifier
     assert in_training.shape == (2, 3, 4)
     assert np.allclose(in_training.sum(axis=2), 1, atol=1e-5)
     assert np.allclose(in_training[:, 0], np.asarray(googlenet(images)), atol=1e-5)
-    cut = classifier_of(settings("googlenet", "64x80", cut="inception4b"), 4)
+    cut = classifier_of(settings("googlenet", "64x80", truncate_at="inception4b"), 4)
     assert cut.taps == ("inception4a",)
-    assert classifier_of(settings("googlenet", "64x80", cut="inception3b"), 4).taps == ()
+    assert classifier_of(settings("googlenet", "64x80", truncate_at="inception3b"), 4).taps == ()
 
 
 def test_auxiliary_losses_weigh_three_tenths_and_no_metric_counts_them(googlenet: Classifier) -> None:
@@ -292,8 +292,8 @@ def test_a_step_moves_the_auxiliary_classifiers_and_they_are_kept(googlenet: Cla
 
 def test_logistic_stages_ask_for_what_they_need() -> None:
     with pytest.raises(InputError, match="needs freeze_until: head"):
-        settings(weights="imagenet", train={"stages": [{"freeze_until": "stage1", "fit": "logistic"}]})
+        settings(weights="imagenet", train={"stages": [{"freeze_until": "stage1", "fit": "linear_probe"}]})
     with pytest.raises(InputError, match=r"head\.dense must be empty"):
         settings(
-            weights="imagenet", head={"dense": [5]}, train={"stages": [{"freeze_until": "head", "fit": "logistic"}]}
+            weights="imagenet", head={"dense": [5]}, train={"stages": [{"freeze_until": "head", "fit": "linear_probe"}]}
         )

@@ -49,7 +49,13 @@ def placed(world: World) -> World:  # noqa: F811
         path.parent.mkdir(parents=True, exist_ok=True)
         with created(path, 100):
             pass
-        facts = {"digest": pack.digest, "folds": world.folds.digest, "contents": "", "signature": "", "left_out": {}}
+        facts = {
+            "checksum": pack.checksum,
+            "folds": world.folds.checksum,
+            "contents": "",
+            "signature": "",
+            "left_out": {},
+        }
         write_json(path.with_suffix(".json"), {**facts, "images": len(pack.names), "stamp": stamp(path)})
     Path("configs/models").mkdir(parents=True)
     Path("configs/models/one.yaml").write_text(json.dumps(MODEL))
@@ -62,7 +68,7 @@ def there(world: World) -> World:  # noqa: F811
 
 
 def with_losses(run: Run, losses: dict[int, float]) -> Run:
-    """Manifests that say what training does: held-out loss, and weights beside them."""
+    """Manifests that say what training does: validation loss, and weights beside them."""
     for number, loss in losses.items():
         path = run.fold(number) / "manifest.json"
         write_json(path, {**read_json(path), "log_loss": {"five_crop": loss}})
@@ -78,11 +84,11 @@ def begun(world: World, name: str, folds: int = 0, **train: Any) -> Run:  # noqa
     return run
 
 
-def bundle(run: Run, number: int, stages: list[int], identity: str | None = None) -> Path:
-    """A fold's bundle after an epoch of each of these stages."""
-    path = run.fold(number) / "bundle.h5"
+def checkpoint(run: Run, number: int, stages: list[int], identity: str | None = None) -> Path:
+    """A fold's checkpoint after an epoch of each of these stages."""
+    path = run.fold(number) / "checkpoint.h5"
     path.parent.mkdir(exist_ok=True)
-    history = [{"stage": stage, "held_out_loss": 2.0 + i, "seconds": 9.0} for i, stage in enumerate(stages)]
+    history = [{"stage": stage, "val_loss": 2.0 + i, "seconds": 9.0} for i, stage in enumerate(stages)]
     with h5py.File(path, "w") as file:
         file.attrs["run"] = identity or run.identity
         file.attrs["progress"] = json.dumps(asdict(Progress(len(stages), history)))
@@ -109,7 +115,7 @@ def text(found: Status, columns: int = 10_000) -> str:
 def test_nothing_at_all(tmp_path: Path, world: World) -> None:  # noqa: F811
     gone = replace(world.context, data=tmp_path / "nowhere")
     found = status(gone)
-    assert (found.folds.digest, found.packs, found.runs, found.submissions) == (None, [], [], [])
+    assert (found.folds.checksum, found.packs, found.runs, found.submissions) == (None, [], [], [])
     assert found.next == "make data DATASET=made_up"
     said = text(found)
     assert "missing: not here; DATA=<folder>" in said
@@ -117,42 +123,42 @@ def test_nothing_at_all(tmp_path: Path, world: World) -> None:  # noqa: F811
     assert "no run yet" in said
     assert not Path("build").exists()  # nothing is written by looking
     assert "elsewhere" not in said
-    write_json(Path("build/drawn/runs/one/run.json"), {})
-    assert "elsewhere  runs of drawn are here: make status DATASET=drawn" in text(status(gone))
+    write_json(Path("build/demo/runs/one/run.json"), {})
+    assert "elsewhere  runs of drawn are here: make status DATASET=demo" in text(status(gone))
 
 
-def test_photos_are_counted_and_held_against_what_is_expected(there: World) -> None:
+def test_images_are_counted_and_held_against_what_is_expected(there: World) -> None:
     for path in ("train/c0/a.jpg", "train/c1/b.JPG", "train/c1/._b.jpg", "train/c1/Thumbs.db", "test/x.jpg"):
         (there.context.data / "imgs" / path).parent.mkdir(parents=True, exist_ok=True)
         (there.context.data / "imgs" / path).touch()
-    found = status(there.context).photos
+    found = status(there.context).images
     assert (found.training, found.test, found.problem) == (2, 1, None)
 
 
 def test_every_state_of_a_fold(there: World) -> None:
     with_losses(there.run("one", epochs=3), {0: 0.5, 1: 0.7, 2: 0.6})
     half = begun(there, "half", 1, epochs=3)
-    bundle(half, 1, [0, 0])
+    checkpoint(half, 1, [0, 0])
     predicting = begun(there, "predicting", epochs=3)
-    bundle(predicting, 0, [0, 0, 0])
+    checkpoint(predicting, 0, [0, 0, 0])
     patient = begun(there, "patient", epochs=9, patience=1)
-    bundle(patient, 0, [0, 0])  # the second was worse than the first
+    checkpoint(patient, 0, [0, 0])  # the second was worse than the first
     killed = begun(there, "killed", epochs=3)
-    bundle(killed, 0, [0]).write_bytes(b"\x89HDF\r\n\x1a\n cut short")
+    checkpoint(killed, 0, [0]).write_bytes(b"\x89HDF\r\n\x1a\n cut short")
     foreign = begun(there, "foreign", epochs=3)
-    bundle(foreign, 0, [0], "another run's identity")
+    checkpoint(foreign, 0, [0], "another run's identity")
     found = {run.name: run for run in status(there.context).runs}
     states = {name: [fit.state for fit in run.fits] for name, run in found.items()}
     assert states == {
         "one": ["finished"] * 3,
-        "half": ["finished", "training", "not begun"],
-        "predicting": ["trained", "not begun", "not begun"],
-        "patient": ["trained", "not begun", "not begun"],
-        "killed": ["broken", "not begun", "not begun"],
-        "foreign": ["broken", "not begun", "not begun"],
+        "half": ["finished", "training", "not started"],
+        "predicting": ["trained", "not started", "not started"],
+        "patient": ["trained", "not started", "not started"],
+        "killed": ["invalid", "not started", "not started"],
+        "foreign": ["invalid", "not started", "not started"],
     }
     assert (found["half"].fits[1].epoch, found["half"].fits[1].epochs) == (2, 3)
-    assert found["one"].views == ["five_crop"]
+    assert found["one"].tta == ["five_crop"]
     assert "not a whole state file" in found["killed"].problems[0]
     assert "of another run" in found["foreign"].problems[0]
     said = text(status(there.context))
@@ -182,7 +188,7 @@ def test_no_loss_where_nobody_is_held_out_or_an_epoch_was_chosen_on_them(there: 
     assert found["whole"].log_loss is None
     assert found["whole"].unscored == "trained on all drivers"
     assert len(found["whole"].fits) == 1
-    assert found["chosen"].selected_on
+    assert found["chosen"].chosen_on_validation
     assert "0.6000!" in text(status(there.context))
 
 
@@ -200,7 +206,10 @@ def test_a_run_that_is_at_work_now_says_so(there: World) -> None:
 
 STALE = {
     "folds": (lambda w: _swap_folds(w), "started on other folds than folds/made_up.csv has today"),
-    "pack": (lambda w: _edit(w.context.places.pack(SIZE) / "train.json", digest="x"), "started on another pack 36x44"),
+    "pack": (
+        lambda w: _edit(w.context.places.pack(SIZE) / "train.json", checksum="x"),
+        "started on another pack 36x44",
+    ),
     "no pack": (
         lambda w: shutil.rmtree(w.context.places.pack(SIZE)),
         "its pack 36x44 is not there; make pack SIZE=36x44",
@@ -247,7 +256,7 @@ def test_a_pack_that_was_copied_or_cut_is_told(there: World) -> None:
 def test_settings_that_were_edited_since_and_weights_that_are_gone(there: World) -> None:
     run = with_losses(there.run("one"), {0: 0.5, 1: 0.7, 2: 0.6})
     assert status(there.context).runs[0].differs == []
-    settings = {**MODEL, "train": {"epochs": 7, "seed": 1}, "predict": {"views": "centre"}}
+    settings = {**MODEL, "train": {"epochs": 7, "seed": 1}, "predict": {"tta": "centre"}}
     Path("configs/models/one.yaml").write_text(json.dumps(settings))
     assert status(there.context).runs[0].differs == [
         "train.epochs: 4 -> 7",
@@ -260,12 +269,12 @@ def test_settings_that_were_edited_since_and_weights_that_are_gone(there: World)
     assert "expected YAML" in status(there.context).runs[0].differs[0]
 
 
-def test_the_transforms_of_a_policy_are_compared_too(there: World) -> None:
+def test_the_transforms_of_a_preset_are_compared_too(there: World) -> None:
     there.run("one")
-    Path("configs/policies").mkdir()
-    Path("configs/policies/mine.yaml").write_text("- Blur: {p: 0.5}")
-    Path("configs/models/one.yaml").write_text(json.dumps({**MODEL, "augment": {"policy": "mine"}}))
-    assert status(there.context).runs[0].differs == ['augment.policy: null -> "mine"', "the policy's transforms"]
+    Path("configs/presets").mkdir()
+    Path("configs/presets/mine.yaml").write_text("- Blur: {p: 0.5}")
+    Path("configs/models/one.yaml").write_text(json.dumps({**MODEL, "augment": {"preset": "mine"}}))
+    assert status(there.context).runs[0].differs == ['augment.preset: null -> "mine"', "the preset's transforms"]
 
 
 def test_a_broken_file_is_a_line_and_no_crash(there: World) -> None:
@@ -279,7 +288,7 @@ def test_a_broken_file_is_a_line_and_no_crash(there: World) -> None:
     (runs / ".DS_Store").touch()
     found = {run.name: run for run in status(there.context).runs}
     assert "expected a JSON manifest" in str(found["one"].problem)
-    assert [fit.state for fit in found["two"].fits] == ["finished", "broken", "finished"]
+    assert [fit.state for fit in found["two"].fits] == ["finished", "invalid", "finished"]
     assert "is of another run" in str(found["three"].fits[2].problem)
     assert "no such run" in str(found["four"].problem)
     said = text(status(there.context))
@@ -292,7 +301,7 @@ def test_a_broken_fold_file_breaks_nothing_else(there: World, spoilt: str) -> No
     there.run("one")
     there.context.places.folds.write_text(spoilt)
     found = status(there.context)
-    assert found.folds.digest is None
+    assert found.folds.checksum is None
     assert "restore it" in str(found.folds.problem)
     assert found.runs[0].finished
 
@@ -308,24 +317,24 @@ def submission(world: World, name: str, runs: list[Run], **facts: Any) -> Path: 
     path = world.context.places.submission(name)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"img,c0,c1,c2\n{name}\n")
-    made = {"runs": {run.name: "five_crop" for run in runs}, "folds": world.folds.digest, "images": 12}
-    made |= {"weights": {run.name: run.digests(range(3)) for run in runs}, "out_of_fold_log_loss": 0.6}
-    made |= {"submission": _digest(path)}
+    made = {"runs": {run.name: "five_crop" for run in runs}, "folds": world.folds.checksum, "images": 12}
+    made |= {"weights": {run.name: run.checksums(range(3)) for run in runs}, "out_of_fold_log_loss": 0.6}
+    made |= {"submission": _checksum(path)}
     write_json(path.with_suffix(".json"), {key: value for key, value in {**made, **facts}.items() if value is not None})
     return path
 
 
-def _digest(path: Path) -> str:
-    from driverwatch.io.manifests import digest_of_file
+def _checksum(path: Path) -> str:
+    from driverwatch.io.manifests import checksum_of_file
 
-    return digest_of_file(path)
+    return checksum_of_file(path)
 
 
 def test_submissions_are_stale_for_runs_that_changed_or_went(there: World) -> None:
     one, two = there.run("one"), there.run("two")
     submission(there, "fine", [one, two])
     assert [made.stale for made in status(there.context).submissions] == [[]]
-    _edit(two.fold(1) / "manifest.json", weights="trained anew")
+    _edit(two.fold(1) / "manifest.json", weights="trained again")
     assert status(there.context).submissions[0].stale == ["run two was trained again since"]
     shutil.rmtree(two.folder)
     assert status(there.context).submissions[0].stale == ["run two is gone"]
@@ -356,24 +365,25 @@ def test_an_edited_submission_and_one_without_its_manifest(there: World) -> None
 def test_uploads_come_from_the_ledger_and_a_broken_ledger_is_a_line(there: World) -> None:
     one = there.run("one")
     path = submission(there, "up", [one])
-    for dataset, digest in (("made_up", _digest(path)), ("other", _digest(path)), ("made_up", "another")):
+    for dataset, checksum in (("made_up", _checksum(path)), ("other", _checksum(path)), ("made_up", "another")):
         ledger.append(
-            Path("submissions/ledger.csv"), ledger.Entry("t", dataset, "f", digest, "m", "complete", "0.3", "", "", "")
+            Path("submissions/ledger.csv"),
+            ledger.Entry("t", dataset, "f", checksum, "m", "complete", "0.3", "", "", ""),
         )
     assert status(there.context).submissions[0].uploads == ["complete, public 0.3"]
     Path("submissions/ledger.csv").write_text("nonsense")
     found = status(there.context)
     assert found.submissions[0].uploads == []
-    assert "restore it (git checkout" in found.broken[0]
+    assert "restore it (git checkout" in found.invalid[0]
     assert "invalid: submissions/ledger.csv" in text(found)
 
 
 def test_what_was_made_with_embeddings_is_stale_once_they_are_computed_again(there: World) -> None:
-    """As after `make neighbours WEIGHTS=<other weights>`: the submission's own file, its runs and its folds are as they were."""
+    """As after `make knn WEIGHTS=<other weights>`: the submission's own file, its runs and its folds are as they were."""
     one = there.run("one")
-    path = there.context.places.features / "mobilenet_v2-1x1.h5"
+    path = there.context.places.embeddings / "mobilenet_v2-1x1.h5"
     path.parent.mkdir(parents=True)
-    place = there.context.places.taught("class")
+    place = there.context.places.pseudo_labels("class")
     place.mkdir(parents=True)
 
     def compute(weights: str) -> str:
@@ -382,11 +392,11 @@ def test_what_was_made_with_embeddings_is_stale_once_they_are_computed_again(the
 
     def stale() -> list[list[str]]:
         found = status(there.context)
-        return [made.stale for made in (*found.submissions, *found.taught)]
+        return [made.stale for made in (*found.submissions, *found.pseudo_labels)]
 
     used = {"embeddings": {"mobilenet_v2": compute("first")}}
     submission(there, "near", [one], **used)
-    facts = {"folds": there.folds.digest, "runs": {"one": "five_crop"}, "weights": {"one": one.digests(range(3))}}
+    facts = {"folds": there.folds.checksum, "runs": {"one": "five_crop"}, "weights": {"one": one.checksums(range(3))}}
     write_json(place / "manifest.json", {**facts, **used})
     assert stale() == [[], []]
     compute("second")
@@ -402,24 +412,24 @@ def test_what_was_made_with_embeddings_is_stale_once_they_are_computed_again(the
 
 def test_what_is_taught_and_what_is_cached(there: World) -> None:
     one = there.run("one")
-    place = there.context.places.taught("class")
+    place = there.context.places.pseudo_labels("class")
     place.mkdir(parents=True)
-    facts = {"folds": there.folds.digest, "runs": {"one": "five_crop"}, "weights": {"one": one.digests(range(3))}}
+    facts = {"folds": there.folds.checksum, "runs": {"one": "five_crop"}, "weights": {"one": one.checksums(range(3))}}
     write_json(place / "manifest.json", {**facts, "out_of_fold_log_loss": 0.4})
-    folder = there.context.places.features
+    folder = there.context.places.embeddings
     folder.mkdir(parents=True)
     for name, packs in (("good", ["train", "test"]), ("old", ["x", "test"])):
         with h5py.File(folder / f"{name}.h5", "w") as file:
             file.attrs["origin"] = json.dumps(dict(zip(["train_pack", "test_pack"], packs, strict=True)))
     (folder / "torn.h5").write_bytes(b"x")
-    trunk = there.context.places.trunks / "abc"
-    trunk.mkdir(parents=True)
-    (trunk / "view-1.h5").write_bytes(b"0" * 2_000_000)
+    backbone = there.context.places.feature_caches / "abc"
+    backbone.mkdir(parents=True)
+    (backbone / "view-1.h5").write_bytes(b"0" * 2_000_000)
     found = status(there.context)
-    assert (found.taught[0].log_loss, found.taught[0].stale) == (0.4, [])
+    assert (found.pseudo_labels[0].log_loss, found.pseudo_labels[0].stale) == (0.4, [])
     assert [bool(kept.stale) for kept in found.features] == [False, True, False]
     assert "not a whole file of features" in str(found.features[2].problem)
-    assert (found.trunks.files, found.trunks.megabytes) == (1, 2.0)
+    assert (found.feature_caches.files, found.feature_caches.megabytes) == (1, 2.0)
 
 
 def test_the_next_command_follows_the_line(there: World) -> None:
@@ -442,7 +452,7 @@ def test_the_next_command_follows_the_line(there: World) -> None:
 def test_the_screen_fits_the_terminal(there: World, columns: int) -> None:
     for name in ("one", "a_name_that_is_quite_long_as_some_are"):
         submission(there, name, [with_losses(there.run(name), {0: 0.5, 1: 0.7, 2: 0.6})])
-    (there.context.places.runs / "broken").mkdir()
+    (there.context.places.runs / "invalid").mkdir()
     lines = text(status(there.context), columns).splitlines()
     wide = [line for line in lines if len(line) > columns and not line.startswith("next")]  # that one is to be copied
     assert wide == []
@@ -452,7 +462,7 @@ def test_the_screen_fits_the_terminal(there: World, columns: int) -> None:
 def test_many_fits_are_counted_instead_of_listed() -> None:
     found = [FoldState(i, "finished", 3, 3) for i in range(8)] + [
         FoldState(8, "training", 1, 3),
-        FoldState(9, "not begun", 0, 3),
+        FoldState(9, "not started", 0, 3),
     ]
     assert folds_cell(found, False) == "8 of 10 done, 8: 1/3"
     assert folds_cell([FoldState(0, "finished", 3, 3)], False) == "done"
@@ -463,19 +473,19 @@ def test_a_fold_file_is_read_alike_with_and_without_pandas(there: World) -> None
     lines = path.read_text().splitlines()
     path.write_text("\n".join([lines[0], *reversed(lines[1:])]) + "\n")  # in any order
     found = fold_file.glance(path, CLASSES)
-    assert (found.digest, found.count, found.drivers) == (there.folds.digest, 3, 6)
+    assert (found.checksum, found.count, found.drivers) == (there.folds.checksum, 3, 6)
     path.write_text(path.read_text().replace("p0,", '"p0",').replace(",9,", ",09,"))
-    assert fold_file.glance(path, CLASSES).digest == there.folds.digest
+    assert fold_file.glance(path, CLASSES).checksum == there.folds.checksum
     with pytest.raises(InputError, match="no fold file"):
         fold_file.glance(path.with_name("none.csv"), CLASSES)
 
 
 def test_a_stage_is_over_by_its_epochs_or_its_patience() -> None:
-    history = [{"stage": 0, "held_out_loss": loss} for loss in (1.0, 0.5, 0.6, 0.7)]
+    history = [{"stage": 0, "val_loss": loss} for loss in (1.0, 0.5, 0.6, 0.7)]
     assert [is_over(history, 0, stop, None) for stop in (3, 4, 5)] == [True, True, False]
     assert [is_over(history, 0, 9, patience) for patience in (1, 2, 3)] == [True, True, False]
-    assert not is_over(history, 1, 1, 1)  # not begun
-    assert is_over([{"stage": 0, "held_out_loss": None}], 0, 1, None)  # nobody held out
+    assert not is_over(history, 1, 1, 1)  # not started
+    assert is_over([{"stage": 0, "val_loss": None}], 0, 1, None)  # nobody held out
 
 
 WALK = """
@@ -505,7 +515,7 @@ def heavy(folder: Path, *arguments: str) -> str:
     return made.stderr.splitlines()[-1]
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["status", "--dataset", "drawn"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["status", "--dataset", "demo"]])
 def test_who_only_looks_imports_nothing_heavy(project: Path, arguments: list[str]) -> None:
     assert heavy(project, *arguments) == "HEAVY []"
 
@@ -516,7 +526,7 @@ def test_a_finished_make_train_typed_again_imports_nothing_heavy(project: Path, 
 
     from driverwatch.cli.main import app
 
-    asked = ["--dataset", "drawn", "--data", str(data), "--set", "input.pack=36x44 input.size=32x40"]
+    asked = ["--dataset", "demo", "--data", str(data), "--set", "input.pack=36x44 input.size=32x40"]
     for verb in (["folds", *asked[:4]], ["pack", *asked, "--model", "tiny"]):
         made = CliRunner().invoke(app, verb)
         assert made.exit_code == 0, made.output
@@ -531,10 +541,10 @@ def finish(project: Path, overrides: str) -> None:
     from driverwatch.config.loading import load
     from driverwatch.config.model import ModelSettings
     from driverwatch.data.context import open_context, open_packs
-    from driverwatch.io.manifests import digest_of_file
+    from driverwatch.io.manifests import checksum_of_file
     from driverwatch.training.train import _identity
 
-    context = open_context("drawn", None)
+    context = open_context("demo", None)
     settings = load(ModelSettings, Path("configs/models"), "tiny", overrides)
     folds, packs = open_packs(context, settings.input.key)
     folder = context.places.run("tiny")
@@ -543,5 +553,5 @@ def finish(project: Path, overrides: str) -> None:
     for number in range(folds.count):
         run.fold(number).mkdir()
         (run.fold(number) / "weights.h5").write_bytes(b"w")
-        facts = {"weights": digest_of_file(run.fold(number) / "weights.h5"), "log_loss": {"ten_crop": 0.5}}
+        facts = {"weights": checksum_of_file(run.fold(number) / "weights.h5"), "log_loss": {"ten_crop": 0.5}}
         write_json(run.fold(number) / "manifest.json", {"settings": run.settings.model_dump(), **run.claim, **facts})

@@ -1,4 +1,4 @@
-"""What `make teach` keeps for students: by fold, by name, and without the labels that the fold holds out."""
+"""What `make pseudo-labels` keeps for students: by fold, by name, and without the labels that the fold holds out."""
 
 from dataclasses import replace
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from support.finished import CLASSES, World, world
 
-from driverwatch.config.ensemble import ChainSettings
+from driverwatch.config.ensemble import PipelineSettings
 from driverwatch.config.loading import parse
 from driverwatch.config.model import ModelSettings
 from driverwatch.config.training import PseudoSettings
@@ -25,18 +25,18 @@ from driverwatch.training import pseudo_labels
 from driverwatch.training.pseudo_labels import Student, Teacher, Unlabelled, checked_teachers, open_teacher_ensemble
 
 __all__ = ["world"]
-NEAR = {"neighbours": {"features": "looks", "k": 2}}
-CHAINS: dict[str, dict[str, Any]] = {
+NEAR = {"knn": {"embeddings": "looks", "k": 2}}
+PIPELINES: dict[str, dict[str, Any]] = {
     "plain": {},
     "weighted": {"blend": "weighted"},
     "greedy": {"blend": "greedy"},
     "per_class": {"blend": "per_class"},
-    "balance": {"balance": "looks"},
-    "neighbours": {"neighbours": {"features": "looks"}},
+    "class_balance": {"class_balance": "looks"},
+    "knn": {"knn": {"embeddings": "looks"}},
     "calibrate": {"calibrate": "bias"},
-    "all": {"blend": "weighted_geometric", "balance": "looks", **NEAR, "calibrate": "temperature"},
+    "all": {"blend": "weighted_geometric", "class_balance": "looks", **NEAR, "calibrate": "temperature"},
 }
-COARSE = ["per_class", "balance"]  # fitted in steps, so that other labels may come to the same
+COARSE = ["per_class", "class_balance"]  # fitted in steps, so that other labels may come to the same
 
 
 @pytest.fixture(autouse=True)
@@ -50,48 +50,48 @@ def _looks(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def taught(world: World, name: str = "both", **changes: object) -> dict[tuple[int, str], Predictions]:
+def stored(world: World, name: str = "both", **changes: object) -> dict[tuple[int, str], Predictions]:
     """What is written for each fold and kind of images."""
     make_pseudo_labels(world.context, ["one", "two"], name, "five_crop", changes)
     teacher = open_teacher_ensemble(world.context.places, name, world.folds)
-    return {(fold, kind): teacher.said(fold, kind) for fold in range(3) for kind in ("held_out", "test")}
+    return {(fold, kind): teacher.said(fold, kind) for fold in range(3) for kind in ("validation", "test")}
 
 
-def held_out(world: World, fold: int) -> np.ndarray:
+def validation(world: World, fold: int) -> np.ndarray:
     return world.folds.rows(world.packs["train"].drivers, fold)[1]
 
 
 def permuted(world: World, fold: int) -> World:
-    """The world with the labels of a fold's held-out images shifted to other classes."""
-    labels, rows = world.packs["train"].labels.copy(), held_out(world, fold)
+    """The world with the labels of a fold's validation images shifted to other classes."""
+    labels, rows = world.packs["train"].labels.copy(), validation(world, fold)
     labels[rows] = (np.random.default_rng(fold).permutation(labels[rows]) + 1) % len(CLASSES)
     return world.labelled(labels)
 
 
-@pytest.mark.parametrize("chain", CHAINS)
+@pytest.mark.parametrize("pipeline", PIPELINES)
 @pytest.mark.parametrize("fold", range(3))
 def test_a_folds_held_out_labels_change_nothing_for_it(
-    world: World, monkeypatch: pytest.MonkeyPatch, chain: str, fold: int
+    world: World, monkeypatch: pytest.MonkeyPatch, pipeline: str, fold: int
 ) -> None:
     world.run("one", 0, 1.0)
     world.run("two", 50, 2.0)
-    before = taught(world, **CHAINS[chain])
+    before = stored(world, **PIPELINES[pipeline])
     permuted(world, fold).opened(monkeypatch)
-    after = taught(world, **CHAINS[chain])
-    for kind in ("held_out", "test"):
+    after = stored(world, **PIPELINES[pipeline])
+    for kind in ("validation", "test"):
         assert list(after[fold, kind].names) == list(before[fold, kind].names)
         assert np.array_equal(after[fold, kind].probabilities, before[fold, kind].probabilities)
     others = [key for key in before if key[0] != fold]
     changed = any(not np.array_equal(after[key].probabilities, before[key].probabilities) for key in others)
-    assert chain in COARSE or changed == (chain != "plain")  # for other folds these labels are fitted to
+    assert pipeline in COARSE or changed == (pipeline != "plain")  # for other folds these labels are fitted to
 
 
 def test_a_fold_asks_its_own_models_alone_and_joins_by_name(world: World) -> None:
     found = [world.run("one", 0, 1.0), world.run("two", 50, 2.0)]
-    made = taught(world)
+    made = stored(world)
     for fold in range(3):
-        for kind, pack in (("held_out", "train"), ("test", "test")):
-            names = world.packs[pack].names[held_out(world, fold) if kind == "held_out" else slice(None)]
+        for kind, pack in (("validation", "train"), ("test", "test")):
+            names = world.packs[pack].names[validation(world, fold) if kind == "validation" else slice(None)]
             assert list(made[fold, kind].names) == list(names)
             told = [predictions.read(prediction_path(run.fold(fold), kind, "five_crop"), {}) for run in found]
             mean = np.mean([one.aligned_to(list(names)).astype(float) for one in told], axis=0)
@@ -101,11 +101,11 @@ def test_a_fold_asks_its_own_models_alone_and_joins_by_name(world: World) -> Non
 def test_the_manifest_says_what_was_put_together(world: World) -> None:
     world.run("one", 0)
     world.run("two", 50, select="best")
-    taught(world, blend="weighted")
+    stored(world, blend="weighted")
     teacher = open_teacher_ensemble(world.context.places, "both", world.folds)
     assert teacher.facts["runs"] == {"one": "five_crop", "two": "five_crop"}
-    assert teacher.facts["chain"] == ChainSettings(blend="weighted").model_dump()
-    assert teacher.facts["selected_on"] is True
+    assert teacher.facts["pipeline"] == PipelineSettings(blend="weighted").model_dump()
+    assert teacher.facts["chosen_on_validation"] is True
     assert (teacher.fits, teacher.name) == (3, "both")
 
 
@@ -120,31 +120,31 @@ def teachers_of(world: World, settings: ModelSettings, packs: dict[str, Pack] | 
 
 
 def student_of(world: World, name: str = "both", **asked: object) -> Run:
-    """A student that was begun with what is taught now."""
-    run = world.run("student", pseudo={"taught": name, **asked})
+    """A student that was started with what is taught now."""
+    run = world.run("student", pseudo={"pseudo_labels": name, **asked})
     settings = run.settings.train.pseudo
     found = pseudo_labels.identity([open_teacher_ensemble(world.context.places, name, world.folds)], settings)
     return replace(run, learned_from={"teachers": found})
 
 
-def lesson(world: World, student: Run, fold: int) -> pseudo_labels.Lesson:
-    there = Unlabelled(world.packs["test"].names, world.packs["train"].names, held_out(world, fold))
-    made = pseudo_labels.lesson(
+def fold_labels(world: World, student: Run, fold: int) -> pseudo_labels.PseudoLabels:
+    there = Unlabelled(world.packs["test"].names, world.packs["train"].names, validation(world, fold))
+    made = pseudo_labels.fold_labels(
         student, fold, [open_teacher_ensemble(world.context.places, "both", world.folds)], there, 36
     )
     assert made is not None
     return made
 
 
-@pytest.mark.parametrize("images", ["test", "held_out", "both"])
+@pytest.mark.parametrize("images", ["test", "validation", "both"])
 def test_a_student_learns_what_is_kept_for_its_fold(world: World, images: str) -> None:
     world.run("one", 0)
     world.run("two", 50)
-    kept = taught(world, **CHAINS["all"])
-    made = lesson(world, student_of(world, images=images), 1)
+    kept = stored(world, **PIPELINES["all"])
+    made = fold_labels(world, student_of(world, images=images), 1)
     joined = np.concatenate([world.packs["train"].names, world.packs["test"].names])
     expected = {}
-    for kind in ("held_out", "test"):
+    for kind in ("validation", "test"):
         if images in (kind, "both"):
             expected |= dict(zip(kept[1, kind].names, kept[1, kind].probabilities, strict=True))
     assert set(joined[made.rows]) == set(expected)
@@ -155,21 +155,21 @@ def test_a_student_learns_what_is_kept_for_its_fold(world: World, images: str) -
 def test_a_student_refuses_lessons_that_changed(world: World) -> None:
     world.run("one", 0)
     world.run("two", 50)
-    taught(world)
+    stored(world)
     student = student_of(world)
-    assert len(lesson(world, student, 2).rows) == 12
-    taught(world)
-    lesson(world, student, 2)  # the same again is the same
-    taught(world, blend="geometric")
-    with pytest.raises(InputError, match=r"fold2-test.h5: is not what student was begun with"):
-        lesson(world, student, 2)
+    assert len(fold_labels(world, student, 2).rows) == 12
+    stored(world)
+    fold_labels(world, student, 2)  # the same again is the same
+    stored(world, blend="geometric")
+    with pytest.raises(InputError, match=r"fold2-test.h5: is not what student was started with"):
+        fold_labels(world, student, 2)
 
 
-def test_what_was_begun_anew_and_not_finished_is_not_there(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A kill between two folds leaves no mixture of an old and a new chain that a student would take."""
+def test_what_was_started_again_and_not_finished_is_not_there(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill between two folds leaves no mixture of an old and a new pipeline that a student would take."""
     world.run("one", 0)
     world.run("two", 50)
-    taught(world)
+    stored(world)
     written, real = [], predictions.write
 
     def once(*arguments: Any) -> None:
@@ -182,17 +182,17 @@ def test_what_was_begun_anew_and_not_finished_is_not_there(world: World, monkeyp
         patched.setattr(predictions, "write", once)
         with pytest.raises(KeyboardInterrupt):
             make_pseudo_labels(world.context, ["one", "two"], "both", "five_crop", {"blend": "geometric"})
-    with pytest.raises(InputError, match="both is not there; make teach NAME=both"):
+    with pytest.raises(InputError, match="both is not there; make pseudo-labels NAME=both"):
         open_teacher_ensemble(world.context.places, "both", world.folds)
 
 
-def test_a_file_of_an_older_chain_is_refused(world: World) -> None:
+def test_a_file_of_an_older_pipeline_is_refused(world: World) -> None:
     world.run("one", 0)
     world.run("two", 50)
-    taught(world)
+    stored(world)
     path = open_teacher_ensemble(world.context.places, "both", world.folds).path(1, "test")
     old = path.read_bytes()
-    taught(world, blend="geometric")
+    stored(world, blend="geometric")
     path.write_bytes(old)
     with pytest.raises(InputError, match="made from other made_of than today's"):
         open_teacher_ensemble(world.context.places, "both", world.folds).said(1, "test")
@@ -201,10 +201,10 @@ def test_a_file_of_an_older_chain_is_refused(world: World) -> None:
 def test_what_was_taught_on_other_folds_is_refused(world: World) -> None:
     world.run("one", 0)
     world.run("two", 50)
-    taught(world)
+    stored(world)
     frame = world.folds.frame.copy()
     frame["fold"] = (frame["fold"] + 1) % 3
-    with pytest.raises(InputError, match="made on other folds than today's; make teach NAME=both"):
+    with pytest.raises(InputError, match="made on other folds than today's; make pseudo-labels NAME=both"):
         open_teacher_ensemble(world.context.places, "both", FoldTable(frame))
 
 
@@ -213,22 +213,23 @@ def test_who_was_not_trained_on_folds_teaches_nobody(world: World) -> None:
     world.run("everybody", 9, splits="all")
     with pytest.raises(InputError, match="everybody was not trained on folds, so it cannot label images fold by fold"):
         make_pseudo_labels(world.context, ["one", "everybody"], "both", "five_crop", {})
-    assert not (world.context.places.taught("both") / "manifest.json").exists()
+    assert not (world.context.places.pseudo_labels("both") / "manifest.json").exists()
 
 
 def test_other_images_are_found_before_training(world: World) -> None:
     world.run("one", 0)
     world.run("two", 50)
-    taught(world)
+    stored(world)
     test, train = world.packs["test"], world.packs["train"]
     fewer = {
         "test": {**world.packs, "test": replace(test, names=test.names[1:])},
-        "held_out": {**world.packs, "train": replace(train, names=train.names[1:], drivers=train.drivers[1:])},
+        "validation": {**world.packs, "train": replace(train, names=train.names[1:], drivers=train.drivers[1:])},
     }
     for kind, packs in fewer.items():
-        other = {"test": "held_out", "held_out": "test"}[kind]
+        other = {"test": "validation", "validation": "test"}[kind]
         settings = {
-            images: world.settings(pseudo={"taught": "both", "images": images}) for images in (kind, other, "both")
+            images: world.settings(pseudo={"pseudo_labels": "both", "images": images})
+            for images in (kind, other, "both")
         }
         for images in (kind, "both"):
             with pytest.raises(InputError, match=f"both: predicts other {kind} images in fold .* than the student's"):
@@ -236,31 +237,32 @@ def test_other_images_are_found_before_training(world: World) -> None:
         assert [one.name for one in teachers_of(world, settings[other], packs)] == ["both"]
 
 
-@pytest.mark.parametrize("images", ["test", "held_out", "both"])
+@pytest.mark.parametrize("images", ["test", "validation", "both"])
 def test_drawn_subsets_cannot_be_taught_by_folds(world: World, images: str) -> None:
     world.run("one", 0)
     world.run("two", 50)
-    taught(world)
+    stored(world)
     drawn = world.settings(
-        pseudo={"taught": "both", "images": images}, splits={"kind": "subsets", "count": 3, "hold_out": 2}
+        pseudo={"pseudo_labels": "both", "images": images},
+        splits={"kind": "shuffle_split", "count": 3, "val_drivers": 2},
     )
     with pytest.raises(InputError, match="drawn ones hold others out; name runs instead"):
         teachers_of(world, drawn)
-    whole = world.settings(pseudo={"taught": "both"}, splits="all")
+    whole = world.settings(pseudo={"pseudo_labels": "both"}, splits="all")
     assert [one.name for one in teachers_of(world, whole)] == ["both"]
 
 
 def test_a_student_that_leaves_nobody_out_hears_every_fold(world: World) -> None:
     world.run("one", 0)
     world.run("two", 50)
-    kept = taught(world)
-    made = lesson(world, student_of(world), 0)
+    kept = stored(world)
+    made = fold_labels(world, student_of(world), 0)
     assert np.allclose(made.targets, kept[0, "test"].probabilities, atol=1e-6)
-    run = world.run("whole", splits="all", pseudo={"taught": "both"})
+    run = world.run("whole", splits="all", pseudo={"pseudo_labels": "both"})
     found = pseudo_labels.identity(
         [open_teacher_ensemble(world.context.places, "both", world.folds)], run.settings.train.pseudo
     )
-    every = lesson(world, replace(run, learned_from={"teachers": found}), 0)
+    every = fold_labels(world, replace(run, learned_from={"teachers": found}), 0)
     assert np.allclose(
         every.targets, np.mean([kept[fold, "test"].probabilities for fold in range(3)], axis=0), atol=1e-6
     )
@@ -270,19 +272,20 @@ def test_an_epoch_chosen_on_held_out_drivers_is_handed_on(world: World) -> None:
     """A student's score is flattered by what chose its teachers, and by its own choice, whatever it is taught."""
     world.run("one", 0)
     world.run("two", 50)
-    taught(world)
-    assert not student_of(world, images="both").looks_at_held_out
+    stored(world)
+    assert not student_of(world, images="both").uses_validation
     world.run("two", 50, select="best")
-    taught(world)
-    assert student_of(world, images="both").looks_at_held_out
-    assert parse(PseudoSettings, {"taught": "both"}, "x").images == "test"
+    stored(world)
+    assert student_of(world, images="both").uses_validation
+    assert parse(PseudoSettings, {"pseudo_labels": "both"}, "x").images == "test"
 
 
-def test_other_features_make_another_chain(world: World) -> None:
+def test_other_features_make_another_pipeline(world: World) -> None:
     """A taught set made by features of other weights must be taught again."""
-    settings, names = ChainSettings(balance="mobilenet_v2"), np.array(["a"])
+    settings, names = PipelineSettings(class_balance="mobilenet_v2"), np.array(["a"])
     spaces = [
-        {"mobilenet_v2": EmbeddingIndex(names, np.ones((1, 2), np.float32), "mobilenet_v2", digest)} for digest in "xyx"
+        {"mobilenet_v2": EmbeddingIndex(names, np.ones((1, 2), np.float32), "mobilenet_v2", checksum)}
+        for checksum in "xyx"
     ]
     one, other, same = (identity([], world.folds, settings, space) for space in spaces)
     assert one == same != other

@@ -1,4 +1,4 @@
-"""Bars in a pseudo-terminal, lines off it, and what every verb ends with."""
+"""Bars in a pseudo-terminal, lines off it, and what every command ends with."""
 
 import fcntl
 import os
@@ -143,7 +143,7 @@ fold_runner.PATIENCE = 1.0
 try:
     fold_runner.run_to_end([sys.executable, "-c", Path({child!r}).read_text()], [])
 except KeyboardInterrupt:
-    print("the parent goes on")
+    print("the parent resumes")
 """
 
 
@@ -155,7 +155,7 @@ def test_ctrl_c_while_a_child_draws_leaves_a_clean_terminal_and_no_child(tmp_pat
     start = time.monotonic()
     shown, _ = in_terminal(PARENT.format(child=str(child)), keys=lambda seen: b"\x03" if "ready" in seen else b"")
     assert time.monotonic() - start < 50  # the child would have slept a minute
-    assert "the parent goes on" in shown
+    assert "the parent resumes" in shown
     assert shown.rindex(SHOW) > shown.rindex(HIDE)
 
 
@@ -259,7 +259,7 @@ def test_what_finished_folds_took_is_read_and_what_is_broken_is_passed_over(tmp_
     assert time_remaining(run, 1).each == 10
 
 
-def test_every_verb_ends_alike(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_command_ends_alike(capsys: pytest.CaptureFixture[str]) -> None:
     close("build/x", "3 of 3 folds finished", 754.0, scored(0.4117, 0.0513, "out of fold"), ["make a", "make b"])
     assert capsys.readouterr().out == (
         "build/x: 3 of 3 folds finished\n"

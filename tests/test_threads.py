@@ -55,12 +55,12 @@ def test_what_is_asked_for_in_order_is_made_once_and_ahead(threads: int) -> None
         ahead(50)
 
 
-def test_who_looks_at_the_first_two_and_begins_anew_finds_them_made() -> None:
+def test_who_looks_at_the_first_two_and_begins_again_finds_them_made() -> None:
     slow = Slow()
     ahead = MadeAhead(slow, 9, 2)
     assert [ahead(0), ahead(1), *map(ahead, range(9))] == [0, 1, *(n * n for n in range(9))]
     assert sorted(slow.made) == list(range(9))
-    assert [ahead(number) for number in (0, 7, 3)] == [0, 49, 9]  # anew, and in any order
+    assert [ahead(number) for number in (0, 7, 3)] == [0, 49, 9]  # again, and in any order
 
 
 def test_a_failure_is_its_own_numbers_alone() -> None:

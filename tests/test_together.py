@@ -12,7 +12,7 @@ from support.training import run_of
 
 from driverwatch.config.loading import parse
 from driverwatch.config.model import ModelSettings
-from driverwatch.config.types import ViewSet
+from driverwatch.config.types import TtaSet
 from driverwatch.data.pack import Pack
 from driverwatch.inference import predict, predictions
 from driverwatch.inference.predict import Predictor
@@ -23,7 +23,7 @@ from driverwatch.models.split_network import FoldEnsemble, shared_prefix
 from driverwatch.run import Run
 
 pytestmark = pytest.mark.keras
-VIEWS: list[ViewSet] = ["five_crop"]
+TTA: list[TtaSet] = ["five_crop"]
 
 
 def classifiers(settings: ModelSettings, common: int, count: int = 3) -> list[Classifier]:
@@ -32,7 +32,7 @@ def classifiers(settings: ModelSettings, common: int, count: int = 3) -> list[Cl
     for number in range(count):
         keras.utils.set_random_seed(number)
         made.append(build(settings, CLASSES, (80.0,) * 3, None))
-        for layer, like in list(zip(made[-1].trunk.layers, made[0].trunk.layers, strict=True))[:common]:
+        for layer, like in list(zip(made[-1].backbone.layers, made[0].backbone.layers, strict=True))[:common]:
             layer.set_weights(like.get_weights())
     return made
 
@@ -41,10 +41,10 @@ def classifiers(settings: ModelSettings, common: int, count: int = 3) -> list[Cl
     ("common", "halved", "regions"),
     [
         (0, "not", ["whole"]),
-        (4, "in the trunk", ["whole", "head"]),
+        (4, "in the backbone", ["whole", "head"]),
         (1000, "at the head", ["whole"]),
         pytest.param(0, "not", ["whole", "head"], marks=pytest.mark.slow),
-        pytest.param(4, "in the trunk", ["whole"], marks=pytest.mark.slow),
+        pytest.param(4, "in the backbone", ["whole"], marks=pytest.mark.slow),
         pytest.param(1000, "at the head", ["whole", "head"], marks=pytest.mark.slow),
     ],
 )
@@ -55,16 +55,16 @@ def test_together_they_say_what_each_says_alone(common: int, halved: str, region
     }  # fmt: skip
     settings = parse(ModelSettings, content, "test")
     several = classifiers(settings, common)
-    together, layers = FoldEnsemble(several), several[0].trunk.layers
+    together, layers = FoldEnsemble(several), several[0].backbone.layers
     first = next(i for i, layer in enumerate(layers) if layer.weights)  # those before it hold nothing that could differ
     assert shared_prefix(several) == max(
         first, next((i for i in range(common, len(layers)) if layers[i].weights), len(layers))
     )
     cut = together.cut
-    assert halved == ("not" if cut is None else "in the trunk" if cut.layer else "at the head")
+    assert halved == ("not" if cut is None else "in the backbone" if cut.layer else "at the head")
     images = np.random.default_rng(0).integers(0, 256, (7, len(regions) * 36, 44, 3), np.uint8)
-    found = Predictor(together, VIEWS, SIZE, (32, 40), crops_at_once=15)(images, np.arange(7))["five_crop"]
-    each = [Predictor(one, VIEWS, SIZE, (32, 40), crops_at_once=15)(images, np.arange(7)) for one in several]
+    found = Predictor(together, TTA, SIZE, (32, 40), crops_at_once=15)(images, np.arange(7))["five_crop"]
+    each = [Predictor(one, TTA, SIZE, (32, 40), crops_at_once=15)(images, np.arange(7)) for one in several]
     alone = np.stack([said["five_crop"] for said in each], axis=1)
     assert found.shape == (7, 3, CLASSES)
     assert np.ptp(alone, axis=1).max() > 1e-3
@@ -86,7 +86,7 @@ def predicting(tmp_path_factory: pytest.TempPathFactory) -> Predicting:
     """Two folds' classifiers, and the predictors of both together and of each alone, compiled once."""
     run = run_of(tmp_path_factory.mktemp("predicting"))
     made = classifiers(run.settings, 4, 2)
-    return made, [predict.whole_predictor(each, run, VIEWS, 20) for each in (FoldEnsemble(made), *made)]
+    return made, [predict.whole_predictor(each, run, TTA, 20) for each in (FoldEnsemble(made), *made)]
 
 
 def folds_of(folder: Path, predicting: Predicting) -> Run:
@@ -99,7 +99,7 @@ def folds_of(folder: Path, predicting: Predicting) -> Run:
 
 
 def predicted(run: Run, predicting: Predicting, packs: dict[str, Pack]) -> dict[str, bytes]:
-    """What lies in the folds' folders once all is predicted."""
+    """What is in the folds' folders once all is predicted."""
     together, *alone = predicting[1]
     predict.predict_together(together, run, [0, 1], packs["test"])
     for number, one in enumerate(alone):
@@ -130,7 +130,7 @@ def test_test_images_pass_once_for_all_folds(
     alone = folds_of(tmp_path / "alone", predicting)
     for number, one in enumerate(predicting[1][1:]):
         predict.write_predictions(one, alone, number, packs, np.arange(8))
-        for kind in ("held_out", "test"):
+        for kind in ("validation", "test"):
             rows = [
                 predictions.read(prediction_path(place.fold(number), kind, "five_crop"), {}).probabilities
                 for place in (run, alone)

@@ -1,4 +1,4 @@
-"""Converted checkpoints against the same layers in PyTorch, through the real verb; `make test-torch` installs PyTorch."""
+"""Converted checkpoints against the same layers in PyTorch, through the real command; `make test-torch` installs PyTorch."""
 
 import os
 import re
@@ -64,7 +64,7 @@ def test_outputs_are_pytorchs(reference: tuple[str, Path, dict[str, Any]], tmp_p
     content = {"backbone": name, "input": {"pack": "96x96", "size": "64x80"}}
     settings = parse(ModelSettings, content, "test")
     assert pretrained.find(settings, tmp_path) == converted
-    assert pretrained.build_trunk(settings, converted).name == name
+    assert pretrained.build_backbone(settings, converted).name == name
     for size in SIZES:
         image, expected = found[f"image {size}"], found[f"softmax {size}"]
         assert expected.std(axis=0).max() > 100 * CLOSE, "the two images must differ for this test to say anything"
@@ -148,7 +148,7 @@ def test_strangers_files_are_data(kind: str, said: str, tmp_path: Path) -> None:
 
 
 def test_conversion_needs_no_network_library() -> None:
-    """`.venv-torch` has neither Keras nor TensorFlow, so that the verb runs there shows it."""
+    """`.venv-torch` has neither Keras nor TensorFlow, so that the command runs there shows it."""
     found = in_torch("-m", "pip", "freeze").lower()
     assert "torch==" in found
     assert "keras" not in found

@@ -36,20 +36,20 @@ STAGES = [{"epochs": 8}, {"freeze_until": "stage2", "learning_rate": 0.001}]
 def whole(tmp_path_factory: pytest.TempPathFactory, packs: dict[str, Pack]) -> Whole:
     """With dropout, Adam's moments and two stages, of eight epochs and of two: what other trainings are held against."""
     run = run_of(tmp_path_factory.mktemp("whole"), epochs=2, select="best", stages=STAGES, workers=1)
-    return whole_of(run, packs, views="ten_crop")
+    return whole_of(run, packs, tta="ten_crop")
 
 
 def test_it_learns(whole: Whole) -> None:
     folder = whole.run.fold(0)
     assert read_json(folder / "manifest.json")["log_loss"]["five_crop"] < 0.3
-    assert not (folder / "bundle.h5").exists()
+    assert not (folder / "checkpoint.h5").exists()
     assert [row["epoch"] for row in history(whole.run)] == [str(i) for i in range(1, 11)]
     assert list((folder / "tensorboard").glob("events*"))
 
 
 def test_same_seed_same_weights_whatever_the_workers(whole: Whole, tmp_path: Path, packs: dict[str, Pack]) -> None:
     again = changed(whole.run, train={"workers": 4})
-    assert same(whole.found, trained(replace(again, folder=tmp_path / "again" / "run"), packs, views="ten_crop"))
+    assert same(whole.found, trained(replace(again, folder=tmp_path / "again" / "run"), packs, tta="ten_crop"))
     other = changed(whole.run, train={"seed": 1, "select": "last", "stages": [{"epochs": 1}]})
     other = replace(other, folder=tmp_path / "other" / "run")
     trained(other, packs)
@@ -61,7 +61,7 @@ def test_training_by_processes_is_training_by_threads(whole: Whole, tmp_path: Pa
     by_processes = replace(
         changed(whole.run, train={"loader": "processes", "workers": 2}), folder=tmp_path / "processes" / "run"
     )
-    assert same(whole.found, trained(by_processes, packs, views="ten_crop"))
+    assert same(whole.found, trained(by_processes, packs, tta="ten_crop"))
 
 
 @pytest.mark.parametrize("after", [3, 8, *(pytest.param(late, marks=pytest.mark.slow) for late in (9, 10))])
@@ -72,7 +72,7 @@ def test_a_killed_fold_ends_as_an_uninterrupted_one(whole: Whole, tmp_path: Path
 
 def test_a_checkpoint_holds_the_optimizer(whole: Whole) -> None:
     for after, steps in ((3, 12), (8, 32), (9, 4)):  # each stage begins with a new one
-        with h5py.File(whole.moments / str(after) / "bundle.h5") as file:
+        with h5py.File(whole.moments / str(after) / "checkpoint.h5") as file:
             kept = [item[...] for item in file["optimizer"].values()]
         assert steps in [int(value) for value in kept if value.shape == ()]
         assert sum(np.any(value) for value in kept if value.ndim) > 10  # Adam's moments of every kernel, scale and bias
@@ -83,7 +83,7 @@ def test_frozen_layers_stay_and_the_others_move(whole: Whole, packs: dict[str, P
     classifier = build(whole.run.settings, CLASSES, packs["train"].mean, None, load=False)
     states = []
     for after in (8, 10):
-        load_state(whole.moments / str(after) / "bundle.h5", {"model": classifier.weights})
+        load_state(whole.moments / str(after) / "checkpoint.h5", {"model": classifier.weights})
         states.append([np.array(weight) for weight in classifier.weights])
     for weight, *values in zip(classifier.weights, *states, strict=True):
         if "seed" not in weight.path:
@@ -92,13 +92,13 @@ def test_frozen_layers_stay_and_the_others_move(whole: Whole, packs: dict[str, P
 
 
 @pytest.mark.parametrize("mix", ["none", "mixup"])
-def test_each_epoch_draws_anew(tmp_path: Path, packs: dict[str, Pack], mix: str) -> None:
+def test_each_epoch_draws_again(tmp_path: Path, packs: dict[str, Pack], mix: str) -> None:
     """Its order, its dropout, how each image is augmented, and with whom it is mixed; the same epoch draws the same."""
-    policy = "noise" if mix == "none" else None
-    run = changed(run_of(tmp_path), augment={"mix": mix, "mix_share": 1.0, "policy": policy})
-    run = replace(run, policy=run.policy if policy else [])
+    preset = "noise" if mix == "none" else None
+    run = changed(run_of(tmp_path), augment={"mix": mix, "mix_prob": 1.0, "preset": preset})
+    run = replace(run, preset=run.preset if preset else [])
     classifier = build(run.settings, CLASSES, packs["train"].mean, None)
-    training = FoldTraining(classifier, run, 0, packs, ROWS, tmp_path / "trunk")
+    training = FoldTraining(classifier, run, 0, packs, ROWS, tmp_path / "backbone")
 
     def drawn(epoch: int) -> list[np.ndarray]:
         training.progress.epoch = epoch
@@ -114,7 +114,7 @@ def test_each_epoch_draws_anew(tmp_path: Path, packs: dict[str, Pack], mix: str)
     assert not any(np.array_equal(*pair) for pair in zip(first, second, strict=True))
 
 
-def test_a_bundle_of_another_run_is_refused(whole: Whole, tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_run_is_refused(whole: Whole, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is of another run"):
         trained(whole.killed(10, tmp_path, seed=5), whole.packs)
 
@@ -129,13 +129,13 @@ def test_a_wrong_layer_name_in_a_late_stage_ends_before_the_first_epoch(tmp_path
     run = run_of(tmp_path, stages=[{}, {"freeze_until": "stage9"}])
     with pytest.raises(InputError, match="stage9 is no layer or block"):
         trained(run, packs)
-    assert not (run.fold(0) / "bundle.h5").exists()
+    assert not (run.fold(0) / "checkpoint.h5").exists()
 
 
 def test_selecting_an_epoch_is_labelled(whole: Whole) -> None:
     manifest = read_json(whole.run.fold(0) / "manifest.json")
-    assert manifest["selected_on"] == "held-out drivers"
-    best = min(float(row["held_out_loss"]) for row in history(whole.run))
+    assert manifest["chosen_on_validation"] == "validation drivers"
+    best = min(float(row["val_loss"]) for row in history(whole.run))
     assert manifest["log_loss"]["centre"] == pytest.approx(best, abs=1e-5)
 
 
@@ -143,7 +143,7 @@ def test_views_on_the_device_are_the_views_of_an_array(tmp_path: Path, packs: di
     run = run_of(tmp_path)
     classifier = build(run.settings, CLASSES, (80.0,) * 3, None)
     images, rows = packs["train"].images.open(), np.array([5, 0, 40])
-    found = Predictor(classifier, ["ten_crop"], SIZE, (32, 40), Columns(SWAP, "swap"))(images, rows)
+    found = Predictor(classifier, ["ten_crop"], SIZE, (32, 40), Columns(SWAP, "swap_left_right"))(images, rows)
     crops = cut_all(np.asarray(images[rows]), "ten_crop", (32, 40))
     each = np.stack([np.asarray(classifier(crop, training=False)) for crop in crops])
     assert np.allclose(found["centre"], each[0], atol=1e-6)
@@ -152,12 +152,12 @@ def test_views_on_the_device_are_the_views_of_an_array(tmp_path: Path, packs: di
     assert np.allclose(found["ten_crop"], swapped.mean(axis=0), atol=1e-6)
     kept = Predictor(classifier, ["ten_crop"], SIZE, (32, 40))(images, rows)
     assert np.allclose(kept["ten_crop"], each.mean(axis=0), atol=1e-6)
-    assert "ten_crop_swap" not in kept  # without mirrored pairs nothing can be swapped
+    assert "ten_crop_swap" not in kept  # without flipped pairs nothing can be swapped
 
 
 def batches(run: Run, packs: dict[str, Pack], epoch: int = 0) -> TrainingBatches:
     pack = packs["train"]
-    inputs = AugmentedInputs(pack.images.open(), run.settings, run.policy, epoch)
+    inputs = AugmentedInputs(pack.images.open(), run.settings, run.preset, epoch)
     return TrainingBatches(inputs, ROWS.training, one_hot(pack.labels, CLASSES), run.settings, SWAP, epoch)
 
 
@@ -171,17 +171,17 @@ def test_an_epoch_sees_every_training_row_once(tmp_path: Path, packs: dict[str, 
     assert not np.array_equal(epoch.order, batches(run, packs, 1).order)
 
 
-@pytest.mark.parametrize("mirror", ["none", "keep", "swap"])
-def test_labels_follow_mirrored_images(tmp_path: Path, packs: dict[str, Pack], mirror: str) -> None:
+@pytest.mark.parametrize("hflip", ["none", "keep_labels", "swap_left_right"])
+def test_labels_follow_flipped_images(tmp_path: Path, packs: dict[str, Pack], hflip: str) -> None:
     run = run_of(tmp_path)
-    augment = run.settings.augment.model_copy(update={"mirror": mirror, "policy": None})
-    run = replace(run, settings=run.settings.model_copy(update={"augment": augment}), policy=[])
+    augment = run.settings.augment.model_copy(update={"hflip": hflip, "preset": None})
+    run = replace(run, settings=run.settings.model_copy(update={"augment": augment}), preset=[])
     for images, targets, _ in (batches(run, packs)[i] for i in range(4)):
         bright = images.mean(axis=3)
         left = bright[:, :, :20].sum(axis=(1, 2)) > bright[:, :, 20:].sum(axis=(1, 2))
         top = bright[:, :16].sum(axis=(1, 2)) > bright[:, 16:].sum(axis=(1, 2))
         quadrant = np.where(top, np.where(left, 0, 1), np.where(left, 2, 3))
-        assert np.array_equal(targets.argmax(axis=1), quadrant) == (mirror != "keep")
+        assert np.array_equal(targets.argmax(axis=1), quadrant) == (hflip != "keep_labels")
 
 
 def test_balanced_class_weights() -> None:
@@ -196,11 +196,11 @@ def test_each_class_weighs_the_same_in_sum_where_labels_are_shares() -> None:
     assert np.allclose((targets * class_weights(targets, "balanced")).sum(axis=0), 50 / 4, rtol=1e-5)
 
 
-def test_label_shares_of_mirrored_images_go_where_swap_says() -> None:
+def test_label_shares_of_flipped_images_go_where_swap_says() -> None:
     """Class i becomes swap[i], also where going there and back are not the same."""
-    targets, mirrored = np.array([[0.7, 0.2, 0.1]] * 2, np.float32), np.array([True, False])
-    assert np.allclose(followed(targets, mirrored, "swap", [1, 2, 0]), [[0.1, 0.7, 0.2], [0.7, 0.2, 0.1]])
-    assert np.array_equal(followed(targets, mirrored, "keep", [1, 2, 0]), targets)
+    targets, flipped = np.array([[0.7, 0.2, 0.1]] * 2, np.float32), np.array([True, False])
+    assert np.allclose(followed(targets, flipped, "swap_left_right", [1, 2, 0]), [[0.1, 0.7, 0.2], [0.7, 0.2, 0.1]])
+    assert np.array_equal(followed(targets, flipped, "keep_labels", [1, 2, 0]), targets)
 
 
 def test_stages_take_from_train_what_they_leave_out() -> None:
@@ -235,13 +235,13 @@ def test_a_finished_folds_weights_predict_the_same(whole: Whole, packs: dict[str
     classifier = build(run.settings, CLASSES, packs["train"].mean, None, load=False)
     load_state(run.fold(0) / "weights.h5", {"model": classifier.weights})
     again = Predictor(classifier, ["ten_crop"], SIZE, (32, 40), run.columns, 40)(packs["test"].pixels, np.arange(9))
-    assert all(np.array_equal(again[views], whole.found[f"test-{views}"]) for views in ("five_crop", "ten_crop"))
+    assert all(np.array_equal(again[tta], whole.found[f"test-{tta}"]) for tta in ("five_crop", "ten_crop"))
 
 
-def test_a_torn_bundle_is_refused_in_one_sentence(tmp_path: Path, packs: dict[str, Pack]) -> None:
+def test_a_torn_checkpoint_is_refused_in_one_sentence(tmp_path: Path, packs: dict[str, Pack]) -> None:
     run = run_of(tmp_path)
     run.fold(0).mkdir(parents=True)
-    (run.fold(0) / "bundle.h5").write_bytes(b"torn")
+    (run.fold(0) / "checkpoint.h5").write_bytes(b"torn")
     with pytest.raises(InputError, match="not a whole state file"):
         trained(run, packs)
 
@@ -251,12 +251,14 @@ def test_a_diverged_training_says_so(tmp_path: Path, packs: dict[str, Pack]) -> 
         trained(run_of(tmp_path, optimizer="sgd", learning_rate=10.0, weight_decay=1e30, epochs=3), packs)
 
 
-@pytest.mark.parametrize("mix", ["mixup", *(pytest.param(mix, marks=pytest.mark.slow) for mix in ("cutmix", "splice"))])
-def test_mixing_repeats_and_goes_on_after_a_kill(tmp_path: Path, packs: dict[str, Pack], mix: str) -> None:
+@pytest.mark.parametrize(
+    "mix", ["mixup", *(pytest.param(mix, marks=pytest.mark.slow) for mix in ("cutmix", "same_class_halves"))]
+)
+def test_mixing_repeats_and_resumes_after_a_kill(tmp_path: Path, packs: dict[str, Pack], mix: str) -> None:
     def mixed(mix: str) -> Run:
         run = run_of(tmp_path / mix, epochs=2, workers=1)
-        return changed(run, augment={"mix": mix, "mirror": "swap"})
+        return changed(run, augment={"mix": mix, "hflip": "swap_left_right"})
 
     made = whole_of(mixed(mix), packs)
-    assert made.ends_alike(1, tmp_path / "broken", workers=3)
+    assert made.ends_alike(1, tmp_path / "invalid", workers=3)
     assert not same(made.found, trained(mixed("none"), packs))

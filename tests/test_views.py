@@ -16,9 +16,9 @@ from driverwatch import run as runs
 from driverwatch.config.ensemble import EnsembleSettings
 from driverwatch.config.loading import parse
 from driverwatch.config.model import InputSettings, PredictSettings
-from driverwatch.config.types import VIEW_SETS, ViewSet
+from driverwatch.config.types import TTA_SETS, TtaSet
 from driverwatch.data.folds import FoldTable
-from driverwatch.data.tta import Columns, View, cut, cut_all, held_by, mirrors, resized, unique, view_set
+from driverwatch.data.tta import Columns, View, cut, cut_all, flips, held_by, resized, tta_set, unique
 from driverwatch.ensemble.members import Finished
 from driverwatch.ensemble.scoring import paired_interval
 from driverwatch.errors import InputError
@@ -31,7 +31,7 @@ from driverwatch.io.manifests import read_json
 from driverwatch.metrics import log_loss, log_losses
 
 SWAP = [0, 2, 1]
-NAMES = st.lists(st.sampled_from(VIEW_SETS), min_size=1, unique=True)
+NAMES = st.lists(st.sampled_from(TTA_SETS), min_size=1, unique=True)
 SIDES = st.integers(1, 60)
 
 
@@ -43,31 +43,31 @@ def frames() -> st.SearchStrategy[tuple[tuple[int, int], tuple[int, int]]]:
 
 
 def test_the_order_of_shifts_and_scales_is_pinned() -> None:
-    five = view_set("five_crop", (20, 30), (16, 24))
+    five = tta_set("five_crop", (20, 30), (16, 24))
     middles = [View(top, left, False, 16, 24) for top, left in ((0, 3), (2, 0), (2, 6), (4, 3))]
-    assert view_set("shifts", (20, 30), (16, 24)) == five + middles
-    assert view_set("multi_scale", (20, 30), (16, 24)) == [
+    assert tta_set("shifts", (20, 30), (16, 24)) == five + middles
+    assert tta_set("multi_scale", (20, 30), (16, 24)) == [
         View(2, 3, False, 16, 24),
         View(0, 0, False, 20, 30),
         View(3, 4, False, 14, 21),
     ]
-    assert {len(view_set(name, (20, 30), (16, 24))) for name in VIEW_SETS if mirrors(name)} == {10}
+    assert {len(tta_set(name, (20, 30), (16, 24))) for name in TTA_SETS if flips(name)} == {10}
 
 
 def test_what_a_set_holds_is_read_off_its_views() -> None:
-    tens: tuple[ViewSet, ...] = ("ten_crop", "ten_crop_keep", "ten_crop_swap")
+    tens: tuple[TtaSet, ...] = ("ten_crop", "ten_crop_keep", "ten_crop_swap")
     assert held_by("centre") == ("centre",)
     assert held_by("five_crop") == ("centre", "five_crop")
     assert held_by("shifts") == ("centre", "five_crop", "shifts")
     assert held_by("multi_scale") == ("centre", "multi_scale")
     assert all(held_by(name) == ("centre", "five_crop", *tens) for name in tens)
-    assert held_by("ten_crop_swap", "shifts", "multi_scale") == VIEW_SETS
+    assert held_by("ten_crop_swap", "shifts", "multi_scale") == TTA_SETS
     assert held_by("shifts", "ten_crop") == held_by("ten_crop", "shifts")
 
 
 @given(NAMES, frames())
 def test_held_sets_need_no_further_view_whatever_the_frame(
-    names: list[ViewSet], frame: tuple[tuple[int, int], tuple[int, int]]
+    names: list[TtaSet], frame: tuple[tuple[int, int], tuple[int, int]]
 ) -> None:
     image, size = frame
     held = held_by(*names)
@@ -81,17 +81,17 @@ def test_held_sets_need_no_further_view_whatever_the_frame(
 
 
 def test_of_a_whole_frame_all_crops_are_one_view() -> None:
-    passes = {name: len(unique([name], (96, 128), (96, 128))) for name in VIEW_SETS}
-    assert passes == {"centre": 1, "five_crop": 1, "shifts": 1, "multi_scale": 2} | dict.fromkeys(VIEW_SETS[4:], 2)
-    apart = {name: len(unique([name], (108, 144), (96, 128))) for name in VIEW_SETS}
-    assert apart == {"centre": 1, "five_crop": 5, "shifts": 9, "multi_scale": 3} | dict.fromkeys(VIEW_SETS[4:], 10)
-    assert len(unique(VIEW_SETS, (108, 144), (96, 128))) == 16
+    passes = {name: len(unique([name], (96, 128), (96, 128))) for name in TTA_SETS}
+    assert passes == {"centre": 1, "five_crop": 1, "shifts": 1, "multi_scale": 2} | dict.fromkeys(TTA_SETS[4:], 2)
+    apart = {name: len(unique([name], (108, 144), (96, 128))) for name in TTA_SETS}
+    assert apart == {"centre": 1, "five_crop": 5, "shifts": 9, "multi_scale": 3} | dict.fromkeys(TTA_SETS[4:], 10)
+    assert len(unique(TTA_SETS, (108, 144), (96, 128))) == 16
     assert len(unique(["five_crop"], (108, 128), (96, 128))) == 3  # left and right are one where the width is whole
 
 
 @given(frames(), st.tuples(SIDES, SIDES), st.integers(0, 2**32 - 1))
 def test_resizing_is_pillows(frame: tuple[tuple[int, int], tuple[int, int]], to: tuple[int, int], seed: int) -> None:
-    """Enlarged, shrunk, and one of each; and a mirror image resized is the resized image's mirror."""
+    """Enlarged, shrunk, and one of each; and a flip image resized is the resized image's flip."""
     images = np.random.default_rng(seed).integers(0, 256, (2, *frame[0], 3), np.uint8)
     view = View(frame[0][0] - frame[1][0], 0, False, *frame[1])
     made = cut(images, view, to)
@@ -100,9 +100,9 @@ def test_resizing_is_pillows(frame: tuple[tuple[int, int], tuple[int, int]], to:
     for image, mine in zip(images[:, view.top :, : view.width], made, strict=True):
         theirs = np.asarray(Image.fromarray(image).resize(to[::-1], Image.Resampling.BILINEAR))
         assert np.abs(theirs.astype(int) - mine).max() <= 1
-    mirrored = cut(images, view._replace(mirrored=True), to)
-    assert np.array_equal(mirrored, made[:, :, ::-1])
-    assert np.abs(resized(images[:, view.top :, : view.width][:, :, ::-1], to).astype(int) - mirrored).max() <= 1
+    flipped = cut(images, view._replace(flipped=True), to)
+    assert np.array_equal(flipped, made[:, :, ::-1])
+    assert np.abs(resized(images[:, view.top :, : view.width][:, :, ::-1], to).astype(int) - flipped).max() <= 1
 
 
 def test_a_crop_of_the_inputs_size_is_not_copied_and_none_is_cut_from_nothing() -> None:
@@ -115,43 +115,43 @@ def test_a_crop_of_the_inputs_size_is_not_copied_and_none_is_cut_from_nothing() 
         assert (cut_all(flat, "multi_scale", (16, 24)) == value).all()
 
 
-def test_what_a_heat_map_is_drawn_over_is_the_centre_view() -> None:
-    photo = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
-    seen = centre_view(photo, InputSettings(pack="20x30", size="16x24"))
-    assert np.array_equal(seen.pixels, photo[2:18, 3:27])
+def test_what_a_class_activation_map_is_drawn_over_is_the_centre_view() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    seen = centre_view(image, InputSettings(pack="20x30", size="16x24"))
+    assert np.array_equal(seen.pixels, image[2:18, 3:27])
     assert seen.boxes == ((2 / 20, 3 / 30, 18 / 20, 27 / 30),)
 
 
-@pytest.mark.parametrize("mirror", ["none", "keep", "swap"])
-def test_columns_follow_training_or_the_sets_name(mirror: str) -> None:
-    columns = Columns(SWAP, mirror)  # type: ignore[arg-type]
-    assert columns.of("ten_crop") == (SWAP if mirror == "swap" else None)
+@pytest.mark.parametrize("hflip", ["none", "keep_labels", "swap_left_right"])
+def test_columns_follow_training_or_the_sets_name(hflip: str) -> None:
+    columns = Columns(SWAP, hflip)  # type: ignore[arg-type]
+    assert columns.of("ten_crop") == (SWAP if hflip == "swap_left_right" else None)
     assert columns.of("ten_crop_swap") == SWAP
     assert columns.of("ten_crop_keep") is None
     assert columns.sets_of(["ten_crop"]) == ["centre", "five_crop", "ten_crop", "ten_crop_keep", "ten_crop_swap"]
 
 
-def test_without_mirrored_pairs_nothing_is_swapped() -> None:
-    columns = Columns([0, 1, 2], "keep")
+def test_without_flipped_pairs_nothing_is_swapped() -> None:
+    columns = Columns([0, 1, 2], "keep_labels")
     assert columns.sets_of(["ten_crop"]) == ["centre", "five_crop", "ten_crop", "ten_crop_keep"]
-    with pytest.raises(InputError, match="names no mirrored_pairs"):
+    with pytest.raises(InputError, match="names no left_right_pairs"):
         columns.sets_of(["centre", "ten_crop_swap"])
 
 
-def test_one_view_set_or_several_can_be_asked_for() -> None:
-    def views(value: object) -> list[ViewSet]:
-        return parse(PredictSettings, {"views": value}, "VIEWS").views
+def test_one_tta_set_or_several_can_be_asked_for() -> None:
+    def tta(value: object) -> list[TtaSet]:
+        return parse(PredictSettings, {"tta": value}, "TTA").tta
 
-    assert views("shifts") == ["shifts"]  # as settings and manifests of before have it
-    assert views(["shifts", "ten_crop"]) == ["shifts", "ten_crop"]
-    assert parse(EnsembleSettings, {"runs": ["a"], "views": "multi_scale"}, "x").views == "multi_scale"
+    assert tta("shifts") == ["shifts"]  # as settings and manifests of before have it
+    assert tta(["shifts", "ten_crop"]) == ["shifts", "ten_crop"]
+    assert parse(EnsembleSettings, {"runs": ["a"], "tta": "multi_scale"}, "x").tta == "multi_scale"
     for wrong in ([], 5, {"ten_crop": 1}, ["ten"], [["shifts"]], ""):
-        with pytest.raises(InputError, match=r"VIEWS: views: must be (a view set|one or several)"):
-            views(wrong)
+        with pytest.raises(InputError, match=r"TTA: tta: must be (a TTA set|one or several)"):
+            tta(wrong)
 
 
 @given(NAMES)
-def test_the_fewest_sets_are_asked_for(wanted: list[ViewSet]) -> None:
+def test_the_fewest_sets_are_asked_for(wanted: list[TtaSet]) -> None:
     asked = step.fewest_sets(wanted)
     assert set(asked) <= set(wanted) <= set(held_by(*asked))
     for one in asked:
@@ -200,9 +200,9 @@ def test_what_cannot_be_known_is_nan() -> None:
 @pytest.fixture
 def finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Finished:
     """A run of two folds, four drivers, whose manifests are there and whose predictions are written by `predicted`."""
-    runs.begin(tmp_path / "mine", wanted("augment.mirror=none input.pack=108x144 input.size=96x128"), None, False)
+    runs.begin(tmp_path / "mine", wanted("augment.hflip=none input.pack=108x144 input.size=96x128"), None, False)
     run = replace(runs.load(tmp_path / "mine"), classes=tuple("abc"), swap=SWAP)
-    manifest = {"settings": {**run.settings.model_dump(), "predict": {"views": "ten_crop"}}, **run.claim}
+    manifest = {"settings": {**run.settings.model_dump(), "predict": {"tta": "ten_crop"}}, **run.claim}
     for fold in range(2):
         write_json(
             run.fold(fold) / "manifest.json", {**manifest, "weights": f"w{fold}", "seconds": 12, "training_seconds": 10}
@@ -215,54 +215,52 @@ def finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Finished:
     return found
 
 
-def predicted(found: Finished, views: ViewSet, seed: int, folds: tuple[int, ...] = (0, 1)) -> np.ndarray:
-    """Write a set's held-out predictions, rows in any order; probabilities in the pack's order."""
+def predicted(found: Finished, tta: TtaSet, seed: int, folds: tuple[int, ...] = (0, 1)) -> np.ndarray:
+    """Write a set's validation predictions, rows in any order; probabilities in the pack's order."""
     run, rows = found.runs[0], sample(12, seed).astype(np.float32)
     for fold in folds:
-        _, held_out = found.folds.rows(DRIVERS, fold)
-        chosen = np.random.default_rng(seed).permutation(held_out)
-        origin = {**run.origin, "weights": run.manifest(fold)["weights"], "views": views}
+        _, validation = found.folds.rows(DRIVERS, fold)
+        chosen = np.random.default_rng(seed).permutation(validation)
+        origin = {**run.origin, "weights": run.manifest(fold)["weights"], "tta": tta}
         made = Predictions(found.train.names[chosen], rows[chosen], origin)
-        predictions.write(made, prediction_path(run.fold(fold), "held_out", views))
+        predictions.write(made, prediction_path(run.fold(fold), "validation", tta))
     return rows
 
 
-CONTEXT = SimpleNamespace(dataset="drawn")
+CONTEXT = SimpleNamespace(dataset="demo")
 
 
 def test_views_are_compared_from_files_alone(finished: Finished, capsys: pytest.CaptureFixture[str]) -> None:
     centre, shifts = predicted(finished, "centre", 0), predicted(finished, "shifts", 1)
     predicted(finished, "five_crop", 2, folds=(0,))  # a fold lacks it, so it is missing
     step.compare_tta(CONTEXT, "mine")  # type: ignore[arg-type]
-    said, made = capsys.readouterr().out, read_json(finished.runs[0].folder / "views.json")
-    assert list(made["views"]) == ["centre", "shifts"]
-    assert made["views"]["shifts"]["log_loss"] == pytest.approx(log_loss(shifts, LABELS), abs=1e-3)
+    said, made = capsys.readouterr().out, read_json(finished.runs[0].folder / "tta.json")
+    assert list(made["tta"]) == ["centre", "shifts"]
+    assert made["tta"]["shifts"]["log_loss"] == pytest.approx(log_loss(shifts, LABELS), abs=1e-3)
     difference = log_loss(shifts, LABELS) - log_loss(centre, LABELS)
-    assert made["views"]["shifts"]["against_centre"] == pytest.approx(difference, abs=1e-3)
-    assert [line["passes"] for line in made["views"].values()] == [1, 9]
+    assert made["tta"]["shifts"]["against_centre"] == pytest.approx(difference, abs=1e-3)
+    assert [line["passes"] for line in made["tta"].values()] == [1, 9]
     assert made["drivers"] == 4
     assert made["missing"] == ["multi_scale", "five_crop", "ten_crop", "ten_crop_keep", "ten_crop_swap"]
     assert made["prediction"]["images_per_second"] == (6 + 1) / 2
     assert made["prediction"]["passes"] == 10
-    assert 'make predict RUN=mine DATASET=drawn VIEWS="multi_scale ten_crop_swap" makes them' in said
+    assert 'make predict RUN=mine DATASET=demo TTA="multi_scale ten_crop_swap" makes them' in said
     assert "never flipped" in said
-    assert f"{made['views']['shifts']['log_loss']:.4f}" in said
+    assert f"{made['tta']['shifts']['log_loss']:.4f}" in said
 
 
 def test_without_the_centre_view_there_is_nothing_to_compare_with(finished: Finished) -> None:
     predicted(finished, "shifts", 1)
     step.compare_tta(CONTEXT, "mine")  # type: ignore[arg-type]
-    line = read_json(finished.runs[0].folder / "views.json")["views"]["shifts"]
+    line = read_json(finished.runs[0].folder / "tta.json")["tta"]["shifts"]
     assert line["against_centre"] is line["low"] is line["high"] is None
 
 
 def test_predictions_that_do_not_fit_are_refused(finished: Finished) -> None:
-    with pytest.raises(
-        InputError, match=r"no TTA set is there .*VIEWS=\"multi_scale shifts ten_crop_swap\" makes them"
-    ):
+    with pytest.raises(InputError, match=r"no TTA set is there .*TTA=\"multi_scale shifts ten_crop_swap\" makes them"):
         step.compare_tta(CONTEXT, "mine")  # type: ignore[arg-type]
     predicted(finished, "centre", 0)
-    path = prediction_path(finished.runs[0].fold(1), "held_out", "centre")
+    path = prediction_path(finished.runs[0].fold(1), "validation", "centre")
     made = predictions.read(path, {})
     predictions.write(Predictions(made.names[1:], made.probabilities[1:], made.origin), path)
     with pytest.raises(InputError, match="1 images missing"):
@@ -270,4 +268,4 @@ def test_predictions_that_do_not_fit_are_refused(finished: Finished) -> None:
     predictions.write(Predictions(made.names, made.probabilities, made.origin | {"weights": "others"}), path)
     with pytest.raises(InputError, match="made from other weights"):
         step.compare_tta(CONTEXT, "mine")  # type: ignore[arg-type]
-    assert not (finished.runs[0].folder / "views.json").exists()
+    assert not (finished.runs[0].folder / "tta.json").exists()

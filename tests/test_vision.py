@@ -1,4 +1,4 @@
-"""Augmentation and views: pure functions of image and seed, pinned order, left and right never silently."""
+"""Augmentation and tta: pure functions of image and seed, pinned order, left and right never silently."""
 
 from pathlib import Path
 from textwrap import indent
@@ -11,13 +11,13 @@ from support.places import ROOT
 
 from driverwatch.config.loading import load, parse
 from driverwatch.config.model import AugmentSettings, InputSettings, ModelSettings
-from driverwatch.data.augment import Augmenter, build, read_policy
-from driverwatch.data.tta import View, cut_all, view_set
+from driverwatch.data.augment import Augmenter, build, load_preset
+from driverwatch.data.tta import View, cut_all, tta_set
 from driverwatch.errors import InputError
 
 FIELD = InputSettings(pack="40x56", size="36x48")
 IMAGE = np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8)
-POLICIES = sorted(p.stem for p in (ROOT / "configs" / "policies").glob("*.yaml"))
+PRESETS = sorted(p.stem for p in (ROOT / "configs" / "presets").glob("*.yaml"))
 
 
 def test_transforms_are_drawn_independently() -> None:
@@ -38,11 +38,11 @@ def test_transforms_are_drawn_independently() -> None:
     assert abs(np.corrcoef(alone[unclipped], added[unclipped])[0, 1]) < 0.2
 
 
-@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("name", PRESETS)
 def test_an_augmented_image_is_a_function_of_image_and_seed(name: str) -> None:
-    policy = read_policy(ROOT / "configs" / "policies", name)
-    settings = AugmentSettings(policy=name, mirror="swap")
-    one, other = Augmenter(policy, settings, FIELD), Augmenter(policy, settings, FIELD)
+    preset = load_preset(ROOT / "configs" / "presets", name)
+    settings = AugmentSettings(preset=name, hflip="swap_left_right")
+    one, other = Augmenter(preset, settings, FIELD), Augmenter(preset, settings, FIELD)
     before = IMAGE.copy()
     seeds = [(0, 1, row) for row in range(20)]
     forth = [one(IMAGE, seed) for seed in seeds]
@@ -54,28 +54,28 @@ def test_an_augmented_image_is_a_function_of_image_and_seed(name: str) -> None:
     assert np.array_equal(IMAGE, before)
 
 
-@pytest.mark.parametrize("name", POLICIES)
-def test_every_policy_changes_photos_and_keeps_their_size(name: str) -> None:
-    """By itself: no patch, no mirror. A photo is smooth here, so that blur has something to leave."""
-    photo = cv2.resize(np.random.default_rng(1).integers(30, 220, (9, 12, 3), np.uint8), (160, 120))
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_changes_images_and_keeps_their_size(name: str) -> None:
+    """By itself: no patch, no flip. A image is smooth here, so that blur has something to leave."""
+    image = cv2.resize(np.random.default_rng(1).integers(30, 220, (9, 12, 3), np.uint8), (160, 120))
     field = InputSettings(pack="120x160", size="120x160")
-    augment = Augmenter(read_policy(ROOT / "configs" / "policies", name), AugmentSettings(), field)
-    made = [augment(photo, (0, i))[0] for i in range(60)]
-    assert all(one.shape == photo.shape and one.dtype == np.uint8 for one in made)
-    apart = np.array([np.abs(one.astype(int) - photo).mean() for one in made])
+    augment = Augmenter(load_preset(ROOT / "configs" / "presets", name), AugmentSettings(), field)
+    made = [augment(image, (0, i))[0] for i in range(60)]
+    assert all(one.shape == image.shape and one.dtype == np.uint8 for one in made)
+    apart = np.array([np.abs(one.astype(int) - image).mean() for one in made])
     assert (apart > 0).mean() > 0.4
-    assert 0.3 < apart.mean() < 80, "something is to be seen of it, and of the photo"
+    assert 0.3 < apart.mean() < 80, "something is to be seen of it, and of the image"
 
 
-def test_a_policy_in_the_settings_is_the_same_as_in_a_file(tmp_path: Path) -> None:
-    text = (ROOT / "configs" / "policies" / "strong.yaml").read_text()
+def test_a_preset_in_the_settings_is_the_same_as_in_a_file(tmp_path: Path) -> None:
+    text = (ROOT / "configs" / "presets" / "strong.yaml").read_text()
     (tmp_path / "m.yaml").write_text(
-        f"backbone: tiny\nweights: none\ninput: {{pack: 40x40, size: 36x36}}\naugment:\n  policy:\n{indent(text, '    ')}"
+        f"backbone: tiny\nweights: none\ninput: {{pack: 40x40, size: 36x36}}\naugment:\n  preset:\n{indent(text, '    ')}"
     )
-    inline = load(ModelSettings, tmp_path, "m").augment.policy
+    inline = load(ModelSettings, tmp_path, "m").augment.preset
     assert isinstance(inline, list)
-    assert read_policy(tmp_path, inline) == read_policy(ROOT / "configs" / "policies", "strong")
-    assert read_policy(tmp_path, []) == []
+    assert load_preset(tmp_path, inline) == load_preset(ROOT / "configs" / "presets", "strong")
+    assert load_preset(tmp_path, []) == []
 
 
 def test_random_patch_reaches_every_offset_and_centre_stays() -> None:
@@ -87,17 +87,17 @@ def test_random_patch_reaches_every_offset_and_centre_stays() -> None:
     assert np.array_equal(centre, image[0:4, 1:5])
 
 
-def test_mirroring_says_so() -> None:
-    augment = Augmenter([], AugmentSettings(mirror="keep"), InputSettings(pack="40x56", size="40x56"))
+def test_flipping_says_so() -> None:
+    augment = Augmenter([], AugmentSettings(hflip="keep_labels"), InputSettings(pack="40x56", size="40x56"))
     made = [augment(IMAGE, (0, i)) for i in range(100)]
-    assert 30 < sum(mirrored for _, mirrored in made) < 70
-    assert all(np.array_equal(image, IMAGE[:, ::-1] if mirrored else IMAGE) for image, mirrored in made)
+    assert 30 < sum(flipped for _, flipped in made) < 70
+    assert all(np.array_equal(image, IMAGE[:, ::-1] if flipped else IMAGE) for image, flipped in made)
 
 
 @pytest.mark.parametrize(
-    ("policy", "said"),
+    ("preset", "said"),
     [
-        ([{"HorizontalFlip": {}}], "mirrors without moving left/right labels"),
+        ([{"HorizontalFlip": {}}], "flips without moving left/right labels"),
         ([{"Afine": {}}], "no albumentations transform; did you mean Affine"),
         ([{"Affine": {"rotat": 3}}], "Affine"),
         ([{"Affine": {"rotate": "far"}}], "Affine"),
@@ -108,32 +108,32 @@ def test_mirroring_says_so() -> None:
         ([{"Resize": {"height": 9, "width": 9}}], "must keep size and type"),
     ],
 )
-def test_wrong_policies_are_refused(tmp_path: Path, policy: object, said: str) -> None:
-    (tmp_path / "p.yaml").write_text(yaml.safe_dump(policy))
+def test_wrong_presets_are_refused(tmp_path: Path, preset: object, said: str) -> None:
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump(preset))
     with pytest.raises(InputError, match=f"p.yaml: .*{said}"):
-        read_policy(tmp_path, "p")
-    with pytest.raises(InputError, match=f"augment.policy: .*{said}"):
-        inline = {"backbone": "tiny", "input": {"pack": "40x40", "size": "36x36"}, "augment": {"policy": policy}}
-        read_policy(tmp_path, parse(ModelSettings, inline, "m.yaml").augment.policy)
+        load_preset(tmp_path, "p")
+    with pytest.raises(InputError, match=f"augment.preset: .*{said}"):
+        inline = {"backbone": "tiny", "input": {"pack": "40x40", "size": "36x36"}, "augment": {"preset": preset}}
+        load_preset(tmp_path, parse(ModelSettings, inline, "m.yaml").augment.preset)
 
 
-def test_unknown_policy(tmp_path: Path) -> None:
+def test_unknown_preset(tmp_path: Path) -> None:
     (tmp_path / "light.yaml").write_text("[]")
     with pytest.raises(InputError, match="expected one of light; did you mean light"):
-        read_policy(tmp_path, "ligt")
+        load_preset(tmp_path, "ligt")
 
 
-def test_empty_policy_builds() -> None:
-    assert read_policy(Path("nowhere"), None) == []
+def test_empty_preset_builds() -> None:
+    assert load_preset(Path("nowhere"), None) == []
     assert len(build([]).transforms) == 0
 
 
 def test_ten_crop_order_is_pinned() -> None:
-    views = view_set("ten_crop", (5, 7), (3, 4))
+    tta = tta_set("ten_crop", (5, 7), (3, 4))
     upright = [View(top, left, False, 3, 4) for top, left in ((1, 2), (0, 0), (0, 3), (2, 0), (2, 3))]
-    assert views == upright + [view._replace(mirrored=True) for view in upright]
-    assert view_set("five_crop", (5, 7), (3, 4)) == upright
-    assert view_set("centre", (5, 7), (3, 4)) == upright[:1]
+    assert tta == upright + [view._replace(flipped=True) for view in upright]
+    assert tta_set("five_crop", (5, 7), (3, 4)) == upright
+    assert tta_set("centre", (5, 7), (3, 4)) == upright[:1]
 
 
 def test_ten_crop_pixels_on_an_arange_image() -> None:
@@ -148,4 +148,4 @@ def test_ten_crop_pixels_on_an_arange_image() -> None:
 
 def test_views_must_fit() -> None:
     with pytest.raises(ValueError, match="do not fit"):
-        view_set("centre", (5, 7), (6, 4))
+        tta_set("centre", (5, 7), (6, 4))

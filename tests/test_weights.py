@@ -1,4 +1,4 @@
-"""Weights: found where told, held against digests, names and shapes, loaded where they belong."""
+"""Weights: found where told, held against checksums, names and shapes, loaded where they belong."""
 
 import hashlib
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from driverwatch.config.backbones import BACKBONES, Backbone, WeightFiles
 from driverwatch.config.model import ModelSettings
 from driverwatch.errors import InputError
 from driverwatch.models.build_backbone import build_network
-from driverwatch.models.pretrained import build_trunk, build_whole, fill, find, identity
+from driverwatch.models.pretrained import build_backbone, build_whole, fill, find, identity
 from driverwatch.models.squeezenet import squeezenet
 
 pytestmark = pytest.mark.keras
@@ -186,27 +186,27 @@ def test_weights_are_looked_for_where_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="tiny: has no ImageNet weights; train from scratch"):
         find(pretrained("tiny"), None)
     assert identity(settings(), None) is None
-    official = BACKBONES["mobilenet"].trunk
-    assert identity(pretrained("mobilenet"), tmp_path) == {"download": official.official, "digest": official.digest}
+    official = BACKBONES["mobilenet"].backbone
+    assert identity(pretrained("mobilenet"), tmp_path) == {"download": official.official, "checksum": official.checksum}
 
 
 def test_a_local_file_with_an_official_name_must_be_the_official_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = randomized(small("mobilenet"))
-    path = legacy(made, tmp_path / BACKBONES["mobilenet"].trunk.official)
+    path = legacy(made, tmp_path / BACKBONES["mobilenet"].backbone.official)
     for refused in (
         lambda: find(pretrained("mobilenet"), tmp_path),
-        lambda: build_trunk(pretrained("mobilenet"), path),
+        lambda: build_backbone(pretrained("mobilenet"), path),
     ):
         with pytest.raises(InputError, match=r"expected the official file of that name, with MD5 725c.*got "):
             refused()
-    path.rename(tmp_path / BACKBONES["mobilenet"].trunk.others[0])
+    path.rename(tmp_path / BACKBONES["mobilenet"].backbone.others[0])
     with pytest.raises(InputError, match="got another file"):  # a Keras 3 name for a file of Keras 2
-        build_trunk(pretrained("mobilenet"), find(pretrained("mobilenet"), tmp_path))
+        build_backbone(pretrained("mobilenet"), find(pretrained("mobilenet"), tmp_path))
     served(monkeypatch, "mobilenet", legacy(made, path))
     assert find(pretrained("mobilenet"), tmp_path) == path
-    assert same(build_trunk(pretrained("mobilenet"), path), made)
+    assert same(build_backbone(pretrained("mobilenet"), path), made)
 
 
 def served(
@@ -216,22 +216,22 @@ def served(
     monkeypatch.setattr(keras.utils, "get_file", partial(keras.utils.get_file, cache_dir=path.parent / "cache"))
     monkeypatch.setattr("driverwatch.config.backbones.STORAGE", f"{path.parent.as_uri()}/")
     files = WeightFiles(path.name, hashlib.new(algorithm, path.read_bytes()).hexdigest(), ())
-    row = replace(BACKBONES[backbone], **{"whole" if whole else "trunk": files})
+    row = replace(BACKBONES[backbone], **{"whole" if whole else "network": files})
     monkeypatch.setitem(BACKBONES, backbone, row)
     return row
 
 
 @pytest.mark.parametrize("algorithm", ["md5", "sha256"])
-def test_downloads_are_held_against_their_digest(
+def test_downloads_are_held_against_their_checksum(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, algorithm: str
 ) -> None:
     made = randomized(small("mobilenet_v2"))
     row = served(monkeypatch, "mobilenet_v2", legacy(made, tmp_path / "served.h5"), algorithm=algorithm)
-    assert same(build_trunk(pretrained("mobilenet_v2"), None), made)
-    other = replace(row.trunk, digest="0" * len(row.trunk.digest))
-    monkeypatch.setitem(BACKBONES, "mobilenet_v2", replace(row, trunk=other))
+    assert same(build_backbone(pretrained("mobilenet_v2"), None), made)
+    other = replace(row.backbone, checksum="0" * len(row.backbone.checksum))
+    monkeypatch.setitem(BACKBONES, "mobilenet_v2", replace(row, network=other))
     with pytest.raises(InputError, match="could not be downloaded"):
-        build_trunk(pretrained("mobilenet_v2"), None)
+        build_backbone(pretrained("mobilenet_v2"), None)
 
 
 @pytest.mark.parametrize("backbone", ["vgg16", "mobilenet", "efficientnet_b0"])
@@ -241,7 +241,7 @@ def test_a_failed_download_names_both_ways_out(monkeypatch: pytest.MonkeyPatch, 
 
     monkeypatch.setattr(keras.utils, "get_file", offline)
     with pytest.raises(InputError, match=r"could not be downloaded.*WEIGHTS=<folder>.*weights=none"):
-        build_trunk(pretrained(backbone), None)
+        build_backbone(pretrained(backbone), None)
     with pytest.raises(
         InputError, match=r"could not be downloaded.*_kernels.h5|could not be downloaded.*b0.h5|could not.*_tf.h5"
     ):
@@ -274,11 +274,11 @@ def test_vgg_keeps_its_dense_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     whole = build_network(tiny, (32, 32), top=True)
     path = legacy(whole, tmp_path / "vgg16.h5")
     served(monkeypatch, "vgg16", path, whole=True)
-    trunk = build_trunk(pretrained("vgg16", cut="fc2"), find(pretrained("vgg16", cut="fc2"), None))
-    assert trunk.output_shape == (None, 4096)
-    assert np.array_equal(trunk.get_layer("fc2").kernel.numpy(), whole.get_layer("fc2").kernel.numpy())
-    with pytest.raises(InputError, match=r"cut: fc2: keeps vgg16's .* input.size of 32x32 alone, got 32x48"):
-        find(pretrained("vgg16", "32x48", cut="fc2"), None)
+    network = build_backbone(pretrained("vgg16", truncate_at="fc2"), find(pretrained("vgg16", truncate_at="fc2"), None))
+    assert network.output_shape == (None, 4096)
+    assert np.array_equal(network.get_layer("fc2").kernel.numpy(), whole.get_layer("fc2").kernel.numpy())
+    with pytest.raises(InputError, match=r"truncate_at: fc2: keeps vgg16's .* input.size of 32x32 alone, got 32x48"):
+        find(pretrained("vgg16", "32x48", truncate_at="fc2"), None)
     built = build_whole("vgg16", tmp_path)
     image = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype(np.float32)
     assert np.allclose(np.asarray(built(image)), np.asarray(whole(image)))
@@ -305,22 +305,23 @@ def test_networks_without_weights_are_refused_in_a_sentence() -> None:
     ],
 )
 def test_real_weights_load(backbone: str, cut: str | None, size: str) -> None:
-    real = pretrained(backbone, size, cut=cut)
-    trunk = build_trunk(real, find(real, SHARED / "weights"))
+    real = pretrained(backbone, size, truncate_at=cut)
+    network = build_backbone(real, find(real, SHARED / "weights"))
     image = np.random.default_rng(0).normal(size=(1, *map(int, size.split("x")), 3)).astype(np.float32)
-    features = np.asarray(trunk(image))
+    features = np.asarray(network(image))
     assert np.isfinite(features).all()
     assert features.std() > 0
 
 
 @needs_weights
 @pytest.mark.parametrize(
-    ("backbone", "legal"), [("inception_v3", "mixed8"), ("mobilenet", "conv_dw_13_relu or cut: conv_pw_12_relu")]
+    ("backbone", "legal"),
+    [("inception_v3", "mixed8"), ("mobilenet", "conv_dw_13_relu or truncate_at: conv_pw_12_relu")],
 )
 def test_layers_that_a_file_leaves_at_zero_are_refused(backbone: str, legal: str) -> None:
     whole = pretrained(backbone, "96x96")
-    with pytest.raises(InputError, match=f"holds nothing for .*cut: {legal}"):
-        build_trunk(whole, find(whole, SHARED / "weights"))
+    with pytest.raises(InputError, match=f"holds nothing for .*truncate_at: {legal}"):
+        build_backbone(whole, find(whole, SHARED / "weights"))
 
 
 @needs_weights
@@ -329,7 +330,7 @@ def test_squeezenet_weights_by_name_and_shape(tmp_path: Path) -> None:
     with np.load(path) as archive:
         arrays = {name: archive[name] for name in archive.files}
     whole = build_whole("squeezenet", path.parent)
-    for network in (build_trunk(pretrained("squeezenet", "64x64"), path), whole):
+    for network in (build_backbone(pretrained("squeezenet", "64x64"), path), whole):
         for layer in network.layers:
             for weight in layer.weights:
                 assert np.array_equal(weight.numpy(), arrays[f"{layer.name}/{weight.name}"])
@@ -337,16 +338,16 @@ def test_squeezenet_weights_by_name_and_shape(tmp_path: Path) -> None:
     swapped = {**arrays, "fire2_expand1x1/kernel": arrays["fire2_expand3x3/kernel"]}
     np.savez(tmp_path / "w.npz", **swapped)
     with pytest.raises(InputError, match=r"fire2_expand1x1/kernel is \(3, 3, 16, 64\), not \(1, 1, 16, 64\)"):
-        build_trunk(pretrained("squeezenet", "64x64"), tmp_path / "w.npz")
+        build_backbone(pretrained("squeezenet", "64x64"), tmp_path / "w.npz")
     np.savez(tmp_path / "w.npz", **{**arrays, "conv1/bias": np.full(96, np.nan)})
     with pytest.raises(InputError, match="holds NaN or infinity"):
-        build_trunk(pretrained("squeezenet", "64x64"), tmp_path / "w.npz")
+        build_backbone(pretrained("squeezenet", "64x64"), tmp_path / "w.npz")
 
 
 def test_converted_files_say_what_they_were_made_for(tmp_path: Path) -> None:
     """SqueezeNet v1.0 has the same names and shapes in two releases that expect other inputs."""
-    trunk = squeezenet(input_shape=(64, 64, 3))
-    arrays = {f"{layer.name}/{w.name}": w.numpy() for layer in trunk.layers for w in layer.weights}
+    network = squeezenet(input_shape=(64, 64, 3))
+    arrays = {f"{layer.name}/{w.name}": w.numpy() for layer in network.layers for w in layer.weights}
     path = tmp_path / "w.npz"
     for row, marker, said in (
         ("squeezenet_torch", {}, "does not say whose it is"),
@@ -355,6 +356,6 @@ def test_converted_files_say_what_they_were_made_for(tmp_path: Path) -> None:
     ):
         np.savez(path, **arrays, **marker)
         with pytest.raises(InputError, match=said):
-            build_trunk(settings(row, "64x64").model_copy(update={"weights": "imagenet"}), path)
+            build_backbone(settings(row, "64x64").model_copy(update={"weights": "imagenet"}), path)
     np.savez(path, **arrays, **{"made_for/squeezenet_torch": np.zeros(0, "float32")})
-    build_trunk(settings("squeezenet_torch", "64x64").model_copy(update={"weights": "imagenet"}), path)
+    build_backbone(settings("squeezenet_torch", "64x64").model_copy(update={"weights": "imagenet"}), path)

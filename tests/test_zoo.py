@@ -36,20 +36,20 @@ def named(request: pytest.FixtureRequest) -> Iterator[tuple[str, Classifier]]:
     keras.backend.clear_session()
 
 
-def test_the_trunk_is_as_the_table_says(named: tuple[str, Classifier]) -> None:
+def test_the_backbone_is_as_the_table_says(named: tuple[str, Classifier]) -> None:
     name, classifier = named
-    row, trunk = BACKBONES[name], classifier.trunk
-    assert (trunk.count_params(), trunk.output_shape[-1]) == (row.trunk_parameters, row.width)
+    row, backbone = BACKBONES[name], classifier.backbone
+    assert (backbone.count_params(), backbone.output_shape[-1]) == (row.backbone_parameters, row.width)
 
 
 def test_block_ends_are_legal_cuts_in_order(named: tuple[str, Classifier]) -> None:
     name, classifier = named
-    legal = single_tensor_layers(classifier.trunk)
+    legal = single_tensor_layers(classifier.backbone)
     ends = BACKBONES[name].freeze_points
     assert set(ends) <= set(legal)
     assert sorted(ends, key=legal.index) == list(ends)
     middle = ends[len(ends) // 2]
-    cut = truncated(classifier.trunk, middle, name)
+    cut = truncated(classifier.backbone, middle, name)
     assert cut.layers[-1].name == middle
     assert len(cut.inputs) == len(cut.outputs) == 1
 
@@ -59,7 +59,7 @@ def test_a_step_moves_what_learns_and_nothing_else(named: tuple[str, Classifier]
     name, classifier = named
     ends = BACKBONES[name].freeze_points
     learning = freeze(classifier, ends[(len(ends) - 1) // 2], train_statistics=False)
-    assert 0 < learning < len(classifier.trunk.layers)
+    assert 0 < learning < len(classifier.backbone.layers)
     before = [np.array(weight) for weight in classifier.weights]
     random = np.random.default_rng(0)
     side = BACKBONES[name].smallest
@@ -84,7 +84,7 @@ def test_a_saved_state_gives_the_same_output(named: tuple[str, Classifier], tmp_
     assert np.isfinite(expected).all()
     write_state(tmp_path / "state.h5", {"model": classifier.weights}, {})
     again = build(settings(name, f"{side}x{side}"), 10, MEAN, None)
-    assert [layer.name for layer in again.trunk.layers] == [layer.name for layer in classifier.trunk.layers]
+    assert [layer.name for layer in again.backbone.layers] == [layer.name for layer in classifier.backbone.layers]
     load_state(tmp_path / "state.h5", {"model": again.weights})
     assert np.allclose(np.asarray(again(images)), expected, atol=1e-6)
 
@@ -118,7 +118,7 @@ def test_the_whole_network_is_as_the_table_says(name: str) -> None:
 @pytest.mark.parametrize("name", [p for p in NAMES if p.values[0] in KERAS])
 @pytest.mark.parametrize("top", [False, True])
 def test_downloads_are_those_of_the_installed_keras(name: str, top: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Keras upgrade that changes a file, its digest or the native size is noticed here."""
+    """A Keras upgrade that changes a file, its checksum or the native size is noticed here."""
     row = BACKBONES[name]
     asked: list[tuple[str, str | None]] = []
 
@@ -131,9 +131,9 @@ def test_downloads_are_those_of_the_installed_keras(name: str, top: bool, monkey
     monkeypatch.setattr(keras.Model, "load_weights", lambda *_, **__: None)
     size = {} if top else {"input_shape": (row.native, row.native, 3)}
     network = constructor(row)(weights="imagenet", include_top=top, **size)
-    files: WeightFiles = row.whole if top else row.trunk
-    unknown = name in ("mobilenet", "mobilenet_v2")  # Keras names no digest for these
-    assert asked == [(files.url, None if unknown else files.digest)]
+    files: WeightFiles = row.whole if top else row.backbone
+    unknown = name in ("mobilenet", "mobilenet_v2")  # Keras names no checksum for these
+    assert asked == [(files.url, None if unknown else files.checksum)]
     if top and None not in network.input_shape[1:]:
         assert network.input_shape[1:] == (row.native, row.native, 3)
 

@@ -33,8 +33,8 @@ def checks(s: Surroundings) -> dict[str, Check]:
             settle_environment()
             found.update(project.CHECKS)
         except Exception as error:  # a library that is missing or broken, or a file of the package that does not fit
-            broken = problem(f"the checks of the project cannot be imported ({error})", REBUILD)
-            found["packages"] = lambda _: broken
+            invalid = problem(f"the checks of the project cannot be imported ({error})", REBUILD)
+            found["packages"] = lambda _: invalid
     return {title: found.get(title, lambda _: unseen) for title in TITLES}
 
 

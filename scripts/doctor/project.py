@@ -243,8 +243,8 @@ def _how_to_get(s: Surroundings, settings: DatasetSettings) -> str:
         return f"make subset SOURCE=<full download> DATASET={s.dataset} fills it, or DATA= names where the images are"
     if settings.slug is not None:
         return "Unpack the competition there (README, The full competition), or DATA= names where it is"
-    if settings.truth is not None:
-        return f"make sample DATASET={s.dataset} draws it"
+    if settings.test_labels is not None:
+        return f"make synthetic DATASET={s.dataset} draws it"
     return "Put its files there, or DATA= names where they are"
 
 
@@ -275,7 +275,7 @@ def weights(s: Surroundings) -> Finding:
             return problem(f"WEIGHTS={s.weights} holds no weight file of a known name", looked)
     kept = s.environ.get("KERAS_HOME", "")
     cache = (s.root / user_path(kept, s.environ) if kept else programs_home(s.environ) / ".keras") / "models"
-    cached = [name for name, row in published.items() if row.downloads and _holds(cache, (row.trunk.official,))]
+    cached = [name for name, row in published.items() if row.downloads and _holds(cache, (row.backbone.official,))]
     found = f"WEIGHTS: {', '.join(local) or 'none'}; Keras' cache: {', '.join(cached) or 'none'}"
     rest = [name for name in published if name not in local and name not in cached]
     return note(found, _still_to_come(rest)) if rest else ok(found)

@@ -1,1 +1,1 @@
-"""Driverwatch: from driver-camera photos to a Kaggle submission, scored honestly on drivers nobody has seen."""
+"""Driverwatch: from driver-camera images to a Kaggle submission, scored honestly on drivers nobody has seen."""

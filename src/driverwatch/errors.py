@@ -9,7 +9,7 @@ DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplemen
 
 
 class InputError(Exception):
-    """Input that the line cannot go on with.
+    """Input that the line cannot continue with.
 
     Its text is one sentence (or one sentence and a list): where, what was expected, what was got, the way out.
     The command line prints it without a traceback and exits with status 2.

@@ -89,7 +89,7 @@ def over_folds(losses: Sequence[float], images: Sequence[int]) -> tuple[float, f
     That of the mean over folds, weighted by their images (a ratio estimate, as over drivers in `standard_error`).
 
     Args:
-        losses: (K,), mean log loss on each fold's held-out images.
+        losses: (K,), mean log loss on each fold's validation images.
         images: (K,), how many these are, one at least.
     """
     each, weight = np.asarray(losses, np.float64), np.asarray(images, np.float64)

@@ -1,4 +1,4 @@
-"""A run's identity: what it was begun with, and the refusal to go on with anything else. Imports no Keras."""
+"""A run's identity: what it was started with, and the refusal to continue with anything else. Imports no Keras."""
 
 import shutil
 from collections.abc import Iterable
@@ -9,16 +9,16 @@ from typing import Any
 from driverwatch.config.dataset import DatasetSettings
 from driverwatch.config.loading import parse
 from driverwatch.config.model import ModelSettings
-from driverwatch.config.types import WHOLE, ViewSet
+from driverwatch.config.types import WHOLE, TtaSet
 from driverwatch.data.context import Context, open_packs
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
 from driverwatch.data.tta import Columns
 from driverwatch.errors import InputError, listed
 from driverwatch.io.atomic import write_json
-from driverwatch.io.manifests import differences, digest_of, digest_of_file, read_json
+from driverwatch.io.manifests import checksum_of, checksum_of_file, differences, read_json
 
-SPENT = ("bundle.h5", "best.h5")
+SPENT = ("checkpoint.h5", "best.h5")
 NUMBERS = ("seconds", "training_seconds", "step_seconds", "trainable_parameters")  # of a manifest
 DIVERGED = "diverged.json"  # left by a fold whose loss was no number any more, for who trains many
 SPEED: Any = {"predict": True, "train": {"workers", "loader", "devices"}}  # settings that decide no result
@@ -32,8 +32,8 @@ class Run:
     settings: ModelSettings
     classes: tuple[str, ...]
     swap: list[int]
-    policy: list[dict[str, dict[str, Any]]]
-    folds: str  # digests
+    preset: list[dict[str, dict[str, Any]]]
+    folds: str  # checksums
     packs: dict[str, str]
     weights: dict[str, str] | None
     learned_from: dict[str, Any] | None = None  # other runs: `teachers` of pseudo-labels, `epochs` of a final fit
@@ -48,35 +48,35 @@ class Run:
         """Digests that the run's predictions repeat."""
         return {"folds": self.folds, "train_pack": self.packs["train"], "test_pack": self.packs["test"]}
 
-    def predicted(self, number: int, views: ViewSet) -> dict[str, str]:
-        """What a fold's prediction file must say of its origin: the run's digests and the weights the fold ended with."""
-        return {**self.origin, "weights": self.manifest(number)["weights"], "views": views}
+    def predicted(self, number: int, tta: TtaSet) -> dict[str, str]:
+        """What a fold's prediction file must say of its origin: the run's checksums and the weights the fold ended with."""
+        return {**self.origin, "weights": self.manifest(number)["weights"], "tta": tta}
 
     @property
-    def looks_at_held_out(self) -> bool:
-        """Whether held-out drivers had a say in this run's weights, its teachers' included ("selected on")."""
+    def uses_validation(self) -> bool:
+        """Whether validation drivers had a say in this run's weights, its teachers' included ("selected on")."""
         teachers = (self.learned_from or {}).get("teachers", {})
-        return self.settings.train.looks_at_held_out or any(made["selected_on"] for made in teachers.values())
+        return self.settings.train.uses_validation or any(made["chosen_on_validation"] for made in teachers.values())
 
     @property
     def claim(self) -> dict[str, Any]:
         """What a finished fold repeats of its run, beside the settings."""
-        facts = {"policy": self.policy, "classes": list(self.classes), "swap": self.swap, "pretrained": self.weights}
+        facts = {"preset": self.preset, "classes": list(self.classes), "swap": self.swap, "pretrained": self.weights}
         return {**self.origin, **facts, "learned_from": self.learned_from, **_told(self.regions)}
 
     @property
     def columns(self) -> Columns:
-        """What becomes of the columns of mirrored views."""
-        return Columns(self.swap, self.settings.augment.mirror)
+        """What becomes of the columns of flipped views."""
+        return Columns(self.swap, self.settings.augment.hflip)
 
     def fold(self, number: int) -> Path:
         return self.folder / f"fold{number}"
 
     @property
     def identity(self) -> str:
-        """Digest of all that decides the run's result; a fold's bundle repeats it."""
-        made_with = [self.policy, self.classes, self.swap, self.origin, self.weights, self.learned_from]
-        return digest_of([_as_before(_decisive(self.settings)), *made_with, *_told(self.regions).values()])
+        """Digest of all that decides the run's result; a fold's checkpoint repeats it."""
+        made_with = [self.preset, self.classes, self.swap, self.origin, self.weights, self.learned_from]
+        return checksum_of([_as_before(_decisive(self.settings)), *made_with, *_told(self.regions).values()])
 
     def finished(self, number: int) -> bool:
         return (self.fold(number) / "manifest.json").is_file()
@@ -89,9 +89,9 @@ class Run:
     def verify(self, number: int) -> Path:
         """The weights of a finished fold, if they are what it was trained to. Raises as `manifest`, or if they are not."""
         made, file = self.manifest(number), self.fold(number) / "weights.h5"
-        if not file.is_file() or digest_of_file(file) != made["weights"]:
+        if not file.is_file() or checksum_of_file(file) != made["weights"]:
             raise InputError(
-                f"{file}: is not what fold {number} was trained to; restore it, or train the fold anew with make train "
+                f"{file}: is not what fold {number} was trained to; restore it, or train the fold again with make train "
                 f"FORCE=1 FOLD={number}"
             )
         return file
@@ -105,7 +105,7 @@ class Run:
         path = self.fold(number) / "manifest.json"
         if not path.is_file():
             raise InputError(
-                f"{self.folder}: fold {number} is not finished; repeat the make train that began it, it goes on"
+                f"{self.folder}: fold {number} is not finished; repeat the make train that began it, it resumes"
             )
         made = read_json(path)
         settings = _decisive(parse(ModelSettings, made.get("settings", {}), str(path)))
@@ -113,21 +113,21 @@ class Run:
         strange = differences({**{key: made.get(key) for key in mine}, "settings": settings}, mine)
         if strange or "weights" not in made:
             raise InputError(
-                f"{path}: is of another run than {self.folder / 'run.json'}; train the fold anew with FORCE=1 "
+                f"{path}: is of another run than {self.folder / 'run.json'}; train the fold again with FORCE=1 "
                 f"FOLD={number}:{listed(strange)}"
             )
         if wrong := _strange_facts(made):
             raise InputError(
-                f"{path}: {wrong} is nothing that a fold's manifest says; train the fold anew with FORCE=1 FOLD={number}"
+                f"{path}: {wrong} is nothing that a fold's manifest says; train the fold again with FORCE=1 FOLD={number}"
             )
         return made
 
-    def digests(self, numbers: Iterable[int]) -> dict[str, str]:
+    def checksums(self, numbers: Iterable[int]) -> dict[str, str]:
         """The weights that finished folds ended with, by number, for who makes something of them. Raises as `manifest`."""
         return {str(number): self.manifest(number)["weights"] for number in numbers}
 
     def refuse_strangers(self, folds: str, packs: dict[str, str]) -> None:
-        """Refuse folds or packs (digests) other than those the run was begun with."""
+        """Refuse folds or packs (checksums) other than those the run was started with."""
         way_out = "restore them, or train a new RUN="
         if self.folds != folds:
             raise InputError(f"{self.folder}: was trained on other folds than today's; {way_out}")
@@ -152,7 +152,7 @@ def _strange_facts(made: dict[str, Any]) -> str | None:
 def identity(
     settings: ModelSettings,
     dataset: DatasetSettings,
-    policy: list[Any],
+    preset: list[Any],
     folds: str,
     packs: dict[str, str],
     weights: dict[str, str] | None,
@@ -161,7 +161,7 @@ def identity(
     """All that decides a run's result, as plain data; not what decides its speed (`SPEED`)."""
     return {
         "settings": _decisive(settings),
-        "policy": policy,
+        "preset": preset,
         "classes": list(dataset.classes),
         "swap": dataset.swap(),
         "folds": folds,
@@ -180,21 +180,23 @@ def _told(regions: dict[str, list[float]]) -> dict[str, Any]:
 def begin(folder: Path, wanted: dict[str, Any], fold: int | None, force: bool) -> None:
     """Claim `folder` for a run with this identity, or find that it is this run's already. The caller holds its lock.
 
-    A run that has not finished an epoch yet may begin anew as something else. With `force` what is there is removed: the
-    whole run if it was begun with something else, or else `fold` (None: every fold).
+    A run that has not finished an epoch yet may begin again as something else. With `force` what is there is removed: the
+    whole run if it was started with something else, or else `fold` (None: every fold).
 
     Raises:
         InputError: the folder holds a run with another identity (each difference is shown), or folds of nobody knows what.
     """
     path = folder / "run.json"
     trained = [
-        p for p in sorted(folder.glob("fold*")) if any((p / name).exists() for name in ("bundle.h5", "manifest.json"))
+        p
+        for p in sorted(folder.glob("fold*"))
+        if any((p / name).exists() for name in ("checkpoint.h5", "manifest.json"))
     ]
     changes = _changes(path, wanted, force)
     if changes and trained and not force:
         raise InputError(
-            f"{folder}: this run was begun with other settings or data; give the new one a name with RUN=, "
-            f"or FORCE=1 to train it anew (old -> new):{listed(changes, 20)}"
+            f"{folder}: this run was started with other settings or data; give the new one a name with RUN=, "
+            f"or FORCE=1 to train it again (old -> new):{listed(changes, 20)}"
         )
     if force or changes:
         for spent in folder.glob(f"fold{'*' if changes or fold is None else fold}"):
@@ -215,10 +217,10 @@ def forget_divergence(folder: Path, number: int) -> None:
 
 
 def way_on(folder: Path, number: int) -> str:
-    """What to do about a fold that failed: it goes on, unless what it was begun with made it diverge and would again."""
+    """What to do about a fold that failed: it resumes, unless what it was started with made it diverge and would again."""
     if diverged(folder, number):
         return "the same command would end there again: it needs a lower learning rate, under another RUN="
-    return "that mended, the same command without FORCE=1 goes on from its last finished epoch"
+    return "that fixed, the same command without FORCE=1 resumes from its last finished epoch"
 
 
 def is_as_begun(folder: Path, wanted: dict[str, Any]) -> bool:
@@ -249,10 +251,10 @@ def _decisive(settings: ModelSettings) -> dict[str, Any]:
     return settings.model_dump(exclude=SPEED)
 
 
-# settings that came after folds had been begun without them: place, and the value that means what was before
+# settings that came after folds had been started without them: place, and the value that means what was before
 ADDED: list[tuple[tuple[str, ...], str, Any]] = [
     ((), "precision", "float32"),
-    (("train", "splits"), "learn_from", None),
+    (("train", "splits"), "train_drivers", None),
     (("train", "splits"), "draw", None),
 ]
 
@@ -281,7 +283,7 @@ def _elsewhere(folder: Path) -> str:
 
 
 def load(folder: Path) -> Run:
-    """Read a run as it was begun; today's YAML is not asked.
+    """Read a run as it was started; today's YAML is not asked.
 
     Raises:
         InputError: no such run, with the names of those there are.
@@ -299,7 +301,7 @@ def load(folder: Path) -> Run:
             parse(ModelSettings, made["settings"], str(path)),
             tuple(made["classes"]),
             made["swap"],
-            made["policy"],
+            made["preset"],
             made["folds"],
             made["packs"],
             made["weights"],
@@ -307,7 +309,7 @@ def load(folder: Path) -> Run:
             made.get("regions", {}),
         )
     except (LookupError, TypeError) as error:
-        raise InputError(f"{path}: lacks {error}; train anew with FORCE=1") from error
+        raise InputError(f"{path}: lacks {error}; train again with FORCE=1") from error
 
 
 def speed(settings: ModelSettings) -> dict[str, Any]:
@@ -336,8 +338,8 @@ def refuse_fold(fold: int | None, count: int) -> None:
 
 
 def open_run(context: Context, name: str) -> tuple[Run, FoldTable, dict[str, Pack]]:
-    """A run with the folds and packs it was begun with; others are refused."""
+    """A run with the folds and packs it was started with; others are refused."""
     run = load(context.places.run(name))
     folds, packs = open_packs(context, run.settings.input.key)
-    run.refuse_strangers(folds.digest, {kind: pack.digest for kind, pack in packs.items()})
+    run.refuse_strangers(folds.checksum, {kind: pack.checksum for kind, pack in packs.items()})
     return run, folds, packs

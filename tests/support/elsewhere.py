@@ -11,7 +11,7 @@ from driverwatch import run as runs
 from driverwatch.inference import predictions
 from driverwatch.inference.predictions import Predictions
 from driverwatch.io.atomic import write_json
-from driverwatch.io.manifests import digest_of_file, read_json
+from driverwatch.io.manifests import checksum_of_file, read_json
 from driverwatch.run import Run
 from support.finished import World
 
@@ -23,11 +23,11 @@ def with_weights(run: Run, number: int, weights: bytes) -> None:
     """Give a fabricated fold a weight file, which its manifest and predictions then name."""
     file, manifest = run.fold(number) / "weights.h5", run.fold(number) / "manifest.json"
     file.write_bytes(weights)
-    (run.fold(number) / "history.csv").write_text("epoch,stage,loss,held_out_loss\n1,0,1.0,1.0\n")
-    write_json(manifest, read_json(manifest) | {"weights": digest_of_file(file)})
+    (run.fold(number) / "history.csv").write_text("epoch,stage,loss,val_loss\n1,0,1.0,1.0\n")
+    write_json(manifest, read_json(manifest) | {"weights": checksum_of_file(file)})
     for path in run.fold(number).glob("*-*.h5"):
         made = predictions.read(path, {})
-        origin = run.predicted(number, made.origin["views"])  # type: ignore[arg-type]
+        origin = run.predicted(number, made.origin["tta"])  # type: ignore[arg-type]
         predictions.write(Predictions(made.names, made.probabilities, origin), path)
 
 
@@ -44,8 +44,8 @@ def begun(run: Run, number: int, epochs: int) -> None:
     """Leave a fold as it is after so many epochs."""
     shutil.rmtree(run.fold(number), ignore_errors=True)
     run.fold(number).mkdir(parents=True)
-    rows = [{"stage": 0, "epoch": epoch + 1, "held_out_loss": 1.0} for epoch in range(epochs)]
-    with h5py.File(run.fold(number) / "bundle.h5", "w") as file:
+    rows = [{"stage": 0, "epoch": epoch + 1, "val_loss": 1.0} for epoch in range(epochs)]
+    with h5py.File(run.fold(number) / "checkpoint.h5", "w") as file:
         file.create_group("model").create_dataset("0000", data=np.full(3, epochs))
         file.attrs.update(
             {"run": run.identity, "progress": json.dumps({"epoch": epochs, "history": rows, "best": 1.0})}

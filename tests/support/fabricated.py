@@ -9,7 +9,7 @@ from driverwatch.config.dataset import DatasetSettings
 from driverwatch.config.loading import parse
 from driverwatch.config.model import ModelSettings
 from driverwatch.io.atomic import write_json
-from driverwatch.io.manifests import digest_of_file
+from driverwatch.io.manifests import checksum_of_file
 from driverwatch.io.paths import Places
 from driverwatch.run import Run
 
@@ -22,9 +22,9 @@ def fabricated(dataset: DatasetSettings, name: str, folds: tuple[int, ...] = (0,
     from driverwatch.models.classifier import build
 
     settings = parse(ModelSettings, {**TINY, **changed}, "test")
-    folder = Places("drawn").run(name)
-    digests = {"train": "a", "test": "b"}
-    runs.begin(folder, runs.identity(settings, dataset, [], "folds", digests, None), None, False)
+    folder = Places("demo").run(name)
+    checksums = {"train": "a", "test": "b"}
+    runs.begin(folder, runs.identity(settings, dataset, [], "folds", checksums, None), None, False)
     run = runs.load(folder)
     classifier = build(settings, len(run.classes), (0, 0, 0), None, load=False)
     for fold in folds:
@@ -34,7 +34,7 @@ def fabricated(dataset: DatasetSettings, name: str, folds: tuple[int, ...] = (0,
         made = {
             "settings": run.settings.model_dump(),
             **run.claim,
-            "weights": digest_of_file(path),
+            "weights": checksum_of_file(path),
             "commit": f"c{fold}",
         }
         write_json(run.fold(fold) / "manifest.json", made)
@@ -47,8 +47,8 @@ def _fill(classifier: Any, random: np.random.Generator) -> None:
         if "seed" not in weight.path:
             spread = random.normal(scale=0.1, size=weight.shape)
             weight.assign(np.asarray(weight) * (1 + spread) + 0.1 * np.abs(spread))
-    images = random.integers(0, 256, (8, *classifier.trunk.input_shape[1:3], 3), np.uint8)
-    found = classifier.pool(classifier.trunk(classifier.scaling(images), training=False))
+    images = random.integers(0, 256, (8, *classifier.backbone.input_shape[1:3], 3), np.uint8)
+    found = classifier.pool(classifier.backbone(classifier.scaling(images), training=False))
     found = np.tile(np.asarray(found), classifier.regions)
     for block in classifier.hidden:
         found = np.asarray(block(found, training=False))

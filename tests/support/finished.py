@@ -1,4 +1,4 @@
-"""A small data set with finished runs, as files alone: no photo, no network, so that tests of what is made of runs are quick."""
+"""A small data set with finished runs, as files alone: no image, no network, so that tests of what is made of runs are quick."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -58,24 +58,24 @@ class World:
         """Leave a finished run: identity, manifests, predictions of each fit, whose rows are in a shuffled order."""
         settings = self.settings(**train)
         folder = replace(self.context.places, study=study).run(name)
-        digests = {kind: pack.digest for kind, pack in self.packs.items()}
+        checksums = {kind: pack.checksum for kind, pack in self.packs.items()}
         write_json(
             folder / "run.json",
-            runs.identity(settings, self.context.settings, [], self.folds.digest, digests, None),
+            runs.identity(settings, self.context.settings, [], self.folds.checksum, checksums, None),
         )
         run, split = runs.load(folder), splits.of(settings.train, self.folds)
         for number in range(split.count):
             self.finish(run, number, seed, skill, split.rows(self.packs["train"].drivers, number)[1])
         return run
 
-    def finish(self, run: runs.Run, number: int, seed: int, skill: float, held_out: np.ndarray) -> None:
+    def finish(self, run: runs.Run, number: int, seed: int, skill: float, validation: np.ndarray) -> None:
         """A fit's manifest and five-crop predictions."""
         facts = {"weights": f"{run.name}{number}", "seconds": 60.0 * (number + 1), "commit": f"c-{run.name}"}
         write_json(run.fold(number) / "manifest.json", {"settings": run.settings.model_dump(), **run.claim, **facts})
         train, test = self.packs["train"], self.packs["test"]
-        asked = {"test": np.arange(len(test.names)), "held_out": held_out}
+        asked = {"test": np.arange(len(test.names)), "validation": validation}
         for kind, rows in asked.items():
-            if kind == "held_out" and not len(rows):
+            if kind == "validation" and not len(rows):
                 continue
             rows = np.random.default_rng(seed + number).permutation(rows)
             names = (test if kind == "test" else train).names[rows]

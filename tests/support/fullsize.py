@@ -1,10 +1,10 @@
-"""Take two drawn competitions through the whole line, one of full size and one of a tenth, and compare time and memory.
+"""Take two synthetic competitions through the whole pipeline, one of full size and one of a tenth, and compare time and memory.
 
 `make test-size` runs this file. The large one has as many labelled and test images as State Farm's has in sum, 102,150. Its
-photos are tiny, so what is measured is the bookkeeping: tables, names, digests, predictions. What grows with a photo's or a
+images are tiny, so what is measured is the bookkeeping: tables, names, checksums, predictions. What grows with an image's or a
 network's size is left out, and so are real networks, competitions that name no driver, and the Kaggle client.
 
-Memory is private (anonymous) memory, summed over a verb's processes at a moment and sampled by
+Memory is private (anonymous) memory, summed over a command's processes at a moment and sampled by
 `benchmarks.memory_sampler`; pages of a mapped pack belong to the page cache and do not count.
 """
 
@@ -22,21 +22,23 @@ from benchmarks.memory_sampler import watched
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACE = ROOT / "build" / "size"
-DRAWN = {"tenth": (5, 17), "full": (50, 177)}  # training and test drivers, 450 images each
-IMAGES = {name: 450 * sum(drivers) for name, drivers in DRAWN.items()}
-SET = "input.pack=32x40 input.size=32x36 train.epochs=1 predict.views=centre predict.batch_size=200 train.loader=processes"
+DEMO = {"tenth": (5, 17), "full": (50, 177)}  # training and test drivers, 450 images each
+IMAGES = {name: 450 * sum(drivers) for name, drivers in DEMO.items()}
+SET = (
+    "input.pack=32x40 input.size=32x36 train.epochs=1 predict.tta=centre predict.batch_size=200 train.loader=processes"
+)
 PACK = ["pack", "--model", "tiny", "--set", SET]
 STEPS = {
-    "sample": ["sample", "--frames", "45", "--size", "32x40"],
+    "sample": ["synthetic", "--frames", "45", "--size", "32x40"],
     "folds": ["folds"],
     "folds-again": ["folds"],
     "pack": PACK,
     "pack-again": PACK,
-    "pack-copied": PACK,  # photos and packs have new times: every byte is read and compared
+    "pack-copied": PACK,  # images and packs have new times: every byte is read and compared
     "train": ["train", "tiny", "--set", SET],
-    "predict": ["predict", "tiny", "--views", "ten_crop", "--batch-size", "200"],
+    "predict": ["predict", "tiny", "--tta", "ten_crop", "--batch-size", "200"],
     "ensemble": ["ensemble", "--name", "size"],
-    "check": ["check", "submissions/drawn/size.csv"],
+    "check": ["check", "submissions/demo/size.csv"],
     "submissions": ["submissions"],
     "score": ["score"],
 }
@@ -56,7 +58,7 @@ SLOWER = (
 
 @dataclass(frozen=True)
 class Cost:
-    """What one verb took."""
+    """What one command took."""
 
     seconds: float
     memory: float  # MiB, all its processes
@@ -69,7 +71,7 @@ def new_project(name: str) -> Path:
     shutil.rmtree(project, ignore_errors=True)
     shutil.copytree(ROOT / "configs", project / "configs")
     (project / "folds").mkdir()
-    settings = project / "configs" / "datasets" / "drawn.yaml"
+    settings = project / "configs" / "datasets" / "demo.yaml"
     settings.write_text(settings.read_text().replace("folds: 3", "folds: 2"))
     return project
 
@@ -78,11 +80,11 @@ def measured(step: str, name: str) -> Cost:
     """Run a step to its end in the project of this name; it must succeed."""
     project, words = PLACE / name, list(STEPS[step])
     if step == "sample":
-        words += ["--drivers", str(DRAWN[name][0]), "--test-drivers", str(DRAWN[name][1])]
+        words += ["--drivers", str(DEMO[name][0]), "--test-drivers", str(DEMO[name][1])]
     if step == "pack-copied":
-        for path in [*project.glob("build/drawn/data/imgs/**/*.jpg"), *project.glob("build/drawn/pack/*/*.h5")]:
+        for path in [*project.glob("build/demo/data/imgs/**/*.jpg"), *project.glob("build/demo/pack/*/*.h5")]:
             os.utime(path)
-    command = [sys.executable, "-m", "driverwatch", *words, "--dataset", "drawn"]
+    command = [sys.executable, "-m", "driverwatch", *words, "--dataset", "demo"]
     log, start = project / "log.txt", time.monotonic()
     with log.open("a") as output:
         environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
@@ -98,11 +100,11 @@ def row(step: str, tenth: Cost, full: Cost) -> dict[str, object]:
     ratio, images = full.memory / tenth.memory, IMAGES["full"] - IMAGES["tenth"]
     slower = full.seconds / tenth.seconds * IMAGES["tenth"] / IMAGES["full"]
     more = round((full.memory - tenth.memory) * 2**20 / images)
-    broken = [f"memory ratio above {RATIO[step]:.2f}"] if ratio > RATIO.get(step, ratio) else []
-    broken += (
+    invalid = [f"memory ratio above {RATIO[step]:.2f}"] if ratio > RATIO.get(step, ratio) else []
+    invalid += (
         [f"above {ROW.get(step, ROWS)} bytes per image"] if step not in RATIO and more > ROW.get(step, ROWS) else []
     )
-    broken += [f"time per image ratio above {SLOWER}"] if slower > SLOWER else []
+    invalid += [f"time per image ratio above {SLOWER}"] if slower > SLOWER else []
     return {
         "step": step,
         "s tenth": tenth.seconds,
@@ -112,7 +114,7 @@ def row(step: str, tenth: Cost, full: Cost) -> dict[str, object]:
         "ratio": round(ratio, 3),
         "largest process": full.largest,
         "bytes per image": more,
-        "broken": "; ".join(broken),
+        "invalid": "; ".join(invalid),
     }
 
 
@@ -127,21 +129,21 @@ def main(steps: list[str]) -> int:
     """Measure `steps` (none: all of them, from empty folders) at both sizes; returns the exit status."""
     kept = PLACE / "costs.json"
     if not steps:
-        for name in DRAWN:
+        for name in DEMO:
             new_project(name)
         kept.unlink(missing_ok=True)
     costs = json.loads(kept.read_text()) if kept.is_file() else {}
     for step in steps or STEPS:
-        costs[step] = {name: asdict(measured(step, name)) for name in DRAWN}
+        costs[step] = {name: asdict(measured(step, name)) for name in DEMO}
         kept.write_text(json.dumps(costs, indent=2) + "\n")
-        print(told([row(step, *(Cost(**costs[step][name]) for name in DRAWN))]), flush=True)
-    rows = [row(step, *(Cost(**costs[step][name]) for name in DRAWN)) for step in STEPS if step in costs]
+        print(told([row(step, *(Cost(**costs[step][name]) for name in DEMO))]), flush=True)
+    rows = [row(step, *(Cost(**costs[step][name]) for name in DEMO)) for step in STEPS if step in costs]
     with (PLACE / "table.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
     print(f"\n{IMAGES['tenth']} and {IMAGES['full']} images\n{told(rows)}")
-    return int(any(line["broken"] for line in rows))
+    return int(any(line["invalid"] for line in rows))
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def folds_by(runner: FoldRunner) -> Iterator[None]:
 
 
 def here(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run a verb in this process, in the working directory: its exit status and what it said."""
+    """Run a command in this process, in the working directory: its exit status and what it said."""
     words, said, refused = ["driverwatch", *map(str, arguments)], io.StringIO(), io.StringIO()
     status = 0
     with (
@@ -49,7 +49,7 @@ def here(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def good(*arguments: str | Path) -> str:
-    """What a verb says, which must succeed."""
+    """What a command says, which must succeed."""
     made = here(*arguments)
     assert made.returncode == 0, made.stderr
     return made.stdout

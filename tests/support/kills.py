@@ -1,6 +1,6 @@
 """Kill the real commands, repeat them, and compare with what an uninterrupted run gives.
 
-`make test-kills` runs this file: every change to the file system that a verb makes is a moment to be killed at, and then
+`make test-kills` runs this file: every change to the file system that a command makes is a moment to be killed at, and then
 KILLS=<n> kills at random times. `test_kills.py` runs a few of each.
 """
 
@@ -20,7 +20,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 SET = (
-    "input.pack=40x52 input.size=36x48 train.batch_size=16 train.select=best train.patience=3 predict.views=five_crop "
+    "input.pack=40x52 input.size=36x48 train.batch_size=16 train.select=best train.patience=3 predict.tta=five_crop "
     'train.stages=[{"epochs":1,"learning_rate":0.003},{"epochs":2,"freeze_until":"stage1"}]'
 )
 VERBS = {
@@ -29,7 +29,7 @@ VERBS = {
     "pack": "pack --model tiny --set",
     "train-one": "train tiny --fold 1 --set",
     "train": "train tiny --set",
-    "predict": "predict tiny --views ten_crop --batch-size 40",
+    "predict": "predict tiny --tta ten_crop --batch-size 40",
     "ensemble": "ensemble --name both",
 }
 VOLATILE = {
@@ -50,10 +50,10 @@ VOLATILE = {
 
 
 def command(verb: str) -> list[str]:
-    """A verb's command line, as make would call it."""
+    """A command's command line, as make would call it."""
     words = VERBS[verb].split()
     settings = [SET] if words[-1] == "--set" else []
-    return [sys.executable, "-m", "driverwatch", *words, *settings, "--dataset", "drawn"]
+    return [sys.executable, "-m", "driverwatch", *words, *settings, "--dataset", "demo"]
 
 
 def environment(**extra: str) -> dict[str, str]:
@@ -64,13 +64,13 @@ def new_project(folder: Path) -> Path:
     """A project folder with the real configs and two folds, to save time."""
     shutil.copytree(ROOT / "configs", folder / "configs")
     (folder / "folds").mkdir()
-    settings = folder / "configs" / "datasets" / "drawn.yaml"
+    settings = folder / "configs" / "datasets" / "demo.yaml"
     settings.write_text(settings.read_text().replace("folds: 3", "folds: 2"))
     return folder
 
 
 def ran(project: Path, verb: str) -> str:
-    """Run a verb to its end; it must succeed. Returns what it said."""
+    """Run a command to its end; it must succeed. Returns what it said."""
     made = subprocess.run(command(verb), cwd=project, env=environment(), capture_output=True, text=True, check=False)
     if made.returncode:
         raise AssertionError(f"{verb} failed after a kill:\n{made.stdout}\n{made.stderr}")
@@ -78,22 +78,22 @@ def ran(project: Path, verb: str) -> str:
 
 
 def files(project: Path) -> set[str]:
-    """Every file that verbs leave, by its path in the project."""
+    """Every file that commands leave, by its path in the project."""
     made = (path for folder in ("build", "folds", "submissions") for path in (project / folder).rglob("*"))
     kept = (path for path in made if path.is_file() and "tensorboard" not in path.parts)
     return {str(path.relative_to(project)) for path in kept if not path.name.endswith(".lock")}
 
 
 def state(project: Path) -> dict[str, str]:
-    """Digest of every file that a verb leaves, without times and places in manifests.
+    """Digest of every file that a command leaves, without times and places in manifests.
 
-    Nor does it hold `execution.json`, which each command that trains writes anew and which decides nothing that is made.
+    Nor does it hold `execution.json`, which each command that trains writes again and which decides nothing that is made.
     """
     made = (name for name in files(project) if not name.endswith("/execution.json"))
-    return {name: _digest(project / name) for name in sorted(made)}
+    return {name: _checksum(project / name) for name in sorted(made)}
 
 
-def _digest(path: Path) -> str:
+def _checksum(path: Path) -> str:
     content = path.read_bytes()
     if path.suffix == ".json" and content.endswith(b"}\n"):
         content = json.dumps({k: v for k, v in json.loads(content).items() if k not in VOLATILE}).encode()
@@ -110,19 +110,19 @@ def differing(one: dict[str, str], other: dict[str, str]) -> list[str]:
 
 @dataclass(frozen=True)
 class Reference:
-    """A project after all verbs, uninterrupted: its state after each, the folder before each, how long each took."""
+    """A project after all commands, uninterrupted: its state after each, the folder before each, how long each took."""
 
     folder: Path
     states: dict[str, dict[str, str]]
     seconds: dict[str, float]
 
     def before(self, verb: str, place: Path) -> Path:
-        """A copy of the project as it was before `verb`."""
+        """A copy of the project as it was before `command`."""
         return Path(shutil.copytree(self.folder / f"before-{verb}", place))
 
 
 def reference(folder: Path) -> None:
-    """Run all verbs in `folder`, and keep there what `read` gives."""
+    """Run all commands in `folder`, and keep there what `read` gives."""
     project = new_project(folder / "project")
     states, seconds = {}, {}
     for verb in VERBS:
@@ -139,7 +139,7 @@ def read(folder: Path) -> Reference:
 
 
 def changes(known: Reference, verb: str, inside: str, place: Path) -> list[str]:
-    """Every change to the file system that `verb` makes in the process of the verb `inside`, in order."""
+    """Every change to the file system that `command` makes in the process of the command `inside`, in order."""
     project, log = known.before(verb, place / "counted"), place / "log"
     extra = {"KILL_UNDER": str(project), "KILL_VERB": inside, "KILL_LOG": str(log)}
     subprocess.run(command(verb), cwd=project, env=environment(**extra), capture_output=True, check=True)
@@ -150,7 +150,7 @@ def changes(known: Reference, verb: str, inside: str, place: Path) -> list[str]:
 
 
 def killed_before_change(known: Reference, verb: str, inside: str, number: int, place: Path) -> list[str]:
-    """SIGKILL `verb` just before its `number`-th change; run it again; name the files that differ from the reference."""
+    """SIGKILL `command` just before its `number`-th change; run it again; name the files that differ from the reference."""
     project = known.before(verb, place / f"{verb}-{inside}-{number}")
     extra = {"KILL_UNDER": str(project), "KILL_VERB": inside, "KILL_AT": str(number)}
     made = subprocess.run(
@@ -165,7 +165,7 @@ def killed_before_change(known: Reference, verb: str, inside: str, number: int, 
 
 
 def killed_at_random(known: Reference, verb: str, seed: Any, times: int, place: Path) -> tuple[int, list[str]]:
-    """SIGKILL `verb` up to `times` times at random moments, every other time its whole process group; then let it end."""
+    """SIGKILL `command` up to `times` times at random moments, every other time its whole process group; then let it end."""
     chance = random.Random(f"{seed}")
     project, kills = known.before(verb, place / f"{verb}-{seed}"), 0
     for _ in range(times):
@@ -196,12 +196,12 @@ def moments(made: list[str]) -> list[int]:
         return list(range(1, len(made) + 1))
     telling = [n for n, change in enumerate(made, 1) if change.startswith(("os.rename", "os.remove", "shutil.rmtree"))]
     after = [n + 1 for n in telling if made[n - 1].startswith("os.rename")]
-    photos = [n for n, change in enumerate(made, 1) if change.endswith(".jpg")][::15]
-    return sorted({1, *telling, *after, *photos, len(made)})
+    images = [n for n, change in enumerate(made, 1) if change.endswith(".jpg")][::15]
+    return sorted({1, *telling, *after, *images, len(made)})
 
 
 def before_every_change(known: Reference, place: Path) -> tuple[int, int]:
-    """Kill each verb before each of its changes; returns the number of kills and of wrong outcomes."""
+    """Kill each command before each of its changes; returns the number of kills and of wrong outcomes."""
     done = wrong = 0
     for verb, inside in [*((verb, verb) for verb in VERBS if verb != "train-one"), ("train", "train-fold")]:
         made = changes(known, verb, inside, place)
@@ -218,7 +218,7 @@ def before_every_change(known: Reference, place: Path) -> tuple[int, int]:
 
 
 def at_random(known: Reference, kills: int, place: Path) -> tuple[int, int]:
-    """Kill verbs in turn, up to four times each round, until there were `kills`; returns rounds and wrong outcomes."""
+    """Kill commands in turn, up to four times each round, until there were `kills`; returns rounds and wrong outcomes."""
     struck = rounds = wrong = 0
     while struck < kills:
         verb = list(VERBS)[rounds % len(VERBS)]
@@ -232,7 +232,7 @@ def at_random(known: Reference, kills: int, place: Path) -> tuple[int, int]:
 
 
 def main(kills: int) -> int:
-    """Every change of every verb once, then `kills` random kills; returns the exit status."""
+    """Every change of every command once, then `kills` random kills; returns the exit status."""
     with tempfile.TemporaryDirectory(prefix="kills-") as name:
         reference(Path(name) / "reference")
         known = read(Path(name) / "reference")

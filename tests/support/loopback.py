@@ -1,4 +1,4 @@
-"""A cluster of processes on this machine: nodes that are started by the real verb, and killed as machines are."""
+"""A cluster of processes on this machine: nodes that are started by the real command, and killed as machines are."""
 
 import os
 import secrets

@@ -26,7 +26,7 @@ def main(folder: Path, backbone: str) -> None:
     from driverwatch.models.classifier import build
     from driverwatch.models.freezing import freeze
     from driverwatch.training.data_loader import TrainingBatches, one_hot
-    from driverwatch.training.optimizer import plan, prepare, rate_factors
+    from driverwatch.training.optimizer import lr_multipliers, plan, prepare
 
     content = {
         "backbone": backbone, "weights": "none", "input": {"pack": "36x44", "size": "32x40"}, "head": {"dropout": 0.0},
@@ -44,7 +44,7 @@ def main(folder: Path, backbone: str) -> None:
     load_state(begin, {"model": classifier.weights})
     stage = plan(settings)[0]
     freeze(classifier, stage.freeze_until, stage.train_statistics)
-    prepare(classifier, stage, settings.train, 2, rate_factors(classifier, stage))
+    prepare(classifier, stage, settings.train, 2, lr_multipliers(classifier, stage))
     inputs = AugmentedInputs(pack.pixels, settings, [{"RandomBrightnessContrast": {"p": 0.5}}], 0)
     batches = TrainingBatches(inputs, rows, one_hot(pack.labels, CLASSES), settings, SWAP, 0)
     loss = classifier.fit(batches, shuffle=False, verbose=0).history["loss"]

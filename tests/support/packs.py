@@ -8,7 +8,7 @@ import numpy as np
 from driverwatch.data.pack import ImageBlock, Pack
 
 SIZE, COUNT, CLASSES = (36, 44), 48, 4
-SWAP = [1, 0, 3, 2]  # top left and top right change places in a mirror, and so below
+SWAP = [1, 0, 3, 2]  # top left and top right change places in a flip, and so below
 
 
 def pack_of(folder: Path, count: int, kind: str) -> Pack:

@@ -1,4 +1,4 @@
-"""Where the repository is, and the folder of real photos and weights that may lie beside it."""
+"""Where the repository is, and the folder of real images and weights that may lie beside it."""
 
 from pathlib import Path
 
@@ -8,5 +8,5 @@ ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
 NO_REAL_DATA = "no real data beside the clone"  # the one reason to skip that CI allows
 
-needs_photos = pytest.mark.skipif(not (SHARED / "statefarm").is_dir(), reason=f"{NO_REAL_DATA}: photos")
+needs_images = pytest.mark.skipif(not (SHARED / "statefarm").is_dir(), reason=f"{NO_REAL_DATA}: images")
 needs_weights = pytest.mark.skipif(not (SHARED / "weights").is_dir(), reason=f"{NO_REAL_DATA}: ImageNet weights")

@@ -40,16 +40,16 @@ def tell(
     number: int,
     rows: np.ndarray,
     names: np.ndarray = NAMES,
-    views: str = "five_crop",
-    held_out: np.ndarray | None = None,
+    tta: str = "five_crop",
+    validation: np.ndarray | None = None,
 ) -> None:
-    """Leave what a finished fold leaves: a manifest, and predictions of the test images and of held-out ones."""
+    """Leave what a finished fold leaves: a manifest, and predictions of the test images and of validation ones."""
     content = {"settings": run.settings.model_dump(), **run.claim, "weights": f"w{number}"}
     write_json(run.fold(number) / "manifest.json", content)
-    made = Predictions(names, rows, run.predicted(number, views))
-    predictions.write(made, prediction_path(run.fold(number), "test", views))
-    mine = TRAIN[there(number).held_out] if number < FOLDS else TRAIN[:0]
-    told = shares(200 + number, len(mine)) if held_out is None else held_out
+    made = Predictions(names, rows, run.predicted(number, tta))
+    predictions.write(made, prediction_path(run.fold(number), "test", tta))
+    mine = TRAIN[there(number).validation] if number < FOLDS else TRAIN[:0]
+    told = shares(200 + number, len(mine)) if validation is None else validation
     predictions.write(
-        Predictions(mine, told, run.predicted(number, views)), prediction_path(run.fold(number), "held_out", views)
+        Predictions(mine, told, run.predicted(number, tta)), prediction_path(run.fold(number), "validation", tta)
     )

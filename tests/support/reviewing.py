@@ -14,7 +14,7 @@ def rows_of(seed: int, *shape: int) -> np.ndarray:
     return np.random.default_rng(seed).dirichlet(np.full(shape[-1], 0.4), size=shape[:-1])
 
 
-def photos_of(names: list[str], seed: int = 0, runs: int = 2, known: bool = True) -> measures.ReviewImages:
+def images_of(names: list[str], seed: int = 0, runs: int = 2, known: bool = True) -> measures.ReviewImages:
     count = len(names)
     labels = np.arange(count) % 3 if known else np.full(count, -1)
     drivers = np.array([f"p{i % 2}" for i in range(count)] if known else [""] * count, str)

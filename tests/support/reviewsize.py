@@ -17,15 +17,15 @@ from support import browsing
 TRAIN, TEST, RUNS, CLASSES = 22424, 79726, 5, 10
 SCRIPTS = {
     "filter: only wrong, of one class": "state = fitting({...state, wrong: '1', true: 'c3'}, rows); apply(true)",
-    "sort by another run": "state = fitting({...state, wrong: '', true: '', run: rows.judges[3], photo: ''}, rows); apply(true)",
-    "name has 12": "state = fitting({...state, name: '12', photo: ''}, rows); apply(true)",
+    "sort by another run": "state = fitting({...state, wrong: '', true: '', run: rows.judges[3], image: ''}, rows); apply(true)",
+    "name has 12": "state = fitting({...state, name: '12', image: ''}, rows); apply(true)",
     "a step": "step(1)",
-    "test photos by disagreement": "state = stateOf('#set=test&sort=disagreement', rows).state; apply(true)",
-    "a step among test photos": "step(1)",
+    "test images by disagreement": "state = stateOf('#set=test&sort=disagreement', rows).state; apply(true)",
+    "a step among test images": "step(1)",
 }
 
 
-def photos(first: int, count: int, known: bool) -> measures.ReviewImages:
+def images(first: int, count: int, known: bool) -> measures.ReviewImages:
     random = np.random.default_rng(first)
     names = np.array([f"img_{first + number}.jpg" for number in range(count)])
     labels = random.integers(0, CLASSES, count) if known else np.full(count, -1)
@@ -56,7 +56,7 @@ def content(train: measures.ReviewImages, test: measures.ReviewImages) -> dict[s
     }
     more |= {"thumbnails": dict.fromkeys(map(int, heads), picture), "maps": {}}
     more |= {
-        "photos": {"root": ".", "train": None, "test": None},
+        "images": {"root": ".", "train": None, "test": None},
         "classes": [[f"c{i}", f"class {i}"] for i in range(CLASSES)],
     }
     return measures.content(train, test, sets) | more
@@ -64,11 +64,11 @@ def content(train: measures.ReviewImages, test: measures.ReviewImages) -> dict[s
 
 def measure(name: str, train: measures.ReviewImages, test: measures.ReviewImages, folder: Path) -> None:
     start, page = time.monotonic(), folder / f"{name}.html"
-    facts = {"dataset": name, "title": "made up", "data": "nowhere", "views": {"run": "centre"}, "report": ""}
+    facts = {"dataset": name, "title": "made up", "data": "nowhere", "tta": {"run": "centre"}, "report": ""}
     page.write_text(render("review.html", content=content(train, test), **facts), "utf-8")
     seconds, size = time.monotonic() - start, page.stat().st_size / 1e6
     print(
-        f"{len(train.names)} + {len(test.names)} photos, {RUNS} runs: {size:.1f} MB, {seconds:.1f} s to write",
+        f"{len(train.names)} + {len(test.names)} images, {RUNS} runs: {size:.1f} MB, {seconds:.1f} s to write",
         flush=True,
     )
     with browsing.browser(folder / f"{name}-profile") as driver:
@@ -97,10 +97,10 @@ def busy(driver: Any) -> float:
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        train = photos(0, TRAIN, True)
+        train = images(0, TRAIN, True)
         if len(sys.argv) < 2:
-            measure("training", train, photos(TRAIN, 1000, False), Path(folder))
-        measure("everything", train, photos(TRAIN, TEST, False), Path(folder))
+            measure("training", train, images(TRAIN, 1000, False), Path(folder))
+        measure("everything", train, images(TRAIN, TEST, False), Path(folder))
 
 
 if __name__ == "__main__":

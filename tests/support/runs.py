@@ -1,4 +1,4 @@
-"""What a run is begun with, and one whose folds are finished."""
+"""What a run is started with, and one whose folds are finished."""
 
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ from support.places import ROOT
 
 def wanted(overrides: str = "", **other: Any) -> dict[str, Any]:
     settings = load(ModelSettings, ROOT / "configs" / "models", "tiny", overrides)
-    dataset = load(DatasetSettings, ROOT / "configs" / "datasets", "drawn")
-    parts = {"folds": "f", "packs": {"train": "p", "test": "q"}, "weights": None, "policy": [], **other}
+    dataset = load(DatasetSettings, ROOT / "configs" / "datasets", "demo")
+    parts = {"folds": "f", "packs": {"train": "p", "test": "q"}, "weights": None, "preset": [], **other}
     return runs.identity(settings, dataset, **parts)
 
 

@@ -25,7 +25,7 @@ space:
   train.learning_rate: {low: 1e-5, high: 1e-1, log: true}
   head.dropout: {low: 0, high: 0.6, step: 0.1}
   train.epochs: {low: 1, high: 9}
-  augment.policy: {choices: [null, light]}
+  augment.preset: {choices: [null, light]}
 startup: 3
 prune_after: 2
 """
@@ -52,8 +52,8 @@ def made_up(world: World, noise: int = 0) -> Trainer:
 
     def trainer(ask: steps.FoldRequest) -> None:
         context, name, settings, fit = ask
-        folder, digests = context.places.run(name), {kind: pack.digest for kind, pack in world.packs.items()}
-        wanted = runs.identity(settings, context.settings, [], world.folds.digest, digests, None)
+        folder, checksums = context.places.run(name), {kind: pack.checksum for kind, pack in world.packs.items()}
+        wanted = runs.identity(settings, context.settings, [], world.folds.checksum, checksums, None)
         runs.begin(folder, wanted, None, False)
         run, split = runs.load(folder), splits.of(settings.train, world.folds)
         if not run.finished(fit):
@@ -65,7 +65,7 @@ def made_up(world: World, noise: int = 0) -> Trainer:
 
 
 def patched() -> list:
-    """What stands between a search and photos, networks and files of policies."""
+    """What stands between a search and images, networks and files of presets."""
     return [
         mock.patch.object(steps, "make_packs", lambda *_: None),
         mock.patch.object(steps, "read_augmentation", lambda *_: []),

@@ -9,13 +9,13 @@ from PIL import Image
 from driverwatch.data.images import examine_content
 from driverwatch.data.regions import FRAME
 from driverwatch.inference.overlay import encoded, overlay_regions
-from driverwatch.report.serve import Answer, PhotoError
+from driverwatch.report.serve import Answer, ImageError
 
 CLASSES = {"c0": "safe driving", "c1": "texting <right>", "c2": "", "c3": "radio"}
 SHARES = np.array([0.1, 0.6, 0.25, 0.05])
 
 
-def photo(kind: str = "JPEG", mode: str = "RGB", size: tuple[int, int] = (64, 48), **options: Any) -> bytes:
+def image(kind: str = "JPEG", mode: str = "RGB", size: tuple[int, int] = (64, 48), **options: Any) -> bytes:
     """A picture that is dark at the left and light at the right."""
     ramp = np.tile(np.linspace(0, 255, size[0]).astype(np.uint8), (size[1], 1))
     content = io.BytesIO()
@@ -30,10 +30,10 @@ def animated() -> bytes:
 
 
 def stand_in(content: bytes, suffix: str, label: int | None) -> Answer:
-    """Says the same of every photo that can be read."""
+    """Says the same of every image that can be read."""
     found = examine_content(content, suffix, None)
     if found.pixels is None:
-        raise PhotoError(found.problem)
+        raise ImageError(found.problem)
     heat = np.arange(12, dtype=np.float32).reshape(1, 3, 4)
     picture = encoded(overlay_regions(found.pixels, heat, (FRAME,)), ".jpg")
     return Answer(SHARES, 1 if label is None else label, picture, "class activation", found.traits)

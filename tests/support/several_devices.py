@@ -2,7 +2,7 @@
 
     VIRTUAL_DEVICES=2 KERAS_BACKEND=jax python tests/support/several_devices.py <folder> <devices> <dropout>
 
-Over 29 images in batches of 6, so that the last 5 cannot be split evenly: statistics trained, then re-estimated, then the trunk
+Over 29 images in batches of 6, so that the last 5 cannot be split evenly: statistics trained, then recalibrated, then the backbone
 frozen and cached; class weights, both penalties on weights, Adam. On several devices the same fold is also killed after its first
 epoch, gone on with, and held against the uninterrupted one.
 """
@@ -16,8 +16,8 @@ import numpy as np
 
 from driverwatch.models import backend
 
-STAGES = [{}, {"freeze_until": "stage2", "normalization": "re-estimated", "epochs": 1}, {"freeze_until": "head"}]
-HISTORY = ("loss", "accuracy", "held_out_loss", "held_out_accuracy")
+STAGES = [{}, {"freeze_until": "stage2", "normalization": "recalibrated", "epochs": 1}, {"freeze_until": "head"}]
+HISTORY = ("loss", "accuracy", "val_loss", "val_accuracy")
 
 
 def main(folder: Path, devices: int, dropout: float) -> None:
@@ -30,16 +30,16 @@ def main(folder: Path, devices: int, dropout: float) -> None:
 
     def run_of(name: str) -> Any:
         about = {"devices": devices, "batch_size": 6, "class_weights": "balanced", "weight_decay": 0.01}
-        run = training.run_of(folder / name, **about, epochs=2, stages=STAGES, cache_trunk=2)
+        run = training.run_of(folder / name, **about, epochs=2, stages=STAGES, augmentation_passes=2)
         head = run.settings.head.model_copy(update={"dropout": dropout, "weight_decay": 0.001})
         return replace(run, settings=run.settings.model_copy(update={"head": head}))
 
     run = run_of("whole")
-    whole = training.whole_of(run, packs, rows=rows, views="ten_crop")
+    whole = training.whole_of(run, packs, rows=rows, tta="ten_crop")
     epochs = training.history(run)
     found = whole.found | {name: np.array([float(row[name]) for row in epochs]) for name in HISTORY}
     if devices > 1:
-        found["goes on"] = np.array(whole.ends_alike(1, folder / "killed"))
+        found["resumes"] = np.array(whole.ends_alike(1, folder / "killed"))
         found["dropped"] = dropped(devices)
     np.savez(folder / f"{devices}.npz", **found)
 

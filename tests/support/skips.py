@@ -1,6 +1,6 @@
 """No test is skipped in silence: a pytest plugin that prints every skip with its reason, and fails a strict run for it.
 
-`make test STRICT=1` (what CI runs) allows one reason alone: real photos or weights that do not lie beside the clone.
+`make test STRICT=1` (what CI runs) allows one reason alone: real images or weights that do not lie beside the clone.
 """
 
 from collections import Counter

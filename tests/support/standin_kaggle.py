@@ -2,8 +2,8 @@
 """Stands in for the official Kaggle client 2.2.4 (for 1.7.4.5, without a token, where `old` is there): words, exit statuses, files.
 
 All of it was taken from those clients, run without a token, without a network, and against a local server that answered
-with each status. The folder $STANDIN holds what Kaggle would hold: `archive.zip`, `submissions.json`, and `<verb>.mode`
-with a failure for that verb. `calls.txt` collects the command lines.
+with each status. The folder $STANDIN holds what Kaggle would hold: `archive.zip`, `submissions.json`, and `<command>.mode`
+with a failure for that command. `calls.txt` collects the command lines.
 """
 
 import base64

@@ -78,11 +78,11 @@ class GoogLeNet(nn.Module):
         self.flatten = nn.Flatten()
         self.dropout = nn.Dropout(0.2)
         self.fc = nn.Linear(1024, 1000)
-        self.trunk = list(self.children())
+        self.backbone = list(self.children())
         self.aux1, self.aux2 = Auxiliary(512), Auxiliary(528)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        for part in self.trunk:
+        for part in self.backbone:
             x = part(x)
         return x
 

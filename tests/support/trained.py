@@ -1,4 +1,4 @@
-"""A small finished line, which tests get copies of: photos, two folds, packs, a run of one epoch, a submission."""
+"""A small finished line, which tests get copies of: images, two folds, packs, a run of one epoch, a submission."""
 
 import contextlib
 from pathlib import Path
@@ -10,13 +10,13 @@ from support import kills
 from support.in_process import InThisProcess, folds_by, good
 from support.project import MINI, QUICK
 
-PLACE = ["--dataset", "drawn", "--data", "data"]  # from the project's folder
+PLACE = ["--dataset", "demo", "--data", "data"]  # from the project's folder
 
 
 def make(folder: Path) -> None:
-    """Run the line in a new project folder: photos in `data`, the run `tiny`, the submission `first`."""
+    """Run the line in a new project folder: images in `data`, the run `tiny`, the submission `first`."""
     kills.new_project(folder)
-    synthetic.write(MINI, load(DatasetSettings, folder / "configs" / "datasets", "drawn"), folder / "data")
+    synthetic.write(MINI, load(DatasetSettings, folder / "configs" / "datasets", "demo"), folder / "data")
     asked = ["--set", QUICK, *PLACE]
     with contextlib.chdir(folder), folds_by(InThisProcess()):
         good("folds", *PLACE)

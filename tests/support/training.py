@@ -28,13 +28,13 @@ ROWS = FoldIndices(np.arange(32), np.arange(32, COUNT))
 def run_of(tmp_path: Path, **train: object) -> Run:
     content = {
         "backbone": "tiny", "weights": "none", "input": {"pack": "36x44", "size": "32x40"},
-        "head": {"pooling": "flatten", "dropout": 0.3}, "augment": {"policy": "noise"},
+        "head": {"pooling": "flatten", "dropout": 0.3}, "augment": {"preset": "noise"},
         "train": {"optimizer": "adam", "learning_rate": 0.003, "epochs": 3, "batch_size": 8, **train},
     }  # fmt: skip
-    policy = [{"RandomBrightnessContrast": {"p": 0.5}}]
+    preset = [{"RandomBrightnessContrast": {"p": 0.5}}]
     settings = parse(ModelSettings, content, "test")
     return Run(
-        tmp_path / "run", settings, tuple("abcd"), SWAP, policy, "folds", {"train": "train", "test": "test"}, None
+        tmp_path / "run", settings, tuple("abcd"), SWAP, preset, "folds", {"train": "train", "test": "test"}, None
     )
 
 
@@ -43,12 +43,12 @@ def trained(
     packs: dict[str, Pack],
     number: int = 0,
     rows: FoldIndices = ROWS,
-    views: str = "centre",
-    trunks: Path | None = None,
+    tta: str = "centre",
+    feature_caches: Path | None = None,
 ) -> dict[str, np.ndarray]:
-    """Train a fold: its weights by number, and its predictions by kind of images and view set."""
-    asked = PredictSettings(batch_size=40, views=views)
-    train_fold(run, number, packs, rows, None, asked, trunks or run.folder.parent / "trunk")
+    """Train a fold: its weights by number, and its predictions by kind of images and TTA set."""
+    asked = PredictSettings(batch_size=40, tta=tta)
+    train_fold(run, number, packs, rows, None, asked, feature_caches or run.folder.parent / "backbone")
     with h5py.File(run.fold(number) / "weights.h5") as file:
         found = {key: item[...] for key, item in file["model"].items()}
     for path in run.fold(number).glob("*-*.h5"):
@@ -74,8 +74,8 @@ class Whole:
 
     def ends_alike(self, after: int, folder: Path, **train: object) -> bool:
         """Whether the fold, killed after so many epochs and resumed, ends with these weights and predictions bit for bit."""
-        trunks = self.run.folder.parent / "trunk"
-        found = trained(self.killed(after, folder, **train), self.packs, trunks=trunks, **self.asked)
+        feature_caches = self.run.folder.parent / "backbone"
+        found = trained(self.killed(after, folder, **train), self.packs, feature_caches=feature_caches, **self.asked)
         return same(self.found, found)
 
 
@@ -89,7 +89,7 @@ def whole_of(run: Run, packs: dict[str, Pack], **asked: Any) -> Whole:
 
     def keeps(path: Path, *arguments: Any) -> None:
         real(path, *arguments)
-        if path.name == "bundle.h5":
+        if path.name == "checkpoint.h5":
             shutil.copytree(path.parent, moments / str(next(count)))
 
     with pytest.MonkeyPatch.context() as patched:
@@ -109,12 +109,12 @@ def same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
 
 
 def counts_as_pretrained(made: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From here on folds begin with this trunk's weights, as they would with a weight file's."""
-    kept = [weight.numpy() for weight in made.trunk.weights]
+    """From here on folds begin with this backbone's weights, as they would with a weight file's."""
+    kept = [weight.numpy() for weight in made.backbone.weights]
 
     def loaded(*arguments: object, **keywords: object) -> Classifier:
         classifier = build(*arguments, **{**keywords, "load": False})
-        for weight, value in zip(classifier.trunk.weights, kept, strict=True):
+        for weight, value in zip(classifier.backbone.weights, kept, strict=True):
             weight.assign(value)
         return classifier
 

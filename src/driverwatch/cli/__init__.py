@@ -1,1 +1,1 @@
-"""The command line: one verb per artefact; a verb's rooms are imported only when it is called."""
+"""The command line: one command per artefact; a command's rooms are imported only when it is called."""

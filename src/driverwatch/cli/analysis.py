@@ -1,4 +1,4 @@
-"""From photos to packs."""
+"""From images to packs."""
 
 from typing import Annotated
 
@@ -23,7 +23,7 @@ from driverwatch.cli.options import (
     making,
     model_settings,
     numbers,
-    one_view_set,
+    one_tta_set,
 )
 from driverwatch.errors import InputError
 
@@ -41,19 +41,19 @@ def print_leakage(dataset: Dataset = "statefarm", data: Data = None) -> None:
 @app.command()
 def preview(
     model: Annotated[str | None, typer.Option(help="whose settings")] = None,
-    run: Annotated[str | None, typer.Option(help="a run that was begun; beside a model: the sheet's name")] = None,
+    run: Annotated[str | None, typer.Option(help="a run that was started; beside a model: the sheet's name")] = None,
     dataset: Dataset = "statefarm",
     data: Data = None,
     overrides: Overrides = "",
-    fold: Annotated[int, typer.Option(help="whose training photos")] = 0,
+    fold: Annotated[int, typer.Option(help="whose training images")] = 0,
 ) -> None:
-    """Draw what training sees of one photo per class, epoch by epoch."""
+    """Draw what training sees of one image per class, epoch by epoch."""
     from driverwatch.report.contact_sheets import preview_model, preview_run
 
     if model is not None:
         preview_model(making(dataset, data), model_settings(model, overrides), run or model, fold)
     elif run is None or overrides:
-        raise InputError("preview: expected MODEL=<model> with any SET=, or RUN=<run> alone, as it was begun")
+        raise InputError("preview: expected MODEL=<model> with any SET=, or RUN=<run> alone, as it was started")
     else:
         preview_run(making(dataset, data), run, fold)
 
@@ -72,9 +72,9 @@ def study(
 
 
 @app.command()
-def curve(
+def data_scaling(
     model: str,
-    counts: Annotated[str, typer.Option(help="numbers of drivers to learn from, besides all")] = "3 6 10",
+    n_drivers: Annotated[str, typer.Option(help="numbers of drivers to train on, besides all")] = "3 6 10",
     dataset: Dataset = "statefarm_mini",
     data: Data = None,
     overrides: Overrides = "",
@@ -84,32 +84,32 @@ def curve(
     from driverwatch.experiments.data_scaling import run_data_scaling
 
     settings = model_settings(model, overrides)
-    run_data_scaling(making(dataset, data), model, settings, numbers("COUNTS", counts), weights)
+    run_data_scaling(making(dataset, data), model, settings, numbers("COUNTS", n_drivers), weights)
 
 
 @app.command()
-def best(dataset: Dataset = "statefarm", data: Data = None, weights: Weights = None) -> None:
-    """Follow a data set's recipe to its submissions, going on from whatever is built."""
+def reproduce(dataset: Dataset = "statefarm", data: Data = None, weights: Weights = None) -> None:
+    """Follow a data set's recipe to its submissions, resuming from whatever is built."""
     from driverwatch.experiments.reproduce import reproduce
 
     reproduce(context_of(dataset, data), weights)
 
 
 @app.command()
-def levers(
+def ablation(
     dataset: Dataset = "statefarm_mini",
     data: Data = None,
     weights: Weights = None,
     train: Annotated[bool, typer.Option(help="train what is not finished first")] = False,
 ) -> None:
-    """Write the table of levers, each with what it is worth out of fold."""
+    """Write the table of ablations, each with what it is worth out of fold."""
     from driverwatch.experiments.ablations import run_ablations
 
     run_ablations(making(dataset, data), train, weights)
 
 
 @app.command()
-def final(
+def refit(
     run: str,
     dataset: Dataset = "statefarm",
     data: Data = None,
@@ -117,14 +117,14 @@ def final(
     weights: Weights = None,
     fold: Fold = None,
 ) -> None:
-    """Train on all drivers, with the epochs that did best on a finished run's held-out drivers."""
+    """Train on all drivers, with the epochs that did best on a finished run's validation drivers."""
     from driverwatch.experiments.refit import refit
 
     refit(making(dataset, data), run, overrides, weights, fold)
 
 
 @app.command()
-def pseudo(
+def pseudo_rounds(
     run: str,
     rounds: Annotated[int, typer.Option(min=1, max=20, help="each taught by the one before")] = 1,
     dataset: Dataset = "statefarm",
@@ -149,7 +149,7 @@ def search(
     data: Data = None,
     overrides: Overrides = "",
     weights: Weights = None,
-    skip: Annotated[int | None, typer.Option(help="number of a running trial to give up")] = None,
+    skip_trial: Annotated[int | None, typer.Option(help="number of a running trial to give up")] = None,
     force: Force = False,
     engine: Engine = None,
     address: Address = None,
@@ -167,17 +167,17 @@ def search(
         from driverwatch.remote.ray_tasks import search_on_cluster
 
         run_works = search_on_cluster(weights, there)
-    request = SearchRequest(model, space_of(model, space), name or model, trials, seed, weights, force, skip)
+    request = SearchRequest(model, space_of(model, space), name or model, trials, seed, weights, force, skip_trial)
     run_search(making(dataset, data), model_settings(model, overrides), request, run_works)
 
 
 @app.command()
 def lr_find(
     model: str,
-    fold: Annotated[int, typer.Option(help="whose training photos")] = 0,
-    low: Annotated[float, typer.Option(help="lowest rate")] = 1e-7,
-    high: Annotated[float, typer.Option(help="highest rate")] = 1.0,
-    points: Annotated[int, typer.Option(min=20, max=10_000, help="steps")] = 100,
+    fold: Annotated[int, typer.Option(help="whose training images")] = 0,
+    lr_min: Annotated[float, typer.Option(help="lowest rate")] = 1e-7,
+    lr_max: Annotated[float, typer.Option(help="highest rate")] = 1.0,
+    lr_steps: Annotated[int, typer.Option(min=20, max=10_000, help="steps")] = 100,
     dataset: Dataset = "statefarm",
     data: Data = None,
     overrides: Overrides = "",
@@ -186,27 +186,27 @@ def lr_find(
     """Train at rising learning rates, one step each, and plot the loss."""
     from driverwatch.training.lr_finder import find_rates
 
-    find_rates(making(dataset, data), model, model_settings(model, overrides), fold, low, high, points, weights)
+    find_rates(making(dataset, data), model, model_settings(model, overrides), fold, lr_min, lr_max, lr_steps, weights)
 
 
 @app.command()
-def teach(
+def pseudo_labels(
     name: str,
     models: Models = "",
     dataset: Dataset = "statefarm",
     data: Data = None,
-    views: str | None = None,
+    tta: str | None = None,
     blend: str | None = None,
-    balance: str | None = None,
-    neighbours: str | None = None,
+    class_balance: str | None = None,
+    knn: str | None = None,
     calibrate: str | None = None,
     weights: Weights = None,
 ) -> None:
-    """Keep what runs, put together as in an ensemble, make of images without labels, for students to learn from."""
+    """Keep what runs, put together as in an ensemble, make of images without labels, for students to train on."""
     from driverwatch.ensemble.teacher_ensemble import make_pseudo_labels
 
-    chosen = None if views is None else one_view_set(views)
-    changes = changes_of(blend, balance, neighbours, calibrate, None)
+    chosen = None if tta is None else one_tta_set(tta)
+    changes = changes_of(blend, class_balance, knn, calibrate, None)
     make_pseudo_labels(making(dataset, data, weights=weights), models.split(), name, chosen, changes)
 
 
@@ -215,20 +215,18 @@ def blends(
     models: Models = "",
     dataset: Dataset = "statefarm",
     data: Data = None,
-    views: Annotated[
-        str, typer.Option(help="view sets, each a member of its own; default: each run's honest one")
-    ] = "",
+    tta: Annotated[str, typer.Option(help="TTA sets, each a member of its own; default: each run's honest one")] = "",
 ) -> None:
     """Print what every blend and calibration of runs scores on drivers left out."""
     from driverwatch.experiments.compare import compare_blends
 
-    chosen = [one_view_set(each) for each in dict.fromkeys(views.split())]
+    chosen = [one_tta_set(each) for each in dict.fromkeys(tta.split())]
     compare_blends(making(dataset, data), models.split(), chosen)
 
 
 @app.command()
-def neighbours(
-    features: Annotated[str, typer.Option(help="<model>[:<cut>][:<rows>x<columns>], separated by spaces")],
+def knn(
+    embeddings: Annotated[str, typer.Option(help="<model>[:<cut>][:<rows>x<columns>], separated by spaces")],
     models: Models = "",
     dataset: Dataset = "statefarm",
     data: Data = None,
@@ -237,20 +235,20 @@ def neighbours(
     """Compute features of all images, and print what smoothing over neighbours in them scores on drivers left out."""
     from driverwatch.experiments.compare import compare_knn
 
-    compare_knn(making(dataset, data), features.split(), models.split(), weights)
+    compare_knn(making(dataset, data), embeddings.split(), models.split(), weights)
 
 
 @app.command()
 def score(models: Models = "", dataset: Dataset = "statefarm", data: Data = None) -> None:
-    """Print out-of-fold scores per run, view set, fold, driver and class."""
+    """Print out-of-fold scores per run, TTA set, fold, driver and class."""
     from driverwatch.report.score_runs import print_scores
 
     print_scores(making(dataset, data), models.split())
 
 
 @app.command()
-def views(run: str, dataset: Dataset = "statefarm", data: Data = None) -> None:
-    """Compare a run's view sets: log loss out of fold against the centre view, and cost."""
+def tta(run: str, dataset: Dataset = "statefarm", data: Data = None) -> None:
+    """Compare a run's TTA sets: OOF log loss against the centre view, and cost."""
     from driverwatch.experiments.compare import compare_tta
 
     compare_tta(making(dataset, data), run)

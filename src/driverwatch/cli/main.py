@@ -1,4 +1,4 @@
-"""Where the command line begins and ends: verbs put together, bad input told in one sentence."""
+"""Where the command line begins and ends: commands put together, bad input told in one sentence."""
 
 import os
 import sys
@@ -17,14 +17,14 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="From driver-camera photos to a Kaggle submission. `make help` lists the same steps as make targets.",
+    help="From driver-camera images to a Kaggle submission. `make help` lists the same steps as make targets.",
 )
 for part in (pipeline, analysis, tools):
     app.add_typer(part.app)
 
 
 def main(app: typer.Typer = app) -> None:
-    """Run a verb of `app`; bad input is one sentence on stderr and exit status 2 (`DEBUG=1` shows the traceback).
+    """Run a command of `app`; bad input is one sentence on stderr and exit status 2 (`DEBUG=1` shows the traceback).
 
     Printing fails no work: what it could not print is told at the end, with status 2, unless nobody reads it any more.
     """
@@ -49,8 +49,10 @@ def main(app: typer.Typer = app) -> None:
         )
     except SystemExit as end:
         if end.code == 130:  # Ctrl-C
-            print("driverwatch: interrupted; the same command goes on", file=sys.stderr)
-        if end.code in (None, 0) and "--leash" not in sys.argv:  # a fold's process leaves that to who asked for it
+            print("driverwatch: interrupted; the same command resumes", file=sys.stderr)
+        if (
+            end.code in (None, 0) and "--parent-pipe" not in sys.argv
+        ):  # a fold's process leaves that to who asked for it
             _refuse_loss()
         raise
     except Exception as error:  # a file that was edited or damaged in a way not thought of, or a defect

@@ -1,4 +1,4 @@
-"""What verbs have in common: options, and what they open with them."""
+"""What commands have in common: options, and what they open with them."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +13,7 @@ Data = Annotated[Path | None, typer.Option(**PATH, help="where the data set's fi
 Weights = Annotated[Path | None, typer.Option(**PATH, help="folder of local ImageNet weights")]
 Overrides = Annotated[str, typer.Option("--set", help='changed settings, like "train.epochs=3"')]
 Force = Annotated[bool, typer.Option(help="replace what is there")]
-SkipBroken = Annotated[bool, typer.Option(help="go on without broken photos and table rows, and record them")]
+SkipBroken = Annotated[bool, typer.Option(help="resume without invalid images and table rows, and record them")]
 Fold = Annotated[int | None, typer.Option(help="one fold alone")]
 Client = Annotated[
     str,
@@ -25,7 +25,7 @@ Client = Annotated[
     ),
 ]
 Submission = Annotated[Path, typer.Argument(**PATH, help="a submission, <name>.csv")]
-Views = Annotated[str, typer.Option(help="view sets, separated by spaces")]
+Tta = Annotated[str, typer.Option(help="TTA sets, separated by spaces")]
 Engine = Annotated[str | None, typer.Option(help="ray: as tasks on a cluster; default: here, one after the other")]
 Address = Annotated[str | None, typer.Option(help="of the cluster; auto: this machine's; default: this machine alone")]
 Gpus = Annotated[float | None, typer.Option(min=0, help="GPUs of a task; default: 1 where there are any")]
@@ -63,11 +63,11 @@ def model_settings(model: str, overrides: str) -> Any:
     return load(ModelSettings, CONFIGS / "models", model, overrides)
 
 
-def predict_settings(views: str, batch_size: int) -> Any:
+def predict_settings(tta: str, batch_size: int) -> Any:
     from driverwatch.config.loading import parse
     from driverwatch.config.model import PredictSettings
 
-    return parse(PredictSettings, {"views": views.split(), "batch_size": batch_size}, "VIEWS")
+    return parse(PredictSettings, {"tta": tta.split(), "batch_size": batch_size}, "TTA")
 
 
 def cluster_options(
@@ -93,19 +93,19 @@ def cluster_options(
 
 
 def changes_of(
-    blend: str | None, balance: str | None, neighbours: str | None, calibrate: str | None, clip: str | None
+    blend: str | None, class_balance: str | None, knn: str | None, calibrate: str | None, clip: str | None
 ) -> dict[str, Any]:
-    """Keys of `ChainSettings` that were given; a clip that reads as a number is one, features `none` are none."""
+    """Keys of `PipelineSettings` that were given; a clip that reads as a number is one, features `none` are none."""
     try:
         level: float | str | None = None if clip is None else float(clip)
     except ValueError:
         level = clip
     given = {"blend": blend, "calibrate": calibrate, "clip": level}
     changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-    if balance is not None:
-        changes["balance"] = None if balance == "none" else balance
-    if neighbours is not None:
-        changes["neighbours"] = None if neighbours == "none" else {"features": neighbours}
+    if class_balance is not None:
+        changes["class_balance"] = None if class_balance == "none" else class_balance
+    if knn is not None:
+        changes["knn"] = None if knn == "none" else {"embeddings": knn}
     return changes
 
 
@@ -123,11 +123,11 @@ def numbers(name: str, text: str) -> list[int]:
     return [int(word) for word in words]
 
 
-def one_view_set(views: str) -> Any:
-    """The view set that a run takes part with."""
+def one_tta_set(tta: str) -> Any:
+    """The TTA set that a run takes part with."""
     from driverwatch.errors import InputError
 
-    chosen = predict_settings(views, 1).views
+    chosen = predict_settings(tta, 1).tta
     if len(chosen) > 1:
-        raise InputError(f"VIEWS={views}: expected one view set here, got {len(chosen)}; several are for make predict")
+        raise InputError(f"TTA={tta}: expected one TTA set here, got {len(chosen)}; several are for make predict")
     return chosen[0]

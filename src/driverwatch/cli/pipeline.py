@@ -1,4 +1,4 @@
-"""From photos to packs."""
+"""From images to packs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -21,14 +21,14 @@ from driverwatch.cli.options import (
     Overrides,
     SkipBroken,
     Submission,
-    Views,
+    Tta,
     Weights,
     changes_of,
     cluster_options,
     context_of,
     making,
     model_settings,
-    one_view_set,
+    one_tta_set,
     predict_settings,
 )
 from driverwatch.errors import InputError
@@ -37,8 +37,8 @@ app = typer.Typer()
 
 
 @app.command()
-def sample(
-    dataset: Dataset = "drawn",
+def synthetic(
+    dataset: Dataset = "demo",
     data: Data = None,
     drivers: int = 36,
     test_drivers: int = 8,
@@ -50,9 +50,9 @@ def sample(
 ) -> None:
     """Draw a competition in Kaggle's layout."""
     from driverwatch.data.prepare import draw
-    from driverwatch.data.synthetic import SampleOptions
+    from driverwatch.data.synthetic import SyntheticOptions
 
-    draw(context_of(dataset, data), SampleOptions(drivers, test_drivers, clips, frames, size, seed), force)
+    draw(context_of(dataset, data), SyntheticOptions(drivers, test_drivers, clips, frames, size, seed), force)
 
 
 @app.command("data")
@@ -69,7 +69,7 @@ def subset(
     dataset: Dataset = "statefarm_mini",
     data: Data = None,
 ) -> None:
-    """Pick a data set's training photos out of a larger download."""
+    """Pick a data set's training images out of a larger download."""
     from driverwatch.data.prepare import pick_subset
 
     pick_subset(context_of(dataset, data), source)
@@ -77,12 +77,12 @@ def subset(
 
 @app.command()
 def folds(
-    dataset: Dataset = "statefarm", data: Data = None, force: Force = False, skip_broken: SkipBroken = False
+    dataset: Dataset = "statefarm", data: Data = None, force: Force = False, skip_invalid: SkipBroken = False
 ) -> None:
     """Write the driver folds, or check those there."""
     from driverwatch.data.prepare import make_folds
 
-    make_folds(context_of(dataset, data), force, skip_broken)
+    make_folds(context_of(dataset, data), force, skip_invalid)
 
 
 @app.command()
@@ -93,12 +93,12 @@ def pack(
     model: str | None = None,
     overrides: Overrides = "",
     force: Force = False,
-    skip_broken: SkipBroken = False,
+    skip_invalid: SkipBroken = False,
 ) -> None:
-    """Pack the photos into HDF5."""
+    """Pack the images into HDF5."""
     from driverwatch.data.prepare import make_packs
 
-    make_packs(context_of(dataset, data), size, model, overrides, force, skip_broken)
+    make_packs(context_of(dataset, data), size, model, overrides, force, skip_invalid)
 
 
 @app.command()
@@ -141,16 +141,16 @@ def train(
 
 @app.command(hidden=True)
 def train_fold(
-    run: Annotated[Path, typer.Option(**PATH, help="folder of a run that `train` has begun and holds")],
+    run: Annotated[Path, typer.Option(**PATH, help="folder of a run that `train` has started and holds")],
     fold: Annotated[int, typer.Option()],
-    leash: Annotated[int, typer.Option(help="pipe that closes when `train` is gone")],
+    parent_pipe: Annotated[int, typer.Option(help="pipe that closes when `train` is gone")],
     weights: Weights = None,
 ) -> None:
     """One fold, in this process; `train` calls it."""
     from driverwatch.training.fold_runner import exit_with_parent
     from driverwatch.training.train import train_one_fold
 
-    exit_with_parent(leash)
+    exit_with_parent(parent_pipe)
     try:
         train_one_fold(run, fold, weights)
     except KeyboardInterrupt:  # Ctrl-C is for `train` too, which speaks for both
@@ -158,15 +158,15 @@ def train_fold(
 
 
 @app.command()
-def features(
+def embeddings(
     model: str,
     dataset: Dataset = "statefarm",
     data: Data = None,
     run: str | None = None,
     overrides: Overrides = "",
     weights: Weights = None,
-    cut: Annotated[str | None, typer.Option(help="last layer kept of the backbone")] = None,
-    head: Annotated[str, typer.Option(help="logistic or dense")] = "logistic",
+    truncate_at: Annotated[str | None, typer.Option(help="last layer kept of the backbone")] = None,
+    head: Annotated[str, typer.Option(help="logistic or dense")] = "linear_probe",
     fold: Fold = None,
     force: Force = False,
 ) -> None:
@@ -174,7 +174,7 @@ def features(
     from driverwatch.training.linear_probe import linear_probe_settings
     from driverwatch.training.train import train as step
 
-    settings = linear_probe_settings(model_settings(model, overrides), head, cut)
+    settings = linear_probe_settings(model_settings(model, overrides), head, truncate_at)
     step(context_of(dataset, data), settings, run or f"{model}-features", weights, fold, force)
 
 
@@ -183,7 +183,7 @@ def predict(
     run: str,
     dataset: Dataset = "statefarm",
     data: Data = None,
-    views: Views = "ten_crop",
+    tta: Tta = "ten_crop",
     fold: Fold = None,
     batch_size: int = 20,
     study: str | None = None,
@@ -196,7 +196,7 @@ def predict(
 ) -> None:
     """Predict with a trained run under other views."""
     there = cluster_options(engine, address, gpus, cpus, memory)
-    context, asked = making(dataset, data, study), predict_settings(views, batch_size)
+    context, asked = making(dataset, data, study), predict_settings(tta, batch_size)
     if there is not None:
         from driverwatch.remote.ray_tasks import predict_on_cluster
 
@@ -215,13 +215,13 @@ def ensemble(
     name: str | None = None,
     dataset: Dataset = "statefarm",
     data: Data = None,
-    views: str | None = None,
+    tta: str | None = None,
     fold: Fold = None,
     blend: Annotated[str | None, typer.Option(help="how runs become one row per image")] = None,
-    balance: Annotated[
+    class_balance: Annotated[
         str | None, typer.Option(help="features that drivers are told apart by, to balance classes in each, or none")
     ] = None,
-    neighbours: Annotated[
+    knn: Annotated[
         str | None, typer.Option(help="features that images are smoothed over their nearest by, or none")
     ] = None,
     calibrate: Annotated[str | None, typer.Option(help="none, temperature or bias")] = None,
@@ -231,15 +231,15 @@ def ensemble(
     """Blend runs into a checked submission."""
     from driverwatch.submission.build import make_ensemble
 
-    chosen = None if views is None else one_view_set(views)
+    chosen = None if tta is None else one_tta_set(tta)
     name = name or ("ensemble" if fold is None else f"ensemble-fold{fold}")
-    changes = changes_of(blend, balance, neighbours, calibrate, clip)
+    changes = changes_of(blend, class_balance, knn, calibrate, clip)
     make_ensemble(making(dataset, data, weights=weights), models.split(), name, chosen, fold, changes)
 
 
 @app.command()
 def submissions(models: Models = "", dataset: Dataset = "statefarm", data: Data = None) -> None:
-    """Write every run's view sets and fold models as submissions."""
+    """Write every run's TTA sets and fold models as submissions."""
     from driverwatch.submission.build import make_submissions
 
     make_submissions(making(dataset, data), models.split())

@@ -17,7 +17,7 @@ from driverwatch.cli.options import (
     context_of,
     making,
     model_settings,
-    one_view_set,
+    one_tta_set,
 )
 from driverwatch.errors import InputError
 from driverwatch.io.paths import user_paths, user_text
@@ -42,31 +42,31 @@ def review(
     models: Models = "",
     dataset: Dataset = "statefarm",
     data: Data = None,
-    views: Annotated[str | None, typer.Option(help="one view set for all; default: each run's honest one")] = None,
-    features: Annotated[
+    tta: Annotated[str | None, typer.Option(help="one TTA set for all; default: each run's honest one")] = None,
+    embeddings: Annotated[
         str | None, typer.Option(help="where neighbours are looked for; default: the first built that fit")
     ] = None,
-    heatmaps: Annotated[int, typer.Option(min=0, help="of so many photos of most loss and entropy; starts Keras")] = 0,
+    n_cams: Annotated[int, typer.Option(min=0, help="of so many images of most loss and entropy; starts Keras")] = 0,
     weights: Weights = None,
 ) -> None:
-    """Write a page to look through photos by loss, disagreement and entropy."""
+    """Write a page to look through images by loss, disagreement and entropy."""
     from driverwatch.report.review_page import write_review
 
-    chosen = None if views is None else one_view_set(views)
-    write_review(making(dataset, data, weights=weights), models.split(), chosen, features, heatmaps)
+    chosen = None if tta is None else one_tta_set(tta)
+    write_review(making(dataset, data, weights=weights), models.split(), chosen, embeddings, n_cams)
 
 
 @app.command()
-def photo(
-    image: Annotated[str, typer.Argument(help="a photo's name in the data set's tables, or its path")],
+def trace(
+    image: Annotated[str, typer.Argument(help="an image's name in the data set's tables, or its path")],
     models: Models = "",
     name: Annotated[
-        str | None, typer.Option(help="the submission whose chain is followed; default: the least loss out of fold")
+        str | None, typer.Option(help="the submission whose pipeline is followed; default: the least loss out of fold")
     ] = None,
     dataset: Dataset = "statefarm",
     data: Data = None,
 ) -> None:
-    """Show one photo's way through the line, as far as it is built: table, fold, pack, models, chain, submissions."""
+    """Show one image's way through the line, as far as it is built: table, fold, pack, models, pipeline, submissions."""
     from driverwatch.report.trace_image import trace_image
 
     trace_image(context_of(dataset, data), image, models.split(), name)
@@ -102,24 +102,24 @@ def convert(
 
 @app.command()
 def classify(
-    images: Annotated[list[str], typer.Argument(metavar="PATH...", help="photos, patterns of them, and folders")],
+    images: Annotated[list[str], typer.Argument(metavar="PATH...", help="images, patterns of them, and folders")],
     model: Annotated[str | None, typer.Option(help="a backbone, for ImageNet's classes")] = None,
     run: Annotated[str | None, typer.Option(help="a trained run, for the driver classes")] = None,
     dataset: Dataset = "statefarm",
     data: Data = None,
     fold: Fold = None,
     weights: Weights = None,
-    heatmap: Annotated[
+    cam: Annotated[
         str | None,
         typer.Option(parser=user_text, metavar="PATH", help="file, folder or pattern with {image} for overlays"),
     ] = None,
     label: Annotated[str | None, typer.Option("--class", help="class of the overlays; default: the likeliest")] = None,
     top: Annotated[int, typer.Option(min=1, help="classes to print")] = 5,
 ) -> None:
-    """Print the likeliest classes of photos, and draw where they are seen."""
+    """Print the likeliest classes of images, and draw where they are seen."""
     from driverwatch.inference.classify import Request, classify_drivers, classify_imagenet
 
-    request = Request([path for text in images for path in user_paths(text)], top, label, heatmap)
+    request = Request([path for text in images for path in user_paths(text)], top, label, cam)
     if (model is None) == (run is None):
         got = "neither" if model is None else "both"
         raise InputError(
@@ -156,7 +156,7 @@ def serve(
     fold: Fold = None,
     port: Annotated[int, typer.Option(min=0, max=65_535, help="of 127.0.0.1; 0: any that is free")] = 8000,
 ) -> None:
-    """Show a page on this machine that takes a photo and answers with probabilities and a heat map."""
+    """Show a page on this machine that takes an image and answers with probabilities and a class activation map."""
     from driverwatch.report.serve import serve as step
 
     step(making(dataset, data), run, fold, port)
@@ -170,13 +170,13 @@ def notebook(
     run: str | None = None,
     overrides: Overrides = "",
     weights: Weights = None,
-    views: Annotated[str, typer.Option(help="more view sets to predict once it is trained")] = "",
+    tta: Annotated[str, typer.Option(help="more TTA sets to predict once it is trained")] = "",
     hours: Annotated[
         float | None, typer.Option(help="of the session's 12 until it stops by itself; default: 11")
     ] = None,
     account: Annotated[str | None, typer.Option(help="your name in Kaggle's addresses; default: the token's")] = None,
     name: Annotated[str | None, typer.Option(help="of the notebook; default: driverwatch-<run>")] = None,
-    earlier: Annotated[str, typer.Option(help="notebooks (<account>/<name>) whose output it goes on from")] = "",
+    resume_from: Annotated[str, typer.Option(help="notebooks (<account>/<name>) whose output it resumes from")] = "",
     packages: Annotated[str | None, typer.Option(help="that Kaggle's image lacks; default: simplejpeg")] = None,
     vendor: Annotated[bool, typer.Option(help="take their wheels along, for sessions without internet")] = False,
     machine: Annotated[str | None, typer.Option(help="Kaggle's name of the accelerator")] = None,
@@ -189,7 +189,7 @@ def notebook(
         "model": model,
         "run": run or model,
         "overrides": overrides,
-        "views": views,
+        "tta": tta,
     }
     plan |= {} if hours is None else {"hours": hours}  # what is not given has its default in the settings
     given = {
@@ -199,12 +199,12 @@ def notebook(
         "packages": None if packages is None else packages.split(),
     }
     publication: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-    publication |= {"earlier": earlier.split(), "vendor": vendor}
+    publication |= {"earlier": resume_from.split(), "vendor": vendor}
     make_notebook(context_of(dataset, data), model_settings(model, overrides), plan, publication, weights)
 
 
 @app.command()
-def take(
+def import_runs(
     source: Annotated[Path, typer.Argument(**PATH, help="a run's folder, or one that holds runs")],
     dataset: Dataset = "statefarm",
     data: Data = None,
@@ -237,7 +237,7 @@ def node(
 
 @app.command()
 def report(dataset: Dataset = "statefarm", data: Data = None) -> None:
-    """Write one HTML page of whatever is built: scores, confusions, learning curves, levers, folds, settings."""
+    """Write one HTML page of whatever is built: scores, confusions, learning curves, ablations, folds, settings."""
     from driverwatch.report.report_page import write_report
 
     write_report(context_of(dataset, data))

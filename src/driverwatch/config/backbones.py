@@ -42,12 +42,12 @@ SCALINGS = {"tf": TF, "caffe": CAFFE, "torch": TORCH, "raw": RAW, "squeezenet": 
 class WeightFiles:
     """Where a network's ImageNet weights are had.
 
-    MobileNet's and MobileNetV2's digests are those that a public mirror states beside Keras' own digests of the others: Keras
+    MobileNet's and MobileNetV2's checksums are those that a public flip states beside Keras' own checksums of the others: Keras
     names none for them, and they have not been held against the originals here, where there is no network.
     """
 
     download: str  # official file, a path below STORAGE, or empty
-    digest: str  # of the download: MD5, or SHA-256 where Keras names that
+    checksum: str  # of the download: MD5, or SHA-256 where Keras names that
     others: tuple[str, ...]  # other_files: further names looked for in WEIGHTS=<folder>
 
     @property
@@ -73,13 +73,13 @@ class Backbone:
     scaling_mode: str  # scaling: a name in SCALINGS
     native: int  # px, the side the weights were trained at
     smallest: int  # px, the smallest side it can be built for
-    width: int  # channels of the trunk's output
+    width: int  # channels of the backbone's output
     # convolutions and dense layers on the longest path of the whole network, the 50 of ResNet50: a separable convolution is
     # one, squeeze-and-excite layers lie on the path
     depth: int
-    trunk_parameters: int  # without the top, statistics of normalisation included
+    backbone_parameters: int  # without the top, statistics of normalisation included
     parameters: int | None  # of the whole network with its 1000-way top; None where there is no such network
-    top1: float | None  # % right on ImageNet's validation set, as Keras' documentation or the paper states
+    top1: float | None  # % accuracy on ImageNet's validation set, as Keras' documentation or the paper states
     top5: float | None
     licence: str  # of the weights, as they were released
     freeze_points: tuple[
@@ -90,7 +90,7 @@ class Backbone:
     checkpoint_file: (
         str  # checkpoint: the public PyTorch checkpoint below PYTORCH that `make convert` makes other_files of
     )
-    trunk: WeightFiles  # columns download, digest, other_files
+    backbone: WeightFiles  # columns download, checksum, other_files
     whole: WeightFiles  # the same with whole_: the network with its top
 
     @property
@@ -99,8 +99,8 @@ class Backbone:
 
     @property
     def weight_files(self) -> tuple[str, ...]:
-        """Local names of the trunk's weights, first match wins."""
-        return self.trunk.names
+        """Local names of the backbone's weights, first match wins."""
+        return self.backbone.names
 
     @property
     def checkpoint(self) -> str:
@@ -109,13 +109,13 @@ class Backbone:
 
     @property
     def downloads(self) -> bool:
-        """Whether the trunk's weights can be downloaded."""
-        return bool(self.trunk.download)
+        """Whether the backbone's weights can be downloaded."""
+        return bool(self.backbone.download)
 
     @property
     def megabytes(self) -> float:
-        """Size of the whole network's float32 weights (of the trunk's, where there is no top), in MiB as Keras' table counts."""
-        return 4 * (self.parameters or self.trunk_parameters) / 2**20
+        """Size of the whole network's float32 weights (of the backbone's, where there is no top), in MiB as Keras' table counts."""
+        return 4 * (self.parameters or self.backbone_parameters) / 2**20
 
 
 def read(path: Path) -> dict[str, Backbone]:
@@ -127,7 +127,7 @@ def read(path: Path) -> dict[str, Backbone]:
     found: dict[str, Backbone] = {}
     if not path.is_file():
         raise InputError(
-            f"{path}: the backbone table is not there; restore it (git checkout) or install the package anew"
+            f"{path}: the backbone table is not there; restore it (git checkout) or install the package again"
         )
     with path.open(encoding="utf-8", newline="") as file:
         lines = csv.reader(file, strict=True)
@@ -141,7 +141,7 @@ def read(path: Path) -> dict[str, Backbone]:
                 found[name] = row
         except (ValueError, csv.Error) as error:
             line = max(1, lines.line_num)
-            raise InputError(f"{path}, line {line}: {printable(str(error))}; mend that line") from error
+            raise InputError(f"{path}, line {line}: {printable(str(error))}; fix that line") from error
     return found
 
 
@@ -157,9 +157,9 @@ def _row(cells: list[str]) -> tuple[str, Backbone]:
     name, *facts = values
     both = [WeightFiles(*facts[-6:-3]), WeightFiles(*facts[-3:])]
     for files in both:
-        if bool(files.download) != bool(files.digest):
+        if bool(files.download) != bool(files.checksum):
             raise ValueError(
-                f"expected a download with its digest or neither, got {files.download!r} and {files.digest!r}"
+                f"expected a download with its checksum or neither, got {files.download!r} and {files.checksum!r}"
             )
     return name, Backbone(*facts[:-6], *both)
 
@@ -212,7 +212,7 @@ def _several(part: str) -> list[str]:
 
 
 _DOWNLOAD = _text(r"([\w.-]+/)+[\w.-]+\.h5|", f"a path below {STORAGE}, or nothing")
-_DIGEST = _text(r"[0-9a-f]{32}|[0-9a-f]{64}|", "an MD5 or SHA-256 in hexadecimal digits, or nothing")
+_CHECKSUM = _text(r"[0-9a-f]{32}|[0-9a-f]{64}|", "an MD5 or SHA-256 in hexadecimal digits, or nothing")
 COLUMNS: dict[str, Callable[[str], Any]] = {
     "name": _text(r"[a-z][a-z0-9_]*", "small letters, digits and _"),
     "constructor": _text(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", "a dotted name"),
@@ -221,7 +221,7 @@ COLUMNS: dict[str, Callable[[str], Any]] = {
     "smallest": _whole,
     "width": _whole,
     "depth": _whole,
-    "trunk_parameters": _whole,
+    "backbone_parameters": _whole,
     "parameters": _or_none(_whole),
     "top1": _or_none(_share),
     "top5": _or_none(_share),
@@ -231,10 +231,10 @@ COLUMNS: dict[str, Callable[[str], Any]] = {
     "auxiliary": _names,
     "checkpoint": _text(r"[\w-]+\.pth|", f"a file below {PYTORCH}, or nothing"),
     "download": _DOWNLOAD,
-    "digest": _DIGEST,
+    "checksum": _CHECKSUM,
     "other_files": _names,
     "whole_download": _DOWNLOAD,
-    "whole_digest": _DIGEST,
+    "whole_checksum": _CHECKSUM,
     "whole_other_files": _names,
 }
 BACKBONES = read(TABLE)

@@ -12,7 +12,7 @@ from driverwatch.config.loading import Strict
 from driverwatch.config.types import WHOLE, Region
 from driverwatch.errors import InputError, nearest
 
-TABLE = "driver_imgs_list.csv"  # one line per labelled photo
+TABLE = "driver_imgs_list.csv"  # one line per labelled image
 TRAIN_IMAGES = "imgs/train/{label}/{image}"
 TEST_IMAGES = "imgs/test/{image}"
 SAMPLE_SUBMISSION = "sample_submission.csv"
@@ -26,9 +26,9 @@ def folder_of(template: str) -> Path:
 class Columns(Strict):
     """What the table's columns are called; the defaults are Kaggle's."""
 
-    image: str = "img"  # the photo's file name, unique
+    image: str = "img"  # the image's file name, unique
     label: str = "classname"  # one of `classes`
-    driver: str | None = "subject"  # what folds keep together; null: near-duplicate photos, found by their looks
+    driver: str | None = "subject"  # what folds keep together; null: near-duplicate images, found by their looks
 
 
 def _template(*fields: str) -> AfterValidator:
@@ -94,7 +94,7 @@ class Expected(Strict):
     gigabytes: Annotated[float, Field(gt=0, le=1000)]  # of the archive, and about the same again unpacked
 
 
-class BoardSettings(Strict):
+class LeaderboardSettings(Strict):
     """A private log loss of the competition's board, for comparison."""
 
     who: str  # whose
@@ -109,32 +109,36 @@ class DatasetSettings(Strict):
     slug: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=100)] | None = None  # on Kaggle
     expected: Expected | None = None
     data: Annotated[str, Field(pattern=r"^[^\x00]+$")]  # folder that DATA= overrides
-    table: Below = TABLE  # one line per labelled photo
+    table: Below = TABLE  # one line per labelled image
     columns: Columns = Columns()
-    # where photos lie, by class and name, and test photos
+    # where images lie, by class and name, and test images
     train_images: Annotated[str, _template("label", "image")] = TRAIN_IMAGES
     test_images: Annotated[str, _template("image")] = TEST_IMAGES  # by name
-    sample_submission: Below = SAMPLE_SUBMISSION  # names the test photos, in a submission's order
-    truth: Below | None = None  # the test images' labels, where they are known (drawn competitions)
-    board: Annotated[list[BoardSettings], Field(default_factory=list)]  # where the competition ended; reports show it
-    test_drivers: Annotated[int, Field(ge=1)] | None = None  # where known; null: hope speaks of as many as training has
+    sample_submission: Below = SAMPLE_SUBMISSION  # names the test images, in a submission's order
+    test_labels: Below | None = None  # the test images' labels, where they are known (synthetic competitions)
+    leaderboard: Annotated[
+        list[LeaderboardSettings], Field(default_factory=list)
+    ]  # where the competition ended; reports show it
+    test_drivers: Annotated[int, Field(ge=1)] | None = (
+        None  # where known; null: prediction interval speaks of as many as training has
+    )
     classes: Annotated[dict[Class, str], Field(min_length=2)]  # name: meaning, in the submission's column order
-    mirrored_pairs: Annotated[list[Pair], Field(default_factory=list)]  # classes that change places in a mirror
+    left_right_pairs: Annotated[list[Pair], Field(default_factory=list)]  # classes that change places in a flip
     # parts of the frame that a model may look at, since the camera is fixed: [top, left, bottom, right], shares of the frame
     regions: Annotated[dict[Region, Corners], Field(default_factory=dict)]
     folds: Annotated[int, Field(ge=2, le=1000)] = 5  # of drivers; as many models per run
     group_distance: Annotated[int, Field(ge=0, lt=512)] = (
         80  # bits of 512, where no driver is named: data/near_duplicates.py
     )
-    subset: str | None = None  # CSV of the training photos that `make subset` picks out of a larger download
+    subset: str | None = None  # CSV of the training images that `make subset` picks out of a larger download
 
     @model_validator(mode="after")
     def _pairs_are_classes(self) -> "DatasetSettings":
-        named = [name for pair in self.mirrored_pairs for name in pair]
+        named = [name for pair in self.left_right_pairs for name in pair]
         if unknown := sorted(set(named) - set(self.classes)):
-            raise ValueError(f"mirrored_pairs must name classes, got {', '.join(unknown)}")
+            raise ValueError(f"left_right_pairs must name classes, got {', '.join(unknown)}")
         if len(set(named)) < len(named):
-            raise ValueError("mirrored_pairs must name each class at most once")
+            raise ValueError("left_right_pairs must name each class at most once")
         return self
 
     @model_validator(mode="after")
@@ -180,7 +184,7 @@ class DatasetSettings(Strict):
         return {name: known[name] for name in names}
 
     def swap(self) -> list[int]:
-        """Column order after mirroring: `swap()[i]` is the class that class `i` becomes in a mirror."""
+        """Column order after flipping: `swap()[i]` is the class that class `i` becomes in a flip."""
         names = list(self.classes)
-        partner = {a: b for pair in self.mirrored_pairs for a, b in (pair, pair[::-1])}
+        partner = {a: b for pair in self.left_right_pairs for a, b in (pair, pair[::-1])}
         return [names.index(partner.get(name, name)) for name in names]

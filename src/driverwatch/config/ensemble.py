@@ -7,13 +7,13 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args
 from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from driverwatch.config.loading import Strict, parse
-from driverwatch.config.types import Name, ViewSet
+from driverwatch.config.types import Name, TtaSet
 from driverwatch.errors import InputError
 from driverwatch.metrics import FLOOR
 
 
-class Trunk(NamedTuple):
-    """Where images are compared: a model's pretrained trunk, its last layer kept, the places its map is averaged over."""
+class EmbeddingSource(NamedTuple):
+    """Where images are compared: a model's pretrained backbone, its last layer kept, the places its map is averaged over."""
 
     model: str
     cut: str | None
@@ -26,7 +26,7 @@ class Trunk(NamedTuple):
         return f"{self.model}{cut}-{self.grid[0]}x{self.grid[1]}.h5"
 
 
-def trunk_of(text: str) -> Trunk:
+def embedding_source(text: str) -> EmbeddingSource:
     """`"mobilenet_v2:block_13_expand_relu:2x2"`: a model in configs/models; a cut (else its own); a grid (else 1x1).
 
     Raises:
@@ -36,31 +36,33 @@ def trunk_of(text: str) -> Trunk:
     if found is None:
         raise ValueError("must be <model>, <model>:<cut>, <model>:<rows>x<columns> or <model>:<cut>:<rows>x<columns>")
     model, cut, rows, columns = found.groups()
-    return Trunk(model, cut, (int(rows or 1), int(columns or 1)))
+    return EmbeddingSource(model, cut, (int(rows or 1), int(columns or 1)))
 
 
-def _trunk(text: object) -> object:
+def _backbone(text: object) -> object:
     if isinstance(text, str):
-        trunk_of(text)
+        embedding_source(text)
     return text
 
 
-Features = Annotated[str, BeforeValidator(_trunk)]  # like mobilenet_v2:block_13_expand_relu:2x2, plain ImageNet
+EmbeddingSpec = Annotated[str, BeforeValidator(_backbone)]  # like mobilenet_v2:block_13_expand_relu:2x2, plain ImageNet
 
 
-class NeighbourSettings(Strict):
-    """Smoothing over neighbours, for test sets made of clips (docs/neighbours.md); null is chosen on held-out drivers."""
+class KnnSettings(Strict):
+    """Smoothing over neighbours, for test sets made of clips (docs/knn_smoothing.md); null is chosen on validation drivers."""
 
-    features: Features  # where images are compared; `make neighbours` computes them
+    embeddings: EmbeddingSpec  # where images are compared; `make knn` computes them
     method: Literal["average", "clusters"] = "average"  # clusters: those that agree on a class share one prediction
     k: Annotated[int, Field(ge=0, le=1000)] | None = None  # neighbours; they grow with the frames that a clip has
     weights: Literal["equal", "similar"] | None = None  # similar: nearer images weigh more
     mean: Literal["arithmetic", "geometric"] | None = None  # of probabilities, or of their logarithms
     rounds: Annotated[int, Field(ge=1, le=2)] | None = None  # in the second, neighbours' neighbours come in
-    before_balance: bool = False  # before balance as well as after it: classes are then counted on smoothed rows
+    smooth_before_balancing: bool = (
+        False  # before balance as well as after it: classes are then counted on smoothed rows
+    )
 
     @model_validator(mode="after")
-    def _fits(self) -> "NeighbourSettings":
+    def _fits(self) -> "KnnSettings":
         if self.method == "clusters" and (self.weights or self.mean or self.rounds):
             raise ValueError("method: clusters takes no weights, mean or rounds; leave them out")
         return self
@@ -68,7 +70,7 @@ class NeighbourSettings(Strict):
     @model_serializer(mode="wrap")
     def _sparse(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Digests of what was put together before this setting came stay as they are."""
-        return {key: value for key, value in handler(self).items() if key != "before_balance" or value}
+        return {key: value for key, value in handler(self).items() if key != "smooth_before_balancing" or value}
 
 
 def _clip(level: object) -> object:
@@ -84,57 +86,59 @@ Calibration = Literal["none", "temperature", "bias"]
 CALIBRATION_NAMES: tuple[Calibration, ...] = get_args(Calibration)
 
 
-class ChainSettings(Strict):
+class PipelineSettings(Strict):
     """What happens to the members' probabilities on their way to one row per image."""
 
     blend: BlendName = "mean"  # what no label decides; make blends says what the others score
-    balance: Features | None = None  # features that tell drivers apart: classes are balanced within each; null: not
-    neighbours: NeighbourSettings | None = None  # null: each image by itself, as single photos in use are
+    class_balance: EmbeddingSpec | None = (
+        None  # features that tell drivers apart: classes are balanced within each; null: not
+    )
+    knn: KnnSettings | None = None  # null: each image by itself, as single images in use are
     calibrate: Calibration = "none"  # what no label decides, as above
     clip: Clip = (
         FLOOR  # lowest probability of a submission, or fitted out of fold; no printed loss tells lower ones apart
     )
 
     @model_validator(mode="after")
-    def _balanced(self) -> "ChainSettings":
-        if self.neighbours and self.neighbours.before_balance and not self.balance:
-            raise ValueError("neighbours.before_balance needs balance; leave it out, or name features for balance")
+    def _balanced(self) -> "PipelineSettings":
+        if self.knn and self.knn.smooth_before_balancing and not self.class_balance:
+            raise ValueError("knn.smooth_before_balancing needs balance; leave it out, or name features for balance")
         return self
 
     @property
-    def features(self) -> list[str]:
+    def embeddings(self) -> list[str]:
         """Where images are compared with each other, each once."""
-        asked = [self.balance, self.neighbours.features if self.neighbours else None]
+        asked = [self.class_balance, self.knn.embeddings if self.knn else None]
         return list(dict.fromkeys(text for text in asked if text is not None))
 
 
-def kept_settings(chain: object, where: Path) -> ChainSettings:
-    """The settings that a submission was made with, from what its manifest `where` says under `chain`.
+def kept_settings(pipeline: object, where: Path) -> PipelineSettings:
+    """The settings that a submission was made with, from what its manifest `where` says under `pipeline`.
 
     Raises:
         InputError: it says none, or none of this version.
     """
-    kept = chain.get("settings") if isinstance(chain, dict) else None
+    kept = pipeline.get("settings") if isinstance(pipeline, dict) else None
     if not isinstance(kept, dict):
         raise InputError(
             f"{where}: does not say the settings of its post-processing, as manifests from before they were kept; make ensemble "
             "writes it again"
         )
-    return parse(ChainSettings, kept, f"{where}: chain.settings")
+    return parse(PipelineSettings, kept, f"{where}: pipeline.settings")
 
 
-class EnsembleSettings(ChainSettings):
+class EnsembleSettings(PipelineSettings):
     """`configs/ensembles/<name>.yaml`."""
 
     runs: Annotated[list[Name], Field(min_length=1)]  # finished runs that take part
-    views: Literal["auto", ViewSet] = "auto"  # auto: ten_crop where mirrored, else five_crop, or the best there is
+    tta: Literal["auto", TtaSet] = "auto"  # auto: ten_crop where flipped, else five_crop, or the best there is
 
     @property
-    def view_set(self) -> ViewSet | None:
-        """The view set asked for; None: each run's own."""
-        return None if self.views == "auto" else self.views
+    def tta_set(self) -> TtaSet | None:
+        """The TTA set asked for; None: each run's own."""
+        return None if self.tta == "auto" else self.tta
 
     @property
-    def chain(self) -> dict[str, Any]:
-        """`ChainSettings` alone, as plain data."""
-        return self.model_dump(include=set(ChainSettings.model_fields))
+    def pipeline(self) -> dict[str, Any]:
+        """`PipelineSettings` alone, as plain data."""
+        return self.model_dump(include=set(PipelineSettings.model_fields))

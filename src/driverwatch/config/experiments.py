@@ -1,4 +1,4 @@
-"""Settings of what is made of many runs: recipes, which end in submissions, and levers, which end in a table."""
+"""Settings of what is made of many runs: recipes, which end in submissions, and ablations, which end in a table."""
 
 import json
 from typing import Annotated, Any
@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 from driverwatch.config.ensemble import EnsembleSettings
 from driverwatch.config.loading import Strict, parse
 from driverwatch.config.model import ModelSettings
-from driverwatch.config.types import Name, ViewSet
+from driverwatch.config.types import Name, TtaSet
 
 
 class RunSettings(Strict):
@@ -28,13 +28,15 @@ class RecipeSettings(Strict):
     """`configs/recipes/<dataset>.yaml`: runs, trained in this order, and the submissions that are made of them."""
 
     runs: Annotated[dict[Name, RunSettings], Field(min_length=1)]
-    taught: Annotated[dict[Name, EnsembleSettings], Field(default_factory=dict)]  # for runs with `train.pseudo.taught`
+    pseudo_labels: Annotated[
+        dict[Name, EnsembleSettings], Field(default_factory=dict)
+    ]  # for runs with `train.pseudo.pseudo_labels`
     submissions: Annotated[dict[Name, EnsembleSettings], Field(min_length=1)]  # by the name of the CSV
 
     @model_validator(mode="after")
     def _fits(self) -> "RecipeSettings":
         _refuse_strangers("submissions", self.submissions, self.runs, "recipe")
-        _refuse_strangers("taught", self.taught, self.runs, "recipe")
+        _refuse_strangers("pseudo_labels", self.pseudo_labels, self.runs, "recipe")
         return self
 
 
@@ -45,40 +47,40 @@ def _refuse_strangers(kind: str, sides: dict[str, EnsembleSettings], runs: dict[
             raise ValueError(f"{kind}.{name}.runs must be of this {whose}'s runs, got {', '.join(strangers)}")
 
 
-class LeverSettings(Strict):
-    """One row of the table: the same thing without a lever and with it."""
+class AblationSettings(Strict):
+    """One row of the table: the same thing without an ablation and with it."""
 
-    lever: str  # what is changed, in a few words
+    ablation: str  # what is changed, in a few words
     before: EnsembleSettings  # without it
     after: EnsembleSettings  # with it, all else the same
     kept: bool  # whether the recipe takes it
     why: str = ""  # what decided that, where it is not the row's own numbers
 
 
-class LeversSettings(Strict):
-    """`configs/levers/<dataset>.yaml`: the runs of this study, and what is compared; other runs are the data set's own."""
+class AblationsSettings(Strict):
+    """`configs/ablations/<dataset>.yaml`: the runs of this study, and what is compared; other runs are the data set's own."""
 
     runs: Annotated[dict[Name, RunSettings], Field(default_factory=dict)]
-    taught: Annotated[dict[Name, EnsembleSettings], Field(default_factory=dict)]  # as in a recipe
-    rows: Annotated[dict[str, list[LeverSettings]], Field(min_length=1)]  # by the kind of lever, a table each
+    pseudo_labels: Annotated[dict[Name, EnsembleSettings], Field(default_factory=dict)]  # as in a recipe
+    rows: Annotated[dict[str, list[AblationSettings]], Field(min_length=1)]  # by the kind of ablation, a table each
 
     @model_validator(mode="after")
-    def _fits(self) -> "LeversSettings":
+    def _fits(self) -> "AblationsSettings":
         for row in (row for rows in self.rows.values() for row in rows):
             asked = {*row.before.runs, *row.after.runs}
             if asked & set(self.runs) and asked - set(self.runs):
-                raise ValueError(f"rows: {row.lever}: must compare runs of this study, or none of them")
-        _refuse_strangers("taught", self.taught, self.runs, "study")
+                raise ValueError(f"rows: {row.ablation}: must compare runs of this study, or none of them")
+        _refuse_strangers("pseudo_labels", self.pseudo_labels, self.runs, "study")
         return self
 
     @property
-    def views(self) -> dict[str, list[ViewSet]]:
+    def tta(self) -> dict[str, list[TtaSet]]:
         """TTA sets by name that the ablations ask of each of this study's runs, each once."""
-        found: dict[str, list[ViewSet]] = {}
+        found: dict[str, list[TtaSet]] = {}
         for side in (side for rows in self.rows.values() for row in rows for side in (row.before, row.after)):
             for run in side.runs:
-                if side.view_set and run in self.runs and side.view_set not in found.setdefault(run, []):
-                    found[run].append(side.view_set)
+                if side.tta_set and run in self.runs and side.tta_set not in found.setdefault(run, []):
+                    found[run].append(side.tta_set)
         return found
 
 
@@ -92,7 +94,7 @@ class StudyModel(Strict):
     """One network of a study: where to freeze it, `head` being its features alone."""
 
     backbone: str  # as in a model's settings
-    cut: str | None = None  # likewise
+    truncate_at: str | None = None  # likewise
     freeze_until: Annotated[list[str], AfterValidator(_begins_with_head)]  # a run each, `head` first
 
 
@@ -109,7 +111,7 @@ class StudySettings(Strict):
         for name, model in self.models.items():
             for depth in model.freeze_until:
                 stages = [self.head] if depth == "head" else [self.head, {"freeze_until": depth}]
-                content = {**self.settings, "backbone": model.backbone, "cut": model.cut}
+                content = {**self.settings, "backbone": model.backbone, "truncate_at": model.truncate_at}
                 content["train"] = {**(content.get("train") or {}), "stages": stages}
                 made[f"{study}-{name}-{depth}"] = parse(
                     ModelSettings, content, f"study {study}: {name} frozen to {depth}"

@@ -152,7 +152,7 @@ def _override(content: dict[str, Any], override: str, kind: type[BaseModel] | No
     """Put one `a.b.0.c=value` into nested settings; the value is read as YAML."""
     key, equals, value = override.partition("=")
     if not equals or not key:
-        raise InputError(f'SET="{override}": expected key=value, like SET="train.epochs=3 augment.policy=light"')
+        raise InputError(f'SET="{override}": expected key=value, like SET="train.epochs=3 augment.preset=light"')
     try:
         parsed = parse_yaml(value)
     except ValueError as error:

@@ -9,13 +9,13 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from driverwatch.config.backbones import BACKBONES
 from driverwatch.config.loading import Strict, read_yaml
 from driverwatch.config.training import TrainSettings
-from driverwatch.config.types import NAME, WHOLE, Regions, Share, Size, ViewSet, ViewSets, key_of, known_name, pixels
+from driverwatch.config.types import NAME, WHOLE, Regions, Share, Size, TtaSet, TtaSets, key_of, known_name, pixels
 from driverwatch.errors import InputError, nearest
 from driverwatch.io.paths import matching
 
 
 def transforms(content: object) -> list[dict[str, dict[str, Any]]]:
-    """A policy's list of one transform each as plain data; keywords left out are {}.
+    """A preset's list of one transform each as plain data; keywords left out are {}.
 
     Raises:
         ValueError: anything else.
@@ -34,15 +34,15 @@ def _is_transform(entry: object) -> bool:
     return isinstance(name, str) and (keywords is None or named)
 
 
-def _policy(content: object) -> object:
+def _preset(content: object) -> object:
     if content is None or (isinstance(content, str) and re.fullmatch(NAME, content)):
         return content
     if isinstance(content, str):
-        raise ValueError("must be the name of a file in configs/policies, or a list of transforms")
+        raise ValueError("must be the name of a file in configs/presets, or a list of transforms")
     return transforms(content)
 
 
-Policy = Annotated[str | list[dict[str, dict[str, Any]]] | None, BeforeValidator(_policy)]
+Preset = Annotated[str | list[dict[str, dict[str, Any]]] | None, BeforeValidator(_preset)]
 
 
 class InputSettings(Strict):
@@ -51,7 +51,7 @@ class InputSettings(Strict):
     pack: Size  # of each region; a region of another shape is squashed or stretched to this one
     size: Size  # what the network takes of each region; equal to `pack` means all of it
     crop: Literal["random", "centre"] = "random"  # in training: the HDF5 guides' random patch, or the centre view
-    regions: Regions = [WHOLE]  # by name, from the data set's YAML; several share a trunk and have a head each
+    regions: Regions = [WHOLE]  # by name, from the data set's YAML; several share a backbone and have a head each
 
     @property
     def key(self) -> str:
@@ -60,12 +60,16 @@ class InputSettings(Strict):
 
 
 class AugmentSettings(Strict):
-    """What training does to images, in this order: the policy, the patch, mixing, the mirror."""
+    """What training does to images, in this order: the preset, the patch, mixing, the flip."""
 
-    policy: Policy = None  # a file in configs/policies, or the list of transforms itself
-    mirror: Literal["none", "keep", "swap"] = "none"  # half the images; labels kept, or c1/c3-like pairs swapped
-    mix: Literal["none", "mixup", "cutmix", "splice"] = "none"  # images made of two of the fold's: data/mix.py
-    mix_share: Annotated[float, Field(gt=0, le=1)] = 0.5  # of the training images in each epoch
+    preset: Preset = None  # a file in configs/presets, or the list of transforms itself
+    hflip: Literal["none", "keep_labels", "swap_left_right"] = (
+        "none"  # half the images; labels kept, or c1/c3-like pairs swapped
+    )
+    mix: Literal["none", "mixup", "cutmix", "same_class_halves"] = (
+        "none"  # images made of two of the fold's: data/mix.py
+    )
+    mix_prob: Annotated[float, Field(gt=0, le=1)] = 0.5  # of the training images in each epoch
     mix_alpha: Annotated[float, Field(ge=0.01, le=100)] | None = (
         None  # of the Beta(alpha, alpha) that shares come from; null: the papers' for ImageNet, 0.2 for mixup, 1 for cutmix
     )
@@ -83,7 +87,7 @@ class AugmentSettings(Strict):
 
 
 class HeadSettings(Strict):
-    """What stands on the trunk: pooling, hidden layers if any, a new softmax."""
+    """What stands on the backbone: pooling, hidden layers if any, a new softmax."""
 
     pooling: Literal["average", "flatten"] = "average"  # flatten keeps where things are, and needs the input size fixed
     dense: list[Annotated[int, Field(ge=1, le=65_536)]] = []  # units of hidden ReLU layers between pooling and softmax
@@ -96,18 +100,18 @@ class HeadSettings(Strict):
 class PredictSettings(Strict):
     """What `make train` predicts once a fold is trained; decides no weights, so it is no part of a run's identity."""
 
-    views: ViewSets = ["ten_crop"]  # one or several; sets that are made of their views are written too
+    tta: TtaSets = ["ten_crop"]  # one or several; sets that are made of their views are written too
     batch_size: Annotated[int, Field(ge=1, le=65_536)] = 20  # crops in one forward pass; few suit a CPU, hundreds a GPU
-    test: bool = True  # the test images too; false: held-out drivers alone, as a search does (`make predict` goes on)
+    test: bool = True  # the test images too; false: validation drivers alone, as a search does (`make predict` resumes)
 
 
 class ModelSettings(Strict):
     """`configs/models/<name>.yaml`."""
 
-    # what the trunk is: one line of backbones.csv (`make backbones` lists them)
+    # what the backbone is: one line of backbones.csv (`make backbones` lists them)
     backbone: Annotated[str, AfterValidator(lambda name: known_name(list(BACKBONES), "backbone", name))]
     weights: Literal["imagenet", "none"] = "imagenet"  # none: random, so that nothing may be frozen at first
-    cut: str | None = None  # last layer kept of the backbone; null: all of it
+    truncate_at: str | None = None  # last layer kept of the backbone; null: all of it
     mean: Literal["weights", "dataset"] = "weights"  # what is subtracted: the weights' own mean, or this data set's
     # what layers compute in; weights stay float32. Mixed ones are for accelerators: a processor gains nothing by them
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
@@ -118,15 +122,17 @@ class ModelSettings(Strict):
     predict: PredictSettings = PredictSettings()
 
     @property
-    def honest_views(self) -> ViewSet:
-        """`ten_crop` where training mirrored too, else `five_crop`: mirrored views of a network that never saw one mislead it."""
-        return "ten_crop" if self.shows_mirrored else "five_crop"
+    def default_tta(self) -> TtaSet:
+        """`ten_crop` where training flipped too, else `five_crop`: flipped views of a network that never saw one mislead it."""
+        return "ten_crop" if self.trains_with_flips else "five_crop"
 
     @property
-    def shows_mirrored(self) -> bool:
-        """Whether training shows mirrored images; logistic regression on the centre view alone does not."""
-        centre_alone = self.train.cache_trunk is None and all(stage.fit == "logistic" for stage in self.train.stages)
-        return self.augment.mirror != "none" and not centre_alone
+    def trains_with_flips(self) -> bool:
+        """Whether training shows flipped images; logistic regression on the centre view alone does not."""
+        centre_alone = self.train.augmentation_passes is None and all(
+            stage.fit == "linear_probe" for stage in self.train.stages
+        )
+        return self.augment.hflip != "none" and not centre_alone
 
     @model_validator(mode="after")
     def _fits(self) -> "ModelSettings":
@@ -140,29 +146,29 @@ class ModelSettings(Strict):
             raise ValueError(
                 "train.stages.0.freeze_until must be null with weights: none (random layers would stay random)"
             )
-        if self.augment.mix != "none" and self.train.cache_trunk is not None:
+        if self.augment.mix != "none" and self.train.augmentation_passes is not None:
             raise ValueError(
-                f"augment.mix: {self.augment.mix} needs train.cache_trunk: null (every fold shares the cached images, and a mixed "
-                "one would carry held-out drivers into training)"
+                f"augment.mix: {self.augment.mix} needs train.augmentation_passes: null (every fold shares the cached "
+                "images, and a mixed one would carry validation drivers into training)"
             )
-        if self.head.dense and any(stage.fit == "logistic" for stage in self.train.stages):
-            raise ValueError("fit: logistic solves for a softmax alone; head.dense must be empty, or fit: gradient")
+        if self.head.dense and any(stage.fit == "linear_probe" for stage in self.train.stages):
+            raise ValueError("fit: linear_probe solves for a softmax alone; head.dense must be empty, or fit: gradient")
         return self
 
 
 Transforms = list[dict[str, dict[str, Any]]]
 
 
-def read_preset(folder: Path, policy: str | Transforms | None) -> tuple[str, Transforms]:
-    """Where a policy stands, for sentences about it, and its transforms; none of them is tried.
+def read_preset(folder: Path, preset: str | Transforms | None) -> tuple[str, Transforms]:
+    """Where a preset stands, for sentences about it, and its transforms; none of them is tried.
 
     Args:
-        policy: a file's name in `folder`, the transforms themselves, or None, the empty policy.
+        preset: a file's name in `folder`, the transforms themselves, or None, the empty preset.
 
     Raises:
         InputError: no such file, or anything but a list of transforms in it.
     """
-    where, content = ("augment.policy", policy or []) if not isinstance(policy, str) else _file(folder, policy)
+    where, content = ("augment.preset", preset or []) if not isinstance(preset, str) else _file(folder, preset)
     try:
         return where, transforms(content)
     except ValueError as error:
@@ -174,6 +180,6 @@ def _file(folder: Path, name: str) -> tuple[str, Any]:
     if not path.is_file():
         names = [p.stem for p in matching(folder, "*.yaml")]
         raise InputError(
-            f"augment.policy: {path} does not exist; expected one of {', '.join(names)}{nearest(name, names)}"
+            f"augment.preset: {path} does not exist; expected one of {', '.join(names)}{nearest(name, names)}"
         )
     return str(path), read_yaml(path)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from driverwatch.config.loading import Strict
-from driverwatch.config.types import Name, Share, ViewSet
+from driverwatch.config.types import Name, Share, TtaSet
 
 
 def _boundary(until: object) -> object:
@@ -27,28 +27,28 @@ class Stage(Strict):
     """One stretch of training; what it leaves out comes from `train`."""
 
     freeze_until: Boundary = (
-        None  # layer or block, that many layers, that share of them, `head` (the whole trunk), or null
+        None  # layer or block, that many layers, that share of them, `head` (the whole backbone), or null
     )
-    fit: Literal["gradient", "logistic"] = "gradient"  # logistic: solve for the softmax on features computed once
+    fit: Literal["gradient", "linear_probe"] = "gradient"  # logistic: solve for the softmax on features computed once
     l2: Penalties = L2  # of logistic regression: the one that does best on inner driver folds is taken
     epochs: Annotated[int, Field(ge=1, le=10_000)] | None = None  # null: `train.epochs`
     learning_rate: Rate | None = None  # null: `train.learning_rate`
-    rate_factors: dict[str, Factor] = {}  # layer or block: factor on the rate of all up to and including it
+    lr_multipliers: dict[str, Factor] = {}  # layer or block: factor on the rate of all up to and including it
     # normalisation of layers that learn; default: frozen if pretrained, else train. Their dropout follows: none with `frozen`
-    normalization: Literal["frozen", "train", "re-estimated"] | None = None
+    normalization: Literal["frozen", "train", "recalibrated"] | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> "Stage":
         if self.fit == "gradient":
             if self.l2 != L2:
                 raise ValueError(
-                    "l2 belongs to fit: logistic; for kernels' decay see head.weight_decay, train.weight_decay"
+                    "l2 belongs to fit: linear_probe; for kernels' decay see head.weight_decay, train.weight_decay"
                 )
             return self
         if self.freeze_until != "head":
-            raise ValueError("fit: logistic trains the softmax alone and needs freeze_until: head")
-        if self.epochs or self.learning_rate or self.rate_factors or self.normalization:
-            raise ValueError("fit: logistic takes no epochs, learning_rate, rate_factors or normalization")
+            raise ValueError("fit: linear_probe trains the softmax alone and needs freeze_until: head")
+        if self.epochs or self.learning_rate or self.lr_multipliers or self.normalization:
+            raise ValueError("fit: linear_probe takes no epochs, learning_rate, lr_multipliers or normalization")
         return self
 
 
@@ -60,27 +60,27 @@ class SplitSettings(Strict):
     """Which drivers each fit leaves out; `splits: all` is short for `splits: {kind: all}`. Only folds give an out-of-fold score."""
 
     # the fold file's; as many folds that share as few pairs of drivers with it as can be; overlapping draws; nobody left out
-    kind: Literal["folds", "redrawn", "subsets", "all"] = "folds"
+    kind: Literal["folds", "reshuffled", "shuffle_split", "all"] = "folds"
     count: Annotated[int, Field(ge=1, le=1000)] | None = None  # fits; null: 10 subsets, 1 on all. Folds have theirs
-    hold_out: Annotated[int, Field(ge=1)] | None = None  # drivers that each subset leaves out; null: 4
-    # drivers that each fit learns from, of those it does not leave out; null: all of them. Fewer are always among more
-    learn_from: Annotated[int, Field(ge=1)] | None = None
+    val_drivers: Annotated[int, Field(ge=1)] | None = None  # drivers that each subset leaves out; null: 4
+    # drivers that each fit is trained on, of those it does not leave out; null: all of them. Fewer are always among more
+    train_drivers: Annotated[int, Field(ge=1)] | None = None
     draw: Annotated[int, Field(ge=0, lt=2**32)] | None = None  # number of the redrawing; null: 0
 
     @model_validator(mode="after")
     def _fits(self) -> "SplitSettings":
-        if self.kind in ("folds", "redrawn") and self.count is not None:
+        if self.kind in ("folds", "reshuffled") and self.count is not None:
             raise ValueError("count belongs to subsets and all; the number of folds is the data set's")
-        if self.kind != "redrawn" and self.draw is not None:
-            raise ValueError("draw belongs to kind: redrawn")
-        if self.kind != "subsets" and self.hold_out is not None:
-            raise ValueError("hold_out belongs to kind: subsets")
+        if self.kind != "reshuffled" and self.draw is not None:
+            raise ValueError("draw belongs to kind: reshuffled")
+        if self.kind != "shuffle_split" and self.val_drivers is not None:
+            raise ValueError("val_drivers belongs to kind: subsets")
         return self
 
     @property
-    def held_out(self) -> int:
+    def validation(self) -> int:
         """Drivers that each subset leaves out."""
-        return self.hold_out or 4  # of 26, about what one of six folds holds
+        return self.val_drivers or 4  # of 26, about what one of six folds holds
 
     @property
     def scored(self) -> bool:
@@ -90,39 +90,41 @@ class SplitSettings(Strict):
     @property
     def unscored(self) -> str:
         """Why there is no out-of-fold score, in words."""
-        how = {"all": "all drivers", "redrawn": "other folds than the fold file's"}
+        how = {"all": "all drivers", "reshuffled": "other folds than the fold file's"}
         return f"trained on {how.get(self.kind, 'overlapping subsets of the drivers')}"
 
     def fits(self, folds: int) -> int:
         """Number of models, where the data set has so many folds."""
-        return {"subsets": self.count or 10, "all": self.count or 1}.get(self.kind, folds)
+        return {"shuffle_split": self.count or 10, "all": self.count or 1}.get(self.kind, folds)
 
 
 class PseudoSettings(Strict):
-    """Images without labels with what teachers make of them, learnt from beside the labelled images."""
+    """Images without labels with what teachers make of them, trained on beside the labelled images."""
 
     runs: list[Name] = []  # finished runs as teachers: their mean counts
-    taught: Name | None = None  # or what `make teach` wrote under this name: runs blended, balanced, smoothed
-    # of a fold's held-out drivers too (or alone) the student sees the images, never a label: as it does of test drivers
-    images: Literal["test", "held_out", "both"] = "test"
-    views: Literal["auto", ViewSet] = "auto"  # as in ensembles
+    pseudo_labels: Name | None = (
+        None  # or what `make pseudo-labels` wrote under this name: runs blended, balanced, smoothed
+    )
+    # of a fold's validation drivers too (or alone) the student sees the images, never a label: as it does of test drivers
+    images: Literal["test", "validation", "both"] = "test"
+    tta: Literal["auto", TtaSet] = "auto"  # as in ensembles
     kind: Literal["soft", "hard"] = "soft"  # the teachers' probabilities, or their first choice as if it were true
     threshold: Annotated[float, Field(ge=0, le=1)] = 0.0  # least top probability of an image that is taken; 0 takes all
     ratio: Factor = 1.0  # at most so many per labelled image, the most confident first
-    balance: bool = False  # share that number out evenly among the classes that the teachers name
+    class_balance: bool = False  # share that number out evenly among the classes that the teachers name
     weight: Factor = 1.0  # in the loss, of one such image; a labelled one has 1
 
     @model_validator(mode="after")
     def _once(self) -> "PseudoSettings":
         if len(set(self.runs)) < len(self.runs):
             raise ValueError("runs must name each teacher once")
-        if bool(self.runs) == bool(self.taught):
+        if bool(self.runs) == bool(self.pseudo_labels):
             raise ValueError("must have either runs or taught")
         return self
 
 
 class TrainSettings(Strict):
-    """How a head and what is not frozen of the trunk are fitted, fold by fold."""
+    """How a head and what is not frozen of the backbone are fitted, fold by fold."""
 
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 4  # of each stage that does not say its own
     learning_rate: Rate = 0.001  # the guides' SGD rate, a tenth of training from scratch
@@ -133,16 +135,18 @@ class TrainSettings(Strict):
     warmup: Share = 0.0  # share of a stage's steps whose rate rises; the last of these is at the full rate
     batch_size: Annotated[int, Field(ge=1, le=65_536)] = 32  # images in one step; memory grows with it
     # that train a fold, each on an equal part of `batch_size`, which stays the whole step's, so that rates stay as they are;
-    # all: of those there are. The result differs in rounding, as between machines, so a run may go on on other devices
+    # all: of those there are. The result differs in rounding, as between machines, so a run may resume on other devices
     devices: Annotated[int, Field(ge=1, le=1024)] | Literal["all"] = 1
     label_smoothing: Share = 0.0  # share of each target spread evenly over all classes
     class_weights: Literal["none", "balanced"] = "none"  # balanced: a class's loss weighs by how seldom it is
-    select: Literal["last", "best"] = "last"  # best: the epoch that scores best on the held-out drivers ("selected on")
+    select: Literal["last", "best"] = (
+        "last"  # best: the epoch that scores best on the validation drivers ("selected on")
+    )
     patience: Annotated[int, Field(ge=1)] | None = (
-        None  # end a stage after so many epochs without a better held-out loss
+        None  # end a stage after so many epochs without a better validation loss
     )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0  # of new layers, order, augmentation and dropout
-    cache_trunk: Annotated[int, Field(ge=1, le=1000)] | None = (
+    augmentation_passes: Annotated[int, Field(ge=1, le=1000)] | None = (
         None  # compute frozen layers once per image and augmentation draw, with so many draws; null: in every step
     )
     cache_dtype: Literal["float16", "float32"] = "float16"  # of cached feature maps; pooled features are float32
@@ -151,7 +155,7 @@ class TrainSettings(Strict):
         "auto"  # what they are; auto: processes where it pays; same result
     )
     stages: Annotated[list[Stage], Field(min_length=1)] = [Stage()]
-    stop_after: Annotated[int, Field(ge=1)] | None = (
+    max_epochs: Annotated[int, Field(ge=1)] | None = (
         None  # epochs of the last stage, whose schedule stays that of its `epochs`; null: all
     )
     splits: Annotated[SplitSettings, BeforeValidator(_named_kind)] = SplitSettings()
@@ -160,13 +164,13 @@ class TrainSettings(Strict):
     @model_validator(mode="after")
     def _fits(self) -> "TrainSettings":
         last = self.stages[-1]
-        if self.stop_after and (last.fit == "logistic" or self.stop_after > (last.epochs or self.epochs)):
-            raise ValueError("stop_after must be at most the last stage's epochs, and needs fit: gradient there")
-        if self.splits.kind == "all" and self.looks_at_held_out:
+        if self.max_epochs and (last.fit == "linear_probe" or self.max_epochs > (last.epochs or self.epochs)):
+            raise ValueError("max_epochs must be at most the last stage's epochs, and needs fit: gradient there")
+        if self.splits.kind == "all" and self.uses_validation:
             raise ValueError("splits: all holds nobody out; select must be last, and patience null")
         if self.pseudo and self.pseudo.images != "test" and self.splits.kind == "all":
             raise ValueError("splits: all holds nobody out; pseudo.images must be test")
-        if self.pseudo and all(stage.fit == "logistic" for stage in self.stages):
+        if self.pseudo and all(stage.fit == "linear_probe" for stage in self.stages):
             raise ValueError("pseudo needs a stage with fit: gradient; logistic regression takes labelled images alone")
         return self
 
@@ -174,13 +178,13 @@ class TrainSettings(Strict):
     def planned(self) -> list[int]:
         """Epochs of each stage, as far as it goes."""
         epochs = [self.epochs_of(stage) for stage in self.stages]
-        return [*epochs[:-1], self.stop_after or epochs[-1]]
+        return [*epochs[:-1], self.max_epochs or epochs[-1]]
 
     def epochs_of(self, stage: Stage) -> int:
         """Epochs that a stage's schedule is made for; a head that is solved for counts as one."""
-        return 1 if stage.fit == "logistic" else stage.epochs or self.epochs
+        return 1 if stage.fit == "linear_probe" else stage.epochs or self.epochs
 
     @property
-    def looks_at_held_out(self) -> bool:
-        """Whether the held-out drivers decide which weights are kept, so that their loss flatters ("selected on")."""
+    def uses_validation(self) -> bool:
+        """Whether the validation drivers decide which weights are kept, so that their loss flatters ("selected on")."""
         return self.select == "best" or self.patience is not None

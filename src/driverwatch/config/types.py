@@ -1,4 +1,4 @@
-"""Words that settings are written in: sizes, regions, view sets, names."""
+"""Words that settings are written in: sizes, regions, TTA sets, names."""
 
 import re
 from typing import Annotated, Literal, get_args
@@ -7,8 +7,8 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from driverwatch.errors import nearest
 
-ViewSet = Literal["centre", "multi_scale", "five_crop", "shifts", "ten_crop", "ten_crop_keep", "ten_crop_swap"]
-VIEW_SETS: tuple[ViewSet, ...] = get_args(ViewSet)  # smallest first; what they are stands in data/tta.py
+TtaSet = Literal["centre", "multi_scale", "five_crop", "shifts", "ten_crop", "ten_crop_keep", "ten_crop_swap"]
+TTA_SETS: tuple[TtaSet, ...] = get_args(TtaSet)  # smallest first; what they are stands in data/tta.py
 SIZE = r"[1-9]\d{0,4}x[1-9]\d{0,4}"  # height x width
 REGION = r"[a-z][a-z0-9_]{0,30}"
 KEY = rf"{SIZE}(-{REGION}(\+{REGION})*)?"  # of a pack: the size of each region, and the regions unless it is the frame alone
@@ -34,18 +34,18 @@ def _each_once(names: list[str]) -> list[str]:
     return names
 
 
-def _view_sets(names: object) -> object:
+def _tta_sets(names: object) -> object:
     """One name or several."""
     names = [names] if isinstance(names, str) else names
     if not isinstance(names, list) or not names:
-        raise ValueError(f"must be one or several of {', '.join(VIEW_SETS)}")
-    return [known_name(list(VIEW_SETS), "view set", str(name)) for name in names]
+        raise ValueError(f"must be one or several of {', '.join(TTA_SETS)}")
+    return [known_name(list(TTA_SETS), "TTA set", str(name)) for name in names]
 
 
 Size = Annotated[str, BeforeValidator(_size)]
 Region = Annotated[str, Field(pattern=f"^{REGION}$")]
 Regions = Annotated[list[Region], Field(min_length=1, max_length=7), AfterValidator(_each_once)]  # a folder is named so
-ViewSets = Annotated[list[ViewSet], BeforeValidator(_view_sets)]
+TtaSets = Annotated[list[TtaSet], BeforeValidator(_tta_sets)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 Name = Annotated[str, Field(pattern=f"^{NAME}$", max_length=100)]
@@ -58,7 +58,7 @@ def pixels(size: str) -> tuple[int, int]:
 
 
 def key_of(size: str, regions: list[str]) -> str:
-    """Name the pack that holds these regions of each photo, each resized to `size`: `224x298`, or `224x298-whole+head`."""
+    """Name the pack that holds these regions of each image, each resized to `size`: `224x298`, or `224x298-whole+head`."""
     return size if regions == [WHOLE] else f"{size}-{'+'.join(regions)}"
 
 

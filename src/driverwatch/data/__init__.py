@@ -1,1 +1,1 @@
-"""Tables, drawn competitions, driver folds and packed images."""
+"""Tables, synthetic competitions, driver folds and packed images."""

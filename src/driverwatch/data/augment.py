@@ -1,7 +1,7 @@
-"""Augmentation: `(image, seed) -> image` by named policies, the one module that touches albumentations.
+"""Augmentation: `(image, seed) -> image` by named presets, the one module that touches albumentations.
 
-A policy is a YAML list, in `configs/policies/` or in a model's settings: one albumentations transform with its keywords each.
-Mirroring is not among them: left and right are classes here, so `augment.mirror` says how labels follow.
+A preset is a YAML list, in `configs/presets/` or in a model's settings: one albumentations transform with its keywords each.
+Mirroring is not among them: left and right are classes here, so `augment.hflip` says how labels follow.
 """
 
 import os
@@ -31,19 +31,19 @@ else:
 
 FOREIGN = {"Lambda", "TextImage", "OverlayElements"}  # they take code or files
 DRAWS = 2  # how a seed becomes a picture; another number where the same seed gives another
-MIRRORING = {"HorizontalFlip", "VerticalFlip", "Flip", "Transpose", "D4", "RandomRotate90", "SquareSymmetry"}
+FLIPPING = {"HorizontalFlip", "VerticalFlip", "Flip", "Transpose", "D4", "RandomRotate90", "SquareSymmetry"}
 
 
-def read_policy(folder: Path, policy: str | list[dict[str, dict[str, Any]]] | None) -> list[dict[str, dict[str, Any]]]:
-    """Read a policy as plain data, so that it can be recorded and compared, and try it.
+def load_preset(folder: Path, preset: str | list[dict[str, dict[str, Any]]] | None) -> list[dict[str, dict[str, Any]]]:
+    """Read a preset as plain data, so that it can be recorded and compared, and try it.
 
     Args:
-        policy: a file's name in `folder`, the transforms themselves, or None, the empty policy.
+        preset: a file's name in `folder`, the transforms themselves, or None, the empty preset.
 
     Raises:
-        InputError: no such file, no such transform or keyword, or a transform that does not give a photo of the same size.
+        InputError: no such file, no such transform or keyword, or a transform that does not give an image of the same size.
     """
-    where, made = read_preset(folder, policy)
+    where, made = read_preset(folder, preset)
     with warnings.catch_warnings():  # the library only warns about a wrong keyword
         warnings.simplefilter("error", UserWarning)
         build(made, where)
@@ -51,25 +51,25 @@ def read_policy(folder: Path, policy: str | list[dict[str, dict[str, Any]]] | No
     return made
 
 
-def _probe(policy: list[dict[str, dict[str, Any]]], where: str) -> None:
-    """Try each transform on its own, for certain: it must take a photo and give one of the same shape and type."""
-    photo = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
-    for name, keywords in ((n, k) for transform in policy for n, k in transform.items()):
+def _probe(preset: list[dict[str, dict[str, Any]]], where: str) -> None:
+    """Try each transform on its own, for certain: it must take an image and give one of the same shape and type."""
+    image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    for name, keywords in ((n, k) for transform in preset for n, k in transform.items()):
         try:
-            made = build([{name: {**keywords, "p": 1.0}}], where)(image=photo.copy())["image"]
+            made = build([{name: {**keywords, "p": 1.0}}], where)(image=image.copy())["image"]
         except InputError:
             raise
         except Exception as error:  # whatever a transform that asks for more than an image raises
             raise InputError(
-                f"{where}: {name} does not take a photo alone ({' '.join(str(error).split())[:150]})"
+                f"{where}: {name} does not take an image alone ({' '.join(str(error).split())[:150]})"
             ) from error
         if isinstance(keywords.get("scale"), dict | list) and _has_negative(keywords["scale"]):
             raise InputError(
-                f"{where}: {name} mirrors by a negative scale, without moving left/right labels; use augment.mirror: keep or swap"
+                f"{where}: {name} flips by a negative scale, without moving left/right labels; use augment.hflip: keep or swap"
             )
-        if made.shape != photo.shape or made.dtype != photo.dtype:
+        if made.shape != image.shape or made.dtype != image.dtype:
             raise InputError(
-                f"{where}: {name} makes {made.dtype} {made.shape} of uint8 {photo.shape}; augmentation must keep size and type "
+                f"{where}: {name} makes {made.dtype} {made.shape} of uint8 {image.shape}; augmentation must keep size and type "
                 "(input.size and input.crop cut, the network scales)"
             )
 
@@ -80,20 +80,18 @@ def _has_negative(value: Any) -> bool:
     return isinstance(value, int | float) and value < 0
 
 
-def build(policy: list[dict[str, dict[str, Any]]], where: str = "policy") -> A.Compose:
+def build(preset: list[dict[str, dict[str, Any]]], where: str = "preset") -> A.Compose:
     """Make an albumentations pipeline. Build one per thread: a pipeline carries its random state."""
     made = []
-    for name, keywords in ((n, k) for transform in policy for n, k in transform.items()):
+    for name, keywords in ((n, k) for transform in preset for n, k in transform.items()):
         kind = getattr(A, str(name), None)
         if not (isinstance(kind, type) and issubclass(kind, A.BasicTransform)):
             names = [
                 n for n in dir(A) if isinstance(getattr(A, n), type) and issubclass(getattr(A, n), A.BasicTransform)
             ]
             raise InputError(f"{where}: {name} is no albumentations transform{nearest(str(name), names)}")
-        if name in MIRRORING:
-            raise InputError(
-                f"{where}: {name} mirrors without moving left/right labels; use augment.mirror: keep or swap"
-            )
+        if name in FLIPPING:
+            raise InputError(f"{where}: {name} flips without moving left/right labels; use augment.hflip: keep or swap")
         if name in FOREIGN or not isinstance(keywords, dict):
             raise InputError(
                 f"{where}: {name}: expected keywords that are numbers, names and lists, nothing that loads or runs"
@@ -106,14 +104,14 @@ def build(policy: list[dict[str, dict[str, Any]]], where: str = "policy") -> A.C
 
 
 class Augmenter:
-    """Cut, mirror and change one training image; a pure function of image and seed. One per thread.
+    """Cut, flip and change one training image; a pure function of image and seed. One per thread.
 
     The regions of a mosaic are changed alike, by the same draw each: they show one moment of one camera.
     """
 
-    def __init__(self, policy: list[dict[str, dict[str, Any]]], augment: AugmentSettings, field: InputSettings):
-        self.pipeline = build(policy) if policy else None
-        self.mirror = augment.mirror
+    def __init__(self, preset: list[dict[str, dict[str, Any]]], augment: AugmentSettings, field: InputSettings):
+        self.pipeline = build(preset) if preset else None
+        self.hflip = augment.hflip
         self.crop = field.crop
         self.size, self.regions = pixels(field.size), len(field.regions)
 
@@ -125,13 +123,13 @@ class Augmenter:
             seed: for example (run seed, epoch, row); the same seed gives the same result.
 
         Returns:
-            uint8 (R * h, w, 3) and whether it was mirrored.
+            uint8 (R * h, w, 3) and whether it was flipped.
         """
-        patch, mirrored = self.patch(image, seed)
-        return turned(patch, mirrored), mirrored
+        patch, flipped = self.patch(image, seed)
+        return turned(patch, flipped), flipped
 
     def patch(self, image: np.ndarray, seed: tuple[int, ...]) -> tuple[np.ndarray, bool]:
-        """The same before it is mirrored, and whether it is to be."""
+        """The same before it is flipped, and whether it is to be."""
         generator = np.random.default_rng(seed)
         tiles = [image] if self.regions == 1 else list(split(image[None], self.regions))
         if self.pipeline is not None:
@@ -140,7 +138,7 @@ class Augmenter:
         y, x = self._corner(tiles[0].shape, generator)
         patches = [tile[y : y + self.size[0], x : x + self.size[1]] for tile in tiles]
         patch = patches[0] if self.regions == 1 else join(np.stack(patches), self.regions)[0]
-        return patch, self.mirror != "none" and bool(generator.random() < 0.5)
+        return patch, self.hflip != "none" and bool(generator.random() < 0.5)
 
     def _corner(self, shape: tuple[int, ...], generator: np.random.Generator) -> tuple[int, int]:
         """Of the random patch of the HDF5 guides (227 out of 256 there), or of the centre, in an image of a shape (H, W, 3)."""
@@ -150,9 +148,9 @@ class Augmenter:
         return central(shape[0], self.size[0]), central(shape[1], self.size[1])
 
 
-def turned(image: np.ndarray, mirrored: bool) -> np.ndarray:
-    """An image uint8 (H, W, 3), mirrored if it is to be."""
-    return cv2.flip(image, 1) if mirrored else image
+def turned(image: np.ndarray, flipped: bool) -> np.ndarray:
+    """An image uint8 (H, W, 3), flipped if it is to be."""
+    return cv2.flip(image, 1) if flipped else image
 
 
 def _changed(pipeline: A.Compose, tile: np.ndarray, drawn: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Where the parts of a competition lie in a folder: archives of one competition are packed in more than one way."""
+"""Where the parts of a competition are in a folder: archives of one competition are packed in more than one way."""
 
 from __future__ import annotations  # pandas, half a second, is imported only where a frame is made
 
@@ -121,7 +121,7 @@ def arranged_parts(settings: DatasetSettings, unpacked: Path, target: Path) -> P
         held = ", ".join(sorted(printable(each.name) for each in _inside(source))[:8]) or "nothing"
         raise InputError(f"{source}: holds no {' and no '.join(missing)}; it holds {held}")
     shutil.rmtree(target, ignore_errors=True)
-    for part, place in sorted(places.items(), key=lambda pair: -len(pair[1].parts)):  # one may lie in another
+    for part, place in sorted(places.items(), key=lambda pair: -len(pair[1].parts)):  # one may are in another
         (target / part).parent.mkdir(parents=True, exist_ok=True)
         place.rename(target / part)
     for each in _inside(source):
@@ -187,7 +187,7 @@ class Sound(NamedTuple):
 class Tables:
     """Both tables and what is wrong around them.
 
-    `problems` are of table rows and files that lie in neither table; `missing` are paths in a table that do not exist.
+    `problems` are of table rows and files that are in neither table; `missing` are paths in a table that do not exist.
     """
 
     train: ImageTable
@@ -239,7 +239,8 @@ def read_train(settings: DatasetSettings, data: Path) -> Sound:
     table = data / settings.table
     if not table.is_file():
         raise InputError(
-            f"{table}: no such file; DATA=<folder> must name the unpacked competition (make data fetches it, make sample draws one)"
+            f"{table}: no such file; DATA=<folder> must name the unpacked competition (make data fetches it, make synthetic "
+            "draws one)"
         )
     groups = [] if columns.driver is None else [columns.driver]
     raw = read_text(table, [*groups, columns.label, columns.image])
@@ -307,17 +308,19 @@ def read_test(settings: DatasetSettings, data: Path) -> Sound:
     return Sound(ImageTable(frame.astype({"label": "int64"}), tuple(settings.classes)), [], set())
 
 
-def read_truth(settings: DatasetSettings, data: Path) -> dict[str, int] | None:
+def read_test_labels(settings: DatasetSettings, data: Path) -> dict[str, int] | None:
     """Labels of the test images by name, for competitions that have them (drawn ones); otherwise None."""
-    if settings.truth is None or not (data / settings.truth).is_file():
+    if settings.test_labels is None or not (data / settings.test_labels).is_file():
         return None
-    raw = read_csv(data / settings.truth, [settings.columns.image, settings.columns.label])
+    raw = read_csv(data / settings.test_labels, [settings.columns.image, settings.columns.label])
     if sorted(raw[settings.columns.image]) != sorted(read_sample_submission(settings, data)):
-        raise InputError(f"{data / settings.truth}: names other images than {settings.sample_submission}; draw again")
+        raise InputError(
+            f"{data / settings.test_labels}: names other images than {settings.sample_submission}; draw again"
+        )
     classes = list(settings.classes)
     if unknown := sorted(set(raw[settings.columns.label]) - set(classes)):
         raise InputError(
-            f"{data / settings.truth}: unknown classes {', '.join(unknown)}; expected {', '.join(classes)}"
+            f"{data / settings.test_labels}: unknown classes {', '.join(unknown)}; expected {', '.join(classes)}"
         )
     labels = map(classes.index, raw[settings.columns.label])
     return dict(zip(raw[settings.columns.image], labels, strict=True))

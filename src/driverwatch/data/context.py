@@ -57,18 +57,18 @@ def open_context(dataset: str, data: Path | None, study: str | None = None) -> C
 
 
 def going_on(run: str) -> str:
-    """The variables with which `make train` goes on with a run: whose model has its name, or one that only its beginner knows."""
+    """The variables with which `make train` resumes with a run: whose model has its name, or one that only its beginner knows."""
     own = (CONFIGS / "models" / f"{run}.yaml").is_file()
     return f"MODEL={run}" if own else f"MODEL=<its model> RUN={run}"
 
 
 def predict_command(dataset: str, run: str) -> str:
-    """The command that predicts held-out drivers and test images with a finished run, for ensembles to take part with."""
+    """The command that predicts validation drivers and test images with a finished run, for ensembles to take part with."""
     return f"make predict DATASET={dataset} RUN={run}"
 
 
 def table_of(pack: Pack, classes: tuple[str, ...]) -> ImageTable:
-    """The image table that a pack repeats, what was left out of it included, so that later steps need no photos."""
+    """The image table that a pack repeats, what was left out of it included, so that later steps need no images."""
     import pandas as pd  # half a second, not for who only looks
 
     left = pack.left_out
@@ -97,7 +97,7 @@ def open_packs(context: Context, size: str) -> tuple[FoldTable, dict[str, Pack]]
         folds = fold_tables.read(path, table_of(pack, tuple(context.settings.classes)))
     except InputError as error:
         raise InputError(
-            f"{pack.images.path}: does not go with {path}; make pack SIZE={size} FORCE=1 if the photos have changed since (its "
+            f"{pack.images.path}: does not go with {path}; make pack SIZE={size} FORCE=1 if the images have changed since (its "
             f"runs then no longer count: leave them out with MODELS=), else restore the folds: {error}"
         ) from error
-    return folds, {kind: context.pack(size, kind, folds.digest) for kind in ("train", "test")}
+    return folds, {kind: context.pack(size, kind, folds.checksum) for kind in ("train", "test")}

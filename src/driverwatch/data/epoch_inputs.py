@@ -18,7 +18,7 @@ from driverwatch.io.prefetch import one_opencv_thread
 PARTNER = 2  # keeps the draw by which a partner is cut apart from a row's own, and from `vision.mix.STREAM`
 
 Inputs = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-"""Rows of a pack (B,) -> what the network takes (B, ...), and which of them are mirrored, bool (B,). Called by many threads."""
+"""Rows of a pack (B,) -> what the network takes (B, ...), and which of them are flipped, bool (B,). Called by many threads."""
 
 
 class AugmentedInputs:
@@ -28,14 +28,14 @@ class AugmentedInputs:
         self,
         images: np.ndarray,
         settings: ModelSettings,
-        policy: list[dict[str, dict[str, Any]]],
+        preset: list[dict[str, dict[str, Any]]],
         epoch: int,
         mixing: Mixing | None = None,
         first: int = 0,
     ) -> None:
         """Augment `images`, uint8 (N, R * H, W, 3), the whole pack, mapped; `mixing` (the epoch's) mixes them once they are cut."""
         self.images = np.asarray(images)  # a mapped file's own class does work of its own at every index
-        self.settings, self.policy, self.epoch = settings, policy, epoch
+        self.settings, self.preset, self.epoch = settings, preset, epoch
         self.first, self.mixing = first, mixing
         self._thread = threading.local()
 
@@ -43,16 +43,16 @@ class AugmentedInputs:
         if self.is_plain:
             return self._centres(rows), np.zeros(len(rows), bool)
         if not hasattr(self._thread, "augment"):  # one pipeline per thread: it carries random state
-            self._thread.augment = Augmenter(self.policy, self.settings.augment, self.settings.input)
+            self._thread.augment = Augmenter(self.preset, self.settings.augment, self.settings.input)
         with one_opencv_thread():
             made = [self._made(self._thread.augment, row) for row in map(int, rows)]
-        return np.stack([image for image, _ in made]), np.array([mirrored for _, mirrored in made])
+        return np.stack([image for image, _ in made]), np.array([flipped for _, flipped in made])
 
     @property
     def is_plain(self) -> bool:
         """Whether every image is shown as its centre view, which needs no draw."""
         field, augment = self.settings.input, self.settings.augment
-        drawn = self.policy or self.mixing or augment.mirror != "none" or field.crop == "random"
+        drawn = self.preset or self.mixing or augment.hflip != "none" or field.crop == "random"
         return not drawn and len(field.regions) == 1
 
     def _centres(self, rows: np.ndarray) -> np.ndarray:
@@ -64,11 +64,11 @@ class AugmentedInputs:
     def _made(self, augment: Augmenter, row: int) -> tuple[np.ndarray, bool]:
         seed = (self.settings.train.seed, self.epoch, self.first + row)
         partner = row if self.mixing is None else int(self.mixing.partners[row])
-        patch, mirrored = augment.patch(self.images[row], seed)
+        patch, flipped = augment.patch(self.images[row], seed)
         if self.mixing is not None and partner != row:
             other, _ = augment.patch(self.images[partner], (*seed, PARTNER))
             patch = self.mixing.mixed(patch, other, row)
-        return turned(patch, mirrored), mirrored
+        return turned(patch, flipped), flipped
 
 
 @dataclass(frozen=True)
@@ -84,9 +84,9 @@ class Joined:
         if late.all() or not late.any():
             return self.second(rows - self.count) if late.any() else self.first(rows)
         parts = [self.first(rows[~late]), self.second(rows[late] - self.count)]
-        made, mirrored = (np.concatenate(both) for both in zip(*parts, strict=True))
+        made, flipped = (np.concatenate(both) for both in zip(*parts, strict=True))
         back = np.argsort(np.argsort(late, kind="stable"))
-        return made[back], mirrored[back]
+        return made[back], flipped[back]
 
 
 def epoch_mixing(settings: ModelSettings, pack: Pack, rows: np.ndarray, epoch: int) -> Mixing | None:
@@ -97,7 +97,7 @@ def epoch_mixing(settings: ModelSettings, pack: Pack, rows: np.ndarray, epoch: i
 
 
 def augmentation_epochs(settings: ModelSettings) -> list[int]:
-    """The epochs, from 0, whose augmentation training shows, in their order; with `train.cache_trunk` its draws, each once.
+    """The epochs, from 0, whose augmentation training shows, in their order; with `train.augmentation_passes` its draws, each once.
 
     Logistic regression takes the centre view, or every draw.
     """
@@ -106,9 +106,9 @@ def augmentation_epochs(settings: ModelSettings) -> list[int]:
     for stage, planned in zip(train.stages, train.planned, strict=True):
         epochs = range(begun, begun + planned)
         begun = epochs.stop
-        if stage.fit == "logistic":
-            found += range(train.cache_trunk or 0)
+        if stage.fit == "linear_probe":
+            found += range(train.augmentation_passes or 0)
         else:
-            cached = train.cache_trunk if stage.freeze_until not in (None, 0) else None
+            cached = train.augmentation_passes if stage.freeze_until not in (None, 0) else None
             found += [epoch % cached if cached else epoch for epoch in epochs]
     return list(dict.fromkeys(found))

@@ -1,4 +1,4 @@
-"""What a fold file says, read without pandas, for who only looks: nothing is held against the photos or the table."""
+"""What a fold file says, read without pandas, for who only looks: nothing is held against the images or the table."""
 
 from __future__ import annotations  # pandas, half a second, is imported only where a frame is made
 
@@ -16,14 +16,14 @@ from driverwatch.data.competition import ImageTable
 from driverwatch.errors import InputError, listed
 from driverwatch.io.atomic import write_text
 from driverwatch.io.csv_tables import numbers, read_csv
-from driverwatch.io.manifests import digest_of
+from driverwatch.io.manifests import checksum_of
 
 
 @dataclass(frozen=True)
 class FoldFile:
-    """The digest that `folds.FoldTable` has of the same file, its drivers, and how many images each fold holds out."""
+    """The checksum that `folds.FoldTable` has of the same file, its drivers, and how many images each fold holds out."""
 
-    digest: str
+    checksum: str
     drivers: int
     images: tuple[int, ...]  # by fold
 
@@ -54,8 +54,8 @@ def glance(path: Path, classes: tuple[str, ...]) -> FoldFile:
         held[fold] += images
     if sorted(held) != list(range(len(held))) or len(held) < 2:
         raise InputError(f"{path}: folds must be numbered 0 to K-1 with K at least 2, got {sorted(held)}; restore it")
-    digest = digest_of([[driver, *map(str, numbers)] for driver, numbers in table])
-    return FoldFile(digest, len(table), tuple(held[fold] for fold in range(len(held))))
+    checksum = checksum_of([[driver, *map(str, numbers)] for driver, numbers in table])
+    return FoldFile(checksum, len(table), tuple(held[fold] for fold in range(len(held))))
 
 
 if TYPE_CHECKING:
@@ -71,9 +71,9 @@ class FoldTable:
     frame: pd.DataFrame
 
     @property
-    def digest(self) -> str:
+    def checksum(self) -> str:
         """SHA-256 of who lies where and how many images each has."""
-        return digest_of([list(map(str, row)) for row in self.frame.itertuples(index=False)])
+        return checksum_of([list(map(str, row)) for row in self.frame.itertuples(index=False)])
 
     @property
     def count(self) -> int:
@@ -96,8 +96,8 @@ class FoldTable:
             )
         if not 0 <= fold < self.count:
             raise InputError(f"FOLD={fold}: expected 0 to {self.count - 1}")
-        held_out = np.array([known[driver] == fold for driver in drivers], dtype=bool)
-        return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+        validation = np.array([known[driver] == fold for driver in drivers], dtype=bool)
+        return np.flatnonzero(~validation), np.flatnonzero(validation)
 
 
 def class_counts(table: ImageTable) -> pd.DataFrame:

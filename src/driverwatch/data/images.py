@@ -1,4 +1,4 @@
-"""One photo: read, checked, turned upright, resized. What is legitimate is taken and named; what is broken is one sentence.
+"""One image: read, checked, turned upright, resized. What is legitimate is taken and named; what is broken is one sentence.
 
 OpenCV fills the missing part of a JPEG with grey and says nothing, so JPEGs go through simplejpeg (the same libjpeg-turbo, the
 same pixels), which tells the decoder's warnings, or where it cannot, through Pillow (`jpeg.py`); sizes are read from headers
@@ -22,7 +22,7 @@ from driverwatch.data.pack import pixel_hash
 from driverwatch.data.regions import FRAME, Box, join
 
 LARGEST_FILE = 64 * 2**20  # bytes
-LARGEST = 50_000_000  # px: 150 MB decoded; the competition's photos have 0.3 million
+LARGEST = 50_000_000  # px: 150 MB decoded; the competition's images have 0.3 million
 SMALLEST = 16  # px on a side: below that it is an icon or a tracking pixel
 
 TURNS = {
@@ -36,7 +36,7 @@ TURNS = {
 }  # EXIF orientation: how to show it upright (EXIF 2.32, tag 0x0112)
 
 HARMLESS = ("Invalid SOS parameters for sequential JPEG", "unknown JFIF revision number")  # some cameras' headers
-HEIC = (b"ftypheic", b"ftypheix", b"ftypmif1")  # as phones save photos; after four bytes of length
+HEIC = (b"ftypheic", b"ftypheix", b"ftypmif1")  # as phones save images; after four bytes of length
 KINDS = {
     b"GIF8": "a GIF",
     b"BM": "a BMP",
@@ -50,62 +50,62 @@ KINDS = {
 }
 
 
-class Photo(NamedTuple):
+class CheckedImage(NamedTuple):
     """What became of one file."""
 
     pixels: np.ndarray | None  # uint8 (R * H, W, 3) RGB, upright, each region of the asked size; None if broken
     source: str  # SHA-256 (hex) of the file's bytes, empty if it could not be read
     look: bytes  # 16 bytes that tell equal `pixels`, whatever the file around them
-    frame: bytes  # the same of the whole frame, where regions were cut: two photos may be alike in a dark corner
+    frame: bytes  # the same of the whole frame, where regions were cut: two images may be alike in a dark corner
     shape: tuple[int, int]  # height, width before resizing
     traits: tuple[str, ...]  # what is unusual and was taken all the same
     problem: str | None  # without the path
 
 
-class BrokenError(Exception):
-    """What is wrong with a photo, without its path."""
+class InvalidImageError(Exception):
+    """What is wrong with an image, without its path."""
 
 
-def examine(path: Path, size: tuple[int, int] | None, boxes: tuple[Box, ...] = (FRAME,)) -> Photo:
-    """Read a photo and resize each of `boxes`, cut from its upright frame, to `size` (height, width); None keeps the frame.
+def examine(path: Path, size: tuple[int, int] | None, boxes: tuple[Box, ...] = (FRAME,)) -> CheckedImage:
+    """Read an image and resize each of `boxes`, cut from its upright frame, to `size` (height, width); None keeps the frame.
 
     JPEG and PNG are taken whatever the file is called: colour, greyscale, palette, CMYK, 16 bits, transparency (dropped),
     any EXIF orientation.
     """
     try:
         content = _content(path)
-    except BrokenError as error:
-        return _broken("", error)
+    except InvalidImageError as error:
+        return _invalid("", error)
     return examine_content(content, path.suffix, size, boxes)
 
 
 def examine_content(
     content: bytes, suffix: str, size: tuple[int, int] | None, boxes: tuple[Box, ...] = (FRAME,)
-) -> Photo:
+) -> CheckedImage:
     """As `examine` of a file's bytes; `suffix` is how its name ends, such as .jpg."""
     source = hashlib.sha256(content).hexdigest()
     try:
         image, traits = _decoded(content, suffix.lower())
-    except BrokenError as error:
-        return _broken(source, error)
+    except InvalidImageError as error:
+        return _invalid(source, error)
     shape, frame = image.shape[:2], b""
     if size is not None:
         if any(_is_smaller(box, shape, size) for box in boxes):
             traits.append("smaller than the pack and enlarged")
         frame = b"" if boxes == (FRAME,) else pixel_hash(image)
         image = cut_out(image, boxes, size)
-    return Photo(image, source, pixel_hash(image), frame, shape, tuple(traits), None)
+    return CheckedImage(image, source, pixel_hash(image), frame, shape, tuple(traits), None)
 
 
-def _broken(source: str, error: BrokenError) -> Photo:
-    return Photo(None, source, b"", b"", (0, 0), (), str(error))
+def _invalid(source: str, error: InvalidImageError) -> CheckedImage:
+    return CheckedImage(None, source, b"", b"", (0, 0), (), str(error))
 
 
-def cut_out(photo: np.ndarray, boxes: tuple[Box, ...], size: tuple[int, int]) -> np.ndarray:
+def cut_out(image: np.ndarray, boxes: tuple[Box, ...], size: tuple[int, int]) -> np.ndarray:
     """uint8 (H, W, 3) -> (R * h, w, 3): each box resized to `size` (height, width), whatever its own shape, and stacked."""
     if boxes == (FRAME,):
-        return resized(photo, size)
-    parts = [np.ascontiguousarray(photo[box.slices(*photo.shape[:2])]) for box in boxes]
+        return resized(image, size)
+    parts = [np.ascontiguousarray(image[box.slices(*image.shape[:2])]) for box in boxes]
     return join(np.stack([resized(part, size) for part in parts]), len(parts))[0]
 
 
@@ -124,10 +124,10 @@ def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def source_of(path: Path) -> str:
-    """`Photo.source` without decoding."""
+    """`CheckedImage.source` without decoding."""
     try:
         return hashlib.sha256(_content(path)).hexdigest()
-    except BrokenError:
+    except InvalidImageError:
         return ""
 
 
@@ -135,33 +135,35 @@ def _content(path: Path) -> bytes:
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
-            raise BrokenError("is no regular file")
+            raise InvalidImageError("is no regular file")
         if found.st_size > LARGEST_FILE:
-            raise BrokenError(f"has {found.st_size} bytes; at most {LARGEST_FILE} are read")
+            raise InvalidImageError(f"has {found.st_size} bytes; at most {LARGEST_FILE} are read")
         content = path.read_bytes()
     except FileNotFoundError:
-        raise BrokenError("missing file") from None
+        raise InvalidImageError("missing file") from None
     except OSError as error:
-        raise BrokenError(f"cannot be read ({error.strerror})") from error
+        raise InvalidImageError(f"cannot be read ({error.strerror})") from error
     if not content:
-        raise BrokenError("empty file")
+        raise InvalidImageError("empty file")
     return content
 
 
 def _decoded(content: bytes, suffix: str) -> tuple[np.ndarray, list[str]]:
     """Upright uint8 RGB (H, W, 3) and traits."""
     if not content:
-        raise BrokenError("empty file")
+        raise InvalidImageError("empty file")
     head = _head(content)
     if head.width * head.height > LARGEST:
-        raise BrokenError(f"claims {head.width}x{head.height} px; at most {LARGEST // 10**6} million px are decoded")
+        raise InvalidImageError(
+            f"claims {head.width}x{head.height} px; at most {LARGEST // 10**6} million px are decoded"
+        )
     if min(head.size) < SMALLEST:
-        raise BrokenError(f"is {head.width}x{head.height} px; expected at least {SMALLEST} on each side")
+        raise InvalidImageError(f"is {head.width}x{head.height} px; expected at least {SMALLEST} on each side")
     turn = TURNS.get(_orientation(head))
     try:
         image, traits = _jpeg(content, head) if content[:2] == b"\xff\xd8" else (_png(content), [])
     except (ValueError, OSError, SyntaxError, cv2.error) as error:
-        raise BrokenError(f"damaged or cut short ({_words(error)}; {len(content)} bytes)") from error
+        raise InvalidImageError(f"damaged or cut short ({_words(error)}; {len(content)} bytes)") from error
     traits = [*_traits(content, head, suffix), *traits]
     if turn:
         traits.append("turned upright by its EXIF orientation")
@@ -177,12 +179,12 @@ def _head(content: bytes) -> Image.Image:
         kind = "a HEIC (save it as JPEG first)" if content[4:12] in HEIC else "something else"
         kind = next((kind for start, kind in KINDS.items() if content.startswith(start)), kind)
         if content.startswith(b"\xff\xd8"):
-            raise BrokenError(
+            raise InvalidImageError(
                 f"is a JPEG of a kind that is not read, or its header is damaged ({len(content)} bytes)"
             ) from None
-        raise BrokenError(f"is neither JPEG nor PNG but {kind} ({len(content)} bytes)") from None
+        raise InvalidImageError(f"is neither JPEG nor PNG but {kind} ({len(content)} bytes)") from None
     except (OSError, ValueError, SyntaxError, struct.error) as error:
-        raise BrokenError(f"damaged header ({_words(error)})") from error
+        raise InvalidImageError(f"damaged header ({_words(error)})") from error
 
 
 def _opened(content: bytes) -> Image.Image:
@@ -202,7 +204,7 @@ def _jpeg(content: bytes, head: Image.Image) -> tuple[np.ndarray, list[str]]:
         if lack := jpeg.lacking(content):
             raise OSError(lack)
     except NotImplementedError as error:
-        raise BrokenError(
+        raise InvalidImageError(
             f"is a JPEG of a kind that is not read ({error}); save it as a baseline or progressive one"
         ) from error
     image = _first_decoder(content, "CMYK" if head.mode == "CMYK" else "RGB")
@@ -236,7 +238,7 @@ def _png(content: bytes) -> np.ndarray:
     _head(content).verify()  # checksums up to the end marker; the image object is spent
     image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
-        raise BrokenError(f"damaged or cut short ({len(content)} bytes)")
+        raise InvalidImageError(f"damaged or cut short ({len(content)} bytes)")
     return image
 
 

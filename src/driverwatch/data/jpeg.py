@@ -1,4 +1,4 @@
-"""JPEG files as markers and scans (ITU-T T.81): whether every coefficient of a photo was sent, and a second decoder.
+"""JPEG files as markers and scans (ITU-T T.81): whether every coefficient of an image was sent, and a second decoder.
 
 A decoder warns of data that end inside a scan, but takes scans that never came for zeros: a progressive file cut between two
 scans and closed with an end marker is a blur, and a file with a scan per colour loses its colours, without a word.
@@ -158,7 +158,7 @@ def is_whole(content: bytes) -> bool:
 
 
 def _restarts_are_all_there(found: list[Segment]) -> bool:
-    """Whether each scan has as many restart markers as its size and their interval ask for, counted from 0 to 7 and anew."""
+    """Whether each scan has as many restart markers as its size and their interval ask for, counted from 0 to 7 and again."""
     frame = _frame(next(segment.parameters for segment in found if segment.marker in (*SEQUENTIAL, PROGRESSIVE)))
     interval, expected, seen = 0, list[int](), list[int]()
     for segment in found:

@@ -4,9 +4,9 @@ Mixed before the random patch is cut, a box would be cut too, and its share be a
 leave the frame. Mirroring comes after, of both as one, since their labels follow it together.
 
 mixup blends two frames (Zhang et al. 2018, arXiv:1710.09412); CutMix puts a box of one into the other (Yun et al. 2019,
-arXiv:1905.04899); splice puts the left part of one beside the right part of another of the same class. Where an image is a
-mosaic, its regions are mixed alike: the same share, the same box, the same column in the px of each. So every region shows as
-much of the partner as the label says, whatever part of the frame it is; a box of the frame would miss some of them.
+arXiv:1905.04899); same_class_halves puts the left part of one beside the right part of another of the same class. Where an
+image is a mosaic, its regions are mixed alike: the same share, the same box, the same column in the px of each. So every region
+shows as much of the partner as the label says, whatever part of the frame it is; a box of the frame would miss some of them.
 """
 
 from collections.abc import Callable
@@ -115,10 +115,10 @@ def draw_mixing(
     count, rows = len(labels), np.unique(rows)
     unmixed = np.arange(count), np.ones(count, np.float32), np.zeros((count, 4), np.int32)
     made = Mixing(augment.mix, *unmixed, regions)
-    pool = _same_class(rows, labels, drivers) if augment.mix == "splice" else lambda row: rows
+    pool = _same_class(rows, labels, drivers) if augment.mix == "same_class_halves" else lambda row: rows
     for row in map(int, rows):
         random = np.random.default_rng((*seed, row, STREAM))
-        if random.random() >= augment.mix_share:
+        if random.random() >= augment.mix_prob:
             continue
         made.partners[row] = _partner(random, pool(row), row)
         if made.partners[row] != row:
@@ -128,7 +128,7 @@ def draw_mixing(
 
 def _drawn(random: np.random.Generator, augment: AugmentSettings, size: tuple[int, int]) -> tuple[Box, float]:
     """What the partner covers, and what that leaves of the row's own label."""
-    if augment.mix == "splice":
+    if augment.mix == "same_class_halves":
         return seam_box(random, size), 1.0  # both are of one class
     share = float(random.beta(augment.beta, augment.beta))
     if augment.mix == "mixup":  # the larger part is the row's own, so that an epoch still shows every image

@@ -1,7 +1,7 @@
-"""Groups of look-alike photos, for competitions whose tables name no driver: folds must not tear a clip apart.
+"""Groups of look-alike images, for competitions whose tables name no driver: folds must not tear a clip apart.
 
 Neighbouring frames of a clip are near-duplicates, and a network that has seen one in training knows the other. A
-perceptual hash finds them: photos whose hashes differ in few bits are linked, and whatever links connect is one group. What no
+perceptual hash finds them: images whose hashes differ in few bits are linked, and whatever links connect is one group. What no
 hash can see is that two clips that look different show the same driver, so where the table names drivers, they are better.
 """
 
@@ -20,7 +20,7 @@ from driverwatch.data.images import examine
 from driverwatch.io.console import track
 from driverwatch.io.prefetch import one_opencv_thread
 
-SIDE = 16  # comparisons along each side of a photo; 8 x 8 merges drivers before it joins clips
+SIDE = 16  # comparisons along each side of an image; 8 x 8 merges drivers before it joins clips
 BITS = 2 * SIDE * SIDE
 WORDS = BITS // 64
 
@@ -29,14 +29,14 @@ WORDS = BITS // 64
 # ImageNet features is right as often as on folds by driver (0.38 and 0.37; random folds: 0.91), at 64 more often (0.49).
 DISTANCE = 80
 
-CHUNK = 512  # photos a side of the square of pairs that is compared at a time: some 4 MB a thread
+CHUNK = 512  # images a side of the square of pairs that is compared at a time: some 4 MB a thread
 
 
-def photo_hash(image: np.ndarray) -> np.ndarray:
+def image_hash(image: np.ndarray) -> np.ndarray:
     """Difference hash: whether each of 16 x 16 places is darker than its right and than its lower neighbour.
 
     After N. Krawetz, "Kind of Like That" (hackerfactor.com, 2013), with both directions and four times the places. It
-    survives JPEG, resizing and even changes of light, but neither mirroring nor cropping.
+    survives JPEG, resizing and even changes of light, but neither flipping nor cropping.
 
     Args:
         image: uint8 RGB (H, W, 3), of any size.
@@ -52,7 +52,7 @@ def photo_hash(image: np.ndarray) -> np.ndarray:
 
 
 def hashes(paths: Sequence[str], data: Path) -> tuple[np.ndarray, dict[int, str]]:
-    """Hashes of the photos at `paths` below `data`, uint64 (N, 8), and which rows are of broken photos, with what is wrong."""
+    """Hashes of the images at `paths` below `data`, uint64 (N, 8), and which rows are of invalid images, with what is wrong."""
     files = [data / path for path in paths]
     problems: dict[int, str] = {}
     found = np.zeros((len(files), WORDS), np.uint64)
@@ -65,21 +65,21 @@ def hashes(paths: Sequence[str], data: Path) -> tuple[np.ndarray, dict[int, str]
 
 
 def _hash_file(path: Path) -> tuple[np.ndarray | int, str | None]:
-    photo = examine(path, (SIDE + 1, SIDE + 1))
-    return (0 if photo.pixels is None else photo_hash(photo.pixels)), photo.problem
+    image = examine(path, (SIDE + 1, SIDE + 1))
+    return (0 if image.pixels is None else image_hash(image.pixels)), image.problem
 
 
 def group(hashes: np.ndarray, distance: int = DISTANCE, chunk: int = CHUNK) -> np.ndarray:
     """Connected components of "differ in at most `distance` bits": exact, over all pairs.
 
-    Memory stays at a few numbers per photo and `chunk`**2 pairs per thread; time grows with N**2 (on two cores some 5 s
-    for 22,424 photos, two minutes for 102,150).
+    Memory stays at a few numbers per image and `chunk`**2 pairs per thread; time grows with N**2 (on two cores some 5 s
+    for 22,424 images, two minutes for 102,150).
 
     Args:
         hashes: uint64 (N, W).
 
     Returns:
-        int64 (N,), the group of each photo, numbered by first appearance.
+        int64 (N,), the group of each image, numbered by first appearance.
     """
     count, words = len(hashes), np.ascontiguousarray(hashes.T)
     groups = np.arange(count)
@@ -92,16 +92,16 @@ def group(hashes: np.ndarray, distance: int = DISTANCE, chunk: int = CHUNK) -> n
 
 
 def _links(words: np.ndarray, start: int, other: int, distance: int, chunk: int) -> np.ndarray:
-    """Links int64 (2, L) that connect what is near in one square of pairs: fewer than it has photos, however many pairs are."""
+    """Links int64 (2, L) that connect what is near in one square of pairs: fewer than it has images, however many pairs are."""
     rows, columns = words[:, start : start + chunk], words[:, other : other + chunk]
     differing = np.zeros((rows.shape[1], columns.shape[1]), np.uint16)
     for ours, theirs in zip(rows, columns, strict=True):
         differing += np.bitwise_count(ours[:, None] ^ theirs)
     row, column = (differing <= distance).nonzero()
-    photos = np.concatenate([start + np.arange(rows.shape[1]), other + np.arange(columns.shape[1])])
-    components = _components(np.stack([row, rows.shape[1] + column]), len(photos))
+    images = np.concatenate([start + np.arange(rows.shape[1]), other + np.arange(columns.shape[1])])
+    components = _components(np.stack([row, rows.shape[1] + column]), len(images))
     _, first = np.unique(components, return_index=True)
-    links = np.stack([photos, photos[first][components]])
+    links = np.stack([images, images[first][components]])
     return links[:, links[0] != links[1]]
 
 

@@ -22,7 +22,7 @@ from driverwatch.data.regions import Box
 from driverwatch.errors import InputError
 from driverwatch.io.atomic import locked, write_json
 from driverwatch.io.hdf5 import UNREADABLE, column, opened, text, texts
-from driverwatch.io.manifests import differences, digest_of, read_json
+from driverwatch.io.manifests import checksum_of, differences, read_json
 from driverwatch.io.prefetch import in_threads
 
 LOOK = 16  # bytes that tell one image's pixels
@@ -32,7 +32,7 @@ Boxes = dict[str, Box]  # regions by name, in the order in which they are stacke
 
 
 class ImageBlock(NamedTuple):
-    """Where packed images lie in a file; small enough to hand to another process, which maps it itself."""
+    """Where packed images are in a file; small enough to hand to another process, which maps it itself."""
 
     path: str
     offset: int
@@ -46,7 +46,7 @@ class ImageBlock(NamedTuple):
 
 
 class LeftOut(NamedTuple):
-    """Images of the table that are not in the pack (`SKIP_BROKEN=1`), one entry each, and why."""
+    """Images of the table that are not in the pack (`SKIP_INVALID=1`), one entry each, and why."""
 
     names: np.ndarray
     drivers: np.ndarray
@@ -58,7 +58,7 @@ class LeftOut(NamedTuple):
 class Pack:
     """One packed table: `names` (N,), `labels` int64 (N,), `drivers` (N,), channel `mean` and `std` float64 (3,) in 0-255.
 
-    An image is one region of a photo, or several stacked along its height.
+    An image is one region of an image, or several stacked along its height.
     """
 
     images: ImageBlock
@@ -67,13 +67,15 @@ class Pack:
     drivers: np.ndarray
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    digest: str  # of the sources' names, bytes, labels and drivers, what was left out, the size and the regions' boxes
-    folds: str  # digest of the folds that it was packed under
+    checksum: (
+        str  # of the sources' names, bytes, labels and drivers, what was left out, the size and the regions' boxes
+    )
+    folds: str  # checksum of the folds that it was packed under
     left_out: LeftOut = field(default_factory=lambda: LeftOut(*(np.array([]) for _ in range(4))))
 
     @cached_property
     def pixels(self) -> np.ndarray:
-        """`images`, mapped once: should somebody pack anew meanwhile, this is still the file that was checked."""
+        """`images`, mapped once: should somebody pack again meanwhile, this is still the file that was checked."""
         return self.images.open()
 
 
@@ -82,11 +84,11 @@ def pixel_hash(image: np.ndarray) -> bytes:
     return hashlib.sha256(np.ascontiguousarray(image).data).digest()[:LOOK]
 
 
-def contents_digest(
+def contents_checksum(
     looks: np.ndarray, names: np.ndarray, drivers: np.ndarray, labels: np.ndarray, *more: object
 ) -> str:
     """Digest of what a pack holds: every image's look (as `_looks` gives them), name, driver and label, and `more` (JSON-able)."""
-    table = digest_of([names, drivers, labels, *more])
+    table = checksum_of([names, drivers, labels, *more])
     return hashlib.sha256(table.encode() + looks.tobytes()).hexdigest()
 
 
@@ -96,7 +98,7 @@ def manifest_of(folder: Path, kind: str, size: str) -> dict[str, Any]:
     if not path.is_file() or not manifest.is_file():
         raise InputError(f"{path}: no pack; run make pack SIZE={size} first")
     made = read_json(manifest)
-    expected = {"digest": str, "folds": str, "contents": str, "signature": str, "images": int, "left_out": dict}
+    expected = {"checksum": str, "folds": str, "contents": str, "signature": str, "images": int, "left_out": dict}
     if wrong := [key for key, kind in expected.items() if not isinstance(made.get(key), kind)]:
         raise InputError(
             f"{manifest}: expected a pack's manifest, {wrong[0]} is missing or no {expected[wrong[0]].__name__}; "
@@ -134,7 +136,7 @@ def read(folder: Path, kind: str, folds: str, size: str, regions: Boxes | None =
     """Open `<folder>/<kind>.h5` and check it: complete, contiguous, of this size, and packed under these folds.
 
     With `regions` it must be cut at these places too. A file whose size or time is not what packing left (copied, edited) is
-    compared with its digests image by image.
+    compared with its checksums image by image.
     """
     path, made = folder / f"{kind}.h5", manifest_of(folder, kind, size)
     if made.get("folds") != folds:
@@ -162,7 +164,7 @@ def _whole(path: Path) -> Iterator[h5py.File]:
 
 
 def pixel_hashes(path: Path) -> np.ndarray:
-    """The look of every photo in a pack (of its whole frame, where the pack holds regions), as `as_keys` gives it."""
+    """The look of every image in a pack (of its whole frame, where the pack holds regions), as `as_keys` gives it."""
     with _whole(path) as file:
         return as_keys(np.ascontiguousarray(_looks(file)[:, -LOOK:]))
 
@@ -179,7 +181,7 @@ def as_keys(looks: np.ndarray) -> np.ndarray:
 
 
 def test_duplicates(path: Path, looks: np.ndarray) -> dict[int, str]:
-    """Which of `looks` (as `as_keys` gives them) belong to photos of a pack too: their place, and that image's name."""
+    """Which of `looks` (as `as_keys` gives them) belong to images of a pack too: their place, and that image's name."""
     known = pixel_hashes(path)
     both = np.flatnonzero(np.isin(looks, known))
     with _whole(path) as file:
@@ -201,7 +203,7 @@ def _opened(file: h5py.File, path: Path, made: dict[str, Any], size: tuple[int, 
     for name in ("looks", "frames"):
         if name in file or name == "looks":
             column(file, name, np.uint8, (count, LOOK))
-    if text(file, "digest") != made.get("digest"):
+    if text(file, "checksum") != made.get("checksum"):
         raise InputError(f"{path}: is not the pack that {path.stem}.json describes; run make pack again")
     left, absent = file["left_out"], len(column(file["left_out"], "names", str, (None,)))
     return Pack(
@@ -211,7 +213,7 @@ def _opened(file: h5py.File, path: Path, made: dict[str, Any], size: tuple[int, 
         _values(file, "drivers", count),
         _channels(file, "mean"),
         _channels(file, "std"),
-        text(file, "digest"),
+        text(file, "checksum"),
         made["folds"],
         LeftOut(*(_values(left, name, absent) for name in LeftOut._fields)),
     )
@@ -232,7 +234,7 @@ def _channels(file: h5py.File, name: str) -> tuple[float, ...]:
 
 
 def _verify(found: Pack, looks: np.ndarray, made: dict[str, Any]) -> None:
-    """Hold every image against the digests taken while packing.
+    """Hold every image against the checksums taken while packing.
 
     Raises:
         InputError: an image, name, driver or label that was changed since.
@@ -242,7 +244,7 @@ def _verify(found: Pack, looks: np.ndarray, made: dict[str, Any]) -> None:
         if bytes(kept[:LOOK]) != now:
             raise InputError(f"{path}: image {name} was changed since it was packed; run make pack again")
     more = (list(found.mean), list(found.std), [list(map(str, column)) for column in found.left_out])
-    if contents_digest(looks, found.names, found.drivers, found.labels, *more) != made["contents"]:
+    if contents_checksum(looks, found.names, found.drivers, found.labels, *more) != made["contents"]:
         raise InputError(f"{path}: names, drivers, labels or means were changed since packing; run make pack again")
 
 
@@ -252,7 +254,7 @@ KINDS = ("test", "train")
 
 def sources(settings: DatasetSettings, data: Path, tables: list[Path]) -> str:
     """Digest of a data set's settings, and of name, size and time of its tables and of every image file there is."""
-    found = hashlib.sha256(digest_of(settings.model_dump()).encode())
+    found = hashlib.sha256(checksum_of(settings.model_dump()).encode())
     images = sorted(data / path for path in present(settings, data))
     for path in [data / settings.table, data / settings.sample_submission, *tables, *images]:
         found.update(f"{path} {stamp(path) if path.is_file() else None}\n".encode("utf-8", "surrogateescape"))
@@ -263,21 +265,21 @@ def _of(folder: Path, sources: str) -> tuple[str, dict[str, dict[str, Any]]]:
     """Digest of the sources and of both packs as they are, and these packs' manifests."""
     made = {kind: read_json(folder / f"{kind}.json") for kind in KINDS}
     said = [{key: value for key, value in made[kind].items() if key != KEY} for kind in KINDS]
-    return digest_of([sources, said, [stamp(folder / f"{kind}.h5") for kind in KINDS]]), made
+    return checksum_of([sources, said, [stamp(folder / f"{kind}.h5") for kind in KINDS]]), made
 
 
 def note(folder: Path, sources: str) -> None:
     """Record that the packs in `folder` were found sound beside these sources."""
     with locked(folder):
-        digest, made = _of(folder, sources)
-        write_json(folder / "train.json", {**made["train"], KEY: digest})
+        checksum, made = _of(folder, sources)
+        write_json(folder / "train.json", {**made["train"], KEY: checksum})
 
 
 def images_if_unchanged(folder: Path, sources: str) -> dict[str, int] | None:
     """Images of the test and the training pack, if nothing was left out and nothing has changed since `note`; else None."""
     try:
-        digest, made = _of(folder, sources)
-        if made["train"].get(KEY) != digest or any(
+        checksum, made = _of(folder, sources)
+        if made["train"].get(KEY) != checksum or any(
             made[kind]["left_out"] or made[kind]["left_out_rows"] for kind in KINDS
         ):
             return None

@@ -1,4 +1,4 @@
-"""One pass over the photos of a table into an HDF5 file: decoded in parallel, checked, counted, digested."""
+"""One pass over the images of a table into an HDF5 file: decoded in parallel, checked, counted, digested."""
 
 import hashlib
 import math
@@ -17,16 +17,16 @@ import numpy as np
 from driverwatch.config.types import WHOLE, pixels
 from driverwatch.data import pack
 from driverwatch.data.competition import ImageTable
-from driverwatch.data.images import Photo, examine, source_of
+from driverwatch.data.images import CheckedImage, examine, source_of
 from driverwatch.data.regions import FRAME
 from driverwatch.errors import InputError
 from driverwatch.io.atomic import locked, replacing, write_json
 from driverwatch.io.console import say, track
 from driverwatch.io.hdf5 import contiguous, created, write_at
-from driverwatch.io.manifests import digest_of, provenance, require_space
+from driverwatch.io.manifests import checksum_of, provenance, require_space
 from driverwatch.io.prefetch import in_threads, one_opencv_thread
 
-AHEAD = 256  # photos looked at before they are noted
+AHEAD = 256  # images looked at before they are noted
 TOGETHER = 8  # that a thread takes at a time: fewer are handed over, noted and waited for one by one
 BYTES_BESIDE = 200  # of a packed image: its name, driver, label and look
 
@@ -40,8 +40,8 @@ class Job:
     folder: Path
     kind: str
     size: str  # key of the pack: `settings.key_of`
-    folds: str  # digest
-    skip: bool = False  # go on without broken photos
+    folds: str  # checksum
+    skip: bool = False  # resume without invalid images
     rows: tuple[str, ...] = ()  # what was wrong with table rows and stray files, recorded with `skip`
     strangers: Path | None = None  # the pack of test images, which must not be trained on
     regions: pack.Boxes = field(default_factory=lambda: {WHOLE: FRAME})
@@ -55,30 +55,30 @@ class Job:
         return self.folder / f"{self.kind}.json"
 
 
-def table_digest(job: Job) -> str:
+def table_checksum(job: Job) -> str:
     """Digest of the size, the table's rows, and the regions unless they are the whole frame alone."""
     rows = job.table.frame[["image", "driver", "label"]].astype(str).to_numpy()
-    return digest_of([job.size, rows, *filter(None, [pack.recorded(job.regions)])])
+    return checksum_of([job.size, rows, *filter(None, [pack.recorded(job.regions)])])
 
 
-def source_digest(job: Job, left: dict[str, str], sources: np.ndarray) -> str:
-    """Digest of all that decides what is in a pack: the table, every photo's bytes (`sources` S64 (N,)), and what was left out."""
-    return hashlib.sha256(digest_of([table_digest(job), sorted(left)]).encode() + sources.tobytes()).hexdigest()
+def source_checksum(job: Job, left: dict[str, str], sources: np.ndarray) -> str:
+    """Digest of all that decides what is in a pack: the table, every image's bytes (`sources` S64 (N,)), and what was left out."""
+    return hashlib.sha256(checksum_of([table_checksum(job), sorted(left)]).encode() + sources.tobytes()).hexdigest()
 
 
 class Examined(NamedTuple):
     """Photos of rows one after another, as a thread of the pool leaves them."""
 
     start: int  # the first one's row
-    photos: list[Photo]  # without their pixels
+    images: list[CheckedImage]  # without their pixels
     total: np.ndarray  # their channel sums and sums of squares, int64 (2, 3)
 
 
 class PackWriter:
-    """One pass over the photos of a job, into one HDF5 file."""
+    """One pass over the images of a job, into one HDF5 file."""
 
     def __init__(self, job: Job, left: dict[str, str], sources: np.ndarray) -> None:
-        """Prepare to pack all photos of `job` but those in `left` (name: why), whose `sources` an earlier pass has noted."""
+        """Prepare to pack all images of `job` but those in `left` (name: why), whose `sources` an earlier pass has noted."""
         self.job, self.left, self.size, self.sources = job, left, pixels(job.size), sources
         self.boxes = tuple(job.regions.values())
         self.shape = (len(self.boxes) * self.size[0], self.size[1], 3)  # of one packed image
@@ -90,7 +90,7 @@ class PackWriter:
         self.frames = np.zeros_like(self.looks)  # looks of whole frames, where regions are packed
         self.traits: Counter[str] = Counter()
         self.shapes: Counter[tuple[int, int]] = Counter()
-        self.broken: dict[str, str] = {}
+        self.invalid: dict[str, str] = {}
         self.facts: dict[str, Any] = {}
 
     def fill(self, temporary: Path) -> None:
@@ -103,7 +103,7 @@ class PackWriter:
                     self._note(some)
                     self.total += some.total
             self._find_copies()
-            if not self.broken:
+            if not self.invalid:
                 self._finish(file)
 
     def look_through(self) -> None:
@@ -113,52 +113,52 @@ class PackWriter:
         self._find_copies()
 
     def _examined(self, keep: Callable[[int, np.ndarray], None] | None = None) -> Iterator[Examined]:
-        """Decode in parallel, a few photos at a time, in the table's order; `keep` is given each sound one's row and pixels."""
+        """Decode in parallel, a few images at a time, in the table's order; `keep` is given each sound one's row and pixels."""
         label, paths = f"pack {self.job.kind} {self.job.size}", list(self.frame["path"])
 
         def some(start: int) -> Examined:
-            photos, total = [], np.zeros((2, 3), np.int64)
+            images, total = [], np.zeros((2, 3), np.int64)
             for row, path in enumerate(paths[start : start + TOGETHER], start):
-                photo = examine(self.job.data / path, self.size, self.boxes)
-                if keep is not None and photo.pixels is not None:
-                    keep(row, photo.pixels)
-                    total += sums(photo.pixels)
-                photos.append(photo._replace(pixels=None))
-            return Examined(start, photos, total)
+                image = examine(self.job.data / path, self.size, self.boxes)
+                if keep is not None and image.pixels is not None:
+                    keep(row, image.pixels)
+                    total += sums(image.pixels)
+                images.append(image._replace(pixels=None))
+            return Examined(start, images, total)
 
         found = in_threads(some, range(0, len(paths), TOGETHER), AHEAD // TOGETHER)
         with one_opencv_thread():
             yield from track(found, len(paths), label, step=TOGETHER)
 
     def _note(self, some: Examined) -> None:
-        for row, photo in enumerate(some.photos, some.start):
-            self.sources[self.places[row]] = photo.source
-            if photo.problem:
-                self.broken[self.names[row]] = photo.problem
+        for row, image in enumerate(some.images, some.start):
+            self.sources[self.places[row]] = image.source
+            if image.problem:
+                self.invalid[self.names[row]] = image.problem
                 continue
-            self.looks[row] = np.frombuffer(photo.look, np.uint8)
-            self.frames[row] = np.frombuffer(photo.frame or photo.look, np.uint8)
-            self.traits.update(photo.traits)
-            self.shapes[photo.shape] += 1
+            self.looks[row] = np.frombuffer(image.look, np.uint8)
+            self.frames[row] = np.frombuffer(image.frame or image.look, np.uint8)
+            self.traits.update(image.traits)
+            self.shapes[image.shape] += 1
 
     def _find_copies(self) -> None:
-        """Copies of one photo under two classes, two drivers, or in training and test contradict each other or leak."""
+        """Copies of one image under two classes, two drivers, or in training and test contradict each other or leak."""
         frame, looks = self.frame, pack.as_keys(self.frames)
-        sound = ~frame["image"].isin(self.broken).to_numpy(bool)
+        sound = ~frame["image"].isin(self.invalid).to_numpy(bool)
         alike = frame[sound].assign(group=np.unique(looks[sound], return_inverse=True)[1])
         alike = alike[alike["group"].duplicated(keep=False)]
         contrary = (alike.groupby("group")[["label", "driver"]].transform("nunique") > 1).any(axis=1)
         harmless = alike["group"][~contrary]
-        self.traits["copies of another photo"] += len(harmless) - harmless.nunique()
+        self.traits["copies of another image"] += len(harmless) - harmless.nunique()
         for _, copies in alike[contrary].groupby("group"):
             names, differ = list(copies["image"]), copies[["label", "driver"]].nunique() > 1
             said = " and ".join(word for word, there in zip(("class", "driver"), differ, strict=True) if there)
             for name in names:
                 other = names[1] if name == names[0] else names[0]
-                self.broken[name] = f"the same photo as {other}, under another {said}"
+                self.invalid[name] = f"the same image as {other}, under another {said}"
         for row, twin in pack.test_duplicates(self.job.strangers, looks).items() if self.job.strangers else ():
             if sound[row]:
-                self.broken.setdefault(frame["image"][row], f"the same photo as the test image {twin}")
+                self.invalid.setdefault(frame["image"][row], f"the same image as the test image {twin}")
 
     def _finish(self, file: h5py.File) -> None:
         """Write names, labels, drivers and looks, and sum up."""
@@ -178,21 +178,21 @@ class PackWriter:
         _columns(file.create_group("left_out"), {**absent, "reasons": reasons})
         columns = [frame[name].to_numpy() for name in ("image", "driver", "label")]
         left_out = [[str(value) for value in column] for column in (*absent.values(), reasons)]
-        digest = source_digest(self.job, self.left, self.sources)
+        checksum = source_checksum(self.job, self.left, self.sources)
         self.facts = {
-            "digest": digest,
+            "checksum": checksum,
             **mean_std,
-            "contents": pack.contents_digest(looks, *columns, mean_std["mean"], mean_std["std"], left_out),
+            "contents": pack.contents_checksum(looks, *columns, mean_std["mean"], mean_std["std"], left_out),
             "images": len(frame),
             "taken": self._taken(),
             "left_out": self.left,
             "left_out_rows": list(self.job.rows),
             **({"regions": regions} if regions else {}),
         }
-        file.attrs.update({"digest": digest, **mean_std})
+        file.attrs.update({"checksum": checksum, **mean_std})
 
     def _taken(self) -> dict[str, int]:
-        """How many photos were unusual in which way, and taken all the same."""
+        """How many images were unusual in which way, and taken all the same."""
         found = dict(self.traits)
         if len(self.shapes) > 1:
             (height, width), usual = self.shapes.most_common(1)[0]
@@ -223,7 +223,7 @@ def _moments(total: np.ndarray, count: int) -> dict[str, list[float]]:
     return {"mean": [float(m) for m in mean], "std": [float(s) for s in np.sqrt(variance)]}
 
 
-class BrokenPhotosError(InputError):
+class InvalidImagesError(InputError):
     """Photos that cannot be packed, a line each in `problems`; nothing was written."""
 
     def __init__(self, problems: list[str]) -> None:
@@ -234,11 +234,11 @@ class BrokenPhotosError(InputError):
 def write(job: Job, force: bool = False) -> None:
     """Pack a table, unless that is done already for the same sources.
 
-    With `job.skip` broken photos are left out and recorded. A pack of the same sources under other folds keeps its pixels:
-    only the digest it repeats is renewed.
+    With `job.skip` invalid images are left out and recorded. A pack of the same sources under other folds keeps its pixels:
+    only the checksum it repeats is renewed.
 
     Raises:
-        BrokenPhotosError: photos that cannot be packed, all of them.
+        BrokenPhotosError: images that cannot be packed, all of them.
         InputError: too little space, or a pack of other sources in the way (without `force`).
     """
     with locked(job.folder):
@@ -254,11 +254,11 @@ def write(job: Job, force: bool = False) -> None:
         _tell(job, facts)
 
 
-def broken(job: Job) -> list[str]:
-    """All that is wrong with the photos of a job, a line each; nothing is written."""
+def invalid(job: Job) -> list[str]:
+    """All that is wrong with the images of a job, a line each; nothing is written."""
     filler = PackWriter(job, {}, np.zeros(len(job.table), "S64"))
     filler.look_through()
-    return _lines(job, filler.broken)
+    return _lines(job, filler.invalid)
 
 
 def _tell(job: Job, facts: dict[str, Any]) -> None:
@@ -272,7 +272,7 @@ def _is_kept(job: Job) -> bool:
     """Find a whole pack of the same sources (by time and size, or else byte by byte); renew the folds it is used under.
 
     Raises:
-        BrokenPhotosError: it was packed without broken photos, and now none may be left out.
+        BrokenPhotosError: it was packed without invalid images, and now none may be left out.
         InputError: it was packed from something else.
     """
     if not job.path.is_file() or not job.manifest.is_file():
@@ -281,19 +281,19 @@ def _is_kept(job: Job) -> bool:
         made = pack.manifest_of(job.folder, job.kind, job.size)
         pack.read(job.folder, job.kind, made["folds"], job.size)
     except InputError as error:
-        say(f"packing anew: {error}")
+        say(f"packing again: {error}")
         return False
     pack.refuse_moved(job.path, made, job.regions)
     signature = _signature(job)
-    if made.get("signature") != signature and made["digest"] != _source_digest(job, made["left_out"]):
-        if not job.skip and (lines := broken(job)):
-            raise BrokenPhotosError(lines)
+    if made.get("signature") != signature and made["checksum"] != _source_checksum(job, made["left_out"]):
+        if not job.skip and (lines := invalid(job)):
+            raise InvalidImagesError(lines)
         raise InputError(
-            f"{job.path}: packed from other files than {job.data} now holds; make pack FORCE=1 packs anew (runs on the old "
+            f"{job.path}: packed from other files than {job.data} now holds; make pack FORCE=1 packs again (runs on the old "
             "pack then no longer count), or use another DATASET"
         )
     if made["left_out"] and not job.skip:
-        raise BrokenPhotosError(_lines(job, made["left_out"]))
+        raise InvalidImagesError(_lines(job, made["left_out"]))
     if job.strangers and pack.test_duplicates(job.strangers, pack.pixel_hashes(job.path)):
         return False
     today = {"signature": signature, "folds": job.folds, "stamp": pack.stamp(job.path)}
@@ -303,37 +303,37 @@ def _is_kept(job: Job) -> bool:
     return True
 
 
-def _source_digest(job: Job, left_out: dict[str, str]) -> str:
+def _source_checksum(job: Job, left_out: dict[str, str]) -> str:
     """What `Filler` would call its sources, without decoding them."""
     sources = in_threads(lambda path: source_of(job.data / path), job.table.frame["path"])
-    return source_digest(job, left_out, np.fromiter(sources, "S64", len(job.table)))
+    return source_checksum(job, left_out, np.fromiter(sources, "S64", len(job.table)))
 
 
 def _signature(job: Job) -> str:
     """Digest of the table and of each file's size and time: tells in a moment whether anything changed."""
 
-    digest = hashlib.sha256(table_digest(job).encode())
+    checksum = hashlib.sha256(table_checksum(job).encode())
     for path in job.table.frame["path"]:
         with suppress(OSError):
-            digest.update(f"{path} {pack.stamp(job.data / path)}\n".encode())
-    return digest.hexdigest()
+            checksum.update(f"{path} {pack.stamp(job.data / path)}\n".encode())
+    return checksum.hexdigest()
 
 
-def _lines(job: Job, broken: dict[str, str]) -> list[str]:
+def _lines(job: Job, invalid: dict[str, str]) -> list[str]:
     """`path: what is wrong`, in the table's order."""
     rows = zip(job.table.frame["image"], job.table.frame["path"], strict=True)
-    return [f"{path}: {broken[name]}" for name, path in rows if name in broken]
+    return [f"{path}: {invalid[name]}" for name, path in rows if name in invalid]
 
 
 def _fill_sound(temporary: Path, job: Job) -> dict[str, Any]:
-    """Fill the file with every photo; with `job.skip`, once more without those that turned out broken."""
+    """Fill the file with every image; with `job.skip`, once more without those that turned out broken."""
     left: dict[str, str] = {}
     sources = np.zeros(len(job.table), "S64")
     while True:
         filler = PackWriter(job, left, sources)
         filler.fill(temporary)
-        if not filler.broken:
+        if not filler.invalid:
             return filler.facts
         if not job.skip:
-            raise BrokenPhotosError(_lines(job, filler.broken))
-        left |= filler.broken
+            raise InvalidImagesError(_lines(job, filler.invalid))
+        left |= filler.invalid

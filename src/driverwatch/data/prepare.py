@@ -1,4 +1,4 @@
-"""Pick a committed list of training photos out of a larger download, so that others can repeat a result."""
+"""Pick a committed list of training images out of a larger download, so that others can repeat a result."""
 
 import re
 import shutil
@@ -17,7 +17,7 @@ from driverwatch.data import competition, folds, pack, pack_writer, synthetic
 from driverwatch.data import pack as unchanged
 from driverwatch.data.competition import ImageTable
 from driverwatch.data.context import CONFIGS, Context
-from driverwatch.data.pack_writer import BrokenPhotosError, Job
+from driverwatch.data.pack_writer import InvalidImagesError, Job
 from driverwatch.errors import InputError, counted, listed, printable
 from driverwatch.io.atomic import locked, making, replacing, replacing_folder, write_text
 from driverwatch.io.console import duration, ending, say, track
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 
 def pick(settings: DatasetSettings, source: Path, data: Path) -> None:
-    """Copy the listed photos and their table rows from `source` (a full download, same layout) to `data`, whole or not at all.
+    """Copy the listed images and their table rows from `source` (a full download, same layout) to `data`, whole or not at all.
 
     The new data set has no test images: its sample submission is a header alone.
 
     Raises:
-        InputError: no list, something in the way, or photos that the download lacks or labels otherwise (all listed).
+        InputError: no list, something in the way, or images that the download lacks or labels otherwise (all listed).
     """
     import pandas as pd
 
@@ -57,7 +57,7 @@ def pick(settings: DatasetSettings, source: Path, data: Path) -> None:
             (partial / settings.test_images.format(image="x")).parent.mkdir(parents=True, exist_ok=True)
             header = pd.DataFrame(columns=[named.image, *settings.classes])
             header.to_csv(partial / settings.sample_submission, index=False, lineterminator="\n")
-    say(f"{data}: {len(wanted)} photos" + (f" of {wanted[named.driver].nunique()} drivers" if named.driver else ""))
+    say(f"{data}: {len(wanted)} images" + (f" of {wanted[named.driver].nunique()} drivers" if named.driver else ""))
 
 
 def _columns(settings: DatasetSettings) -> list[str]:
@@ -74,7 +74,7 @@ def _wanted(settings: DatasetSettings) -> "pd.DataFrame":
     strange = set(wanted[settings.columns.label]) - set(settings.classes)
     problems += [f"unknown class {name}" for name in sorted(strange)]
     if problems or wanted.empty:
-        raise InputError(f"{settings.subset}: expected a list of photos:{listed(problems or ['it names none'])}")
+        raise InputError(f"{settings.subset}: expected a list of images:{listed(problems or ['it names none'])}")
     return wanted
 
 
@@ -85,7 +85,7 @@ def _refuse_lacking(settings: DatasetSettings, source: Path, wanted: "pd.DataFra
     missing += [f"file {path}" for path in paths if not (source / path).is_file()]
     if missing:
         raise InputError(
-            f"{source}: lacks {len(missing)} of the listed photos; is it the whole download?{listed(missing)}"
+            f"{source}: lacks {len(missing)} of the listed images; is it the whole download?{listed(missing)}"
         )
 
 
@@ -95,7 +95,7 @@ def _copy(paths: list[str], source: Path, target: Path) -> None:
         shutil.copyfile(source / path, target / path)
 
 
-def draw(context: Context, options: synthetic.SampleOptions, force: bool) -> None:
+def draw(context: Context, options: synthetic.SyntheticOptions, force: bool) -> None:
     synthetic.write(options, context.settings, context.data, force)
     ending(then=[f"make folds DATASET={context.dataset}"])
 
@@ -132,14 +132,14 @@ def _make_folds(context: Context, force: bool, skip: bool) -> None:
                 "change the YAML, or make folds FORCE=1 (runs on the old folds then no longer count)"
             )
         return say(
-            f"{path}: fits the data ({found.count} folds, {len(found.frame)} {_kind(context)}, digest {found.digest[:12]})"
+            f"{path}: fits the data ({found.count} folds, {len(found.frame)} {_kind(context)}, checksum {found.checksum[:12]})"
         )
     made = folds.make(table, context.settings.folds)
     folds.write(made, path)
     sums = made.frame.drop(columns="driver").groupby("fold").sum()
     sums.insert(0, "drivers", made.frame.groupby("fold").size())
     return say(
-        f"{path}: {made.count} folds of {len(made.frame)} {_kind(context)}, digest {made.digest[:12]}\n{sums.to_string()}"
+        f"{path}: {made.count} folds of {len(made.frame)} {_kind(context)}, checksum {made.checksum[:12]}\n{sums.to_string()}"
     )
 
 
@@ -148,14 +148,14 @@ def _kind(context: Context) -> str:
 
 
 def _make_groups(context: Context, train: ImageTable, skip: bool) -> None:
-    """Find which training photos look alike and write a group for each, once."""
+    """Find which training images look alike and write a group for each, once."""
 
     from driverwatch.data import near_duplicates
 
-    found, broken = near_duplicates.hashes(list(train.frame["path"]), context.data)
-    for problem in _refused(context, list(broken.values()), skip):
+    found, invalid = near_duplicates.hashes(list(train.frame["path"]), context.data)
+    for problem in _refused(context, list(invalid.values()), skip):
         say(f"left out: {problem}")
-    seen = ~np.isin(np.arange(len(found)), list(broken))
+    seen = ~np.isin(np.arange(len(found)), list(invalid))
     numbers = near_duplicates.group(found[seen], context.settings.group_distance)
     frame = pd.DataFrame({"image": train.where(seen).names, "group": near_duplicates.group_names(numbers)})
     with replacing(context.places.groups) as temporary:
@@ -215,26 +215,26 @@ def make_packs(
     ):
         return say(f"{folder}: kept; {context.data} is not here to compare it with")
     _pack_both(context, size, force, skip)
-    # for a model `make train` asks for its pack, and goes on by itself
+    # for a model `make train` asks for its pack, and resumes by itself
     train = f"make train DATASET={context.dataset} MODEL=<one with input.pack {asked}>"
     return ending(time.monotonic() - start, None, [train]) if model is None else None
 
 
 def pack_missing(context: Context, size: str) -> None:
-    """Pack a size that a command needs and that is not there, from the photos, and say so.
+    """Pack a size that a command needs and that is not there, from the images, and say so.
 
-    No other pack can stand in: resized once more its pixels would be others, and a pack's digest is of the photos' own bytes.
-    Broken photos are left out if they were of the packs that are there, since runs of both are to know the same images.
+    No other pack can stand in: resized once more its pixels would be others, and a pack's checksum is of the images' own bytes.
+    Broken images are left out if they were of the packs that are there, since runs of both are to know the same images.
 
     Raises:
-        InputError: the photos are not there, or as `make_packs`.
+        InputError: the images are not there, or as `make_packs`.
     """
     start, folder = time.monotonic(), context.places.pack(size)
     others = sorted(path.parent.name for path in folder.parent.glob("*/train.json") if path.parent != folder)
     if not context.data.is_dir():
         beside = f" (resized again, {', '.join(others)} would give other pixels)" if others else ""
         raise InputError(
-            f"{folder}: no pack, and {context.data} is not here to make it from{beside}; give DATA=<folder of the photos>"
+            f"{folder}: no pack, and {context.data} is not here to make it from{beside}; give DATA=<folder of the images>"
         )
     say(f"{folder}: no pack yet; packing {context.data} as make pack SIZE={size} would")
     _pack_both(context, size, False, any(_left_out(folder.parent / other) for other in others))
@@ -243,7 +243,7 @@ def pack_missing(context: Context, size: str) -> None:
 
 
 def _left_out(folder: Path) -> bool:
-    """Whether packs were made without what was broken (`SKIP_BROKEN=1`), as far as their manifests can be read."""
+    """Whether packs were made without what was broken (`SKIP_INVALID=1`), as far as their manifests can be read."""
     made: dict[str, object] = {}
     for kind in ("train", "test"):
         with suppress(InputError):
@@ -252,8 +252,8 @@ def _left_out(folder: Path) -> bool:
 
 
 def _pack_both(context: Context, size: str, force: bool, skip: bool) -> None:
-    """Test images first: a photo among them must not be trained on."""
-    regions = context.regions(size)  # a wrong name ends here, before any photo is read
+    """Test images first: an image among them must not be trained on."""
+    regions = context.regions(size)  # a wrong name ends here, before any image is read
     folder, beside = context.places.pack(size), [context.places.folds, context.places.groups]
     found = unchanged.sources(context.settings, context.data, beside)
     if not force and (there := unchanged.images_if_unchanged(folder, found)):
@@ -267,21 +267,21 @@ def _pack_both(context: Context, size: str, force: bool, skip: bool) -> None:
     strangers: Path | None = None
     for kind, images in (("test", tables.test), ("train", train)):
         rows = tuple(tables.problems + lost)
-        job = Job(images, context.data, folder, kind, size, table.digest, skip, rows, strangers, regions)
+        job = Job(images, context.data, folder, kind, size, table.checksum, skip, rows, strangers, regions)
         if problems and not skip:  # nothing will be written, but all that is broken is said at once
-            problems += pack_writer.broken(job)
+            problems += pack_writer.invalid(job)
             continue
         try:
             pack_writer.write(job, force)
             strangers = job.path
-        except BrokenPhotosError as broken:
-            problems += broken.problems
+        except InvalidImagesError as invalid:
+            problems += invalid.problems
     _refused(context, problems, skip)
-    drivers = pack.read(folder, "train", table.digest, size).drivers
+    drivers = pack.read(folder, "train", table.checksum, size).drivers
     for fold in range(table.count):
         if 0 in (len(part) for part in table.rows(drivers, fold)):
             raise InputError(
-                f"{folder}: every photo of fold {fold}'s drivers, or of all others, was left out; mend some, or lower folds: in "
+                f"{folder}: every image of fold {fold}'s drivers, or of all others, was left out; fix some, or lower folds: in "
                 f"configs/datasets/{context.dataset}.yaml and make folds FORCE=1"
             )
     if not problems:
@@ -298,7 +298,7 @@ def _refused(context: Context, problems: list[str], skip: bool) -> list[str]:
     if not problems or skip:
         path.unlink(missing_ok=True)
         return problems
-    head = f"{context.data}: {counted(problems)}; mend, or go on without with SKIP_BROKEN=1"
+    head = f"{context.data}: {counted(problems)}; fix, or resume without with SKIP_INVALID=1"
     try:
         write_text(path, "".join(f"{printable(problem)}\n" for problem in problems))
     except InputError:  # no place for the whole list

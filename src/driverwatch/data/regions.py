@@ -1,4 +1,4 @@
-"""Regions of a photo, and mosaics: what is cut from several regions, at one size each, stacked along the height.
+"""Regions of an image, and mosaics: what is cut from several regions, at one size each, stacked along the height.
 
 A mosaic is one array for packing, batches and caches; since rows lie one after another, splitting it is a change of shape.
 """
@@ -9,7 +9,7 @@ import numpy as np
 
 
 class Box(NamedTuple):
-    """A rectangle in a photo, as shares (0..1) of its height and width."""
+    """A rectangle in an image, as shares (0..1) of its height and width."""
 
     top: float
     left: float
@@ -17,11 +17,11 @@ class Box(NamedTuple):
     right: float
 
     def slices(self, height: int, width: int) -> tuple[slice, slice]:
-        """Its rows and columns in a photo of this size, at least one px each."""
+        """Its rows and columns in an image of this size, at least one px each."""
         return _inside(self.top, self.bottom, height), _inside(self.left, self.right, width)
 
     def within(self, inner: "Box") -> "Box":
-        """A box `inner`, whose shares are of this one, in the photo's."""
+        """A box `inner`, whose shares are of this one, in the image's."""
         height, width = self.bottom - self.top, self.right - self.left
         return Box(
             self.top + inner.top * height,

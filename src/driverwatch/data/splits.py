@@ -13,7 +13,7 @@ DRAWS = 50  # of which the one that shares the fewest pairs with the fold file i
 
 
 def reshuffled_folds(table: FoldTable, draw: int) -> dict[str, int]:
-    """A fold, 0 to K-1, of each driver, drawn anew: whole drivers, none of K folds empty, the same for the same number `draw`.
+    """A fold, 0 to K-1, of each driver, drawn again: whole drivers, none of K folds empty, the same for the same number `draw`.
 
     Of `DRAWS` drawings the one is taken whose folds hold the fewest pairs of drivers that one fold of the file holds too,
     and among equals the one whose classes are spread most evenly (as `folds.assign` measures it).
@@ -45,7 +45,7 @@ def _unevenness(counts: np.ndarray, found: np.ndarray, folds: int) -> int:
 
 
 def _shared_pairs(one: np.ndarray, other: np.ndarray) -> int:
-    """Pairs of drivers that lie in one fold here and there."""
+    """Pairs of drivers that are in one fold here and there."""
     together = np.zeros((one.max() + 1, other.max() + 1), np.int64)
     np.add.at(together, (one, other), 1)
     return int((together * (together - 1) // 2).sum())
@@ -53,15 +53,15 @@ def _shared_pairs(one: np.ndarray, other: np.ndarray) -> int:
 
 @dataclass(frozen=True)
 class Splits:
-    """Of fit k, `held_out[k]`: the drivers it is held against, `unused[k]`: others it does not see; `drivers`: all there are."""
+    """Of fit k, `validation[k]`: the drivers it is held against, `unused[k]`: others it does not see; `drivers`: all there are."""
 
     drivers: frozenset[str]
-    held_out: tuple[frozenset[str], ...]
+    validation: tuple[frozenset[str], ...]
     unused: tuple[frozenset[str], ...]
 
     @property
     def count(self) -> int:
-        return len(self.held_out)
+        return len(self.validation)
 
     def rows(self, drivers: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Row numbers (training, held out) of fit `number`, given each row's driver; no driver is in both.
@@ -75,45 +75,45 @@ class Splits:
             )
         if not 0 <= number < self.count:
             raise InputError(f"FOLD={number}: expected 0 to {self.count - 1}")
-        held_out = np.array([driver in self.held_out[number] for driver in drivers], dtype=bool)
+        validation = np.array([driver in self.validation[number] for driver in drivers], dtype=bool)
         unused = np.array([driver in self.unused[number] for driver in drivers], dtype=bool)
-        return np.flatnonzero(~(held_out | unused)), np.flatnonzero(held_out)
+        return np.flatnonzero(~(validation | unused)), np.flatnonzero(validation)
 
     def learnt_from(self, number: int) -> int:
         """Drivers that fit `number` is trained on."""
-        return len(self.drivers - self.held_out[number] - self.unused[number])
+        return len(self.drivers - self.validation[number] - self.unused[number])
 
 
 def of(train: TrainSettings, folds: FoldTable) -> Splits:
     """The splits that a run's settings ask for.
 
     Raises:
-        InputError: subsets, or drivers to learn from, that there are too few drivers for.
+        InputError: subsets, or drivers to train on, that there are too few drivers for.
     """
     of_driver, splits = folds.of_driver, train.splits
     drivers, count = sorted(of_driver), splits.fits(folds.count)
-    if splits.kind == "redrawn":
+    if splits.kind == "reshuffled":
         of_driver = reshuffled_folds(folds, splits.draw or 0)
-    if splits.kind in ("folds", "redrawn"):
-        held_out = [{driver for driver in drivers if of_driver[driver] == fold} for fold in range(count)]
+    if splits.kind in ("folds", "reshuffled"):
+        validation = [{driver for driver in drivers if of_driver[driver] == fold} for fold in range(count)]
     elif splits.kind == "all":
-        held_out = [set()] * count
+        validation = [set()] * count
     else:
-        held_out = [
-            {drivers[i] for i in subset} for subset in subsets(len(drivers), splits.held_out, count, train.seed)
+        validation = [
+            {drivers[i] for i in subset} for subset in subsets(len(drivers), splits.validation, count, train.seed)
         ]
-    unused = [_unused([d for d in drivers if d not in held], fit, train) for fit, held in enumerate(held_out)]
-    return Splits(frozenset(drivers), tuple(map(frozenset, held_out)), tuple(unused))
+    unused = [_unused([d for d in drivers if d not in held], fit, train) for fit, held in enumerate(validation)]
+    return Splits(frozenset(drivers), tuple(map(frozenset, validation)), tuple(unused))
 
 
 def _unused(drivers: list[str], fit: int, train: TrainSettings) -> frozenset[str]:
-    """Of those that fit `fit` may learn from, the ones that it does not: the last ones of an order drawn once."""
-    count = train.splits.learn_from
+    """Of those that fit `fit` may train on, the ones that it does not: the last ones of an order drawn once."""
+    count = train.splits.train_drivers
     if count is None:
         return frozenset()
     if count > len(drivers):
         raise InputError(
-            f"train.splits.learn_from: fit {fit} has only {len(drivers)} drivers to learn from, got {count}; lower it"
+            f"train.splits.train_drivers: fit {fit} has only {len(drivers)} drivers to train on, got {count}; lower it"
         )
     order = np.random.default_rng((train.seed, fit, len(drivers))).permutation(len(drivers))
     return frozenset(drivers[place] for place in order[count:])
@@ -122,7 +122,7 @@ def _unused(drivers: list[str], fit: int, train: TrainSettings) -> frozenset[str
 def subsets(drivers: int, size: int, count: int, seed: int) -> list[frozenset[int]]:
     """Draw `count` different subsets of `size` out of `drivers` numbers, each number in as many of them as any other, or one more.
 
-    Drawn at random and then evened out: while x lies in two more subsets than y, x is exchanged for y in one of them. There
+    Drawn at random and then evened out: while x is in two more subsets than y, x is exchanged for y in one of them. There
     is always one where that gives a new subset, since more subsets hold x and not y than y and not x.
 
     Raises:
@@ -130,7 +130,7 @@ def subsets(drivers: int, size: int, count: int, seed: int) -> list[frozenset[in
     """
     if size >= drivers:
         raise InputError(
-            f"train.splits.hold_out: {size} of {drivers} drivers leave nobody to train on; lower it to {drivers - 1} or less"
+            f"train.splits.val_drivers: {size} of {drivers} drivers leave nobody to train on; lower it to {drivers - 1} or less"
         )
     if count > math.comb(drivers, size):
         raise InputError(

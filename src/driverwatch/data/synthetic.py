@@ -1,4 +1,4 @@
-"""A drawn competition in Kaggle's exact layout: runs anywhere, costs no download, and its test labels are known.
+"""A synthetic competition in Kaggle's exact layout: runs anywhere, costs no download, and its test labels are known.
 
 Frames come in clips of near-duplicates and test drivers are nowhere in training, so it teaches leakage as the real one does: a
 nearest-neighbour classifier looks perfect on a random split and fails on a driver split.
@@ -20,13 +20,13 @@ from driverwatch.data.synthetic_driver import POSES, Driver, draw
 from driverwatch.errors import InputError
 from driverwatch.io.atomic import making, replacing_folder, write_json
 from driverwatch.io.console import close, track
-from driverwatch.io.manifests import digest_of, digest_of_file, provenance, read_json
+from driverwatch.io.manifests import checksum_of, checksum_of_file, provenance, read_json
 from driverwatch.io.paths import is_empty
 from driverwatch.io.prefetch import in_threads, one_opencv_thread
 
 
 @dataclass(frozen=True)
-class SampleOptions:
+class SyntheticOptions:
     """How much is drawn: `drivers` in training, `test_drivers` in test, each with `clips` clips of `frames` frames per class."""
 
     drivers: int = 36
@@ -53,7 +53,7 @@ class _Checked(Strict):
     size: Size
 
 
-def write(options: SampleOptions, settings: DatasetSettings, data: Path, force: bool = False) -> None:
+def write(options: SyntheticOptions, settings: DatasetSettings, data: Path, force: bool = False) -> None:
     """Draw a competition into `data`: whole or not at all; the same options give the same bytes.
 
     Raises:
@@ -61,14 +61,16 @@ def write(options: SampleOptions, settings: DatasetSettings, data: Path, force: 
     """
     _check(options, settings)
     if data.name in ("", ".."):
-        raise InputError(f"DATA={data}: expected a folder of its own for the drawn competition, like build/drawn/data")
+        raise InputError(
+            f"DATA={data}: expected a folder of its own for the synthetic competition, like build/demo/data"
+        )
     wanted = {
         "options": asdict(options),
-        "drawing": digest_of_file(Path(synthetic_driver.__file__)),
+        "drawing": checksum_of_file(Path(synthetic_driver.__file__)),
         "layout": _layout(settings),
     }
     with making(data):
-        if _is_drawn(data, wanted, force):
+        if _is_synthetic(data, wanted, force):
             return close(data, f"up to date (seed {options.seed})")
         start, shots = time.monotonic(), plan(options, len(settings.classes))
         with replacing_folder(data) as partial:
@@ -83,34 +85,34 @@ def write(options: SampleOptions, settings: DatasetSettings, data: Path, force: 
 
 def _layout(settings: DatasetSettings) -> str:
     """Digest of what the dataset's YAML says about names and places."""
-    return digest_of(
-        settings.model_dump(include={"classes", "columns", "table", "train_images", "test_images", "truth"})
+    return checksum_of(
+        settings.model_dump(include={"classes", "columns", "table", "train_images", "test_images", "test_labels"})
     )
 
 
-def _is_drawn(data: Path, wanted: dict[str, Any], force: bool) -> bool:
+def _is_synthetic(data: Path, wanted: dict[str, Any], force: bool) -> bool:
     """Whether `data` is what is wanted already; anything else that must not be replaced is refused."""
     manifest = data / "sample.json"
     if manifest.is_file() and not force and wanted.items() <= read_json(manifest).items():
         return True
     if data.exists() and not is_empty(data) and not (force and manifest.is_file()):
         way = (
-            "make sample FORCE=1 draws anew, make clean forgets all that is built"
+            "make synthetic FORCE=1 draws again, make clean forgets all that is built"
             if manifest.is_file()
-            else "it was not drawn by make sample and is left alone"
+            else "it was not drawn by make synthetic and is left alone"
         )
         raise InputError(f"{data}: holds something else; name another DATA= folder ({way})")
     return False
 
 
-def _check(options: SampleOptions, settings: DatasetSettings) -> None:
+def _check(options: SyntheticOptions, settings: DatasetSettings) -> None:
     counts = {key: value for key, value in asdict(options).items() if isinstance(value, int) and key != "seed"}
     if wrong := [key.upper() for key, value in counts.items() if value < 1]:
         raise InputError(f"sample: {', '.join(wrong)} must be at least 1")
     if options.seed < 0:
         raise InputError(f"sample: SEED={options.seed} must be at least 0")
-    if settings.truth is None:
-        raise InputError("sample: this dataset's YAML names no truth file, so it is not a drawn one; use DATASET=drawn")
+    if settings.test_labels is None:
+        raise InputError("sample: this dataset's YAML names no truth file, so it is not a drawn one; use DATASET=demo")
     try:
         _Checked(size=options.size)
     except ValueError as error:
@@ -121,7 +123,7 @@ def _check(options: SampleOptions, settings: DatasetSettings) -> None:
         )
 
 
-def plan(options: SampleOptions, classes: int = len(POSES)) -> list[Shot]:
+def plan(options: SyntheticOptions, classes: int = len(POSES)) -> list[Shot]:
     """Every image with its name; names are shuffled numbers, so that they tell nothing."""
     shots = [
         (driver, label, clip, frame)
@@ -137,7 +139,7 @@ def plan(options: SampleOptions, classes: int = len(POSES)) -> list[Shot]:
     ]
 
 
-def picture(shot: Shot, options: SampleOptions) -> np.ndarray:
+def picture(shot: Shot, options: SyntheticOptions) -> np.ndarray:
     """Draw one image: uint8 RGB; a pure function of options and shot."""
 
     def random(*key: int) -> np.random.Generator:
@@ -149,7 +151,7 @@ def picture(shot: Shot, options: SampleOptions) -> np.ndarray:
     return draw(driver, shot.label, clip, frame, pixels(options.size))
 
 
-def _draw_all(shots: list[Shot], options: SampleOptions, settings: DatasetSettings, folder: Path) -> None:
+def _draw_all(shots: list[Shot], options: SyntheticOptions, settings: DatasetSettings, folder: Path) -> None:
     classes = list(settings.classes)
     for label in classes:
         (folder / settings.train_images.format(label=label, image="x")).parent.mkdir(parents=True, exist_ok=True)
@@ -188,8 +190,10 @@ def _write_tables(shots: list[Shot], settings: DatasetSettings, folder: Path) ->
         ),
         settings.sample_submission: pd.DataFrame([{columns.image: s.name, **uniform} for s in test]),
     }
-    if settings.truth:
-        tables[settings.truth] = pd.DataFrame([{columns.image: s.name, columns.label: classes[s.label]} for s in test])
+    if settings.test_labels:
+        tables[settings.test_labels] = pd.DataFrame(
+            [{columns.image: s.name, columns.label: classes[s.label]} for s in test]
+        )
     for name, table in tables.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         table.to_csv(folder / name, index=False, lineterminator="\n")

@@ -155,7 +155,7 @@ def draw(
 
     Args:
         label: class, 0..9.
-        clip: random stream of the clip, begun anew for each of its frames; decides the pose.
+        clip: random stream of the clip, started again for each of its frames; decides the pose.
         frame: random stream of the frame; decides a small tremble and the noise.
         size: height, width.
 

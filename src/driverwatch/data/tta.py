@@ -1,4 +1,4 @@
-"""Test-time views: where each is cut and at which scale, which are mirrored and whose columns follow, as data; and cutting them.
+"""Test-time tta: where each is cut and at which scale, which are flipped and whose columns follow, as data; and cutting them.
 
 In order, the views of each set:
 
@@ -7,7 +7,7 @@ In order, the views of each set:
   smaller centre crop enlarged to it (`CLOSER`).
 - `five_crop`: centre, top left, top right, bottom left, bottom right.
 - `shifts`: these five, then the middles of the top, left, right and bottom edge: a grid of 3 x 3 crops.
-- `ten_crop`: the five, then their mirrors. Of mirrored views the columns follow as labels did in training (`augment.mirror`);
+- `ten_crop`: the five, then their flips. Of flipped views the columns follow as labels did in training (`augment.hflip`);
   `ten_crop_keep` keeps them and `ten_crop_swap` swaps them, whatever training did.
 
 Every set holds `centre`; which others a set holds is read off the views (`held_by`), so that one pass gives all of them.
@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from driverwatch.config.types import VIEW_SETS, ViewSet
+from driverwatch.config.types import TTA_SETS, TtaSet
 from driverwatch.data.regions import join, split
 from driverwatch.errors import InputError
 
@@ -38,11 +38,11 @@ def central(length: int, part: int) -> int:
 
 
 class View(NamedTuple):
-    """One crop in px of each region, and whether it is mirrored; where its size is not the network's it is resized to that."""
+    """One crop in px of each region, and whether it is flipped; where its size is not the network's it is resized to that."""
 
     top: int
     left: int
-    mirrored: bool
+    flipped: bool
     height: int
     width: int
 
@@ -52,30 +52,30 @@ class View(NamedTuple):
 
 
 class Columns(NamedTuple):
-    """What becomes of the columns of mirrored views."""
+    """What becomes of the columns of flipped views."""
 
-    swap: Sequence[int] = ()  # the class that each becomes in a mirror; each itself where no mirrored pairs are named
-    mirror: Literal["none", "keep", "swap"] = "none"  # what became of labels in training
+    swap: Sequence[int] = ()  # the class that each becomes in a flip; each itself where no flipped pairs are named
+    hflip: Literal["none", "keep_labels", "swap_left_right"] = "none"  # what became of labels in training
 
     @property
     def can_swap(self) -> bool:
         return any(after != before for before, after in enumerate(self.swap))
 
-    def of(self, name: ViewSet) -> list[int] | None:
-        """Column order for a set's mirrored views, or None where columns stay.
+    def of(self, name: TtaSet) -> list[int] | None:
+        """Column order for a set's flipped views, or None where columns stay.
 
         Raises:
-            InputError: `ten_crop_swap` of a data set without mirrored pairs.
+            InputError: `ten_crop_swap` of a data set without flipped pairs.
         """
         if name == "ten_crop_swap" and not self.can_swap:
             raise InputError(
-                "VIEWS=ten_crop_swap: the data set names no mirrored_pairs whose columns could be swapped; "
+                "TTA=ten_crop_swap: the data set names no left_right_pairs whose columns could be swapped; "
                 "take ten_crop_keep, or name them in its YAML"
             )
-        follows = name == "ten_crop_swap" or (name == "ten_crop" and self.mirror == "swap")
+        follows = name == "ten_crop_swap" or (name == "ten_crop" and self.hflip == "swap_left_right")
         return list(self.swap) if follows else None
 
-    def sets_of(self, asked: Sequence[ViewSet]) -> list[ViewSet]:
+    def sets_of(self, asked: Sequence[TtaSet]) -> list[TtaSet]:
         """The sets that a pass under `asked` gives. Raises as `of` if one was asked for that cannot be had."""
         for name in asked:
             self.of(name)
@@ -85,14 +85,14 @@ class Columns(NamedTuple):
 KEPT = Columns()
 
 
-def view_set(name: ViewSet, image: tuple[int, int], size: tuple[int, int]) -> list[View]:
+def tta_set(name: TtaSet, image: tuple[int, int], size: tuple[int, int]) -> list[View]:
     """The views of a set, cut from images of `image` (height, width) for inputs of `size` (height, width)."""
     bottom, right = image[0] - size[0], image[1] - size[1]
     if bottom < 0 or right < 0:
         raise ValueError(f"views of {size} do not fit into images of {image}")
 
-    def crops(*corners: tuple[int, int], mirrored: bool = False) -> list[View]:
-        return [View(top, left, mirrored, *size) for top, left in corners]
+    def crops(*corners: tuple[int, int], flipped: bool = False) -> list[View]:
+        return [View(top, left, flipped, *size) for top, left in corners]
 
     middle = central(image[0], size[0]), central(image[1], size[1])
     centre = crops(middle)
@@ -107,7 +107,7 @@ def view_set(name: ViewSet, image: tuple[int, int], size: tuple[int, int]) -> li
         case "shifts":
             return centre + crops(*corners, (0, middle[1]), (middle[0], 0), (middle[0], right), (bottom, middle[1]))
         case _:
-            return [*centre, *crops(*corners), *crops(middle, *corners, mirrored=True)]
+            return [*centre, *crops(*corners), *crops(middle, *corners, flipped=True)]
 
 
 def _closer(image: tuple[int, int], size: tuple[int, int]) -> View:
@@ -116,33 +116,33 @@ def _closer(image: tuple[int, int], size: tuple[int, int]) -> View:
 
 
 @cache
-def held_by(*names: ViewSet) -> tuple[ViewSet, ...]:
+def held_by(*names: TtaSet) -> tuple[TtaSet, ...]:
     """The sets, smallest first, that are made of views which the named sets hold together; they themselves among them."""
-    held = {view for name in names for view in view_set(name, *EXAMPLE)}
-    return tuple(name for name in VIEW_SETS if held.issuperset(view_set(name, *EXAMPLE)))
+    held = {view for name in names for view in tta_set(name, *EXAMPLE)}
+    return tuple(name for name in TTA_SETS if held.issuperset(tta_set(name, *EXAMPLE)))
 
 
-def best_of(there: Collection[ViewSet], honest: ViewSet) -> ViewSet:
+def best_of(there: Collection[TtaSet], honest: TtaSet) -> TtaSet:
     """Of the sets that are there, `honest`, or else the one that averages most views; `honest` where none is there.
 
     Args:
-        honest: the set that is taken of a model whose every set is there. A mirrored set is the last choice of a model for
-            which this one is not mirrored.
+        honest: the set that is taken of a model whose every set is there. A flipped set is the last choice of a model for
+            which this one is not flipped.
     """
     if honest in there or not there:
         return honest
-    sets = [name for name in VIEW_SETS if name in there]
-    return ([name for name in sets if mirrors(honest) or not mirrors(name)] or sets)[-1]
+    sets = [name for name in TTA_SETS if name in there]
+    return ([name for name in sets if flips(honest) or not flips(name)] or sets)[-1]
 
 
-def mirrors(name: ViewSet) -> bool:
-    """Whether a set holds mirrored views."""
-    return any(view.mirrored for view in view_set(name, *EXAMPLE))
+def flips(name: TtaSet) -> bool:
+    """Whether a set holds flipped views."""
+    return any(view.flipped for view in tta_set(name, *EXAMPLE))
 
 
-def unique(names: Sequence[ViewSet], image: tuple[int, int], size: tuple[int, int]) -> list[View]:
+def unique(names: Sequence[TtaSet], image: tuple[int, int], size: tuple[int, int]) -> list[View]:
     """The views of several sets, each once: the forward passes that an image costs. Of a whole frame all crops are one view."""
-    return list(dict.fromkeys(view for name in names for view in view_set(name, image, size)))
+    return list(dict.fromkeys(view for name in names for view in tta_set(name, image, size)))
 
 
 def cut(images: np.ndarray, view: View, size: tuple[int, int], regions: int = 1) -> np.ndarray:
@@ -152,7 +152,7 @@ def cut(images: np.ndarray, view: View, size: tuple[int, int], regions: int = 1)
     """
     crop = split(images, regions)[:, view.top : view.top + view.height, view.left : view.left + view.width]
     crop = crop if view.size == size else resized(crop, size)
-    return join(crop[:, :, ::-1] if view.mirrored else crop, regions)
+    return join(crop[:, :, ::-1] if view.flipped else crop, regions)
 
 
 def resized(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -163,10 +163,10 @@ def resized(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.rint(made).astype(images.dtype)
 
 
-def cut_all(images: np.ndarray, name: ViewSet, size: tuple[int, int], regions: int = 1) -> np.ndarray:
+def cut_all(images: np.ndarray, name: TtaSet, size: tuple[int, int], regions: int = 1) -> np.ndarray:
     """uint8 (B, R * H, W, 3) -> (V, B, R * h, w, 3), in the order above."""
     one = images.shape[1] // regions, images.shape[2]
-    return np.stack([cut(images, view, size, regions) for view in view_set(name, one, size)])
+    return np.stack([cut(images, view, size, regions) for view in tta_set(name, one, size)])
 
 
 def resampling(length: int, to: int) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Calibration of blended rows: temperature, class biases and a floor, each fitted on out-of-fold rows.
 
 Out-of-fold rows come from single fold models; a submission averages the folds, which is softer already, so a temperature
-fitted out of fold and put on that average would soften twice. A fitted chain is therefore applied to each fold's models as it
+fitted out of fold and put on that average would soften twice. A fitted pipeline is therefore applied to each fold's models as it
 was fitted, and its results are averaged. As -log is convex, the average's loss is at most the mean of the folds' losses
 (Jensen), whose estimate is what was fitted; no such bound holds the other way round. The average of calibrated rows is a little
 underconfident (Rahaman & Thiery 2021, arXiv:2007.08792), which costs less than that bound gains; by how much nobody knows
@@ -22,7 +22,7 @@ from driverwatch.ensemble.transform import MemberPredictions
 from driverwatch.io.atomic import replacing
 from driverwatch.metrics import TINY, limited, log_loss, standard_error
 
-SHARPNESS = (0.05, 20.0)  # bounds of 1 / temperature: rows that are all right or all wrong would go on without end
+SHARPNESS = (0.05, 20.0)  # bounds of 1 / temperature: rows that are all right or all wrong would resume without end
 STARTS = (1.0, *np.geomspace(*SHARPNESS, 17).tolist())
 LEVELS = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)  # of the floor; no printed loss tells lower ones apart
 
@@ -156,7 +156,7 @@ def calibration_error(reliability: pd.DataFrame) -> float:
 
 
 def draw(curves: Mapping[Any, pd.DataFrame], title: str, path: Path) -> None:
-    """Write the curves (name: table) as a PNG: share right over confidence, with the standard error over drivers."""
+    """Write the curves (name: table) as a PNG: accuracy over confidence, with the standard error over drivers."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -168,7 +168,7 @@ def draw(curves: Mapping[Any, pd.DataFrame], title: str, path: Path) -> None:
         label = f"{name} (error {calibration_error(curve):.3f})"
         error = curve["error"].fillna(0)
         axes.errorbar(curve["confidence"], curve["right"], error, marker="o", markersize=4, linewidth=1, label=label)
-    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="confidence in the likeliest class", ylabel="share right", title=title)
+    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="confidence in the likeliest class", ylabel="accuracy", title=title)
     axes.legend(loc="upper left")
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120, metadata={"Software": None})

@@ -3,7 +3,7 @@
 A model that meets a new driver is biased in its own way for that driver (someone whose hair hides the ear is "hair and makeup"
 in every frame). Drivers are told apart by looks (`ensemble/embedding_index.py`), and each driver's probabilities are shifted by
 one bias per class until the classes are about as frequent as in training. No label of the images is asked; but all images of a
-driver are needed at once, so this belongs to competitions, not to single photos in use.
+driver are needed at once, so this belongs to competitions, not to single images in use.
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ PER_CLASS = 2.0  # images per class at which a cluster's counts are trusted half
 
 
 @dataclass(frozen=True, eq=False)
-class Balancing:
+class FittedClassBalance:
     """Fitted: the height that parts drivers, how far to go, and the class frequencies aimed at."""
 
     space: EmbeddingIndex
@@ -38,7 +38,7 @@ class Balancing:
 
     @property
     def facts(self) -> dict[str, Any]:
-        return {"features": self.space.what, "reach": round(self.reach, 4), "strength": self.strength}
+        return {"embeddings": self.space.what, "reach": round(self.reach, 4), "strength": self.strength}
 
     def __call__(self, rows: MemberPredictions) -> MemberPredictions:
         groups = [(chosen, grown.cut(self.reach)) for chosen, grown in self.space.trees(rows)]
@@ -46,13 +46,13 @@ class Balancing:
 
 
 @dataclass(frozen=True, eq=False)
-class Balance:
+class ClassBalance:
     """The step: the height is fitted on known drivers, the strength on the log loss of what comes of it."""
 
     space: EmbeddingIndex
-    name: str = "balance"
+    name: str = "class_balance"
 
-    def fit(self, rows: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> Balancing:
+    def fit(self, rows: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> FittedClassBalance:
         """See `Step.fit`. Drivers are told apart within each set, as they will be in a test set."""
         grown = self.space.trees(rows)
         reach = best_reach([one for _, one in grown], [drivers[chosen] for chosen, _ in grown])
@@ -60,7 +60,7 @@ class Balance:
         classes = rows.members.shape[2]
         prior = (np.bincount(labels, minlength=classes) + 1) / (len(labels) + classes)
         losses = [log_loss(rebalanced(rows, groups, prior, one).blended, labels) for one in STRENGTHS]
-        return Balancing(self.space, reach, STRENGTHS[int(np.argmin(losses))], prior)
+        return FittedClassBalance(self.space, reach, STRENGTHS[int(np.argmin(losses))], prior)
 
 
 def rebalanced(

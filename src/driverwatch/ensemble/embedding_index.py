@@ -12,7 +12,7 @@ from driverwatch.errors import InputError
 
 BLOCK = 2**25  # similarities that are held at a time, 128 MB
 STRIP = 8  # rows that one thread searches at a time: of 80,000 images 2.5 MB, which a core's cache holds
-SCORED = 2**21  # numbers of a piece of pairs that is compared anew in float64, 16 MB each side
+SCORED = 2**21  # numbers of a piece of pairs that is compared again in float64, 16 MB each side
 
 
 def nearest_neighbours(
@@ -21,7 +21,7 @@ def nearest_neighbours(
     """The `k` most similar other rows of the same set, exact, by cosine.
 
     Blocks of rows are multiplied with all rows in float32. What may be among a row's k most similar, given how far such a
-    product can be off, is compared anew in float64 and rounded to float32: so neither the block's size nor the library,
+    product can be off, is compared again in float64 and rounded to float32: so neither the block's size nor the library,
     nor its number of threads, decides anything, and equal rows are equally similar. Of these the lower row number is first.
 
     Args:
@@ -247,7 +247,7 @@ class EmbeddingIndex:
         names: (N,), unique.
         features: float32 (N, F), finite, no row zero.
         what: how sentences call it.
-        digest: of the features, for those who keep what came of them.
+        checksum: of the features, for those who keep what came of them.
 
     Raises:
         InputError: when built from anything else.
@@ -256,7 +256,7 @@ class EmbeddingIndex:
     names: np.ndarray
     features: np.ndarray
     what: str = "features"
-    digest: str = ""
+    checksum: str = ""
     _found: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict, init=False, repr=False)
     _grown: dict[bytes, Tree] = field(default_factory=dict, init=False, repr=False)
     _places: dict[str, int] = field(default_factory=dict, init=False, repr=False)
@@ -292,7 +292,7 @@ class EmbeddingIndex:
     def _refuse_strangers(self, names: np.ndarray) -> None:
         if missing := [str(name) for name in names if name not in self._places]:
             raise InputError(
-                f"{self.what}: {len(missing)} images missing ({', '.join(missing[:3])}); make neighbours computes them for "
+                f"{self.what}: {len(missing)} images missing ({', '.join(missing[:3])}); make knn computes them for "
                 "today's packs"
             )
 

@@ -1,8 +1,8 @@
 """Smoothing over neighbours: an image's probabilities averaged with those of its nearest images, as frames of one clip are.
 
-After the first and third places of 2016, who averaged test images with their nearest in a feature space. A fold's held-out
+After the first and third places of 2016, who averaged test images with their nearest in a feature space. A fold's validation
 images are smoothed among themselves alone, as test images will be: nobody's label or prediction from another fold's models
-comes in, so that what is chosen on them holds where the test set is made of clips too (docs/neighbours.md).
+comes in, so that what is chosen on them holds where the test set is made of clips too (docs/knn_smoothing.md).
 """
 
 from collections.abc import Iterator
@@ -94,14 +94,14 @@ class Average:
     similar: bool | None = None
     geometric: bool | None = None
     rounds: int | None = None
-    name: str = "neighbours"
+    name: str = "knn"
 
     def fit(self, rows: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> Smoothed:
         """Every way is tried on the rows, smoothed within their sets; of equally good ones the fewest neighbours win."""
         counts = COUNTS if self.k is None else (self.k,)
         near = self.space.near(rows, max(counts))
         best, loss = best_of(self._tried(near, counts, rows, labels))
-        facts: dict[str, Any] = {"features": self.space.what, "method": "average", "k": best.k}
+        facts: dict[str, Any] = {"embeddings": self.space.what, "method": "average", "k": best.k}
         if best.k:
             facts |= {"width": best.width, "geometric": best.geometric, "rounds": best.rounds}
         return Smoothed(self.space, best, max(counts), facts | {"fitted_log_loss": round(loss, 6)})
@@ -198,7 +198,7 @@ class Clusters:
         counts = CLUSTER_NEIGHBOURS if self.k is None else (self.k,)
         near = self.space.near(rows, max(counts))
         best, loss = best_of(_tried(near, counts, rows, labels))
-        facts: dict[str, Any] = {"features": self.space.what, "method": "clusters", "k": best.k}
+        facts: dict[str, Any] = {"embeddings": self.space.what, "method": "clusters", "k": best.k}
         if best.k:
             facts |= {"reach": best.reach, "agreement": best.agreement}
         return Clustered(self.space, best, max(counts), facts | {"fitted_log_loss": round(loss, 6)})

@@ -8,17 +8,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from driverwatch import run as runs
-from driverwatch.config.ensemble import ChainSettings, EnsembleSettings
+from driverwatch.config.ensemble import EnsembleSettings, PipelineSettings
 from driverwatch.config.loading import load, parse
-from driverwatch.config.types import ViewSet
+from driverwatch.config.types import TtaSet
 from driverwatch.data.context import CONFIGS, Context, open_packs
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
-from driverwatch.data.tta import mirrors
+from driverwatch.data.tta import flips
 from driverwatch.ensemble.transform import FittedTransform, MemberPredictions, apply_transforms
 from driverwatch.errors import InputError
 from driverwatch.inference import predictions
-from driverwatch.inference.predictions import Predictions, default_views, prediction_path
+from driverwatch.inference.predictions import Predictions, default_tta_of, prediction_path
 from driverwatch.io.console import say
 from driverwatch.io.paths import matching
 from driverwatch.run import Run
@@ -26,21 +26,21 @@ from driverwatch.run import Run
 
 @dataclass(frozen=True)
 class Member:
-    """A run, the pack of test images that it was predicted on, and the view set it takes part with."""
+    """A run, the pack of test images that it was predicted on, and the TTA set it takes part with."""
 
     run: Run
     test: Pack
-    views: ViewSet
+    tta: TtaSet
 
 
-def honest_views(run: Run) -> ViewSet:
-    """The view set that a run takes part with when none is asked for: the best that all its fits have predicted."""
-    return default_views(run)
+def default_tta(run: Run) -> TtaSet:
+    """The TTA set that a run takes part with when none is asked for: the best that all its fits have predicted."""
+    return default_tta_of(run)
 
 
-def mirrored(run: Run) -> bool:
-    """Whether training showed mirrored images."""
-    return run.settings.shows_mirrored
+def flipped(run: Run) -> bool:
+    """Whether training showed flipped images."""
+    return run.settings.trains_with_flips
 
 
 def oof_of_member(run: Run) -> bool:
@@ -52,7 +52,7 @@ def oof_probabilities(member: Member, pack: Pack, folds: FoldTable) -> np.ndarra
     """Each labelled image's probabilities from the model that never saw its driver, float32 (N, C), in the pack's order.
 
     Raises:
-        InputError: a fold without predictions, or with predictions for other images than its held-out drivers'; a run that
+        InputError: a fold without predictions, or with predictions for other images than its validation drivers'; a run that
             was not trained on folds.
     """
     run = member.run
@@ -60,20 +60,20 @@ def oof_probabilities(member: Member, pack: Pack, folds: FoldTable) -> np.ndarra
         raise InputError(f"{run.folder}: no out-of-fold score: {run.settings.train.splits.unscored}; leave it out")
     found = np.full((len(pack.names), len(run.classes)), np.nan, np.float32)
     for fold in range(folds.count):
-        _, held_out = folds.rows(pack.drivers, fold)
-        found[held_out] = validation_probabilities(member, fold, list(pack.names[held_out]))
+        _, validation = folds.rows(pack.drivers, fold)
+        found[validation] = validation_probabilities(member, fold, list(pack.names[validation]))
     return found
 
 
 def validation_probabilities(member: Member, fit: int, names: list[str]) -> np.ndarray:
-    """A fit's probabilities of its held-out images, float32 (len(names), C), in the order of `names`; other images are refused."""
-    return _read(member, fit, "held_out").aligned_to(names)
+    """A fold's probabilities of its validation images, float32 (len(names), C), in the order of `names`; refuses other images."""
+    return _read(member, fit, "validation").aligned_to(names)
 
 
 def _read(member: Member, fold: int, kind: str) -> Predictions:
     """A fold's predictions, which must be of its weights and of the run's classes."""
-    path = prediction_path(member.run.fold(fold), kind, member.views)
-    made = predictions.read(path, origin(member.run, fold, member.views))
+    path = prediction_path(member.run.fold(fold), kind, member.tta)
+    made = predictions.read(path, origin(member.run, fold, member.tta))
     if made.probabilities.shape[1] != len(member.run.classes):
         raise InputError(
             f"{path}: {made.probabilities.shape[1]} classes, the run has {len(member.run.classes)}; predict again"
@@ -108,7 +108,7 @@ def folds_of_run(members: list[Member], folds: int, only: int | None = None) -> 
 def test_of_members(members: list[Member], names: list[str], fits: list[list[int]]) -> MemberPredictions:
     """The members' probabilities of the test images, each the mean of its `fits`, without images that no member's pack holds.
 
-    A member whose pack lacks an image that others know (`SKIP_BROKEN=1`) takes the mean of the others for it, so that a
+    A member whose pack lacks an image that others know (`SKIP_INVALID=1`) takes the mean of the others for it, so that a
     plain mean is theirs.
     """
     stack = np.stack(
@@ -168,9 +168,9 @@ def completed(rows: np.ndarray, known: np.ndarray, names: list[str], prior: np.n
     return made
 
 
-def origin(run: Run, fold: int, views: ViewSet) -> dict[str, str]:
-    """What a fold's prediction file must say of its origin: the run's digests and the weights the fold ended with."""
-    return run.predicted(fold, views)
+def origin(run: Run, fold: int, tta: TtaSet) -> dict[str, str]:
+    """What a fold's prediction file must say of its origin: the run's checksums and the weights the fold ended with."""
+    return run.predicted(fold, tta)
 
 
 def mean(parts: list[np.ndarray]) -> np.ndarray:
@@ -203,12 +203,12 @@ def finished_runs(context: Context, names: list[str]) -> Finished:
     if not found:
         raise InputError(
             f"{context.places.runs}: no run is there that has finished every fold; run make train MODEL=... "
-            f"DATASET={context.dataset}, or again: it goes on"
+            f"DATASET={context.dataset}, or again: it resumes"
         )
     opened = [open_packs(context, run.settings.input.key) for run in found]
     folds, first = opened[0][0], opened[0][1]["train"]
     for run, (_, packs) in zip(found, opened, strict=True):
-        run.refuse_strangers(folds.digest, {kind: pack.digest for kind, pack in packs.items()})
+        run.refuse_strangers(folds.checksum, {kind: pack.checksum for kind, pack in packs.items()})
         if list(packs["train"].names) != list(first.names):
             raise InputError(
                 f"{run.folder}: its pack holds other images than {found[0].folder}'s; leave one out with MODELS="
@@ -230,31 +230,31 @@ def _is_finished(context: Context, run: runs.Run, named: bool) -> bool:
     if all(run.finished(number) for number in range(run.settings.train.splits.fits(context.settings.folds))):
         return True
     if named:
-        raise InputError(f"{run.folder}: not every fold is finished; repeat the make train that began it, it goes on")
+        raise InputError(f"{run.folder}: not every fold is finished; repeat the make train that began it, it resumes")
     say(f"left out, not finished: {run.name}")
     return False
 
 
-def selected_on(members: list[runs.Run]) -> list[str]:
-    """Runs whose epoch, or a teacher's, was chosen on the held-out drivers, so that their out-of-fold loss flatters."""
-    return [run.name for run in members if run.looks_at_held_out]
+def chosen_on_validation(members: list[runs.Run]) -> list[str]:
+    """Runs whose epoch, or a teacher's, was chosen on the validation drivers, so that their out-of-fold loss flatters."""
+    return [run.name for run in members if run.uses_validation]
 
 
 def members_of(
-    context: Context, names: list[str], name: str, views: ViewSet | None, changes: dict[str, Any]
-) -> tuple[list[Member], FoldTable, Pack, ChainSettings]:
+    context: Context, names: list[str], name: str, tta: TtaSet | None, changes: dict[str, Any]
+) -> tuple[list[Member], FoldTable, Pack, PipelineSettings]:
     """Who takes part in an ensemble, those with out-of-fold rows first, and how they are put together."""
     recipe, kept = CONFIGS / "ensembles" / f"{name}.yaml", {}
     if not names and recipe.is_file():
         settings = load(EnsembleSettings, recipe.parent, name)
-        names, views = settings.runs, views or settings.view_set
-        kept = settings.chain
-    chain = parse(ChainSettings, {**kept, **changes}, "BLEND, BALANCE, NEIGHBOURS, CALIBRATE or CLIP")
+        names, tta = settings.runs, tta or settings.tta_set
+        kept = settings.pipeline
+    pipeline = parse(PipelineSettings, {**kept, **changes}, "BLEND, BALANCE, KNN, CALIBRATE or CLIP")
     found, tests, folds, pack = finished_runs(context, names)
-    members = [Member(run, test, views or honest_views(run)) for run, test in zip(found, tests, strict=True)]
+    members = [Member(run, test, tta or default_tta(run)) for run, test in zip(found, tests, strict=True)]
     for member in members:
-        if mirrors(member.views) and not mirrored(member.run):
+        if flips(member.tta) and not flipped(member.run):
             say(
-                f"{member.run.name}: training never mirrored, so {member.views}'s mirrored views mislead; compare five_crop"
+                f"{member.run.name}: training never flipped, so {member.tta}'s flipped views mislead; compare five_crop"
             )
-    return sorted(members, key=lambda member: not oof_of_member(member.run)), folds, pack, chain
+    return sorted(members, key=lambda member: not oof_of_member(member.run)), folds, pack, pipeline

@@ -1,4 +1,4 @@
-"""A chain as its settings name it: its steps, fitted on all labelled images, and scored by nested driver folds."""
+"""A pipeline as its settings name it: its steps, fitted on all labelled images, and scored by nested driver folds."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from driverwatch.config.ensemble import ChainSettings, NeighbourSettings
+from driverwatch.config.ensemble import KnnSettings, PipelineSettings
 from driverwatch.ensemble.blending import BLENDS
 from driverwatch.ensemble.calibration import CALIBRATIONS, LEVELS, Clip
-from driverwatch.ensemble.class_balance import Balance
+from driverwatch.ensemble.class_balance import ClassBalance
 from driverwatch.ensemble.embedding_index import EmbeddingIndex
 from driverwatch.ensemble.knn_smoothing import Average, Clusters
 from driverwatch.ensemble.scoring import interval
@@ -25,23 +25,23 @@ from driverwatch.errors import InputError
 from driverwatch.metrics import limited, log_losses, oof_score
 
 
-def steps_of(settings: ChainSettings, spaces: Mapping[str, EmbeddingIndex]) -> list[Transform]:
+def steps_of(settings: PipelineSettings, spaces: Mapping[str, EmbeddingIndex]) -> list[Transform]:
     """Blend, balance with neighbours around it, calibration, clip, as far as asked for; a clip that is a number is not fitted.
 
     Args:
-        spaces: where images are compared, by the name of their features: those in `settings.features`.
+        spaces: where images are compared, by the name of their features: those in `settings.embeddings`.
     """
     steps: list[Transform] = [BLENDS[settings.blend]]
-    near = settings.neighbours
-    steps += [smoothing(near, spaces[near.features], " before")] if near and near.before_balance else []
-    steps += [Balance(spaces[settings.balance])] if settings.balance else []
-    steps += [smoothing(near, spaces[near.features])] if near else []
+    near = settings.knn
+    steps += [smoothing(near, spaces[near.embeddings], " before")] if near and near.smooth_before_balancing else []
+    steps += [ClassBalance(spaces[settings.class_balance])] if settings.class_balance else []
+    steps += [smoothing(near, spaces[near.embeddings])] if near else []
     steps += [CALIBRATIONS[settings.calibrate]] if settings.calibrate != "none" else []
     return steps + ([Clip()] if settings.clip == "fitted" else [])
 
 
-def smoothing(settings: NeighbourSettings, space: EmbeddingIndex, suffix: str = "") -> Transform:
-    """The step that the settings name; `suffix` tells two in one chain apart."""
+def smoothing(settings: KnnSettings, space: EmbeddingIndex, suffix: str = "") -> Transform:
+    """The step that the settings name; `suffix` tells two in one pipeline apart."""
     if settings.method == "clusters":
         return Clusters(space, settings.k, f"clusters{suffix}")
     similar = None if settings.weights is None else settings.weights == "similar"
@@ -50,8 +50,8 @@ def smoothing(settings: NeighbourSettings, space: EmbeddingIndex, suffix: str = 
 
 
 @dataclass(frozen=True, eq=False)
-class Chain:
-    """A fitted chain: its rules by step, and what they are worth on drivers that they were not fitted on."""
+class Pipeline:
+    """A fitted pipeline: its rules by step, and what they are worth on drivers that they were not fitted on."""
 
     rules: dict[str, FittedTransform]
     level: float  # of the clip that every row ends with
@@ -67,12 +67,12 @@ class Chain:
 
 
 def fit(
-    settings: ChainSettings,
+    settings: PipelineSettings,
     rows: MemberPredictions,
     labels: np.ndarray,
     drivers: np.ndarray,
     spaces: Mapping[str, EmbeddingIndex] = MappingProxyType({}),
-) -> Chain:
+) -> Pipeline:
     """Fit on all rows for a submission; score by nested folds, beside the plain mean clipped as ever.
 
     Args:
@@ -94,7 +94,7 @@ def fit(
         "against_plain_mean": {"difference": _short(loss - plain.mean()), "95%": [_short(low), _short(high)]},
     }
     clip = rules["clip"].facts["level"] if "clip" in rules else level
-    return Chain(rules, level, clip, limited(made, level), losses, error, score)
+    return Pipeline(rules, level, clip, limited(made, level), losses, error, score)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,16 +106,16 @@ class Unfitted:
     facts: dict[str, Any]
 
 
-def unfitted(settings: ChainSettings) -> Unfitted:
-    """A chain without steps.
+def unfitted(settings: PipelineSettings) -> Unfitted:
+    """A pipeline without steps.
 
     Raises:
         InputError: the settings ask for more than a plain mean.
     """
-    if settings != ChainSettings(clip=settings.clip) or settings.clip == "fitted":
+    if settings != PipelineSettings(clip=settings.clip) or settings.clip == "fitted":
         raise InputError(
             "ensemble: none of its runs was trained on folds, so nothing can be fitted to out-of-fold rows; leave BLEND, BALANCE, "
-            "NEIGHBOURS, CALIBRATE and CLIP at their defaults, or add a run that was"
+            "KNN, CALIBRATE and CLIP at their defaults, or add a run that was"
         )
     return Unfitted(float(settings.clip), {}, {"steps": {}, "clip": settings.clip})
 

@@ -1,4 +1,4 @@
-"""Calibrated hope: what loss a submission may have on drivers nobody has seen, said before Kaggle says it."""
+"""Calibrated prediction interval: what loss a submission may have on drivers nobody has seen, said before Kaggle says it."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,12 +9,12 @@ from driverwatch.errors import InputError
 from driverwatch.metrics import TINY, limited
 
 RESAMPLES = 10_000
-BLOCK = 2_000_000  # drawn drivers held at once: 16 MB an array
+BLOCK = 2_000_000  # synthetic drivers held at once: 16 MB an array
 
 
 @dataclass(frozen=True)
-class Hope:
-    """A loss expected of single fold models, and the interval it lies in with probability `level`, in nats."""
+class PredictionInterval:
+    """A loss expected of single fold models, and the interval it is in with probability `level`, in nats."""
 
     expected: float
     low: float
@@ -22,7 +22,7 @@ class Hope:
     drawn: tuple[float, float]  # the same, were the known drivers all drivers there are
     level: float
     unseen: int  # drivers in the set it speaks of
-    known: int  # drivers it was learnt from
+    known: int  # drivers it was trained on
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -38,7 +38,9 @@ class Hope:
         }
 
 
-def hope(losses: np.ndarray, drivers: np.ndarray, unseen: int | None = None, level: float = 0.9) -> Hope:
+def prediction_interval(
+    losses: np.ndarray, drivers: np.ndarray, unseen: int | None = None, level: float = 0.9
+) -> PredictionInterval:
     """Interval of the mean loss over the images of `unseen` new drivers, from the out-of-fold losses of known ones.
 
     Two things are unknown: which drivers the test set has, and how well the known ones stand for all. Drawing `unseen` of
@@ -62,9 +64,11 @@ def hope(losses: np.ndarray, drivers: np.ndarray, unseen: int | None = None, lev
     """
     losses, drivers = np.asarray(losses, np.float64), np.asarray(drivers)
     if losses.ndim != 1 or losses.shape != drivers.shape or not len(losses):
-        raise InputError(f"hope: expected a loss and a driver per image, got {losses.shape} and {drivers.shape}")
+        raise InputError(
+            f"prediction interval: expected a loss and a driver per image, got {losses.shape} and {drivers.shape}"
+        )
     if not np.isfinite(losses).all() or (losses < 0).any() or (unseen is not None and unseen < 1):
-        raise InputError("hope: expected finite losses, not negative, and at least one unseen driver")
+        raise InputError("prediction interval: expected finite losses, not negative, and at least one unseen driver")
     names, index = np.unique(drivers, return_inverse=True)
     sums, counts = np.bincount(index, losses), np.bincount(index).astype(np.float64)
     unseen = unseen or len(names)
@@ -74,11 +78,13 @@ def hope(losses: np.ndarray, drivers: np.ndarray, unseen: int | None = None, lev
     drawn = np.percentile(means, share)
     bounds = np.percentile(ratios, share) if len(ratios) else np.zeros(2)
     low, high = mean[0] * np.exp(np.nan_to_num(spread[0]) * bounds)
-    return Hope(float(mean[0]), float(low), float(high), (float(drawn[0]), float(drawn[1])), level, unseen, len(names))
+    return PredictionInterval(
+        float(mean[0]), float(low), float(high), (float(drawn[0]), float(drawn[1])), level, unseen, len(names)
+    )
 
 
 def _resampled(sums: np.ndarray, counts: np.ndarray, unseen: int) -> tuple[np.ndarray, np.ndarray]:
-    """Means of `unseen` drawn drivers, and log(n* / m*) / s* where that is a number."""
+    """Means of `unseen` synthetic drivers, and log(n* / m*) / s* where that is a number."""
     chance, known = np.random.default_rng(0), len(sums)
     means, ratios = [], []
     step = max(1, BLOCK // max(known, unseen))

@@ -1,4 +1,4 @@
-"""Out-of-fold scores as tables: per run and view set, per fold, driver and class."""
+"""Out-of-fold scores as tables: per run and TTA set, per fold, driver and class."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from driverwatch.ensemble import members as blending
-from driverwatch.ensemble.members import selected_on
+from driverwatch.ensemble.members import chosen_on_validation
 from driverwatch.metrics import log_loss, log_losses, oof_score
 from driverwatch.run import Run
 
@@ -28,7 +28,7 @@ def summary(rows: dict[str, np.ndarray], labels: np.ndarray, groups: np.ndarray)
 
 
 def interval(losses: np.ndarray, groups: np.ndarray, resamples: int = 10_000) -> tuple[float, float]:
-    """95 % interval of the mean of `losses` (N,) when drivers, not frames, are drawn anew: percentiles of a bootstrap.
+    """95 % interval of the mean of `losses` (N,) when drivers, not frames, are drawn again: percentiles of a bootstrap.
 
     Whole drivers are drawn with replacement, each with all its images (Davison & Hinkley 1997, section 3.8: cluster bootstrap).
     """
@@ -91,8 +91,8 @@ def caveats(runs: list[Run]) -> list[str]:
     """What to bear in mind of the runs' scores, a sentence each with the runs that it is about."""
     about = {
         "training never flipped images, so the flipped views of ten_crop, _keep and _swap mislead": [
-            run.name for run in runs if not blending.mirrored(run)
+            run.name for run in runs if not blending.flipped(run)
         ],
-        "optimistic: epoch chosen on the validation drivers": selected_on(runs),
+        "optimistic: epoch chosen on the validation drivers": chosen_on_validation(runs),
     }
     return [f"{caveat}: {', '.join(names)}" for caveat, names in about.items() if names]

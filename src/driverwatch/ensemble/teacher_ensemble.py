@@ -6,28 +6,28 @@ from typing import Any
 
 import numpy as np
 
-from driverwatch.config.ensemble import ChainSettings, EnsembleSettings
-from driverwatch.config.types import ViewSet
+from driverwatch.config.ensemble import EnsembleSettings, PipelineSettings
+from driverwatch.config.types import TtaSet
 from driverwatch.data.context import Context
 from driverwatch.data.folds import FoldTable
 from driverwatch.ensemble import members as blending
 from driverwatch.ensemble import post_processing
 from driverwatch.ensemble.embedding_index import EmbeddingIndex
 from driverwatch.ensemble.embeddings import open_embeddings
-from driverwatch.ensemble.members import Member, members_of, selected_on
+from driverwatch.ensemble.members import Member, chosen_on_validation, members_of
 from driverwatch.ensemble.transform import FittedTransform, MemberPredictions, apply_transforms, fit_transforms
 from driverwatch.errors import InputError
 from driverwatch.inference import predictions
 from driverwatch.inference.predictions import Predictions
 from driverwatch.io.atomic import locked, write_json
 from driverwatch.io.console import close, scored
-from driverwatch.io.manifests import digest_of, provenance
+from driverwatch.io.manifests import checksum_of, provenance
 from driverwatch.metrics import FLOOR, limited, oof_score
-from driverwatch.training.pseudo_labels import TaughtTeacher, open_teacher_ensemble
+from driverwatch.training.pseudo_labels import EnsembleTeacher, open_teacher_ensemble
 
 
 def make_pseudo_labels(
-    context: Context, names: list[str], name: str, views: ViewSet | None, changes: dict[str, Any]
+    context: Context, names: list[str], name: str, tta: TtaSet | None, changes: dict[str, Any]
 ) -> None:
     """Write an ensemble's predictions of every fold's validation and test images, under `build/<dataset>/taught/<name>`.
 
@@ -36,54 +36,54 @@ def make_pseudo_labels(
     models whose predictions it is fitted on were trained on these drivers, of which its few parameters carry little.
 
     Args:
-        changes: keys of `ChainSettings` that the caller sets.
+        changes: keys of `PipelineSettings` that the caller sets.
 
     Raises:
         InputError: a run that was not trained on folds, or images that not every run knows.
     """
-    start, folder = time.monotonic(), context.places.taught(name)
-    members, folds, pack, settings = members_of(context, names, name, views, changes)
+    start, folder = time.monotonic(), context.places.pseudo_labels(name)
+    members, folds, pack, settings = members_of(context, names, name, tta, changes)
     if unscored := [member.run.name for member in members if not blending.oof_of_member(member.run)]:
         raise InputError(
             f"MODELS: {', '.join(unscored)} was not trained on folds, so it cannot label images fold by fold; leave it out"
         )
-    spaces = {text: open_embeddings(context, text) for text in settings.features}
+    spaces = {text: open_embeddings(context, text) for text in settings.embeddings}
     steps, rows = post_processing.steps_of(settings, spaces), blending.oof_of_members(members, pack, folds)
     probabilities = np.empty(rows.members.shape[1:])
     with locked(folder):
         (folder / "manifest.json").unlink(missing_ok=True)
-        teacher = TaughtTeacher(folder, folds.digest, identity(members, folds, settings, spaces), folds.count, {})
+        teacher = EnsembleTeacher(folder, folds.checksum, identity(members, folds, settings, spaces), folds.count, {})
         for fold in range(folds.count):
             own = rows.sets == fold
             rules = fit_transforms(steps, rows.at(~own), pack.labels[~own], pack.drivers[~own])
             test = blending.test_of_members(members, list(members[0].test.names), [[fold]] * len(members))
-            probabilities[own] = _write(teacher, fold, "held_out", rows.at(own), rules)
+            probabilities[own] = _write(teacher, fold, "validation", rows.at(own), rules)
             _write(teacher, fold, "test", test, rules)
         _, loss, error, _ = oof_score(probabilities, pack.labels, pack.drivers)
         facts = {
-            "folds": folds.digest,
-            "runs": {member.run.name: member.views for member in members},
-            "chain": settings.model_dump(),
+            "folds": folds.checksum,
+            "runs": {member.run.name: member.tta for member in members},
+            "pipeline": settings.model_dump(),
             "identity": teacher.made_of,
-            "selected_on": selected_on([member.run for member in members]),
-            **({"embeddings": {text: space.digest for text, space in spaces.items()}} if spaces else {}),
-            "weights": {member.run.name: member.run.digests(range(folds.count)) for member in members},
+            "chosen_on_validation": chosen_on_validation([member.run for member in members]),
+            **({"embeddings": {text: space.checksum for text, space in spaces.items()}} if spaces else {}),
+            "weights": {member.run.name: member.run.checksums(range(folds.count)) for member in members},
             "out_of_fold_log_loss": round(loss, 4),
         }
         write_json(folder / "manifest.json", facts | provenance())
     score = scored(loss, error, "out of fold, ± over drivers")
-    student = f'make train DATASET={context.dataset} MODEL=<student> SET="train.pseudo.taught={folder.name}"'
+    student = f'make train DATASET={context.dataset} MODEL=<student> SET="train.pseudo.pseudo_labels={folder.name}"'
     close(folder, f"{folds.count} folds", time.monotonic() - start, score, [student])
 
 
 def is_current(context: Context, name: str, made: EnsembleSettings) -> bool:
     """Whether the pseudo-labels of ensemble `name` are whole, and of today's weights, settings and embeddings."""
-    members, folds, _, settings = members_of(context, made.runs, name, made.view_set, made.chain)
+    members, folds, _, settings = members_of(context, made.runs, name, made.tta_set, made.pipeline)
     try:
-        spaces = {text: open_embeddings(context, text) for text in settings.features}
+        spaces = {text: open_embeddings(context, text) for text in settings.embeddings}
         teacher = open_teacher_ensemble(context.places, name, folds)
         for fold in range(teacher.fits):
-            for kind in ("held_out", "test"):
+            for kind in ("validation", "test"):
                 teacher.said(fold, kind)
     except InputError:
         return False
@@ -91,15 +91,15 @@ def is_current(context: Context, name: str, made: EnsembleSettings) -> bool:
 
 
 def identity(
-    members: list[Member], folds: FoldTable, settings: ChainSettings, spaces: Mapping[str, EmbeddingIndex]
+    members: list[Member], folds: FoldTable, settings: PipelineSettings, spaces: Mapping[str, EmbeddingIndex]
 ) -> str:
     """Checksum of the members' weights, of how they are put together, and of the embeddings that images are compared by."""
-    weights = [[m.run.name, m.views, m.run.manifest(fold)["weights"]] for m in members for fold in range(folds.count)]
-    return digest_of([weights, settings.model_dump(), [spaces[text].digest for text in settings.features]])
+    weights = [[m.run.name, m.tta, m.run.manifest(fold)["weights"]] for m in members for fold in range(folds.count)]
+    return checksum_of([weights, settings.model_dump(), [spaces[text].checksum for text in settings.embeddings]])
 
 
 def _write(
-    teacher: TaughtTeacher, fold: int, kind: str, rows: MemberPredictions, rules: list[FittedTransform]
+    teacher: EnsembleTeacher, fold: int, kind: str, rows: MemberPredictions, rules: list[FittedTransform]
 ) -> np.ndarray:
     """A fold's post-processed predictions of one kind of images, float64 (N, C), unclipped; the file holds them clipped."""
     probabilities = apply_transforms(rules, rows).blended

@@ -145,17 +145,17 @@ def apply_transforms(rules: Sequence[FittedTransform], rows: MemberPredictions) 
 def nested_cross_validation(
     steps: Sequence[Transform], rows: MemberPredictions, labels: np.ndarray, drivers: np.ndarray
 ) -> np.ndarray:
-    """Each image's blended row from a chain that was fitted without its set: float64 (N, C), in the order of the rows.
+    """Each image's blended row from a pipeline that was fitted without its set: float64 (N, C), in the order of the rows.
 
-    For each set the whole chain is fitted on the rows of the other sets and applied to the set's own, whose labels
+    For each set the whole pipeline is fitted on the rows of the other sets and applied to the set's own, whose labels
     it never sees; so the loss of the result is an honest score of choosing and fitting, as that of `fitted` on its own rows
     is not. One thing is shared, as in all stacking on one set of folds (Wolpert 1992): the models that predicted the
-    other sets had seen this set's drivers in training. What a chain learns of the models is few numbers, so that little comes
+    other sets had seen this set's drivers in training. What a pipeline learns of the models is few numbers, so that little comes
     through; training folds of folds would cost K times the training.
 
     Args:
         labels: int (N,), 0..C-1, in the order of `rows.names`.
-        drivers: (N,), in the same order; a driver's images lie in one set.
+        drivers: (N,), in the same order; a driver's images are in one set.
 
     Raises:
         InputError: labels or drivers that do not go with the rows, fewer than two sets, or a driver in two of them.
@@ -187,8 +187,8 @@ def _checked(rows: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -
 
 
 def _refuse_divided(drivers: np.ndarray, sets: np.ndarray) -> None:
-    """Refuse a driver whose images lie in two sets: a chain would be fitted on whom it is scored on."""
+    """Refuse a driver whose images are in two sets: a pipeline would be fitted on whom it is scored on."""
     home: dict[Any, Any] = {}
     for driver, number in zip(drivers.tolist(), sets.tolist(), strict=True):
         if home.setdefault(driver, number) != number:
-            raise InputError(f"rows: driver {driver} lies in sets {home[driver]} and {number}; folds group by driver")
+            raise InputError(f"rows: driver {driver} is in sets {home[driver]} and {number}; folds group by driver")

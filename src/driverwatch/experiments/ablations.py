@@ -6,27 +6,27 @@ from pathlib import Path
 
 import numpy as np
 
-from driverwatch.config.ensemble import ChainSettings, EnsembleSettings, NeighbourSettings
-from driverwatch.config.experiments import LeverSettings, LeversSettings
+from driverwatch.config.ensemble import EnsembleSettings, KnnSettings, PipelineSettings
+from driverwatch.config.experiments import AblationSettings, AblationsSettings
 from driverwatch.config.loading import Strict, load
 from driverwatch.config.model import PredictSettings
-from driverwatch.config.types import ViewSet
+from driverwatch.config.types import TtaSet
 from driverwatch.data.context import CONFIGS, Context
 from driverwatch.ensemble import members as blending
 from driverwatch.ensemble import post_processing
 from driverwatch.ensemble.embedding_index import EmbeddingIndex
-from driverwatch.ensemble.embeddings import make_features, open_embeddings
+from driverwatch.ensemble.embeddings import make_embeddings, open_embeddings
 from driverwatch.ensemble.members import Finished, finished_runs
 from driverwatch.errors import InputError
 from driverwatch.experiments import experiment
 from driverwatch.experiments.experiment import Change, Number, Record
 from driverwatch.inference.predict_run import predict
-from driverwatch.inference.predictions import views_there
+from driverwatch.inference.predictions import predicted_tta
 from driverwatch.io.console import say
 
-NAME = STUDY = "levers"
+NAME = STUDY = "ablations"
 COLUMNS = {
-    "ablation": "{lever}",
+    "ablation": "{ablation}",
     "log loss before": "{before:.3f}",
     "after": "{after:.3f}",
     "difference (95 % over drivers)": "{difference}",
@@ -41,7 +41,7 @@ class Ablation(Strict):
     """A row of the table; minutes are those of its new runs, on the machine that trained them."""
 
     kind: str
-    lever: str
+    ablation: str
     command: str
     before: Number
     after: Number
@@ -53,7 +53,7 @@ class Ablation(Strict):
 
 
 class Unmeasured(Strict):
-    lever: str
+    ablation: str
     reason: str
 
 
@@ -73,13 +73,13 @@ class Side:
 class AblationStudy:
     """The ablations that the settings name, each side scored once."""
 
-    def __init__(self, context: Context, settings: LeversSettings, weights: Path | None) -> None:
+    def __init__(self, context: Context, settings: AblationsSettings, weights: Path | None) -> None:
         self.context, self.settings, self.weights = context, settings, weights
         self.space, self.finished = cache(self._space), cache(self._finished)
         self.sides: dict[str, Side] = {}
 
     def _space(self, text: str) -> EmbeddingIndex:
-        make_features(self.context, text, self.weights)
+        make_embeddings(self.context, text, self.weights)
         return open_embeddings(self.context, text)
 
     def _finished(self, names: tuple[str, ...]) -> Finished:
@@ -91,26 +91,26 @@ class AblationStudy:
         key = settings.model_dump_json()
         if key not in self.sides:
             found = self.finished(tuple(settings.runs))
-            members = experiment.members_of_runs(found, [settings.view_set] if settings.view_set else [])
+            members = experiment.members_of_runs(found, [settings.tta_set] if settings.tta_set else [])
             rows = blending.oof_of_members(members, found.train, found.folds)
-            spaces = {text: self.space(text) for text in settings.features}
+            spaces = {text: self.space(text) for text in settings.embeddings}
             fitted = post_processing.fit(settings, rows, found.train.labels, found.train.drivers, spaces)
             self.sides[key] = Side(found, fitted.losses)
         return self.sides[key]
 
-    def measured(self, kind: str, ablation: LeverSettings) -> Ablation:
+    def measured(self, kind: str, ablation: AblationSettings) -> Ablation:
         """The ablation's row. Raises `InputError` as `scored`, and for sides of different images."""
         before, after = self.scored(ablation.before), self.scored(ablation.after)
         pack, folds = before.found.train, before.found.folds.count
         if list(pack.names) != list(after.found.train.names):
             raise InputError(
-                "its two sides are of packs that hold different images; make both packs alike (SKIP_BROKEN=)"
+                "its two sides are of packs that hold different images; make both packs alike (SKIP_INVALID=)"
             )
         new = [run for run in after.found.runs if run.name not in ablation.before.runs]
         commits = experiment.commits_of([*before.found.runs, *after.found.runs], folds)
         return Ablation(
             kind=kind,
-            lever=ablation.lever,
+            ablation=ablation.ablation,
             command=self.command(ablation),
             before=float(before.losses.mean()),
             after=float(after.losses.mean()),
@@ -121,54 +121,54 @@ class AblationStudy:
             commits=sorted({commit[:7] for commit in commits}),
         )
 
-    def command(self, ablation: LeverSettings) -> str:
+    def command(self, ablation: AblationSettings) -> str:
         """The command that makes the second side from the first: a training, or an ensemble."""
         before, after = ablation.before.runs, ablation.after.runs
         if new := [run for run in after if run not in before and run in self.settings.runs]:
             return self.trainings(new)
-        own, knn = set(after) <= set(self.settings.runs), ablation.after.neighbours
-        if own or (knn and knn != NeighbourSettings(features=knn.features)):
-            return "make levers"  # no ensemble takes a study's runs, and NEIGHBOURS= names features alone
+        own, knn = set(after) <= set(self.settings.runs), ablation.after.knn
+        if own or (knn and knn != KnnSettings(embeddings=knn.embeddings)):
+            return "make ablation"  # no ensemble takes a study's runs, and KNN= names features alone
         return ensemble_command(ablation.after)
 
     def trainings(self, names: list[str]) -> str:
         return "; ".join(self.settings.runs[name].command(name, STUDY) for name in names)
 
-    def missing(self, ablation: LeverSettings) -> str:
+    def missing(self, ablation: AblationSettings) -> str:
         """Commands that train the study's unfinished runs of an ablation, and predict with the others what it lacks."""
         commands = []
         for run in dict.fromkeys([*ablation.before.runs, *ablation.after.runs]):
             if run in self.settings.runs:
                 try:
                     asked = self.unpredicted(run)
-                    commands += [f'make predict RUN={run} STUDY={STUDY} VIEWS="{" ".join(asked)}"'] if asked else []
+                    commands += [f'make predict RUN={run} STUDY={STUDY} TTA="{" ".join(asked)}"'] if asked else []
                 except InputError:  # not finished
                     commands.append(self.trainings([run]))
         return "; ".join(sorted(commands, key=lambda command: command.startswith("make predict")))
 
-    def unpredicted(self, name: str) -> list[ViewSet]:
+    def unpredicted(self, name: str) -> list[TtaSet]:
         """TTA sets asked of a run that not all its folds have predicted. Raises `InputError` if they are not finished."""
         found = self.finished((name,))
-        there = views_there(found.runs[0], found.folds.count)
-        return [views for views in self.settings.views.get(name, []) if views not in there]
+        there = predicted_tta(found.runs[0], found.folds.count)
+        return [tta for tta in self.settings.tta.get(name, []) if tta not in there]
 
     def train(self) -> None:
         """Train the study's runs that are not finished, and predict with the TTA sets that its ablations ask for."""
         own, wanted = experiment.in_study(self.context, STUDY), experiment.load_runs(self.settings.runs)
-        experiment.train_missing(own, wanted, self.weights, self.settings.taught)
-        for name in self.settings.views:
-            if views := self.unpredicted(name):
-                predict(own, name, PredictSettings(views=views), None)
+        experiment.train_missing(own, wanted, self.weights, self.settings.pseudo_labels)
+        for name in self.settings.tta:
+            if tta := self.unpredicted(name):
+                predict(own, name, PredictSettings(tta=tta), None)
 
 
 def ensemble_command(side: EnsembleSettings) -> str:
     """The shell command that makes a submission of one side: what differs from the defaults."""
     words = ["make ensemble", f'MODELS="{" ".join(side.runs)}"']
-    words += [f"VIEWS={side.views}"] if side.views != "auto" else []
-    plain, knn = ChainSettings(), side.neighbours
-    for key in ("blend", "balance", "calibrate", "clip"):
+    words += [f"TTA={side.tta}"] if side.tta != "auto" else []
+    plain, knn = PipelineSettings(), side.knn
+    for key in ("blend", "class_balance", "calibrate", "clip"):
         words += [f"{key.upper()}={getattr(side, key)}"] if getattr(side, key) != getattr(plain, key) else []
-    return " ".join([*words, *([f"NEIGHBOURS={knn.features}"] if knn else [])])
+    return " ".join([*words, *([f"KNN={knn.embeddings}"] if knn else [])])
 
 
 def run_ablations(context: Context, training: bool, weights: Path | None) -> None:
@@ -182,26 +182,26 @@ def run_ablations(context: Context, training: bool, weights: Path | None) -> Non
     Raises:
         InputError: no ablation's runs are finished.
     """
-    settings = load(LeversSettings, CONFIGS / "levers", context.dataset)
+    settings = load(AblationsSettings, CONFIGS / "ablations", context.dataset)
     study, place = AblationStudy(context, settings, weights), context.places.result(NAME)
     if training:
         study.train()
     earlier = experiment.read_record(AblationsRecord, place)
-    before = {(row.kind, row.lever, row.command): row for row in (earlier.rows if earlier else ())}
+    before = {(row.kind, row.ablation, row.command): row for row in (earlier.rows if earlier else ())}
     rows, unmeasured, kept = list[Ablation](), list[Unmeasured](), list[Unmeasured]()
     for kind, ablation in ((kind, one) for kind, ablations in settings.rows.items() for one in ablations):
         try:
             rows.append(study.measured(kind, ablation))
         except InputError as error:
             command = study.missing(ablation)
-            reason = Unmeasured(lever=ablation.lever, reason=f"{error}" + (f"; `{command}`" if command else ""))
-            old = before.get((kind, ablation.lever, study.command(ablation)))
+            reason = Unmeasured(ablation=ablation.ablation, reason=f"{error}" + (f"; `{command}`" if command else ""))
+            old = before.get((kind, ablation.ablation, study.command(ablation)))
             rows += [old] if old else []
             (kept if old else unmeasured).append(reason)
     if not study.sides:
         raise InputError(
-            f"{CONFIGS / 'levers'}: no ablation's runs are finished; make levers TRAIN=1 trains them:\n"
-            + "\n".join(f"- {one.lever}: {one.reason}" for one in [*kept, *unmeasured])
+            f"{CONFIGS / 'ablations'}: no ablation's runs are finished; make ablation TRAIN=1 trains them:\n"
+            + "\n".join(f"- {one.ablation}: {one.reason}" for one in [*kept, *unmeasured])
         )
     facts = experiment.record_facts(context, next(iter(study.sides.values())).found.train, context.settings.folds)
     written = experiment.write_record(place, AblationsRecord(**facts, rows=rows, unmeasured=unmeasured), page)
@@ -211,7 +211,7 @@ def run_ablations(context: Context, training: bool, weights: Path | None) -> Non
 def page(record: AblationsRecord) -> str:
     """The record as Markdown."""
     about = (
-        f"Written by `make levers DATASET={record.dataset}`; `configs/levers/{record.dataset}.yaml` names the ablations. "
+        f"Written by `make ablation DATASET={record.dataset}`; `configs/ablations/{record.dataset}.yaml` names the ablations. "
         f"{record.images} images of {record.drivers} drivers, {record.folds} driver folds; out-of-fold log loss of single fold "
         "models, by nested cross-validation wherever something was fitted to labels. Intervals: bootstrap over drivers (10,000 "
         "resamples). Minutes: training and predicting all folds of the row's new runs, on the machine that trained them. "
@@ -222,7 +222,7 @@ def page(record: AblationsRecord) -> str:
     for kind in dict.fromkeys(row.kind for row in record.rows):
         table = experiment.markdown_table(COLUMNS, [_cells(row) for row in record.rows if row.kind == kind])
         parts.append(f"## {kind}\n\n{table}\n")
-    missing = "".join(f"- {one.lever}: {one.reason}\n" for one in record.unmeasured)
+    missing = "".join(f"- {one.ablation}: {one.reason}\n" for one in record.unmeasured)
     return "\n".join([*parts, *([f"## Not measured\n\n{missing}"] if missing else [])])
 
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from driverwatch.config.ensemble import BLEND_NAMES, CALIBRATION_NAMES, BlendName, ChainSettings, NeighbourSettings
+from driverwatch.config.ensemble import BLEND_NAMES, CALIBRATION_NAMES, BlendName, KnnSettings, PipelineSettings
 from driverwatch.config.loading import parse
 from driverwatch.config.model import PredictSettings
-from driverwatch.config.types import VIEW_SETS, ViewSet, pixels
+from driverwatch.config.types import TTA_SETS, TtaSet, pixels
 from driverwatch.data.context import Context
 from driverwatch.data.pack import Pack
 from driverwatch.data.tta import held_by, unique
@@ -24,14 +24,14 @@ from driverwatch.ensemble.scoring import caveats
 from driverwatch.ensemble.transform import MemberPredictions, apply_transforms
 from driverwatch.errors import InputError
 from driverwatch.experiments.experiment import make_all_features, members_of_runs, prediction_files, text_table
-from driverwatch.inference.predictions import views_there
+from driverwatch.inference.predictions import predicted_tta
 from driverwatch.io.atomic import locked, write_json
 from driverwatch.io.console import say
 from driverwatch.io.manifests import provenance
 from driverwatch.metrics import log_loss
 from driverwatch.run import Run
 
-CENTRE: ViewSet = "centre"
+CENTRE: TtaSet = "centre"
 LEGEND = """\
 passes: forward passes per image, the cost relative to the centre crop
 against centre: each image's loss less its loss under the centre crop; below 0 is better
@@ -40,24 +40,22 @@ a set chosen by this table has an optimistic loss in it"""
 
 
 def compare_tta(context: Context, name: str) -> None:
-    """Print the TTA sets that a run has predicted, and write them to `views.json` beside it.
+    """Print the TTA sets that a run has predicted, and write them to `tta.json` beside it.
 
     Raises:
         InputError: no such run, a fold not finished, or no TTA set that every fold has predicted.
     """
     found = finished_runs(context, [name])
     run = found.runs[0]
-    there = views_there(run, found.folds.count, ("held_out",))
-    missing = [
-        views for views in VIEW_SETS if views not in there and (views != "ten_crop_swap" or run.columns.can_swap)
-    ]
-    command = f'make predict RUN={run.name} DATASET={context.dataset} VIEWS="{" ".join(fewest_sets(missing))}"'
+    there = predicted_tta(run, found.folds.count, ("validation",))
+    missing = [tta for tta in TTA_SETS if tta not in there and (tta != "ten_crop_swap" or run.columns.can_swap)]
+    command = f'make predict RUN={run.name} DATASET={context.dataset} TTA="{" ".join(fewest_sets(missing))}"'
     if not there:
         raise InputError(f"{run.folder}: no TTA set is there that every fold has predicted; {command} makes them")
-    table, rate, path = _table(found, there), _rate(found), run.folder / "views.json"
+    table, rate, path = _table(found, there), _rate(found), run.folder / "tta.json"
     say(scores.text(table, f"TTA sets of {run.name}: {context.dataset}, {found.folds.count} driver folds, out of fold"))
     passes = "when it was trained, {0} took {passes} passes an image, {images_per_second} images/s ({from})"
-    speed = [passes.format(" and ".join(rate["views"]), **rate)] if rate else []
+    speed = [passes.format(" and ".join(rate["tta"]), **rate)] if rate else []
     say("\n".join([LEGEND, *speed, *caveats([run])]))
     if missing:
         say(f"not predicted yet: {', '.join(missing)}; {command} makes them")
@@ -65,29 +63,29 @@ def compare_tta(context: Context, name: str) -> None:
     say(f"{path}: written")
 
 
-def fewest_sets(wanted: list[ViewSet]) -> list[ViewSet]:
+def fewest_sets(wanted: list[TtaSet]) -> list[TtaSet]:
     """The fewest sets to predict so that all `wanted` are there: none that another one contains."""
-    chosen: list[ViewSet] = []
-    for views in reversed(VIEW_SETS):
-        if views in wanted and views not in held_by(*chosen):
-            chosen.append(views)
+    chosen: list[TtaSet] = []
+    for tta in reversed(TTA_SETS):
+        if tta in wanted and tta not in held_by(*chosen):
+            chosen.append(tta)
     return chosen[::-1]
 
 
-def _table(found: Finished, there: list[ViewSet]) -> pd.DataFrame:
+def _table(found: Finished, there: list[TtaSet]) -> pd.DataFrame:
     """A line per TTA set."""
     pack, run = found.train, found.runs[0]
     members = members_of_runs(found, there)
-    made = {str(member.views): blending.oof_probabilities(member, pack, found.folds) for member in members}
+    made = {str(member.tta): blending.oof_probabilities(member, pack, found.folds) for member in members}
     table = scores.paired_interval(made, pack.labels, pack.drivers, CENTRE).rename(columns={"model": "TTA"})
-    table.insert(1, "passes", [_passes(run, [views]) for views in there])
+    table.insert(1, "passes", [_passes(run, [tta]) for tta in there])
     return table
 
 
-def _passes(run: Run, views: list[ViewSet]) -> int:
+def _passes(run: Run, tta: list[TtaSet]) -> int:
     """Forward passes per image: different views of the sets."""
     field = run.settings.input
-    return len(unique(views, pixels(field.pack), pixels(field.size)))
+    return len(unique(tta, pixels(field.pack), pixels(field.size)))
 
 
 def _rate(found: Finished) -> dict[str, Any] | None:
@@ -98,7 +96,7 @@ def _rate(found: Finished) -> dict[str, Any] | None:
     run, rates = found.runs[0], []
     for fold in range(found.folds.count):
         made = run.manifest(fold)
-        asked = parse(PredictSettings, made["settings"].get("predict", {}), f"{run.fold(fold)}/manifest.json").views
+        asked = parse(PredictSettings, made["settings"].get("predict", {}), f"{run.fold(fold)}/manifest.json").tta
         spent = made.get("seconds", 0) - made.get("training_seconds", 0)
         images = len(found.folds.rows(found.train.drivers, fold)[1]) + len(found.tests[0].names)
         if spent > 0:
@@ -106,7 +104,7 @@ def _rate(found: Finished) -> dict[str, Any] | None:
     if not rates or any(asked != rates[0][1] for _, asked in rates):
         return None
     return {
-        "views": rates[0][1],
+        "tta": rates[0][1],
         "passes": _passes(run, run.columns.sets_of(rates[0][1])),
         "images_per_second": round(median(rate for rate, _ in rates), 2),
         "from": "median over the folds' manifests: seconds less training_seconds",
@@ -114,17 +112,17 @@ def _rate(found: Finished) -> dict[str, Any] | None:
 
 
 def _facts(found: Finished, table: pd.DataFrame) -> dict[str, Any]:
-    """The content of `views.json`; null stands for what cannot be known."""
+    """The content of `tta.json`; null stands for what cannot be known."""
     run = found.runs[0]
     names = {"± (drivers)": "standard_error", f"against {CENTRE}": "against_centre", "log loss": "log_loss"}
     lines = table.rename(columns=names).drop(columns="images").set_index("TTA").astype(object)
     return {
         "run": run.name,
-        "folds": found.folds.digest,
+        "folds": found.folds.checksum,
         "weights": [run.manifest(fold)["weights"] for fold in range(found.folds.count)],
         "images": len(found.train.names),
         "drivers": len(set(found.train.drivers)),
-        "views": lines.where(lines.notna(), None).to_dict("index"),
+        "tta": lines.where(lines.notna(), None).to_dict("index"),
     }
 
 
@@ -140,21 +138,21 @@ BLEND_COLUMNS = {
 }
 
 
-def compare_blends(context: Context, names: list[str], views: list[ViewSet]) -> None:
+def compare_blends(context: Context, names: list[str], tta: list[TtaSet]) -> None:
     """Print a table of all blends and calibrations, write it as JSON, and draw a reliability curve for each blend.
 
     Args:
-        views: each run takes part once with each of these TTA sets; none: with its default set.
+        tta: each run takes part once with each of these TTA sets; none: with its default set.
     """
     found = finished_runs(context, names)
-    members, folds, pack = members_of_runs(found, views), found.folds, found.train
+    members, folds, pack = members_of_runs(found, tta), found.folds, found.train
     rows = blending.oof_of_members(members, pack, folds)
     path = context.places.blends
     with locked(context.places.build, ".blends.lock", sweep=(context.places.calibration("mean").parent,)):
         lines = [line for blend in BLEND_NAMES for line in _blend_lines(context, blend, rows, pack)]
-        made_of = {"members": prediction_files(members, folds), "folds": folds.digest}
+        made_of = {"members": prediction_files(members, folds), "folds": folds.checksum}
         write_json(path, {**made_of, "blends": lines, **provenance()})
-    say(f"Blends of {', '.join(f'{m.run.name} ({m.views})' for m in members)}: log loss, {folds.count} driver folds")
+    say(f"Blends of {', '.join(f'{m.run.name} ({m.tta})' for m in members)}: log loss, {folds.count} driver folds")
     say(text_table(BLEND_COLUMNS, lines))
     say(
         "in-sample: on the images it is fitted on, so it is optimistic. nested CV: each fold by a pipeline fitted on the others. "
@@ -166,26 +164,26 @@ def compare_blends(context: Context, names: list[str], views: list[ViewSet]) -> 
 def _blend_lines(context: Context, blend: BlendName, rows: MemberPredictions, pack: Pack) -> list[dict[str, Any]]:
     """A line for each calibration of a blend, whose reliability curves are drawn together."""
 
-    def fit(**settings: Any) -> post_processing.Chain:
-        return post_processing.fit(ChainSettings(blend=blend, **settings), rows, pack.labels, pack.drivers)
+    def fit(**settings: Any) -> post_processing.Pipeline:
+        return post_processing.fit(PipelineSettings(blend=blend, **settings), rows, pack.labels, pack.drivers)
 
     made = {calibrate: fit(calibrate=calibrate) for calibrate in CALIBRATION_NAMES}
-    curves = {name: calibration.table(chain.rows, pack.labels, pack.drivers) for name, chain in made.items()}
+    curves = {name: calibration.table(pipeline.rows, pack.labels, pack.drivers) for name, pipeline in made.items()}
     calibration.draw(curves, f"{context.dataset}: {blend}, out of fold", context.places.calibration(blend))
     lines = []
-    for calibrate, chain in made.items():
-        in_sample = apply_transforms(list(chain.rules.values()), rows).blended
+    for calibrate, pipeline in made.items():
+        in_sample = apply_transforms(list(pipeline.rules.values()), rows).blended
         lines.append(
             {
                 "blend": blend,
                 "calibrate": calibrate,
-                "fitted_here": round(log_loss(in_sample, pack.labels, chain.level), 4),
-                "nested": chain.score["out_of_fold_log_loss"],
-                **chain.score["against_plain_mean"],
+                "fitted_here": round(log_loss(in_sample, pack.labels, pipeline.level), 4),
+                "nested": pipeline.score["out_of_fold_log_loss"],
+                **pipeline.score["against_plain_mean"],
                 "ece_before": round(calibration.calibration_error(curves["none"]), 4),
                 "ece": round(calibration.calibration_error(curves[calibrate]), 4),
                 "nested_clip_fitted": fit(calibrate=calibrate, clip="fitted").score["out_of_fold_log_loss"],
-                "steps": chain.facts["steps"],
+                "steps": pipeline.facts["steps"],
             }
         )
     return lines
@@ -199,7 +197,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "clusters": {"method": "clusters"},
 }
 KNN_COLUMNS = {
-    "neighbours": "{way}",
+    "knn": "{way}",
     "nested CV log loss": "{nested:.4f}",
     "difference": "{difference:+.4f}",
     "95 % over drivers": "{95%[0]:+.4f} to {95%[1]:+.4f}",
@@ -213,14 +211,14 @@ def compare_knn(context: Context, features: list[str], names: list[str], weights
     """Compute each backbone's embeddings, then print and write what smoothing by them scores for each run and their mean.
 
     Args:
-        features: backbones as `FEATURES=` names them.
+        features: backbones as `EMBEDDINGS=` names them.
     """
     features = list(dict.fromkeys(features))
     make_all_features(context, features, weights)
     found = finished_runs(context, names)
     members, folds, pack = members_of_runs(found), found.folds, found.train
     rows = blending.oof_of_members(members, pack, folds)
-    each = {f"{m.run.name} {m.views}": rows.changed(rows.members[i : i + 1]) for i, m in enumerate(members)}
+    each = {f"{m.run.name} {m.tta}": rows.changed(rows.members[i : i + 1]) for i, m in enumerate(members)}
     if len(members) > 1:
         each[f"mean of {len(members)}"] = rows.changed(rows.members.mean(axis=0, keepdims=True))
     lines = []
@@ -228,15 +226,15 @@ def compare_knn(context: Context, features: list[str], names: list[str], weights
         space = open_embeddings(context, text)
         for name, one in each.items():
             made = _knn_lines(space, one, pack)
-            lines += [{"predictions": name, "features": text, **line} for line in made]
+            lines += [{"predictions": name, "embeddings": text, **line} for line in made]
             say(f"{name}, neighbours by {text}, {folds.count} driver folds")
             say(f"{text_table(KNN_COLUMNS, map(_cells, made))}\n")
     with locked(context.places.build, ".neighbours.lock", sweep=()):
-        made_of = {"members": prediction_files(members, folds), "folds": folds.digest}
-        write_json(context.places.neighbours, {**made_of, "neighbours": lines, **provenance()})
+        made_of = {"members": prediction_files(members, folds), "folds": folds.checksum}
+        write_json(context.places.knn, {**made_of, "knn": lines, **provenance()})
     say(
         "Neighbours are validation images of one fold alone; whatever is chosen is chosen on the other folds. same driver+class: "
-        f"share of such neighbours. The best line is a little optimistic.\n{context.places.neighbours}"
+        f"share of such neighbours. The best line is a little optimistic.\n{context.places.knn}"
     )
 
 
@@ -248,7 +246,7 @@ def _knn_lines(space: EmbeddingIndex, rows: MemberPredictions, pack: Pack) -> li
     )[1]
     lines = []
     for way, content in WAYS.items():
-        settings = ChainSettings(neighbours=NeighbourSettings(features=space.what, **content))
+        settings = PipelineSettings(knn=KnnSettings(embeddings=space.what, **content))
         pipeline = post_processing.fit(settings, rows, pack.labels, pack.drivers, {space.what: space})
         *_, fitted = pipeline.facts["steps"].values()
         lines.append(
@@ -275,7 +273,7 @@ def _cells(line: dict[str, Any]) -> dict[str, Any]:
     fitted_on_all = [
         f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
         for key, value in line["fitted"].items()
-        if key not in ("features", "method", "fitted_log_loss")
+        if key not in ("embeddings", "method", "fitted_log_loss")
     ]
     same = "" if line["same"] is None else f"{line['same']:.0%}"
     return {**line, "same_text": same, "parameters": ", ".join(fitted_on_all)}

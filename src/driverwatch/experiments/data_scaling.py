@@ -42,7 +42,7 @@ class ScalingPoint(StudyRow):
 
 class ScalingRecord(StudyRecord):
     model: str
-    views: str
+    tta: str
     points: list[ScalingPoint]
     exponent: Number
     exponent_interval: Interval
@@ -100,7 +100,7 @@ def run_data_scaling(
     record = ScalingRecord(
         **facts,
         model=model,
-        views=scored[0].views,
+        tta=scored[0].tta,
         points=points,
         exponent=law.exponent,
         exponent_interval=list(law.exponent_interval),
@@ -114,8 +114,8 @@ def run_data_scaling(
 
 def runs_of(model: str, settings: ModelSettings, counts: list[int], folds: FoldTable) -> dict[str, ModelSettings]:
     """Settings of each run by its name, the one on all drivers last."""
-    if settings.train.splits.learn_from is not None:
-        raise InputError("train.splits.learn_from: is what data scaling varies; name numbers with COUNTS=")
+    if settings.train.splits.train_drivers is not None:
+        raise InputError("train.splits.train_drivers: is what data scaling varies; name numbers with N_DRIVERS=")
     every = splits.of(settings.train, folds)
     least = min(every.learnt_from(fit) for fit in range(every.count))
     if bad := [count for count in counts if not 0 < count < least]:
@@ -125,7 +125,7 @@ def runs_of(model: str, settings: ModelSettings, counts: list[int], folds: FoldT
         )
     made = {}
     for count in sorted(set(counts)):
-        chosen = settings.train.splits.model_copy(update={"learn_from": count})
+        chosen = settings.train.splits.model_copy(update={"train_drivers": count})
         train = settings.train.model_copy(update={"splits": chosen})
         made[f"{model}-{count}-drivers"] = settings.model_copy(update={"train": train})
     return {**made, f"{model}-all-drivers": settings}
@@ -163,10 +163,10 @@ def plot(points: list[ScalingPoint], law: PowerLaw) -> Figure:
 def page(record: ScalingRecord) -> str:
     """The record as Markdown."""
     counts = " ".join(f"{point.drivers:g}" for point in record.points[:-1])
-    command = f'make curve MODEL={record.model} COUNTS="{counts}" DATASET={record.dataset}'
+    command = f'make data-scaling MODEL={record.model} N_DRIVERS="{counts}" DATASET={record.dataset}'
     about = (
         f"Written by `{command}`: {record.images} images of {record.drivers} drivers, {record.folds} driver folds (checksum "
-        f"{record.fold_file[:12]}), TTA set {record.views}, commits {', '.join(record.commits)}. Each fold trains on some of its "
+        f"{record.fold_file[:12]}), TTA set {record.tta}, commits {', '.join(record.commits)}. Each fold trains on some of its "
         "drivers, chosen once at random, a smaller choice always part of a larger one, and is scored on the same validation "
         "drivers whatever their number. Epochs are the recipe's, so fewer drivers mean fewer steps too. Single fold models; "
         "intervals: bootstrap over drivers."

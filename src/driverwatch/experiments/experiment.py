@@ -15,20 +15,20 @@ from driverwatch.config.ensemble import EnsembleSettings
 from driverwatch.config.experiments import RunSettings
 from driverwatch.config.loading import Strict, load, parse
 from driverwatch.config.model import ModelSettings
-from driverwatch.config.types import ViewSet
+from driverwatch.config.types import TtaSet
 from driverwatch.data.context import CONFIGS, Context
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
 from driverwatch.data.prepare import make_packs
 from driverwatch.ensemble import members as blending
-from driverwatch.ensemble.embeddings import make_features
+from driverwatch.ensemble.embeddings import make_embeddings
 from driverwatch.ensemble.members import Finished, Member, finished_runs
 from driverwatch.ensemble.scoring import interval
 from driverwatch.ensemble.teacher_ensemble import is_current, make_pseudo_labels
 from driverwatch.errors import InputError
 from driverwatch.inference.predictions import prediction_path
 from driverwatch.io.atomic import write_json, write_text
-from driverwatch.io.manifests import digest_of_file, provenance, read_json
+from driverwatch.io.manifests import checksum_of_file, provenance, read_json
 from driverwatch.metrics import FLOOR, oof_score
 from driverwatch.models import pretrained as weight_files
 from driverwatch.run import Run
@@ -116,18 +116,18 @@ def train_missing(
     for size in {settings.input.key for settings in wanted.values()}:
         make_packs(context, size, None, "", False, False)
     for name, settings in wanted.items():
-        teacher = (settings.train.pseudo.taught if settings.train.pseudo else None) or ""
+        teacher = (settings.train.pseudo.pseudo_labels if settings.train.pseudo else None) or ""
         made_by = teacher_ensembles.get(teacher)
         if made_by and not is_current(context, teacher, made_by):
-            make_all_features(context, made_by.features, weights)
-            make_pseudo_labels(context, made_by.runs, teacher, made_by.view_set, made_by.chain)
+            make_all_features(context, made_by.embeddings, weights)
+            make_pseudo_labels(context, made_by.runs, teacher, made_by.tta_set, made_by.pipeline)
         train(context, settings, name, weights, None, False)
 
 
 def make_all_features(context: Context, features: Iterable[str], weights: Path | None) -> None:
-    """Make the embeddings that images are compared by, unless they are there; named as in `FEATURES=`."""
+    """Make the embeddings that images are compared by, unless they are there; named as in `EMBEDDINGS=`."""
     for text in features:
-        make_features(context, text, weights)
+        make_embeddings(context, text, weights)
 
 
 def refuse_misfits(wanted: Mapping[str, ModelSettings], weights: Path | None) -> None:
@@ -154,7 +154,7 @@ def _refuse_late_teachers(context: Context, wanted: dict[str, ModelSettings], en
     for name, settings in wanted.items():
         if settings.train.pseudo is not None:
             asked = settings.train.pseudo
-            ensemble = ensembles.get(asked.taught or "")
+            ensemble = ensembles.get(asked.pseudo_labels or "")
             teachers = ensemble.runs if ensemble else asked.runs
             if late := [teacher for teacher in teachers if teacher in wanted and teacher not in before]:
                 raise InputError(
@@ -162,8 +162,10 @@ def _refuse_late_teachers(context: Context, wanted: dict[str, ModelSettings], en
                 )
             for teacher in (teacher for teacher in teachers if teacher not in wanted):
                 runs.load(context.places.run(teacher))  # raises if it is not there
-            if asked.taught and not ensemble and not context.places.taught(asked.taught).is_dir():
-                raise InputError(f"{name}: train.pseudo.taught={asked.taught} is neither listed here nor made; list it")
+            if asked.pseudo_labels and not ensemble and not context.places.pseudo_labels(asked.pseudo_labels).is_dir():
+                raise InputError(
+                    f"{name}: train.pseudo.pseudo_labels={asked.pseudo_labels} is neither listed here nor made; list it"
+                )
         before.append(name)
     for name, made_by in ensembles.items():
         if unscored := [run for run in made_by.runs if not wanted[run].train.splits.scored]:
@@ -178,12 +180,12 @@ def settings_as_trained(run: Run) -> dict[str, Any]:
     return content | ({"predict": run.manifest(0)["settings"]["predict"]} if run.finished(0) else {})
 
 
-def members_of_runs(found: Finished, views: Sequence[ViewSet] = ()) -> list[Member]:
-    """Finished runs as ensemble members, each once with every TTA set of `views`; none: with its own default set."""
+def members_of_runs(found: Finished, tta: Sequence[TtaSet] = ()) -> list[Member]:
+    """Finished runs as ensemble members, each once with every TTA set of `tta`; none: with its own default set."""
     return [
         Member(run, test, chosen)
         for run, test in zip(found.runs, found.tests, strict=True)
-        for chosen in views or [blending.honest_views(run)]
+        for chosen in tta or [blending.default_tta(run)]
     ]
 
 
@@ -191,7 +193,7 @@ class ScoredRun(NamedTuple):
     """A run under a TTA set: its out-of-fold log losses float64 (N,), in nats and in the pack's order; its accuracy (0 to 1)."""
 
     run: Run
-    views: ViewSet
+    tta: TtaSet
     losses: np.ndarray
     accuracy: float
 
@@ -201,13 +203,13 @@ class ScoredRun(NamedTuple):
         return {"log_loss": self.losses.mean(), "interval": list(interval(self.losses, drivers)), "change": change}
 
 
-def score_runs(found: Finished, views: Sequence[ViewSet] = ()) -> list[ScoredRun]:
+def score_runs(found: Finished, tta: Sequence[TtaSet] = ()) -> list[ScoredRun]:
     """Out-of-fold scores of the members that `members_of_runs` makes."""
     scored = []
-    for member in members_of_runs(found, views):
+    for member in members_of_runs(found, tta):
         probabilities = blending.oof_probabilities(member, found.train, found.folds)
         losses, _, _, right = oof_score(probabilities, found.train.labels, found.train.drivers)
-        scored.append(ScoredRun(member.run, member.views, losses, right))
+        scored.append(ScoredRun(member.run, member.tta, losses, right))
     return scored
 
 
@@ -220,7 +222,7 @@ def study_runs(
     own = in_study(context, study)
     train_missing(own, wanted, weights)
     found = finished_runs(own, list(wanted))
-    facts = {"fold_file": found.folds.digest, "commits": commits_of(found.runs, found.folds.count)}
+    facts = {"fold_file": found.folds.checksum, "commits": commits_of(found.runs, found.folds.count)}
     return found, record_facts(context, found.train, found.folds.count) | facts
 
 
@@ -244,8 +246,8 @@ def prediction_files(members: list[Member], folds: FoldTable) -> dict[str, dict[
     """SHA-256 of each prediction file that a table is made of, by member and path."""
     made: dict[str, dict[str, str]] = {}
     for member in members:
-        paths = [prediction_path(member.run.fold(fold), "held_out", member.views) for fold in range(folds.count)]
-        made[f"{member.run.name} {member.views}"] = {str(path): digest_of_file(path) for path in paths}
+        paths = [prediction_path(member.run.fold(fold), "validation", member.tta) for fold in range(folds.count)]
+        made[f"{member.run.name} {member.tta}"] = {str(path): checksum_of_file(path) for path in paths}
     return made
 
 

@@ -60,7 +60,7 @@ def run_study(context: Context, name: str, weights: Path | None) -> None:
 
 def network_of(run: Run) -> str:
     """A run's backbone and where it is truncated."""
-    return run.settings.backbone + (f" cut at {run.settings.cut}" if run.settings.cut else "")
+    return run.settings.backbone + (f" cut at {run.settings.truncate_at}" if run.settings.truncate_at else "")
 
 
 def depth_of(run: Run) -> str:

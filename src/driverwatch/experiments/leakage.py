@@ -60,7 +60,7 @@ def print_leakage(context: Context) -> None:
     height, width = THUMBNAIL
     say(
         f"{context.dataset}: {len(labels)} images of {len(folds.frame)} drivers, {width}x{height} thumbnails, {folds.count} "
-        f"folds; drivers as in {context.places.folds} (checksum {folds.digest[:12]}), random by seed 0"
+        f"folds; drivers as in {context.places.folds} (checksum {folds.checksum[:12]}), random by seed 0"
     )
     say("\n".join(table(COLUMNS, lines, COLUMNS, 0)[0]))
     ending(time.monotonic() - start)

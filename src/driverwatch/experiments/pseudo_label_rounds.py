@@ -38,12 +38,12 @@ def run_rounds(context: Context, name: str, rounds: int, overrides: str, weights
         overrides: what a round's settings have other than round 0's, `train.pseudo` among them.
 
     Raises:
-        InputError: round 0 was never begun, or has no out-of-fold score to compare with.
+        InputError: round 0 was never started, or has no out-of-fold score to compare with.
     """
     first = runs.load(context.places.run(name))
     if not blending.oof_of_member(first):
         raise InputError(
-            f"{first.folder}: no out-of-fold score: {first.settings.train.splits.unscored}; make pseudo compares such scores"
+            f"{first.folder}: no out-of-fold score: {first.settings.train.splits.unscored}; make pseudo-rounds compares such scores"
         )
     names = [name, *(plain_name(f"{name}-round{number}", "RUN") for number in range(1, rounds + 1))]
     settings = parse(ModelSettings, experiment.settings_as_trained(first), str(first.folder))
@@ -61,14 +61,14 @@ def run_rounds(context: Context, name: str, rounds: int, overrides: str, weights
 def student_settings(settings: ModelSettings, teacher: str, overrides: str) -> ModelSettings:
     """Round 0's settings, changed by `overrides`, with the run `teacher` as the one teacher."""
     content = settings.model_dump()
-    kept = {k: v for k, v in (content["train"]["pseudo"] or {}).items() if k not in ("runs", "taught")}
+    kept = {k: v for k, v in (content["train"]["pseudo"] or {}).items() if k not in ("runs", "pseudo_labels")}
     content["train"]["pseudo"] = {"runs": [teacher], **kept}
     overridden(content, overrides, ModelSettings)
     train = content["train"]  # whatever SET= made of it
     pseudo = train.get("pseudo") if isinstance(train, dict) else None
     if not isinstance(pseudo, dict) or pseudo.get("runs") != [teacher]:
         raise InputError(
-            "SET train.pseudo.runs: make pseudo names each round's teacher itself; make train takes others"
+            "SET train.pseudo.runs: make pseudo-rounds names each round's teacher itself; make train takes others"
         )
     return parse(ModelSettings, content, f"a round with teacher {teacher}")
 
@@ -103,7 +103,7 @@ def _pseudo_labels(run: Run, folds: int, labelled: int) -> dict[str, float | Non
 
 def _test_loss(context: Context, member: Member, folds: int) -> dict[str, float]:
     """Log loss on the test images of a synthetic competition, whose labels are known: a check, not a choice."""
-    labels = competition.read_truth(context.settings, context.data) if context.data.is_dir() else None
+    labels = competition.read_test_labels(context.settings, context.data) if context.data.is_dir() else None
     if labels is None or set(labels) != set(member.test.names):
         return {}
     test = blending.test_of_members([member], list(labels), [list(range(folds))]).blended

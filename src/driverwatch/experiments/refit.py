@@ -11,7 +11,7 @@ from driverwatch.ensemble.members import finished_runs
 from driverwatch.errors import InputError
 from driverwatch.experiments.experiment import settings_as_trained
 from driverwatch.io.console import say
-from driverwatch.io.manifests import digest_of
+from driverwatch.io.manifests import checksum_of
 from driverwatch.run import Run
 from driverwatch.training.checkpoint import read_history
 from driverwatch.training.train import train
@@ -39,7 +39,7 @@ def refit(context: Context, name: str, overrides: str, weights: Path | None, fol
         f"{name}: least mean validation loss {losses.min():.4f} after {epoch} epochs of the last stage, {losses[-1]:.4f} after "
         f"all {len(losses)}"
     )
-    chosen = {"run": name, "chosen_on": "held-out drivers", "epoch": epoch, "histories": digest_of(histories)}
+    chosen = {"run": name, "chosen_on": "validation drivers", "epoch": epoch, "histories": checksum_of(histories)}
     train(context, refit_settings(run, epoch, overrides), f"{name}-all", weights, fold, False, epochs=chosen)
 
 
@@ -73,16 +73,16 @@ def best_epoch(losses: np.ndarray) -> int:
 
 
 def _losses(history: History, stage: int) -> list[float]:
-    return [float(epoch["held_out_loss"]) for epoch in history if int(epoch["stage"]) == stage]
+    return [float(epoch["val_loss"]) for epoch in history if int(epoch["stage"]) == stage]
 
 
 def _history(run: Run, number: int) -> History:
     """Stage, epoch and validation loss of each epoch of a fold."""
     path = run.fold(number) / "history.csv"
     epochs = read_history(path)
-    if any(epoch.get("held_out_loss") is None for epoch in epochs):
-        raise InputError(f"{path}: not a whole history (no held_out_loss); retrain fold {number} with FORCE=1")
-    return [{key: str(epoch[key]) for key in ("stage", "epoch", "held_out_loss")} for epoch in epochs]
+    if any(epoch.get("val_loss") is None for epoch in epochs):
+        raise InputError(f"{path}: not a whole history (no val_loss); retrain fold {number} with FORCE=1")
+    return [{key: str(epoch[key]) for key in ("stage", "epoch", "val_loss")} for epoch in epochs]
 
 
 def refit_settings(run: Run, epoch: int, overrides: str) -> ModelSettings:
@@ -90,5 +90,5 @@ def refit_settings(run: Run, epoch: int, overrides: str) -> ModelSettings:
     content = settings_as_trained(run)
     content["train"] |= {"splits": {"kind": "all"}, "select": "last", "patience": None}
     gradient = run.settings.train.stages[-1].fit == "gradient"
-    content["train"]["stop_after"] = epoch if gradient else None
-    return parse(ModelSettings, overridden(content, overrides, ModelSettings), f"make final RUN={run.name}")
+    content["train"]["max_epochs"] = epoch if gradient else None
+    return parse(ModelSettings, overridden(content, overrides, ModelSettings), f"make refit RUN={run.name}")

@@ -19,7 +19,7 @@ from driverwatch import run as runs
 from driverwatch.config.experiments import SearchSettings
 from driverwatch.config.loading import load
 from driverwatch.config.model import ModelSettings, PredictSettings
-from driverwatch.config.types import ViewSet
+from driverwatch.config.types import TtaSet
 from driverwatch.data import splits
 from driverwatch.data.context import CONFIGS, Context, open_packs
 from driverwatch.data.pack import Pack
@@ -32,16 +32,16 @@ from driverwatch.experiments.search_report import SearchResult, trial_table, wri
 from driverwatch.experiments.search_space import SearchRequest, Space, load_optuna
 from driverwatch.io.atomic import locked, write_text
 from driverwatch.io.console import say
-from driverwatch.io.manifests import differences, digest_of
+from driverwatch.io.manifests import checksum_of, differences
 from driverwatch.metrics import log_losses
 from driverwatch.models import pretrained as weight_files
 from driverwatch.run import open_run
 from driverwatch.training.train import read_augmentation, train
 
-STAGE = {"freeze_until", "rate_factors", "fit"}
+STAGE = {"freeze_until", "lr_multipliers", "fit"}
 NETWORK: Any = {
-    **dict.fromkeys(("backbone", "weights", "cut", "input", "head"), True),
-    "train": {"cache_trunk": True, "stages": {"__all__": STAGE}},
+    **dict.fromkeys(("backbone", "weights", "truncate_at", "input", "head"), True),
+    "train": {"augmentation_passes": True, "stages": {"__all__": STAGE}},
 }
 """The settings that decide whether a network can be built and frozen."""
 
@@ -121,7 +121,7 @@ def search(context: Context, own: ModelSettings, request: SearchRequest, run_wor
         if request.force:
             (folder / "study.db").unlink(missing_ok=True)  # first: a removal cut short must not look like a search
             shutil.rmtree(place.places.runs, ignore_errors=True)
-        identity = _identity(place, space, request, folds.digest, packs)
+        identity = _identity(place, space, request, folds.checksum, packs)
         with _open_study(folder / "study.db", identity) as here.study:
             result = here.result(folder, run_works or _on_this_machine(request.weights), packs["train"].drivers)
             write_report(context, folder, result, time.monotonic() - start)
@@ -131,9 +131,9 @@ def _identity(
     context: Context, space: Space, request: SearchRequest, folds: str, packs: dict[str, Pack]
 ) -> dict[str, Any]:
     """All that decides a search's course, as plain data: the identity of a run of the model, the space and the seed."""
-    policy, digests = read_augmentation(context, space.own), {kind: pack.digest for kind, pack in packs.items()}
+    preset, checksums = read_augmentation(context, space.own), {kind: pack.checksum for kind, pack in packs.items()}
     found = weight_files.identity(space.own, request.weights)
-    made = runs.identity(space.own, context.settings, policy, folds, digests, found)
+    made = runs.identity(space.own, context.settings, preset, folds, checksums, found)
     return {**made, "model": request.model, "search": space.asked.model_dump(), "seed": request.seed}
 
 
@@ -215,8 +215,8 @@ class _Search:
                 yield (request for request in [self._fold(name, settings, fold)])
 
     def _fold(self, name: str, settings: ModelSettings, fold: int) -> FoldRequest:
-        """A fold that predicts its validation drivers alone, in the view set that it is scored by."""
-        predict = PredictSettings(views=[views_of(settings)], batch_size=settings.predict.batch_size, test=False)
+        """A fold that predicts its validation drivers alone, in the TTA set that it is scored by."""
+        predict = PredictSettings(tta=[tta_of(settings)], batch_size=settings.predict.batch_size, test=False)
         return FoldRequest(self.context, name, settings.model_copy(update={"predict": predict}), fold)
 
     def _trials(self, state: str | None = None) -> list[Any]:
@@ -233,7 +233,7 @@ class _Search:
         The sampler (TPE, Bergstra et al. 2011) is seeded by the trial's number, and knows earlier trials from the study alone.
         """
         optuna, number = load_optuna(), left.number if left else len(self._trials())
-        seed = int(digest_of([self.request.seed, number])[:8], 16)
+        seed = int(checksum_of([self.request.seed, number])[:8], 16)
         self.study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=self.space.asked.startup)
         trial = optuna.trial.Trial(self.study, left._trial_id) if left else self.study.ask()
         for key, distribution in self.space.distributions().items():
@@ -260,7 +260,7 @@ class _Search:
                 if runs.diverged(self.context.places.run(name), fold):
                     return "PRUNED", f"the loss became NaN or inf in fold {fold}"
                 raise InputError(
-                    f"{name}: {error}; the same make search goes on with it, with SKIP={trial.number} without it"
+                    f"{name}: {error}; the same make search resumes with it, with SKIP_TRIAL={trial.number} without it"
                 ) from error
             mean = float(self._losses(name, settings, fold + 1).mean())
             middle = self._report(trial, fold, mean)
@@ -292,9 +292,9 @@ class _Search:
     def _give_up(self, number: int) -> None:
         left = {one.number: one for one in self._trials("RUNNING")}
         if number not in left:
-            raise InputError(f"SKIP={number}: expected a running trial, of {', '.join(map(str, left)) or 'none'}")
+            raise InputError(f"SKIP_TRIAL={number}: expected a running trial, of {', '.join(map(str, left)) or 'none'}")
         trial = load_optuna().trial.Trial(self.study, left[number]._trial_id)
-        self._end(trial, "FAIL", "given up with SKIP=")
+        self._end(trial, "FAIL", "given up with SKIP_TRIAL=")
 
     def _clean_up(self, folder: Path) -> None:
         """Remove the runs of beaten trials (a fold's weights may have 100 MB), and write `trials.csv`, which has the rest."""
@@ -316,19 +316,19 @@ class _Search:
         pack, split, member = (
             packs["train"],
             splits.of(run.settings.train, table),
-            Member(run, packs["test"], views_of(settings)),
+            Member(run, packs["test"], tta_of(settings)),
         )
-        held_out = [split.rows(pack.drivers, fold)[1] for fold in range(folds)]
+        validation = [split.rows(pack.drivers, fold)[1] for fold in range(folds)]
         losses = [
             log_losses(validation_probabilities(member, fold, list(pack.names[rows])), pack.labels[rows])
-            for fold, rows in enumerate(held_out)
+            for fold, rows in enumerate(validation)
         ]
-        return np.concatenate(losses)[np.argsort(np.concatenate(held_out))]
+        return np.concatenate(losses)[np.argsort(np.concatenate(validation))]
 
 
-def views_of(settings: ModelSettings) -> ViewSet:
-    """The view set that a run is scored by: what an ensemble would take of those that the model predicts."""
-    return best_of(held_by(*settings.predict.views), settings.honest_views)
+def tta_of(settings: ModelSettings) -> TtaSet:
+    """The TTA set that a run is scored by: what an ensemble would take of those that the model predicts."""
+    return best_of(held_by(*settings.predict.tta), settings.default_tta)
 
 
 def _run_of(trial: Any) -> str:
@@ -337,5 +337,5 @@ def _run_of(trial: Any) -> str:
 
 
 def _reshuffled(settings: ModelSettings, seed: int) -> ModelSettings:
-    splits = settings.train.splits.model_copy(update={"kind": "redrawn", "draw": seed})
+    splits = settings.train.splits.model_copy(update={"kind": "reshuffled", "draw": seed})
     return settings.model_copy(update={"train": settings.train.model_copy(update={"splits": splits})})

@@ -134,5 +134,5 @@ def _refuse_unscored(own: ModelSettings) -> None:
         raise InputError(
             f"train.pseudo: {FIXED['train.pseudo']}, so no winner could be scored on fresh ones; leave it out"
         )
-    if train.looks_at_held_out:
+    if train.uses_validation:
         raise InputError(f'train.select: best (or patience) {_OPTIMISTIC}; SET="train.select=last train.patience=null"')

@@ -1,4 +1,4 @@
-"""A network opened up for heat maps: its probabilities, its last map of features, and the layers above that."""
+"""A network opened up for class activation maps: its probabilities, its last map of features, and the layers above that."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -39,40 +39,40 @@ class Network:
 
 
 def of_classifier(classifier: Classifier) -> Network:
-    """A fold's classifier; its trunk may have been cut where no map is left."""
+    """A fold's classifier; its backbone may have been cut where no map is left."""
 
     def features(images: Any) -> Any:
-        return classifier.trunk(classifier.scaling(split(images, classifier.regions)), training=False)
+        return classifier.backbone(classifier.scaling(split(images, classifier.regions)), training=False)
 
     def probabilities(images: Any) -> Any:
         return classifier(images, training=False)
 
-    if len(classifier.trunk.output.shape) != 4:
+    if len(classifier.backbone.output.shape) != 4:
         return Network(probabilities, None, (), regions=classifier.regions)
     head = (classifier.pool, *classifier.hidden, classifier.dropout, classifier.top)
-    return Network(probabilities, features, head, margin(classifier.trunk), classifier.regions)
+    return Network(probabilities, features, head, margin(classifier.backbone), classifier.regions)
 
 
 def of_whole(model: keras.Model, scaling: ChannelScaling) -> Network:
-    """A published network with its top: a functional model (B, h, w, 3), scaled -> (B, C), that ends in one chain of layers."""
+    """A published network with its top: a functional model (B, h, w, 3), scaled -> (B, C), that ends in one pipeline of layers."""
     pooled, head = _above_the_map(model)
-    trunk: Any = None if pooled is None else keras.Model(model.input, pooled)
+    backbone: Any = None if pooled is None else keras.Model(model.input, pooled)
 
     def features(images: Any) -> Any:
-        return trunk(scaling(images), training=False)
+        return backbone(scaling(images), training=False)
 
     def probabilities(images: Any) -> Any:
         return model(scaling(images), training=False)
 
-    if trunk is None:
+    if backbone is None:
         return Network(probabilities, None, ())
-    return Network(probabilities, features, head, margin(trunk))
+    return Network(probabilities, features, head, margin(backbone))
 
 
 def _above_the_map(model: keras.Model) -> tuple[Any, tuple[Any, ...]]:
     """The tensor that the last pooling (or flattening) of a map takes, and all layers from there up; None if there is none."""
     head: list[Any] = []
-    for layer in chain(model):
+    for layer in pipeline(model):
         head.insert(0, layer)
         given = layer.input.shape if isinstance(layer, POOLS) else ()
         if len(given) == 4 and given[1:3] != (1, 1):  # flattening what a pooling left at 1x1 is only a change of shape
@@ -80,7 +80,7 @@ def _above_the_map(model: keras.Model) -> tuple[Any, tuple[Any, ...]]:
     return None, ()
 
 
-def chain(model: keras.Model) -> list[Any]:
+def pipeline(model: keras.Model) -> list[Any]:
     """A functional model's layers from the output down, as long as each has one input from one layer."""
     found, layer = [], model.output._keras_history.operation
     while layer is not None:
@@ -90,9 +90,9 @@ def chain(model: keras.Model) -> list[Any]:
     return found
 
 
-def margin(trunk: keras.Model) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Padding between a trunk's last convolution of some extent and its output: cells of the map outside of the image."""
-    for layer in chain(trunk):
+def margin(backbone: keras.Model) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Padding between a backbone's last convolution of some extent and its output: cells of the map outside of the image."""
+    for layer in pipeline(backbone):
         if isinstance(layer, keras.layers.ZeroPadding2D):
             return layer.padding
         pointwise = isinstance(layer, keras.layers.Conv2D) and layer.kernel_size == (1, 1) and layer.strides == (1, 1)
@@ -179,7 +179,7 @@ def _kernel(layer: Any) -> np.ndarray | None:
 def occlusion(network: Network, image: np.ndarray, label: int) -> np.ndarray:
     """How much the class' probability drops behind a grey patch: at each pixel the mean over the patches that cover it.
 
-    A patch lies in one region; where others show the same spot, they go on showing it.
+    A patch is in one region; where others show the same spot, they resume showing it.
 
     Returns:
         float32 (R * h, w), the image's size.
@@ -232,7 +232,7 @@ def fold_models(settings: ModelSettings, classes: int, mean: tuple[float, ...], 
 
 
 def resident(settings: ModelSettings, classes: int, mean: tuple[float, ...], files: list[Path]) -> Networks:
-    """The same, each fold's classifier kept in memory: for whoever asks again and again about a photo at a time."""
+    """The same, each fold's classifier kept in memory: for whoever asks again and again about an image at a time."""
     networks = []
     for file in files:
         classifier = build(settings, classes, mean, None, load=False)
@@ -248,8 +248,8 @@ def probabilities(networks: Networks, images: np.ndarray) -> np.ndarray:
     return mean / mean.sum(axis=1, keepdims=True)
 
 
-def heat_map(networks: Networks, image: np.ndarray, label: int) -> tuple[np.ndarray, Method]:
-    """The mean over networks (all of one kind) of `heatmap.heat`: uint8 (R * h, w, 3) -> float32 (R * y, x); how it was made."""
+def class_activation_map(networks: Networks, image: np.ndarray, label: int) -> tuple[np.ndarray, Method]:
+    """The mean over networks (all of one kind) of `cam.heat`: uint8 (R * h, w, 3) -> float32 (R * y, x); how it was made."""
     made = [heat(network, image, label) for network in networks()]
     return np.mean([heat for heat, _ in made], axis=0), made[0][1]
 

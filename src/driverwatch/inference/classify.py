@@ -36,78 +36,76 @@ def classes() -> dict[str, str]:
     return dict(line.split(",") for line in lines)
 
 
-PHOTOS = (".jpg", ".jpeg", ".png")
+IMAGES = (".jpg", ".jpeg", ".png")
 PICTURES = (".png", ".jpg", ".jpeg")  # what overlays may be written as
 
 
-def photo_files(images: list[Path]) -> list[Path]:
+def image_files(images: list[Path]) -> list[Path]:
     """Files as they are named, and of folders every JPEG and PNG below, sorted; each once.
 
     Raises:
-        InputError: a folder without photos.
+        InputError: a folder without images.
     """
     found: dict[Path, None] = {}
     for path in images:
         inside = [path]
         if path.is_dir():
-            inside = sorted(p for p in walk(path) if p.suffix.lower() in PHOTOS and p.is_file())
+            inside = sorted(p for p in walk(path) if p.suffix.lower() in IMAGES and p.is_file())
             if not inside:
-                raise InputError(f"IMAGE={path}: no photo in this folder; expected {', '.join(PHOTOS)} files")
+                raise InputError(f"IMAGE={path}: no image in this folder; expected {', '.join(IMAGES)} files")
         found |= dict.fromkeys(inside)
     return list(found)
 
 
-def overlay_files(heatmap: str | None, photos: list[Path], images: list[Path]) -> dict[Path, Path]:
-    """Where each photo's overlay goes: HEATMAP=<file> for one photo, a folder or a pattern with {image} for any number.
+def overlay_files(cam: str | None, images: list[Path], given: list[Path]) -> dict[Path, Path]:
+    """Where each image's overlay goes: CAM=<file> for one image, a folder or a pattern with {image} for any number.
 
     Raises:
-        InputError: another kind of picture, a missing folder, one below the folders among `images`, where the next run would
-            take it for a photo, one file for several photos, or a photo as target.
+        InputError: another kind of picture, a missing folder, one below the folders among `given`, where the next run would
+            take it for an image, one file for several images, or an image as target.
     """
-    if heatmap is None:
+    if cam is None:
         return {}
-    pattern = f"{heatmap}/{{image}}.png" if Path(heatmap).is_dir() else heatmap
-    targets = {photo: Path(pattern.replace("{image}", photo.stem)) for photo in photos}
+    pattern = f"{cam}/{{image}}.png" if Path(cam).is_dir() else cam
+    targets = {image: Path(pattern.replace("{image}", image.stem)) for image in images}
     owners: dict[Path, Path] = {}
-    originals = {photo.resolve() for photo in photos}
-    for photo, target in targets.items():
+    originals = {image.resolve() for image in images}
+    for image, target in targets.items():
         if target.suffix.lower() not in PICTURES:
-            raise InputError(f"HEATMAP={heatmap}: expected a .png or .jpg file, or a folder that is there")
+            raise InputError(f"CAM={cam}: expected a .png or .jpg file, or a folder that is there")
         if not target.parent.is_dir():
-            raise InputError(f"HEATMAP={heatmap}: no such folder as {target.parent}; make it first")
-        if inside := [str(image) for image in images if image.is_dir() and image.resolve() in target.resolve().parents]:
+            raise InputError(f"CAM={cam}: no such folder as {target.parent}; make it first")
+        if inside := [str(path) for path in given if path.is_dir() and path.resolve() in target.resolve().parents]:
             raise InputError(
-                f"HEATMAP={heatmap}: lies inside IMAGE={inside[0]}, and would be taken for a photo; choose another"
+                f"CAM={cam}: lies inside IMAGE={inside[0]}, and would be taken for an image; choose another"
             )
         if target.resolve() in originals:
+            raise InputError(f"CAM={cam}: would be written over the image {target}; name another file or folder")
+        if (other := owners.setdefault(target, image)) != image:
             raise InputError(
-                f"HEATMAP={heatmap}: would be written over the photo {target}; name another file or folder"
-            )
-        if (other := owners.setdefault(target, photo)) != photo:
-            raise InputError(
-                f"HEATMAP={heatmap}: {target} would be that of {other} and of {photo}; name a folder, or a pattern like "
-                "maps/{image}.png, for photos of different names"
+                f"CAM={cam}: {target} would be that of {other} and of {image}; name a folder, or a pattern like "
+                "maps/{image}.png, for images of different names"
             )
     return targets
 
 
-AT_ONCE = 64  # photos between two passes over a run's fold models
-AHEAD = 4  # photos decoded ahead: each may have 150 MB
+AT_ONCE = 64  # images between two passes over a run's fold models
+AHEAD = 4  # images decoded ahead: each may have 150 MB
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of every photo."""
+    """What is asked of every image."""
 
     images: list[Path]  # files and folders
     top: int  # classes to print, the likeliest first
-    label: str | None  # the class of heat maps: an id, a name or a number; None: each photo's likeliest
-    heatmap: str | None  # a file, a folder, or a pattern with {image}; None: no heat maps
+    label: str | None  # the class of class activation maps: an id, a name or a number; None: each image's likeliest
+    cam: str | None  # a file, a folder, or a pattern with {image}; None: no class activation maps
 
 
 @dataclass(frozen=True)
 class Judge:
-    """Who answers: `classes` are id: name in output order, `see` cuts from a photo what `networks` takes."""
+    """Who answers: `classes` are id: name in output order, `see` cuts from an image what `networks` takes."""
 
     title: str
     classes: dict[str, str]
@@ -131,7 +129,7 @@ def classify_imagenet(request: Request, model: str, weights: Path | None) -> Non
 def classify_drivers(request: Request, context: Context, name: str, fold: int | None) -> None:
     """Print the classes of a run: the mean of its finished fold models, or one fold's, each on the centre view.
 
-    Of a photo that the run was trained on, all fold models but one have seen the driver.
+    Of an image that the run was trained on, all fold models but one have seen the driver.
     """
     models = fold_models(context, name, fold)
 
@@ -145,19 +143,19 @@ def classify_drivers(request: Request, context: Context, name: str, fold: int | 
 
 
 def _classify(request: Request, judge: Judge) -> None:
-    """Answer for every photo that can be read, then refuse the others, all at once."""
-    paths = photo_files(request.images)
-    targets = overlay_files(request.heatmap, paths, request.images)
+    """Answer for every image that can be read, then refuse the others, all at once."""
+    paths = image_files(request.images)
+    targets = overlay_files(request.cam, paths, request.images)
     label = None if request.label is None else _index(request.label, judge.classes)
-    broken: list[str] = []
+    invalid: list[str] = []
     networks: Any = None
-    for sound in _seen(paths, judge.see, broken):
+    for sound in _seen(paths, judge.see, invalid):
         if networks is None:
             networks = _started(judge)
         _answer(request.top, judge, networks, sound, label, targets)
-    if broken:
-        rest = "the others are classified above" if len(broken) < len(paths) else "none could be classified"
-        raise InputError(f"IMAGE: {counted(broken)}; {rest}:{listed(broken)}")
+    if invalid:
+        rest = "the others are classified above" if len(invalid) < len(paths) else "none could be classified"
+        raise InputError(f"IMAGE: {counted(invalid)}; {rest}:{listed(invalid)}")
 
 
 def _started(judge: Judge) -> Any:
@@ -172,16 +170,16 @@ def _started(judge: Judge) -> Any:
 Sound = dict[Path, tuple[Preprocessed, tuple[str, ...]]]
 
 
-def _seen(paths: list[Path], see: Callable[[np.ndarray], Preprocessed], broken: list[str]) -> Iterator[Sound]:
-    """Sound photos, some at a time, as the network is shown them, with what is unusual; broken ones go to the list."""
+def _seen(paths: list[Path], see: Callable[[np.ndarray], Preprocessed], invalid: list[str]) -> Iterator[Sound]:
+    """Sound images, some at a time, as the network is shown them, with what is unusual; broken ones go to the list."""
 
     def look(path: Path) -> tuple[Preprocessed | None, tuple[str, ...], str | None]:
-        photo = examine(path, None)
-        return (None if photo.pixels is None else see(photo.pixels)), photo.traits, photo.problem
+        image = examine(path, None)
+        return (None if image.pixels is None else see(image.pixels)), image.traits, image.problem
 
     looked = zip(paths, in_threads(look, paths, AHEAD), strict=True)
     while chunk := list(islice(looked, AT_ONCE)):
-        broken += [f"{path}: {problem}" for path, (seen, _, problem) in chunk if seen is None]
+        invalid += [f"{path}: {problem}" for path, (seen, _, problem) in chunk if seen is None]
         if sound := {path: (seen, traits) for path, (seen, traits, _) in chunk if seen is not None}:
             yield sound
 
@@ -200,15 +198,15 @@ def _answer(top: int, judge: Judge, networks: Any, sound: Sound, label: int | No
 
 
 def _draw(networks: Any, path: Path, seen: Preprocessed, label: int, target: Path) -> str:
-    """Write a photo's overlay; return how the map was made."""
-    from driverwatch.inference.class_activation import heat_map
+    """Write an image's overlay; return how the map was made."""
+    from driverwatch.inference.class_activation import class_activation_map
 
-    heat, method = heat_map(networks, seen.pixels, label)
-    photo = examine(path, None).pixels  # read again: many photos at their own size may not fit into memory
-    if photo is None:
+    heat, method = class_activation_map(networks, seen.pixels, label)
+    image = examine(path, None).pixels  # read again: many images at their own size may not fit into memory
+    if image is None:
         raise InputError(f"{path}: changed while it was classified; run the same command again")
     maps = split(heat[None], len(seen.boxes))
-    write_picture(overlay_regions(photo, maps, seen.boxes), target)
+    write_picture(overlay_regions(image, maps, seen.boxes), target)
     return method
 
 

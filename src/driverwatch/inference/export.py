@@ -7,7 +7,7 @@ import numpy as np
 
 from driverwatch.config.types import pixels
 from driverwatch.data.context import Context
-from driverwatch.data.tta import cut, view_set
+from driverwatch.data.tta import cut, tta_set
 from driverwatch.errors import InputError
 from driverwatch.inference.predict_run import FoldModels, fold_models
 from driverwatch.io.atomic import locked, replacing, scratch_beside
@@ -62,7 +62,7 @@ def _write(models: FoldModels, file: Path, said: dict[str, Any]) -> float:
     images = _images(models)
     found = exporting.read(file)(images)
     pack, size = pixels(settings.input.pack), pixels(settings.input.size)
-    seen = cut(images, view_set("centre", pack, size)[0], size, len(models.boxes))
+    seen = cut(images, tta_set("centre", pack, size)[0], size, len(models.boxes))
     return float(np.abs(found - probabilities(loaded(*parts), seen)).max())
 
 
@@ -103,15 +103,15 @@ def facts(context: Context, models: FoldModels) -> dict[str, Any]:
 
 
 def how_to(models: FoldModels) -> str:
-    """What a caller must do to a photo, in words."""
+    """What a caller must do to an image, in words."""
     height, width = pixels(models.run.settings.input.pack)
     shape = f"({len(models.boxes) * height}, {width}, 3)"
-    what = "resize the whole photo, whatever its shape,"
+    what = "resize the whole image, whatever its shape,"
     if models.run.regions:
         boxes = "; ".join(f"{name} {list(box)}" for name, box in models.run.regions.items())
         what = f"cut these boxes, shares of height and width as [top, left, bottom, right]: {boxes}; resize each"
     stack = ", stack them from top to bottom in this order" if models.run.regions else ""
     return (
-        f"decode the photo as RGB, turned upright; {what} to {height} px high and {width} px wide (averaging areas, as OpenCV's "
+        f"decode the image as RGB, turned upright; {what} to {height} px high and {width} px wide (averaging areas, as OpenCV's "
         f"INTER_AREA){stack}; give it as {shape}, 0 to 255, uint8 or float, in a batch: scaling and centre crop are inside"
     )

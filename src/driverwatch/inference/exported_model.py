@@ -13,7 +13,7 @@ from keras import layers
 
 from driverwatch.config.model import InputSettings, ModelSettings
 from driverwatch.config.types import pixels
-from driverwatch.data.tta import view_set
+from driverwatch.data.tta import tta_set
 from driverwatch.errors import InputError
 from driverwatch.models.backend import load_state
 from driverwatch.models.classifier import ChannelScaling, Classifier, build
@@ -48,7 +48,7 @@ def _fold(classifier: Classifier, field: InputSettings, name: str) -> keras.Mode
     regions, (height, width) = classifier.regions, pixels(field.pack)
     frames = keras.Input((regions * height, width, 3), name="images")
     parts = [_cropped(frames, field, number, regions) for number in range(regions)]
-    features = [classifier.pool(classifier.trunk(_scaled(x, classifier.scaling), training=False)) for x in parts]
+    features = [classifier.pool(classifier.backbone(_scaled(x, classifier.scaling), training=False)) for x in parts]
     x = layers.Concatenate(name="side_by_side")(features) if regions > 1 else features[0]
     for block in classifier.hidden:
         x = block(x, training=False)
@@ -58,7 +58,7 @@ def _fold(classifier: Classifier, field: InputSettings, name: str) -> keras.Mode
 def _cropped(frames: Any, field: InputSettings, number: int, regions: int) -> Any:
     """The centre view of one of the regions that are stacked along the height."""
     (height, width), size = pixels(field.pack), pixels(field.size)
-    view = view_set("centre", (height, width), size)[0]
+    view = tta_set("centre", (height, width), size)[0]
     above = number * height + view.top
     rows = above, regions * height - above - view.height
     columns = view.left, width - view.left - view.width
@@ -94,7 +94,7 @@ def _write_onnx(model: keras.Model, path: Path, facts: str) -> None:
     _onnx("tf2onnx")
     images = keras.InputSpec(dtype="float32", shape=model.input_shape, name="images")  # of any number of images
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # Keras asks NumPy for np.object, to mend tf2onnx
+        warnings.simplefilter("ignore", FutureWarning)  # Keras asks NumPy for np.object, to fix tf2onnx
         model.export(str(path), format="onnx", verbose=False, input_signature=[images])
     made = onnx.load(str(path))
     made.metadata_props.add(key=KEY, value=facts)

@@ -22,13 +22,13 @@ from driverwatch.errors import InputError
 from driverwatch.io.atomic import locked, replacing, write_json
 from driverwatch.io.console import track
 from driverwatch.io.hdf5 import UNREADABLE, column, created, opened
-from driverwatch.io.manifests import digest_of, provenance, read_json, require_space
+from driverwatch.io.manifests import checksum_of, provenance, read_json, require_space
 from driverwatch.io.prefetch import in_threads
 from driverwatch.models.split_network import FrozenPart
 from driverwatch.run import Run
 
 AT_ONCE = 32  # images in one forward pass
-WAY_OUT = "lower train.cache_trunk, or freeze to a later layer, whose maps are smaller"
+WAY_OUT = "lower train.augmentation_passes, or freeze to a later layer, whose maps are smaller"
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class AugmentationPass:
 def tta_pass(view: View, size: tuple[int, int], regions: int = 1) -> AugmentationPass:
     """A test-time view for inputs of `size` (height, width of each region).
 
-    Its mirroring is the predictor's business: no label follows it here.
+    Its flipping is the predictor's business: no label follows it here.
     """
 
     def cutting(images: np.ndarray) -> Inputs:
@@ -58,28 +58,28 @@ def augmented_pass(run: Run, epoch: int, first: int = 0) -> AugmentationPass:
     libraries = {
         name: provenance()["versions"].get(name) for name in ("albumentations", "opencv-python-headless", "numpy")
     }
-    field = settings.input.model_dump(exclude={"regions"})  # the pack's digest tells them
-    augment = settings.augment.model_dump(include={"policy", "mirror"})  # nothing mixed is ever cached
-    augmentation = [field, augment, run.policy]
+    field = settings.input.model_dump(exclude={"regions"})  # the pack's checksum tells them
+    augment = settings.augment.model_dump(include={"preset", "hflip"})  # nothing mixed is ever cached
+    augmentation = [field, augment, run.preset]
     decisive = [*augmentation, settings.train.seed, epoch, {**libraries, "draws": DRAWS}]
     decisive += [first] if first else []
     return AugmentationPass(
-        f"draw{epoch}", decisive, lambda images: AugmentedInputs(images, settings, run.policy, epoch, first=first)
+        f"draw{epoch}", decisive, lambda images: AugmentedInputs(images, settings, run.preset, epoch, first=first)
     )
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """What the frozen half gave, mapped (N, ...), and which inputs were mirrored, bool (N,); taken as `Inputs` are."""
+    """What the frozen half gave, mapped (N, ...), and which inputs were flipped, bool (N,); taken as `Inputs` are."""
 
     array: np.ndarray
-    mirrored: np.ndarray
+    flipped: np.ndarray
 
     def __call__(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return self.array[rows], self.mirrored[rows]
+        return self.array[rows], self.flipped[rows]
 
 
-class TrunkCache:
+class FeatureCache:
     """The outputs of one frozen half, a file per pack and draw."""
 
     def __init__(self, folder: Path, frozen: FrozenPart, dtype: str) -> None:
@@ -94,7 +94,7 @@ class TrunkCache:
         Raises:
             InputError: no room, or values that float16 cannot hold.
         """
-        path = self.folder / f"{draw.name}-{digest_of([pack.digest, draw.identity])[:16]}.h5"
+        path = self.folder / f"{draw.name}-{checksum_of([pack.checksum, draw.identity])[:16]}.h5"
         if found := self._there(path, len(pack.names)):
             return found
         with locked(self.folder, patience=math.inf):  # another run may be filling it, for minutes, to our use
@@ -110,13 +110,13 @@ class TrunkCache:
         inputs, contents = draw.cutting(pack.pixels), hashlib.sha256()
         with replacing(path) as temporary, created(temporary, size + count) as file:
             array = file.create_dataset("outputs", (count, *self.shape), self.dtype)
-            mirrored = file.create_dataset("mirrored", (count,), bool)
+            flipped = file.create_dataset("flipped", (count,), bool)
             starts = range(0, count, AT_ONCE)
             rows = [np.arange(start, min(start + AT_ONCE, count)) for start in starts]
             batches = in_threads(inputs, track(rows, count, label, step=AT_ONCE), ahead=8)
             for chosen, (batch, flags) in zip(rows, batches, strict=True):
                 found = self._forward(batch, path)
-                array[chosen[0] : chosen[-1] + 1], mirrored[chosen[0] : chosen[-1] + 1] = found, flags
+                array[chosen[0] : chosen[-1] + 1], flipped[chosen[0] : chosen[-1] + 1] = found, flags
                 contents.update(found.data)
         write_json(manifest, {"contents": contents.hexdigest(), "stamp": stamp(path)})
         if made := self._there(path, count):
@@ -134,13 +134,13 @@ class TrunkCache:
         return np.ascontiguousarray(found)
 
     def _there(self, path: Path, count: int) -> Outputs | None:
-        """A whole file of ours, mapped; one whose size or time is not what we left is held against its digest."""
+        """A whole file of ours, mapped; one whose size or time is not what we left is held against its checksum."""
         manifest = path.with_suffix(".json")
         try:
             made = read_json(manifest)
             with opened(path) as file:
                 array = column(file, "outputs", self.dtype.type, (count, *self.shape))
-                mirrored = column(file, "mirrored", np.bool_, (count,))[...]
+                flipped = column(file, "flipped", np.bool_, (count,))[...]
                 place = array.id.get_offset()
             if place is None and count:  # in chunks
                 return None
@@ -149,7 +149,7 @@ class TrunkCache:
             return None
         if made.get("stamp") != stamp(path) and made.get("contents") != _contents(mapped):
             return None
-        return Outputs(mapped, mirrored)
+        return Outputs(mapped, flipped)
 
 
 def _contents(mapped: np.ndarray) -> str:
@@ -167,4 +167,4 @@ def _identity(frozen: FrozenPart, dtype: str) -> str:
     pooling = None if frozen.pool is None else frozen.pool.get_config()
     layers = [frozen.lower.to_json(), frozen.scaling.get_config(), pooling]
     library = [keras.backend.backend(), keras.__version__]
-    return digest_of([layers, weights.hexdigest(), dtype, library])
+    return checksum_of([layers, weights.hexdigest(), dtype, library])

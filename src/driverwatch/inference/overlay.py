@@ -1,4 +1,4 @@
-"""Heat maps drawn over the photos that they explain."""
+"""Heat maps drawn over the images that they explain."""
 
 from pathlib import Path
 
@@ -18,43 +18,43 @@ def normalized(heat: np.ndarray) -> np.ndarray:
     return np.zeros(heat.shape, np.float32) if high <= low else ((heat - low) / (high - low)).astype(np.float32)
 
 
-def overlay(photo: np.ndarray, heat: np.ndarray, box: Box) -> np.ndarray:
-    """Blend a map into the part of a photo that the network saw, made grey there; the rest of the photo stays as it is.
+def overlay(image: np.ndarray, heat: np.ndarray, box: Box) -> np.ndarray:
+    """Blend a map into the part of an image that the network saw, made grey there; the rest of the image stays as it is.
 
-    The colours are viridis: even steps look even, lightness alone tells them, and on grey none is the photo's own.
+    The colours are viridis: even steps look even, lightness alone tells them, and on grey none is the image's own.
 
     Args:
-        photo: uint8 RGB (H, W, 3).
+        image: uint8 RGB (H, W, 3).
         heat: (h, w), any range, any size: it is stretched over `box`, dark blue for its minimum, yellow for its maximum.
-        box: where the network's input lies in the photo.
+        box: where the network's input is in the image.
 
     Returns:
         uint8 RGB (H, W, 3).
     """
-    made, inside = photo.copy(), box.slices(*photo.shape[:2])
-    made[inside] = _coloured(photo[inside], _stretched(normalized(heat), photo[inside]))
+    made, inside = image.copy(), box.slices(*image.shape[:2])
+    made[inside] = _coloured(image[inside], _stretched(normalized(heat), image[inside]))
     return made
 
 
-def overlay_regions(photo: np.ndarray, maps: np.ndarray, boxes: tuple[Box, ...]) -> np.ndarray:
-    """The same of several regions: their maps added where they overlap, the photo left as it is where none lies.
+def overlay_regions(image: np.ndarray, maps: np.ndarray, boxes: tuple[Box, ...]) -> np.ndarray:
+    """The same of several regions: their maps added where they overlap, the image left as it is where none lies.
 
-    Each map is divided by its region's share of the photo first. A class-activation map so becomes logit per area: what the
+    Each map is divided by its region's share of the image first. A class-activation map so becomes logit per area: what the
     colours say of a spot does not depend on how many px its region gave it.
 
     Args:
         maps: (R, h, w), as `overlay` takes one.
     """
     if len(boxes) == 1:
-        return overlay(photo, maps[0], boxes[0])
-    total, seen = np.zeros(photo.shape[:2], np.float32), np.zeros(photo.shape[:2], bool)
+        return overlay(image, maps[0], boxes[0])
+    total, seen = np.zeros(image.shape[:2], np.float32), np.zeros(image.shape[:2], bool)
     for heat, box in zip(maps, boxes, strict=True):
-        inside = box.slices(*photo.shape[:2])
+        inside = box.slices(*image.shape[:2])
         area = (box.bottom - box.top) * (box.right - box.left)
         total[inside] += _stretched(np.asarray(heat, np.float32), total[inside]) / area
         seen[inside] = True
     total[~seen] = total[seen].min()
-    return np.where(seen[..., None], _coloured(photo, normalized(total)), photo)
+    return np.where(seen[..., None], _coloured(image, normalized(total)), image)
 
 
 def _stretched(heat: np.ndarray, over: np.ndarray) -> np.ndarray:
@@ -62,11 +62,11 @@ def _stretched(heat: np.ndarray, over: np.ndarray) -> np.ndarray:
     return np.asarray(cv2.resize(heat, over.shape[1::-1], interpolation=cv2.INTER_CUBIC))
 
 
-def _coloured(photo: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """A map in 0..1 (H, W) blended over a photo, uint8 (H, W, 3), that is made grey."""
+def _coloured(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """A map in 0..1 (H, W) blended over an image, uint8 (H, W, 3), that is made grey."""
     levels = np.round(np.clip(heat, 0, 1) * 255).astype(np.uint8)
     colours = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB)
-    grey = cv2.cvtColor(cv2.cvtColor(np.ascontiguousarray(photo), cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    grey = cv2.cvtColor(cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     return np.asarray(cv2.addWeighted(grey, 1 - STRENGTH, colours, STRENGTH, 0))
 
 

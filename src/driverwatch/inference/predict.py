@@ -1,4 +1,4 @@
-"""Forward passes over packed images: views cut, resized and mirrored on the device, averaged, columns swapped where asked."""
+"""Forward passes over packed images: views cut, resized and flipped on the device, averaged, columns swapped where asked."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -8,13 +8,13 @@ import keras
 import numpy as np
 from keras import ops
 
-from driverwatch.config.types import ViewSet, pixels
+from driverwatch.config.types import TtaSet, pixels
 from driverwatch.data.pack import Pack
-from driverwatch.data.tta import KEPT, Columns, View, mirrors, resampling, unique, view_set
+from driverwatch.data.tta import KEPT, Columns, View, flips, resampling, tta_set, unique
 from driverwatch.inference import predictions
 from driverwatch.inference.predictions import Predictions, prediction_path
 from driverwatch.io.console import say, track
-from driverwatch.io.manifests import digest_of_file
+from driverwatch.io.manifests import checksum_of_file
 from driverwatch.metrics import log_loss
 from driverwatch.models.classifier import Classifier, join, split
 from driverwatch.models.split_network import FoldEnsemble, TrainedPart
@@ -23,28 +23,28 @@ from driverwatch.run import Run
 FEATURES_AT_ONCE = 640  # crops in one pass of a head alone
 
 
-class OnViews(keras.Model):
+class TtaViews(keras.Model):
     """uint8 (B, R * H, W, 3) -> float32 (B, V, ...): one upload of the larger image, all views cut from it on the device."""
 
-    def __init__(self, classifier: Classifier | FoldEnsemble, views: list[View], size: tuple[int, int]) -> None:
+    def __init__(self, classifier: Classifier | FoldEnsemble, tta: list[View], size: tuple[int, int]) -> None:
         super().__init__()
-        self.classifier, self.views, self.size = classifier, views, size
+        self.classifier, self.tta, self.size = classifier, tta, size
 
     def call(self, images: Any) -> Any:
         tiles, regions = split(images, self.classifier.regions), self.classifier.regions
-        crops = [join(self._cut(tiles, view), regions) for view in self.views]
+        crops = [join(self._cut(tiles, view), regions) for view in self.tta]
         rows = self.classifier(ops.concatenate(crops, axis=0), training=False)
-        return ops.swapaxes(ops.reshape(rows, (len(self.views), -1, *rows.shape[1:])), 0, 1)
+        return ops.swapaxes(ops.reshape(rows, (len(self.tta), -1, *rows.shape[1:])), 0, 1)
 
     def _cut(self, tiles: Any, view: View) -> Any:
-        """As `vision.views.cut`: each region for itself, (B * R, H, W, 3) -> (B * R, h, w, 3)."""
+        """As `vision.tta.cut`: each region for itself, (B * R, H, W, 3) -> (B * R, h, w, 3)."""
         crop = tiles[:, view.top : view.top + view.height, view.left : view.left + view.width]
         crop = crop if view.size == self.size else resized(crop, self.size)
-        return ops.flip(crop, axis=2) if view.mirrored else crop
+        return ops.flip(crop, axis=2) if view.flipped else crop
 
 
 def resized(images: Any, size: tuple[int, int]) -> Any:
-    """uint8 (B, H, W, C) -> (B, h, w, C) of `size` (height, width), on the device as `vision.views.resized` on the host, +-1."""
+    """uint8 (B, H, W, C) -> (B, h, w, C) of `size` (height, width), on the device as `vision.tta.resized` on the host, +-1."""
     _, height, width, channels = images.shape
     lines = ops.reshape(ops.cast(images, "float32"), (-1, height, width * channels))
     lines = ops.matmul(resampling(height, size[0]), lines)
@@ -53,12 +53,12 @@ def resized(images: Any, size: tuple[int, int]) -> Any:
 
 
 class Predictor:
-    """A classifier, or several together, under view sets; made once and used often: its graph is compiled at the first batch."""
+    """A classifier, or several together, under TTA sets; made once and used often: its graph is compiled at the first batch."""
 
     def __init__(
         self,
         classifier: Classifier | FoldEnsemble,
-        views: Sequence[ViewSet],
+        tta: Sequence[TtaSet],
         image: tuple[int, int],
         size: tuple[int, int],
         columns: Columns = KEPT,
@@ -67,18 +67,18 @@ class Predictor:
         """Compile for packed regions of `image` and inputs of `size` (height, width of one region each).
 
         Args:
-            views: what is asked for; every set made of their views is given too (`vision.views.held_by`).
-            columns: what becomes of the columns of mirrored views.
+            tta: what is asked for; every set made of their views is given too (`vision.tta.held_by`).
+            columns: what becomes of the columns of flipped views.
             crops_at_once: bounds the forward pass' batch.
         """
-        self.asked, self.columns, self.shape = views, columns, classifier.given
-        self.views = {name: view_set(name, image, size) for name in columns.sets_of(views)}
-        self.unique = unique(list(self.views), image, size)
+        self.asked, self.columns, self.shape = tta, columns, classifier.given
+        self.tta = {name: tta_set(name, image, size) for name in columns.sets_of(tta)}
+        self.unique = unique(list(self.tta), image, size)
         self.batch = max(1, crops_at_once // len(self.unique))
         self.model = self._compiled(classifier, size)
 
     def _compiled(self, classifier: Classifier | FoldEnsemble, size: tuple[int, int]) -> keras.Model:
-        model = OnViews(classifier, self.unique, size)
+        model = TtaViews(classifier, self.unique, size)
         model.compile()
         return model
 
@@ -86,31 +86,31 @@ class Predictor:
         """What `__call__` predicts from: a pack's images, mapped."""
         return pack.pixels
 
-    def __call__(self, source: Any, rows: np.ndarray, label: str = "") -> dict[ViewSet, np.ndarray]:
-        """Predict `rows` of a pack under the view sets and every one that they hold.
+    def __call__(self, source: Any, rows: np.ndarray, label: str = "") -> dict[TtaSet, np.ndarray]:
+        """Predict `rows` of a pack under the TTA sets and every one that they hold.
 
         Args:
             source: what `source` gave; here uint8 (N, R * H, W, 3).
 
         Returns:
-            float32 (len(rows), C) by view set, or of K classifiers together (len(rows), K, C); rows sum to 1.
+            float32 (len(rows), C) by TTA set, or of K classifiers together (len(rows), K, C); rows sum to 1.
         """
         parts = [self._forward(source, chosen) for chosen in self._batches(rows, label)]
         found = (
             np.concatenate(parts)[: len(rows)] if parts else np.zeros((0, len(self.unique), *self.shape), np.float32)
         )
-        return {name: self._mean(found, name) for name in self.views}
+        return {name: self._mean(found, name) for name in self.tta}
 
     def _forward(self, source: Any, rows: np.ndarray) -> np.ndarray:
         """float32 (B, V, C) or (B, V, K, C)."""
         return np.asarray(self.model.predict_on_batch(source[rows]))
 
-    def _mean(self, found: np.ndarray, name: ViewSet) -> np.ndarray:
-        views, order = self.views[name], self.columns.of(name)
-        rows = found[:, [self.unique.index(view) for view in views]]
+    def _mean(self, found: np.ndarray, name: TtaSet) -> np.ndarray:
+        tta, order = self.tta[name], self.columns.of(name)
+        rows = found[:, [self.unique.index(view) for view in tta]]
         if order is not None:
-            mirrored = [view.mirrored for view in views]
-            rows[:, mirrored] = rows[:, mirrored][..., order]
+            flipped = [view.flipped for view in tta]
+            rows[:, flipped] = rows[:, flipped][..., order]
         mean = rows.mean(axis=1, dtype=np.float64)
         return (mean / mean.sum(axis=-1, keepdims=True)).astype(np.float32)
 
@@ -129,7 +129,7 @@ class FeaturePredictor(Predictor):
         self,
         tail: TrainedPart,
         outputs: Callable[[Pack, View], np.ndarray],
-        views: Sequence[ViewSet],
+        tta: Sequence[TtaSet],
         image: tuple[int, int],
         size: tuple[int, int],
         columns: Columns = KEPT,
@@ -140,7 +140,7 @@ class FeaturePredictor(Predictor):
             outputs: a pack's outputs under a view, (N, ...).
         """
         self.tail, self.outputs = tail, outputs
-        super().__init__(tail.classifier, views, image, size, columns, crops_at_once=FEATURES_AT_ONCE)
+        super().__init__(tail.classifier, tta, image, size, columns, crops_at_once=FEATURES_AT_ONCE)
 
     def _compiled(self, classifier: Classifier | FoldEnsemble, size: tuple[int, int]) -> keras.Model:
         return self.tail
@@ -154,42 +154,42 @@ class FeaturePredictor(Predictor):
 
 SHARD_IMAGES = 2000  # predicted between two files: minutes of ten-crop on a CPU, and small beside a batch's start
 SHARD = ".shard-"
-Paths = dict[ViewSet, Path]
+Paths = dict[TtaSet, Path]
 
 
 def whole_predictor(
-    classifier: Classifier | FoldEnsemble, run: Run, views: Sequence[ViewSet], crops_at_once: int
+    classifier: Classifier | FoldEnsemble, run: Run, tta: Sequence[TtaSet], crops_at_once: int
 ) -> Predictor:
     """A run's classifier, or those of its folds together, from packed images."""
     field = run.settings.input
-    return Predictor(classifier, views, pixels(field.pack), pixels(field.size), run.columns, crops_at_once)
+    return Predictor(classifier, tta, pixels(field.pack), pixels(field.size), run.columns, crops_at_once)
 
 
 def write_predictions(
-    predictor: Predictor, run: Run, number: int, packs: dict[str, Pack], held_out: np.ndarray, test: bool = True
+    predictor: Predictor, run: Run, number: int, packs: dict[str, Pack], validation: np.ndarray, test: bool = True
 ) -> dict[str, float]:
-    """Predict under a predictor's view sets, write a file per kind and view set, return the held-out log loss by view set.
+    """Predict under a predictor's TTA sets, write a file per kind and TTA set, return the validation log loss by TTA set.
 
     Args:
-        held_out: rows of the training pack whose drivers the model never saw; where there are none, there is no such file.
+        validation: rows of the training pack whose drivers the model never saw; where there are none, there is no such file.
         test: whether the test images are predicted too.
     """
-    weights = digest_of_file(run.fold(number) / "weights.h5")
-    mirrored = [views for views in predictor.asked if mirrors(views)]
-    if mirrored and not run.settings.shows_mirrored:
+    weights = checksum_of_file(run.fold(number) / "weights.h5")
+    flipped = [tta for tta in predictor.asked if flips(tta)]
+    if flipped and not run.settings.trains_with_flips:
         say(
-            f"{run.name}: training never mirrored, so the mirrored views of {', '.join(mirrored)} mislead; five_crop is "
+            f"{run.name}: training never flipped, so the flipped views of {', '.join(flipped)} mislead; five_crop is "
             "written beside"
         )
     losses: dict[str, float] = {}
     everything = np.arange(len(packs["test"].names))
-    asked = [("held_out", packs["train"], held_out)] if len(held_out) else []
+    asked = [("validation", packs["train"], validation)] if len(validation) else []
     asked += [("test", packs["test"], everything)] if test else []
     for kind, pack, rows in asked:
-        for views, made in _resumable(predictor, run, number, kind, pack, rows, {**run.origin, "weights": weights}):
-            predictions.write(made, prediction_path(run.fold(number), kind, views))
-            if kind == "held_out":
-                losses[views] = log_loss(made.probabilities, pack.labels[rows])
+        for tta, made in _resumable(predictor, run, number, kind, pack, rows, {**run.origin, "weights": weights}):
+            predictions.write(made, prediction_path(run.fold(number), kind, tta))
+            if kind == "validation":
+                losses[tta] = log_loss(made.probabilities, pack.labels[rows])
         for spent in run.fold(number).glob(f"{SHARD}{kind}-*.h5"):
             spent.unlink()
     return losses
@@ -213,7 +213,7 @@ def predict_together(predictor: Predictor, run: Run, numbers: list[int], pack: P
     """
     rows, folds = np.arange(len(pack.names)), []
     for place, number in enumerate(numbers):
-        origin = _origin(predictor, {**run.origin, "weights": digest_of_file(run.fold(number) / "weights.h5")})
+        origin = _origin(predictor, {**run.origin, "weights": checksum_of_file(run.fold(number) / "weights.h5")})
         if not _are_of(_finished(predictor, run, number, "test"), origin, pack.names):
             folds.append((place, origin, dict(_shards(predictor, run, number, "test", len(rows)))))
     for start in list(folds[0][2])[part.number :: part.of] if folds else ():
@@ -223,16 +223,16 @@ def predict_together(predictor: Predictor, run: Run, numbers: list[int], pack: P
             continue
         said = f"{run.name}: {' and '.join(predictor.asked)} of test images by {len(numbers)} fold models"
         said += f", {start + 1}-{start + len(chosen)} of {len(rows)}" if len(rows) > len(chosen) else ""
-        for views, found in predictor(predictor.source(pack), chosen, said).items():
+        for tta, found in predictor(predictor.source(pack), chosen, said).items():
             for place, origin, shards in lacking:
-                made = Predictions(pack.names[chosen], found[:, place], origin | {"views": views})
-                predictions.write(made, shards[start][views])
+                made = Predictions(pack.names[chosen], found[:, place], origin | {"tta": tta})
+                predictions.write(made, shards[start][tta])
 
 
 def _resumable(
     predictor: Predictor, run: Run, number: int, kind: str, pack: Pack, rows: np.ndarray, origin: dict[str, str]
-) -> Iterator[tuple[ViewSet, Predictions]]:
-    """Predict some rows of a pack, view set by view set, in shards that are kept until all are done: a kill costs one shard.
+) -> Iterator[tuple[TtaSet, Predictions]]:
+    """Predict some rows of a pack, TTA set by TTA set, in shards that are kept until all are done: a kill costs one shard.
 
     Shards hold whole batches, so that their seams change no number.
     """
@@ -242,16 +242,16 @@ def _resumable(
         parts = _shards(predictor, run, number, kind, len(rows))
         shards = [paths for _, paths in parts]
         _fill(predictor, run, number, kind, pack, rows, origin, parts)
-    for views in predictor.views:
-        rest = [predictions.read(paths[views], origin | {"views": views}).probabilities for paths in shards]
-        yield views, Predictions(names, np.concatenate(rest), origin | {"views": views})
+    for tta in predictor.tta:
+        rest = [predictions.read(paths[tta], origin | {"tta": tta}).probabilities for paths in shards]
+        yield tta, Predictions(names, np.concatenate(rest), origin | {"tta": tta})
 
 
 def predict_part(
     predictor: Predictor, run: Run, number: int, kind: str, pack: Pack, rows: np.ndarray, part: Part
 ) -> None:
     """Predict a part of the shards that `write_predictions` will look for; `kind` and `rows` are as there."""
-    origin = _origin(predictor, {**run.origin, "weights": digest_of_file(run.fold(number) / "weights.h5")})
+    origin = _origin(predictor, {**run.origin, "weights": checksum_of_file(run.fold(number) / "weights.h5")})
     if not _are_of(_finished(predictor, run, number, kind), origin, pack.names[rows]):
         shards = _shards(predictor, run, number, kind, len(rows))
         _fill(predictor, run, number, kind, pack, rows, origin, shards[part.number :: part.of])
@@ -275,8 +275,8 @@ def _fill(
             continue
         said = f"{run.name} fold {number}: {' and '.join(predictor.asked)} of {kind.replace('_', '-')} images"
         said += f" {start + 1}-{start + len(chosen)} of {len(rows)}" if len(rows) > len(chosen) else ""
-        for views, found in predictor(source, chosen, said).items():
-            predictions.write(Predictions(pack.names[chosen], found, origin | {"views": views}), paths[views])
+        for tta, found in predictor(source, chosen, said).items():
+            predictions.write(Predictions(pack.names[chosen], found, origin | {"tta": tta}), paths[tta])
 
 
 def _length(predictor: Predictor) -> int:
@@ -286,20 +286,20 @@ def _length(predictor: Predictor) -> int:
 
 def _origin(predictor: Predictor, origin: dict[str, str]) -> dict[str, str]:
     """What decides the bits besides the model: the batch, and every view computed in one pass."""
-    return {**origin, "batch": str(predictor.batch), "of": ",".join(predictor.views)}
+    return {**origin, "batch": str(predictor.batch), "of": ",".join(predictor.tta)}
 
 
 def _finished(predictor: Predictor, run: Run, number: int, kind: str) -> Paths:
-    return {views: prediction_path(run.fold(number), kind, views) for views in predictor.views}
+    return {tta: prediction_path(run.fold(number), kind, tta) for tta in predictor.tta}
 
 
 def _shards(predictor: Predictor, run: Run, number: int, kind: str, count: int) -> list[tuple[int, Paths]]:
     """The first image of each shard, and its files."""
     folder = run.fold(number)
     starts = range(0, max(count, 1), _length(predictor))
-    return [(start, {v: folder / f"{SHARD}{kind}-{v}-{start}.h5" for v in predictor.views}) for start in starts]
+    return [(start, {v: folder / f"{SHARD}{kind}-{v}-{start}.h5" for v in predictor.tta}) for start in starts]
 
 
 def _are_of(paths: Paths, origin: dict[str, str], names: np.ndarray) -> bool:
-    """Whether whole files of this origin for these images are there for every view set."""
-    return all(predictions.is_of(path, origin | {"views": views}, names) for views, path in paths.items())
+    """Whether whole files of this origin for these images are there for every TTA set."""
+    return all(predictions.is_of(path, origin | {"tta": tta}, names) for tta, path in paths.items())

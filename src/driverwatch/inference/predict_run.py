@@ -23,7 +23,7 @@ class FoldModels:
 
     run: Run
     numbers: list[int]  # of the folds
-    files: list[Path]  # their weights, each held against its digest
+    files: list[Path]  # their weights, each held against its checksum
     mean: tuple[float, ...]  # the pack's channel means where the run subtracts them, else 0
     classes: dict[str, str]  # id: name, in output order
 
@@ -38,7 +38,7 @@ class FoldModels:
 
     @property
     def boxes(self) -> tuple[Box, ...]:
-        """What of a photo the run looks at."""
+        """What of an image the run looks at."""
         return tuple(Box(*corners) for corners in self.run.regions.values()) or (FRAME,)
 
 
@@ -53,7 +53,7 @@ def fold_models(context: Context, name: str, fold: int | None) -> FoldModels:
     if not there or fold not in (None, *there):
         asked = "no fold is finished" if fold is None else f"FOLD={fold} is not finished"
         done = ", ".join(map(str, there)) or "none"
-        raise InputError(f"{run.folder}: {asked} (finished: {done}); make train MODEL=... goes on with it")
+        raise InputError(f"{run.folder}: {asked} (finished: {done}); make train MODEL=... resumes with it")
     numbers = there if fold is None else [fold]
     files = [run.verify(number) for number in numbers]
     classes = {key: context.settings.classes.get(key, "") for key in run.classes}
@@ -65,7 +65,7 @@ def channel_mean(context: Context, run: Run) -> tuple[float, ...]:
     if run.settings.mean == "weights":
         return (0.0, 0.0, 0.0)
     pack = context.pack(run.settings.input.key, "train", run.folds)
-    run.refuse_strangers(run.folds, {**run.packs, "train": pack.digest})
+    run.refuse_strangers(run.folds, {**run.packs, "train": pack.checksum})
     return pack.mean
 
 
@@ -84,15 +84,15 @@ def predict(context: Context, name: str, options: PredictSettings, fold: int | N
             sweep_partials(run.fold(number))
         classifiers = trained_classifiers(run, numbers, packs["train"])
         if len(numbers) > 1:
-            together = whole_predictor(FoldEnsemble(classifiers), run, options.views, options.batch_size)
+            together = whole_predictor(FoldEnsemble(classifiers), run, options.tta, options.batch_size)
             predict_together(together, run, numbers, packs["test"])
         for number, classifier in zip(numbers, classifiers, strict=True):
-            _, held_out = split.rows(packs["train"].drivers, number)
-            predictor = whole_predictor(classifier, run, options.views, options.batch_size)
-            losses = write_predictions(predictor, run, number, packs, held_out)
+            _, validation = split.rows(packs["train"].drivers, number)
+            predictor = whole_predictor(classifier, run, options.tta, options.batch_size)
+            losses = write_predictions(predictor, run, number, packs, validation)
             found = ", ".join(f"{k} {v:.4f}" for k, v in losses.items())
-            say(f"{run.name} fold {number}: " + (f"held-out log loss {found}" if found else "test images predicted"))
-    ending(time.monotonic() - start, None, [f"make views DATASET={context.dataset} RUN={run.name}"])
+            say(f"{run.name} fold {number}: " + (f"validation log loss {found}" if found else "test images predicted"))
+    ending(time.monotonic() - start, None, [f"make tta DATASET={context.dataset} RUN={run.name}"])
 
 
 def asked_to_predict(
@@ -106,7 +106,7 @@ def asked_to_predict(
     run, folds, packs = open_run(context, name)
     split = splits.of(run.settings.train, folds)
     refuse_fold(fold, split.count)
-    run.columns.sets_of(options.views)
+    run.columns.sets_of(options.tta)
     numbers = [number for number in range(split.count) if run.finished(number) and fold in (None, number)]
     if not numbers:
         raise InputError(f"{run.folder}: no finished fold to predict with; run make train first")

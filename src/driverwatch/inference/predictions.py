@@ -11,12 +11,12 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 
-from driverwatch.config.types import VIEW_SETS, ViewSet
+from driverwatch.config.types import TTA_SETS, TtaSet
 from driverwatch.data.tta import best_of
 from driverwatch.errors import InputError
 from driverwatch.io.atomic import replacing
 from driverwatch.io.hdf5 import UNREADABLE, column, created, opened, text, texts
-from driverwatch.io.manifests import digest_of
+from driverwatch.io.manifests import checksum_of
 from driverwatch.run import Run
 
 
@@ -31,7 +31,7 @@ class Words(NamedTuple):
 
 
 class NamedArrays(NamedTuple):
-    """Names (N,), the array (N, ...), what the file says of its origin, and its digest, which the caller compares."""
+    """Names (N,), the array (N, ...), what the file says of its origin, and its checksum, which the caller compares."""
 
     names: np.ndarray
     array: np.ndarray
@@ -64,7 +64,7 @@ def read_named_arrays(path: Path, name: str, origin: dict[str, str], words: Word
 
 @dataclass(frozen=True)
 class Predictions:
-    """`names` (N,) unique, `probabilities` float32 (N, C), finite, non-negative, rows sum to 1; `origin` names its makers' digests.
+    """`names` (N,) unique, `probabilities` float32 (N, C), finite, non-negative, rows sum to 1; `origin`: its makers' checksums.
 
     Raises:
         InputError: when built from anything else.
@@ -87,7 +87,7 @@ class Predictions:
             raise InputError(f"{self.where}: an image is named twice; predict again")
         if not np.isfinite(rows).all() or (rows < 0).any():
             raise InputError(
-                f"{self.where}: probabilities must be finite and not negative; predict again, and if that repeats, train anew at "
+                f"{self.where}: probabilities must be finite and not negative; predict again, and if that repeats, train again at "
                 "a lower learning rate: the weights have diverged"
             )
         if len(rows) and (worst := float(np.abs(rows.sum(axis=1, dtype=np.float64) - 1).max())) > 1e-4:
@@ -127,14 +127,14 @@ def write(predictions: Predictions, path: Path) -> None:
         file.attrs["contents"] = _contents(predictions.names, rows, predictions.origin)
 
 
-def digest(made: Predictions) -> str:
-    """Digest of names, probabilities and origin, whatever file they lie in."""
+def checksum(made: Predictions) -> str:
+    """Digest of names, probabilities and origin, whatever file they are in."""
     return _contents(made.names, np.ascontiguousarray(made.probabilities, np.float32), made.origin)
 
 
 def _contents(names: np.ndarray, rows: np.ndarray, origin: dict[str, str]) -> str:
     """Digest of all that a file holds, so that one edited since is found out."""
-    return digest_of([names, hashlib.sha256(np.ascontiguousarray(rows).data).hexdigest(), list(rows.shape), origin])
+    return checksum_of([names, hashlib.sha256(np.ascontiguousarray(rows).data).hexdigest(), list(rows.shape), origin])
 
 
 def is_of(path: Path, origin: dict[str, str], names: np.ndarray) -> bool:
@@ -167,42 +167,42 @@ def read(path: Path, origin: dict[str, str]) -> Predictions:
     return made
 
 
-def prediction_path(fold: Path, kind: str, views: str) -> Path:
-    """`<fold folder>/<held_out|test>-<view set>.h5`."""
-    return fold / f"{kind}-{views}.h5"
+def prediction_path(fold: Path, kind: str, tta: str) -> Path:
+    """`<fold folder>/<validation|test>-<TTA set>.h5`."""
+    return fold / f"{kind}-{tta}.h5"
 
 
-KINDS = ("held_out", "test")
+KINDS = ("validation", "test")
 
 
-def views_there(run: Run, folds: int, kinds: tuple[str, ...] = KINDS) -> list[ViewSet]:
+def predicted_tta(run: Run, folds: int, kinds: tuple[str, ...] = KINDS) -> list[TtaSet]:
     """View sets that every fit of a finished run has predicted, smallest first, where the data set has so many folds."""
     fits = range(run.settings.train.splits.fits(folds))
-    return [views for views in VIEW_SETS if all(_is_there(run, fit, views, kinds) for fit in fits)]
+    return [tta for tta in TTA_SETS if all(_is_there(run, fit, tta, kinds) for fit in fits)]
 
 
-def default_views(run: Run) -> ViewSet:
-    """The best set that all finished fits of a run have: `honest_views` if it is among them, else as `best_of` has it.
+def default_tta_of(run: Run) -> TtaSet:
+    """The best set that all finished fits of a run have: `default_tta` if it is among them, else as `best_of` has it.
 
     A set whose loss a fit's manifest states counts, even where its file was lost: it is missed when it is read, and no other
     set takes its place in silence.
     """
     fits = [int(path.parent.name[4:]) for path in run.folder.glob("fold[0-9]*/manifest.json")]
-    known = [views for views in VIEW_SETS if fits and all(_is_known(run, fit, views) for fit in fits)]
-    return best_of(known, run.settings.honest_views)
+    known = [tta for tta in TTA_SETS if fits and all(_is_known(run, fit, tta) for fit in fits)]
+    return best_of(known, run.settings.default_tta)
 
 
-def _is_known(run: Run, fit: int, views: ViewSet) -> bool:
-    return _is_there(run, fit, views, KINDS) or views in _stated(run, fit)
+def _is_known(run: Run, fit: int, tta: TtaSet) -> bool:
+    return _is_there(run, fit, tta, KINDS) or tta in _stated(run, fit)
 
 
-def _is_there(run: Run, fit: int, views: ViewSet, kinds: tuple[str, ...]) -> bool:
+def _is_there(run: Run, fit: int, tta: TtaSet, kinds: tuple[str, ...]) -> bool:
     kinds = tuple(kind for kind in kinds if kind == "test" or run.settings.train.splits.kind != "all")
-    return all(prediction_path(run.fold(fit), kind, views).is_file() for kind in kinds)
+    return all(prediction_path(run.fold(fit), kind, tta).is_file() for kind in kinds)
 
 
 def _stated(run: Run, fit: int) -> dict[str, float]:
-    """Held-out loss by view set, as far as a fit's manifest can be read."""
+    """Held-out loss by TTA set, as far as a fit's manifest can be read."""
     with suppress(InputError):
         losses = run.manifest(fit).get("log_loss")
         return losses if isinstance(losses, dict) else {}

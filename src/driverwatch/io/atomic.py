@@ -245,7 +245,7 @@ def locked(
 ) -> Iterator[int]:
     """Hold `folder` for one writer; a second one is refused after `patience` seconds (None: `PATIENCE`).
 
-    Yields the lock's file descriptor: a process that inherits it goes on holding the lock, and the lock ends with the
+    Yields the lock's file descriptor: a process that inherits it resumes holding the lock, and the lock ends with the
     last of them, however they end. On a file system without locks `<name>.holder` says instead whose the folder is, and counts
     for as long as that process runs; one line says so. Temporary files of killed writers are removed first, from `sweep`
     (None: from `folder`).

@@ -289,7 +289,7 @@ def scored(loss: float, error: float | None, over: str) -> str:
 
 
 def ending(seconds: float | None = None, score: str | None = None, then: Sequence[str] = ()) -> None:
-    """Say, below what was made and where, its score, how long it took, and what to run next: how every verb ends."""
+    """Say, below what was made and where, its score, how long it took, and what to run next: how every command ends."""
     facts = [("score", score)] if score else []
     facts += [("took", duration(seconds))] if seconds is not None else []
     facts += zip(["next", *[""] * len(then)], then, strict=False)

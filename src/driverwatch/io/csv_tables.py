@@ -64,7 +64,7 @@ def read_csv(path: Path, expected: list[str]) -> pd.DataFrame:
     """`read_text` that takes no blank cells in the `expected` columns. Raises as it does."""
     frame = read_text(path, expected)
     if problems := [problem for column in expected for problem in cell_problems(frame[column])[0]]:
-        raise InputError(f"{path}: {counted(problems)}; mend the file:{listed(problems)}")
+        raise InputError(f"{path}: {counted(problems)}; fix the file:{listed(problems)}")
     return frame
 
 

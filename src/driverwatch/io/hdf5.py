@@ -1,4 +1,4 @@
-"""HDF5 files: made only where there is room for them, and read only if all that they hold lies in them.
+"""HDF5 files: made only where there is room for them, and read only if all that they hold is in them.
 
 No file is locked: who writes holds its folder, and puts whole files into their places. HDF5 itself would fail where the file
 system has no locks.
@@ -44,14 +44,14 @@ def created(path: Path, size: int, **options: str) -> Iterator[h5py.File]:
 
 
 def contiguous(file: h5py.File, name: str, shape: tuple[int, ...]) -> int:
-    """Make a uint8 data set that lies in one piece, and say where: `write_at` fills it from many threads at once.
+    """Make a uint8 data set that is in one piece, and say where: `write_at` fills it from many threads at once.
 
     Writing through HDF5 keeps Python's interpreter lock, so that threads that decode wait for the one that writes.
     """
     plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     plan.set_layout(h5py.h5d.CONTIGUOUS)
     plan.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    plan.set_obj_track_times(False)  # or the same photos would not give the same file
+    plan.set_obj_track_times(False)  # or the same images would not give the same file
     space = h5py.h5s.create_simple(shape)
     made = h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(np.dtype(np.uint8)), space, plan)
     return made.get_offset() or 0  # none, where there is nothing to write

@@ -39,7 +39,7 @@ def inline(name: str) -> Markup:
     """
     text = (TEMPLATES / name).read_text("utf-8")
     if "</" in text.replace("<\\/", ""):
-        raise ValueError(f"{name}: would end the element that it lies in; write </ as <\\/")
+        raise ValueError(f"{name}: would end the element that it is in; write </ as <\\/")
     return Markup(text)
 
 

@@ -1,4 +1,4 @@
-"""The checkout of its own that this package may lie in, and git asked about nothing but that."""
+"""The checkout of its own that this package may are in, and git asked about nothing but that."""
 
 import hashlib
 import json
@@ -50,7 +50,7 @@ def is_own(root: Path) -> bool:
 def commit(root: Path = ROOT) -> str | None:
     """The package's own commit, 12 hexadecimal digits, with `+` where tracked code was changed since.
 
-    None where it lies in no checkout of its own, as an installed wheel does; a notebook that installed one sets
+    None where it is in no checkout of its own, as an installed wheel does; a notebook that installed one sets
     DRIVERWATCH_COMMIT to the commit that the wheel was built from.
     """
     found = git(root, "rev-parse", "--short=12", "HEAD") if is_own(root) else None
@@ -96,12 +96,12 @@ def _whole(text: str) -> int:
     return int(text)
 
 
-def digest_of(content: object) -> str:
+def checksum_of(content: object) -> str:
     """SHA-256 (hex) of a JSON-able value, the same on every machine; a NumPy array counts as its list."""
-    digest = hashlib.sha256()
+    checksum = hashlib.sha256()
     for piece in _json(content):
-        digest.update(piece.encode("utf-8", "surrogateescape"))  # names of files may be no UTF-8
-    return digest.hexdigest()
+        checksum.update(piece.encode("utf-8", "surrogateescape"))  # names of files may be no UTF-8
+    return checksum.hexdigest()
 
 
 def _json(content: Any) -> Iterator[str]:
@@ -121,7 +121,7 @@ def _json(content: Any) -> Iterator[str]:
         yield json.dumps(content, sort_keys=True, ensure_ascii=False)
 
 
-def digest_of_file(path: Path) -> str:
+def checksum_of_file(path: Path) -> str:
     """SHA-256 (hex) of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,6 +1,6 @@
 """Files in folders of users: links to folders are followed, and what tools leave behind is passed over, by one rule.
 
-Notebooks, desktops, file servers and archives put folders and files of their own beside everybody's photos and settings.
+Notebooks, desktops, file servers and archives put folders and files of their own beside everybody's images and settings.
 """
 
 import glob
@@ -25,7 +25,7 @@ OF_TOOLS = re.compile(
 
 
 def is_of_tools(name: str) -> bool:
-    """Whether a file or folder of this name is a tool's own, nobody's photo or settings."""
+    """Whether a file or folder of this name is a tool's own, nobody's image or settings."""
     return OF_TOOLS.fullmatch(name) is not None
 
 
@@ -65,13 +65,13 @@ def _walk(folder: Path, keep: Container[str], above: frozenset[tuple[int, int]])
 
 
 def matching(folder: Path, pattern: str) -> list[Path]:
-    """`folder.glob(pattern)`, sorted, without what lies in folders of tools or is theirs."""
+    """`folder.glob(pattern)`, sorted, without what is in folders of tools or is theirs."""
     found = sorted(folder.glob(pattern))
     return [path for path in found if not any(map(is_of_tools, path.relative_to(folder).parts))]
 
 
 def is_empty(folder: Path) -> bool:
-    """Whether nothing but what tools left lies in a folder."""
+    """Whether nothing but what tools left is in a folder."""
     return all(is_of_tools(path.name) for path in folder.iterdir())
 
 
@@ -235,23 +235,23 @@ class Places:
         """A reliability curve."""
         return self.build / "calibration" / f"{name}.png"
 
-    def taught(self, name: str) -> Path:
+    def pseudo_labels(self, name: str) -> Path:
         """What teachers make of images without labels, for students."""
-        return self.build / "taught" / plain_name(name, "NAME")
+        return self.build / "pseudo_labels" / plain_name(name, "NAME")
 
     @property
-    def trunks(self) -> Path:
+    def feature_caches(self) -> Path:
         """What frozen layers made of the packed images, for any run."""
-        return self.build / "trunk"
+        return self.build / "backbone"
 
     @property
-    def neighbours(self) -> Path:
-        return self.build / "neighbours.json"
+    def knn(self) -> Path:
+        return self.build / "knn.json"
 
     @property
-    def features(self) -> Path:
+    def embeddings(self) -> Path:
         """What pretrained networks see on every image: where neighbours are looked for."""
-        return self.build / "features"
+        return self.build / "embeddings"
 
     @property
     def submissions(self) -> Path:
@@ -294,7 +294,7 @@ class Places:
         return self.submissions / f"{plain_name(name, 'NAME')}.csv"
 
     def out_of_fold(self, name: str) -> Path:
-        """What a submission's chain makes of the labelled images, each fold's by others."""
+        """What a submission's pipeline makes of the labelled images, each fold's by others."""
         return self.submissions / "out_of_fold" / f"{plain_name(name, 'NAME')}.csv.gz"
 
 

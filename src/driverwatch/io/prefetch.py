@@ -53,9 +53,9 @@ def in_threads(function: Callable[[T], R], items: Iterable[T], ahead: int = 256)
 
 
 class MadeAhead(Generic[R]):
-    """`make(0)` to `make(count - 1)`, asked for in order and made by threads before that; begun anew at any number.
+    """`make(0)` to `make(count - 1)`, asked for in order and made by threads before that; started again at any number.
 
-    What was asked for last stays at hand, so that whoever looks at the first two and begins anew finds them made.
+    What was asked for last stays at hand, so that whoever looks at the first two and begins again finds them made.
     """
 
     def __init__(self, make: Callable[[int], R], count: int, threads: int) -> None:

@@ -1,1 +1,1 @@
-"""The networks: trunks, weights, and the classifier around them."""
+"""The networks: backbones, weights, and the classifier around them."""

@@ -20,13 +20,13 @@ WEIGHT_DECAY = 2e-4  # L2 on every kernel
 def alexnet(
     weights: None = None, include_top: bool = False, input_shape: Shape = (227, 227, 3), classes: int = 1000
 ) -> Model:
-    """Build the trunk up to the last pool and its dropout: (B, H, W, 3), scaled -> (B, h, w, 256), 6x6 at 227 px.
+    """Build the backbone up to the last pool and its dropout: (B, H, W, 3), scaled -> (B, h, w, 256), 6x6 at 227 px.
 
     Against the paper: no halves on two GPUs, batch normalisation after each ReLU in place of local response normalisation, dropout
     0.25 after each pool. Layers: `conv1`, `conv1_bn`, `pool1`, `drop1`, `conv2`, ..., `conv5`, `conv5_bn`, `pool5`, `drop5`.
 
     Args:
-        include_top: go on with `flatten`, `fc1`, `fc2` (batch-normalised, dropout 0.5) and a softmax: (B, classes) float32,
+        include_top: continue with `flatten`, `fc1`, `fc2` (batch-normalised, dropout 0.5) and a softmax: (B, classes) float32,
             rows sum to 1.
         classes: C, read with `include_top`.
 

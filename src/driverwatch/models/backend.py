@@ -105,7 +105,7 @@ def start() -> None:
 
     What was held back is shown if the import fails. `VIRTUAL_DEVICES=2` in the environment makes two devices of the processor,
     to try `train.devices` where there are no others. Whatever this machine says of Keras (keras.json, KERAS_*, a global dtype
-    policy) is set back to what runs need: every process that computes begins here.
+    preset) is set back to what runs need: every process that computes begins here.
     """
     settle(os.environ, home())
     virtual = _virtual_devices()
@@ -161,7 +161,7 @@ def _divide_processor(count: int) -> None:
 
 @contextmanager
 def computing(precision: str) -> Iterator[None]:
-    """Layers that are made meanwhile compute in `precision`, a dtype policy of Keras'."""
+    """Layers that are made meanwhile compute in `precision`, a dtype preset of Keras'."""
     import keras
 
     before = keras.config.dtype_policy()
@@ -185,7 +185,7 @@ def deterministic(seed: int) -> None:
 
 def write_state(path: Path, groups: dict[str, list[Any]], attributes: dict[str, str]) -> None:
     """Write variables (or arrays), in order, as HDF5 `<group>/<number>`, each with its name; whole or not at all."""
-    import keras  # not to read what a fold's bundle says of its progress
+    import keras  # not to read what a fold's checkpoint says of its progress
 
     sizes = [4 * int(np.prod(v.shape)) + 1000 for variables in groups.values() for v in variables]
     with replacing(path) as temporary, created(temporary, sum(sizes)) as file:

@@ -33,7 +33,7 @@ def build_network(row: Backbone, size: tuple[int, int], top: bool = False) -> An
 def renumber(network: Any) -> None:
     """Give automatically numbered layers (`add_3`) the numbers of a fresh process: Keras counts on from build to build.
 
-    So `freeze_until: add_3` and `cut: add_3` mean the same layer whatever was built before.
+    So `freeze_until: add_3` and `truncate_at: add_3` mean the same layer whatever was built before.
     """
     numbered: dict[str, list[tuple[int, Any]]] = defaultdict(list)
     for layer in network.layers:
@@ -114,7 +114,7 @@ def truncated(network: Any, cut: str | None, backbone: str) -> Any:
         named = [layer.name for layer in network.layers]
         reason = "lies inside a branch or beside a shortcut" if cut in named else "is no layer of it"
         raise InputError(
-            f"cut: {cut} {reason}; {backbone} can be cut at {', '.join(_points(backbone, legal))} "
+            f"truncate_at: {cut} {reason}; {backbone} can be cut at {', '.join(_points(backbone, legal))} "
             f"and other single-tensor layers (make layers lists them){nearest(cut, legal)}"
         )
     import keras
@@ -147,7 +147,9 @@ def refuse_empty(network: Any, kept: Any, backbone: str, source: Path) -> None:
     points = [name for name in legal if name in BACKBONES[backbone].freeze_points]
     others = list(dict.fromkeys([*points[-3:], *legal[-1:]]))
     way_out = (
-        f"cut earlier, for example cut: {' or cut: '.join(reversed(others))}" if others else "fetch the file again"
+        f"cut earlier, for example truncate_at: {' or truncate_at: '.join(reversed(others))}"
+        if others
+        else "fetch the file again"
     )
     raise InputError(
         f"{source}: holds nothing for {len(blocked)} layers that this model keeps ({', '.join(blocked[:3])}, ...); {way_out}"

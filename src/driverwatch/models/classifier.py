@@ -13,7 +13,7 @@ from driverwatch.config.model import HeadSettings, ModelSettings
 from driverwatch.config.types import pixels
 from driverwatch.models.backend import computing
 from driverwatch.models.googlenet import auxiliary
-from driverwatch.models.pretrained import build_trunk
+from driverwatch.models.pretrained import build_backbone
 
 
 @keras.saving.register_keras_serializable(package="driverwatch")
@@ -85,35 +85,35 @@ class Learner(keras.Model):
 class Classifier(Learner):
     """uint8 or float RGB (B, R * h, w, 3) in 0-255 -> float32 (B, C) probabilities, rows sum to 1.
 
-    R regions of a photo go through one trunk, each as an image of its own, and their pooled features side by side into the
+    R regions of an image go through one backbone, each as an image of its own, and their pooled features side by side into the
     head. Without hidden layers that is a head per region: `top.kernel` (R * F, C) holds one kernel (F, C) after the other, and
     the softmax of the summed logits is their product of experts (Hinton 2002), fitted jointly: a head can stay silent about
     classes that its region does not show, which a mean of separate probabilities punishes. Normalisation that uses batch
     statistics takes them over all regions.
 
-    `train_statistics` says whether the trunk's normalisation uses batch statistics in training (and layers that learn drop
+    `train_statistics` says whether the backbone's normalisation uses batch statistics in training (and layers that learn drop
     units there, if they are made to). It is passed explicitly at each call: in Keras 3 an enclosing functional model hands
-    its own `training` down and would override `trunk(x, training=False)`.
+    its own `training` down and would override `backbone(x, training=False)`.
     """
 
     def __init__(
         self,
         scaling: ChannelScaling,
-        trunk: keras.Model,
+        backbone: keras.Model,
         classes: int,
         head: HeadSettings,
         taps: tuple[str, ...] = (),
         regions: int = 1,
     ) -> None:
-        """Put a new head on a trunk.
+        """Put a new head on a backbone.
 
         Args:
-            taps: layers of the trunk where an auxiliary classifier hangs in training.
+            taps: layers of the backbone where an auxiliary classifier hangs in training.
             regions: R, how many are stacked in an image.
         """
         super().__init__(name="classifier")
-        self.scaling, self.trunk, self.taps, self.regions = scaling, trunk, taps, regions
-        self.pool = _pooling(head.pooling, len(trunk.output_shape))
+        self.scaling, self.backbone, self.taps, self.regions = scaling, backbone, taps, regions
+        self.pool = _pooling(head.pooling, len(backbone.output_shape))
         penalty = keras.regularizers.L2(head.weight_decay) if head.weight_decay else None
         self.hidden: list[keras.Sequential] = [
             _hidden(i, units, head, penalty) for i, units in enumerate(head.dense, start=1)
@@ -124,11 +124,11 @@ class Classifier(Learner):
         )
         self.auxiliaries = [auxiliary(classes, f"auxiliary{i}") for i, _ in enumerate(taps, start=1)]
         for tap, one in zip(taps, self.auxiliaries, strict=True):
-            one.build(trunk.get_layer(tap).output.shape)
+            one.build(backbone.get_layer(tap).output.shape)
         self.auxiliary_weight = head.auxiliary
         self.train_statistics = False
-        self.dropout_rates = {one.name: one.rate for one in trunk.layers if isinstance(one, keras.layers.Dropout)}
-        self.tapped = tapped(trunk, trunk.input, taps) if taps else None
+        self.dropout_rates = {one.name: one.rate for one in backbone.layers if isinstance(one, keras.layers.Dropout)}
+        self.tapped = tapped(backbone, backbone.input, taps) if taps else None
 
     @property
     def given(self) -> tuple[int, ...]:
@@ -137,11 +137,11 @@ class Classifier(Learner):
 
     def call(self, images: Any, training: bool = False) -> Any:
         tiles = split(images, self.regions)
-        return self.above(self.scaling(tiles), self.tapped if training and self.taps else self.trunk, training)
+        return self.above(self.scaling(tiles), self.tapped if training and self.taps else self.backbone, training)
 
-    def above(self, x: Any, trunk: keras.Model, training: bool) -> Any:
-        """Go on from a tensor (B * R, ...) in the trunk; `trunk` is what lies above it, with or without its taps."""
-        x = trunk(x, training=bool(training) and self.train_statistics)
+    def above(self, x: Any, backbone: keras.Model, training: bool) -> Any:
+        """Go on from a tensor (B * R, ...) in the backbone; `backbone` is what lies above it, with or without its taps."""
+        x = backbone(x, training=bool(training) and self.train_statistics)
         x, *taps = x if isinstance(x, list) else [x]
         found = self.decide(join(self.pool(x), self.regions), training)
         if not taps:
@@ -162,13 +162,13 @@ class Classifier(Learner):
         return self.top(self.dropout(pooled, training=training))
 
 
-def tapped(trunk: keras.Model, start: Any, taps: "tuple[str, ...] | list[str]") -> keras.Model:
-    """What of a trunk lies above the tensor `start`, with the outputs of `taps` beside its own."""
-    return keras.Model(start, [trunk.output, *(trunk.get_layer(tap).output for tap in taps)])
+def tapped(backbone: keras.Model, start: Any, taps: "tuple[str, ...] | list[str]") -> keras.Model:
+    """What of a backbone lies above the tensor `start`, with the outputs of `taps` beside its own."""
+    return keras.Model(start, [backbone.output, *(backbone.get_layer(tap).output for tap in taps)])
 
 
 def _pooling(kind: str, rank: int) -> keras.layers.Layer:
-    """The first layer of a head; a trunk that keeps its dense layers gives (B, F) already."""
+    """The first layer of a head; a backbone that keeps its dense layers gives (B, F) already."""
     if rank == 2:
         return keras.layers.Identity(name="pool")
     layer = keras.layers.GlobalAveragePooling2D if kind == "average" else keras.layers.Flatten
@@ -196,11 +196,11 @@ def build(
     Args:
         classes: C.
         mean: the data set's channel means (RGB, 0-255), used with `mean: dataset`.
-        weights: local weight file of the trunk, or None (Keras downloads, or random).
-        load: False leaves the trunk random, to be filled by `load_state`.
+        weights: local weight file of the backbone, or None (Keras downloads, or random).
+        load: False leaves the backbone random, to be filled by `load_state`.
         scope: of the devices that train it; entered after the session was cleared, which would forget it.
     """
-    keras.backend.clear_session()  # automatic layer names begin anew, so that `freeze_until` finds the same layers
+    keras.backend.clear_session()  # automatic layer names begin again, so that `freeze_until` finds the same layers
     with computing(settings.precision), scope or nullcontext():
         return _built(settings, classes, mean, weights, load)
 
@@ -208,11 +208,11 @@ def build(
 def _built(
     settings: ModelSettings, classes: int, mean: tuple[float, ...], weights: Path | None, load: bool
 ) -> Classifier:
-    trunk = build_trunk(settings, weights, load)
+    backbone = build_backbone(settings, weights, load)
     row = BACKBONES[settings.backbone]
     scaling = ChannelScaling.of(row.scaling, mean if settings.mean == "dataset" else None)
-    taps = tuple(tap for tap in row.auxiliary if any(layer.name == tap for layer in trunk.layers))
+    taps = tuple(tap for tap in row.auxiliary if any(layer.name == tap for layer in backbone.layers))
     regions, (height, width) = len(settings.input.regions), pixels(settings.input.size)
-    classifier = Classifier(scaling, trunk, classes, settings.head, taps, regions)
+    classifier = Classifier(scaling, backbone, classes, settings.head, taps, regions)
     classifier(np.zeros((1, regions * height, width, 3), np.uint8))
     return classifier

@@ -15,7 +15,7 @@ from driverwatch.config.backbones import BACKBONES
 from driverwatch.errors import DAMAGED_ZIP, InputError, listed, nearest, printable
 from driverwatch.io.atomic import replacing
 from driverwatch.io.console import close
-from driverwatch.io.manifests import digest_of_file
+from driverwatch.io.manifests import checksum_of_file
 
 # fire module: channels of the 1x1 squeeze, channels of each of the two expands
 FIRES = {2: (16, 64), 3: (16, 64), 4: (32, 128), 5: (32, 128), 6: (48, 192), 7: (48, 192), 8: (64, 256), 9: (64, 256)}
@@ -66,7 +66,7 @@ INCEPTIONS = {
 }
 
 LARGEST = 2 * 10**9  # bytes; GoogLeNet has 52 MB
-DIGEST = re.compile(r"-([0-9a-f]{8})\.")  # torchvision ends file names with the first digits of their SHA-256
+CHECKSUM = re.compile(r"-([0-9a-f]{8})\.")  # torchvision ends file names with the first digits of their SHA-256
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
@@ -77,7 +77,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
     """
     if not path.is_file():
         raise InputError(f"FILE={path}: no such file; name a PyTorch checkpoint (.pth)")
-    _check_digest(path)
+    _check_checksum(path)
     _check_size(path)
     state = _load(path)
     if not isinstance(state, dict) or not state:
@@ -87,10 +87,10 @@ def read(path: Path) -> dict[str, np.ndarray]:
     return {str(name): _array(path, name, value) for name, value in state.items()}
 
 
-def _check_digest(path: Path) -> None:
+def _check_checksum(path: Path) -> None:
     known = any(path.name == row.checkpoint_file for row in BACKBONES.values())
-    claimed = DIGEST.search(path.name) if known else None
-    found = digest_of_file(path)
+    claimed = CHECKSUM.search(path.name) if known else None
+    found = checksum_of_file(path)
     if claimed and not found.startswith(claimed[1]):
         raise InputError(
             f"{path}: its SHA-256 begins {found[: len(claimed[1])]}, its name says {claimed[1]}; fetch the file again"
@@ -287,7 +287,7 @@ def convert(file: Path, backbone: str, folder: Path) -> None:
     with replacing(target) as temporary, temporary.open("wb") as archive:
         marker = {f"{MADE_FOR}{backbone}": np.zeros(0, np.float32)}
         np.savez(archive, allow_pickle=False, **converted.arrays, **marker)
-    then = [f"make classify MODEL={backbone} WEIGHTS={folder} IMAGE=<photo>"]
+    then = [f"make classify MODEL={backbone} WEIGHTS={folder} IMAGE=<image>"]
     close(target, f"{len(converted.arrays)} arrays of {backbone}{_left_out(converted)}", then=then)
 
 

@@ -1,4 +1,4 @@
-"""A trunk's layers, told one by one: what may be frozen and cut, and what each stage of training freezes."""
+"""A backbone's layers, told one by one: what may be frozen and cut, and what each stage of training freezes."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from driverwatch.config.model import ModelSettings
 from driverwatch.errors import InputError, nearest
 from driverwatch.io.console import say, table, width
 from driverwatch.models.build_backbone import single_tensor_layers
-from driverwatch.models.pretrained import build_trunk, refuse_size
+from driverwatch.models.pretrained import build_backbone, refuse_size
 
 
 @dataclass(frozen=True)
 class LayerDescription:
-    """One layer of a trunk."""
+    """One layer of a backbone."""
 
     name: str
     block: str  # the block end at which it is frozen and cut along with its block; empty after the last
@@ -25,21 +25,21 @@ class LayerDescription:
 
 
 def described(settings: ModelSettings) -> list[LayerDescription]:
-    """Describe the layers of a model's trunk, in order, down to its cut; built with random weights.
+    """Describe the layers of a model's backbone, in order, down to its cut; built with random weights.
 
     Raises:
-        InputError: an unknown or illegal cut, a stage that freezes at no layer of the trunk.
+        InputError: an unknown or illegal cut, a stage that freezes at no layer of the backbone.
     """
     from driverwatch.models.freezing import check_names, frozen_count  # Keras, which the table of backbones needs not
 
     if settings.weights != "none":
         refuse_size(settings)
-    trunk = build_trunk(settings, None, load=False)
-    layers = trunk.layers
+    backbone = build_backbone(settings, None, load=False)
+    layers = backbone.layers
     for stage in settings.train.stages:
         check_names(layers, stage)
     counts = [frozen_count(layers, stage.freeze_until) for stage in settings.train.stages]
-    legal = set(single_tensor_layers(trunk))
+    legal = set(single_tensor_layers(backbone))
     blocks = _blocks([layer.name for layer in layers], BACKBONES[settings.backbone].freeze_points)
     return [
         LayerDescription(
@@ -88,7 +88,7 @@ def print_backbones() -> None:
         "\npx: side the weights were trained at, and the least that can be built; params, MB: of the ImageNet network, float32;"
     )
     say(
-        "top-1, top-5: % right on ImageNet as published; depth: layers on its longest path; width: channels of its features."
+        "top-1, top-5: % accuracy on ImageNet as published; depth: layers on its longest path; width: channels of its features."
     )
     if left_out:
         say(f"A wider terminal, or a file, also gets {', '.join(left_out)}.")
@@ -108,10 +108,10 @@ def print_backbone(name: str) -> None:
         "block ends": " ".join(row.freeze_points),
         "cuts of the top": " ".join(row.top_cuts),
         "auxiliary at": " ".join(row.auxiliary),
-        "files": " or ".join(row.trunk.names),
+        "files": " or ".join(row.backbone.names),
         "files with top": " or ".join(row.whole.names),
-        "download": row.trunk.url,
-        "digest": row.trunk.digest,
+        "download": row.backbone.url,
+        "checksum": row.backbone.checksum,
         "checkpoint": row.checkpoint,
     }
     wide = max(map(len, facts))
@@ -120,7 +120,7 @@ def print_backbone(name: str) -> None:
 
 
 def _facts(name: str, row: Backbone) -> list[str]:
-    counted = f"{(row.parameters or row.trunk_parameters) / 1e6:.2f} M"
+    counted = f"{(row.parameters or row.backbone_parameters) / 1e6:.2f} M"
     scores = [f"{score:.1f}" if score else "" for score in (row.top1, row.top5)]
     sizes = [str(row.depth), str(row.width), str(row.smallest)]
     return [
@@ -143,7 +143,7 @@ def _weights(row: Backbone) -> str:
 
 
 def print_layers(model: str, overrides: str) -> None:
-    """Print a model's trunk layer by layer; it is built with random weights, so that none need be there."""
+    """Print a model's backbone layer by layer; it is built with random weights, so that none need be there."""
     from driverwatch.config.loading import load
     from driverwatch.config.model import ModelSettings
     from driverwatch.data.context import CONFIGS

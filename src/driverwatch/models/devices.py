@@ -33,12 +33,12 @@ class Devices:
         return nullcontext() if self.strategy is None else self.strategy.scope()
 
     @property
-    def _mirrored(self) -> bool:
+    def _flipped(self) -> bool:
         return self.strategy is not None and keras.backend.backend() == "tensorflow"
 
     def synchronize(self, model: keras.Model) -> None:
         """Let normalisation that learns take its statistics over the whole batch; only TensorFlow must be asked."""
-        for layer in model._flatten_layers() if self._mirrored else ():
+        for layer in model._flatten_layers() if self._flipped else ():
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.synchronized = layer.trainable
 
@@ -47,7 +47,7 @@ class Devices:
         all drop the same units.
         """
         state.assign(value)
-        for i, copy in enumerate(self.strategy.experimental_local_results(state.value) if self._mirrored else ()):
+        for i, copy in enumerate(self.strategy.experimental_local_results(state.value) if self._flipped else ()):
             copy.assign(np.add(value, (i, 0)).astype(copy.dtype.as_numpy_dtype))
 
 
@@ -96,7 +96,7 @@ def _of_torch() -> list[str]:
 
 
 @cache  # a second strategy in one process would number its exchanges as the first did, and meet what that left
-def _mirrored(*names: str) -> Any:
+def _flipped(*names: str) -> Any:
     import tensorflow as tf
 
     return tf.distribute.MirroredStrategy(list(names))
@@ -116,4 +116,4 @@ LISTED: dict[str, Callable[[], list[str]]] = {
     "jax": keras.distribution.list_devices,
     "torch": _of_torch,
 }
-SPLIT: dict[str, Callable[..., Any]] = {"tensorflow": _mirrored, "jax": lambda *names: Parts(devices=names)}
+SPLIT: dict[str, Callable[..., Any]] = {"tensorflow": _flipped, "jax": lambda *names: Parts(devices=names)}

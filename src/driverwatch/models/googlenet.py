@@ -21,14 +21,14 @@ MOMENTUM = 0.9
 def googlenet(
     weights: None = None, include_top: bool = False, input_shape: Shape = (224, 224, 3), classes: int = 1000
 ) -> Model:
-    """Build the trunk up to `inception5b`: (B, H, W, 3), scaled to [-1, 1] -> (B, h, w, 1024), 7x7 at 224 px.
+    """Build the backbone up to `inception5b`: (B, H, W, 3), scaled to [-1, 1] -> (B, h, w, 1024), 7x7 at 224 px.
 
     Layers: `conv1`, `conv1_bn`, `conv1_relu`, `pool1`, ..., `inception3a_branch<1-4>_conv<1-2>`, ..., and each module's
     concatenation under the module's own name, `inception3a` to `inception5b`. The auxiliary classifiers of training are
     no part of it: `auxiliary` builds them.
 
     Args:
-        include_top: go on with the global average, dropout 0.2 and a softmax: (B, classes) float32, rows sum to 1.
+        include_top: continue with the global average, dropout 0.2 and a softmax: (B, classes) float32, rows sum to 1.
         classes: C, read with `include_top`.
 
     Raises:

@@ -19,7 +19,7 @@ from driverwatch.config.model import ModelSettings
 from driverwatch.config.types import pixels
 from driverwatch.errors import DAMAGED_ZIP, InputError, nearest
 from driverwatch.io.hdf5 import UNREADABLE, opened
-from driverwatch.io.manifests import digest_of_file
+from driverwatch.io.manifests import checksum_of_file
 from driverwatch.models.build_backbone import (
     automatic_number,
     automatic_prefix,
@@ -38,7 +38,7 @@ def fill(network: Any, path: Path, official: bool = False) -> None:
     """Load `.npz`, `.weights.h5` (Keras 3) or `.h5` (Keras 1 and 2) into a network that was just built.
 
     Args:
-        official: the file's digest was found right: its layer names, which an older Keras chose, are not compared.
+        official: the file's checksum was found right: its layer names, which an older Keras chose, are not compared.
 
     Raises:
         InputError: not a whole weight file, or another network's, with the first difference.
@@ -198,7 +198,7 @@ def find(settings: ModelSettings, folder: Path | None, otherwise: str = SCRATCH)
         otherwise: what else there is to do for who has no weights.
 
     Raises:
-        InputError: no file and no download; an official file with another digest; a size that pretrained dense layers do not take.
+        InputError: no file and no download; an official file with another checksum; a size that dense layers do not take.
     """
     if settings.weights == "none":
         return None
@@ -209,18 +209,18 @@ def find(settings: ModelSettings, folder: Path | None, otherwise: str = SCRATCH)
 
 
 def identity(settings: ModelSettings, folder: Path | None, otherwise: str = SCRATCH) -> dict[str, str] | None:
-    """What a run records and compares: the file's name and SHA-256, or the download's name and digest; None from scratch."""
+    """What a run records and compares: the file's name and SHA-256, or the download's name and checksum; None from scratch."""
     if settings.weights == "none":
         return None
     path = find(settings, folder, otherwise)
     if path is None:
         files = _files(settings)
-        return {"download": files.official, "digest": files.digest}
-    return {"file": path.name, "sha256": digest_of_file(path)}
+        return {"download": files.official, "checksum": files.checksum}
+    return {"file": path.name, "sha256": checksum_of_file(path)}
 
 
-def build_trunk(settings: ModelSettings, path: Path | None, load: bool = True) -> Any:
-    """Build a model's trunk (a Keras functional model), load its weights, cut it.
+def build_backbone(settings: ModelSettings, path: Path | None, load: bool = True) -> Any:
+    """Build a model's backbone (a Keras functional model), load its weights, cut it.
 
     With a cut at a dense layer of the pretrained top (VGG's `fc1`, `fc2`) its output is (B, units), else (B, h, w, channels).
 
@@ -233,12 +233,12 @@ def build_trunk(settings: ModelSettings, path: Path | None, load: bool = True) -
             or illegal cut.
     """
     row = BACKBONES[settings.backbone]
-    network = build_network(row, pixels(settings.input.size), top=settings.cut in row.top_cuts)
+    network = build_network(row, pixels(settings.input.size), top=settings.truncate_at in row.top_cuts)
     if not load or settings.weights == "none":
-        return truncated(network, settings.cut, settings.backbone)
+        return truncated(network, settings.truncate_at, settings.backbone)
     refuse_size(settings)
     source = _load(network, settings.backbone, _files(settings), path, SCRATCH)
-    cut = truncated(network, settings.cut, settings.backbone)
+    cut = truncated(network, settings.truncate_at, settings.backbone)
     refuse_empty(network, cut, settings.backbone, source)
     return cut
 
@@ -270,7 +270,7 @@ def build_whole(backbone: str, folder: Path | None) -> Any:
 
 def _files(settings: ModelSettings) -> WeightFiles:
     row = BACKBONES[settings.backbone]
-    return row.whole if settings.cut in row.top_cuts else row.trunk
+    return row.whole if settings.truncate_at in row.top_cuts else row.backbone
 
 
 def _find(backbone: str, files: WeightFiles, folder: Path | None, otherwise: str) -> Path | None:
@@ -308,11 +308,11 @@ def _load(network: Any, backbone: str, files: WeightFiles, path: Path | None, ot
 
 
 def _fetch(backbone: str, files: WeightFiles, otherwise: str) -> Path:
-    """The official file in Keras' cache, downloaded where it is not there, held against its digest either way."""
+    """The official file in Keras' cache, downloaded where it is not there, held against its checksum either way."""
     import keras
 
     try:
-        return Path(keras.utils.get_file(files.official, files.url, cache_subdir="models", file_hash=files.digest))
+        return Path(keras.utils.get_file(files.official, files.url, cache_subdir="models", file_hash=files.checksum))
     except Exception as error:  # Keras wraps every network failure in a bare Exception
         raise InputError(
             f"{backbone}: ImageNet weights could not be downloaded ({' '.join(str(error).split())[:160]}); "
@@ -321,15 +321,15 @@ def _fetch(backbone: str, files: WeightFiles, otherwise: str) -> Path:
 
 
 def _refuse_damaged(path: Path, files: WeightFiles) -> None:
-    """Hold a local file that bears the official name against the official digest."""
+    """Hold a local file that bears the official name against the official checksum."""
     if path.name != files.official:
         return
-    kind = "MD5" if len(files.digest) == 32 else "SHA-256"
+    kind = "MD5" if len(files.checksum) == 32 else "SHA-256"
     with path.open("rb") as file:
         found = hashlib.file_digest(file, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()
-    if found != files.digest:
+    if found != files.checksum:
         raise InputError(
-            f"{path}: expected the official file of that name, with {kind} {files.digest}, got {found}; it is damaged or "
+            f"{path}: expected the official file of that name, with {kind} {files.checksum}, got {found}; it is damaged or "
             "another file: fetch it again"
         )
 
@@ -338,10 +338,11 @@ def refuse_size(settings: ModelSettings) -> None:
     """Pretrained dense layers take one input size."""
     row: Backbone = BACKBONES[settings.backbone]
     wanted = f"{row.native}x{row.native}"
-    if settings.cut in row.top_cuts and settings.input.size != wanted:
+    if settings.truncate_at in row.top_cuts and settings.input.size != wanted:
         raise InputError(
-            f"cut: {settings.cut}: keeps {settings.backbone}'s pretrained dense layers, which take an input.size of {wanted} "
-            f"alone, got {settings.input.size}; change it, or cut at {row.freeze_points[-1]}, which takes any"
+            f"truncate_at: {settings.truncate_at}: keeps {settings.backbone}'s pretrained dense layers, which take an "
+            f"input.size of {wanted} alone, got {settings.input.size}; change it, or truncate at {row.freeze_points[-1]}, "
+            "which takes any"
         )
 
 

@@ -12,18 +12,18 @@ from driverwatch.models.classifier import Classifier, Learner, join, split, tapp
 
 
 class SplitPoint(NamedTuple):
-    """Where a classifier is halved: after a layer of its trunk, or with `layer` None after pooling."""
+    """Where a classifier is halved: after a layer of its backbone, or with `layer` None after pooling."""
 
     layer: str | None
     between: int  # frozen layers that lie above the cut all the same, because it had to be a single tensor
 
 
 def split_point(classifier: Classifier, frozen: int) -> SplitPoint | None:
-    """The last place under `frozen` frozen layers where the trunk is a single tensor; None if there is none."""
-    layers = classifier.trunk.layers
+    """The last place under `frozen` frozen layers where the backbone is a single tensor; None if there is none."""
+    layers = classifier.backbone.layers
     if frozen == len(layers):
         return SplitPoint(None, 0)
-    legal = set(single_tensor_layers(classifier.trunk))
+    legal = set(single_tensor_layers(classifier.backbone))
     found = [i for i, layer in enumerate(layers[:frozen]) if layer.name in legal]
     return SplitPoint(layers[found[-1]].name, frozen - 1 - found[-1]) if found else None
 
@@ -41,10 +41,10 @@ class FrozenPart(keras.Model):
             pool: stands in for the classifier's own pooling, which a cut at a layer does without.
         """
         super().__init__(name="frozen")
-        trunk, self.regions = classifier.trunk, classifier.regions
+        backbone, self.regions = classifier.backbone, classifier.regions
         self.scaling, self.pool = classifier.scaling, (pool or classifier.pool) if cut.layer is None else None
-        end = trunk.output if cut.layer is None else trunk.get_layer(cut.layer).output
-        self.lower = keras.Model(trunk.input, end, name="lower")  # a name of Keras' would differ from time to time
+        end = backbone.output if cut.layer is None else backbone.get_layer(cut.layer).output
+        self.lower = keras.Model(backbone.input, end, name="lower")  # a name of Keras' would differ from time to time
         self.compile()
 
     @property
@@ -68,12 +68,12 @@ class TrainedPart(Learner):
         self.auxiliary_weight = classifier.auxiliary_weight
         self.pooled, self.upper, self.tapped = cut.layer is None, None, None
         if cut.layer is not None:
-            trunk = classifier.trunk
-            names = [layer.name for layer in trunk.layers]
+            backbone = classifier.backbone
+            names = [layer.name for layer in backbone.layers]
             taps = [tap for tap in classifier.taps if names.index(tap) > names.index(cut.layer)]
-            start = trunk.get_layer(cut.layer).output
-            self.upper = keras.Model(start, trunk.output)
-            self.tapped = tapped(trunk, start, taps) if taps else None
+            start = backbone.get_layer(cut.layer).output
+            self.upper = keras.Model(start, backbone.output)
+            self.tapped = tapped(backbone, start, taps) if taps else None
 
     def call(self, x: Any, training: bool = False) -> Any:
         if self.pooled:
@@ -107,9 +107,9 @@ class FoldEnsemble(keras.Model):
 
 
 def shared_prefix(classifiers: Sequence[Classifier]) -> int:
-    """How many layers of the trunks, counted from the input, hold the same weights in all of them."""
-    for count, layers in enumerate(zip(*(one.trunk.layers for one in classifiers), strict=True)):
+    """How many layers of the backbones, counted from the input, hold the same weights in all of them."""
+    for count, layers in enumerate(zip(*(one.backbone.layers for one in classifiers), strict=True)):
         mine, *theirs = ([ops.convert_to_numpy(weight) for weight in layer.weights] for layer in layers)
         if not all(np.array_equal(a, b) for weights in theirs for a, b in zip(mine, weights, strict=True)):
             return count
-    return len(classifiers[0].trunk.layers)
+    return len(classifiers[0].backbone.layers)

@@ -19,7 +19,7 @@ def squeezenet(
     `fire<i>_squeeze1x1`, `fire<i>_expand1x1`, `fire<i>_expand3x3`, `fire<i>_concat`, `pool<i>`, ...
 
     Args:
-        include_top: go on with dropout, `conv10`, its ReLU, the global average and a softmax: (B, classes) float32, rows sum to 1.
+        include_top: continue with dropout, `conv10`, its ReLU, global average and softmax: (B, classes) float32, rows sum to 1.
         classes: C, read with `include_top`.
 
     Raises:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from driverwatch import run as runs
-from driverwatch.config.types import VIEW_SETS, ViewSet
+from driverwatch.config.types import TTA_SETS, TtaSet
 from driverwatch.data import splits
 from driverwatch.data.context import Context, open_packs
 from driverwatch.data.folds import FoldTable
@@ -29,9 +29,9 @@ from driverwatch.run import Run
 from driverwatch.training.checkpoint import read_history, resumed
 from driverwatch.training.run_summary import print_summary
 
-UNFINISHED = ("bundle.h5", "best.h5", "weights.h5", "history.csv")  # a fold's files
+UNFINISHED = ("checkpoint.h5", "best.h5", "weights.h5", "history.csv")  # a fold's files
 FINISHED = ("weights.h5", "history.csv")  # and predictions; its manifest comes last
-SHARD = re.compile(r"\.shard-(held_out|test)-[a-z_]+-\d+\.h5")  # of predictions under way
+SHARD = re.compile(r"\.shard-(validation|test)-[a-z_]+-\d+\.h5")  # of predictions under way
 
 
 class FoldState(NamedTuple):
@@ -59,8 +59,8 @@ def _import(context: Context, run: Run, force: bool) -> None:
     split = splits.of(run.settings.train, folds)
     theirs = [_state(run, number) for number in range(split.count)]
     for number in range(split.count):
-        _, held_out = split.rows(packs["train"].drivers, number)
-        _check_fold(run, number, packs["test"].names, packs["train"].names[held_out])
+        _, validation = split.rows(packs["train"].drivers, number)
+        _check_fold(run, number, packs["test"].names, packs["train"].names[validation])
     with locked(target):
         here = _same_run(run, target)
         mine = [_state(here, number) if here else FoldState() for number in range(split.count)]
@@ -87,7 +87,7 @@ def _import(context: Context, run: Run, force: bool) -> None:
     done, seconds = sum(runs.load(target).finished(n) for n in range(split.count)), time.monotonic() - start
     if done == split.count:
         return print_summary(context, runs.load(target), split.count, seconds)
-    then = "make train with the same settings goes on here; make notebook ... EARLIER= there"
+    then = "make train with the same settings resumes here; make notebook ... RESUME_FROM= there"
     return close(target, f"{done} of {split.count} folds finished", seconds, then=[then])
 
 
@@ -100,7 +100,7 @@ def _find(source: Path, name: str | None) -> list[Path]:
         names = ", ".join(place.name for place in there) or "no run.json in it, below it or in its runs/"
         raise InputError(f"{source}: expected {f'a run called {name}' if name else 'a run or runs'}, got {names}")
     if len({place.name for place in found}) < len(found):
-        raise InputError(f"{source}: holds two runs of one name; name the folder of one with FROM=")
+        raise InputError(f"{source}: holds two runs of one name; name the folder of one with RUNS_FROM=")
     return found
 
 
@@ -111,7 +111,7 @@ def _check_identity(context: Context, run: Run, folds: FoldTable, packs: dict[st
         raise InputError(
             f"{run.folder}: is of classes {', '.join(run.classes)}, this data set's are {', '.join(classes)}"
         )
-    mine = {"folds": folds.digest, "packs": {kind: pack.digest for kind, pack in packs.items()}}
+    mine = {"folds": folds.checksum, "packs": {kind: pack.checksum for kind, pack in packs.items()}}
     if strange := differences({"folds": run.folds, "packs": run.packs}, mine):
         raise InputError(
             f"{run.folder}: was trained on other folds or images than those here; it can take part only where both are the "
@@ -127,15 +127,15 @@ def _state(run: Run, number: int) -> FoldState:
     """
     if run.finished(number):
         return FoldState(True, 0)
-    bundle = run.fold(number) / "bundle.h5"
-    return FoldState(False, resumed(bundle, run.identity, number).epoch) if bundle.is_file() else FoldState()
+    checkpoint = run.fold(number) / "checkpoint.h5"
+    return FoldState(False, resumed(checkpoint, run.identity, number).epoch) if checkpoint.is_file() else FoldState()
 
 
-def _check_fold(run: Run, number: int, test: np.ndarray, held_out: np.ndarray) -> None:
+def _check_fold(run: Run, number: int, test: np.ndarray, validation: np.ndarray) -> None:
     """Read a fold's history and, once it is finished, weights and predictions as those who use them will.
 
     Args:
-        test, held_out: names of the images that it predicts, str (N,).
+        test, validation: names of the images that it predicts, str (N,).
     """
     for path in (run.folder / "run.json", *_files(run, number)):
         if path.is_symlink() or not path.is_file():
@@ -145,18 +145,18 @@ def _check_fold(run: Run, number: int, test: np.ndarray, held_out: np.ndarray) -
     if not run.finished(number):
         return
     run.verify(number)
-    for path, kind, views in _predicted(run, number):
-        made = predictions.read(path, run.predicted(number, views))
-        made.aligned_to(list(test if kind == "test" else held_out))
+    for path, kind, tta in _predicted(run, number):
+        made = predictions.read(path, run.predicted(number, tta))
+        made.aligned_to(list(test if kind == "test" else validation))
         if made.probabilities.shape[1] != len(run.classes):
             raise InputError(f"{path}: expected {len(run.classes)} classes, got {made.probabilities.shape[1]}")
 
 
-def _predicted(run: Run, number: int) -> list[tuple[Path, str, ViewSet]]:
-    """Prediction files that are there, with their kinds and view sets."""
-    asked = [(kind, views) for kind in ("held_out", "test") for views in VIEW_SETS]
-    made = [(prediction_path(run.fold(number), kind, views), kind, views) for kind, views in asked]
-    return [(path, kind, views) for path, kind, views in made if path.is_file()]
+def _predicted(run: Run, number: int) -> list[tuple[Path, str, TtaSet]]:
+    """Prediction files that are there, with their kinds and TTA sets."""
+    asked = [(kind, tta) for kind in ("validation", "test") for tta in TTA_SETS]
+    made = [(prediction_path(run.fold(number), kind, tta), kind, tta) for kind, tta in asked]
+    return [(path, kind, tta) for path, kind, tta in made if path.is_file()]
 
 
 def _files(run: Run, number: int) -> list[Path]:
@@ -173,7 +173,7 @@ def _same_run(run: Run, target: Path) -> Run | None:
     if not (target / "run.json").is_file():
         return None
     if run.folder == target.resolve():
-        raise InputError(f"{run.folder}: is this data set's own folder of runs; name another with FROM=")
+        raise InputError(f"{run.folder}: is this data set's own folder of runs; name another with RUNS_FROM=")
     here = runs.load(target)
     if here.identity != run.identity:
         theirs, mine = ({**made.settings.model_dump(), "pretrained": made.weights} for made in (run, here))

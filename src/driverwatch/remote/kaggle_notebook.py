@@ -29,7 +29,7 @@ from driverwatch.submission import kaggle_client
 from driverwatch.submission.download import competition_slug
 from driverwatch.submission.kaggle_client import INSTALLED
 
-TEMPLATE = "kaggle_notebook.ipynb"  # its first code cell is written anew
+TEMPLATE = "kaggle_notebook.ipynb"  # its first code cell is written again
 SOURCES = ("pyproject.toml", "README.md", "LICENSE")  # with src, what a wheel is made of
 SOURCE_DATE_EPOCH = "315532800"  # 1980, a zip's first second: the same source gives the same wheel
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")  # that Kaggle's image can load
@@ -161,14 +161,14 @@ def _commands(folder: Path, ours: Publication, dataset: str) -> list[str]:
     client, files, home = str(INSTALLED), f"-p {folder / FILES}", f"build/{dataset}/from_kaggle"
     up = f"{client} datasets create {files}"
     if ours.earlier:  # a version has run, so they are there
-        up = f'{client} datasets version {files} -m "again"   # only if anything but EARLIER has changed'
+        up = f'{client} datasets version {files} -m "again"   # only if anything but RESUME_FROM has changed'
     return [
         *([] if INSTALLED.is_file() else ["make client   # the official one, once"]),
         up,
         f"{client} datasets status {ours.files}   # until it says ready",
         f"{client} kernels push -p {folder}",
         f"{client} kernels output {ours.notebook} -p {home}   # when it has ended",
-        f"make take FROM={home} DATASET={dataset}",
+        f"make import-runs RUNS_FROM={home} DATASET={dataset}",
     ]
 
 

@@ -43,7 +43,7 @@ class Plan(Strict):
     run: Name
     commit: str = ""  # of this project
     overrides: str = ""  # SET=
-    views: str = ""  # VIEWS=: more view sets, predicted once every fold is trained
+    tta: str = ""  # TTA=: more TTA sets, predicted once every fold is trained
     hours: Annotated[float, Field(gt=0, le=SESSION_HOURS)] = 11.0  # the rest is for starting and saving
 
 
@@ -70,7 +70,7 @@ class Session:
     def resume(self) -> None:
         """Import what earlier versions left, if any is attached."""
         for folder in self.earlier:
-            self._finish("take", str(folder))
+            self._finish("import-runs", str(folder))
         if not self.earlier:
             say("no earlier version is attached: the run starts here")
 
@@ -79,19 +79,19 @@ class Session:
         plan, at_home = self.plan, f"build/{self.plan.dataset}/from_kaggle"
         options = ["--run", plan.run, "--set", plan.overrides, "--weights", str(self.files)]
         done = self.run("train", plan.model, *options)
-        if done and plan.views:
-            done = self.run("predict", plan.run, "--views", plan.views)
+        if done and plan.tta:
+            done = self.run("predict", plan.run, "--tta", plan.tta)
         self._python(["-m", "driverwatch", "status", *self._options], STATUS_SECONDS)
         if done:
             say(f"\n{plan.run}: finished. At home:")
             say(f"  .venv-kaggle/bin/kaggle kernels output {plan.notebook} -p {at_home}")
-            say(f"  make take FROM={at_home} DATASET={plan.dataset}")
+            say(f"  make import-runs RUNS_FROM={at_home} DATASET={plan.dataset}")
         else:
             say(
-                f"\n{plan.run}: stopped after {plan.hours:g} hours; the next version goes on from its last finished epoch:"
+                f"\n{plan.run}: stopped after {plan.hours:g} hours; the next version resumes from its last finished epoch:"
             )
             say(
-                f"  make notebook MODEL={plan.model} ... EARLIER={plan.notebook}   # at home, and the two commands it prints"
+                f"  make notebook MODEL={plan.model} ... RESUME_FROM={plan.notebook}   # at home, and the two commands it prints"
             )
         return done
 
@@ -110,7 +110,7 @@ class Session:
         return True
 
     def _finish(self, command: str, *arguments: str) -> None:
-        """Run a command that the session cannot go on without."""
+        """Run a command that the session cannot resume without."""
         if not self.run(command, *arguments):
             raise InputError(
                 f"{command}: not done within {self.plan.hours:g} hours; give the notebook more with HOURS="

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from driverwatch.errors import InputError
 from driverwatch.io.atomic import machine, write_text
 from driverwatch.io.console import say
-from driverwatch.io.manifests import digest_of, provenance
+from driverwatch.io.manifests import checksum_of, provenance
 from driverwatch.io.paths import programs_home
 from driverwatch.remote.ray_files import NODE_FOLDER, TOKENS, Home, Project, Task, machine_name, run_task
 from driverwatch.remote.ray_view import View
@@ -188,7 +188,7 @@ class Cluster:
         self.needs = needs_of(there, self.options)
         self.token = self.root / TOKENS / secrets.token_hex(16)
         write_text(self.token, "")
-        key, cores = digest_of([machine(), str(self.root)])[:16], int(self.needs["CPU"])
+        key, cores = checksum_of([machine(), str(self.root)])[:16], int(self.needs["CPU"])
         self.project = Project(str(self.root), key, self.token.name, provenance()["versions"], cores)
         beside = {"ray.io/node-id": self.ray.get_runtime_context().get_node_id()}
         home = self.ray.remote(num_cpus=0, label_selector=beside, max_concurrency=8)(Home)

@@ -20,14 +20,14 @@ from typing import Any, NamedTuple
 
 from driverwatch.errors import InputError, listed, printable
 from driverwatch.io.atomic import locked, replacing
-from driverwatch.io.manifests import differences, digest_of_file, provenance, require_space
+from driverwatch.io.manifests import checksum_of_file, differences, provenance, require_space
 from driverwatch.io.paths import settle_environment, user_path
 
 NODE_FOLDER = "DRIVERWATCH_NODE_FOLDER"  # variable: a machine's folder for copies; with it, none counts as shared
 TOKENS = "build/.cluster"  # holds a file with a secret name; a machine that sees that file shares the project's folder
 PRIVATE = (".lock", ".holder", ".partial")  # endings of files that never leave their machine
 MANIFEST = "manifest.json"
-LAST = ("bundle.h5", MANIFEST)  # speak of a folder's other files, and so arrive after them
+LAST = ("checkpoint.h5", MANIFEST)  # speak of a folder's other files, and so arrive after them
 PIECE_BYTES = 32 << 20  # of a file, sent at once
 REPORT_SECONDS = 0.5  # between two looks for new lines and files
 
@@ -95,7 +95,7 @@ class Home:
         found = path.stat()
         key = (name, found.st_size, found.st_mtime_ns)
         if key not in self.checksums:
-            self.checksums[key] = digest_of_file(path)
+            self.checksums[key] = checksum_of_file(path)
         return (*key[1:], self.checksums[key])
 
     def piece(self, name: str, start: int) -> bytes:
@@ -205,11 +205,11 @@ def copy(name: str, path: Path, home: Any) -> None:
     """
     size, time, checksum = result(home.describe.remote(name))
     with locked(path.parent, f".{path.name}.lock", sweep=(), patience=math.inf):
-        if path.is_symlink() or not path.is_file() or digest_of_file(path) != checksum:
+        if path.is_symlink() or not path.is_file() or checksum_of_file(path) != checksum:
             require_space(path.parent, size, name, "name a larger disk: make node FOLDER=")
             with replacing(path) as temporary:
                 _fetch(name, temporary, home)
-                if digest_of_file(temporary) != checksum:
+                if checksum_of_file(temporary) != checksum:
                     raise InputError(f"{name}: changed on its way to another machine; the same command resumes")
         os.utime(path, ns=(time, time))  # a pack's time says that it is as packing left it
 

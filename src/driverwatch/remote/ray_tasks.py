@@ -22,11 +22,11 @@ from driverwatch.training import fold_runner
 from driverwatch.training.run_summary import print_summary
 from driverwatch.training.train import LockedRun, Wanted, started_run, teachers_first, train_one_fold
 
-UNREAD = ("weights.h5", "bundle.h5", "best.h5", DIVERGED)  # of teachers' folders: only their predictions are
+UNREAD = ("weights.h5", "checkpoint.h5", "best.h5", DIVERGED)  # of teachers' folders: only their predictions are
 
 
 def fold_task(context: Context, run: Run, fold: int, weights: Path | None, settings: ModelSettings) -> Task:
-    """The training of one fold, from where it is, of a run that the caller holds (`train.begun`).
+    """The training of one fold, from where it is, of a run that the caller holds (`train.started`).
 
     Args:
         weights: folder of local weight files; a file that is not in it is downloaded by the machine, as by this one.
@@ -60,7 +60,11 @@ def _teachers(context: Context, run: Run) -> list[Path]:
     asked = run.settings.train.pseudo
     if asked is None:
         return []
-    folders = [context.places.taught(asked.taught)] if asked.taught else map(context.places.run, asked.runs)
+    folders = (
+        [context.places.pseudo_labels(asked.pseudo_labels)]
+        if asked.pseudo_labels
+        else map(context.places.run, asked.runs)
+    )
     found = [path for folder in folders for end in ("json", "h5") for path in sorted(folder.rglob(f"*.{end}"))]
     return [path for path in found if path.name not in UNREAD and not path.name.startswith(".")]
 
@@ -70,7 +74,7 @@ def train_on_cluster(
 ) -> None:
     """Train the folds of runs on a cluster as machines come free; they leave what `train` here would.
 
-    A fold that fails costs its run and the runs that this one teaches; the others go on.
+    A fold that fails costs its run and the runs that this one teaches; the others resume.
 
     Raises:
         InputError: as `train`; no cluster, or none that could do it; folds that failed, each with its last words.
@@ -196,7 +200,7 @@ def predict_shard(
 ) -> None:
     """Predict one of `shards` parts of what `predict` looks for, as files that it takes over.
 
-    Shards of the test images go round; a fold's held-out drivers, mostly a single one, go to another part for each fold.
+    Shards of the test images go round; a fold's validation drivers, mostly a single one, go to another part for each fold.
     """
     import numpy as np
 
@@ -210,13 +214,13 @@ def predict_shard(
     classifiers = trained_classifiers(run, folds, packs["train"])
     mine, everything = outcome.Part(shard, shards), np.arange(len(packs["test"].names))
     if len(folds) > 1:
-        together = outcome.whole_predictor(FoldEnsemble(classifiers), run, asked.views, asked.batch_size)
+        together = outcome.whole_predictor(FoldEnsemble(classifiers), run, asked.tta, asked.batch_size)
         outcome.predict_together(together, run, folds, packs["test"], mine)
     for number, classifier in zip(folds, classifiers, strict=True):
-        predictor = outcome.whole_predictor(classifier, run, asked.views, asked.batch_size)
-        held_out = split.rows(packs["train"].drivers, number)[1]
+        predictor = outcome.whole_predictor(classifier, run, asked.tta, asked.batch_size)
+        validation = split.rows(packs["train"].drivers, number)[1]
         turned = outcome.Part((shard + number + 1) % shards, shards)
-        outcome.predict_part(predictor, run, number, "held_out", packs["train"], held_out, turned)
+        outcome.predict_part(predictor, run, number, "validation", packs["train"], validation, turned)
         if len(folds) == 1:
             outcome.predict_part(predictor, run, number, "test", packs["test"], everything, mine)
 
@@ -227,11 +231,11 @@ def search_on_cluster(weights: Path | None, options: Options, open_cluster: Call
     The next trial's settings follow from the trials that have ended by then, so they depend on how fast machines are.
     """
 
-    def crew(works: Iterator[Work]) -> None:
+    def worker_pool(works: Iterator[Work]) -> None:
         with ExitStack() as held, open_cluster(options) as cluster:
             _Trials(works, weights, cluster, held).run()
 
-    return crew
+    return worker_pool
 
 
 class _Trials:

@@ -107,7 +107,7 @@ class View:
         """The table's line of a task that runs."""
         rows = self.epochs(task)
         last = rows[-1] if rows else {}
-        numbers = [f"{float(value):.3f}" if (value := last.get(key)) else "" for key in ("loss", "held_out_loss")]
+        numbers = [f"{float(value):.3f}" if (value := last.get(key)) else "" for key in ("loss", "val_loss")]
         pace = float(last.get("seconds") or 0)
         times = [f"{pace:.0f}", clock(pace * (task.epochs - len(rows)))] if rows else ["", ""]
         epoch = f"{len(rows)}/{task.epochs}" if task.epochs else ""

@@ -64,7 +64,7 @@ KEPT = ("font-size", "font-weight", "text-anchor")  # of text; its family is the
 def inline_svg(figure: Figure, label: str) -> Markup:
     """Draw a figure whose size is in units of 72 px, as an element for HTML; `label` is what it shows, for who cannot see it.
 
-    Nothing of it reaches the rest of the page: Matplotlib's style sheet is dropped, and ids begin with a digest of the chart.
+    Nothing of it reaches the rest of the page: Matplotlib's style sheet is dropped, and ids begin with a checksum of the chart.
     """
     drawn = io.StringIO()
     with warnings.catch_warnings():
@@ -283,7 +283,7 @@ def curves(folds: Mapping[int, pd.DataFrame], title: str, caption: str) -> Chart
     """Learning curves: each fold's training loss (dashed, thin) and validation loss (solid, its number at its end) by epoch.
 
     Args:
-        folds: frames with `epoch`, `stage`, `loss`, `held_out_loss`; a loss may be NaN (not measured).
+        folds: frames with `epoch`, `stage`, `loss`, `val_loss`; a loss may be NaN (not measured).
     """
     ends = []
     with mpl.rc_context(STYLE):
@@ -291,11 +291,9 @@ def curves(folds: Mapping[int, pd.DataFrame], title: str, caption: str) -> Chart
         axes.set_position(_inside(figure, 44, 42, WIDTH - 44 - 22, 250 - 42 - 26))
         for number, history in folds.items():
             axes.plot(history["epoch"], history["loss"], color=PALETTE["c1"], linewidth=1, linestyle=(0, (4, 2)))
-            axes.plot(history["epoch"], history["held_out_loss"], "o-", color=PALETTE["c0"], markersize=3.5)
-            sound = history.dropna(subset=["held_out_loss"])
-            ends += (
-                [(float(sound["held_out_loss"].iloc[-1]), float(sound["epoch"].iloc[-1]), number)] if len(sound) else []
-            )
+            axes.plot(history["epoch"], history["val_loss"], "o-", color=PALETTE["c0"], markersize=3.5)
+            sound = history.dropna(subset=["val_loss"])
+            ends += [(float(sound["val_loss"].iloc[-1]), float(sound["epoch"].iloc[-1]), number)] if len(sound) else []
         for end in _stage_ends(folds):
             axes.axvline(end + 0.5, color=PALETTE["line"], linewidth=1)
         axes.set(xlabel="epoch", ylabel="loss", title=_label(title))
@@ -308,7 +306,7 @@ def curves(folds: Mapping[int, pd.DataFrame], title: str, caption: str) -> Chart
             axes.annotate(str(number), (epoch, place), (6, 0), textcoords="offset points", va="center", fontsize=10)
         drawn = inline_svg(figure, printable(f"{title}: {caption}"))
     parts = [frame.assign(fold=number) for number, frame in folds.items()]
-    made = pd.concat(parts)[["fold", "epoch", "stage", "loss", "held_out_loss"]]
+    made = pd.concat(parts)[["fold", "epoch", "stage", "loss", "val_loss"]]
     made.columns = ["fold", "epoch", "stage", "training loss", "validation loss"]
     return Chart(drawn, caption, table(made, {"training loss": loss, "validation loss": loss}))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from driverwatch import run as runs
-from driverwatch.config.ensemble import trunk_of
+from driverwatch.config.ensemble import embedding_source
 from driverwatch.config.loading import load
 from driverwatch.config.model import ModelSettings, read_preset
 from driverwatch.data import folds as fold_file
@@ -16,7 +16,7 @@ from driverwatch.ensemble import embeddings
 from driverwatch.errors import InputError
 from driverwatch.io import manifests
 from driverwatch.io.atomic import reason
-from driverwatch.io.manifests import digest_of_file, read_json
+from driverwatch.io.manifests import checksum_of_file, read_json
 from driverwatch.io.paths import Places, matching
 from driverwatch.run import Run
 from driverwatch.submission import ledger
@@ -27,10 +27,10 @@ KINDS = ("train", "test")
 
 @dataclass(frozen=True)
 class FoldsState:
-    """The fold file; `images` held out by each fold; `digest` is None where the file is not there or invalid."""
+    """The fold file; `images` held out by each fold; `checksum` is None where the file is not there or invalid."""
 
     file: str
-    digest: str | None = None
+    checksum: str | None = None
     drivers: int = 0
     images: tuple[int, ...] = ()
     problem: str | None = None
@@ -38,13 +38,13 @@ class FoldsState:
 
 @dataclass(frozen=True)
 class PackState:
-    """Both packs of a size, `digests` by kind."""
+    """Both packs of a size, `checksums` by kind."""
 
     size: str
     images: int = 0
     left_out: int = 0
     megabytes: float = 0.0
-    digests: dict[str, str] = field(default_factory=dict)
+    checksums: dict[str, str] = field(default_factory=dict)
     stale: list[str] = field(default_factory=list)
     problem: str | None = None
 
@@ -57,7 +57,7 @@ def collect_folds(context: Context) -> FoldsState:
     except InputError as error:
         return FoldsState(str(path), problem=str(error))
     problem = None if found.count == asked else f"holds {found.count} folds, the data set's YAML asks for {asked}"
-    return FoldsState(str(path), found.digest, found.drivers, found.images, problem)
+    return FoldsState(str(path), found.checksum, found.drivers, found.images, problem)
 
 
 def collect_packs(context: Context, folds: FoldsState) -> list[PackState]:
@@ -70,7 +70,7 @@ def _pack(context: Context, folds: FoldsState, size: str) -> PackState:
     try:
         made = {kind: manifest_of(folder, kind, size) for kind in KINDS}
         boxes = context.regions(size)
-        if any(each["folds"] != folds.digest for each in made.values()):
+        if any(each["folds"] != folds.checksum for each in made.values()):
             stale.append(f"packed under other folds than today's; make pack SIZE={size} (the pixels are kept)")
         for kind, each in made.items():
             path = folder / f"{kind}.h5"
@@ -80,8 +80,8 @@ def _pack(context: Context, folds: FoldsState, size: str) -> PackState:
     except (InputError, OSError) as error:
         return PackState(size, problem=str(error))
     images, left_out = (sum(each["images"] for each in made.values()), sum(len(m["left_out"]) for m in made.values()))
-    digests = {kind: each["digest"] for kind, each in made.items()}
-    return PackState(size, images, left_out, megabytes(folder.glob("*.h5")), digests, stale)
+    checksums = {kind: each["checksum"] for kind, each in made.items()}
+    return PackState(size, images, left_out, megabytes(folder.glob("*.h5")), checksums, stale)
 
 
 def megabytes(paths: Iterable[Path]) -> float:
@@ -123,12 +123,12 @@ def _run(context: Context, places: Places, folder: Path, folds: FoldsState, pack
 def _reasons(run: Run, folds: FoldsState, packs: list[PackState], context: Context) -> list[str]:
     """Why `make train` and `make ensemble` would refuse a run: it is of other folds, packs or classes than today's."""
     size, reasons = run.settings.input.key, []
-    if folds.digest is not None and run.folds != folds.digest:
+    if folds.checksum is not None and run.folds != folds.checksum:
         reasons.append(f"started on other folds than {folds.file} has today")
     pack = next((pack for pack in packs if pack.size == size), None)
     if pack is None:
         reasons.append(f"its pack {size} is not there; make pack SIZE={size}")
-    elif pack.problem is None and run.packs != pack.digests:
+    elif pack.problem is None and run.packs != pack.checksums:
         reasons.append(f"started on another pack {size} than today's")
     if run.classes != tuple(context.settings.classes):
         reasons.append("started with other classes than the data set's YAML has today")
@@ -142,10 +142,10 @@ def _differences(run: Run) -> list[str]:
         return []
     try:
         settings = load(ModelSettings, folder, run.name)
-        transforms = read_preset(CONFIGS / "policies", settings.augment.policy)[1]
+        transforms = read_preset(CONFIGS / "presets", settings.augment.preset)[1]
     except InputError as error:
         return [str(error)]
-    return runs.changed(run, settings) + (["the policy's transforms"] if transforms != run.policy else [])
+    return runs.changed(run, settings) + (["the preset's transforms"] if transforms != run.preset else [])
 
 
 UNKNOWN = float("nan")
@@ -154,7 +154,7 @@ OTHER_FOLDS = "made on other folds than today's"
 
 @dataclass(frozen=True)
 class SubmissionState:
-    """A submission, or what `make teach` wrote; `manifest` is the JSON beside it, empty where there is a `problem`."""
+    """A submission, or what `make pseudo-labels` wrote; `manifest` is the JSON beside it, empty where there is a `problem`."""
 
     name: str
     runs: list[str] = field(default_factory=list)
@@ -186,12 +186,16 @@ class SubmissionState:
     @property
     def prediction_interval(self) -> tuple[float, float, float]:
         """Low and high log loss for new drivers, and the level; NaN: not recorded."""
-        return self._number("hope", "low"), self._number("hope", "high"), self._number("hope", "level")
+        return (
+            self._number("prediction_interval", "low"),
+            self._number("prediction_interval", "high"),
+            self._number("prediction_interval", "level"),
+        )
 
     @property
     def optimistic(self) -> bool:
         """Whether an epoch of its runs was chosen on the validation drivers."""
-        return bool(self.manifest.get("selected_on"))
+        return bool(self.manifest.get("chosen_on_validation"))
 
     @property
     def unscored(self) -> str:
@@ -201,12 +205,12 @@ class SubmissionState:
 
     @property
     def members(self) -> str:
-        return ", ".join(f"{run} ({views})" for run, views in self.manifest["runs"].items())
+        return ", ".join(f"{run} ({tta})" for run, tta in self.manifest["runs"].items())
 
     @property
     def steps(self) -> list[str]:
         """Of its post-processing pipeline."""
-        found = self._value("chain", "steps")
+        found = self._value("pipeline", "steps")
         return list(found) if isinstance(found, dict) and found else ["mean"]
 
     @property
@@ -248,7 +252,7 @@ def _submission(
     made = _made(context, path.stem, beside, folds, runs)
     try:
         # the CSV is written before its manifest: only a later time can mean an edit
-        edited = path.stat().st_mtime > beside.stat().st_mtime and digest_of_file(path) != made.manifest.get(
+        edited = path.stat().st_mtime > beside.stat().st_mtime and checksum_of_file(path) != made.manifest.get(
             "submission"
         )
     except OSError as error:
@@ -263,8 +267,8 @@ def _submission(
 
 
 def collect_pseudo_labels(context: Context, folds: FoldsState, runs: Mapping[str, RunState]) -> list[SubmissionState]:
-    """All that `make teach` wrote."""
-    paths = matching(context.places.build / "taught", "*/manifest.json")
+    """All that `make pseudo-labels` wrote."""
+    paths = matching(context.places.build / "pseudo_labels", "*/manifest.json")
     return [_made(context, path.parent.name, path, folds, runs) for path in paths]
 
 
@@ -290,7 +294,7 @@ def _changed_runs(manifest: dict[str, Any], path: Path, folds: FoldsState, runs:
     Manifests repeat the checksums of every fold's weights; older ones are compared by the time of the folds' manifests.
     """
     reasons = []
-    if folds.digest is not None and manifest.get("folds") != folds.digest:
+    if folds.checksum is not None and manifest.get("folds") != folds.checksum:
         reasons.append(OTHER_FOLDS)
     weights = manifest.get("weights") if isinstance(manifest.get("weights"), dict) else None
     for name in manifest["runs"]:
@@ -313,7 +317,7 @@ def _changed_embeddings(context: Context, manifest: dict[str, Any]) -> list[str]
     reasons = []
     for text, checksum in (used or {}).items():
         try:
-            today = embeddings.checksum(context.places.features / trunk_of(text).file)
+            today = embeddings.checksum(context.places.embeddings / embedding_source(text).file)
         except ValueError as error:
             raise InputError(f"embeddings {text}: {error}; make ensemble writes the manifest again") from error
         if today not in (None, checksum):

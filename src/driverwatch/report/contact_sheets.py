@@ -17,7 +17,7 @@ from driverwatch.data.folds import FoldTable
 from driverwatch.data.mix import Mixing
 from driverwatch.data.pack import Pack
 from driverwatch.data.regions import split
-from driverwatch.data.tta import View, cut_all, view_set
+from driverwatch.data.tta import View, cut_all, tta_set
 from driverwatch.errors import InputError
 from driverwatch.inference.overlay import write_picture
 from driverwatch.io.console import close
@@ -26,7 +26,7 @@ from driverwatch.run import Run, open_run, refuse_fold
 from driverwatch.training.train import read_augmentation
 
 WIDTH, GAP, TEXT, TITLE = 240, 12, 15, 19  # px: of a picture, between them, heights of letters
-INK = {"plain": "#222222", "quiet": "#6b6b6b", "mixed": "#1f5fa8", "mirrored": "#b3401f"}
+INK = {"plain": "#222222", "quiet": "#6b6b6b", "mixed": "#1f5fa8", "flipped": "#b3401f"}
 
 
 class Caption(NamedTuple):
@@ -108,7 +108,7 @@ class Shown(NamedTuple):
     """What a sheet is about."""
 
     settings: ModelSettings
-    policy: list[dict[str, dict[str, object]]]
+    preset: list[dict[str, dict[str, object]]]
     pack: Pack
     training: np.ndarray  # rows of the fold
     classes: tuple[str, ...]
@@ -120,22 +120,22 @@ class Shown(NamedTuple):
 
 def preview_model(context: Context, settings: ModelSettings, name: str, fold: int) -> Path:
     """Draw what training by these settings would see, into `<build>/preview/<name>.png`."""
-    policy = read_augmentation(context, settings)
+    preset = read_augmentation(context, settings)
     folds, packs = open_packs(context, settings.input.key)
     classes, swap = tuple(context.settings.classes), context.settings.swap()
-    shown = Shown(settings, policy, packs["train"], _training(settings, folds, packs["train"], fold), classes, swap)
+    shown = Shown(settings, preset, packs["train"], _training(settings, folds, packs["train"], fold), classes, swap)
     return _write(context, shown, name, fold)
 
 
 def preview_run(context: Context, name: str, fold: int) -> Path:
-    """Draw what a run that was begun sees or saw, whatever today's YAML says."""
+    """Draw what a run that was started sees or saw, whatever today's YAML says."""
     run, folds, packs = open_run(context, name)
     rows = _training(run.settings, folds, packs["train"], fold)
     return _write(context, _of_run(run, packs["train"], rows), name, fold)
 
 
 def _of_run(run: Run, pack: Pack, rows: np.ndarray) -> Shown:
-    return Shown(run.settings, run.policy, pack, rows, run.classes, run.swap)
+    return Shown(run.settings, run.preset, pack, rows, run.classes, run.swap)
 
 
 def _training(settings: ModelSettings, folds: FoldTable, pack: Pack, fold: int) -> np.ndarray:
@@ -143,7 +143,7 @@ def _training(settings: ModelSettings, folds: FoldTable, pack: Pack, fold: int) 
     refuse_fold(fold, split.count)
     rows = split.rows(pack.drivers, fold)[0]
     if not len(rows):
-        raise InputError(f"FOLD={fold}: every packed photo is held out there; expected photos of drivers to train on")
+        raise InputError(f"FOLD={fold}: every packed image is held out there; expected images of drivers to train on")
     return rows
 
 
@@ -156,12 +156,12 @@ def _write(context: Context, shown: Shown, name: str, fold: int) -> Path:
     path = context.places.preview(name)
     picture, columns, count = _drawn(context, shown, name, fold)
     write_picture(picture, path)
-    close(path, f"{count} photos, {' | '.join(columns)}")
+    close(path, f"{count} images, {' | '.join(columns)}")
     return path
 
 
 def _drawn(context: Context, shown: Shown, name: str, fold: int) -> tuple[np.ndarray, list[str], int]:
-    """The sheet, the heads of its columns, and how many photos it shows."""
+    """The sheet, the heads of its columns, and how many images it shows."""
     title = [f"{name} on {context.dataset}, fold {fold}: what training sees", *_said(shown)]
     columns, lines = _sheet(shown, list(context.settings.classes.values()))
     return contact_sheet(title, columns, lines), columns, len(lines)
@@ -169,11 +169,11 @@ def _drawn(context: Context, shown: Shown, name: str, fold: int) -> tuple[np.nda
 
 def _said(shown: Shown) -> list[str]:
     augment, field = shown.settings.augment, shown.settings.input
-    names = ", ".join(name for transform in shown.policy for name in transform)
-    policy = f"policy {augment.policy} ({names})" if isinstance(augment.policy, str) else f"policy {names or 'none'}"
-    mixed = f"mix {augment.mix}" + (f" of {augment.mix_share:.0%}" if augment.mix != "none" else "")
+    names = ", ".join(name for transform in shown.preset for name in transform)
+    preset = f"preset {augment.preset} ({names})" if isinstance(augment.preset, str) else f"preset {names or 'none'}"
+    mixed = f"mix {augment.mix}" + (f" of {augment.mix_prob:.0%}" if augment.mix != "none" else "")
     seen = f"{' above '.join(field.regions)}: " if field.regions != [WHOLE] else ""
-    return [policy, f"mirror {augment.mirror}; {mixed}; {seen}{field.pack} cut to {field.size}, {field.crop}"]
+    return [preset, f"flip {augment.hflip}; {mixed}; {seen}{field.pack} cut to {field.size}, {field.crop}"]
 
 
 def _sheet(shown: Shown, meanings: list[str]) -> tuple[list[str], list[Line]]:
@@ -184,7 +184,7 @@ def _sheet(shown: Shown, meanings: list[str]) -> tuple[list[str], list[Line]]:
     cells = [[Cell(view, [Caption(shown.who(row))]) for row, view in zip(rows, centres, strict=True)]]
     epochs = augmentation_epochs(shown.settings)[:EPOCHS]
     cells += [_epoch(shown, rows, epoch) for epoch in epochs]
-    unit = "epoch" if shown.settings.train.cache_trunk is None else "cached draw"
+    unit = "epoch" if shown.settings.train.augmentation_passes is None else "cached draw"
     columns = ["centre view", *(f"{unit} {epoch + 1}" for epoch in epochs)]
     labels = shown.pack.labels[rows]
     names = [[Caption(shown.classes[label]), Caption(meanings[label], "quiet")] for label in labels]
@@ -194,27 +194,29 @@ def _sheet(shown: Shown, meanings: list[str]) -> tuple[list[str], list[Line]]:
 def _epoch(shown: Shown, rows: np.ndarray, epoch: int) -> list[Cell]:
     """What an epoch makes of these rows, by training's own code."""
     mixing = epoch_mixing(shown.settings, shown.pack, shown.training, epoch)
-    images, mirrored = AugmentedInputs(shown.pack.pixels, shown.settings, shown.policy, epoch, mixing)(rows)
+    images, flipped = AugmentedInputs(shown.pack.pixels, shown.settings, shown.preset, epoch, mixing)(rows)
     return [
         Cell(image, captions(shown, int(row), bool(flag), mixing))
-        for image, row, flag in zip(images, rows, mirrored, strict=True)
+        for image, row, flag in zip(images, rows, flipped, strict=True)
     ]
 
 
-def captions(shown: Shown, row: int, mirrored: bool, mixing: Mixing | None) -> list[Caption]:
-    """Class and driver of an image; its partner's with the shares of the label; mirroring, and what it does to the label."""
+def captions(shown: Shown, row: int, flipped: bool, mixing: Mixing | None) -> list[Caption]:
+    """Class and driver of an image; its partner's with the shares of the label; flipping, and what it does to the label."""
     mixed = mixing is not None and mixing.partners[row] != row
     if mixing is None or not mixed:
         partner, said = row, [Caption(shown.who(row))]
     else:
         partner, share = int(mixing.partners[row]), float(mixing.shares[row])
-        shares = (" left", " right") if mixing.kind == "splice" else (f" {share:.0%}", f" {1 - share:.0%}")
+        shares = (" left", " right") if mixing.kind == "same_class_halves" else (f" {share:.0%}", f" {1 - share:.0%}")
         said = [Caption(shown.who(row) + shares[0]), Caption(f"+ {shown.who(partner)}{shares[1]}", "mixed")]
-    if mirrored:
+    if flipped:
         labels = dict.fromkeys(int(shown.pack.labels[one]) for one in (row, partner))
-        moved = shown.settings.augment.mirror == "swap" and any(shown.swap[label] != label for label in labels)
+        moved = shown.settings.augment.hflip == "swap_left_right" and any(
+            shown.swap[label] != label for label in labels
+        )
         learnt = " + ".join(shown.classes[shown.swap[label]] for label in labels)
-        said.append(Caption(f"mirrored, learnt as {learnt}" if moved else "mirrored", "mirrored"))
+        said.append(Caption(f"flipped, learnt as {learnt}" if moved else "flipped", "flipped"))
     return said
 
 
@@ -276,7 +278,7 @@ def _ten_crop(context: Context, run: Run, folds: FoldTable, pack: Pack) -> list[
     images, size = pack.pixels[index : index + 1], pixels(field.size)
     image = split(images, len(field.regions))[0]
     region = f"of region {field.regions[0]}, " if field.regions != [WHOLE] else ""
-    crops = view_set("ten_crop", pixels(field.pack), size)[: len(CROPS)]
+    crops = tta_set("ten_crop", pixels(field.pack), size)[: len(CROPS)]
     if len(set(crops)) == 1:
         caption = (
             f"{run.name} takes the whole packed frame, {region}so all crops of ten_crop are this one, and its flip."

@@ -7,7 +7,7 @@ from math import log
 import pandas as pd
 
 from driverwatch import run as runs
-from driverwatch.config.dataset import BoardSettings
+from driverwatch.config.dataset import LeaderboardSettings
 from driverwatch.data.context import CONFIGS, Context
 from driverwatch.errors import InputError
 from driverwatch.experiments.ablations import Ablation, AblationsRecord
@@ -35,7 +35,7 @@ class Report:
     title: str
     classes: dict[str, str]
     made: str  # when, and by which commit
-    baselines: list[BoardSettings]  # the last one is the uniform guess
+    baselines: list[LeaderboardSettings]  # the last one is the uniform guess
     runs: list[RunReport]  # those with scores first, by their loss
     unreadable: list[tuple[str, str]]  # a run's or a submission's name, and why
     submissions: list[SubmissionState]
@@ -55,7 +55,7 @@ class Report:
     @property
     def best(self) -> RunScores | None:
         """The lowest out-of-fold loss; a run whose epoch was chosen on the validation drivers only where there is no other."""
-        optimistic = {run.name for run in self.runs if run.state.selected_on}
+        optimistic = {run.name for run in self.runs if run.state.chosen_on_validation}
         return min(self.scored, key=lambda made: made.name in optimistic, default=None)
 
     @property
@@ -88,13 +88,13 @@ def collect_report(context: Context) -> Report:
     ablations, unmeasured = _ablations(context)
     figures, no_figures = _figures(context, packs, found)
     classes = len(context.settings.classes)
-    uniform = BoardSettings(who=f"uniform guess, 1/{classes} for every class", log_loss=log(classes))
+    uniform = LeaderboardSettings(who=f"uniform guess, 1/{classes} for every class", log_loss=log(classes))
     return Report(
         context.dataset,
         context.settings.title,
         context.settings.classes,
         f"Made on {time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC at commit {provenance()['commit'] or 'unknown'}",
-        [*context.settings.board, uniform],
+        [*context.settings.leaderboard, uniform],
         found,
         [*dict.fromkeys(unreadable)],
         [one for one in made if one.problem is None],
@@ -114,7 +114,7 @@ def _rewritten(problem: str) -> str:
 
 def _folds(context: Context, folds: FoldsState) -> pd.DataFrame | Missing:
     """The fold file, a line per driver; packs compare it with the images."""
-    if folds.digest is None:
+    if folds.checksum is None:
         return Missing(str(folds.problem), f"make folds DATASET={context.dataset}")
     frame = pd.read_csv(folds.file, dtype={"driver": str}, keep_default_na=False, encoding="utf-8-sig")
     return frame.sort_values("driver", ignore_index=True)
@@ -122,15 +122,15 @@ def _folds(context: Context, folds: FoldsState) -> pd.DataFrame | Missing:
 
 def _ablations(context: Context) -> tuple[dict[str, list[Ablation]] | Missing, list[str]]:
     """Measured ablations by kind, and the names of those that nobody has measured."""
-    path, command = context.places.result("levers"), f"make levers DATASET={context.dataset} TRAIN=1"
+    path, command = context.places.result("ablations"), f"make ablation DATASET={context.dataset} TRAIN=1"
     try:
         found = read_record(AblationsRecord, path)
     except InputError as error:
         return Missing(str(error), command), []
-    unmeasured = [one.lever for one in found.unmeasured] if found else []
+    unmeasured = [one.ablation for one in found.unmeasured] if found else []
     if found is None or not found.rows:
         words = f"{path}: no ablation has been measured on this data set."
-        if not (named := CONFIGS / "levers" / f"{context.dataset}.yaml").is_file():
+        if not (named := CONFIGS / "ablations" / f"{context.dataset}.yaml").is_file():
             words += f" Name some in {named} (statefarm_mini.yaml beside it is an example), then:"
         return Missing(words, command), unmeasured
     kinds = dict.fromkeys(row.kind for row in found.rows)

@@ -155,24 +155,24 @@ def _submission_line(made: SubmissionState, report: Report) -> dict[str, object]
 
 
 def _runs(report: Report) -> dict[str, Table | None]:
-    """Every run, every view set of every run, and what cannot be read."""
+    """Every run, every TTA set of every run, and what cannot be read."""
     best = next((place for place, run in enumerate(report.runs) if run.scores and run.scores is report.best), None)
     frame = pd.DataFrame([_run_line(run, report) for run in report.runs])
-    views = [made.all_views.assign(run=made.name) for made in report.scored]
-    columns = ["run", "views", "log loss", "low", "high", "accuracy"]
+    tta = [made.all_tta.assign(run=made.name) for made in report.scored]
+    columns = ["run", "tta", "log loss", "low", "high", "accuracy"]
     forms: dict[str, Form | str] = {"accuracy": share, "minutes": "{:.1f}"}
     forms |= dict.fromkeys(("log loss", "low", "high"), loss)
     unreadable = Table(["name", "why"], [list(pair) for pair in report.unreadable], frozenset({1}))
     return {
         "all": table(frame, forms, ("notes",), best) if report.runs else None,
-        "views": table(pd.concat(views)[columns], forms) if views else None,
+        "tta": table(pd.concat(tta)[columns], forms) if tta else None,
         "unreadable": unreadable if report.unreadable else None,
     }
 
 
 def _run_line(run: RunReport, report: Report) -> dict[str, object]:
     made, state, unknown = run.scores, run.state, float("nan")
-    notes = ["optimistic: its epoch was chosen on the validation drivers"] * state.selected_on
+    notes = ["optimistic: its epoch was chosen on the validation drivers"] * state.chosen_on_validation
     notes += [f"not scored: {state.unscored}"] if state.unscored else []
     if not state.finished:
         resume = report.command("train", run.resume)
@@ -180,7 +180,7 @@ def _run_line(run: RunReport, report: Report) -> dict[str, object]:
     notes += [run.problem] if run.problem else []
     return {
         "run": run.name,
-        "views": made.views if made else EMPTY,
+        "tta": made.tta if made else EMPTY,
         "log loss": made.loss if made else unknown,
         "95 % over drivers": interval(made.low, made.high) if made else EMPTY,
         "accuracy": made.accuracy if made else unknown,
@@ -254,7 +254,7 @@ def _learning(report: Report) -> dict[str, Any]:
         curves.append(charts.curves(run.histories, run.name, f"Loss by epoch of {run.name}{far}."))
     short = [run for run in report.runs if run not in drawn]
     frames = [history.assign(run=run.name, fold=fold) for run in short for fold, history in run.histories.items()]
-    names = {"loss": "training loss", "held_out_loss": "validation loss"}
+    names = {"loss": "training loss", "val_loss": "validation loss"}
     columns = ["run", "fold", "epoch", *names]
     one_epoch = (
         table(pd.concat(frames)[columns].rename(columns=names), dict.fromkeys(names.values(), loss)) if frames else None
@@ -267,15 +267,15 @@ def _calibration(report: Report) -> dict[str, Any]:
     best, chart, forms = report.best, None, dict.fromkeys(("nested CV", "in-sample", "ECE before", "ECE"), loss)
     if best is not None:
         caption = (
-            f"{best.name}, {best.views}: accuracy by confidence. Below the dashed line it is overconfident. "
+            f"{best.name}, {best.tta}: accuracy by confidence. Below the dashed line it is overconfident. "
             "Bars: standard error over drivers; bins of about equally many images."
         )
         title = f"calibration error {best.calibration_error:.3f}"
         chart = charts.reliability(best.reliability, title, caption)
-    errors = [[made.name, made.views, f"{made.calibration_error:.3f}", f"{made.loss:.4f}"] for made in report.scored]
+    errors = [[made.name, made.tta, f"{made.calibration_error:.3f}", f"{made.loss:.4f}"] for made in report.scored]
     return {
         "chart": chart,
-        "errors": Table(["run", "views", "calibration error", "log loss"], errors),
+        "errors": Table(["run", "tta", "calibration error", "log loss"], errors),
         "blends": report.blends if isinstance(report.blends, Missing) else table(report.blends, forms),
     }
 
@@ -291,11 +291,11 @@ def _ablation(kind: str, rows: list[Ablation]) -> Chart:
     lines = []
     for row in rows:
         difference, low, high = row.change
-        lines.append(Dot(f"{row.lever}, {difference:+.3f}", difference, low, high, "o" if row.kept else "D"))
+        lines.append(Dot(f"{row.ablation}, {difference:+.3f}", difference, low, high, "o" if row.kept else "D"))
     made = charts.dots(lines, kind, "difference in log loss", middle=0.0)
     cells = [
         {
-            "ablation": row.lever,
+            "ablation": row.ablation,
             "before": f"{row.before:.3f}",
             "after": f"{row.after:.3f}",
             "difference": f"{row.change[0]:+.3f}",

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from driverwatch.config.types import WHOLE, ViewSet
+from driverwatch.config.types import WHOLE, TtaSet
 from driverwatch.data.context import Context
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.images import examine
@@ -21,7 +21,7 @@ from driverwatch.ensemble.transform import MemberPredictions
 from driverwatch.errors import InputError
 from driverwatch.inference.overlay import overlay_regions
 from driverwatch.inference.predict_run import channel_mean
-from driverwatch.inference.predictions import views_there
+from driverwatch.inference.predictions import predicted_tta
 from driverwatch.inference.preprocess import Preprocessed, centre_view
 from driverwatch.io.atomic import write_text
 from driverwatch.io.console import close, say, track
@@ -113,7 +113,7 @@ def _pixels(path: Path) -> np.ndarray:
     found = examine(path, None)
     if found.pixels is None:
         raise InputError(
-            f"{path}: {found.problem}; class activation maps need the images: give DATA=, or leave out HEATMAPS="
+            f"{path}: {found.problem}; class activation maps need the images: give DATA=, or leave out N_CAMS="
         )
     return found.pixels
 
@@ -125,11 +125,11 @@ WIDTH_PX = 160  # of a thumbnail
 NEAR = 6  # neighbours of each image: one row of pictures
 
 
-def write_review(context: Context, names: list[str], views: ViewSet | None, features: str | None, count: int) -> Path:
+def write_review(context: Context, names: list[str], tta: TtaSet | None, features: str | None, count: int) -> Path:
     """Write the review page of runs (default: every finished one that has out-of-fold predictions), and return its path.
 
     Args:
-        views: the view set of all runs; None: each run's default.
+        tta: the TTA set of all runs; None: each run's default.
         features: the embeddings by which neighbours are found; None: the first ones on disk that fit, if there are any.
         count: class activation maps are made of as many images at the head of each list; 0: none, and Keras is not started.
 
@@ -137,18 +137,18 @@ def write_review(context: Context, names: list[str], views: ViewSet | None, feat
         InputError: runs that are not finished, not scored on folds, or of other images; missing embeddings or images.
     """
     start, path = time.monotonic(), context.places.page("review")
-    shown = read_predictions(context, names, views)
+    shown = read_predictions(context, names, tta)
     sets = shown.measured()
-    neighbours, near = _neighbours(context, shown, features)
+    knn, near = _knn(context, shown, features)
     content = measures.content(shown.train, shown.test, sets) | near
-    content |= {"thumbnails": _thumbnails(shown, sets), "photos": _addresses(context, path, shown)}
+    content |= {"thumbnails": _thumbnails(shown, sets), "images": _addresses(context, path, shown)}
     content |= {"maps": class_activation_maps(context, shown, sets, count) if count else {}}
     content |= {"classes": list(map(list, context.settings.classes.items())), "dataset": context.dataset}
-    report, used = context.places.page("index"), {member.run.name: member.views for member in shown.members}
-    facts = {"dataset": context.dataset, "title": context.settings.title, "data": str(context.data), "views": used}
+    report, used = context.places.page("index"), {member.run.name: member.tta for member in shown.members}
+    facts = {"dataset": context.dataset, "title": context.settings.title, "data": str(context.data), "tta": used}
     page = render("review.html", content=content, report=report.name if report.is_file() else "", **facts)
     write_text(path, page)
-    words = f"{len(shown.train.names)} training and {len(shown.test.names)} test images, {', '.join(shown.runs)}, {neighbours}"
+    words = f"{len(shown.train.names)} training and {len(shown.test.names)} test images, {', '.join(shown.runs)}, {knn}"
     then = [f"make report DATASET={context.dataset}"]  # its cells link to this page
     close(
         path, f"{words}, {path.stat().st_size / 1e6:.1f} MB; open it in a browser", time.monotonic() - start, then=then
@@ -156,12 +156,12 @@ def write_review(context: Context, names: list[str], views: ViewSet | None, feat
     return path
 
 
-def read_predictions(context: Context, names: list[str], views: ViewSet | None) -> Reviewed:
+def read_predictions(context: Context, names: list[str], tta: TtaSet | None) -> Reviewed:
     """Read what runs predicted. Arguments and errors as of `write_review`."""
     finished = finished_runs(context, names)
     members = []
     for run, test in zip(finished.runs, finished.tests, strict=True):
-        member = Member(run, test, views or blending.honest_views(run))
+        member = Member(run, test, tta or blending.default_tta(run))
         problem = _problem(member, finished.folds.count)
         if problem is None or (names and blending.oof_of_member(run)):  # reading a named run's predictions refuses it
             members.append(member)
@@ -179,12 +179,12 @@ def read_predictions(context: Context, names: list[str], views: ViewSet | None) 
 
 
 def _problem(member: Member, folds: int) -> str | None:
-    """Why a run cannot be reviewed under its view set; None: it can."""
+    """Why a run cannot be reviewed under its TTA set; None: it can."""
     run = member.run
     if not blending.oof_of_member(run):
         return f"{run.folder}: no out-of-fold predictions to review: {run.settings.train.splits.unscored}"
-    if member.views not in views_there(run, folds):
-        return f"{run.folder}: not every fold has predicted {member.views}; make predict RUN={run.name} VIEWS={member.views} does"
+    if member.tta not in predicted_tta(run, folds):
+        return f"{run.folder}: not every fold has predicted {member.tta}; make predict RUN={run.name} TTA={member.tta} does"
     return None
 
 
@@ -206,7 +206,7 @@ def _test_images(members: list[Member], folds: FoldTable) -> ReviewImages:
     return measures.sorted_images(np.array(common, str), unknown, np.full(len(common), ""), unknown, np.stack(chosen))
 
 
-def _neighbours(context: Context, shown: Reviewed, features: str | None) -> tuple[str, dict[str, Any]]:
+def _knn(context: Context, shown: Reviewed, features: str | None) -> tuple[str, dict[str, Any]]:
     """What to print of neighbours, and for the page: their indices among all its images, and cosines."""
     space = _space(context, features)
     if space is None:

@@ -11,7 +11,7 @@ import pandas as pd
 from driverwatch import run as runs
 from driverwatch.config.loading import parse
 from driverwatch.config.model import ModelSettings
-from driverwatch.config.types import ViewSet
+from driverwatch.config.types import TtaSet
 from driverwatch.data import competition
 from driverwatch.data.context import Context, going_on, open_packs
 from driverwatch.data.folds import FoldTable
@@ -22,7 +22,7 @@ from driverwatch.ensemble import scoring as scores
 from driverwatch.ensemble.members import Finished, Member, finished_runs
 from driverwatch.ensemble.scoring import caveats
 from driverwatch.errors import InputError
-from driverwatch.inference.predictions import views_there
+from driverwatch.inference.predictions import predicted_tta
 from driverwatch.io.console import ending, say
 from driverwatch.io.paths import matching
 from driverwatch.metrics import KAGGLE_FLOOR, accuracy, kaggle_log_loss, log_loss, oof_score
@@ -31,26 +31,26 @@ from driverwatch.submission import validate
 from driverwatch.training.checkpoint import read_history
 from driverwatch.training.run_summary import RunState, seconds_and_places
 
-HISTORY = ["epoch", "stage", "loss", "held_out_loss"]
+HISTORY = ["epoch", "stage", "loss", "val_loss"]
 
 
 @dataclass(frozen=True, eq=False)
 class RunScores:
-    """A finished run out of fold, each image by the model that never saw its driver; tables are of the view set `views`.
+    """A finished run out of fold, each image by the model that never saw its driver; tables are of the TTA set `tta`.
 
-    `all_views`: columns `views`, `log loss`, `low`, `high`, `accuracy`. `drivers`, `classes`: log loss by name (float64).
+    `all_tta`: columns `tta`, `log loss`, `low`, `high`, `accuracy`. `drivers`, `classes`: log loss by name (float64).
     `both`: drivers x classes, NaN where a driver has no image of a class. `confusion`: true classes x likeliest classes,
     images. `reliability`: as `blend.reliability.table` makes it.
     """
 
     name: str
-    views: str
+    tta: str
     loss: float
     low: float  # 95 % over drivers, as `high`; NaN of a single driver
     high: float
     accuracy: float
     images: int
-    all_views: pd.DataFrame
+    all_tta: pd.DataFrame
     drivers: "pd.Series[float]"
     classes: "pd.Series[float]"
     both: pd.DataFrame
@@ -67,7 +67,7 @@ class RunReport:
     scores: RunScores | None
     problem: str  # why a run that should have scores has none; empty: it has, or is not finished
     problems: tuple[str, ...]  # all that could not be read
-    histories: dict[int, pd.DataFrame]  # by fold: epoch, stage, loss, held_out_loss
+    histories: dict[int, pd.DataFrame]  # by fold: epoch, stage, loss, val_loss
     made_with: dict[str, str]  # backend, versions, machine, seed
     times: pd.DataFrame  # a line per finished fold
     settings: list[str]  # what differs from the defaults, as `key: value`
@@ -108,7 +108,7 @@ class Packs:
 def report_run(context: Context, state: RunState, packs: Packs) -> RunReport:
     """What a report shows of a run that `collect_runs` found, and that has no `problem` itself."""
     run = runs.load(context.places.runs / state.name)
-    problems = [fold.problem for fold in state.fits if fold.problem and fold.state == "broken"]
+    problems = [fold.problem for fold in state.fits if fold.problem and fold.state == "invalid"]
     histories = dict[int, pd.DataFrame]()
     for fold in state.fits:
         path = run.fold(fold.number) / "history.csv"
@@ -131,7 +131,7 @@ def report_run(context: Context, state: RunState, packs: Packs) -> RunReport:
 
 
 def _scored(run: Run, packs: Packs) -> tuple[RunScores, list[str]]:
-    """Scores of a finished run, and why some of its view sets cannot be read.
+    """Scores of a finished run, and why some of its TTA sets cannot be read.
 
     Raises:
         InputError: its packs or all of its predictions cannot be read, or are not those of today.
@@ -140,36 +140,36 @@ def _scored(run: Run, packs: Packs) -> tuple[RunScores, list[str]]:
     if isinstance(opened, InputError):
         raise opened
     folds, pair = opened
-    run.refuse_strangers(folds.digest, {kind: pack.digest for kind, pack in pair.items()})
-    found, problems = dict[ViewSet, np.ndarray](), list[str]()
-    for views in views_there(run, folds.count, ("held_out",)):
+    run.refuse_strangers(folds.checksum, {kind: pack.checksum for kind, pack in pair.items()})
+    found, problems = dict[TtaSet, np.ndarray](), list[str]()
+    for tta in predicted_tta(run, folds.count, ("validation",)):
         try:
-            found[views] = blending.oof_probabilities(Member(run, pair["test"], views), pair["train"], folds)
+            found[tta] = blending.oof_probabilities(Member(run, pair["test"], tta), pair["train"], folds)
         except InputError as error:
             problems.append(str(error))
     if not found:
-        nothing = f"{run.folder}: no view set is there that every fold has predicted; run make predict RUN={run.name}"
+        nothing = f"{run.folder}: no TTA set is there that every fold has predicted; run make predict RUN={run.name}"
         raise InputError("; ".join(problems) or nothing)
-    default = blending.honest_views(run)
+    default = blending.default_tta(run)
     return score_tables(run, default if default in found else list(found)[-1], found, pair["train"]), problems
 
 
-def score_tables(run: Run, views: ViewSet, found: dict[ViewSet, np.ndarray], pack: Pack) -> RunScores:
-    """Scores of a run's probabilities by view set, float64 (N, C) each, in the order of the pack's N images."""
+def score_tables(run: Run, tta: TtaSet, found: dict[TtaSet, np.ndarray], pack: Pack) -> RunScores:
+    """Scores of a run's probabilities by TTA set, float64 (N, C) each, in the order of the pack's N images."""
     labels, drivers, classes = pack.labels, pack.drivers, np.array(run.classes)
-    chosen = oof_score(found[views], labels, drivers)
+    chosen = oof_score(found[tta], labels, drivers)
     frame = pd.DataFrame({"driver": drivers, "class": classes[labels], "loss": chosen.losses})
-    counted = pd.crosstab(frame["class"].to_numpy(), classes[found[views].argmax(axis=1)])
-    curve = calibration.table(found[views], labels, drivers)
-    all_views = pd.DataFrame([_line(name, probabilities, pack) for name, probabilities in found.items()])
+    counted = pd.crosstab(frame["class"].to_numpy(), classes[found[tta].argmax(axis=1)])
+    curve = calibration.table(found[tta], labels, drivers)
+    all_tta = pd.DataFrame([_line(name, probabilities, pack) for name, probabilities in found.items()])
     return RunScores(
         run.name,
-        views,
+        tta,
         chosen.log_loss,
         *interval_of(chosen.losses, drivers),
         chosen.accuracy,
         len(labels),
-        all_views,
+        all_tta,
         frame.groupby("driver")["loss"].mean(),
         frame.groupby("class")["loss"].mean().reindex(classes),
         frame.pivot_table("loss", "driver", "class").reindex(columns=list(classes)),
@@ -179,10 +179,10 @@ def score_tables(run: Run, views: ViewSet, found: dict[ViewSet, np.ndarray], pac
     )
 
 
-def _line(views: str, probabilities: np.ndarray, pack: Pack) -> dict[str, object]:
+def _line(tta: str, probabilities: np.ndarray, pack: Pack) -> dict[str, object]:
     made = oof_score(probabilities, pack.labels, pack.drivers)
     low, high = interval_of(made.losses, pack.drivers)
-    return {"views": views, "log loss": made.log_loss, "low": low, "high": high, "accuracy": made.accuracy}
+    return {"tta": tta, "log loss": made.log_loss, "low": low, "high": high, "accuracy": made.accuracy}
 
 
 def interval_of(losses: np.ndarray, drivers: np.ndarray) -> tuple[float, float]:
@@ -191,7 +191,7 @@ def interval_of(losses: np.ndarray, drivers: np.ndarray) -> tuple[float, float]:
 
 
 def history(path: Path) -> pd.DataFrame:
-    """A fold's epochs: `epoch`, `stage`, `loss`, `held_out_loss` (NaN where it was not measured).
+    """A fold's epochs: `epoch`, `stage`, `loss`, `val_loss` (NaN where it was not measured).
 
     Raises:
         InputError: not a whole table of numbers.
@@ -264,11 +264,11 @@ def _print_out_of_fold(context: Context, found: Finished) -> None:
     pairs = [pair for pair in zip(found.runs, found.tests, strict=True) if blending.oof_of_member(pair[0])]
     runs = [run for run, _ in pairs]
     made = {
-        f"{run.name} {views}": blending.oof_probabilities(Member(run, test, views), pack, folds)
+        f"{run.name} {tta}": blending.oof_probabilities(Member(run, test, tta), pack, folds)
         for run, test in pairs
-        for views in views_there(run, folds.count)
+        for tta in predicted_tta(run, folds.count)
     }
-    defaults = [f"{run.name} {blending.honest_views(run)}" for run in runs]
+    defaults = [f"{run.name} {blending.default_tta(run)}" for run in runs]
     chosen = {name: p for name, p in made.items() if name in defaults}
     if len(runs) > 1 and len(chosen) == len(runs):
         mean = {f"mean of {len(runs)}": blending.mean([chosen[name] for name in defaults])}
@@ -289,14 +289,14 @@ def _print_out_of_fold(context: Context, found: Finished) -> None:
 
 def _print_test_scores(context: Context) -> None:
     """Print the score of every submission of a competition whose test labels are known."""
-    truth = competition.read_truth(context.settings, context.data) if context.data.is_dir() else None
-    if truth is None:
+    test_labels = competition.read_test_labels(context.settings, context.data) if context.data.is_dir() else None
+    if test_labels is None:
         return
-    labels, lines = np.array(list(truth.values())), []
+    labels, lines = np.array(list(test_labels.values())), []
     for path in matching(context.places.submissions, "*.csv"):
         try:
             made = validate.read_submission(
-                path, list(truth), [context.settings.columns.image, *context.settings.classes]
+                path, list(test_labels), [context.settings.columns.image, *context.settings.classes]
             )
             lines.append([path.name, kaggle_log_loss(made, labels), accuracy(made, labels), len(labels)])
         except InputError as error:

@@ -1,4 +1,4 @@
-"""A photo's bytes to what the page shows of it: probabilities, and a heat map over the photo."""
+"""A image's bytes to what the page shows of it: probabilities, and a class activation map over the image."""
 
 import base64
 import hashlib
@@ -30,47 +30,47 @@ from driverwatch.io.console import say
 from driverwatch.io.html import data_uri, render
 
 LONGEST = 1280  # px of the picture's longer side: no page shows more, and a camera's 50 million px would travel back
-PATIENCE = 120.0  # seconds: a heat map by occlusion takes five fold models a minute on two cores
+PATIENCE = 120.0  # seconds: a class activation map by occlusion takes five fold models a minute on two cores
 
 
-class PhotoError(Exception):
-    """A photo that cannot be answered for: what is wrong with it, without its name."""
+class ImageError(Exception):
+    """A image that cannot be answered for: what is wrong with it, without its name."""
 
 
 class BusyError(Exception):
-    """Others' photos took longer than `PATIENCE`."""
+    """Others' images took longer than `PATIENCE`."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What is said of one photo."""
+    """What is said of one image."""
 
     probabilities: np.ndarray  # float64 (C,)
-    label: int  # the class of the heat map
-    picture: bytes  # JPEG: the heat map over the upright photo
+    label: int  # the class of the class activation map
+    picture: bytes  # JPEG: the class activation map over the upright image
     method: str  # how the map was made
-    traits: tuple[str, ...]  # what is unusual of the photo
+    traits: tuple[str, ...]  # what is unusual of the image
 
 
 class Answers:
-    """Answers with networks that stay loaded, one photo at a time: networks and decoded photos both want memory and cores."""
+    """Answers with networks that stay loaded, one image at a time: networks and decoded images both want memory and cores."""
 
     def __init__(self, networks: Any, see: Callable[[np.ndarray], Preprocessed], patience: float = PATIENCE) -> None:
         """Keep what answers.
 
         Args:
             networks: `inference.classify.Networks`.
-            see: cuts from an upright photo what they take.
+            see: cuts from an upright image what they take.
         """
         self.networks, self.see, self.patience = networks, see, patience
         self.lock = threading.Lock()
 
     def __call__(self, content: bytes, suffix: str, label: int | None) -> Answer:
-        """Answer for a file's bytes; `suffix` is how its name ends, `label` the heat map's class (None: the likeliest).
+        """Answer for a file's bytes; `suffix` is how its name ends, `label` the class activation map's class (None: the likeliest).
 
         Raises:
             PhotoError: not a whole JPEG or PNG, too small, too large.
-            BusyError: others' photos took too long.
+            BusyError: others' images took too long.
         """
         if not self.lock.acquire(timeout=self.patience):
             raise BusyError
@@ -80,29 +80,29 @@ class Answers:
             self.lock.release()
 
     def _answer(self, content: bytes, suffix: str, label: int | None) -> Answer:
-        photo = examine_content(content, suffix, None)
-        if photo.pixels is None:
-            raise PhotoError(photo.problem)
-        from driverwatch.inference.class_activation import heat_map, probabilities
+        image = examine_content(content, suffix, None)
+        if image.pixels is None:
+            raise ImageError(image.problem)
+        from driverwatch.inference.class_activation import class_activation_map, probabilities
 
-        seen = self.see(photo.pixels)
+        seen = self.see(image.pixels)
         row = probabilities(self.networks, seen.pixels[None])[0]
         shown = int(row.argmax()) if label is None else label
-        heat, method = heat_map(self.networks, seen.pixels, shown)
-        picture = overlay_regions(_bounded(photo.pixels), split(heat[None], len(seen.boxes)), seen.boxes)
-        return Answer(row, shown, encoded(picture, ".jpg"), method, photo.traits)
+        heat, method = class_activation_map(self.networks, seen.pixels, shown)
+        picture = overlay_regions(_bounded(image.pixels), split(heat[None], len(seen.boxes)), seen.boxes)
+        return Answer(row, shown, encoded(picture, ".jpg"), method, image.traits)
 
 
-def _bounded(photo: np.ndarray) -> np.ndarray:
-    """A photo whose longer side has at most `LONGEST` px."""
-    scale = min(1.0, LONGEST / max(photo.shape[:2]))
-    height, width = (max(1, round(side * scale)) for side in photo.shape[:2])
-    return resized(np.ascontiguousarray(photo), (height, width))
+def _bounded(image: np.ndarray) -> np.ndarray:
+    """A image whose longer side has at most `LONGEST` px."""
+    scale = min(1.0, LONGEST / max(image.shape[:2]))
+    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
+    return resized(np.ascontiguousarray(image), (height, width))
 
 
 HOSTS = ["127.0.0.1", "localhost"]  # what the page may be called: under another name it is somebody's DNS rebinding
-AROUND = 64 * 2**10  # bytes of a form around its photo
-PARTS = 4  # of a form: one photo and one class, and some patience
+AROUND = 64 * 2**10  # bytes of a form around its image
+PARTS = 4  # of a form: one image and one class, and some patience
 
 Answering = Callable[[bytes, str, int | None], Answer]
 
@@ -129,18 +129,18 @@ class _InMemory(flask.Request):
 
 
 def app_of(subject: Subject, answering: Answering) -> flask.Flask:
-    """The application: `GET /` is the page, `POST /classify` (fields `photo` and perhaps `class`) an answer as JSON."""
+    """The application: `GET /` is the page, `POST /classify` (fields `image` and perhaps `class`) an answer as JSON."""
     page = render("serve.html", title=subject.title, dataset=subject.dataset, largest=LARGEST_FILE, **_shown(subject))
     app = flask.Flask(__name__, static_folder=None)
     app.request_class = _InMemory
     app.config.update(TRUSTED_HOSTS=HOSTS, MAX_CONTENT_LENGTH=LARGEST_FILE + AROUND, MAX_FORM_PARTS=PARTS)
-    policy = _policy(page)
+    preset = _preset(page)
     app.before_request(_refuse_other_sites)
-    app.after_request(lambda response: _guarded(response, policy))
+    app.after_request(lambda response: _guarded(response, preset))
     app.register_error_handler(HTTPException, _problem)
-    app.register_error_handler(PhotoError, lambda error: _said(f"This photo {_sentence(error)}", 422))
+    app.register_error_handler(ImageError, lambda error: _said(f"This image {_sentence(error)}", 422))
     app.register_error_handler(
-        BusyError, lambda _: _said("Other photos are being looked at; try again in a minute.", 503)
+        BusyError, lambda _: _said("Other images are being looked at; try again in a minute.", 503)
     )
 
     @app.get("/")
@@ -149,7 +149,7 @@ def app_of(subject: Subject, answering: Answering) -> flask.Flask:
 
     @app.post("/classify")
     def classify() -> Any:
-        name, content = _photo()
+        name, content = _image()
         answer = answering(content, PurePosixPath(name).suffix, _label(subject.classes))
         return _told(answer, subject.classes)
 
@@ -176,13 +176,13 @@ def _told(answer: Answer, classes: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def _photo() -> tuple[str, bytes]:
+def _image() -> tuple[str, bytes]:
     """The one file of the request: its name and content."""
     fields = flask.request.files
     got = ", ".join(f"{len(fields.getlist(name))} in {printable(name, 40)}" for name in fields) or "none"
-    if list(fields) != ["photo"] or len(fields.getlist("photo")) != 1:
-        flask.abort(400, f"Expected one photo, as a file in the field photo; got {got}.")
-    file = fields["photo"]
+    if list(fields) != ["image"] or len(fields.getlist("image")) != 1:
+        flask.abort(400, f"Expected one image, as a file in the field image; got {got}.")
+    file = fields["image"]
     content = file.read()
     if len(content) > LARGEST_FILE:
         raise RequestEntityTooLarge
@@ -190,9 +190,9 @@ def _photo() -> tuple[str, bytes]:
 
 
 def _label(classes: dict[str, str]) -> int | None:
-    """The place of the class whose heat map is wanted."""
+    """The place of the class whose class activation map is wanted."""
     if unknown := [name for name in flask.request.form if name != "class"]:
-        flask.abort(400, f"Expected the fields photo and class; got {printable(unknown[0], 40)}.")
+        flask.abort(400, f"Expected the fields image and class; got {printable(unknown[0], 40)}.")
     wanted = flask.request.form.get("class")
     if wanted is not None and wanted not in classes:
         flask.abort(400, f"There is no class {printable(wanted, 40)}; expected one of {', '.join(classes)}.")
@@ -201,8 +201,8 @@ def _label(classes: dict[str, str]) -> int | None:
 
 def _sentence(error: Exception) -> str:
     text = str(error)
-    verb = "" if re.match(r"(is|has|claims) ", text) else "cannot be used: "
-    return f"{verb}{text}. Expected a whole JPEG or PNG."
+    command = "" if re.match(r"(is|has|claims) ", text) else "cannot be used: "
+    return f"{command}{text}. Expected a whole JPEG or PNG."
 
 
 def _refuse_other_sites() -> None:
@@ -218,7 +218,7 @@ def _problem(error: HTTPException) -> Any:
     if isinstance(error, SecurityError):
         sentence = f"This page is called {' or '.join(HOSTS)}; under another name it does not answer."
     elif isinstance(error, RequestEntityTooLarge):
-        sentence = f"This is too much; one photo of at most {LARGEST_FILE // 2**20} MB is read."
+        sentence = f"This is too much; one image of at most {LARGEST_FILE // 2**20} MB is read."
     elif error.code == 500:
         sentence = "Something went wrong here; the terminal that runs make serve says what."
     return _said(sentence, error.code or 500)
@@ -228,20 +228,20 @@ def _said(sentence: str, status: int) -> Any:
     return {"problem": sentence}, status
 
 
-def _policy(page: str) -> str:
+def _preset(page: str) -> str:
     """What the page may do: its own style and script, its own questions, no other site's anything."""
     (script,) = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    checksum = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (
-        f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; img-src data: blob:; "
+        f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{checksum}'; img-src data: blob:; "
         "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
 
 
-def _guarded(response: flask.Response, policy: str) -> flask.Response:
+def _guarded(response: flask.Response, preset: str) -> flask.Response:
     response.headers.update(
         {
-            "Content-Security-Policy": policy,
+            "Content-Security-Policy": preset,
             "X-Content-Type-Options": "nosniff",
             "Referrer-Policy": "no-referrer",
             "Cross-Origin-Resource-Policy": "same-origin",

@@ -37,7 +37,7 @@ MAX_NAMES = 4  # beside a reason
 PIPE_COLUMNS = 10_000  # where nobody's terminal limits a line
 NOT_IN_JSON = {"manifest", "public", "private"}
 COLOURS = {"stale": "yellow", "differs": "yellow", "invalid": "red", "missing": "red"}
-RUN_COLUMNS = {"run": "left", "folds": "left", "log loss": "right", "± (folds)": "right", "views": "left", "took": "right",
+RUN_COLUMNS = {"run": "left", "folds": "left", "log loss": "right", "± (folds)": "right", "tta": "left", "took": "right",
                "code": "left"}  # fmt: skip
 MADE_COLUMNS = {"log loss": "right", "state": "left", "uploaded": "left", "of": "left"}
 Reasons = list[tuple[str, str]]  # kind of `COLOURS`, sentence
@@ -66,19 +66,19 @@ class CacheState:
 
 @dataclass(frozen=True)
 class Status:
-    """All that `make status` prints; `broken` are problems of files that have no line of their own."""
+    """All that `make status` prints; `invalid` are problems of files that have no line of their own."""
 
     dataset: str
-    photos: ImagesState
+    images: ImagesState
     folds: FoldsState
     packs: list[PackState]
     runs: list[RunState]
     submissions: list[SubmissionState]
-    taught: list[SubmissionState]
+    pseudo_labels: list[SubmissionState]
     features: list[CacheState]
-    trunks: CacheState
+    feature_caches: CacheState
     free_gigabytes: float
-    broken: list[str]
+    invalid: list[str]
     next: str | None
     others: list[str]  # data sets that have runs here, too
 
@@ -133,8 +133,8 @@ def next_command(
 ) -> str | None:
     """The command that makes the first missing thing on the way to a submission; None: nothing is missing."""
     dataset = f"DATASET={context.dataset}"
-    if folds.digest is None:
-        target = "folds" if images.problem is None else "sample" if context.settings.truth else "data"
+    if folds.checksum is None:
+        target = "folds" if images.problem is None else "sample" if context.settings.test_labels else "data"
         return f"make {target} {dataset}"
     own = [run for run in runs if run.study is None and not run.problems]
     if not own:
@@ -145,7 +145,7 @@ def next_command(
             return f"make train {dataset} {going_on(run.name)}"
     ready = [run for run in fresh if run.finished]
     for run in ready:
-        if not run.views:
+        if not run.tta:
             return predict_command(context.dataset, run.name)
     return _next_submission(context, dataset, bool(ready), submissions)
 
@@ -165,7 +165,7 @@ def _images(context: Context) -> ImagesState:
     """Count image files: those below the folder of the test images' template are test images."""
     settings, folder = context.settings, str(context.data)
     if not context.data.is_dir():
-        target = "sample" if settings.truth else "data"
+        target = "sample" if settings.test_labels else "data"
         problem = f"not here; DATA=<folder> says where it is, make {target} DATASET={context.dataset} makes it"
         return ImagesState(folder, 0, 0, problem)
     root = settings.test_images.split("{")[0]
@@ -179,13 +179,13 @@ def _images(context: Context) -> ImagesState:
 
 def _embeddings(context: Context, packs: list[PackState]) -> list[CacheState]:
     """Files of embeddings, and whether the packs that they were computed from are still there."""
-    known, found = {digest for pack in packs for digest in pack.digests.values()}, []
-    for path in matching(context.places.features, "*.h5"):
+    known, found = {checksum for pack in packs for checksum in pack.checksums.values()}, []
+    for path in matching(context.places.embeddings, "*.h5"):
         stale, problem = [], None
         try:
             origin = json.loads(attributes(path)["origin"])
             if not {origin["train_pack"], origin["test_pack"]} <= known:
-                stale = ["computed from packs that are gone; make neighbours computes it again"]
+                stale = ["computed from packs that are gone; make knn computes it again"]
         except UNREADABLE as error:
             problem = f"{path}: not a whole file of features ({error}); remove it"
         found.append(CacheState(path.name, 1, megabytes([path]), stale, problem))
@@ -194,8 +194,8 @@ def _embeddings(context: Context, packs: list[PackState]) -> list[CacheState]:
 
 def _feature_caches(context: Context) -> CacheState:
     """Outputs of frozen layers, for any run."""
-    files = list(context.places.trunks.glob("*/*.h5"))
-    return CacheState(str(context.places.trunks), len(files), megabytes(files))
+    files = list(context.places.feature_caches.glob("*/*.h5"))
+    return CacheState(str(context.places.feature_caches), len(files), megabytes(files))
 
 
 def render(found: Status, console: Console) -> None:
@@ -205,10 +205,10 @@ def render(found: Status, console: Console) -> None:
     console.print()
     for part in _runs(found.runs, console):
         console.print(part)
-    for kind, made in (("submission", found.submissions), ("pseudo-labels", found.taught)):
+    for kind, made in (("submission", found.submissions), ("pseudo-labels", found.pseudo_labels)):
         for part in _made(kind, made, console):
             console.print(part)
-    for part in _reasons([("invalid", problem, "") for problem in found.broken]):
+    for part in _reasons([("invalid", problem, "") for problem in found.invalid]):
         console.print(part)
     if found.others and not found.runs:
         where = f"runs of {', '.join(found.others)} are here: make status DATASET={found.others[0]}"
@@ -220,19 +220,20 @@ def render(found: Status, console: Console) -> None:
 
 def _places(found: Status) -> Iterator[tuple[str, str, Reasons]]:
     """Name, words and problems of each thing that is there before training."""
-    images, folds = found.photos, found.folds
+    images, folds = found.images, found.folds
     missing = [("missing", images.problem)] if images.problem else []
     yield "images", f"{images.training:,} training, {images.test:,} test in {images.folder}", missing
-    held = f"{len(folds.images)} folds, {folds.drivers} drivers, {sum(folds.images):,} images, digest {(folds.digest or '')[:12]}"
-    problem = [("stale" if folds.digest else "missing", folds.problem)] if folds.problem else []
-    yield "folds", f"{held}, {folds.file}" if folds.digest else "none", problem
+    held = f"{len(folds.images)} folds, {folds.drivers} drivers, {sum(folds.images):,} images, checksum "
+    held += (folds.checksum or "")[:12]
+    problem = [("stale" if folds.checksum else "missing", folds.problem)] if folds.problem else []
+    yield "folds", f"{held}, {folds.file}" if folds.checksum else "none", problem
     for pack in found.packs:
         left_out = f", {pack.left_out} invalid images left out" if pack.left_out else ""
         yield "pack", f"{pack.size}, {pack.images:,} images{left_out}, {pack.megabytes:,.1f} MB", _why(pack)
     for kept in found.features:
         yield "embeddings", f"{kept.name}, {kept.megabytes:,.1f} MB", _why(kept)
-    if caches := found.trunks.files:
-        words = f"{caches} cached outputs of frozen layers, {found.trunks.megabytes:,.1f} MB, {found.trunks.name}"
+    if caches := found.feature_caches.files:
+        words = f"{caches} cached outputs of frozen layers, {found.feature_caches.megabytes:,.1f} MB, {found.feature_caches.name}"
         yield "cache", words, []
 
 
@@ -289,10 +290,10 @@ def _runs(runs: list[RunState], console: Console) -> Iterator[RenderableType]:
     table, left_out = _table(RUN_COLUMNS, [_run_cells(run) for run in runs], 2, console)
     yield table
     yield from _reasons((kind, reason, run.label) for run in runs for kind, reason in _run_reasons(run))
-    of_views = ", under the view set in [ ]" * ("views" not in left_out)
+    of_views = ", under the TTA set in [ ]" * ("tta" not in left_out)
     legend = {
         f"log loss: out of fold{of_views}": any(run.scored_by for run in runs),
-        "! optimistic: epoch chosen on the validation drivers": any(run.selected_on for run in runs),
+        "! optimistic: epoch chosen on the validation drivers": any(run.chosen_on_validation for run in runs),
         "> at work now": any(run.writer for run in runs),
         "* src/ was changed since": "code" not in left_out and any(run.older_code for run in runs),
         f"a wider terminal also shows {', '.join(left_out)}": bool(left_out),
@@ -318,9 +319,9 @@ def _run_cells(run: RunState) -> list[str]:
     return [
         run.label,
         folds_cell(run.fits, run.writer is not None),
-        "" if run.log_loss is None else f"{run.log_loss:.4f}{partly}" + "!" * run.selected_on,
+        "" if run.log_loss is None else f"{run.log_loss:.4f}{partly}" + "!" * run.chosen_on_validation,
         "" if run.standard_error is None else f"{run.standard_error:.4f}",
-        " ".join(f"[{view}]" if view == run.scored_by else view for view in run.views),
+        " ".join(f"[{view}]" if view == run.scored_by else view for view in run.tta),
         duration(sum(fold.seconds for fold in run.done)) if run.done else "",
         " ".join(commit[:8] + "+" * commit.endswith("+") + "*" * (commit in run.older_code) for commit in commits),
     ]
@@ -332,14 +333,14 @@ def folds_cell(folds: list[FoldState], running: bool) -> str:
     if done == len(folds):
         return f"all {done} done" if done != 1 else "done"
     if len(folds) > MAX_FOLDS:
-        rest = [f"{fold.number}: {_fold(fold)}" for fold in folds if fold.state not in ("finished", "not begun")]
+        rest = [f"{fold.number}: {_fold(fold)}" for fold in folds if fold.state not in ("finished", "not started")]
         return ", ".join([f"{done} of {len(folds)} done", *rest]) + (" >" if running else "")
     cells = " ".join((">" if fold.writer else "") + _fold(fold) for fold in folds)
     return cells + (" >" if running and not any(fold.writer for fold in folds) else "")
 
 
 def _fold(fold: FoldState) -> str:
-    words = {"finished": "done", "not begun": "-", "broken": "invalid", "trained": "predict"}
+    words = {"finished": "done", "not started": "-", "invalid": "invalid", "trained": "predict"}
     return words.get(fold.state, f"{fold.epoch}/{fold.epochs}")
 
 

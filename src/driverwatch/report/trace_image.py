@@ -1,4 +1,4 @@
-"""`make photo`: one image's way through the pipeline, as far as it is built: table, fold, packs, runs, submissions; no Keras."""
+"""`make trace`: one image's way through the pipeline, as far as it is built: table, fold, packs, runs, submissions; no Keras."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -10,8 +10,8 @@ import pandas as pd
 
 from driverwatch.config.backbones import BACKBONES
 from driverwatch.config.dataset import class_columns
-from driverwatch.config.ensemble import ChainSettings, kept_settings
-from driverwatch.config.types import ViewSet, pixels, regions_of
+from driverwatch.config.ensemble import PipelineSettings, kept_settings
+from driverwatch.config.types import TtaSet, pixels, regions_of
 from driverwatch.data import competition
 from driverwatch.data import folds as fold_file
 from driverwatch.data import folds as fold_tables
@@ -19,7 +19,7 @@ from driverwatch.data.competition import ImageTable
 from driverwatch.data.context import Context, open_packs, table_of
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.images import examine
-from driverwatch.data.tta import unique, view_set
+from driverwatch.data.tta import tta_set, unique
 from driverwatch.ensemble import members as blending
 from driverwatch.ensemble import post_processing
 from driverwatch.ensemble.embedding_index import EmbeddingIndex
@@ -28,7 +28,7 @@ from driverwatch.ensemble.members import Finished, Member, finished_runs
 from driverwatch.ensemble.transform import FittedTransform, MemberPredictions, apply_transforms, fit_transforms
 from driverwatch.errors import InputError, nearest
 from driverwatch.inference import predictions
-from driverwatch.inference.predictions import prediction_path, views_there
+from driverwatch.inference.predictions import predicted_tta, prediction_path
 from driverwatch.io.console import say, table
 from driverwatch.io.manifests import read_json
 from driverwatch.io.paths import matching
@@ -95,7 +95,7 @@ def find(context: Context, name: str) -> TracedImage:
 
 
 def _of_tables(context: Context) -> dict[str, TracedImage]:
-    labels = competition.read_truth(context.settings, context.data) or {}
+    labels = competition.read_test_labels(context.settings, context.data) or {}
     train = _images(competition.read_train(context.settings, context.data).table, "train")
     test = _images(competition.read_test(context.settings, context.data).table, "test")
     return train | test | {name: replace(test[name], label=label, test_label=True) for name, label in labels.items()}
@@ -133,7 +133,9 @@ def _table(context: Context, image: TracedImage) -> list[str]:
     else:
         lines = [f"{settings.sample_submission}: no driver, no class"]
         lines += (
-            [f"{settings.truth}: class {label}, known because the data set is synthetic"] if image.test_label else []
+            [f"{settings.test_labels}: class {label}, known because the data set is synthetic"]
+            if image.test_label
+            else []
         )
     if not image.path:
         return [*lines, "the image itself is not here (DATA=<folder>)"]
@@ -201,7 +203,7 @@ def run_lines(context: Context, image: TracedImage, names: list[str]) -> list[st
         unknown = image.kind == "test" and image.name in test.left_out.names
         lines += ["", *_network(run, image.kind), *[f"{run.name} was packed without it"] * unknown]
         found = predicted(run, finished.folds, image)
-        lines += _probabilities(context, found, image, "view set, model") if found else []
+        lines += _probabilities(context, found, image, "TTA set, model") if found else []
         lines += [] if found else ["no prediction: every model was trained on it"]
     return lines[1:]
 
@@ -209,50 +211,54 @@ def run_lines(context: Context, image: TracedImage, names: list[str]) -> list[st
 def _network(run: Run, kind: str) -> list[str]:
     """A run's network, and the crops that it is given."""
     settings, field, scaling = run.settings, run.settings.input, BACKBONES[run.settings.backbone].scaling
-    cut = f" cut at {settings.cut}" if settings.cut else ""
+    cut = f" cut at {settings.truncate_at}" if settings.truncate_at else ""
     mean, std = (" ".join(f"{value:g}" for value in values) for values in (scaling.mean, scaling.std))
     network = f"{settings.backbone}{cut}, weights {settings.weights}"
     lines = [f"{run.name}: {network}; pixels as {scaling.order.upper()}, minus {mean}, by {std}"]
     if kind == "train":
-        policy = (
-            settings.augment.policy if isinstance(settings.augment.policy, str) else f"{len(run.policy)} transforms"
+        preset = (
+            settings.augment.preset if isinstance(settings.augment.preset, str) else f"{len(run.preset)} transforms"
         )
-        flips = {"none": "never flipped", "keep": "half flipped, class kept", "swap": "half flipped, class swapped"}
+        flips = {
+            "none": "never flipped",
+            "keep_labels": "half flipped, class kept",
+            "swap_left_right": "half flipped, class swapped",
+        }
         lines.append(
-            f"shown in training as policy {policy}, {field.crop} patches of {field.size}, {flips[settings.augment.mirror]}, drawn "
+            f"shown in training as preset {preset}, {field.crop} patches of {field.size}, {flips[settings.augment.hflip]}, drawn "
             f"by (seed {settings.train.seed}, epoch, index)"
         )
-    views, sizes = blending.honest_views(run), (pixels(field.pack), pixels(field.size))
-    crops = view_set(views, *sizes)
+    tta, sizes = blending.default_tta(run), (pixels(field.pack), pixels(field.size))
+    crops = tta_set(tta, *sizes)
     return [
         *lines,
-        f"ensembles take its {views}: {len(crops)} views of {field.size} out of {field.pack}, {sum(c.mirrored for c in crops)} of "
-        f"them flipped, {len(unique([views], *sizes))} forward passes; the mean counts",
+        f"ensembles take its {tta}: {len(crops)} views of {field.size} out of {field.pack}, {sum(c.flipped for c in crops)} of "
+        f"them flipped, {len(unique([tta], *sizes))} forward passes; the mean counts",
     ]
 
 
 def predicted(run: Run, folds: FoldTable, image: TracedImage) -> dict[str, np.ndarray]:
-    """Probabilities, float64 (C,), by view set and model; of a labelled image those of models not trained on it."""
-    kind = "test" if image.kind == "test" else "held_out"
+    """Probabilities, float64 (C,), by TTA set and model; of a labelled image those of models not trained on it."""
+    kind = "test" if image.kind == "test" else "validation"
     if kind == "test":
         models = list(range(run.settings.train.splits.fits(folds.count)))
     else:
         models = (
             [folds.of_driver[image.driver]] if blending.oof_of_member(run) and image.driver in folds.of_driver else []
         )
-    default, found = blending.honest_views(run), dict[str, np.ndarray]()
-    there = sorted(views_there(run, folds.count, (kind,)), key=lambda views: views != default) if models else []
-    for views in there:
-        made = {k: p for k in models if (p := _prediction(run, k, kind, views, image.name)) is not None}
-        if views == there[0] or len(made) == 1:
-            found |= {f"{views}, fold {k}": probabilities for k, probabilities in made.items()}
+    default, found = blending.default_tta(run), dict[str, np.ndarray]()
+    there = sorted(predicted_tta(run, folds.count, (kind,)), key=lambda tta: tta != default) if models else []
+    for tta in there:
+        made = {k: p for k in models if (p := _prediction(run, k, kind, tta, image.name)) is not None}
+        if tta == there[0] or len(made) == 1:
+            found |= {f"{tta}, fold {k}": probabilities for k, probabilities in made.items()}
         if len(made) > 1:
-            found[f"{views}, mean"] = np.mean(list(made.values()), axis=0)
+            found[f"{tta}, mean"] = np.mean(list(made.values()), axis=0)
     return found
 
 
-def _prediction(run: Run, fold: int, kind: str, views: ViewSet, name: str) -> np.ndarray | None:
-    made = predictions.read(prediction_path(run.fold(fold), kind, views), blending.origin(run, fold, views))
+def _prediction(run: Run, fold: int, kind: str, tta: TtaSet, name: str) -> np.ndarray | None:
+    made = predictions.read(prediction_path(run.fold(fold), kind, tta), blending.origin(run, fold, tta))
     found = np.flatnonzero(made.names == name)
     return made.probabilities[found[0]].astype(np.float64) if len(found) else None
 
@@ -294,12 +300,12 @@ def _submitted(context: Context, one: str, name: str) -> np.ndarray:
 def _followed(context: Context, one: str, facts: dict[str, Any], image: TracedImage) -> list[str]:
     """The steps of a submission's pipeline, fitted again by the settings that its JSON keeps."""
     beside = context.places.submission(one).with_suffix(".json")
-    settings, runs = kept_settings(facts.get("chain"), beside), facts["runs"]
+    settings, runs = kept_settings(facts.get("pipeline"), beside), facts["runs"]
     finished = finished_runs(context, list(runs))
     members = [Member(run, test, runs[run.name]) for run, test in zip(finished.runs, finished.tests, strict=True)]
     if not all(blending.oof_of_member(member.run) for member in members):
         return [f"{one}: its pipeline is not followed, since not all of its runs were trained on folds"]
-    spaces = {text: open_embeddings(context, text) for text in settings.features}
+    spaces = {text: open_embeddings(context, text) for text in settings.embeddings}
     _refuse_others(spaces, facts.get("embeddings") or {}, beside)
     steps = pipeline_steps(spaces, members, finished, settings, image)
     if image.kind == "train":
@@ -308,7 +314,7 @@ def _followed(context: Context, one: str, facts: dict[str, Any], image: TracedIm
         )
     else:
         fitted_on = "fitted on all labelled images, applied to each fold's predictions of the test images; their mean"
-    of = ", ".join(f"{run} ({views})" for run, views in runs.items())
+    of = ", ".join(f"{run} ({tta})" for run, tta in runs.items())
     lines = [f"the pipeline of {one}, of {of}: {fitted_on}", *_probabilities(context, steps, image, "run or step")]
     if image.kind == "test":
         off = np.abs(list(steps.values())[-1] - _submitted(context, one, image.name)).max()
@@ -319,7 +325,7 @@ def _followed(context: Context, one: str, facts: dict[str, Any], image: TracedIm
 
 def _refuse_others(spaces: dict[str, EmbeddingIndex], used: dict[str, str], beside: Path) -> None:
     """Refuse embeddings that are not those whose checksums a submission's JSON keeps; old ones keep none."""
-    if other := [text for text, checksum in used.items() if text in spaces and spaces[text].digest != checksum]:
+    if other := [text for text, checksum in used.items() if text in spaces and spaces[text].checksum != checksum]:
         raise InputError(
             f"{beside}: was made with other embeddings of {', '.join(other)} than today's, which were computed again since; make "
             "ensemble writes it with these"
@@ -330,7 +336,7 @@ def pipeline_steps(
     spaces: dict[str, EmbeddingIndex],
     members: list[Member],
     finished: Finished,
-    settings: ChainSettings,
+    settings: PipelineSettings,
     image: TracedImage,
 ) -> dict[str, np.ndarray]:
     """An image's probabilities, float64 (C,), by run and after each step; a labelled one's by nested cross-validation."""

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from driverwatch.config.dataset import class_columns
-from driverwatch.config.ensemble import ChainSettings
-from driverwatch.config.types import ViewSet
+from driverwatch.config.ensemble import PipelineSettings
+from driverwatch.config.types import TtaSet
 from driverwatch.data import competition
 from driverwatch.data.context import Context
 from driverwatch.data.folds import FoldTable
@@ -19,15 +19,15 @@ from driverwatch.data.pack import Pack
 from driverwatch.ensemble import members as blending
 from driverwatch.ensemble import post_processing
 from driverwatch.ensemble.embeddings import open_embeddings
-from driverwatch.ensemble.members import Member, finished_runs, members_of, selected_on
-from driverwatch.ensemble.post_processing import Chain
-from driverwatch.ensemble.prediction_interval import averaging_gain, hope
+from driverwatch.ensemble.members import Member, chosen_on_validation, finished_runs, members_of
+from driverwatch.ensemble.post_processing import Pipeline
+from driverwatch.ensemble.prediction_interval import averaging_gain, prediction_interval
 from driverwatch.ensemble.scoring import interval
 from driverwatch.errors import InputError
-from driverwatch.inference.predictions import views_there
+from driverwatch.inference.predictions import predicted_tta
 from driverwatch.io.atomic import locked, replacing, write_json
 from driverwatch.io.console import close, ending, say, scored
-from driverwatch.io.manifests import digest_of_file, provenance
+from driverwatch.io.manifests import checksum_of_file, provenance
 from driverwatch.run import refuse_fold
 from driverwatch.submission import validate
 
@@ -36,7 +36,7 @@ def make_ensemble(
     context: Context,
     names: list[str],
     name: str,
-    views: ViewSet | None,
+    tta: TtaSet | None,
     fold: int | None,
     changes: dict[str, Any] | None = None,
     last: bool = True,
@@ -44,12 +44,12 @@ def make_ensemble(
     """Blend runs into a submission (members, then folds), check it, and record its out-of-fold loss beside it.
 
     Args:
-        changes: keys of `ChainSettings` that the caller sets.
+        changes: keys of `PipelineSettings` that the caller sets.
         last: whether the command ends with this one, and says so.
     """
     swept = (context.places.submissions, context.places.out_of_fold(name).parent)
     with locked(context.places.build, ".submissions.lock", sweep=swept):
-        facts = _make_ensemble(context, names, name, views, fold, changes or {})
+        facts = _make_ensemble(context, names, name, tta, fold, changes or {})
     if last:
         score = None
         if "out_of_fold_log_loss" in facts:
@@ -65,11 +65,11 @@ def _after(context: Context, file: Path) -> list[str]:
 
 
 def _make_ensemble(
-    context: Context, names: list[str], name: str, views: ViewSet | None, fold: int | None, changes: dict[str, Any]
+    context: Context, names: list[str], name: str, tta: TtaSet | None, fold: int | None, changes: dict[str, Any]
 ) -> dict[str, Any]:
     """Returns what stands in the manifest."""
     start, path = time.monotonic(), context.places.submission(name)
-    members, folds, pack, settings = members_of(context, names, name, views, changes)
+    members, folds, pack, settings = members_of(context, names, name, tta, changes)
     for member in members:
         refuse_fold(fold, member.run.settings.train.splits.fits(folds.count))
     sample = competition.read_sample_submission(context.settings, context.data)
@@ -77,29 +77,29 @@ def _make_ensemble(
         raise InputError(
             f"{context.data / context.settings.sample_submission}: names no test image, so there is nothing to submit"
         )
-    chain, embeddings = _chain(context, members, pack, folds, settings)
+    pipeline, embeddings = _pipeline(context, members, pack, folds, settings)
     fits = blending.folds_of_run(members, folds.count, fold)
     unseen = [blending.test_of_members(members, sample, each) for each in fits]
-    made = blending.by_fold(unseen, list(chain.rules.values()), sum(blending.oof_of_member(m.run) for m in members))
+    made = blending.by_fold(unseen, list(pipeline.rules.values()), sum(blending.oof_of_member(m.run) for m in members))
     prior = np.bincount(pack.labels, minlength=len(context.settings.classes)) / len(pack.labels)
     test = blending.completed(blending.mean(list(made)), unseen[0].names, sample, prior)
     validate.write_submission(
-        test, sample, [context.settings.columns.image, *context.settings.classes], path, chain.level
+        test, sample, [context.settings.columns.image, *context.settings.classes], path, pipeline.level
     )
     left_out = _left_out(members)
     facts: dict[str, Any] = {
-        "runs": {m.run.name: m.views for m in members},
-        "folds": folds.digest,
+        "runs": {m.run.name: m.tta for m in members},
+        "folds": folds.checksum,
         "fold_models": {m.run.name: own for m, own in zip(members, _all_fits(fits), strict=True)},
     }
-    facts["weights"] = {m.run.name: m.run.digests(facts["fold_models"][m.run.name]) for m in members}
-    facts |= {"submission": digest_of_file(path), "images": len(sample)}
+    facts["weights"] = {m.run.name: m.run.checksums(facts["fold_models"][m.run.name]) for m in members}
+    facts |= {"submission": checksum_of_file(path), "images": len(sample)}
     facts |= {"class_prior": left_out} if left_out else {}
     facts |= {"embeddings": embeddings} if embeddings else {}
-    facts["chain"] = {"settings": settings.model_dump(), **chain.facts}
-    facts |= _worth(context, members, chain, pack, made, fold is None)
-    if isinstance(chain, Chain) and fold is None:
-        facts["out_of_fold_rows"] = _write_out_of_fold(context, name, chain, pack, folds)
+    facts["pipeline"] = {"settings": settings.model_dump(), **pipeline.facts}
+    facts |= _worth(context, members, pipeline, pack, made, fold is None)
+    if isinstance(pipeline, Pipeline) and fold is None:
+        facts["out_of_fold_rows"] = _write_out_of_fold(context, name, pipeline, pack, folds)
     else:
         context.places.out_of_fold(name).unlink(missing_ok=True)
     facts |= {"seconds": round(time.monotonic() - start, 1), **provenance()}
@@ -109,14 +109,14 @@ def _make_ensemble(
     return facts
 
 
-def _write_out_of_fold(context: Context, name: str, chain: Chain, pack: Pack, folds: FoldTable) -> str:
-    """Write `submissions/<dataset>/out_of_fold/<name>.csv.gz`; returns the file's digest.
+def _write_out_of_fold(context: Context, name: str, pipeline: Pipeline, pack: Pack, folds: FoldTable) -> str:
+    """Write `submissions/<dataset>/out_of_fold/<name>.csv.gz`; returns the file's checksum.
 
-    One line per labelled image: its name, driver, class and fold, and a probability per class, by models and a chain that
+    One line per labelled image: its name, driver, class and fold, and a probability per class, by models and a pipeline that
     were fitted on the other folds, clipped as the submission is. Their mean log loss is the manifest's `out_of_fold_log_loss`.
     """
     classes = list(context.settings.classes)
-    frame = pd.DataFrame(chain.rows, columns=class_columns(classes))
+    frame = pd.DataFrame(pipeline.rows, columns=class_columns(classes))
     frame.insert(0, context.settings.columns.image, pack.names)
     frame.insert(1, "driver", pack.drivers)
     frame.insert(2, "class", [classes[label] for label in pack.labels])
@@ -125,7 +125,7 @@ def _write_out_of_fold(context: Context, name: str, chain: Chain, pack: Pack, fo
     path = context.places.out_of_fold(name)
     with replacing(path) as temporary:
         temporary.write_bytes(gzip.compress(text.encode(), mtime=0))  # the same bytes whenever it is written
-    return digest_of_file(path)
+    return checksum_of_file(path)
 
 
 def _all_fits(fits: list[list[list[int]]]) -> list[list[int]]:
@@ -133,9 +133,9 @@ def _all_fits(fits: list[list[list[int]]]) -> list[list[int]]:
     return [sorted({fit for own in each for fit in own}) for each in zip(*fits, strict=True)]
 
 
-def _chain(
-    context: Context, members: list[Member], pack: Pack, folds: FoldTable, settings: ChainSettings
-) -> tuple[Chain | post_processing.Unfitted, dict[str, str]]:
+def _pipeline(
+    context: Context, members: list[Member], pack: Pack, folds: FoldTable, settings: PipelineSettings
+) -> tuple[Pipeline | post_processing.Unfitted, dict[str, str]]:
     """Fitted on the members that have out-of-fold rows; where none has, nothing can be fitted, nor scored.
 
     Beside it the checksums of the embeddings that images are compared by, by their names in the settings.
@@ -143,48 +143,51 @@ def _chain(
     scored = [member for member in members if blending.oof_of_member(member.run)]
     if not scored:
         return post_processing.unfitted(settings), {}
-    spaces = {text: open_embeddings(context, text) for text in settings.features}
+    spaces = {text: open_embeddings(context, text) for text in settings.embeddings}
     rows = blending.oof_of_members(scored, pack, folds)
     fitted = post_processing.fit(settings, rows, pack.labels, pack.drivers, spaces)
-    return fitted, {text: space.digest for text, space in spaces.items()}
+    return fitted, {text: space.checksum for text, space in spaces.items()}
 
 
 def _worth(
     context: Context,
     members: list[Member],
-    chain: Chain | post_processing.Unfitted,
+    pipeline: Pipeline | post_processing.Unfitted,
     pack: Pack,
     made: np.ndarray,
     whole: bool,
 ) -> dict[str, Any]:
-    """The out-of-fold score, if the submission is of all folds' models, and what to hope for: of each fold (F, N, C) `made`."""
+    """The OOF score, if the submission is of all folds' models, and its prediction interval: of each fold (F, N, C) `made`."""
     unscored = {m.run.name: m.run.settings.train.splits.unscored for m in members if not blending.oof_of_member(m.run)}
     facts: dict[str, Any] = {"not_scored": unscored} if unscored else {}
-    if isinstance(chain, post_processing.Unfitted):
+    if isinstance(pipeline, post_processing.Unfitted):
         return facts | {"out_of_fold": f"no out-of-fold score: {', '.join(sorted(set(unscored.values())))}"}
     if whole:
-        drawn = [round(bound, 4) for bound in interval(chain.losses, pack.drivers)]  # of drivers, as reports show it
-        error = round(chain.standard_error, 4)
-        facts |= {**chain.score, "out_of_fold_standard_error": None if math.isnan(error) else error}
-        facts |= {"out_of_fold_95%": drawn, "selected_on": selected_on([m.run for m in members])}
-    hoped = hope(chain.losses, pack.drivers, context.settings.test_drivers)
-    return {**facts, "hope": {**hoped.facts, "averaging_gain": round(averaging_gain(made, chain.level), 4)}}
+        drawn = [round(bound, 4) for bound in interval(pipeline.losses, pack.drivers)]  # of drivers, as reports show it
+        error = round(pipeline.standard_error, 4)
+        facts |= {**pipeline.score, "out_of_fold_standard_error": None if math.isnan(error) else error}
+        facts |= {"out_of_fold_95%": drawn, "chosen_on_validation": chosen_on_validation([m.run for m in members])}
+    hoped = prediction_interval(pipeline.losses, pack.drivers, context.settings.test_drivers)
+    return {
+        **facts,
+        "prediction_interval": {**hoped.facts, "averaging_gain": round(averaging_gain(made, pipeline.level), 4)},
+    }
 
 
-def _said(members: list[Member], settings: ChainSettings, fold: int | None, facts: dict[str, Any]) -> str:
-    """What was blended, its loss out of fold, and what is hoped for."""
-    of = ", ".join(f"{m.run.name} ({m.views})" for m in members)
-    steps = [settings.blend] + ["balanced within drivers"] * (settings.balance is not None)
-    steps += ["smoothed over neighbours"] * (settings.neighbours is not None)
+def _said(members: list[Member], settings: PipelineSettings, fold: int | None, facts: dict[str, Any]) -> str:
+    """What was blended, its loss out of fold, and what is predicted."""
+    of = ", ".join(f"{m.run.name} ({m.tta})" for m in members)
+    steps = [settings.blend] + ["balanced within drivers"] * (settings.class_balance is not None)
+    steps += ["smoothed over neighbours"] * (settings.knn is not None)
     steps += [f"calibrated by {settings.calibrate}"] * (settings.calibrate != "none")
-    steps += [f"clipped at {level}" for level in [facts["chain"]["clip"]] if level != ChainSettings().clip]
+    steps += [f"clipped at {level}" for level in [facts["pipeline"]["clip"]] if level != PipelineSettings().clip]
     said = f"{', '.join(steps)} of {of}; " + (f"fold {fold} alone" if fold is not None else _loss(facts))
-    if "hope" not in facts:
+    if "prediction_interval" not in facts:
         return said
-    hoped = facts["hope"]
+    hoped = facts["prediction_interval"]
     saved = f"; averaging folds may save {hoped['averaging_gain']:.3f} of it" if fold is None else ""
     return (
-        f"{said}; hoped for on {hoped['unseen_drivers']} new drivers: "
+        f"{said}; predicted on {hoped['unseen_drivers']} new drivers: "
         f"{hoped['low']:.3f} to {hoped['high']:.3f} ({hoped['level']:.0%}) by a fold's models{saved}"
     )
 
@@ -193,23 +196,25 @@ def _loss(facts: dict[str, Any]) -> str:
     """The out-of-fold loss in words, whom it flatters, and whose it is not."""
     if "out_of_fold_log_loss" not in facts:
         return str(facts["out_of_fold"])
-    flattered = f" (selected on: {', '.join(facts['selected_on'])})" if facts.get("selected_on") else ""
+    flattered = (
+        f" (selected on: {', '.join(facts['chosen_on_validation'])})" if facts.get("chosen_on_validation") else ""
+    )
     rest = "".join(f", without {name} ({why})" for name, why in facts.get("not_scored", {}).items())
     return f"out-of-fold log loss {facts['out_of_fold_log_loss']:.4f}{flattered}{rest}"
 
 
 def _left_out(members: list[Member]) -> dict[str, str]:
-    """Test images that every member's pack was made without (`SKIP_BROKEN=1`), and why."""
+    """Test images that every member's pack was made without (`SKIP_INVALID=1`), and why."""
     each = [dict(zip(m.test.left_out.names, m.test.left_out.reasons, strict=True)) for m in members]
     return {image: reason for image, reason in each[0].items() if all(image in left for left in each)}
 
 
 def make_submissions(context: Context, names: list[str]) -> None:
-    """Every view set of each run as a submission, and each of its fold models alone."""
+    """Every TTA set of each run as a submission, and each of its fold models alone."""
     start, (found, _, folds, _) = time.monotonic(), finished_runs(context, names)
     for run in found:
-        for views in views_there(run, folds.count):
-            make_ensemble(context, [run.name], f"{run.name}-{views}", views, None, last=False)
+        for tta in predicted_tta(run, folds.count):
+            make_ensemble(context, [run.name], f"{run.name}-{tta}", tta, None, last=False)
         for fold in range(run.settings.train.splits.fits(folds.count)):
             make_ensemble(context, [run.name], f"{run.name}-fold{fold}", None, fold, last=False)
     ending(time.monotonic() - start, None, [f"make score DATASET={context.dataset}"])

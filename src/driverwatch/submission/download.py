@@ -36,7 +36,7 @@ LARGER_DISK = "name a folder on a larger disk with DATA="
 
 
 def download_competition(context: Context, command: str) -> None:
-    """Download a competition that is not there yet; after a kill at any moment the same command goes on.
+    """Download a competition that is not there yet; after a kill at any moment the same command resumes.
 
     Everything happens in `<DATA>.download` until all counts are right, so `DATA` is whole or not there. A complete folder is
     verified and left as it is.
@@ -66,7 +66,7 @@ def download_competition(context: Context, command: str) -> None:
         except InputError as error:
             raise InputError(
                 f"{error}. The archive is whole, and fetching it again would bring the same: name its files in "
-                f"configs/datasets/{context.dataset}.yaml, then run the same command again: it goes on"
+                f"configs/datasets/{context.dataset}.yaml, then run the same command again: it resumes"
             ) from error
         counts = _verify(context, whole, f"remove {folder} and run the same command again")
         os.sync()  # once, instead of for each of 100,000 files
@@ -74,7 +74,7 @@ def download_competition(context: Context, command: str) -> None:
             whole.rename(data)  # over an empty folder too
         except OSError as error:
             raise InputError(
-                f"{data}: {whole} cannot be moved here ({error.strerror}); fix that, then run the same command again: it goes on"
+                f"{data}: {whole} cannot be moved here ({error.strerror}); fix that, then run the same command again: it resumes"
             ) from error
         shutil.rmtree(folder, ignore_errors=True)
     return close(context.data, counts, time.monotonic() - start, then=[after])
@@ -201,7 +201,7 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     except OSError as error:
         raise InputError(
             f"{error.filename or path}: cannot be written or read ({reason(error)}); {way_out(error)}, then run the same "
-            "command again: it goes on"
+            "command again: it resumes"
         ) from error
 
 

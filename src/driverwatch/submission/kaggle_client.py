@@ -160,7 +160,7 @@ SUBMISSIONS_PAGE = "https://www.kaggle.com/c/{slug}/submissions"
 NO_TOKEN = r"authentication required|could not find kaggle\.json|missing (username|key) in configuration"
 REFUSED_TOKEN = r"\b401\b.{0,3}(client error|unauthorized)|^unauthorized|unauthenticated|invalid credentials"
 QUOTED = "; its words: {said}"
-AGAIN = "run the same command again: it goes on"
+AGAIN = "run the same command again: it resumes"
 # The first that is found in the client's words, which were collected by running the clients 2.2.4 and 1.7.4.5 without a token,
 # without a network, and against a local server that answers with each status. The server's own message often replaces the status.
 FAILURES = (
@@ -183,7 +183,7 @@ FAILURES = (
     (r"\b429\b.{0,3}(client error|too many)|too many requests|rate limited",
      f"Kaggle asks for fewer requests (429); wait some minutes, then {AGAIN}"),
     (r"\b5\d\d\b.{0,3}(server error|internal|bad gateway|service)|^internal server error|on kaggle's side",
-     "Kaggle itself is in trouble (a 5xx answer); run the same command again later: it goes on"),
+     "Kaggle itself is in trouble (a 5xx answer); run the same command again later: it resumes"),
     (r"could not submit to competition",
      "the upload did not arrive; check the connection, then run the same command again"),
 )  # fmt: skip
@@ -217,7 +217,7 @@ class Client:
     silence_seconds: float = SILENCE_SECONDS
 
     def download(self, folder: Path) -> None:
-        """Fetch the competition's archive as `<folder>/<slug>.zip`; the client goes on where a killed one stopped."""
+        """Fetch the competition's archive as `<folder>/<slug>.zip`; the client resumes where a killed one stopped."""
         self._run("download", "-p", str(folder.absolute()))
 
     def submit(self, file: Path, message: str) -> None:
@@ -230,24 +230,24 @@ class Client:
         """The newest submissions, newest first."""
         return parse_submissions(self._run("submissions", "--csv", "--page-size", str(SUBMISSIONS_LISTED)))
 
-    def _run(self, verb: str, *options: str) -> str:
+    def _run(self, command: str, *options: str) -> str:
         """All that the client said but its progress bars, redacted; bars are shown on a terminal, retries always."""
         hidden, words = secrets(), []
-        with _start([find_client(self.command), "competitions", verb, self.slug, *options], self.lock) as process:
+        with _start([find_client(self.command), "competitions", command, self.slug, *options], self.lock) as process:
             try:
                 for raw in _lines(process.stdout, self.silence_seconds):
                     line = redacted(raw, hidden)
                     is_bar = re.search(r"\d%\|", line) is not None
                     if not is_bar:
                         words.append(line)
-                    is_retry = verb != "submissions" and re.search(r"resuming|retry", line, re.IGNORECASE)
+                    is_retry = command != "submissions" and re.search(r"resuming|retry", line, re.IGNORECASE)
                     if sys.stderr.isatty() if is_bar else is_retry:
                         print(line, end="", file=sys.stderr, flush=True)
-            except BaseException:  # Ctrl-C too: a client left alone would go on writing
+            except BaseException:  # Ctrl-C too: a client left alone would resume writing
                 process.kill()
                 raise
         if process.returncode != 0:
-            raise InputError(f"{self.slug}: {failure(''.join(words), self.slug, verb == 'submit')}")
+            raise InputError(f"{self.slug}: {failure(''.join(words), self.slug, command == 'submit')}")
         return "".join(words)
 
 

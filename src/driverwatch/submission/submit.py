@@ -11,7 +11,7 @@ from driverwatch.data.context import Context
 from driverwatch.errors import InputError
 from driverwatch.io.atomic import locked, write_text
 from driverwatch.io.console import say
-from driverwatch.io.manifests import digest_of_file, read_json
+from driverwatch.io.manifests import checksum_of_file, read_json
 from driverwatch.submission import kaggle_client, ledger
 from driverwatch.submission.download import competition_slug
 from driverwatch.submission.kaggle_client import SUBMISSIONS_PAGE, Client, Submission
@@ -86,7 +86,7 @@ def _checked(context: Context, file: Path) -> str:
         raise InputError(
             f"FILE={file}: expected at most {MOST_BYTES // 10**6} MB, got {file.stat().st_size // 10**6} MB"
         )
-    checksum, settings = digest_of_file(file), context.settings
+    checksum, settings = checksum_of_file(file), context.settings
     names = competition.read_sample_submission(settings, context.data)
     if settings.expected is not None and len(names) != settings.expected.test:
         raise InputError(
@@ -94,7 +94,7 @@ def _checked(context: Context, file: Path) -> str:
             f"{len(names):,}; fetch the data again with make data"
         )
     read_submission(file, names, [settings.columns.image, *settings.classes])
-    if digest_of_file(file) != checksum:
+    if checksum_of_file(file) != checksum:
         raise InputError(f"{file}: changed while it was checked; run the same command when it is finished")
     return checksum
 
@@ -142,7 +142,7 @@ def _await_score(upload: _Upload, wait: Wait) -> Submission:
         if time.monotonic() - start + wait.poll_seconds > wait.limit_seconds:
             state = "is not scored yet" if found else "is not in Kaggle's list yet"
             raise InputError(
-                f"{upload.file}: {state} after {wait.limit_seconds:g} s; the same command goes on waiting and does not upload "
+                f"{upload.file}: {state} after {wait.limit_seconds:g} s; the same command resumes waiting and does not upload "
                 f"twice (see {SUBMISSIONS_PAGE.format(slug=upload.client.slug)})"
             )
         time.sleep(wait.poll_seconds)

@@ -25,7 +25,7 @@ from driverwatch.data.epoch_inputs import AugmentedInputs, Inputs, Joined, epoch
 from driverwatch.data.pack import Pack, stamp
 from driverwatch.errors import InputError
 
-WORTH = 5_000  # images under a policy, of all epochs: below that, starting processes (a second each) costs more than it saves
+WORTH = 5_000  # images under a preset, of all epochs: below that, starting processes (a second each) costs more than it saves
 
 
 @dataclass(frozen=True)
@@ -34,24 +34,24 @@ class TrainingSource:
 
     packs: tuple[Pack, ...]
     settings: ModelSettings
-    policy: list[dict[str, dict[str, Any]]]
+    preset: list[dict[str, dict[str, Any]]]
     training: np.ndarray  # the fold's rows of the first pack, which are mixed with one another
 
     def inputs(self, epoch: int) -> Inputs:
         """Inputs of an epoch, counted from 0."""
         mixing = epoch_mixing(self.settings, self.packs[0], self.training, epoch)
-        first = AugmentedInputs(self.packs[0].pixels, self.settings, self.policy, epoch, mixing)
+        first = AugmentedInputs(self.packs[0].pixels, self.settings, self.preset, epoch, mixing)
         if len(self.packs) == 1:
             return first
         count = self.packs[0].images.shape[0]
         return Joined(
-            first, AugmentedInputs(self.packs[1].pixels, self.settings, self.policy, epoch, first=count), count
+            first, AugmentedInputs(self.packs[1].pixels, self.settings, self.preset, epoch, first=count), count
         )
 
     def opened(self, stamps: list[str]) -> "TrainingSource":
         """The same in another process, where packs of these `stamps` are mapped."""
         if self.stamps() != stamps:
-            raise InputError(f"{self.packs[0].images.path}: was packed anew meanwhile; the same command goes on")
+            raise InputError(f"{self.packs[0].images.path}: was packed again meanwhile; the same command resumes")
         for pack in self.packs:
             pack.pixels  # noqa: B018 mapped now, and kept
         return self
@@ -67,7 +67,7 @@ class TrainingSource:
         return replace(self, packs=tuple(bare if mixed else [replace(pack, drivers=nobody) for pack in bare]))
 
 
-class Crew:
+class WorkerPool:
     """Processes that augment. Every one is asked by one thread at a time, and ends with whoever started it."""
 
     def __init__(self, shown: TrainingSource, stamps: list[str], count: int) -> None:
@@ -105,7 +105,7 @@ class Crew:
             made = pipe.recv()
             if isinstance(made, str):
                 raise InputError(f"augmentation failed in a process of its own: {made}")
-            shape, mirrored = made
+            shape, flipped = made
             images = np.empty(shape, np.uint8)
             _fill(pipe, images)
         except (EOFError, OSError) as error:
@@ -115,7 +115,7 @@ class Crew:
             ) from error
         finally:
             self.free.put(pipe)  # also of one that ended: whoever asks next is told so too, and nobody waits
-        return images, mirrored
+        return images, flipped
 
 
 class Loader:
@@ -125,17 +125,17 @@ class Loader:
         """Take note of what is shown, of packs as they are now, and of how many `images` there will be to make."""
         train = shown.settings.train
         self.shown, self.stamps = shown, shown.stamps()
-        self.crew: Crew | None = None
+        self.worker_pool: WorkerPool | None = None
         self.count = train.workers or os.cpu_count() or 1
-        pays = bool(shown.policy) and images >= WORTH and self.count > 1
+        pays = bool(shown.preset) and images >= WORTH and self.count > 1
         self.hires = train.loader == "processes" or (train.loader == "auto" and pays)
 
     def __enter__(self) -> "Loader":
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.crew is not None:
-            self.crew.close()
+        if self.worker_pool is not None:
+            self.worker_pool.close()
 
     @property
     def threads(self) -> int:
@@ -146,8 +146,8 @@ class Loader:
         """Inputs of an epoch, counted from 0; the crew is started when it is first needed."""
         if not self.hires:
             return self.shown.inputs(epoch)
-        self.crew = self.crew or Crew(self.shown, self.stamps, self.count)
-        return self.crew.inputs(epoch)
+        self.worker_pool = self.worker_pool or WorkerPool(self.shown, self.stamps, self.count)
+        return self.worker_pool.inputs(epoch)
 
 
 @contextmanager
@@ -164,7 +164,7 @@ def _deaf() -> Iterator[None]:
 
 
 def _work(pipe: Connection, shown: TrainingSource, stamps: list[str]) -> None:
-    """Answer (epoch, rows) with ((shape, mirrored), pixels), or with what went wrong, until nobody asks any more."""
+    """Answer (epoch, rows) with ((shape, flipped), pixels), or with what went wrong, until nobody asks any more."""
     known: dict[int, Inputs] = {}
     with suppress(EOFError, OSError):
         while True:
@@ -172,11 +172,11 @@ def _work(pipe: Connection, shown: TrainingSource, stamps: list[str]) -> None:
             try:
                 if epoch not in known:
                     known = {epoch: shown.opened(stamps).inputs(epoch)}
-                images, mirrored = known[epoch](rows)
+                images, flipped = known[epoch](rows)
             except Exception as error:  # told to whoever asked, who ends with it
                 pipe.send(f"{type(error).__name__}: {error}")
                 continue
-            pipe.send((images.shape, mirrored))
+            pipe.send((images.shape, flipped))
             _pour(pipe, images)
 
 

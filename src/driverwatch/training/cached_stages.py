@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from driverwatch.config.model import PredictSettings
-from driverwatch.config.types import ViewSet, pixels
+from driverwatch.config.types import TtaSet, pixels
 from driverwatch.data.epoch_inputs import Inputs, Joined
 from driverwatch.data.pack import Pack
-from driverwatch.data.tta import View, view_set
-from driverwatch.inference.feature_cache import Outputs, TrunkCache, augmented_pass, tta_pass
+from driverwatch.data.tta import View, tta_set
+from driverwatch.inference.feature_cache import FeatureCache, Outputs, augmented_pass, tta_pass
 from driverwatch.inference.predict import FeaturePredictor, Predictor, whole_predictor
 from driverwatch.io.console import say
 from driverwatch.models.classifier import Classifier
@@ -27,40 +27,40 @@ class CachedStage:
 
     cut: SplitPoint
     tail: TrainedPart
-    cache: TrunkCache
+    cache: FeatureCache
 
 
 class StageCaching:
-    """Halves a run's classifier where its settings ask for it (`train.cache_trunk`, `fit: logistic`) and it can be done."""
+    """Splits a run's classifier where its settings ask for it (`train.augmentation_passes`, `fit: linear_probe`) and it can."""
 
     def __init__(
-        self, classifier: Classifier, run: Run, stages: list[StagePlan], trunks: Path, devices: Devices = ONE
+        self, classifier: Classifier, run: Run, stages: list[StagePlan], feature_caches: Path, devices: Devices = ONE
     ) -> None:
-        self.classifier, self.run, self.stages, self.trunks = classifier, run, stages, trunks
+        self.classifier, self.run, self.stages, self.feature_caches = classifier, run, stages, feature_caches
         self.devices = devices
-        self.draws = run.settings.train.cache_trunk
+        self.draws = run.settings.train.augmentation_passes
         self.regions = len(run.settings.input.regions)
         self.image, self.size = pixels(run.settings.input.pack), pixels(run.settings.input.size)
 
     def half(self, stage: StagePlan) -> CachedStage | None:
         """The halves for a stage, or None where every layer is computed in every step."""
-        frozen = frozen_count(self.classifier.trunk.layers, stage.freeze_until)
+        frozen = frozen_count(self.classifier.backbone.layers, stage.freeze_until)
         if stage.settings.fit == "gradient" and (self.draws is None or frozen == 0):
             return None
         cut = split_point(self.classifier, frozen)
         if cut is None or (cut.layer and not untouched(self.classifier, self.stages, stage.number)):
             reason = "no single tensor lies below the boundary" if cut is None else "an earlier stage trained it"
-            say(f"{self.run.name}: the trunk of stage {stage.number} ({stage.name}) is not cached: {reason}")
+            say(f"{self.run.name}: the backbone of stage {stage.number} ({stage.name}) is not cached: {reason}")
             return None
         if cut.between:
             say(
-                f"{self.run.name}: the trunk is cached up to {cut.layer}; {cut.between} more frozen layers lie in branches"
+                f"{self.run.name}: the backbone is cached up to {cut.layer}; {cut.between} more frozen layers are in branches"
             )
         frozen_half = FrozenPart(self.classifier, cut)
         dtype = self.run.settings.train.cache_dtype if cut.layer else "float32"
         with self.devices.scope():
             tail = TrainedPart(self.classifier, cut)
-        return CachedStage(cut, tail, TrunkCache(self.trunks, frozen_half, dtype))
+        return CachedStage(cut, tail, FeatureCache(self.feature_caches, frozen_half, dtype))
 
     def inputs(self, half: CachedStage, packs: tuple[Pack, ...], epoch: int) -> Inputs:
         """What an epoch trains on: the cached outputs of one draw, each epoch the next one, in turn.
@@ -73,9 +73,9 @@ class StageCaching:
         return first if len(packs) == 1 else Joined(first, self._augmented(half, packs[1], draw, count), count)
 
     def features(self, half: CachedStage, pack: Pack) -> list[Outputs]:
-        """What logistic regression is fitted on: the centre view, or with `train.cache_trunk` every draw."""
+        """What logistic regression is fitted on: the centre view, or with `train.augmentation_passes` every draw."""
         if self.draws is None:
-            centre = view_set("centre", self.image, self.size)[0]
+            centre = tta_set("centre", self.image, self.size)[0]
             return [
                 half.cache.outputs(
                     pack, tta_pass(centre, self.size, self.regions), f"{self.run.name}: features, centre view"
@@ -88,16 +88,16 @@ class StageCaching:
         return half.cache.outputs(pack, augmented_pass(self.run, draw, first), label)
 
     def watcher(self, half: CachedStage | None) -> Predictor:
-        """The centre view, for the held-out drivers after each epoch."""
+        """The centre view, for the validation drivers after each epoch."""
         return self._predictor(["centre"], 64, half)
 
     def predictor(self, half: CachedStage | None, predict: PredictSettings) -> Predictor:
-        """For final predictions: the whole network, or the head on cached features where the whole trunk was frozen."""
-        return self._predictor(predict.views, predict.batch_size, half if half and half.cut.layer is None else None)
+        """For final predictions: the whole network, or the head on cached features where the whole backbone was frozen."""
+        return self._predictor(predict.tta, predict.batch_size, half if half and half.cut.layer is None else None)
 
-    def _predictor(self, views: list[ViewSet], crops: int, half: CachedStage | None) -> Predictor:
+    def _predictor(self, tta: list[TtaSet], crops: int, half: CachedStage | None) -> Predictor:
         if half is None:
-            return whole_predictor(self.classifier, self.run, views, crops)
+            return whole_predictor(self.classifier, self.run, tta, crops)
 
         def outputs(pack: Pack, view: View) -> np.ndarray:
             label = f"{self.run.name}: frozen layers, {len(pack.names)} images, "
@@ -105,4 +105,4 @@ class StageCaching:
             return half.cache.outputs(pack, tta_pass(view, self.size, self.regions), label).array
 
         tail = half.tail if self.devices.count == 1 else TrainedPart(self.classifier, half.cut)  # the other is split
-        return FeaturePredictor(tail, outputs, views, self.image, self.size, self.run.columns)
+        return FeaturePredictor(tail, outputs, tta, self.image, self.size, self.run.columns)

@@ -95,7 +95,7 @@ def read_history(path: Path) -> list[Row]:
     except (OSError, ValueError, csv.Error) as error:
         said = printable(" ".join(str(error).split()), 150)
         raise InputError(
-            f"{path}: expected a line of numbers per epoch, this is not a whole history ({said}); train the fold anew with FORCE=1"
+            f"{path}: expected a line of numbers per epoch, this is not a whole history ({said}); train the fold again with FORCE=1"
         ) from error
 
 
@@ -108,7 +108,7 @@ def _cell(name: str, text: str) -> float | int | None:
 
 
 def checked_rows(rows: Any) -> list[Row]:
-    """The rows of a history, from a table or a bundle, if they are what a fold writes.
+    """The rows of a history, from a table or a checkpoint, if they are what a fold writes.
 
     Raises:
         ValueError: something else, in a few words.
@@ -124,9 +124,9 @@ def checked_rows(rows: Any) -> list[Row]:
             raise ValueError(f"{wrong}: {str(row[wrong])[:30]} is no number that it can have")
         if row["epoch"] != number:
             raise ValueError(f"epoch {row['epoch']} where {number} was expected")
-    losses = [row.get("held_out_loss") for row in rows]
+    losses = [row.get("val_loss") for row in rows]
     if None in losses and losses.count(None) < len(losses):
-        raise ValueError("held_out_loss is missing in some epochs")
+        raise ValueError("val_loss is missing in some epochs")
     return [dict(row) for row in rows]
 
 
@@ -143,7 +143,7 @@ class HistoryLog:
     """Keeps `<folder>/history.csv` and `<folder>/tensorboard/` up to date with a growing list of epochs."""
 
     def __init__(self, folder: Path, history: list[dict[str, Any]]) -> None:
-        """Begin anew from `history`, so that an epoch that was logged but not kept does not appear twice."""
+        """Begin again from `history`, so that an epoch that was logged but not kept does not appear twice."""
         from tensorboard.summary import Writer
 
         self.folder = folder
@@ -168,7 +168,7 @@ class HistoryLog:
 
 @dataclass
 class Progress:
-    """How far a fold has come; travels in the bundle beside weights and optimizer."""
+    """How far a fold has come; travels in the checkpoint beside weights and optimizer."""
 
     epoch: int = 0  # finished ones, over all stages
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -177,31 +177,31 @@ class Progress:
 
 
 def is_over(history: list[dict[str, Any]], stage: int, stop: int, patience: int | None) -> bool:
-    """Whether a stage has had its `stop` epochs, or `patience` of them without a better held-out loss."""
-    losses = [row["held_out_loss"] for row in history if row["stage"] == stage]
+    """Whether a stage has had its `stop` epochs, or `patience` of them without a better validation loss."""
+    losses = [row["val_loss"] for row in history if row["stage"] == stage]
     stalled = (
         len(losses) - 1 - losses.index(min(losses)) if losses and None not in losses and patience is not None else 0
     )
     return len(losses) >= stop or (patience is not None and stalled >= patience)
 
 
-def resumed(bundle: Path, identity: str, number: int) -> Progress:
-    """What the bundle of fold `number` says of a run with this identity.
+def resumed(checkpoint: Path, identity: str, number: int) -> Progress:
+    """What the checkpoint of fold `number` says of a run with this identity.
 
     Raises:
         InputError: it is of another run, or not whole.
     """
-    kept = load_state(bundle, {})
+    kept = load_state(checkpoint, {})
     if kept.get("run") != identity:
-        raise InputError(f"{bundle}: is of another run than this folder's; make train FORCE=1 begins anew")
+        raise InputError(f"{checkpoint}: is of another run than this folder's; make train FORCE=1 begins again")
     try:
         progress = Progress(**plain_json(kept["progress"]))
         progress.history = checked_rows([{"epoch": n, **row} for n, row in enumerate(progress.history, start=1)])
-        stages = [(row["stage"], row["held_out_loss"]) for row in progress.history]
+        stages = [(row["stage"], row["val_loss"]) for row in progress.history]
         if type(progress.epoch) is not int or not isinstance(progress.best, int | float):
             raise ValueError(f"epoch {progress.epoch!r}, best {progress.best!r}")
     except (LookupError, TypeError, ValueError, RecursionError) as error:
-        raise InputError(f"{bundle}: not a whole bundle ({error}); make train FORCE=1 FOLD={number}") from error
+        raise InputError(f"{checkpoint}: not a whole checkpoint ({error}); make train FORCE=1 FOLD={number}") from error
     if len(stages) != progress.epoch:
-        raise InputError(f"{bundle}: not a whole bundle; make train FORCE=1 FOLD={number}")
+        raise InputError(f"{checkpoint}: not a whole checkpoint; make train FORCE=1 FOLD={number}")
     return progress

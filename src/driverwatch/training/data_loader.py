@@ -1,7 +1,7 @@
 """Training batches: inputs, label shares and weights of each step.
 
 Accuracy in training counts an image as right where its largest share is what the network finds likeliest: of mixed images, the
-larger part's class; it may then stay below the held-out accuracy.
+larger part's class; it may then stay below the validation accuracy.
 """
 
 import os
@@ -19,9 +19,9 @@ Batch = tuple[np.ndarray, np.ndarray, np.ndarray]
 class TrainingBatches(keras.utils.PyDataset):
     """One epoch: shuffled inputs (B, ...), label shares float32 (B, C), rows summing to 1, and sample weights float32 (B,).
 
-    Made anew for each epoch with the epoch's number. Its own threads work ahead, not PyDataset's workers: these may start
+    Made again for each epoch with the epoch's number. Its own threads work ahead, not PyDataset's workers: these may start
     before an epoch begins, end a tenth of a second after it, make the first two batches twice, and under JAX and PyTorch
-    go on after the batch that building took (Keras 3.15: the first epoch saw batches 1, 2, ..., 0). Close it at the end.
+    resume after the batch that building took (Keras 3.15: the first epoch saw batches 1, 2, ..., 0). Close it at the end.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class TrainingBatches(keras.utils.PyDataset):
         Args:
             rows: those to train on.
             targets: label shares float32 (N, C), each row summing to 1, by number of the row; `one_hot` where it has one class.
-            swap: where labels of mirrored images go under `augment.mirror: swap`.
+            swap: where labels of flipped images go under `augment.hflip: swap`.
             guessed: bool (N,), rows with pseudo-labels (None: there are none). Class weights are the others'.
             threads: that ask for inputs (0: `train.workers`, or one per core).
         """
@@ -48,7 +48,7 @@ class TrainingBatches(keras.utils.PyDataset):
         super().__init__(workers=1)
         self.inputs, self.targets, self.batch = inputs, targets, settings.train.batch_size
         self.order = np.random.default_rng((settings.train.seed, epoch)).permutation(rows)
-        self.swap, self.mirror = swap, settings.augment.mirror
+        self.swap, self.hflip = swap, settings.augment.hflip
         self.guessed, self.pseudo = np.zeros(len(targets), bool) if guessed is None else guessed, settings.train.pseudo
         self.weights = class_weights(targets[rows[~self.guessed[rows]]], settings.train.class_weights)
         self.steps = -(-len(rows) // self.batch)
@@ -76,8 +76,8 @@ class TrainingBatches(keras.utils.PyDataset):
 
     def _made(self, step: int) -> Batch:
         rows = self.order[step * self.batch : (step + 1) * self.batch]
-        made, mirrored = self.inputs(rows)
-        targets = followed(self.targets[rows], mirrored, self.mirror, self.swap)
+        made, flipped = self.inputs(rows)
+        targets = followed(self.targets[rows], flipped, self.hflip, self.swap)
         weights = targets @ self.weights
         if self.pseudo is not None:
             weights[self.guessed[rows]] *= self.pseudo.weight
@@ -90,9 +90,9 @@ def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
     return np.eye(classes, dtype=np.float32)[labels]
 
 
-def followed(targets: np.ndarray, mirrored: np.ndarray, mirror: str, swap: list[int]) -> np.ndarray:
-    """Label shares (B, C) after mirroring: under `augment.mirror: swap` those of mirrored images go where `swap` says."""
-    return np.where((mirrored & (mirror == "swap"))[:, None], targets[:, np.argsort(swap)], targets)
+def followed(targets: np.ndarray, flipped: np.ndarray, hflip: str, swap: list[int]) -> np.ndarray:
+    """Label shares (B, C) after flipping: under `augment.hflip: swap` those of flipped images go where `swap` says."""
+    return np.where((flipped & (hflip == "swap_left_right"))[:, None], targets[:, np.argsort(swap)], targets)
 
 
 def class_weights(targets: np.ndarray, rule: str) -> np.ndarray:

@@ -21,7 +21,7 @@ from driverwatch.training.data_loader import TrainingBatches
 class TimeRemaining:
     """What stands behind and before a fold in training.
 
-    Seconds are those of whole epochs, held-out drivers included; later stages are taken to last as long per epoch as this one.
+    Seconds are those of whole epochs, validation drivers included; later stages are taken to last as long per epoch as this one.
     """
 
     planned: tuple[int, ...]  # epochs by stage

@@ -1,4 +1,4 @@
-"""Train one fold: stage by stage, epoch by epoch, a bundle after each, the held-out drivers predicted at the end."""
+"""Train one fold: stage by stage, epoch by epoch, a checkpoint after each, the validation drivers predicted at the end."""
 
 import json
 import math
@@ -21,7 +21,7 @@ from driverwatch.inference.feature_cache import Outputs
 from driverwatch.inference.predict import Predictor, write_predictions
 from driverwatch.io.atomic import locked, write_json
 from driverwatch.io.console import Meter, say
-from driverwatch.io.manifests import digest_of_file, provenance
+from driverwatch.io.manifests import checksum_of_file, provenance
 from driverwatch.metrics import accuracy, log_loss
 from driverwatch.models.backend import deterministic, is_finite, load_state, write_state
 from driverwatch.models.classifier import Classifier, Learner, build
@@ -35,7 +35,7 @@ from driverwatch.training.checkpoint import HistoryLog, Progress, is_over, judge
 from driverwatch.training.data_loader import TrainingBatches, class_weights, followed, one_hot
 from driverwatch.training.epoch import MINUTES, EpochBar, TimeRemaining, reseed, time_remaining, train_epoch
 from driverwatch.training.linear_probe import Sample, fit_linear_probe
-from driverwatch.training.optimizer import StagePlan, check, plan, prepare, rate_factors
+from driverwatch.training.optimizer import StagePlan, check, lr_multipliers, plan, prepare
 from driverwatch.training.pseudo_labels import FoldIndices
 
 
@@ -46,16 +46,16 @@ def train_fold(
     rows: FoldIndices,
     weights: Path | None,
     predict: PredictSettings,
-    trunks: Path,
+    feature_caches: Path,
     others: int = 0,
 ) -> None:
-    """Train fold `number` (or go on from its last epoch), then predict its held-out drivers and the test images.
+    """Train fold `number` (or resume from its last epoch), then predict its validation drivers and the test images.
 
-    Writes under `run.fold(number)`: `bundle.h5` (removed at the end), `weights.h5`, `history.csv`, `tensorboard/`,
-    predictions per view set, and last `manifest.json`, whose presence means finished. The caller holds the run's lock.
+    Writes under `run.fold(number)`: `checkpoint.h5` (removed at the end), `weights.h5`, `history.csv`, `tensorboard/`,
+    predictions per TTA set, and last `manifest.json`, whose presence means finished. The caller holds the run's lock.
 
     Args:
-        trunks: folder of cached trunk outputs, shared by folds and runs.
+        backbones: folder of cached backbone outputs, shared by folds and runs.
         others: folds to be trained after this one, for the time that is told to be left.
     """
     folder, made_by = run.fold(number), provenance()
@@ -65,18 +65,18 @@ def train_fold(
         mine = seeded(run, number)
         deterministic(mine.settings.train.seed)
         on = devices(run.settings.train.devices, run.settings.train.batch_size)
-        resumes = (folder / "bundle.h5").is_file()
+        resumes = (folder / "checkpoint.h5").is_file()
         mean = packs["train"].mean
         classifier = build(run.settings, len(run.classes), mean, weights, load=not resumes, scope=on.scope())
-        training = FoldTraining(classifier, mine, number, packs, rows, trunks, time_remaining(run, others), on)
+        training = FoldTraining(classifier, mine, number, packs, rows, feature_caches, time_remaining(run, others), on)
         progress = training.train()
         if run.settings.train.select == "best":
             training.take_best()
         write_state(folder / "weights.h5", {"model": classifier.weights}, run.origin)
         start = time.monotonic()
-        losses = write_predictions(training.predictor(predict), run, number, packs, rows.held_out, predict.test)
+        losses = write_predictions(training.predictor(predict), run, number, packs, rows.validation, predict.test)
         facts = _outcome(run, number, progress, predict) | {"log_loss": losses, "seed": mine.settings.train.seed}
-        facts["pseudo_labels"] = rows.lesson and rows.lesson.facts(run.classes)
+        facts["pseudo_labels"] = rows.fold_labels and rows.fold_labels.facts(run.classes)
         facts["trainable_parameters"] = sum(int(np.prod(w.shape)) for w in classifier.trainable_weights)
         facts["devices"] = on.count
         facts["diverged"] = progress.diverged
@@ -94,8 +94,8 @@ def _outcome(run: Run, number: int, progress: Progress, predict: PredictSettings
         "fold": number,
         "settings": {**run.settings.model_dump(), "predict": predict.model_dump()},
         **run.claim,
-        "weights": digest_of_file(run.fold(number) / "weights.h5"),
-        "selected_on": "held-out drivers" if run.looks_at_held_out else None,
+        "weights": checksum_of_file(run.fold(number) / "weights.h5"),
+        "chosen_on_validation": "validation drivers" if run.uses_validation else None,
         "out_of_fold": None if run.settings.train.splits.scored else f"no score: {run.settings.train.splits.unscored}",
         "step_seconds": progress.history[-1]["step_seconds"],
         "training_seconds": sum(epoch["seconds"] for epoch in progress.history),
@@ -113,7 +113,7 @@ class FoldTraining:
         number: int,
         packs: dict[str, Pack],
         rows: FoldIndices,
-        trunks: Path,
+        feature_caches: Path,
         before: TimeRemaining | None = None,
         on: Devices = ONE,
     ) -> None:
@@ -122,28 +122,28 @@ class FoldTraining:
         self.pack, self.test = packs["train"], packs["test"]
         self.shown, self.targets = rows.shown(), rows.targets(self.pack.labels, len(run.classes))
         self.settings, self.folder = run.settings.train, run.fold(number)
-        self.bundle = self.folder / "bundle.h5"
+        self.checkpoint = self.folder / "checkpoint.h5"
         self.stages = plan(run.settings)
         check(classifier, self.stages)  # a wrong name ends here, not after an hour
-        self.halving = StageCaching(classifier, run, self.stages, trunks, self.devices)
+        self.halving = StageCaching(classifier, run, self.stages, feature_caches, self.devices)
         self.learner: Learner = classifier
         self.half: CachedStage | None = None
         self.progress = Progress()
         both = self.pack, self.test
         shown = TrainingSource(
-            both if self.shown.max() >= len(self.pack.names) else both[:1], run.settings, run.policy, rows.training
+            both if self.shown.max() >= len(self.pack.names) else both[:1], run.settings, run.preset, rows.training
         )
         self.loader = Loader(shown, len(self.shown) * sum(run.settings.train.planned))
 
     def train(self) -> Progress:
-        """Train every stage that is not behind us, from the bundle if there is one."""
-        if self.bundle.is_file():
-            self.progress = resumed(self.bundle, self.run.identity, self.number)
-            say(f"{self.run.name} fold {self.number}: goes on after epoch {self.progress.epoch}")
-        if self.rows.lesson:
+        """Train every stage that is not behind us, from the checkpoint if there is one."""
+        if self.checkpoint.is_file():
+            self.progress = resumed(self.checkpoint, self.run.identity, self.number)
+            say(f"{self.run.name} fold {self.number}: resumes after epoch {self.progress.epoch}")
+        if self.rows.fold_labels:
             more = len(self.shown) / len(self.rows.training)
             say(
-                f"{self.run.name} fold {self.number}: learns from {self.rows.lesson} too, {more:.2f} times the steps per epoch"
+                f"{self.run.name} fold {self.number}: trained on {self.rows.fold_labels} too, {more:.2f} times the steps per epoch"
             )
         log = HistoryLog(self.folder, self.progress.history)
         with self.loader:
@@ -161,25 +161,25 @@ class FoldTraining:
         return is_over(self.progress.history, stage.number, stage.stop, self.settings.patience)
 
     def enter(self, stage: StagePlan) -> None:
-        """Freeze, halve and compile; take weights, and within a stage the optimizer too, from the bundle."""
+        """Freeze, halve and compile; take weights, and within a stage the optimizer too, from the checkpoint."""
         freeze(self.classifier, stage.freeze_until, stage.train_statistics)
         self.devices.synchronize(self.classifier)
         resumes = any(row["stage"] == stage.number for row in self.progress.history)
         if self.progress.epoch:
-            load_state(self.bundle, {"model": self.classifier.weights})
+            load_state(self.checkpoint, {"model": self.classifier.weights})
         self.half = self.halving.half(stage)
         self.learner = self.half.tail if self.half else self.classifier
         steps = -(-len(self.shown) // self.settings.batch_size)
         with self.devices.scope():
-            prepare(self.learner, stage, self.settings, steps, rate_factors(self.classifier, stage))
-        if len(self.rows.held_out):
+            prepare(self.learner, stage, self.settings, steps, lr_multipliers(self.classifier, stage))
+        if len(self.rows.validation):
             self.centre = self.halving.watcher(self.half)
             self.source = self.centre.source(self.pack)
         if resumes:
-            load_state(self.bundle, self._state())
+            load_state(self.checkpoint, self._state())
 
     def take_best(self) -> None:
-        """Take the best epoch's weights; its trunk may be another than the last stage's, so that no cache holds for it."""
+        """Take the best epoch's weights; its backbone may be another than the last stage's, so that no cache holds for it."""
         load_state(self.folder / "best.h5", {"model": self.classifier.weights})
         self.half = None
 
@@ -191,33 +191,33 @@ class FoldTraining:
         return {"model": self.classifier.weights, "optimizer": self.learner.optimizer.variables}
 
     def _epoch(self, stage: StagePlan) -> None:
-        """Train one epoch, score the held-out drivers, keep everything in one bundle."""
+        """Train one epoch, score the validation drivers, keep everything in one checkpoint."""
         start, progress = time.monotonic(), self.progress
-        if self.half is not None and stage.settings.fit == "logistic":
+        if self.half is not None and stage.settings.fit == "linear_probe":
             train = partial(self._solve, stage, self.halving.features(self.half, self.pack))
         else:
             train = partial(self._descend, stage, *self._shown())
         begun, cpu = time.monotonic(), time.process_time()  # what frozen layers cost, once for all folds, lies behind
         loss, right = train()
         seconds = time.monotonic() - begun, time.process_time() - cpu
-        held_out = self._watch()
-        self._refuse_overflow(stage, {"the held-out loss": held_out[0] or 0.0})
+        validation = self._watch()
+        self._refuse_overflow(stage, {"the validation loss": validation[0] or 0.0})
         progress.epoch += 1
         progress.history.append({
             "epoch": progress.epoch, "stage": stage.number, "loss": loss, "accuracy": right,
-            "held_out_loss": held_out[0], "held_out_accuracy": held_out[1],
+            "val_loss": validation[0], "val_accuracy": validation[1],
             "step_seconds": seconds[0] * self.settings.batch_size / len(self.shown),
             "cache_seconds": begun - start, "training_seconds": seconds[0], "training_cpu_seconds": seconds[1],
             "seconds": time.monotonic() - start,
-            **({"pseudo_images": len(self.rows.lesson.rows)} if self.rows.lesson else {}),
+            **({"pseudo_images": len(self.rows.fold_labels.rows)} if self.rows.fold_labels else {}),
         })  # fmt: skip
         self._keep(stage)
 
     def _watch(self) -> tuple[float, float] | tuple[None, None]:
-        """Log loss and accuracy on the held-out drivers, where there are any."""
-        if not len(self.rows.held_out):
+        """Log loss and accuracy on the validation drivers, where there are any."""
+        if not len(self.rows.validation):
             return None, None
-        found, labels = self.centre(self.source, self.rows.held_out)["centre"], self.pack.labels[self.rows.held_out]
+        found, labels = self.centre(self.source, self.rows.validation)["centre"], self.pack.labels[self.rows.validation]
         return log_loss(found, labels), accuracy(found, labels)
 
     def batches(self) -> TrainingBatches:
@@ -256,7 +256,7 @@ class FoldTraining:
             whole = 0.0 if is_finite(self.classifier.weights) else math.nan
             self._refuse_overflow(stage, {"the loss": loss, "a weight": whole})
             self._judge(stage, loss - penalty, float(batches.weighed.sum()) / len(rows))
-            if stage.normalization == "re-estimated":
+            if stage.normalization == "recalibrated":
                 count = max(1, min(BATCHES, len(rows) // self.settings.batch_size))
                 recalibrate_batch_norm(self.learner, (batches[step][0] for step in range(count)))
         return loss, right
@@ -291,9 +291,9 @@ class FoldTraining:
         """The softmax by logistic regression on cached features of labelled images; training loss and accuracy."""
         rows, run = self.rows.training, self.run
         made = [draw(rows) for draw in draws]
-        features, mirrored = (np.concatenate(parts) for parts in zip(*made, strict=True))
+        features, flipped = (np.concatenate(parts) for parts in zip(*made, strict=True))
         targets = np.tile(one_hot(self.pack.labels[rows], len(run.swap)), (len(made), 1))
-        targets = followed(targets, mirrored, run.settings.augment.mirror, run.swap)
+        targets = followed(targets, flipped, run.settings.augment.hflip, run.swap)
         labels, weights = targets.argmax(axis=1), targets @ class_weights(targets, self.settings.class_weights)
         drivers = np.tile(self.pack.drivers[rows], len(made))
         found = fit_linear_probe(Sample(features, labels, weights), drivers, len(run.swap), stage.settings.l2)
@@ -305,12 +305,14 @@ class FoldTraining:
 
     def _keep(self, stage: StagePlan) -> None:
         progress, kept = self.progress, self.progress.history[-1]
-        if self.settings.select == "best" and kept["held_out_loss"] < progress.best:
-            progress.best = kept["held_out_loss"]
+        if self.settings.select == "best" and kept["val_loss"] < progress.best:
+            progress.best = kept["val_loss"]
             write_state(self.folder / "best.h5", {"model": self.classifier.weights}, self.run.origin)
-        write_state(self.bundle, self._state(), {"run": self.run.identity, "progress": json.dumps(asdict(progress))})
-        held_out = "nobody held out"
-        if kept["held_out_loss"] is not None:
-            held_out = f"held-out drivers {kept['held_out_loss']:.3f} ({kept['held_out_accuracy']:.1%} right)"
+        write_state(
+            self.checkpoint, self._state(), {"run": self.run.identity, "progress": json.dumps(asdict(progress))}
+        )
+        validation = "nobody held out"
+        if kept["val_loss"] is not None:
+            validation = f"validation drivers {kept['val_loss']:.3f} ({kept['val_accuracy']:.1%} right)"
         said = f"{self.run.name} fold {self.number}, epoch {progress.epoch} ({stage.name}): loss {kept['loss']:.3f}"
-        say(f"{said}, {held_out}, {kept['seconds']:.0f} s")
+        say(f"{said}, {validation}, {kept['seconds']:.0f} s")

@@ -1,7 +1,7 @@
 """How a run is trained now, in `execution.json` beside `run.json`: its data set, and what decides speed alone.
 
-What decides a run's result lies in `run.json` and is compared; this is written anew by each command that trains, so that a run
-may go on with other workers or on other devices.
+What decides a run's result is in `run.json` and is compared; this is written again by each command that trains, so that a run
+may continue with other workers or on other devices.
 """
 
 import os
@@ -68,7 +68,7 @@ PATIENCE = 5.0  # seconds that it has to end by itself after Ctrl-C
 
 
 class FoldRunner(Protocol):
-    """Trains a fold of a run that is begun and held for it (`train.begun`), and whose `execution.json` is written."""
+    """Trains a fold of a run that is started and held for it (`train.started`), and whose `execution.json` is written."""
 
     def run_fold(self, run: Run, number: int, lock: int) -> None:
         """Return when the fold is finished; `lock` is the descriptor of the run's lock. Raises `InputError` if it fails."""
@@ -84,12 +84,12 @@ class FoldProcess:
         tells it when this process is gone, however it went.
         """
         runs.forget_divergence(run.folder, number)
-        leash, held = os.pipe()
-        command = [sys.executable, "-m", "driverwatch", *fold_command(run, number), "--leash", str(leash)]
+        parent_pipe, held = os.pipe()
+        command = [sys.executable, "-m", "driverwatch", *fold_command(run, number), "--parent-pipe", str(parent_pipe)]
         try:
-            status = run_to_end(command, [lock, leash])
+            status = run_to_end(command, [lock, parent_pipe])
         finally:
-            os.close(leash)
+            os.close(parent_pipe)
             os.close(held)
         if status != 0:
             raise InputError(
@@ -99,7 +99,7 @@ class FoldProcess:
 
 
 def fold_command(run: Run, number: int) -> list[str]:
-    """The verb that trains a fold; the rest it reads from the run's folder."""
+    """The command that trains a fold; the rest it reads from the run's folder."""
     return ["train-fold", "--run", str(run.folder), "--fold", str(number)]
 
 
@@ -116,11 +116,11 @@ def run_to_end(command: list[str], descriptors: list[int]) -> int:
             raise
 
 
-def exit_with_parent(leash: int) -> None:
+def exit_with_parent(parent_pipe: int) -> None:
     """End this process, at once, when the other end of the pipe is closed: nothing it writes can be left half written."""
 
     def wait() -> None:
-        os.read(leash, 1)
+        os.read(parent_pipe, 1)
         show_cursor()
         os._exit(1)
 

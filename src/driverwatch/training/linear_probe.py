@@ -1,6 +1,6 @@
 """The softmax by multinomial logistic regression on features: solved for, not stepped towards.
 
-A converged head before the trunk is touched distorts pretrained features least (Kumar et al. 2022, arXiv:2202.10054).
+A converged head before the backbone is touched distorts pretrained features least (Kumar et al. 2022, arXiv:2202.10054).
 """
 
 import warnings
@@ -49,8 +49,8 @@ class LinearProbe:
 def fit_linear_probe(rows: Sample, drivers: np.ndarray, classes: int, l2: list[float]) -> LinearProbe:
     """Minimise mean cross-entropy + l2/2 |kernel|^2 over standardised features.
 
-    With several `l2`, the one with the least log loss on inner folds by driver (N,) is taken, so that no held-out driver of
-    the outer fold has a say. Where there are more features than rows, the solution lies in the rows' span and is sought
+    With several `l2`, the one with the least log loss on inner folds by driver (N,) is taken, so that no validation driver of
+    the outer fold has a say. Where there are more features than rows, the solution is in the rows' span and is sought
     there. A class without rows gets no kernel and a bias below all others'.
     """
     mean = np.asarray(rows.features.mean(axis=0, dtype=np.float64))
@@ -71,19 +71,19 @@ def fit_linear_probe(rows: Sample, drivers: np.ndarray, classes: int, l2: list[f
 
 
 def _inner_losses(rows: Sample, drivers: np.ndarray, classes: int, l2: list[float]) -> dict[float, float]:
-    """Log loss on inner held-out drivers by l2; empty where there is one driver."""
+    """Log loss on inner validation drivers by l2; empty where there is one driver."""
     count = min(INNER_FOLDS, len(np.unique(drivers)))
     if count < 2:
         return {}
     found = {strength: np.zeros((len(drivers), classes)) for strength in l2}
-    for train, held_out in GroupKFold(count).split(drivers, groups=drivers):
+    for train, validation in GroupKFold(count).split(drivers, groups=drivers):
         for strength, kernel, bias in _path(rows[train], classes, l2):
-            found[strength][held_out] = _softmax(rows.features[held_out] @ kernel + bias)
+            found[strength][validation] = _softmax(rows.features[validation] @ kernel + bias)
     return {strength: log_loss(p, rows.labels) for strength, p in found.items()}
 
 
 def _path(rows: Sample, classes: int, l2: list[float]) -> Iterator[tuple[float, np.ndarray, np.ndarray]]:
-    """Strength, kernel (F, C) and bias (C,), from the strongest penalty down, each begun at the one before.
+    """Strength, kernel (F, C) and bias (C,), from the strongest penalty down, each started at the one before.
 
     Scikit-learn's C multiplies a sum over rows, so it is 1 / (l2 * sum of weights).
     """
@@ -113,16 +113,16 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
     return powers / powers.sum(axis=1, keepdims=True)
 
 
-HEADS = ("logistic", "dense")
+HEADS = ("linear_probe", "dense")
 UNITS, DRAWS = [256], 4  # of the dense head, where the model's own settings do not say
 
 
 def linear_probe_settings(settings: ModelSettings, head: str, cut: str | None) -> ModelSettings:
-    """A model's settings with its trunk frozen throughout.
+    """A model's settings with its backbone frozen throughout.
 
     Args:
-        head: `logistic` solves for the softmax; `dense` trains a small dense head (`head.dense`, else 256 units) on cached
-            augmentation draws (`train.cache_trunk`, else 4).
+        head: `linear_probe` solves for the softmax; `dense` trains a small dense head (`head.dense`, else 256 units) on cached
+            augmentation draws (`train.augmentation_passes`, else 4).
         cut: last layer kept of the backbone; None: as the model has it.
 
     Raises:
@@ -136,10 +136,10 @@ def linear_probe_settings(settings: ModelSettings, head: str, cut: str | None) -
             "no features worth the name, train it instead"
         )
     content = settings.model_dump()
-    content["cut"] = cut or settings.cut
-    content["train"]["stages"] = [{"freeze_until": "head", "fit": "logistic"}]
+    content["truncate_at"] = cut or settings.truncate_at
+    content["train"]["stages"] = [{"freeze_until": "head", "fit": "linear_probe"}]
     if head == "dense":
         content["head"]["dense"] = settings.head.dense or UNITS
-        content["train"] |= {"cache_trunk": settings.train.cache_trunk or DRAWS, "optimizer": "adam"}
+        content["train"] |= {"augmentation_passes": settings.train.augmentation_passes or DRAWS, "optimizer": "adam"}
         content["train"]["stages"] = [{"freeze_until": "head", "epochs": 20, "learning_rate": 1e-3}]
     return parse(ModelSettings, content, f"features of {settings.backbone}")

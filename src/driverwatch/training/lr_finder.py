@@ -73,9 +73,9 @@ def find_rates(
     """
     start, last = time.monotonic(), settings.train.stages[-1]
     if not 0 < low < high <= HIGHEST_RATE:
-        raise InputError(f"LOW={low:g} HIGH={high:g}: expected 0 < LOW < HIGH, and {HIGHEST_RATE:g} at most")
-    if last.fit == "logistic":
-        raise InputError("train.stages: the last one is solved for (fit: logistic) and has no rate to find")
+        raise InputError(f"LR_MIN={low:g} LR_MAX={high:g}: expected 0 < LOW < HIGH, and {HIGHEST_RATE:g} at most")
+    if last.fit == "linear_probe":
+        raise InputError("train.stages: the last one is solved for (fit: linear_probe) and has no rate to find")
     found = weight_files.find(settings, weights)
     make_packs(context, settings.input.key, model, "", False, False)
     path = context.places.range_test(model)
@@ -92,7 +92,7 @@ def find_rates(
 
 def _training_alone(settings: ModelSettings) -> ModelSettings:
     """The same without what needs validation drivers or teachers."""
-    plain = {"select": "last", "patience": None, "pseudo": None, "stop_after": None}
+    plain = {"select": "last", "patience": None, "pseudo": None, "max_epochs": None}
     return settings.model_copy(update={"train": settings.train.model_copy(update=plain)})
 
 
@@ -100,7 +100,7 @@ def _before_last_stage(
     context: Context, settings: ModelSettings, fold: int, weights: Path | None, scratch: Path
 ) -> "FoldTraining":
     """A fold's training with all stages but the last one behind it; what it writes is under `scratch`."""
-    policy = read_augmentation(context, settings)
+    preset = read_augmentation(context, settings)
     folds, packs = open_packs(context, settings.input.key)
     split = splits.of(settings.train, folds)
     refuse_fold(fold, split.count)
@@ -112,16 +112,16 @@ def _before_last_stage(
     from driverwatch.training.pseudo_labels import FoldIndices
 
     rows = FoldIndices(split.rows(packs["train"].drivers, fold)[0], np.array([], int))
-    about, digests = context.settings, {kind: pack.digest for kind, pack in packs.items()}
-    run = Run(scratch / "range_test", settings, tuple(about.classes), about.swap(), policy, folds.digest, digests, None,
+    about, checksums = context.settings, {kind: pack.checksum for kind, pack in packs.items()}
+    run = Run(scratch / "range_test", settings, tuple(about.classes), about.swap(), preset, folds.checksum, checksums, None,
               regions=about.boxes(settings.input.regions))  # fmt: skip
     backend.deterministic(settings.train.seed)
     classifier = build(settings, len(run.classes), packs["train"].mean, weights)
     if before := settings.train.stages[:-1]:
         first = settings.train.model_copy(update={"stages": before})
         earlier = replace(run, settings=settings.model_copy(update={"train": first}))
-        FoldTraining(classifier, earlier, fold, packs, rows, context.places.trunks).train()
-    return FoldTraining(classifier, run, fold, packs, rows, context.places.trunks)
+        FoldTraining(classifier, earlier, fold, packs, rows, context.places.feature_caches).train()
+    return FoldTraining(classifier, run, fold, packs, rows, context.places.feature_caches)
 
 
 def range_test(training: "FoldTraining", rates: np.ndarray) -> RangeTest:
@@ -132,13 +132,13 @@ def range_test(training: "FoldTraining", rates: np.ndarray) -> RangeTest:
     import keras
 
     from driverwatch.training.checkpoint import Progress
-    from driverwatch.training.optimizer import compile_at, rate_factors
+    from driverwatch.training.optimizer import compile_at, lr_multipliers
 
     stage, points = training.stages[-1], len(rates)
     epoch = sum(training.settings.planned[: stage.number])
     training.enter(stage)
     rising = keras.optimizers.schedules.ExponentialDecay(rates[0], points - 1, rates[-1] / rates[0])
-    compile_at(training.learner, training.settings, rising, rate_factors(training.classifier, stage))
+    compile_at(training.learner, training.settings, rising, lr_multipliers(training.classifier, stage))
     losses: list[float] = []
     with training.loader, Meter("range test", points, "steps", whose=training.run.name) as meter:
         while len(losses) < points and not diverged(losses):
@@ -225,7 +225,7 @@ def _commands(context: Context, model: str, settings: ModelSettings, made: Range
     """Say which rates are suggested; the commands that train at them."""
     found = suggested(made.rates, made.smoothed)
     if found is None:
-        say(f"{model}: the loss falls nowhere on its way, so there is nothing to read off; raise POINTS= or HIGH=")
+        say(f"{model}: the loss falls nowhere on its way, so there is nothing to read off; raise LR_STEPS= or LR_MAX=")
         return []
     stage = len(settings.train.stages) - 1
     own = settings.train.stages[stage].learning_rate

@@ -87,7 +87,7 @@ class StagePlan:
     def name(self) -> str:
         until = self.freeze_until
         if until == "head":
-            return "head by logistic regression" if self.settings.fit == "logistic" else "head alone"
+            return "head by logistic regression" if self.settings.fit == "linear_probe" else "head alone"
         if isinstance(until, float):
             return f"{until:.0%} of the layers frozen"
         return "nothing frozen" if until is None else f"frozen to {until}"
@@ -105,21 +105,21 @@ def plan(settings: ModelSettings) -> list[StagePlan]:
 
 
 def check(classifier: Classifier, stages: list[StagePlan]) -> None:
-    """Refuse layer names that the trunk does not have, in whatever stage, before the first one is trained."""
+    """Refuse layer names that the backbone does not have, in whatever stage, before the first one is trained."""
     for stage in stages:
-        check_names(classifier.trunk.layers, stage.settings)
+        check_names(classifier.backbone.layers, stage.settings)
 
 
 def untouched(classifier: Classifier, stages: list[StagePlan], number: int) -> bool:
     """Whether what stage `number` freezes was frozen in every stage before it: then it is the same in every fold."""
-    frozen = [frozen_count(classifier.trunk.layers, stage.freeze_until) for stage in stages[: number + 1]]
+    frozen = [frozen_count(classifier.backbone.layers, stage.freeze_until) for stage in stages[: number + 1]]
     return min(frozen) == frozen[-1]
 
 
-def rate_factors(classifier: Classifier, stage: StagePlan) -> dict[str, float]:
+def lr_multipliers(classifier: Classifier, stage: StagePlan) -> dict[str, float]:
     """Factor on the learning rate by variable (its path): a layer has that of the first boundary at or above it, else 1."""
-    layers = classifier.trunk.layers
-    bounds = sorted((frozen_count(layers, until), factor) for until, factor in stage.settings.rate_factors.items())
+    layers = classifier.backbone.layers
+    bounds = sorted((frozen_count(layers, until), factor) for until, factor in stage.settings.lr_multipliers.items())
     factors: dict[str, float] = {}
     for i, layer in enumerate(layers):
         factor = next((factor for bound, factor in bounds if i < bound), 1.0)

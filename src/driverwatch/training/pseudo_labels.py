@@ -2,7 +2,7 @@
 
 Lee 2013 ("Pseudo-Label: The Simple and Efficient Semi-Supervised Learning Method for Deep Neural Networks"), in rounds.
 
-A teacher's model of another fold was trained on this fold's held-out drivers, and what it says of test images carries their
+A teacher's model of another fold was trained on this fold's validation drivers, and what it says of test images carries their
 labels over. So fold k's student is taught by the teachers' fold k models alone, and its out-of-fold score stays honest.
 """
 
@@ -16,24 +16,24 @@ import numpy as np
 from driverwatch import run as runs
 from driverwatch.config.model import ModelSettings
 from driverwatch.config.training import PseudoSettings
-from driverwatch.config.types import ViewSet
+from driverwatch.config.types import TtaSet
 from driverwatch.data import splits
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
 from driverwatch.errors import InputError
 from driverwatch.inference import predictions
-from driverwatch.inference.predictions import Predictions, default_views, prediction_path
+from driverwatch.inference.predictions import Predictions, default_tta_of, prediction_path
 from driverwatch.io.manifests import read_json
 from driverwatch.io.paths import Places, plain_name
 from driverwatch.run import Run
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """What a fit learns from images without labels.
+class PseudoLabels:
+    """What a fit is trained on images without labels.
 
     Args:
-        rows: (T,), ascending: of the training pack for held-out images, and numbered on from its end for test images.
+        rows: (T,), ascending: of the training pack for validation images, and numbered on from its end for test images.
         targets: float32 (T, C).
         confidence: mean top probability of those taken, by their teachers.
         offered: images that teachers spoke of.
@@ -69,15 +69,15 @@ class Teacher(Protocol):
     def facts(self) -> dict[str, Any]: ...
 
     def said(self, number: int, kind: str) -> Predictions:
-        """Of `kind` images (`test`, or `held_out` ones of fit `number`), by models that fit `number`'s student may ask."""
+        """Of `kind` images (`test`, or `validation` ones of fit `number`), by models that fit `number`'s student may ask."""
 
 
 @dataclass(frozen=True)
 class RunTeacher:
-    """A finished run under one view set."""
+    """A finished run under one TTA set."""
 
     run: Run
-    views: ViewSet
+    tta: TtaSet
     folds: int
 
     @property
@@ -90,20 +90,20 @@ class RunTeacher:
 
     @property
     def facts(self) -> dict[str, Any]:
-        return {"views": self.views, "selected_on": self.run.looks_at_held_out}
+        return {"tta": self.tta, "chosen_on_validation": self.run.uses_validation}
 
     def said(self, number: int, kind: str) -> Predictions:
-        path = prediction_path(self.run.fold(number), kind, self.views)
-        return predictions.read(path, self.run.predicted(number, self.views))
+        path = prediction_path(self.run.fold(number), kind, self.tta)
+        return predictions.read(path, self.run.predicted(number, self.tta))
 
 
 @dataclass(frozen=True)
-class TaughtTeacher:
-    """What `make teach` wrote: runs put together by a chain, which for fold k was fitted without fold k."""
+class EnsembleTeacher:
+    """What `make pseudo-labels` wrote: runs put together by a pipeline, which for fold k was fitted without fold k."""
 
     folder: Path
-    digest: str  # of the folds
-    made_of: str  # digest of the weights that spoke, and of how they were put together
+    checksum: str  # of the folds
+    made_of: str  # checksum of the weights that spoke, and of how they were put together
     fits: int
     facts: dict[str, Any]
 
@@ -116,26 +116,26 @@ class TaughtTeacher:
 
     def origin(self, number: int) -> dict[str, str]:
         """What a file must say of itself: another fold's models know the labels that this fold holds out."""
-        return {"folds": self.digest, "taught": self.name, "made_of": self.made_of, "fold": str(number)}
+        return {"folds": self.checksum, "pseudo_labels": self.name, "made_of": self.made_of, "fold": str(number)}
 
     def said(self, number: int, kind: str) -> Predictions:
         try:
             return predictions.read(self.path(number, kind), self.origin(number))
         except InputError as error:
-            raise InputError(f"{error} (of teachers: make teach NAME={self.name} MODELS=...)") from error
+            raise InputError(f"{error} (of teachers: make pseudo-labels NAME={self.name} MODELS=...)") from error
 
 
-def views_of(teacher: Run, settings: PseudoSettings) -> ViewSet:
-    """The view set that a teacher teaches with."""
-    return default_views(teacher) if settings.views == "auto" else settings.views
+def tta_of(teacher: Run, settings: PseudoSettings) -> TtaSet:
+    """The TTA set that a teacher teaches with."""
+    return default_tta_of(teacher) if settings.tta == "auto" else settings.tta
 
 
 def kinds_of(settings: PseudoSettings) -> tuple[str, ...]:
-    return ("held_out", "test") if settings.images == "both" else (settings.images,)
+    return ("validation", "test") if settings.images == "both" else (settings.images,)
 
 
 def identity(teachers: Sequence[Teacher], settings: PseudoSettings | None) -> dict[str, Any]:
-    """What a student's run repeats of its teachers: the digests of every fit's predictions, by teacher and kind of images.
+    """What a student's run repeats of its teachers: the checksums of every fit's predictions, by teacher and kind of images.
 
     Raises:
         InputError: predictions missing, damaged, or of other weights than the teacher ended with.
@@ -145,7 +145,7 @@ def identity(teachers: Sequence[Teacher], settings: PseudoSettings | None) -> di
         return found
     for teacher in teachers:
         said = {
-            kind: [predictions.digest(teacher.said(number, kind)) for number in range(teacher.fits)]
+            kind: [predictions.checksum(teacher.said(number, kind)) for number in range(teacher.fits)]
             for kind in kinds_of(settings)
         }
         found[teacher.name] = {**teacher.facts, **said}
@@ -154,27 +154,29 @@ def identity(teachers: Sequence[Teacher], settings: PseudoSettings | None) -> di
 
 @dataclass(frozen=True)
 class Unlabelled:
-    """Images that teachers may speak of: names by row of the test pack, and of the training pack's held-out rows."""
+    """Images that teachers may speak of: names by row of the test pack, and of the training pack's validation rows."""
 
     test: np.ndarray
     train: np.ndarray
-    held_out: np.ndarray  # row numbers of the training pack
+    validation: np.ndarray  # row numbers of the training pack
 
     def of(self, kind: str) -> tuple[np.ndarray, np.ndarray]:
         """Names and joined row numbers."""
         if kind == "test":
             return self.test, len(self.train) + np.arange(len(self.test))
-        return self.train[self.held_out], self.held_out
+        return self.train[self.validation], self.validation
 
 
-def lesson(student: Run, number: int, teachers: Sequence[Teacher], there: Unlabelled, labelled: int) -> Lesson | None:
-    """What fit `number` of a student learns from images without labels; None where its settings ask for none.
+def fold_labels(
+    student: Run, number: int, teachers: Sequence[Teacher], there: Unlabelled, labelled: int
+) -> PseudoLabels | None:
+    """What fit `number` of a student is trained on images without labels; None where its settings ask for none.
 
     Args:
         labelled: number of labelled images that the fit is trained on.
 
     Raises:
-        InputError: predictions other than those the student was begun with, of other images, or none sure enough.
+        InputError: predictions other than those the student was started with, of other images, or none sure enough.
     """
     settings = student.settings.train.pseudo
     if settings is None:
@@ -182,7 +184,7 @@ def lesson(student: Run, number: int, teachers: Sequence[Teacher], there: Unlabe
     parts, names, rows = [], [], []
     for kind in kinds_of(settings):
         named, numbers = there.of(kind)
-        said = [part for teacher in teachers for part in _taught(student, number, teacher, kind, named)]
+        said = [part for teacher in teachers for part in _pseudo_labels(student, number, teacher, kind, named)]
         parts.append(np.mean(said, axis=0, dtype=np.float64))
         names.append(named)
         rows.append(numbers)
@@ -195,10 +197,10 @@ def lesson(student: Run, number: int, teachers: Sequence[Teacher], there: Unlabe
     top = taken.max(axis=1)
     shares = np.eye(taken.shape[1])[taken.argmax(axis=1)] if settings.kind == "hard" else taken
     numbers = np.concatenate(rows)[chosen][order]
-    return Lesson(numbers, shares[order].astype(np.float32), float(top.mean()), len(mean), len(there.test))
+    return PseudoLabels(numbers, shares[order].astype(np.float32), float(top.mean()), len(mean), len(there.test))
 
 
-def _taught(student: Run, number: int, teacher: Teacher, kind: str, names: np.ndarray) -> list[np.ndarray]:
+def _pseudo_labels(student: Run, number: int, teacher: Teacher, kind: str, names: np.ndarray) -> list[np.ndarray]:
     """A teacher's probabilities (N, C) of the named images, from each fit that may teach fit `number`.
 
     A student that leaves nobody out is taught by all of them.
@@ -208,17 +210,17 @@ def _taught(student: Run, number: int, teacher: Teacher, kind: str, names: np.nd
     found = []
     for fit in range(len(begun[kind])) if everyone else [number]:
         made = teacher.said(fit, kind)
-        if predictions.digest(made) != begun[kind][fit]:
+        if predictions.checksum(made) != begun[kind][fit]:
             raise InputError(
-                f"{made.where}: is not what {student.name} was begun with; restore it, or make train FORCE=1 "
-                f"RUN={student.name} begins anew"
+                f"{made.where}: is not what {student.name} was started with; restore it, or make train FORCE=1 "
+                f"RUN={student.name} begins again"
             )
         found.append(made.aligned_to(list(names)))
     return found
 
 
 def select(probabilities: np.ndarray, names: np.ndarray, labelled: int, settings: PseudoSettings) -> np.ndarray:
-    """Rows of (N, C) probabilities that are learnt from, ascending: sure enough, the most confident first, up to the ratio.
+    """Rows of (N, C) probabilities that are trained on, ascending: sure enough, the most confident first, up to the ratio.
 
     Of equally confident ones the first by name (N,) are taken, so that the order of rows decides nothing.
     """
@@ -226,7 +228,7 @@ def select(probabilities: np.ndarray, names: np.ndarray, labelled: int, settings
     order = np.lexsort((names.astype(str), -top))
     order = order[top[order] >= settings.threshold]
     limit = int(settings.ratio * labelled)
-    if settings.balance:
+    if settings.class_balance:
         limit //= probabilities.shape[1]
         order = np.concatenate([order[named[order] == one][:limit] for one in range(probabilities.shape[1])])
         return np.sort(order)
@@ -236,46 +238,45 @@ def select(probabilities: np.ndarray, names: np.ndarray, labelled: int, settings
 def _nothing(probabilities: np.ndarray, labelled: int, settings: PseudoSettings) -> str:
     """Why no image is taken, and what to do."""
     if not len(probabilities):
-        return "there is no image without a label to learn from; leave train.pseudo out"
+        return "there is no image without a label to train on; leave train.pseudo out"
     surest = float(probabilities.max())
     if surest < settings.threshold:
         return (
-            f"nothing to learn from: no image reaches train.pseudo.threshold {settings.threshold:g}, the surest has "
+            f"nothing to train on: no image reaches train.pseudo.threshold {settings.threshold:g}, the surest has "
             f"{surest:.4f}; lower the threshold"
         )
-    shared = f", shared among {probabilities.shape[1]} classes," if settings.balance else ""
+    shared = f", shared among {probabilities.shape[1]} classes," if settings.class_balance else ""
     return (
-        f"nothing to learn from: train.pseudo.ratio {settings.ratio:g} of {labelled} labelled images{shared} allows none; "
+        f"nothing to train on: train.pseudo.ratio {settings.ratio:g} of {labelled} labelled images{shared} allows none; "
         "raise the ratio"
     )
 
 
 @dataclass(frozen=True)
 class FoldIndices:
-    """Row numbers in the training pack, and what is learnt from images without labels besides."""
+    """Row numbers in the training pack, and what is trained on images without labels besides."""
 
     training: np.ndarray
-    held_out: np.ndarray
-    lesson: Lesson | None = None
+    validation: np.ndarray
+    fold_labels: PseudoLabels | None = None
 
     def refuse_shared(self, drivers: np.ndarray, run: Run, number: int) -> None:
         """Refuse a driver, given each row's, on both sides."""
-        if both := set(drivers[self.training]) & set(drivers[self.held_out]):
-            raise InputError(
-                f"{run.fold(number)}: driver {min(both)} is trained on and held out; restore {run.name}'s fold file"
-            )
-        if self.lesson is not None and np.isin(self.lesson.rows, self.training).any():
+        if both := set(drivers[self.training]) & set(drivers[self.validation]):
+            both_sides = f"driver {min(both)} is trained on and held out"
+            raise InputError(f"{run.fold(number)}: {both_sides}; restore {run.name}'s fold file")
+        if self.fold_labels is not None and np.isin(self.fold_labels.rows, self.training).any():
             raise ValueError("a labelled image cannot have a pseudo-label")
 
     def shown(self) -> np.ndarray:
         """Rows that training shows; those of the test pack are numbered on from the training pack's."""
-        return self.training if self.lesson is None else np.concatenate([self.training, self.lesson.rows])
+        return self.training if self.fold_labels is None else np.concatenate([self.training, self.fold_labels.rows])
 
     def guessed(self, count: int) -> np.ndarray:
         """Which of the training pack's `count` rows and the test pack's after them have pseudo-labels, bool."""
-        found = np.zeros(count + (self.lesson.tests if self.lesson else 0), bool)
-        if self.lesson is not None:
-            found[self.lesson.rows] = True
+        found = np.zeros(count + (self.fold_labels.tests if self.fold_labels else 0), bool)
+        if self.fold_labels is not None:
+            found[self.fold_labels.rows] = True
         return found
 
     def targets(self, labels: np.ndarray, classes: int) -> np.ndarray:
@@ -286,8 +287,8 @@ class FoldIndices:
         """
         found = np.zeros((len(self.guessed(len(labels))), classes), np.float32)
         found[self.training] = np.eye(classes, dtype=np.float32)[labels[self.training]]
-        if self.lesson is not None:
-            found[self.lesson.rows] = self.lesson.targets
+        if self.fold_labels is not None:
+            found[self.fold_labels.rows] = self.fold_labels.targets
         return found
 
 
@@ -321,8 +322,8 @@ def checked_teachers(student: Student) -> list[Teacher]:
         return []
     for name in pseudo.runs:
         _check_run(student, name)
-    if pseudo.taught and train.splits.kind in ("subsets", "redrawn"):
-        raise InputError("train.pseudo.taught: was made by folds, and drawn ones hold others out; name runs instead")
+    if pseudo.pseudo_labels and train.splits.kind in ("shuffle_split", "reshuffled"):
+        raise InputError("train.pseudo.pseudo_labels: was made by folds, and shuffled ones hold others out; name runs")
     found = open_teachers(student.places, student.settings, student.folds)
     for teacher in found:
         _check_images(student, teacher)
@@ -334,26 +335,32 @@ def open_teachers(places: Places, settings: ModelSettings, folds: FoldTable) -> 
     asked = settings.train.pseudo
     if asked is None:
         return []
-    if asked.taught:
-        return [open_teacher_ensemble(places, asked.taught, folds)]
+    if asked.pseudo_labels:
+        return [open_teacher_ensemble(places, asked.pseudo_labels, folds)]
     found = [runs.load(places.run(plain_name(name, "train.pseudo.runs"))) for name in asked.runs]
-    return [RunTeacher(run, views_of(run, asked), folds.count) for run in found]
+    return [RunTeacher(run, tta_of(run, asked), folds.count) for run in found]
 
 
-def open_teacher_ensemble(places: Places, name: str, folds: FoldTable) -> TaughtTeacher:
-    """The teacher ensemble whose pseudo-labels `make teach NAME=` wrote.
+def open_teacher_ensemble(places: Places, name: str, folds: FoldTable) -> EnsembleTeacher:
+    """The teacher ensemble whose pseudo-labels `make pseudo-labels NAME=` wrote.
 
     Raises:
         InputError: not there, or made on other folds.
     """
-    folder = places.taught(name)
+    folder = places.pseudo_labels(name)
     if not (folder / "manifest.json").is_file():
-        raise InputError(f"train.pseudo.taught: {folder} is not there; make teach NAME={name} MODELS=... writes it")
+        writes = f"make pseudo-labels NAME={name} MODELS=... writes it"
+        raise InputError(f"train.pseudo.pseudo_labels: {folder} is not there; {writes}")
     made = read_json(folder / "manifest.json")
-    if made.get("folds") != folds.digest or not isinstance(made.get("identity"), str):
-        raise InputError(f"{folder}: was made on other folds than today's; make teach NAME={name} MODELS=... again")
-    facts = {"runs": made.get("runs"), "chain": made.get("chain"), "selected_on": bool(made.get("selected_on"))}
-    return TaughtTeacher(folder, folds.digest, made["identity"], folds.count, facts)
+    if made.get("folds") != folds.checksum or not isinstance(made.get("identity"), str):
+        again = f"make pseudo-labels NAME={name} MODELS=... again"
+        raise InputError(f"{folder}: was made on other folds than today's; {again}")
+    facts = {
+        "runs": made.get("runs"),
+        "pipeline": made.get("pipeline"),
+        "chosen_on_validation": bool(made.get("chosen_on_validation")),
+    }
+    return EnsembleTeacher(folder, folds.checksum, made["identity"], folds.count, facts)
 
 
 def _check_images(student: Student, teacher: Teacher) -> None:
@@ -364,9 +371,10 @@ def _check_images(student: Student, teacher: Teacher) -> None:
         for fit in range(teacher.fits):
             asked = test.names if kind == "test" else train.names[mine.rows(train.drivers, fit)[1]]
             if other := set(teacher.said(fit, kind).names.tolist()) ^ set(asked.tolist()):
+                strange = f"{min(other)}, {len(other)} in all"
                 raise InputError(
-                    f"{teacher.name}: predicts other {kind} images in fold {fit} than the student's pack holds ("
-                    f"{min(other)}, {len(other)} in all); make both packs alike (SKIP_BROKEN=), then teach again"
+                    f"{teacher.name}: predicts other {kind} images in fold {fit} than the student's pack holds ({strange}); make both "
+                    "packs alike (SKIP_INVALID=), then make the pseudo-labels again"
                 )
 
 
@@ -378,7 +386,7 @@ def _check_run(student: Student, name: str) -> None:
         teacher.manifest(fit)  # raises if the fold is not finished
     key = teacher.settings.input.key
     packs = student.packs if key == student.settings.input.key else student.open_packs(key)[1]
-    teacher.refuse_strangers(student.folds.digest, {kind: pack.digest for kind, pack in packs.items()})
+    teacher.refuse_strangers(student.folds.checksum, {kind: pack.checksum for kind, pack in packs.items()})
     if list(teacher.classes) != list(student.classes):
         raise InputError(f"{teacher.folder}: has other classes than {student.name}; leave it out of train.pseudo.runs")
     _check_drivers(student, teacher)
@@ -386,7 +394,7 @@ def _check_run(student: Student, name: str) -> None:
 
 def _check_drivers(student: Student, teacher: Run) -> None:
     """Raise `InputError` for a teacher that knows labels of validation drivers; a student without any may have any teacher."""
-    mine, theirs = (splits.of(one.train, student.folds).held_out for one in (student.settings, teacher.settings))
+    mine, theirs = (splits.of(one.train, student.folds).validation for one in (student.settings, teacher.settings))
     if student.settings.train.splits.kind != "all" and mine != theirs:
         raise InputError(
             f"{teacher.folder}: its models were trained on drivers that {student.name} holds out, whose labels they would carry "

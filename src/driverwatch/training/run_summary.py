@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any, Literal
 
-from driverwatch.config.types import VIEW_SETS
+from driverwatch.config.types import TTA_SETS
 from driverwatch.data import folds as fold_file
 from driverwatch.data.context import Context, predict_command
 from driverwatch.data.tta import best_of
@@ -21,7 +21,7 @@ from driverwatch.metrics import over_folds
 from driverwatch.run import Run
 from driverwatch.training.checkpoint import is_over, resumed, told
 
-Stage = Literal["not begun", "training", "trained", "finished", "broken"]
+Stage = Literal["not started", "training", "trained", "finished", "invalid"]
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class FoldState:
     epoch: int
     epochs: int
     writer: str | None = None  # process that trains it now
-    views: list[str] = field(default_factory=list)  # predicted
-    log_loss: dict[str, float] = field(default_factory=dict)  # on the validation drivers, by view set
+    tta: list[str] = field(default_factory=list)  # predicted
+    log_loss: dict[str, float] = field(default_factory=dict)  # on the validation drivers, by TTA set
     weights: str | None = None  # SHA-256
     commit: str | None = None
     seconds: float = 0.0
@@ -50,12 +50,12 @@ class RunState:
     study: str | None = None
     backbone: str | None = None
     fits: list[FoldState] = field(default_factory=list)
-    views: list[str] = field(default_factory=list)  # that every finished fold has predicted
+    tta: list[str] = field(default_factory=list)  # that every finished fold has predicted
     log_loss: float | None = None
     standard_error: float | None = None  # over folds
-    scored_by: str | None = None  # view set
+    scored_by: str | None = None  # TTA set
     unscored: str | None = None  # why there is no out-of-fold loss
-    selected_on: bool = False  # optimistic: its epoch was chosen on the validation drivers
+    chosen_on_validation: bool = False  # optimistic: its epoch was chosen on the validation drivers
     writer: str | None = None
     stale: list[str] = field(default_factory=list)
     differs: list[str] = field(default_factory=list)  # from the settings file of its name
@@ -99,45 +99,45 @@ def run_state(run: Run, folds: int, images: Sequence[int], study: str | None = N
         study,
         run.settings.backbone,
         states,
-        [views for views in VIEW_SETS if done and all(views in fold.views for fold in done)],
+        [tta for tta in TTA_SETS if done and all(tta in fold.tta for fold in done)],
         unscored=None if splits.scored else splits.unscored,
-        selected_on=run.looks_at_held_out,
+        chosen_on_validation=run.uses_validation,
         writer=writer_of(run.folder),
     )
-    known = [views for views in VIEW_SETS if done and all(views in fold.log_loss for fold in done)]
+    known = [tta for tta in TTA_SETS if done and all(tta in fold.log_loss for fold in done)]
     if state.unscored or not known or len(images) != len(states):
         return state
-    views = best_of(known, run.settings.honest_views)  # the set that an ensemble would take
-    loss, error = over_folds([fold.log_loss[views] for fold in done], [images[fold.number] for fold in done])
-    return replace(state, log_loss=loss, standard_error=error if error == error else None, scored_by=views)
+    tta = best_of(known, run.settings.default_tta)  # the set that an ensemble would take
+    loss, error = over_folds([fold.log_loss[tta] for fold in done], [images[fold.number] for fold in done])
+    return replace(state, log_loss=loss, standard_error=error if error == error else None, scored_by=tta)
 
 
 def fold_state(run: Run, number: int) -> FoldState:
     """A fold's state by its manifest, else by the checkpoint from which it resumes."""
     folder, settings = run.fold(number), run.settings.train
-    state = FoldState(number, "not begun", 0, sum(settings.planned), writer_of(folder))
+    state = FoldState(number, "not started", 0, sum(settings.planned), writer_of(folder))
     try:
         if run.finished(number):
             return _finished(run, state)
-        if (folder / "bundle.h5").is_file():
-            progress = resumed(folder / "bundle.h5", run.identity, number)
+        if (folder / "checkpoint.h5").is_file():
+            progress = resumed(folder / "checkpoint.h5", run.identity, number)
             over = [is_over(progress.history, i, stop, settings.patience) for i, stop in enumerate(settings.planned)]
             return replace(state, state="trained" if all(over) else "training", epoch=progress.epoch)
     except InputError as error:
-        return replace(state, state="broken", problem=f"fold {number}: {error}")
+        return replace(state, state="invalid", problem=f"fold {number}: {error}")
     return replace(state, state="training") if state.writer else state
 
 
 def _finished(run: Run, state: FoldState) -> FoldState:
     folder, manifest = run.fold(state.number), run.manifest(state.number)
-    kinds = ("test",) if run.settings.train.splits.kind == "all" else ("test", "held_out")
+    kinds = ("test",) if run.settings.train.splits.kind == "all" else ("test", "validation")
     losses: Any = manifest.get("log_loss")
     problem = f"fold {state.number}: its weights.h5 is gone; make train FORCE=1 FOLD= trains it from scratch"
     return replace(
         state,
         state="finished",
         epoch=state.epochs,
-        views=[v for v in VIEW_SETS if all(prediction_path(folder, kind, v).is_file() for kind in kinds)],
+        tta=[v for v in TTA_SETS if all(prediction_path(folder, kind, v).is_file() for kind in kinds)],
         log_loss=losses if isinstance(losses, dict) else {},
         weights=str(manifest["weights"]),
         commit=manifest.get("commit"),
@@ -170,10 +170,10 @@ def print_summary(context: Context, run: Run, count: int, seconds: float) -> Non
 
 
 def next_commands(context: Context, state: RunState) -> list[str]:
-    """What to do with a finished run: predict, where no view set is whole; a study's runs join no ensemble."""
+    """What to do with a finished run: predict, where no TTA set is whole; a study's runs join no ensemble."""
     if context.places.study:
         return [f"make status DATASET={context.dataset}"]
-    if not state.views:
+    if not state.tta:
         return [predict_command(context.dataset, state.name)]
     return [f"make score DATASET={context.dataset}", f"make ensemble DATASET={context.dataset}"]
 
@@ -183,7 +183,7 @@ def score_line(state: RunState) -> str | None:
     if state.log_loss is None:
         return None
     over = f"out of fold, {state.scored_by}, ± over {len(state.done)} of {len(state.fits)} folds"
-    optimistic = ", optimistic: epoch chosen on the validation drivers" if state.selected_on else ""
+    optimistic = ", optimistic: epoch chosen on the validation drivers" if state.chosen_on_validation else ""
     return scored(state.log_loss, state.standard_error, over + optimistic)
 
 

@@ -1,4 +1,4 @@
-"""Whether a run is finished as it is asked for, told from manifests alone: without photos, packs, pandas or Keras."""
+"""Whether a run is finished as it is asked for, told from manifests alone: without images, packs, pandas or Keras."""
 
 import time
 from collections.abc import Iterator
@@ -48,17 +48,17 @@ def finished_run(
         fits = settings.train.splits.fits(folds.count)
         if not all((folder / f"fold{number}" / "manifest.json").is_file() for number in range(fits)):
             return None
-        packs = {kind: _digest(context, settings.input.key, kind, folds.digest) for kind in ("train", "test")}
-        policy = read_preset(CONFIGS / "policies", settings.augment.policy)[1]
+        packs = {kind: _checksum(context, settings.input.key, kind, folds.checksum) for kind in ("train", "test")}
+        preset = read_preset(CONFIGS / "presets", settings.augment.preset)[1]
         found = weight_files.identity(settings, weights)
-        wanted = runs.identity(settings, context.settings, policy, folds.digest, packs, found, learned_from)
+        wanted = runs.identity(settings, context.settings, preset, folds.checksum, packs, found, learned_from)
     except (InputError, OSError):
         return None
     return Done(wanted, fits) if runs.is_as_begun(folder, wanted) else None
 
 
-def _digest(context: Context, size: str, kind: str, folds: str) -> str:
-    """A pack's digest, if its file is the one that packing left, under these folds.
+def _checksum(context: Context, size: str, kind: str, folds: str) -> str:
+    """A pack's checksum, if its file is the one that packing left, under these folds.
 
     Raises:
         InputError: it is not, or cannot be told without reading it.
@@ -68,7 +68,7 @@ def _digest(context: Context, size: str, kind: str, folds: str) -> str:
     refuse_moved(folder / f"{kind}.h5", made, context.regions(size))
     if made["folds"] != folds or made.get("stamp") != stamp(folder / f"{kind}.h5"):
         raise InputError(f"{folder / kind}.h5: must be looked at")
-    return str(made["digest"])
+    return str(made["checksum"])
 
 
 def train(
@@ -81,10 +81,10 @@ def train(
     epochs: dict[str, Any] | None = None,
     last: bool = True,
 ) -> None:
-    """Train the folds of run `name` that are not finished; refuse to go on with a run that was begun with something else.
+    """Train the folds of run `name` that are not finished; refuse to continue with a run that was started with something else.
 
     Args:
-        epochs: where their number was chosen, if on another run's held-out drivers; the run repeats it.
+        epochs: where their number was chosen, if on another run's validation drivers; the run repeats it.
         last: whether the command ends with this run, and says so.
     """
     start = time.monotonic()
@@ -123,10 +123,10 @@ def started_run(
     force: bool,
     epochs: dict[str, Any] | None = None,
 ) -> Iterator[LockedRun]:
-    """Hold run `name`, begun with these settings or found to be. Arguments and errors are those of `train`."""
+    """Hold run `name`, started with these settings or found to be. Arguments and errors are those of `train`."""
     folder = context.places.run(name)
     weight_files.find(settings, weights)
-    refuse_mirroring(context, settings)
+    refuse_flipping(context, settings)
     wanted, count = _wanted(context, settings, name, weights, fold, force, epochs)
     with locked(folder) as lock:
         runs.begin(folder, wanted, fold, force)
@@ -159,8 +159,8 @@ def _wanted(
         packs=packs,
         open_packs=partial(open_packs, context),
     )
-    taught = pseudo_labels.identity(checked_teachers(student), settings.train.pseudo)
-    learned_from = {key: made for key, made in (("teachers", taught), ("epochs", epochs)) if made}
+    teacher_identity = pseudo_labels.identity(checked_teachers(student), settings.train.pseudo)
+    learned_from = {key: made for key, made in (("teachers", teacher_identity), ("epochs", epochs)) if made}
     return _identity(context, settings, folds, packs, weights, learned_from or None), count
 
 
@@ -172,31 +172,31 @@ def _identity(
     weights: Path | None,
     learned_from: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    policy = read_augmentation(context, settings)
-    digests = {kind: pack.digest for kind, pack in packs.items()}
+    preset = read_augmentation(context, settings)
+    checksums = {kind: pack.checksum for kind, pack in packs.items()}
     found = weight_files.identity(settings, weights)
-    return runs.identity(settings, context.settings, policy, folds.digest, digests, found, learned_from)
+    return runs.identity(settings, context.settings, preset, folds.checksum, checksums, found, learned_from)
 
 
 def read_augmentation(context: Context, settings: ModelSettings) -> list[dict[str, dict[str, Any]]]:
-    """A model's policy as plain data, each transform tried. Raises as `refuse_mirroring`, and for transforms that fail."""
-    from driverwatch.data.augment import read_policy  # brings the library, a second or more
+    """A model's preset as plain data, each transform tried. Raises as `refuse_flipping`, and for transforms that fail."""
+    from driverwatch.data.augment import load_preset  # brings the library, a second or more
 
-    refuse_mirroring(context, settings)
-    return read_policy(CONFIGS / "policies", settings.augment.policy)
+    refuse_flipping(context, settings)
+    return load_preset(CONFIGS / "presets", settings.augment.preset)
 
 
-def refuse_mirroring(context: Context, settings: ModelSettings) -> None:
-    """Refuse mirroring that needs pairs of classes which the data set does not name."""
-    if settings.augment.mirror == "swap" and not context.settings.mirrored_pairs:
+def refuse_flipping(context: Context, settings: ModelSettings) -> None:
+    """Refuse flipping that needs pairs of classes which the data set does not name."""
+    if settings.augment.hflip == "swap_left_right" and not context.settings.left_right_pairs:
         raise InputError(
-            f"augment.mirror: swap needs mirrored_pairs in configs/datasets/{context.dataset}.yaml; use keep or none"
+            f"augment.hflip: swap needs left_right_pairs in configs/datasets/{context.dataset}.yaml; use keep or none"
         )
-    Columns(context.settings.swap()).sets_of(settings.predict.views)
+    Columns(context.settings.swap()).sets_of(settings.predict.tta)
 
 
 def train_one_fold(folder: Path, fold: int, weights: Path | None = None) -> None:
-    """What a `FoldRunner` has done, in this process, with a run that is begun and held for it.
+    """What a `FoldRunner` has done, in this process, with a run that is started and held for it.
 
     Args:
         folder: of the run, in the project that is the working directory.
@@ -208,20 +208,22 @@ def train_one_fold(folder: Path, fold: int, weights: Path | None = None) -> None
     context = open_context(how.dataset, None, how.study)
     run, folds, packs = open_run(context, folder.name)
     if run.finished(fold):
-        raise InputError(f"{run.fold(fold)}: is finished; make train FORCE=1 FOLD={fold} trains it anew")
+        raise InputError(f"{run.fold(fold)}: is finished; make train FORCE=1 FOLD={fold} trains it again")
     run = runs.executed(run, how.settings)
     backend.start()
     from driverwatch.training.fold import train_fold
     from driverwatch.training.pseudo_labels import FoldIndices
 
-    training, held_out = splits.of(run.settings.train, folds).rows(packs["train"].drivers, fold)
-    unlabelled = pseudo_labels.Unlabelled(packs["test"].names, packs["train"].names, held_out)
-    said = pseudo_labels.lesson(
+    training, validation = splits.of(run.settings.train, folds).rows(packs["train"].drivers, fold)
+    unlabelled = pseudo_labels.Unlabelled(packs["test"].names, packs["train"].names, validation)
+    said = pseudo_labels.fold_labels(
         run, fold, open_teachers(context.places, run.settings, folds), unlabelled, len(training)
     )
-    rows = FoldIndices(training, held_out, said)
+    rows = FoldIndices(training, validation, said)
     found = weight_files.find(run.settings, weights or (Path(how.weights) if how.weights else None))
-    train_fold(run, fold, packs, rows, found, run.settings.predict, context.places.trunks, how.others(run, fold))
+    train_fold(
+        run, fold, packs, rows, found, run.settings.predict, context.places.feature_caches, how.others(run, fold)
+    )
 
 
 Wanted = dict[str, ModelSettings]  # by run

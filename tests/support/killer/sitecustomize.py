@@ -1,6 +1,6 @@
 """Python imports this first where its folder is on PYTHONPATH: SIGKILL before the n-th change to the file system.
 
-KILL_UNDER: changes below this folder count. KILL_VERB: only in the process of this verb. KILL_AT: n, or 0 to count only.
+KILL_UNDER: changes below this folder count. KILL_VERB: only in the process of this command. KILL_AT: n, or 0 to count only.
 KILL_LOG: file that gets a line per change.
 """
 

@@ -1,11 +1,11 @@
 "use strict";
-// The review page: controls, list and photo, each drawn from one state, which the address keeps.
+// The review page: controls, list and image, each drawn from one state, which the address keeps.
 
 const ROW = 56; // px, as in the style sheet
 const byId = id => document.getElementById(id);
 const shortly = value => value.toFixed(value < 10 ? 3 : 2);
 const whole = value => value.toLocaleString("en");
-let rows, state, left, current; // photo numbers that are left, and the one that is shown (-1: none)
+let rows, state, left, current; // image numbers that are left, and the one that is shown (-1: none)
 
 // An element with properties and children; text is text, whatever is in it.
 function made(tag, properties = {}, ...children) {
@@ -18,47 +18,47 @@ const called = label => rows.classes[label].filter(Boolean).join(" ");
 const command = words => made("code", {}, `make ${words} DATASET=${rows.dataset}`);
 const judge = () => rows.judges.indexOf(state.run);
 
-function photoURL(photo) {
-  const test = rows.isTest(photo), label = test ? "" : rows.classes[rows.label[photo]][0];
-  const template = test ? rows.photos.test : rows.photos.train;
+function photoURL(image) {
+  const test = rows.isTest(image), label = test ? "" : rows.classes[rows.label[image]][0];
+  const template = test ? rows.images.test : rows.images.train;
   if (!template) return "";
-  const filled = part => part.replace(/\{(label|image)\}/g, (_, field) => field === "label" ? label : rows.names[photo]);
+  const filled = part => part.replace(/\{(label|image)\}/g, (_, field) => field === "label" ? label : rows.names[image]);
   const parts = template.split("/").map(filled);
-  return [...rows.photos.root.split("/"), ...parts].map(encodeURIComponent).join("/");
+  return [...rows.images.root.split("/"), ...parts].map(encodeURIComponent).join("/");
 }
 
-// A picture by the small one inside of the page, or from the photos' folder; `large` the other way round.
-function picture(photo, alt, large = false) {
-  const inside = rows.thumbnails[photo], outside = photoURL(photo);
+// A picture by the small one inside of the page, or from the images' folder; `large` the other way round.
+function picture(image, alt, large = false) {
+  const inside = rows.thumbnails[image], outside = photoURL(image);
   const sources = (large ? [outside, inside] : [inside, outside]).filter(Boolean);
-  const image = made("img", {alt, className: "thumb", decoding: "async", draggable: false});
-  const why = large ? ["This photo is not there; ", command("review DATA=<folder>"), " looks for it elsewhere."] : [];
+  const picture = made("img", {alt, className: "thumb", decoding: "async", draggable: false});
+  const why = large ? ["This image is not there; ", command("review DATA=<folder>"), " looks for it elsewhere."] : [];
   const missing = made("span", {className: "thumb missing"}, ...why);
-  image.onerror = () => { if (sources.length) image.src = sources.shift(); else image.replaceWith(missing); };
+  picture.onerror = () => { if (sources.length) picture.src = sources.shift(); else picture.replaceWith(missing); };
   if (!sources.length) return missing;
-  image.src = sources.shift();
-  return image;
+  picture.src = sources.shift();
+  return picture;
 }
 
-// Words on a photo by what a run says of it: right, wrong, or nobody knows.
-function judged(photo, by, words) {
-  const right = !rows.isTest(photo) && rows.saidBy(by, photo) === rows.label[photo];
-  if (rows.isTest(photo)) return made("span", {}, words);
+// Words on an image by what a run says of it: right, wrong, or nobody knows.
+function judged(image, by, words) {
+  const right = !rows.isTest(image) && rows.saidBy(by, image) === rows.label[image];
+  if (rows.isTest(image)) return made("span", {}, words);
   return made("span", {className: right ? "is-right" : "is-wrong"}, `${right ? "✓" : "✗"} ${words}`);
 }
 
-function verdict(photo) {
-  const said = rows.classes[rows.saidBy(judge(), photo)][0], truth = rows.isTest(photo) ? "" : rows.classes[rows.label[photo]][0];
-  return judged(photo, judge(), truth === said ? said : `${truth && `${truth}, `}says ${said}`);
+function verdict(image) {
+  const said = rows.classes[rows.saidBy(judge(), image)][0], truth = rows.isTest(image) ? "" : rows.classes[rows.label[image]][0];
+  return judged(image, judge(), truth === said ? said : `${truth && `${truth}, `}says ${said}`);
 }
 
-// The list: only what is in sight is there, so that a hundred thousand photos are as quick as ten.
+// The list: only what is in sight is there, so that a hundred thousand images are as quick as ten.
 function drawList() {
   const list = byId("list"), first = Math.max(0, Math.floor(list.scrollTop / ROW) - 2);
   const end = Math.min(left.length, Math.ceil((list.scrollTop + list.clientHeight) / ROW) + 2);
   byId("rows").style.height = `${left.length * ROW}px`;
   const there = new Map([...byId("rows").children].map(row => [Number(row.dataset.place), row]));
-  for (const [place, row] of there) if (place < first || place >= end || Number(row.dataset.photo) !== left[place]) { row.remove(); there.delete(place); }
+  for (const [place, row] of there) if (place < first || place >= end || Number(row.dataset.image) !== left[place]) { row.remove(); there.delete(place); }
   for (let place = first; place < end; place++) {
     const row = there.get(place) || byId("rows").appendChild(listed(place));
     row.setAttribute("aria-selected", String(left[place] === current));
@@ -69,28 +69,28 @@ function drawList() {
 }
 
 function listed(place) {
-  const photo = left[place], driver = rows.isTest(photo) ? "" : ` · ${rows.drivers[rows.driver[photo]]}`;
-  const value = state.sort === "name" ? "" : shortly(rows.value(state.sort, judge(), photo));
-  const words = made("span", {}, made("span", {className: "file"}, rows.names[photo]), made("span", {className: "what"}, verdict(photo), driver));
-  const row = made("div", {id: `row-${place}`, className: "row", role: "option"}, picture(photo, ""), words, made("span", {className: "value"}, value));
+  const image = left[place], driver = rows.isTest(image) ? "" : ` · ${rows.drivers[rows.driver[image]]}`;
+  const value = state.sort === "name" ? "" : shortly(rows.value(state.sort, judge(), image));
+  const words = made("span", {}, made("span", {className: "file"}, rows.names[image]), made("span", {className: "what"}, verdict(image), driver));
+  const row = made("div", {id: `row-${place}`, className: "row", role: "option"}, picture(image, ""), words, made("span", {className: "value"}, value));
   row.style.top = `${place * ROW}px`;
-  Object.assign(row.dataset, {place, photo});
+  Object.assign(row.dataset, {place, image});
   row.setAttribute("aria-setsize", left.length);
   row.setAttribute("aria-posinset", place + 1);
   return row;
 }
 
-// The photo and all that is known of it.
+// The image and all that is known of it.
 function drawPhoto() {
-  const box = byId("photo");
-  if (current < 0) return box.replaceChildren(made("p", {className: "problem"}, "No photo is left under these filters; Reset shows all."));
+  const box = byId("image");
+  if (current < 0) return box.replaceChildren(made("p", {className: "problem"}, "No image is left under these filters; Reset shows all."));
   const name = rows.names[current], test = rows.isTest(current);
-  const alt = `Photo ${name}${test ? ", a test photo" : `: ${called(rows.label[current])}`}`;
+  const alt = `Photo ${name}${test ? ", a test image" : `: ${called(rows.label[current])}`}`;
   const large = made("figure", {}, picture(current, alt, true));
   box.replaceChildren(
     made("h2", {id: "file"}, name), made("div", {className: "shown"}, large, facts(test)),
     made("h3", {}, "Probabilities"), made("div", {className: "scroll", tabIndex: 0, role: "region", ariaLabel: "Probabilities"}, probabilities(test)),
-    made("h3", {}, "Heat maps"), heatMaps(), made("h3", {}, "Nearest photos"), neighbours(test));
+    made("h3", {}, "Heat maps"), heatMaps(), made("h3", {}, "Nearest images"), neighbours(test));
 }
 
 function facts(test) {
@@ -125,8 +125,8 @@ function probabilities(test) {
 
 function heatMaps() {
   const maps = rows.maps[current], some = Object.keys(rows.maps).length;
-  if (!maps && some) return made("p", {className: "soft"}, `Not made of this photo, but of ${some} at the head of the lists; `, command("review HEATMAPS=<count>"), " makes more.");
-  if (!maps) return made("p", {className: "soft"}, "None were made; ", command("review HEATMAPS=60"), " makes those of 60 photos at the head of each list.");
+  if (!maps && some) return made("p", {className: "soft"}, `Not made of this image, but of ${some} at the head of the lists; `, command("review N_CAMS=<count>"), " makes more.");
+  if (!maps) return made("p", {className: "soft"}, "None were made; ", command("review N_CAMS=60"), " makes those of 60 images at the head of each list.");
   return made("div", {className: "maps"}, ...maps.map(map => {
     const kind = rows.isTest(current) ? "" : map.label === rows.label[current] ? ", the true class" : ", which it says";
     const by = map.folds.length > 1 ? `mean of ${map.folds.length} fold models` : `fold model ${map.folds[0]}`;
@@ -136,18 +136,18 @@ function heatMaps() {
 }
 
 function neighbours(test) {
-  if (!rows.near) return made("p", {className: "soft"}, "No features are built; ", command("pack MODEL=mobilenet_v2"), " and ", command("neighbours FEATURES=mobilenet_v2"), " build some (with ImageNet weights, downloaded or of WEIGHTS=<folder>); then make this page again.");
-  const found = [...rows.near.subarray(current * rows.nearest, (current + 1) * rows.nearest)].filter(photo => photo >= 0);
-  const of = photo => test ? rows.saidBy(judge(), photo) : rows.label[photo];
-  const buttons = found.map((photo, place) => {
-    const same = of(photo) === of(current), words = `${same ? "✓ same" : "✗ other"}: ${test ? "says " : ""}${rows.classes[of(photo)][0]}`;
-    const driver = test ? "" : rows.drivers[rows.driver[photo]];
-    const button = made("button", {type: "button", title: rows.names[photo]}, picture(photo, `Photo ${rows.names[photo]}`), made("span", {className: same ? "is-right" : "is-wrong"}, words),
+  if (!rows.near) return made("p", {className: "soft"}, "No features are built; ", command("pack MODEL=mobilenet_v2"), " and ", command("neighbours EMBEDDINGS=mobilenet_v2"), " build some (with ImageNet weights, downloaded or of WEIGHTS=<folder>); then make this page again.");
+  const found = [...rows.near.subarray(current * rows.nearest, (current + 1) * rows.nearest)].filter(image => image >= 0);
+  const of = image => test ? rows.saidBy(judge(), image) : rows.label[image];
+  const buttons = found.map((image, place) => {
+    const same = of(image) === of(current), words = `${same ? "✓ same" : "✗ other"}: ${test ? "says " : ""}${rows.classes[of(image)][0]}`;
+    const driver = test ? "" : rows.drivers[rows.driver[image]];
+    const button = made("button", {type: "button", title: rows.names[image]}, picture(image, `Photo ${rows.names[image]}`), made("span", {className: same ? "is-right" : "is-wrong"}, words),
       made("span", {}, [driver, `cosine ${rows.cosineOf(current, place).toFixed(3)}`].filter(Boolean).join(" · ")));
-    button.onclick = () => go(photo, true);
+    button.onclick = () => go(image, true);
     return button;
   });
-  const where = test ? "among test photos" : "among photos of its fold";
+  const where = test ? "among test images" : "among images of its fold";
   const note = found.length ? `By ${rows.features}, ${where}; click one to see it.` : `Alone ${where}.`;
   return made("div", {}, made("p", {className: "soft"}, note), made("div", {className: "near"}, ...buttons));
 }
@@ -155,13 +155,13 @@ function neighbours(test) {
 // State, and what of it the address and the controls show.
 const keep = push => history[push ? "pushState" : "replaceState"](null, "", hashOf(state, rows));
 
-function go(photo, push = false) {
-  current = photo;
-  state.photo = photo < 0 ? "" : rows.names[photo];
+function go(image, push = false) {
+  current = image;
+  state.image = image < 0 ? "" : rows.names[image];
   keep(push);
   drawPhoto();
   drawCount();
-  const list = byId("list"), top = left.indexOf(photo) * ROW;
+  const list = byId("list"), top = left.indexOf(image) * ROW;
   if (top >= 0 && (top < list.scrollTop || top + ROW > list.scrollTop + list.clientHeight)) list.scrollTop = top - (list.clientHeight - ROW) / 2;
   drawList();
 }
@@ -171,7 +171,7 @@ function drawCount() {
   byId("count").textContent = `${place < 0 ? "–" : whole(place + 1)} of ${whole(left.length)}${left.length < all ? ` (all: ${whole(all)})` : ""}`;
   byId("previous").disabled = place <= 0 && !(place < 0 && left.length && current >= 0);
   byId("next").disabled = !left.length || place === left.length - 1;
-  byId("active").textContent = `${whole(left.length)} of ${whole(all)} photos left`;
+  byId("active").textContent = `${whole(left.length)} of ${whole(all)} images left`;
 }
 
 function step(by) {
@@ -182,7 +182,7 @@ function step(by) {
 function apply(push) {
   const started = performance.now();
   left = rows.left(state);
-  const asked = state.photo === "" ? -1 : rows.names.indexOf(state.photo);
+  const asked = state.image === "" ? -1 : rows.names.indexOf(state.image);
   byId("rows").replaceChildren();
   byId("list").scrollTop = 0;
   go(left.includes(asked) || (asked >= 0 && push === "kept") ? asked : left.length ? left[0] : -1, push === true);
@@ -202,7 +202,7 @@ function show() { // the state in the controls
 function read() { // from the address
   const found = stateOf(location.hash, rows);
   state = found.state;
-  if (state.photo && !rows.names.includes(state.photo)) { found.strange.push(`photo=${state.photo}`); state.photo = ""; }
+  if (state.image && !rows.names.includes(state.image)) { found.strange.push(`image=${state.image}`); state.image = ""; }
   byId("notice").hidden = !found.strange.length;
   byId("notice").textContent = `The address asks for what is not on this page and was left out: ${found.strange.join(", ")}.`;
   show();
@@ -216,7 +216,7 @@ function change(control) {
   if (control.type === "number" && !control.checkValidity()) return;
   if (control.name === "set" && state.sort !== "name" && state.sort !== "disagreement") state.sort = ""; // each set's own: loss, or entropy
   state = fitting({...state, [control.name]: control.type === "checkbox" ? (control.checked ? "1" : "") : control.value}, rows);
-  if (["set", "sort", "run"].includes(control.name)) state.photo = ""; // another order begins at its head; a filter keeps the photo
+  if (["set", "sort", "run"].includes(control.name)) state.image = ""; // another order begins at its head; a filter keeps the image
   byId("notice").hidden = true;
   show();
   apply(!again);
@@ -272,7 +272,7 @@ function begin() {
   byId("previous").onclick = () => step(-1);
   byId("next").onclick = () => step(1);
   byId("help").onclick = () => byId("keys").showModal();
-  byId("list").onclick = event => { const row = event.target.closest(".row"); if (row) go(Number(row.dataset.photo)); };
+  byId("list").onclick = event => { const row = event.target.closest(".row"); if (row) go(Number(row.dataset.image)); };
   byId("list").addEventListener("scroll", () => requestAnimationFrame(drawList), {passive: true});
   addEventListener("resize", drawList);
   addEventListener("keydown", press);

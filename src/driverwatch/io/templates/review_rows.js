@@ -1,5 +1,5 @@
 "use strict";
-// The page's rows: typed arrays by photo number, their orders, and which of them filters leave. No element is touched here.
+// The page's rows: typed arrays by image number, their orders, and which of them filters leave. No element is touched here.
 
 function unpacked(made) {
   if (Uint8Array.fromBase64) return new globalThis[made.type](Uint8Array.fromBase64(made.data).buffer);
@@ -17,58 +17,58 @@ class Rows {
     this.runs = this.judges.length > 1 ? this.judges.slice(1) : this.judges;
   }
 
-  isTest(photo) { return photo >= this.labelled; }
-  lossOf(judge, photo) { return this.loss[judge * this.labelled + photo]; }
-  entropyOf(judge, photo) { return this.entropy[judge * this.count + photo]; }
-  saidBy(judge, photo) { return this.said[judge * this.count + photo]; }
-  cosineOf(photo, place) { return 2 * this.cosine[photo * this.nearest + place] / 65535 - 1; }
+  isTest(image) { return image >= this.labelled; }
+  lossOf(judge, image) { return this.loss[judge * this.labelled + image]; }
+  entropyOf(judge, image) { return this.entropy[judge * this.count + image]; }
+  saidBy(judge, image) { return this.said[judge * this.count + image]; }
+  cosineOf(image, place) { return 2 * this.cosine[image * this.nearest + place] / 65535 - 1; }
   get nearest() { return this.near.length / this.count; }
 
   // A run's probability; the first judge is the mean of all runs, where there are several.
-  probability(judge, photo, label) {
+  probability(judge, image, label) {
     const size = this.classes.length, several = this.judges.length > 1;
-    const of = run => this.probabilities[(run * this.count + photo) * size + label] / 65535;
+    const of = run => this.probabilities[(run * this.count + image) * size + label] / 65535;
     if (!several || judge > 0) return of(several ? judge - 1 : 0);
     return this.runs.reduce((sum, _, run) => sum + of(run), 0) / this.runs.length;
   }
 
-  // What a photo is sorted by.
-  value(sort, judge, photo) {
-    if (sort === "loss") return this.lossOf(judge, photo);
-    return sort === "entropy" ? this.entropyOf(judge, photo) : this.divergence[photo];
+  // What an image is sorted by.
+  value(sort, judge, image) {
+    if (sort === "loss") return this.lossOf(judge, image);
+    return sort === "entropy" ? this.entropyOf(judge, image) : this.divergence[image];
   }
 
-  // Photo numbers of a set, largest value first, equal ones by name, as the photos of a set lie.
+  // Photo numbers of a set, largest value first, equal ones by name, as the images of a set lie.
   order(set, sort, judge) {
     const key = `${set} ${sort} ${judge}`;
     if (this.orders.has(key)) return this.orders.get(key);
     const first = set === "test" ? this.labelled : 0, end = set === "test" ? this.count : this.labelled;
     const made = new Int32Array(end - first), values = new Float32Array(end - first);
-    for (let photo = first; photo < end; photo++) made[photo - first] = photo;
+    for (let image = first; image < end; image++) made[image - first] = image;
     if (sort !== "name") {
-      for (let photo = first; photo < end; photo++) values[photo - first] = this.value(sort, judge, photo);
+      for (let image = first; image < end; image++) values[image - first] = this.value(sort, judge, image);
       made.sort((one, other) => values[other - first] - values[one - first] || one - other);
     }
     this.orders.set(key, made);
     return made;
   }
 
-  // The photos that filters leave, in order. What a filter does not ask is "" in `state`.
+  // The images that filters leave, in order. What a filter does not ask is "" in `state`.
   left(state) {
     const judge = this.judges.indexOf(state.run), number = name => this.classes.findIndex(each => each[0] === name);
     const label = state.true && number(state.true), says = state.says && number(state.says);
     const driver = state.driver && this.drivers.indexOf(state.driver), part = state.name.toLowerCase();
     const min = state.min === "" ? -Infinity : Number(state.min), max = state.max === "" ? Infinity : Number(state.max);
     const training = state.set === "train";
-    return this.order(state.set, state.sort, judge).filter(photo => {
-      if (says !== "" && this.saidBy(judge, photo) !== says) return false;
-      if (part && !this.names[photo].toLowerCase().includes(part)) return false;
+    return this.order(state.set, state.sort, judge).filter(image => {
+      if (says !== "" && this.saidBy(judge, image) !== says) return false;
+      if (part && !this.names[image].toLowerCase().includes(part)) return false;
       if (!training) return true;
-      if (label !== "" && this.label[photo] !== label) return false;
-      if (driver !== "" && this.driver[photo] !== driver) return false;
-      if (state.fold !== "" && this.fold[photo] !== Number(state.fold)) return false;
-      if (state.wrong && this.saidBy(judge, photo) === this.label[photo]) return false;
-      const loss = this.lossOf(judge, photo);
+      if (label !== "" && this.label[image] !== label) return false;
+      if (driver !== "" && this.driver[image] !== driver) return false;
+      if (state.fold !== "" && this.fold[image] !== Number(state.fold)) return false;
+      if (state.wrong && this.saidBy(judge, image) === this.label[image]) return false;
+      const loss = this.lossOf(judge, image);
       return loss >= min && loss <= max;
     });
   }
@@ -81,7 +81,7 @@ function stateOf(hash, rows) {
     set: ["train", "test"], sort: ["loss", "disagreement", "entropy", "name"], run: rows.judges, true: rows.classes.map(each => each[0]),
     says: rows.classes.map(each => each[0]), driver: rows.drivers, fold: rows.folds.map(String), wrong: ["1"],
   };
-  const state = {set: "train", sort: "", run: rows.judges[0], true: "", says: "", driver: "", fold: "", min: "", max: "", wrong: "", name: "", photo: ""};
+  const state = {set: "train", sort: "", run: rows.judges[0], true: "", says: "", driver: "", fold: "", min: "", max: "", wrong: "", name: "", image: ""};
   for (const [key, value] of asked) {
     const number = key === "min" || key === "max";
     const there = key in known ? known[key].includes(value) : number ? value !== "" && Number(value) >= 0 : key in state;
@@ -91,7 +91,7 @@ function stateOf(hash, rows) {
   return {state: fitting(state, rows), strange};
 }
 
-// The same state without what its set cannot be asked: nobody knows the classes, drivers and losses of test photos.
+// The same state without what its set cannot be asked: nobody knows the classes, drivers and losses of test images.
 function fitting(state, rows) {
   const sorts = [["loss", state.set === "train" && rows.labelled > 0], ["disagreement", rows.judges.length > 1], ["entropy", true], ["name", true]];
   const allowed = sorts.filter(each => each[1]).map(each => each[0]);
@@ -101,7 +101,7 @@ function fitting(state, rows) {
 }
 
 function hashOf(state, rows) {
-  const plain = fitting({set: state.set, sort: "", run: rows.judges[0], photo: ""}, rows), said = new URLSearchParams();
+  const plain = fitting({set: state.set, sort: "", run: rows.judges[0], image: ""}, rows), said = new URLSearchParams();
   for (const [key, value] of Object.entries(state)) if (value !== "" && (key === "set" ? value !== "train" : value !== plain[key])) said.set(key, value);
   return `#${said}`;
 }

@@ -1,9 +1,9 @@
 "use strict";
 const at = (id) => document.getElementById(id);
 const largest = Number(at("form").dataset.largest);
-let photo = null;    // the File that is asked about
+let image = null;    // the File that is asked about
 let plain = "";      // it, for the browser to show
-let mapped = "";     // its heat map over it
+let mapped = "";     // its class activation map over it
 let asked = 0;       // questions so far: an answer to an older one is dropped
 
 function refuse(sentence) {
@@ -16,11 +16,11 @@ function take(files) {
   const [file] = files;
   if (!file) return refuse("There was no file in that; drop, paste or choose a JPEG or PNG.");
   at("answer").hidden = true;
-  photo = null;
+  image = null;
   asked += 1;
-  if (files.length > 1) return refuse(`These are ${files.length} files; one photo at a time.`);
+  if (files.length > 1) return refuse(`These are ${files.length} files; one image at a time.`);
   if (file.size > largest) return refuse(`${file.name} is too large; at most ${largest / 2 ** 20} MB are read.`);
-  photo = file;
+  image = file;
   URL.revokeObjectURL(plain);
   plain = URL.createObjectURL(file);
   return ask(null);
@@ -29,10 +29,10 @@ function take(files) {
 async function ask(label) {
   const number = ++asked;
   const form = new FormData();
-  form.append("photo", photo, photo.name || "pasted");
+  form.append("image", image, image.name || "pasted");
   if (label) form.append("class", label);
   at("problem").hidden = true;
-  at("state").textContent = `Looking at ${photo.name || "the photo"} …`;
+  at("state").textContent = `Looking at ${image.name || "the image"} …`;
   let said;
   try {
     const response = await fetch("/classify", { method: "POST", body: form });
@@ -51,7 +51,7 @@ function show(said) {
   mapped = said.picture;
   at("state").textContent = "";
   at("verdict").textContent = `${best.name}, ${percent(best.probability)}`;
-  at("traits").textContent = `This photo: ${said.traits.join("; ")}.`;
+  at("traits").textContent = `This image: ${said.traits.join("; ")}.`;
   at("traits").hidden = said.traits.length === 0;
   at("caption").textContent = `of “${shown.name}”, by ${said.method}`;
   const kept = document.activeElement && document.activeElement.dataset.id;
@@ -87,14 +87,14 @@ function percent(share) {
 }
 
 function turn() {
-  const heat = at("heat").checked, image = at("picture");
-  image.src = heat ? mapped : plain;
-  image.alt = heat ? `The photo with a heat map of “${image.dataset.name}”` : "The photo as it was given";
+  const heat = at("heat").checked, shown = at("picture");
+  shown.src = heat ? mapped : plain;
+  shown.alt = heat ? `The image with a class activation map of “${shown.dataset.name}”` : "The image as it was given";
 }
 
 at("heat").addEventListener("change", turn);
 at("form").addEventListener("submit", (event) => event.preventDefault());
-at("photo").addEventListener("change", () => { if (at("photo").files.length) take([at("photo").files[0]]); at("photo").value = ""; });
+at("image").addEventListener("change", () => { if (at("image").files.length) take([at("image").files[0]]); at("image").value = ""; });
 document.addEventListener("paste", (event) => take(event.clipboardData.files));
 document.addEventListener("dragover", (event) => { event.preventDefault(); at("form").classList.add("over"); });
 document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) at("form").classList.remove("over"); });

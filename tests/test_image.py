@@ -1,4 +1,4 @@
-"""One photo's way: what is said of it agrees with what was packed, predicted and submitted, and what is missing is said."""
+"""One image's way: what is said of it agrees with what was packed, predicted and submitted, and what is missing is said."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from support.finished import CLASSES, World, world_of
 
-from driverwatch.config.ensemble import ChainSettings, kept_settings
+from driverwatch.config.ensemble import PipelineSettings, kept_settings
 from driverwatch.config.loading import parse
 from driverwatch.ensemble import members as blending
 from driverwatch.ensemble import post_processing
@@ -23,21 +23,21 @@ from driverwatch.report import trace_image as trace
 from driverwatch.report.trace_image import TracedImage, run_lines, submission_lines, traced
 from driverwatch.submission import build
 
-NEAR: dict[str, Any] = {"features": "tiny", "k": 3}
-CHAINS: list[dict[str, Any]] = [
+NEAR: dict[str, Any] = {"embeddings": "tiny", "k": 3}
+PIPELINES: list[dict[str, Any]] = [
     {},
     {"blend": "weighted", "calibrate": "bias", "clip": 0.01},
-    {"blend": "greedy", "balance": "tiny", "neighbours": {"features": "tiny"}, "calibrate": "temperature"},
-    {"balance": "tiny", "neighbours": {"features": "tiny", "before_balance": True}, "clip": "fitted"},
-    {"blend": "per_class", "neighbours": {"features": "tiny", "method": "clusters"}},
-    {"neighbours": NEAR},
-    {"neighbours": {**NEAR, "weights": "similar", "mean": "geometric", "rounds": 2}, "calibrate": "bias"},
+    {"blend": "greedy", "class_balance": "tiny", "knn": {"embeddings": "tiny"}, "calibrate": "temperature"},
+    {"class_balance": "tiny", "knn": {"embeddings": "tiny", "smooth_before_balancing": True}, "clip": "fitted"},
+    {"blend": "per_class", "knn": {"embeddings": "tiny", "method": "clusters"}},
+    {"knn": NEAR},
+    {"knn": {**NEAR, "weights": "similar", "mean": "geometric", "rounds": 2}, "calibrate": "bias"},
     {
-        "balance": "tiny",
-        "neighbours": {**NEAR, "weights": "equal", "mean": "arithmetic", "rounds": 1, "before_balance": True},
+        "class_balance": "tiny",
+        "knn": {**NEAR, "weights": "equal", "mean": "arithmetic", "rounds": 1, "smooth_before_balancing": True},
     },
-    {"neighbours": {**NEAR, "k": 0}, "clip": 0.002},
-    {"neighbours": {**NEAR, "method": "clusters"}, "balance": "tiny"},
+    {"knn": {**NEAR, "k": 0}, "clip": 0.002},
+    {"knn": {**NEAR, "method": "clusters"}, "class_balance": "tiny"},
 ]
 
 
@@ -67,9 +67,9 @@ def numbers(line: str) -> list[float]:
     return [float(word) for word in line.split()[-len(CLASSES) :]]
 
 
-@pytest.mark.parametrize("chain", CHAINS, ids=str)
-def test_the_followed_chain_ends_as_the_submission_does(world: World, chain: dict[str, Any]) -> None:
-    build.make_ensemble(world.context, [], "both", None, None, chain)
+@pytest.mark.parametrize("pipeline", PIPELINES, ids=str)
+def test_the_followed_pipeline_ends_as_the_submission_does(world: World, pipeline: dict[str, Any]) -> None:
+    build.make_ensemble(world.context, [], "both", None, None, pipeline)
     frame = pd.read_csv(world.context.places.submission("both"))
     for name in ("t03.jpg", "t11.jpg"):
         lines = submission_lines(world.context, image_of(name), "both")
@@ -79,25 +79,25 @@ def test_the_followed_chain_ends_as_the_submission_does(world: World, chain: dic
         assert numbers(lines[-2]) == pytest.approx(100 * row, abs=0.051)
     path = world.context.places.submission("both").with_suffix(".json")
     made = read_json(path)
-    assert kept_settings(made["chain"], path) == parse(ChainSettings, chain, "test")
-    assert made.get("embeddings", {}) == ({"tiny": "of today"} if "tiny" in str(chain) else {})
+    assert kept_settings(made["pipeline"], path) == parse(PipelineSettings, pipeline, "test")
+    assert made.get("embeddings", {}) == ({"tiny": "of today"} if "tiny" in str(pipeline) else {})
 
 
-@pytest.mark.parametrize("chain", CHAINS, ids=str)
-def test_a_labelled_photo_is_followed_by_a_chain_that_others_were_fitted_for(
-    world: World, chain: dict[str, Any]
+@pytest.mark.parametrize("pipeline", PIPELINES, ids=str)
+def test_a_labelled_image_is_followed_by_a_pipeline_that_others_were_fitted_for(
+    world: World, pipeline: dict[str, Any]
 ) -> None:
     finished = finished_runs(world.context, [])
     members = [Member(run, test, "five_crop") for run, test in zip(finished.runs, finished.tests, strict=True)]
     rows = blending.oof_of_members(members, world.packs["train"], world.folds)
-    settings, pack = parse(ChainSettings, chain, "test"), world.packs["train"]
+    settings, pack = parse(PipelineSettings, pipeline, "test"), world.packs["train"]
     space = trace.open_embeddings(world.context, "tiny")
     made = post_processing.fit(settings, rows, pack.labels, pack.drivers, {"tiny": space})
     for place in (0, 25, 53):
         image = TracedImage(pack.names[place], "train", pack.drivers[place], 0, "")
         steps = trace.pipeline_steps({"tiny": space}, members, finished, settings, image)
         assert list(steps.values())[-1] == pytest.approx(
-            made.rows[place], abs=1e-4 if chain.get("clip") == "fitted" else 1e-9
+            made.rows[place], abs=1e-4 if pipeline.get("clip") == "fitted" else 1e-9
         )
 
 
@@ -127,7 +127,7 @@ def test_the_submission_with_the_least_loss_is_followed_unless_one_is_named(worl
         submission_lines(world.context, image_of("t03.jpg"), "d")
 
 
-def test_of_a_labelled_photo_the_held_out_model_alone_speaks(world: World) -> None:
+def test_of_a_labelled_image_the_held_out_model_alone_speaks(world: World) -> None:
     name, driver = "p3_4.jpg", "p3"
     lines = run_lines(world.context, TracedImage(name, "train", driver, 1, ""), ["first"])
     home = world.folds.of_driver[driver]
@@ -142,7 +142,7 @@ def test_of_a_labelled_photo_the_held_out_model_alone_speaks(world: World) -> No
     assert "log loss" not in "\n".join(others)
 
 
-def test_a_run_on_all_drivers_says_nothing_of_a_labelled_photo(world: World) -> None:
+def test_a_run_on_all_drivers_says_nothing_of_a_labelled_image(world: World) -> None:
     world.run("whole", splits={"kind": "all"})
     assert run_lines(world.context, TracedImage("p3_4.jpg", "train", "p3", 1, ""), ["whole"])[-1].startswith(
         "no prediction"
@@ -151,7 +151,7 @@ def test_a_run_on_all_drivers_says_nothing_of_a_labelled_photo(world: World) -> 
     assert "its pipeline is not followed" in submission_lines(world.context, image_of("t03.jpg"), "mixed")[-1]
 
 
-def test_a_photo_is_found_by_name_in_packs_where_the_tables_are_gone(
+def test_an_image_is_found_by_name_in_packs_where_the_tables_are_gone(
     world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(InputError, match="nothing is packed yet"):
@@ -187,11 +187,13 @@ def test_a_trace_knows_its_image_by_name() -> None:
         traced({}, uniform([0, 1, 2, 3]), "x", [])
 
 
-@pytest.mark.parametrize("chain", [None, {}, {"steps": {"mean": {}}, "clip": 1e-5}, {"settings": []}, "x"])
-def test_a_manifest_without_settings_is_said_in_a_sentence_and_nothing_is_guessed(world: World, chain: object) -> None:
-    build.make_ensemble(world.context, [], "both", None, None, {"neighbours": NEAR})
+@pytest.mark.parametrize("pipeline", [None, {}, {"steps": {"mean": {}}, "clip": 1e-5}, {"settings": []}, "x"])
+def test_a_manifest_without_settings_is_said_in_a_sentence_and_nothing_is_guessed(
+    world: World, pipeline: object
+) -> None:
+    build.make_ensemble(world.context, [], "both", None, None, {"knn": NEAR})
     path = world.context.places.submission("both").with_suffix(".json")
-    write_json(path, {**read_json(path), "chain": chain})
+    write_json(path, {**read_json(path), "pipeline": pipeline})
     with pytest.raises(InputError, match=r"both.json: does not say the settings .*; make ensemble writes it again"):
         submission_lines(world.context, image_of("t03.jpg"), "both")
     lines = submission_lines(world.context, image_of("t03.jpg"), None)
@@ -202,15 +204,15 @@ def test_a_manifest_without_settings_is_said_in_a_sentence_and_nothing_is_guesse
 def test_settings_of_another_version_are_refused_by_name(world: World) -> None:
     build.make_ensemble(world.context, [], "both", None, None, {})
     path = world.context.places.submission("both").with_suffix(".json")
-    write_json(path, {**read_json(path), "chain": {"settings": {"magic": 1}}})
-    with pytest.raises(InputError, match=r"both.json: chain.settings: .*magic"):
+    write_json(path, {**read_json(path), "pipeline": {"settings": {"magic": 1}}})
+    with pytest.raises(InputError, match=r"both.json: pipeline.settings: .*magic"):
         submission_lines(world.context, image_of("t03.jpg"), "both")
 
 
 def test_embeddings_that_were_computed_again_are_not_followed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    build.make_ensemble(world.context, [], "both", None, None, {"neighbours": NEAR})
+    build.make_ensemble(world.context, [], "both", None, None, {"knn": NEAR})
     space = trace.open_embeddings(world.context, "tiny")
-    monkeypatch.setattr(trace, "open_embeddings", lambda *_: replace(space, digest="of another day"))
+    monkeypatch.setattr(trace, "open_embeddings", lambda *_: replace(space, checksum="of another day"))
     with pytest.raises(InputError, match="was made with other embeddings of tiny than today's"):
         submission_lines(world.context, image_of("t03.jpg"), "both")
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from driverwatch.ensemble.prediction_interval import averaging_gain, hope
+from driverwatch.ensemble.prediction_interval import averaging_gain, prediction_interval
 from driverwatch.errors import InputError
 from driverwatch.metrics import log_loss
 
@@ -21,11 +21,11 @@ def losses(
 
 def test_the_expected_loss_is_the_mean_over_images() -> None:
     values, drivers = losses(0, 19)
-    found = hope(values, drivers, 7)
+    found = prediction_interval(values, drivers, 7)
     assert found.expected == pytest.approx(values.mean())
     assert found.low < found.drawn[0] < found.expected < found.drawn[1] < found.high
     assert (found.unseen, found.known, found.level) == (7, 19, 0.9)
-    assert hope(values, drivers).unseen == 19
+    assert prediction_interval(values, drivers).unseen == 19
 
 
 def test_the_interval_holds_as_often_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,7 +35,7 @@ def test_the_interval_holds_as_often_as_it_says(monkeypatch: pytest.MonkeyPatch)
     for seed in range(150):
         values, drivers = losses(seed, 26, 0.6)
         old, new = drivers < 19, values[drivers >= 19].mean()
-        found = hope(values[old], drivers[old], 7)
+        found = prediction_interval(values[old], drivers[old], 7)
         kept += found.low <= new <= found.high
         drawn += found.drawn[0] <= new <= found.drawn[1]
     assert 0.8 <= kept / 150 <= 0.97
@@ -47,20 +47,27 @@ def test_the_interval_holds_as_often_as_it_says(monkeypatch: pytest.MonkeyPatch)
 def test_the_order_of_images_and_the_unit_decide_nothing(seed: int) -> None:
     values, drivers = losses(seed, 5, most=30)
     order = np.random.default_rng(seed).permutation(len(values))
-    one, two, large = hope(values, drivers), hope(values[order], drivers[order]), hope(10 * values, drivers)
+    one, two, large = (
+        prediction_interval(values, drivers),
+        prediction_interval(values[order], drivers[order]),
+        prediction_interval(10 * values, drivers),
+    )
     assert (one.low, one.high) == pytest.approx((two.low, two.high), rel=1e-6)
     assert (10 * one.low, 10 * one.high) == pytest.approx((large.low, large.high), rel=1e-6)
 
 
 def test_fewer_unseen_drivers_are_less_sure() -> None:
     values, drivers = losses(1, 19)
-    few, many = hope(values, drivers, 3), hope(values, drivers, 100)
+    few, many = prediction_interval(values, drivers, 3), prediction_interval(values, drivers, 100)
     assert few.high - few.low > many.high - many.low
 
 
 def test_near_duplicate_frames_teach_nothing() -> None:
     values, drivers = losses(2, 8)
-    once, often = hope(values, drivers, 7), hope(np.repeat(values, 5), np.repeat(drivers, 5), 7)
+    once, often = (
+        prediction_interval(values, drivers, 7),
+        prediction_interval(np.repeat(values, 5), np.repeat(drivers, 5), 7),
+    )
     assert (once.low, once.high) == pytest.approx((often.low, often.high))
 
 
@@ -74,12 +81,12 @@ def test_near_duplicate_frames_teach_nothing() -> None:
     ],
 )
 def test_one_driver_or_equal_ones_leave_no_width(values: list[float], drivers: list[str]) -> None:
-    found = hope(np.array(values), np.array(drivers), 7)
+    found = prediction_interval(np.array(values), np.array(drivers), 7)
     assert found.low == found.high == pytest.approx(np.mean(values))
 
 
 def test_drivers_without_loss_break_nothing() -> None:
-    found = hope(np.array([0.0, 0.0, 2.0]), np.array(["a", "b", "c"]), 1)
+    found = prediction_interval(np.array([0.0, 0.0, 2.0]), np.array(["a", "b", "c"]), 1)
     assert 0 <= found.low <= found.expected <= found.high < np.inf
 
 
@@ -95,8 +102,8 @@ def test_drivers_without_loss_break_nothing() -> None:
     ],
 )
 def test_only_losses_are_taken(values: list[float], drivers: list[str], unseen: int) -> None:
-    with pytest.raises(InputError, match="hope: expected"):
-        hope(np.array(values), np.array(drivers), unseen)
+    with pytest.raises(InputError, match="prediction interval: expected"):
+        prediction_interval(np.array(values), np.array(drivers), unseen)
 
 
 def test_the_gain_is_the_saving_when_the_average_is_calibrated() -> None:

@@ -32,8 +32,8 @@ def results(bench: "Bench") -> list[Result]:
     cost = over_rounds(lambda mine, bare: mine / bare, timed["ours"].seconds, timed["product"].seconds)
     memory, limit = once(memory_of(count) / 1e9), 2.0 if bench.asked.full else None
     return [
-        Result("neighbours", "the bare matrix product", "lower", 2.5, cost, timed, facts),
-        Result("neighbours", "2 GB of private memory", "lower", limit, memory, facts=facts),
+        Result("knn", "the bare matrix product", "lower", 2.5, cost, timed, facts),
+        Result("knn", "2 GB of private memory", "lower", limit, memory, facts=facts),
     ]
 
 
@@ -58,7 +58,7 @@ def product(features: np.ndarray) -> None:
 def memory_of(count: int) -> int:
     """Peak private memory, bytes, of a process that finds neighbours among `count` images."""
     sets = f"np.zeros({count}, np.int64)"
-    code = f"import numpy as np; from benchmarks.neighbours import *; nearest_neighbours(clips({count}), {sets}, K)"
+    code = f"import numpy as np; from benchmarks.knn import *; nearest_neighbours(clips({count}), {sets}, K)"
     process = subprocess.Popen([sys.executable, "-c", code], env=environment())
     memory, _ = watched(process)
     if process.returncode:

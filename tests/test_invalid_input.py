@@ -1,20 +1,20 @@
-"""Every case of `support/broken.py` through the command line: one sentence, exit status 2, nothing lost; and the page of them."""
+"""Every case of `support/invalid.py` through the command line: one sentence, exit status 2, nothing lost; and the page of them."""
 
 import re
 from pathlib import Path
 
 import pytest
-from support import broken_page, kills
-from support.broken import CASES, Case, Project
+from support import invalid_page, kills
+from support.invalid import CASES, Case, Project
 from support.once import WorkingCopy
 
 pytestmark = [pytest.mark.line, pytest.mark.slow]
-PAGE = broken_page.lines_of(broken_page.TABLE.read_text())
+PAGE = invalid_page.lines_of(invalid_page.TABLE.read_text())
 
 
 @pytest.fixture(scope="module")
 def copy(finished_line: Path, tmp_path_factory: pytest.TempPathFactory) -> WorkingCopy:
-    return WorkingCopy(finished_line, tmp_path_factory.mktemp("broken") / "project")
+    return WorkingCopy(finished_line, tmp_path_factory.mktemp("invalid") / "project")
 
 
 @pytest.fixture
@@ -30,13 +30,13 @@ def test_it_is_said(case: Case, line: Project) -> None:
     submissions = set((line.folder / "submissions").rglob("*.*"))
     case.act(line)
     kept = kills.files(line.folder)
-    status, text = broken_page.said(case)
+    status, text = invalid_page.said(case)
     assert status == case.status, text
     assert re.search(case.said, text), text
     assert "Traceback" not in text
-    assert broken_page.line(case, broken_page.shown(text)) in PAGE[case.kind], "run make docs"
+    assert invalid_page.line(case, invalid_page.shown(text)) in PAGE[case.kind], "run make docs"
     if case.status:
-        assert kept - kills.files(line.folder) <= {"build/drawn/problems.txt"}
+        assert kept - kills.files(line.folder) <= {"build/demo/problems.txt"}
         assert set((line.folder / "submissions").rglob("*.*")) <= submissions
 
 
@@ -47,4 +47,4 @@ def test_the_page_holds_these_cases_and_no_others() -> None:
     assert first == {kind: [f"| {case.what}" for case in CASES if case.kind == kind] for kind in kinds}
     left = {kind: iter(PAGE[kind]) for kind in kinds}
     lines = {case: next(left[case.kind]) for case in CASES}
-    assert broken_page.TABLE.read_text() == broken_page.page(lines), "run make docs"
+    assert invalid_page.TABLE.read_text() == invalid_page.page(lines), "run make docs"

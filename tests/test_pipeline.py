@@ -1,4 +1,4 @@
-"""Rows, and chains of steps that are fitted on some drivers and scored on others."""
+"""Rows, and pipelines of steps that are fitted on some drivers and scored on others."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.chains import world
+from support.pipelines import world
 
 from driverwatch.ensemble.blending import BLENDS
 from driverwatch.ensemble.calibration import CALIBRATIONS, Clip
@@ -21,12 +21,12 @@ from driverwatch.ensemble.transform import (
 from driverwatch.errors import InputError
 from driverwatch.metrics import log_loss
 
-CHAINS: list[list[Transform]] = [
+PIPELINES: list[list[Transform]] = [
     [blend, *calibration, Clip()]
     for blend in BLENDS.values()
     for calibration in ([], *[[c] for c in CALIBRATIONS.values()])
 ]
-every_chain = pytest.mark.parametrize("steps", CHAINS, ids=lambda s: "-".join(step.name for step in s))
+every_pipeline = pytest.mark.parametrize("steps", PIPELINES, ids=lambda s: "-".join(step.name for step in s))
 
 
 def uniform(names: list[str], members: int = 2, classes: int = 3) -> np.ndarray:
@@ -70,7 +70,7 @@ def test_rows_are_found_by_name(order: list[int]) -> None:
         made.aligned_to(made.names[:4])
 
 
-@every_chain
+@every_pipeline
 def test_a_set_is_scored_without_its_labels(steps: list[Transform]) -> None:
     made = world()
     known = nested_cross_validation(steps, made.rows, made.labels, made.drivers)
@@ -86,7 +86,7 @@ def test_a_set_is_scored_without_its_labels(steps: list[Transform]) -> None:
     assert moved > 0 or len(steps[:-1]) == 1  # the others are fitted with these labels, unless nothing is
 
 
-@every_chain
+@every_pipeline
 def test_the_order_of_rows_decides_nothing(steps: list[Transform]) -> None:
     made = world(1)
     order = np.random.default_rng(5).permutation(len(made.labels))
@@ -96,7 +96,7 @@ def test_the_order_of_rows_decides_nothing(steps: list[Transform]) -> None:
     assert np.allclose(found, known[order], atol=1e-5)
 
 
-@every_chain
+@every_pipeline
 def test_one_member_and_one_driver_a_set(steps: list[Transform]) -> None:
     made = world(members=1, drivers=2, sets=2, each=4)
     assert nested_cross_validation(steps, made.rows, made.labels, made.drivers).shape == (8, 4)
@@ -176,7 +176,7 @@ def test_labels_and_drivers_must_fit() -> None:
         (made.labels + 1, made.drivers, "expected labels from 0 to 3, got 1 to 4"),
         (made.labels - 1, made.drivers, "expected labels from 0 to 3, got -1"),
         (made.labels.astype(float), made.drivers, "expected labels"),
-        (made.labels, np.full(120, "p1"), "driver p1 lies in sets 0 and 1"),
+        (made.labels, np.full(120, "p1"), "driver p1 is in sets 0 and 1"),
     ):
         with pytest.raises(InputError, match=said):
             nested_cross_validation(steps, made.rows, labels, drivers)

@@ -1,4 +1,4 @@
-"""Rows of members, and the labels that chains are fitted to."""
+"""Rows of members, and the labels that pipelines are fitted to."""
 
 from dataclasses import dataclass
 

@@ -1,6 +1,6 @@
 """Every kind of broken, strange or foreign input, each with the command that meets it and what it must say.
 
-`test_broken_input.py` runs each case through the command line; `broken_page.py` writes `docs/broken_input.md` from the same cases.
+`test_invalid_input.py` runs each case through the command line; `invalid_page.py` writes `docs/invalid_input.md` from the same cases.
 """
 
 import json
@@ -23,14 +23,14 @@ from support.project import QUICK as SET
 from support.trained import PLACE
 
 TABLE, SAMPLE = "driver_imgs_list.csv", "sample_submission.csv"
-FOLDS, PACK, CHECK = ["folds"], ["pack", "--model", "tiny", "--set", SET], ["check", "submissions/drawn/first.csv"]
-TRAIN, PREDICT = ["train", "tiny", "--set", SET], ["predict", "tiny", "--views", "five_crop"]
+FOLDS, PACK, CHECK = ["folds"], ["pack", "--model", "tiny", "--set", SET], ["check", "submissions/demo/first.csv"]
+TRAIN, PREDICT = ["train", "tiny", "--set", SET], ["predict", "tiny", "--tta", "five_crop"]
 ENSEMBLE = ["ensemble", "--name", "second"]
 
 
 @dataclass(frozen=True)
 class Project:
-    """A small finished line in `folder`, which is the working directory; its photos lie in `data`."""
+    """A small finished line in `folder`, which is the working directory; its images are in `data`."""
 
     folder: Path
 
@@ -40,20 +40,20 @@ class Project:
 
     @property
     def run(self) -> Path:
-        return self.folder / "build" / "drawn" / "runs" / "tiny"
+        return self.folder / "build" / "demo" / "runs" / "tiny"
 
     @property
     def packs(self) -> Path:
-        return self.folder / "build" / "drawn" / "pack"
+        return self.folder / "build" / "demo" / "pack"
 
-    def photo(self, number: int = 0, label: str = "c3") -> Path:
+    def image(self, number: int = 0, label: str = "c3") -> Path:
         return sorted((self.data / "imgs" / "train" / label).glob("*.jpg"))[number]
 
-    def test_photo(self, number: int = 0) -> Path:
+    def test_image(self, number: int = 0) -> Path:
         return sorted((self.data / "imgs" / "test").glob("*.jpg"))[number]
 
     def unpacked(self) -> None:
-        """Forget the packs, so that photos are looked at again."""
+        """Forget the packs, so that images are looked at again."""
         shutil.rmtree(self.packs, ignore_errors=True)
 
     def edit(self, place: str, change: Callable[[str], str]) -> None:
@@ -71,7 +71,7 @@ Act = Callable[[Project], object]
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """What is wrong (or only unusual), the change that makes it so, the verb that meets it, and a part of what it says."""
+    """What is wrong (or only unusual), the change that makes it so, the command that meets it, and a part of what it says."""
 
     kind: str
     what: str
@@ -97,22 +97,22 @@ def jpeg_claiming(content: bytes, width: int, height: int) -> bytes:
     return content[:at] + struct.pack(">HH", height, width) + content[at + 4 :]
 
 
-def photo(change: Callable[[bytes], bytes], verb: list[str] = PACK) -> tuple[Act, list[str]]:
-    """Change the bytes of a training photo."""
+def image(change: Callable[[bytes], bytes], verb: list[str] = PACK) -> tuple[Act, list[str]]:
+    """Change the bytes of a training image."""
 
     def act(p: Project) -> None:
-        p.photo().write_bytes(change(p.photo().read_bytes()))
+        p.image().write_bytes(change(p.image().read_bytes()))
         p.unpacked()
 
     return act, verb
 
 
 def drawn_again(encode: Callable[[Path, np.ndarray], object]) -> Act:
-    """Write a training photo anew in another form."""
+    """Write a training image again in another form."""
 
     def act(p: Project) -> None:
-        picture = cv2.imread(str(p.photo()))
-        encode(p.photo(), picture)
+        picture = cv2.imread(str(p.image()))
+        encode(p.image(), picture)
         p.unpacked()
 
     return act
@@ -150,11 +150,11 @@ def of_driver(p: Project, driver: str, label: str, number: int = 0) -> Path:
 
 
 def replaced(source: bytes) -> Act:
-    return photo(lambda _: source)[0]
+    return image(lambda _: source)[0]
 
 
 def put(path: Callable[[Project], Path], make: Callable[[Path], object]) -> Act:
-    """Put something else where a photo was."""
+    """Put something else where an image was."""
 
     def act(p: Project) -> None:
         place = path(p)
@@ -175,41 +175,41 @@ def webp(path: Path, picture: np.ndarray) -> None:
 
 
 IMAGES = [
-    Case("Photos", "missing", put(Project.photo, lambda path: None), PACK, "missing file"),
-    Case("Photos", "not in the table", copied(Project.photo, lambda p: p.photo().with_name("new.jpg")), FOLDS, "extra file .*new.jpg"),
-    Case("Photos", "empty", *photo(lambda _: b""), "empty file"),
-    Case("Photos", "cut short", *photo(lambda b: b[: len(b) // 2]), "damaged or cut short"),
-    Case("Photos", "cut short, end marker added", *photo(lambda b: b[: len(b) // 2] + b"\xff\xd9"), "damaged or cut short"),
-    Case("Photos", "damaged in its middle", *photo(lambda b: b[:-300] + bytes(150) + b[-150:]), "damaged or cut short"),
+    Case("Photos", "missing", put(Project.image, lambda path: None), PACK, "missing file"),
+    Case("Photos", "not in the table", copied(Project.image, lambda p: p.image().with_name("new.jpg")), FOLDS, "extra file .*new.jpg"),
+    Case("Photos", "empty", *image(lambda _: b""), "empty file"),
+    Case("Photos", "cut short", *image(lambda b: b[: len(b) // 2]), "damaged or cut short"),
+    Case("Photos", "cut short, end marker added", *image(lambda b: b[: len(b) // 2] + b"\xff\xd9"), "damaged or cut short"),
+    Case("Photos", "damaged in its middle", *image(lambda b: b[:-300] + bytes(150) + b[-150:]), "damaged or cut short"),
     Case("Photos", "a web page", replaced(b"<html>404 not found</html>"), PACK, "an HTML or XML page"),
     Case("Photos", "text", replaced(b"version https://git-lfs.github.com/spec/v1"), PACK, "neither JPEG nor PNG"),
     Case("Photos", "a WebP called .jpg", drawn_again(webp), PACK, "neither JPEG nor PNG but a WebP"),
     Case("Photos", "a GIF called .jpg", replaced(b"GIF89a" + bytes(90)), PACK, "but a GIF"),
     Case("Photos", "a ZIP called .jpg", replaced(b"PK\3\4" + bytes(90)), PACK, "but a ZIP archive"),
-    Case("Photos", "a PNG cut short", *photo(lambda _: png_claiming(48, 64)[:60]), "damaged"),
-    Case("Photos", "a PNG with a wrong checksum", *photo(lambda _: png_claiming(48, 64)[:50] + b"x" + png_claiming(48, 64)[51:]), "damaged"),
+    Case("Photos", "a PNG cut short", *image(lambda _: png_claiming(48, 64)[:60]), "damaged"),
+    Case("Photos", "a PNG with a wrong checksum", *image(lambda _: png_claiming(48, 64)[:50] + b"x" + png_claiming(48, 64)[51:]), "damaged"),
     Case("Photos", "one pixel", drawn_again(lambda path, _: as_jpeg(path, np.zeros((1, 1, 3), np.uint8))), PACK, "1x1 px; expected at least 16"),
     Case("Photos", "claims 100,000 x 100,000 px (PNG)", replaced(png_claiming(100_000, 100_000)), PACK, "claims 100000x100000 px"),
-    Case("Photos", "claims 60,000 x 60,000 px (JPEG)", *photo(lambda b: jpeg_claiming(b, 60_000, 60_000)), "claims 60000x60000 px"),
-    Case("Photos", "65 MB", put(Project.photo, grown), PACK, "at most 67108864 are read"),
-    Case("Photos", "a folder called .jpg", put(Project.photo, Path.mkdir), PACK, "is no regular file"),
-    Case("Photos", "a pipe called .jpg", put(Project.photo, os.mkfifo), PACK, "is no regular file"),
-    Case("Photos", "a link to nothing", put(Project.photo, lambda path: path.symlink_to("nowhere.jpg")), PACK, "missing file"),
-    Case("Photos", "one photo under two classes", copied(lambda p: of_driver(p, "p000", "c1"), lambda p: of_driver(p, "p000", "c3")), PACK, "under another class"),
-    Case("Photos", "one photo under two drivers", copied(lambda p: of_driver(p, "p000", "c1"), lambda p: of_driver(p, "p001", "c1")), PACK, "under another driver"),
-    Case("Photos", "one photo in training and test", copied(Project.test_photo, Project.photo), PACK, "the same photo as the test image"),
-    Case("Photos", "a broken test photo", put(Project.test_photo, lambda path: path.write_bytes(b"")), PACK, "empty file"),
+    Case("Photos", "claims 60,000 x 60,000 px (JPEG)", *image(lambda b: jpeg_claiming(b, 60_000, 60_000)), "claims 60000x60000 px"),
+    Case("Photos", "65 MB", put(Project.image, grown), PACK, "at most 67108864 are read"),
+    Case("Photos", "a folder called .jpg", put(Project.image, Path.mkdir), PACK, "is no regular file"),
+    Case("Photos", "a pipe called .jpg", put(Project.image, os.mkfifo), PACK, "is no regular file"),
+    Case("Photos", "a link to nothing", put(Project.image, lambda path: path.symlink_to("nowhere.jpg")), PACK, "missing file"),
+    Case("Photos", "one image under two classes", copied(lambda p: of_driver(p, "p000", "c1"), lambda p: of_driver(p, "p000", "c3")), PACK, "under another class"),
+    Case("Photos", "one image under two drivers", copied(lambda p: of_driver(p, "p000", "c1"), lambda p: of_driver(p, "p001", "c1")), PACK, "under another driver"),
+    Case("Photos", "one image in training and test", copied(Project.test_image, Project.image), PACK, "the same image as the test image"),
+    Case("Photos", "a broken test image", put(Project.test_image, lambda path: path.write_bytes(b"")), PACK, "empty file"),
     Case("Photos taken as they are", "greyscale", drawn_again(lambda path, x: as_jpeg(path, x[..., 1])), PACK, "1 greyscale", 0),
     Case("Photos taken as they are", "CMYK", drawn_again(lambda path, x: Image.fromarray(x).convert("CMYK").save(path)), PACK, "1 CMYK", 0),
     Case("Photos taken as they are", "16 bits per channel", drawn_again(lambda path, x: as_png(path, x.astype(np.uint16) * 257)), PACK, "1 16 bits", 0),
     Case("Photos taken as they are", "transparent", drawn_again(lambda path, x: as_png(path, np.dstack([x, x[..., :1]]))), PACK, "1 transparency dropped", 0),
     Case("Photos taken as they are", "a PNG called .jpg", drawn_again(as_png), PACK, "1 PNG under another name", 0),
-    Case("Photos taken as they are", "turned by EXIF", *photo(lambda b: with_orientation(b, 6)), "1 turned upright", 0),
+    Case("Photos taken as they are", "turned by EXIF", *image(lambda b: with_orientation(b, 6)), "1 turned upright", 0),
     Case("Photos taken as they are", "another size", drawn_again(lambda path, x: as_jpeg(path, cv2.resize(x, (90, 70)))), PACK, "1 not 64x48", 0),
     Case("Photos taken as they are", "smaller than the pack", drawn_again(lambda path, x: as_jpeg(path, cv2.resize(x, (32, 24)))), PACK, "1 smaller than the pack", 0),
-    Case("Photos taken as they are", "a copy, same class and driver", copied(lambda p: of_driver(p, "p000", "c1"), lambda p: of_driver(p, "p000", "c1", 1)), PACK, "1 copies of another photo", 0),
-    Case("Photos taken as they are", "bytes after the end", *photo(lambda b: b + b"x" * 5000), "120 images", 0),
-    Case("Photos taken as they are", "Thumbs.db, ._img.jpg", lambda p: [p.photo().with_name(n).write_bytes(b"x") for n in ("Thumbs.db", "._img_1.jpg")], FOLDS, "fits the data", 0),
+    Case("Photos taken as they are", "a copy, same class and driver", copied(lambda p: of_driver(p, "p000", "c1"), lambda p: of_driver(p, "p000", "c1", 1)), PACK, "1 copies of another image", 0),
+    Case("Photos taken as they are", "bytes after the end", *image(lambda b: b + b"x" * 5000), "120 images", 0),
+    Case("Photos taken as they are", "Thumbs.db, ._img.jpg", lambda p: [p.image().with_name(n).write_bytes(b"x") for n in ("Thumbs.db", "._img_1.jpg")], FOLDS, "fits the data", 0),
 ]  # fmt: skip
 
 
@@ -240,8 +240,8 @@ TABLES = [
     Case("Tables", "a row cut short", table(lambda t: t + "p000,c0\n"), FOLDS, "line 122: blank img"),
     Case("Tables", "blanks around a driver", table(lambda t: t.replace("p003,", "p003 ,", 1)), FOLDS, "blanks around subject 'p003 '"),
     Case("Tables", "a name that leaves its folder", table(lambda t: t + "p000,c0,../../secret.jpg\n"), FOLDS, "not a plain file name"),
-    Case("Tables", "a training image that is a test image", lambda p: p.edit(f"data/{TABLE}", lambda t: t + f"p000,c0,{p.test_photo().name}\n"), FOLDS, "is a training and a test image at once"),
-    Case("Tables", "everything at once", lambda p: [p.edit(f"data/{TABLE}", lambda t: t.replace(",c3,", ",c33,", 1) + "p000,c0,none.jpg\n"), p.test_photo().unlink()], FOLDS, r"3 problems"),
+    Case("Tables", "a training image that is a test image", lambda p: p.edit(f"data/{TABLE}", lambda t: t + f"p000,c0,{p.test_image().name}\n"), FOLDS, "is a training and a test image at once"),
+    Case("Tables", "everything at once", lambda p: [p.edit(f"data/{TABLE}", lambda t: t.replace(",c3,", ",c33,", 1) + "p000,c0,none.jpg\n"), p.test_image().unlink()], FOLDS, r"3 problems"),
     Case("Tables", "sample submission: classes in another order", table(lambda t: t.replace("c8,c9", "c9,c8", 1), SAMPLE), FOLDS, "expected the columns img,c0"),
     Case("Tables", "sample submission: a name twice", table(lambda t: t + line(t, 1) + "\n", SAMPLE), FOLDS, "repeated name"),
     Case("Tables", "sample submission: a blank name", table(lambda t: t + ",0,0,0,0,0,0,0,0,0,0\n", SAMPLE), FOLDS, "blank img"),
@@ -251,11 +251,11 @@ TABLES = [
 
 
 def folds(change: Callable[[str], str]) -> Act:
-    return lambda p: p.edit("folds/drawn.csv", change)
+    return lambda p: p.edit("folds/demo.csv", change)
 
 
 FOLD_FILES = [
-    Case("Folds", "not there", lambda p: (p.folder / "folds/drawn.csv").unlink(), PACK, "run make folds first"),
+    Case("Folds", "not there", lambda p: (p.folder / "folds/demo.csv").unlink(), PACK, "run make folds first"),
     Case("Folds", "a driver missing", folds(lambda t: t.replace(line(t, 2) + "\n", "")), FOLDS, "in the data, in no fold"),
     Case("Folds", "a driver twice", folds(lambda t: t + line(t, 2) + "\n"), FOLDS, "is listed twice"),
     Case("Folds", "a driver of other data", folds(lambda t: t.replace("p003", "p033")), FOLDS, "p033: in a fold, not in the data"),
@@ -265,7 +265,7 @@ FOLD_FILES = [
     Case("Folds", "columns in another order", folds(lambda t: t.replace("fold,images", "images,fold", 1)), FOLDS, "the columns driver,images,fold"),
     Case("Folds", "a gap in the numbers", folds(lambda t: t.replace("p003,0", "p003,7").replace("p003,1", "p003,7")), FOLDS, "numbered 0 to K-1"),
     Case("Folds", "a driver moved after training", folds(lambda t: t.replace("p003,0", "p003,9").replace("p003,1", "p003,0").replace("p003,9", "p003,1")), ENSEMBLE, "packed under other folds"),
-    Case("Folds", "more folds asked for than there are", lambda p: p.edit("configs/datasets/drawn.yaml", lambda t: t.replace("folds: 2", "folds: 4")), FOLDS, "holds 2 folds, the dataset's YAML asks for 4"),
+    Case("Folds", "more folds asked for than there are", lambda p: p.edit("configs/datasets/demo.yaml", lambda t: t.replace("folds: 2", "folds: 4")), FOLDS, "holds 2 folds, the dataset's YAML asks for 4"),
 ]  # fmt: skip
 
 
@@ -298,36 +298,36 @@ PACKS = [
     Case("Packs", "a pixel edited", pack(lambda f: f["images"].write_direct(np.zeros((1, 40, 52, 3), np.uint8), dest_sel=np.s_[7:8])), TRAIN, "was changed since it was packed"),
     Case("Packs", "labels edited", pack(lambda f: f["labels"].__setitem__(..., f["labels"][...][::-1])), TRAIN, "names, drivers, labels or means were changed"),
     Case("Packs", "points into another file", pack(lambda f: [f.pop("names"), f.__setitem__("names", h5py.ExternalLink("/etc/passwd", "/names"))]), TRAIN, "points into another file"),
-    Case("Packs", "manifest of another pack", lambda p: p.edit_json("build/drawn/pack/40x52/train.json", digest="0" * 64), TRAIN, "is not the pack that train.json describes"),
+    Case("Packs", "manifest of another pack", lambda p: p.edit_json("build/demo/pack/40x52/train.json", checksum="0" * 64), TRAIN, "is not the pack that train.json describes"),
     Case("Packs", "manifest damaged", lambda p: (p.packs / "40x52" / "train.json").write_text("{"), TRAIN, "expected a JSON manifest"),
-    Case("Packs", "manifest lacks a key", lambda p: p.edit_json("build/drawn/pack/40x52/train.json", left_out=None), TRAIN, "left_out is missing or no dict"),
+    Case("Packs", "manifest lacks a key", lambda p: p.edit_json("build/demo/pack/40x52/train.json", left_out=None), TRAIN, "left_out is missing or no dict"),
     Case("Packs", "means edited", pack(lambda f: f.attrs.__setitem__("mean", [1.0, 2.0, 3.0])), TRAIN, "means were changed"),
     Case("Packs", "training and test exchanged", swapped, TRAIN, "fit|other|drivers differ"),
     Case("Packs", "of another size under this name", lambda p: (p.packs / "40x52").rename(p.packs / "44x52"), ["train", "tiny", "--run", "x", "--set", SET.replace("40x52", "44x52")], r"expected contiguous uint8 images \(44, 52\)"),
-    Case("Packs", "photos changed since", lambda p: as_jpeg(p.photo(), np.full((48, 64, 3), 99, np.uint8)), PACK, "packed from other files"),
-    Case("Packs", "made without broken photos, which none may lack now", lambda p: skipped(p), PACK, "empty file"),
+    Case("Packs", "images changed since", lambda p: as_jpeg(p.image(), np.full((48, 64, 3), 99, np.uint8)), PACK, "packed from other files"),
+    Case("Packs", "made without invalid images, which none may lack now", lambda p: skipped(p), PACK, "empty file"),
 ]  # fmt: skip
 
 
 def skipped(p: Project) -> None:
-    """A pack made with SKIP_BROKEN=1."""
-    p.photo().write_bytes(b"")
+    """A pack made with SKIP_INVALID=1."""
+    p.image().write_bytes(b"")
     p.unpacked()
-    good(*PACK, *PLACE, "--skip-broken")
+    good(*PACK, *PLACE, "--skip-invalid")
 
 
-FIVE = ["ensemble", "--name", "second", "--views", "five_crop"]
+FIVE = ["ensemble", "--name", "second", "--tta", "five_crop"]
 
 RUNS = [
     Case("Runs", "no such run", lambda p: None, ["predict", "tinny"], "no such run; there are: tiny"),
-    Case("Runs", "begun with other settings", lambda p: None, ["train", "tiny", "--set", SET.replace("epochs=1", "epochs=2")], "train.epochs: 1 -> 2"),
-    Case("Runs", "begun with another policy", lambda p: p.edit("configs/policies/light.yaml", lambda t: t.replace("p: 0.8", "p: 0.7")), TRAIN, r"policy.0.Affine.p: 0.8 -> 0.7"),
-    Case("Runs", "begun on other folds", lambda p: p.edit_json("build/drawn/runs/tiny/run.json", folds="0" * 64), PREDICT, "trained on other folds than today's"),
-    Case("Runs", "begun on another pack", lambda p: p.edit_json("build/drawn/runs/tiny/run.json", packs={"train": "x", "test": "y"}), PREDICT, "trained on another pack than today's"),
+    Case("Runs", "started with other settings", lambda p: None, ["train", "tiny", "--set", SET.replace("epochs=1", "epochs=2")], "train.epochs: 1 -> 2"),
+    Case("Runs", "started with another preset", lambda p: p.edit("configs/presets/light.yaml", lambda t: t.replace("p: 0.8", "p: 0.7")), TRAIN, r"preset.0.Affine.p: 0.8 -> 0.7"),
+    Case("Runs", "started on other folds", lambda p: p.edit_json("build/demo/runs/tiny/run.json", folds="0" * 64), PREDICT, "trained on other folds than today's"),
+    Case("Runs", "started on another pack", lambda p: p.edit_json("build/demo/runs/tiny/run.json", packs={"train": "x", "test": "y"}), PREDICT, "trained on another pack than today's"),
     Case("Runs", "run.json damaged", lambda p: (p.run / "run.json").write_text("{"), PREDICT, "expected a JSON manifest"),
     Case("Runs", "run.json lacks a key", lambda p: (p.run / "run.json").write_text(json.dumps({"settings": json.loads((p.run / "run.json").read_text())["settings"]})), PREDICT, "lacks 'classes'"),
-    Case("Runs", "classes edited", lambda p: p.edit_json("build/drawn/runs/tiny/run.json", classes=list("abcdefghij")), FIVE, "is of another run"),
-    Case("Runs", "a fold of another run", lambda p: p.edit_json("build/drawn/runs/tiny/fold1/manifest.json", train_pack="x"), FIVE, "is of another run"),
+    Case("Runs", "classes edited", lambda p: p.edit_json("build/demo/runs/tiny/run.json", classes=list("abcdefghij")), FIVE, "is of another run"),
+    Case("Runs", "a fold of another run", lambda p: p.edit_json("build/demo/runs/tiny/fold1/manifest.json", train_pack="x"), FIVE, "is of another run"),
     Case("Runs", "a fold's weights cut short", lambda p: cut(p.run / "fold0" / "weights.h5", 5000), PREDICT, "is not what fold 0 was trained to"),
     Case("Runs", "weights of another fold", lambda p: shutil.copyfile(p.run / "fold1" / "weights.h5", p.run / "fold0" / "weights.h5"), PREDICT, "is not what fold 0 was trained to"),
     Case("Runs", "a finished fold's manifest empty", lambda p: (p.run / "fold0" / "manifest.json").write_bytes(b""), TRAIN, "expected a JSON manifest"),
@@ -342,7 +342,7 @@ def predictions(change: Callable[[h5py.File], object]) -> Act:
 
 
 def rewritten(select: Callable[[np.ndarray], np.ndarray]) -> Act:
-    """Write a prediction file anew, digest and all, with other rows."""
+    """Write a prediction file again, checksum and all, with other rows."""
     from driverwatch.inference import predictions as files
 
     def act(p: Project) -> None:
@@ -363,12 +363,12 @@ PREDICTIONS = [
     Case("Predictions", "rows missing", rewritten(lambda rows: rows[3:]), FIVE, "3 images missing"),
     Case("Predictions", "an image twice", predictions(lambda f: f["names"].__setitem__(0, f["names"][1])), FIVE, "an image is named twice"),
     Case("Predictions", "of another fold's weights", lambda p: shutil.copyfile(p.run / "fold0" / "test-five_crop.h5", p.run / "fold1" / "test-five_crop.h5"), FIVE, "made from other weights"),
-    Case("Predictions", "of another view set", lambda p: shutil.copyfile(p.run / "fold1" / "test-centre.h5", p.run / "fold1" / "test-five_crop.h5"), FIVE, "made from other views"),
+    Case("Predictions", "of another TTA set", lambda p: shutil.copyfile(p.run / "fold1" / "test-centre.h5", p.run / "fold1" / "test-five_crop.h5"), FIVE, "made from other views"),
 ]  # fmt: skip
 
 
 def submission(change: Callable[[str], str]) -> Act:
-    return lambda p: p.edit("submissions/drawn/first.csv", change)
+    return lambda p: p.edit("submissions/demo/first.csv", change)
 
 
 def cell(text: str, row: int, column: int, value: str) -> str:
@@ -380,7 +380,7 @@ def cell(text: str, row: int, column: int, value: str) -> str:
 
 
 SUBMISSIONS = [
-    Case("Submissions", "not there", lambda p: None, ["check", "submissions/drawn/none.csv"], "no such file"),
+    Case("Submissions", "not there", lambda p: None, ["check", "submissions/demo/none.csv"], "no such file"),
     Case("Submissions", "empty", submission(lambda _: ""), CHECK, "expected a UTF-8 CSV"),
     Case("Submissions", "another header", submission(lambda t: t.replace("img,c0", "image,c0", 1)), CHECK, "missing column img"),
     Case("Submissions", "classes in another order", submission(lambda t: t.replace("c8,c9", "c9,c8", 1)), CHECK, "expected the header"),
@@ -410,11 +410,11 @@ def model(change: Callable[[str], str]) -> Act:
 
 
 def dataset(old: str, new: str) -> Act:
-    return lambda p: p.edit("configs/datasets/drawn.yaml", lambda t: t.replace(old, new) if old else t + new)
+    return lambda p: p.edit("configs/datasets/demo.yaml", lambda t: t.replace(old, new) if old else t + new)
 
 
-def policy(text: str) -> Act:
-    return lambda p: (p.folder / "configs/policies/light.yaml").write_text(text)
+def preset(text: str) -> Act:
+    return lambda p: (p.folder / "configs/presets/light.yaml").write_text(text)
 
 
 def with_set(override: str) -> list[str]:
@@ -431,7 +431,7 @@ SETTINGS = [
     Case("Settings", "an alias", model(lambda t: t.replace("input:", "input: &x").replace("head:", "head: *x #")), TRAIN, "aliases"),
     Case("Settings", "an object", model(lambda t: t + "x: !!python/name:os.system\n"), TRAIN, "could not determine a constructor"),
     Case("Settings", "a key missing", model(lambda t: t.replace("backbone: tiny\n", "")), TRAIN, "backbone: is missing"),
-    Case("Settings", "several mistakes", model(lambda t: t + "mean: none\ncut: 3\n"), TRAIN, "(?s)cut: .*mean: "),
+    Case("Settings", "several mistakes", model(lambda t: t + "mean: none\ntruncate_at: 3\n"), TRAIN, "(?s)truncate_at: .*mean: "),
     Case("Settings", "no such backbone", model(lambda t: t.replace("backbone: tiny", "backbone: xeption")), TRAIN, "did you mean xception"),
     Case("Settings", "a wrong type", lambda p: None, with_set("train.epochs=many"), "train.epochs: .*got 'many'"),
     Case("Settings", "out of range", lambda p: None, with_set("train.batch_size=0"), "greater than or equal to 1, got 0"),
@@ -444,22 +444,22 @@ SETTINGS = [
     Case("Settings", "too small for the backbone", lambda p: None, with_set("input.size=20x20"), "at least 32 px"),
     Case("Settings", "random weights frozen", lambda p: None, with_set('train.stages=[{"freeze_until":"head"}]'), "random layers would stay random"),
     Case("Settings", "SET without a value", lambda p: None, with_set("train.epochs"), "expected key=value"),
-    Case("Settings", "no such policy", lambda p: None, with_set("augment.policy=lite"), "did you mean light"),
-    Case("Settings", "policy: no such transform", policy("- Afine: {}"), TRAIN, "did you mean Affine"),
-    Case("Settings", "policy: a wrong keyword", policy("- Affine: {rotat: 3}"), TRAIN, "rotat"),
-    Case("Settings", "policy: mirrors", policy("- HorizontalFlip: {}"), TRAIN, "mirrors without moving left/right labels"),
-    Case("Settings", "policy: mirrors by its scale", policy("- Affine: {scale: {x: [-1, -1], y: [1, 1]}}"), TRAIN, "negative scale"),
-    Case("Settings", "policy: makes floats", policy("- ToFloat: {}"), TRAIN, "must keep size and type"),
-    Case("Settings", "policy: changes the size", policy("- Resize: {height: 9, width: 9}"), TRAIN, "must keep size and type"),
-    Case("Settings", "policy: runs code", policy("- Lambda: {image: print}"), TRAIN, "nothing that loads or runs"),
+    Case("Settings", "no such preset", lambda p: None, with_set("augment.preset=lite"), "did you mean light"),
+    Case("Settings", "preset: no such transform", preset("- Afine: {}"), TRAIN, "did you mean Affine"),
+    Case("Settings", "preset: a wrong keyword", preset("- Affine: {rotat: 3}"), TRAIN, "rotat"),
+    Case("Settings", "preset: flips", preset("- HorizontalFlip: {}"), TRAIN, "flips without moving left/right labels"),
+    Case("Settings", "preset: flips by its scale", preset("- Affine: {scale: {x: [-1, -1], y: [1, 1]}}"), TRAIN, "negative scale"),
+    Case("Settings", "preset: makes floats", preset("- ToFloat: {}"), TRAIN, "must keep size and type"),
+    Case("Settings", "preset: changes the size", preset("- Resize: {height: 9, width: 9}"), TRAIN, "must keep size and type"),
+    Case("Settings", "preset: runs code", preset("- Lambda: {image: print}"), TRAIN, "nothing that loads or runs"),
     Case("Settings", "data set: places without {image}", dataset("", 'train_images: "imgs/train/{label}"\n'), FOLDS, "must hold {image}"),
     Case("Settings", "data set: an unknown field", dataset("", 'test_images: "imgs/{split}/{image}"\n'), FOLDS, "no other fields than {image}"),
     Case("Settings", "data set: a place outside", dataset("", 'table: "../../secret.csv"\n'), FOLDS, "below the data folder"),
     Case("Settings", "data set: a class that is no column", dataset("c9: talking", '"c,9": talking'), FOLDS, "must be plain"),
-    Case("Settings", "data set: mirrored pair of no class", dataset("[c2, c4]", "[c2, c44]"), FOLDS, "must name classes, got c44"),
+    Case("Settings", "data set: flipped pair of no class", dataset("[c2, c4]", "[c2, c44]"), FOLDS, "must name classes, got c44"),
     Case("Settings", "no such fold", lambda p: None, [*TRAIN, "--fold", "7"], "FOLD=7: expected 0 to 1"),
-    Case("Settings", "no such view set", lambda p: None, ["predict", "tiny", "--views", "ten"], r"must be a view set .*got \['ten'\]"),
-    Case("Settings", "two view sets for an ensemble", lambda p: None, ["ensemble", "--views", "centre shifts"], "expected one view set"),
+    Case("Settings", "no such TTA set", lambda p: None, ["predict", "tiny", "--tta", "ten"], r"must be a TTA set .*got \['ten'\]"),
+    Case("Settings", "two TTA sets for an ensemble", lambda p: None, ["ensemble", "--tta", "centre shifts"], "expected one TTA set"),
     Case("Settings", "a name that leaves its folder", lambda p: None, ["ensemble", "--name", "../x"], "NAME=../x: expected letters"),
     Case("Settings", "no such weights folder", lambda p: None, ["train", "squeezenet", "--weights", "none"], "no such folder"),
     Case("Settings", "a weight file missing", lambda p: (p.folder / "weights").mkdir(), ["train", "squeezenet", "--weights", "weights"], "put squeezenet_v1.0_imagenet.npz into a folder"),

@@ -1,8 +1,8 @@
-"""`docs/broken_input.md`: every case of `broken.py` and what is said of it.
+"""`docs/invalid_input.md`: every case of `invalid.py` and what is said of it.
 
-    PYTHONPATH=src:tests python -m support.broken_page
+    PYTHONPATH=src:tests python -m support.invalid_page
 
-runs every case and writes the page (`make docs`); `test_broken_input.py` holds each case against its own line.
+runs every case and writes the page (`make docs`); `test_invalid_input.py` holds each case against its own line.
 """
 
 import contextlib
@@ -13,20 +13,20 @@ from pathlib import Path
 
 from driverwatch.errors import InputError
 from support import trained
-from support.broken import CASES, Case, Project
 from support.in_process import here
+from support.invalid import CASES, Case, Project
 from support.once import WorkingCopy
 from support.places import ROOT
 
-TABLE = ROOT / "docs" / "broken_input.md"
+TABLE = ROOT / "docs" / "invalid_input.md"
 LISTED = re.compile(r"(expected one of \w+, \w+)(?:, \w+){2,}")  # settings files come and go; the page stays
 
 
 def said(case: Case) -> tuple[int, str]:
-    """Run a case's verb in the working directory; its exit status and all that it said."""
+    """Run a case's command in the working directory; its exit status and all that it said."""
     if case.verb[0] == "weights":
         return weights_said(case.verb[1])
-    dataset = [] if "--dataset" in case.verb else ["--dataset", "drawn"]
+    dataset = [] if "--dataset" in case.verb else ["--dataset", "demo"]
     data = [] if case.verb[0] == "predict" else ["--data", "data"]
     made = here(*case.verb, *dataset, *data)
     return made.returncode, made.stdout + made.stderr
@@ -36,11 +36,11 @@ def weights_said(backbone: str) -> tuple[int, str]:
     """What a fold would say of the weights in `weights/`, without what comes before it."""
     from driverwatch.config.loading import parse
     from driverwatch.config.model import ModelSettings
-    from driverwatch.models.pretrained import build_trunk, find
+    from driverwatch.models.pretrained import build_backbone, find
 
     settings = parse(ModelSettings, {"backbone": backbone, "input": {"pack": "96x96", "size": "96x96"}}, "a model")
     try:
-        build_trunk(settings, find(settings, Path("weights")))
+        build_backbone(settings, find(settings, Path("weights")))
     except InputError as error:
         return 2, f"driverwatch: {error}"
     return 0, ""
@@ -49,10 +49,10 @@ def weights_said(backbone: str) -> tuple[int, str]:
 def shown(text: str) -> str:
     """What a case said, as one line of a table: of a list of problems the list, since its head is always the same."""
     lines = [line.strip() for line in text.strip().splitlines() if "images/s" not in line]
-    lines = [line for line in lines if not re.match(r"(took|next) {2,}", line)]  # how every verb ends
+    lines = [line for line in lines if not re.match(r"(took|next) {2,}", line)]  # how every command ends
     refused = [i for i, line in enumerate(lines) if line.startswith("driverwatch: ")]
     lines = lines[refused[0] :] if refused else lines
-    if "SKIP_BROKEN=1 (all are listed" in lines[0]:
+    if "SKIP_INVALID=1 (all are listed" in lines[0]:
         lines = [line.removeprefix("- ") for line in lines[1:]]
     said = "<br>".join(line.removeprefix("driverwatch: ").replace("<", "&lt;") for line in lines)
     return LISTED.sub(r"\1, ...", said).replace("|", "\\|")
@@ -67,12 +67,12 @@ def page(lines: dict[Case, str]) -> str:
     text = [
         "# What can be wrong, and what is said",
         "",
-        "Written by `make docs` from `tests/support/broken.py`, each case run through the command line. What is broken ends",
-        "the step with exit status 2 and loses nothing; `SKIP_BROKEN=1` goes on without broken photos and table rows, and",
-        "records them. What is only unusual is taken, and counted. Broken photos and rows are listed all at once, below one",
+        "Written by `make docs` from `tests/support/invalid.py`, each case run through the command line. What is broken ends",
+        "the step with exit status 2 and loses nothing; `SKIP_INVALID=1` resumes without invalid images and table rows, and",
+        "records them. What is only unusual is taken, and counted. Broken images and rows are listed all at once, below one",
         "sentence:",
         "",
-        "> data: 3 problems; mend, or go on without with SKIP_BROKEN=1 (all are listed in build/drawn/problems.txt):",
+        "> data: 3 problems; fix, or resume without with SKIP_INVALID=1 (all are listed in build/demo/problems.txt):",
         "",
         "Of these the table shows the list alone; of long lists of names, the first two.",
     ]

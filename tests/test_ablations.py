@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from driverwatch.cli.main import app
 from driverwatch.config.ensemble import EnsembleSettings
-from driverwatch.config.experiments import LeverSettings, LeversSettings
+from driverwatch.config.experiments import AblationSettings, AblationsSettings
 from driverwatch.config.loading import parse
 from driverwatch.ensemble.scoring import interval
 from driverwatch.errors import InputError
@@ -27,23 +27,23 @@ __all__ = ["world"]
 RUNS = {"base": {"model": "tiny"}, "longer": {"model": "tiny", "set": "train.epochs=9"}}
 
 
-def row(lever: str, before: dict, after: dict, **more: object) -> dict[str, Any]:
-    return {"lever": lever, "before": before, "after": after, "kept": True, **more}
+def row(ablation: str, before: dict, after: dict, **more: object) -> dict[str, Any]:
+    return {"ablation": ablation, "before": before, "after": after, "kept": True, **more}
 
 
 def asked(folder: Path, *rows: dict[str, Any], runs: dict | None = None) -> None:
     """Write the settings of a study."""
-    path = folder / "configs" / "levers" / "made_up.yaml"
+    path = folder / "configs" / "ablations" / "made_up.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump({"runs": RUNS if runs is None else runs, "rows": {"Training": list(rows)}}))
 
 
-def losses(world: World, *names: str, study: str = "studies/levers") -> np.ndarray:
+def losses(world: World, *names: str, study: str = "studies/ablations") -> np.ndarray:
     """By hand: each image's loss by the mean of the models that did not see its driver."""
     pack, found = world.packs["train"], np.empty((len(names), len(world.packs["train"].names), 3))
     for member, name in enumerate(names):
         for fold in range(3):
-            path = prediction_path(world.context.places.build / study / name / f"fold{fold}", "held_out", "five_crop")
+            path = prediction_path(world.context.places.build / study / name / f"fold{fold}", "validation", "five_crop")
             made = predictions.read(path, {})
             for image, p in zip(made.names, made.probabilities.astype(float), strict=True):
                 found[member, list(pack.names).index(image)] = p / p.sum()
@@ -51,11 +51,11 @@ def losses(world: World, *names: str, study: str = "studies/levers") -> np.ndarr
 
 
 def page_of(folder: Path) -> Path:
-    return folder / "experiments" / "results" / "made_up" / "levers.md"
+    return folder / "experiments" / "results" / "made_up" / "ablations.md"
 
 
 def lines(folder: Path) -> dict[str, list[str]]:
-    """The table's cells by lever."""
+    """The table's cells by ablation."""
     text = page_of(folder).read_text()
     cells = [
         [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| ")
@@ -64,8 +64,8 @@ def lines(folder: Path) -> dict[str, list[str]]:
 
 
 def test_the_numbers_are_those_computed_by_hand(world: World, tmp_path: Path) -> None:
-    world.run("base", 0, 1.0, study="levers")
-    world.run("longer", 50, 2.0, study="levers")
+    world.run("base", 0, 1.0, study="ablations")
+    world.run("longer", 50, 2.0, study="ablations")
     asked(
         tmp_path,
         row("epochs", {"runs": ["base"]}, {"runs": ["longer"]}, why="half the loss"),
@@ -73,26 +73,29 @@ def test_the_numbers_are_those_computed_by_hand(world: World, tmp_path: Path) ->
     )
     run_ablations(world.context, False, None)
     found, base = lines(tmp_path), losses(world, "base")
-    for lever, names, kept in (("epochs", ["longer"], "yes: half the loss"), ("averaging", ["base", "longer"], "no")):
+    for ablation, names, kept in (
+        ("epochs", ["longer"], "yes: half the loss"),
+        ("averaging", ["base", "longer"], "no"),
+    ):
         after = losses(world, *names)
         low, high = interval(after - base, world.packs["train"].drivers)
         difference = f"{(after - base).mean():+.3f} ({low:+.3f} to {high:+.3f})"
-        assert found[lever][:3] == [f"{base.mean():.3f}", f"{after.mean():.3f}", difference]
-        assert found[lever][3] == "6"  # 1 + 2 + 3 minutes of the run that is new
-        assert found[lever][4] == kept
-        assert found[lever][5] == '`make train MODEL=tiny RUN=longer STUDY=levers SET="train.epochs=9"`'
+        assert found[ablation][:3] == [f"{base.mean():.3f}", f"{after.mean():.3f}", difference]
+        assert found[ablation][3] == "6"  # 1 + 2 + 3 minutes of the run that is new
+        assert found[ablation][4] == kept
+        assert found[ablation][5] == '`make train MODEL=tiny RUN=longer STUDY=ablations SET="train.epochs=9"`'
     head = page_of(tmp_path).read_text()
     assert "54 images of 6 drivers, 3 driver folds" in head
-    assert {found[lever][6] for lever in found} == {"c-base, c-longe"}  # seven characters of a commit
+    assert {found[ablation][6] for ablation in found} == {"c-base, c-longe"}  # seven characters of a commit
     assert "Not measured" not in head
 
 
 def test_what_is_fitted_is_scored_on_drivers_left_out(world: World, tmp_path: Path) -> None:
     """A calibration's row is the nested loss, not that of the rows it was fitted on."""
-    world.run("base", 0, 3.0, study="levers")
+    world.run("base", 0, 3.0, study="ablations")
     asked(tmp_path, row("bias", {"runs": ["base"]}, {"runs": ["base"], "calibrate": "bias"}))
-    content = yaml.safe_load(Path("configs/levers/made_up.yaml").read_text())
-    study = AblationStudy(world.context, parse(LeversSettings, content, "x"), None)
+    content = yaml.safe_load(Path("configs/ablations/made_up.yaml").read_text())
+    study = AblationStudy(world.context, parse(AblationsSettings, content, "x"), None)
     side = EnsembleSettings(runs=["base"], calibrate="bias")
     first = study.scored(side).losses
     labels, rows = world.packs["train"].labels.copy(), world.folds.rows(world.packs["train"].drivers, 0)[1]
@@ -107,7 +110,7 @@ def _predicted(world: World, side: EnsembleSettings) -> np.ndarray:
     from driverwatch.ensemble import members as blending
     from driverwatch.ensemble import post_processing
 
-    run = runs.load(world.context.places.build / "studies" / "levers" / "base")
+    run = runs.load(world.context.places.build / "studies" / "ablations" / "base")
     rows = blending.oof_of_members(
         [blending.Member(run, world.packs["test"], "five_crop")], world.packs["train"], world.folds
     )
@@ -115,7 +118,7 @@ def _predicted(world: World, side: EnsembleSettings) -> np.ndarray:
 
 
 def test_missing_runs_are_named_with_what_trains_them(world: World, tmp_path: Path) -> None:
-    world.run("base", 0, study="levers")
+    world.run("base", 0, study="ablations")
     asked(
         tmp_path,
         row("clip", {"runs": ["base"]}, {"runs": ["base"], "clip": 0.01}),
@@ -125,37 +128,37 @@ def test_missing_runs_are_named_with_what_trains_them(world: World, tmp_path: Pa
     )
     run_ablations(world.context, False, None)
     assert list(lines(tmp_path)) == ["clip"]
-    longer = 'make train MODEL=tiny RUN=longer STUDY=levers SET="train.epochs=9"'
-    wider = 'make train MODEL=tiny RUN=wider STUDY=levers SET="head.dense=[9]"'
+    longer = 'make train MODEL=tiny RUN=longer STUDY=ablations SET="train.epochs=9"'
+    wider = 'make train MODEL=tiny RUN=wider STUDY=ablations SET="head.dense=[9]"'
     _, missing = page_of(tmp_path).read_text().split("## Not measured\n\n")
     first, second = missing.strip().splitlines()
     assert first.startswith("- epochs: ")
     assert "longer" in first
     assert first.endswith(f"`{longer}`")
     assert second.endswith(f"`{longer}; {wider}`")
-    (world.context.places.build / "studies" / "levers" / "base" / "fold1" / "manifest.json").unlink()
+    (world.context.places.build / "studies" / "ablations" / "base" / "fold1" / "manifest.json").unlink()
     with pytest.raises(
-        InputError, match=r"no ablation's runs are finished; make levers TRAIN=1 trains them:\n- clip: .*fold"
+        InputError, match=r"no ablation's runs are finished; make ablation TRAIN=1 trains them:\n- clip: .*fold"
     ):
         run_ablations(world.context, False, None)
 
 
 def test_a_row_of_runs_that_are_gone_stays_until_it_means_something_else(world: World, tmp_path: Path) -> None:
-    world.run("base", 0, study="levers")
-    world.run("longer", 50, study="levers")
+    world.run("base", 0, study="ablations")
+    world.run("longer", 50, study="ablations")
     clip = row("clip", {"runs": ["base"]}, {"runs": ["base"], "clip": 0.01})
     epochs = row("epochs | bars", {"runs": ["base"]}, {"runs": ["longer"]})
     asked(tmp_path, clip, epochs)
     run_ablations(world.context, False, None)
     page = page_of(tmp_path)
     before = page.read_text()
-    shutil.rmtree(world.context.places.build / "studies" / "levers" / "longer")
+    shutil.rmtree(world.context.places.build / "studies" / "ablations" / "longer")
     run_ablations(world.context, False, None)
     assert page.read_text() == before
-    world.run("base", 7, study="levers")
+    world.run("base", 7, study="ablations")
     run_ablations(world.context, False, None)
     mended, kept = page.read_text().splitlines()[-2:]
-    assert mended not in before  # measured anew
+    assert mended not in before  # measured again
     assert kept == before.splitlines()[-1]
     asked(tmp_path, clip, epochs, runs={**RUNS, "longer": {"model": "tiny", "set": "train.epochs=10"}})
     run_ablations(world.context, False, None)
@@ -167,11 +170,11 @@ def test_rows_of_different_images_are_not_compared(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As many images in the same places are not yet the same images."""
-    world.run("base", 0, study="levers")
-    world.run("longer", 50, study="levers")
+    world.run("base", 0, study="ablations")
+    world.run("longer", 50, study="ablations")
     asked(tmp_path, row("epochs", {"runs": ["base"]}, {"runs": ["longer"]}))
-    content = yaml.safe_load(Path("configs/levers/made_up.yaml").read_text())
-    study = AblationStudy(world.context, parse(LeversSettings, content, "x"), None)
+    content = yaml.safe_load(Path("configs/ablations/made_up.yaml").read_text())
+    study = AblationStudy(world.context, parse(AblationsSettings, content, "x"), None)
     made = study.settings.rows["Training"][0]
     assert study.measured("Training", made)
     other = study.scored(made.after)
@@ -185,14 +188,14 @@ def test_rows_of_different_images_are_not_compared(
     ("side", "command"),
     [
         ({"runs": ["a"]}, 'make ensemble MODELS="a"'),
-        ({"runs": ["a", "b"], "views": "centre"}, 'make ensemble MODELS="a b" VIEWS=centre'),
+        ({"runs": ["a", "b"], "tta": "centre"}, 'make ensemble MODELS="a b" TTA=centre'),
         (
             {"runs": ["a"], "blend": "greedy", "calibrate": "bias"},
             'make ensemble MODELS="a" BLEND=greedy CALIBRATE=bias',
         ),
-        ({"runs": ["a"], "clip": 0.01, "balance": "m"}, 'make ensemble MODELS="a" BALANCE=m CLIP=0.01'),
+        ({"runs": ["a"], "clip": 0.01, "class_balance": "m"}, 'make ensemble MODELS="a" CLASS_BALANCE=m CLIP=0.01'),
         ({"runs": ["a"], "clip": "fitted"}, 'make ensemble MODELS="a" CLIP=fitted'),
-        ({"runs": ["a"], "neighbours": {"features": "m:x:2x2"}}, 'make ensemble MODELS="a" NEIGHBOURS=m:x:2x2'),
+        ({"runs": ["a"], "knn": {"embeddings": "m:x:2x2"}}, 'make ensemble MODELS="a" KNN=m:x:2x2'),
     ],
 )
 def test_an_ensembles_command_says_what_differs(side: dict, command: str) -> None:
@@ -203,57 +206,57 @@ def test_an_ensembles_command_says_what_differs(side: dict, command: str) -> Non
     ("runs", "after", "command"),
     [
         ({}, {"runs": ["a", "b"], "blend": "greedy"}, 'make ensemble MODELS="a b" BLEND=greedy'),
-        (RUNS, {"runs": ["base"], "blend": "greedy"}, "make levers"),  # no ensemble sees a study's runs
-        ({}, {"runs": ["a"], "neighbours": {"features": "m", "k": 9}}, "make levers"),  # no variable says k
-        (RUNS, {"runs": ["base", "longer"]}, 'make train MODEL=tiny RUN=longer STUDY=levers SET="train.epochs=9"'),
+        (RUNS, {"runs": ["base"], "blend": "greedy"}, "make ablation"),  # no ensemble sees a study's runs
+        ({}, {"runs": ["a"], "knn": {"embeddings": "m", "k": 9}}, "make ablation"),  # no variable says k
+        (RUNS, {"runs": ["base", "longer"]}, 'make train MODEL=tiny RUN=longer STUDY=ablations SET="train.epochs=9"'),
     ],
 )
 def test_a_rows_command_is_one_that_works(world: World, runs: dict, after: dict, command: str) -> None:
     before = {"runs": ["base"] if runs else ["a"]}
-    made = parse(LeversSettings, {"runs": runs, "rows": {"x": [row("x", before, after)]}}, "x")
+    made = parse(AblationsSettings, {"runs": runs, "rows": {"x": [row("x", before, after)]}}, "x")
     assert AblationStudy(world.context, made, None).command(made.rows["x"][0]) == command
 
 
 def test_views_that_a_finished_run_has_not_predicted_are_named_and_predicted(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world.run("base", 0, study="levers")
+    world.run("base", 0, study="ablations")
 
-    def seen(views: str, **more: object) -> dict[str, Any]:
-        return {"runs": ["base"], "views": views, **more}
+    def seen(tta: str, **more: object) -> dict[str, Any]:
+        return {"runs": ["base"], "tta": tta, **more}
 
     clip = row("clip", seen("five_crop"), seen("five_crop", clip=0.01))
     asked(tmp_path, clip, row("shifts", seen("five_crop"), seen("shifts")), runs={"base": {"model": "tiny"}})
     run_ablations(world.context, False, None)
     _, missing = page_of(tmp_path).read_text().split("## Not measured\n\n")
     assert missing.startswith("- shifts: ")
-    assert missing.strip().endswith('`make predict RUN=base STUDY=levers VIEWS="shifts"`')
+    assert missing.strip().endswith('`make predict RUN=base STUDY=ablations TTA="shifts"`')
     done: list[tuple[str | None, str, list[str]]] = []
     monkeypatch.setattr(experiment, "train_missing", lambda *_: None)
     monkeypatch.setattr(experiment, "load_runs", dict)
     monkeypatch.setattr(
         ablations,
         "predict",
-        lambda context, name, options, fold: done.append((context.places.study, name, options.views)),
+        lambda context, name, options, fold: done.append((context.places.study, name, options.tta)),
     )
     run_ablations(world.context, True, None)
-    assert done == [("levers", "base", ["shifts"])]
+    assert done == [("ablations", "base", ["shifts"])]
 
 
 def test_a_studys_teachers_are_of_its_runs() -> None:
-    side = {"runs": ["base"], "views": "centre"}
-    content = {"runs": RUNS, "taught": {"chain": {"runs": ["base"]}}, "rows": {"x": [row("x", side, side)]}}
-    assert parse(LeversSettings, content, "x").views == {"base": ["centre"]}
-    content["taught"] = {"chain": {"runs": ["base", "elsewhere"]}}
-    with pytest.raises(InputError, match=r"taught\.chain\.runs must be of this study's runs, got elsewhere"):
-        parse(LeversSettings, content, "x")
+    side = {"runs": ["base"], "tta": "centre"}
+    content = {"runs": RUNS, "pseudo_labels": {"pipeline": {"runs": ["base"]}}, "rows": {"x": [row("x", side, side)]}}
+    assert parse(AblationsSettings, content, "x").tta == {"base": ["centre"]}
+    content["pseudo_labels"] = {"pipeline": {"runs": ["base", "elsewhere"]}}
+    with pytest.raises(InputError, match=r"taught\.pipeline\.runs must be of this study's runs, got elsewhere"):
+        parse(AblationsSettings, content, "x")
 
 
 def test_runs_of_a_study_and_others_are_not_compared() -> None:
     content = {"runs": RUNS, "rows": {"x": [row("mixed", {"runs": ["base"]}, {"runs": ["elsewhere"]})]}}
     with pytest.raises(InputError, match="mixed: must compare runs of this study, or none of them"):
-        parse(LeversSettings, content, "x")
-    assert LeverSettings(**content["rows"]["x"][0]).lever == "mixed"  # type: ignore[index]
+        parse(AblationsSettings, content, "x")
+    assert AblationSettings(**content["rows"]["x"][0]).ablation == "mixed"  # type: ignore[index]
 
 
 def test_the_data_sets_own_runs_are_found_too(world: World, tmp_path: Path) -> None:
@@ -269,7 +272,7 @@ def test_the_data_sets_own_runs_are_found_too(world: World, tmp_path: Path) -> N
 @pytest.mark.parametrize("option", [[], ["--train"]])
 def test_only_train_trains(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: list[str]) -> None:
     """TRAIN=1 trains the study's runs, in the study's own place, before the page is written."""
-    world.run("base", 0, study="levers")
+    world.run("base", 0, study="ablations")
     asked(tmp_path, row("clip", {"runs": ["base"]}, {"runs": ["base"], "clip": 0.01}))
     (tmp_path / "configs" / "datasets").mkdir()
     content = world.context.settings.model_dump()
@@ -279,9 +282,9 @@ def test_only_train_trains(world: World, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(
         experiment,
         "train_missing",
-        lambda context, runs, weights, taught: trained.append((context.places.study, list(runs), taught)),
+        lambda context, runs, weights, pseudo_labels: trained.append((context.places.study, list(runs), pseudo_labels)),
     )
-    made = CliRunner().invoke(app, ["levers", "--dataset", "made_up", *option], catch_exceptions=False)
+    made = CliRunner().invoke(app, ["ablation", "--dataset", "made_up", *option], catch_exceptions=False)
     assert made.exit_code == 0
-    assert trained == ([("levers", ["base", "longer"], {})] if option else [])
+    assert trained == ([("ablations", ["base", "longer"], {})] if option else [])
     assert list(lines(tmp_path)) == ["clip"]
