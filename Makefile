@@ -375,7 +375,7 @@ backbones: setup ## the backbone table, or all that it says of MODEL
 layers: need-MODEL setup ## MODEL's layers: blocks, shapes, parameters, what is frozen, where it may be cut
 	$(DW) layers $(call option,set,SET) -- $(call q,$(MODEL))
 
-bench: setup ## the line beside rivals and limits, a ratio a row, on synthetic images or DATASET's; BENCHMARKS= some, FULL=1 at the competition's size
+bench: setup ## the pipeline beside baselines and upper bounds, a ratio a row, on synthetic images or DATASET's; BENCHMARKS= some, FULL=1 at the competition's size
 	$(MEASURE) bench --dataset=$(DEMO_DATA) $(call place,data,DATA) \
 	  $(call option,benchmarks,BENCHMARKS) $(call option,model,MODEL) $(call option,set,SET) $(call option,images,IMAGES) \
 	  $(call option,repeat,REPEAT) $(call flag,full,FULL) $(call flag,docs,DOCS)

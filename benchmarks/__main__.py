@@ -16,7 +16,7 @@ Repeat = Annotated[int, typer.Option(help="repetitions that are timed, 3 or more
 
 @app.command()
 def bench(
-    rows: Annotated[str, typer.Option(help="rows, separated by spaces; default: all but growth")] = "",
+    benchmarks: Annotated[str, typer.Option(help="rows, separated by spaces; default: all but growth")] = "",
     dataset: Dataset = "demo",
     data: Data = None,
     model: Annotated[str, typer.Option(help="whose network and sizes")] = "mobilenet_v2_96x128",
@@ -27,8 +27,8 @@ def bench(
     docs: Annotated[bool, typer.Option(help="put the table into docs/performance.md")] = False,
 ) -> None:
     """Measure the pipeline beside baselines and limits, a ratio a row."""
-    suite.chosen(rows.split())  # a wrong name ends here
-    suite.run(_bench(dataset, data, model, overrides, Request(images, repeat, full)), rows.split(), docs)
+    suite.chosen(benchmarks.split())  # a wrong name ends here
+    suite.run(_bench(dataset, data, model, overrides, Request(images, repeat, full)), benchmarks.split(), docs)
 
 
 @app.command()

@@ -28,7 +28,7 @@ def refuse_other_backends() -> None:
     if keras.backend.backend() != "tensorflow":
         raise InputError(
             f"bench: the baselines of this row need KERAS_BACKEND=tensorflow, got {keras.backend.backend()}; choose other "
-            "ROWS"
+            "BENCHMARKS"
         )
 
 

@@ -19,7 +19,7 @@ SET = (
     "input.pack=32x40 input.size=32x36 train.epochs=1 predict.tta=centre predict.batch_size=200 train.loader=processes"
 )
 STEPS = {
-    "sample": ["synthetic", "--frames", str(PER_DRIVER // 10), "--size", "32x40"],
+    "synthetic": ["synthetic", "--frames", str(PER_DRIVER // 10), "--size", "32x40"],
     "folds": ["folds"],
     "pack": ["pack", "--model", "tiny", "--set", SET],
     "train": ["train", "tiny", "--set", SET],
@@ -53,7 +53,7 @@ class Project:
 
     def words(self, step: str) -> list[str]:
         """A step's command and options."""
-        if step != "sample":
+        if step != "synthetic":
             return STEPS[step]
         drivers = max(2, round(self.images * LABELLED_SHARE / PER_DRIVER))
         tests = max(1, round(self.images / PER_DRIVER) - drivers)

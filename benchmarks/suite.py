@@ -41,7 +41,7 @@ def chosen(words: list[str]) -> list[str]:
 def run(bench: Bench, words: list[str], documented: bool) -> None:
     """Measure rows, print each as it comes, keep them in `build/<dataset>/bench.json`, and in `PAGE` if asked to."""
     rows, path, before = chosen(words), bench.context.places.build / "bench.json", result.load()
-    asked = {"rows": " ".join(words), "dataset": bench.context.dataset, "model": bench.model, "images": bench.asked.images,
+    asked = {"benchmarks": " ".join(words), "dataset": bench.context.dataset, "model": bench.model, "images": bench.asked.images,
              "repeat": bench.asked.repeat, "full": int(bench.asked.full)}  # fmt: skip
     if warned := result.busy_warning(before):
         say(f"warning: {warned}")

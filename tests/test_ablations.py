@@ -248,7 +248,7 @@ def test_a_studys_teachers_are_of_its_runs() -> None:
     content = {"runs": RUNS, "pseudo_labels": {"pipeline": {"runs": ["base"]}}, "rows": {"x": [row("x", side, side)]}}
     assert parse(AblationsSettings, content, "x").tta == {"base": ["centre"]}
     content["pseudo_labels"] = {"pipeline": {"runs": ["base", "elsewhere"]}}
-    with pytest.raises(InputError, match=r"taught\.pipeline\.runs must be of this study's runs, got elsewhere"):
+    with pytest.raises(InputError, match=r"pseudo_labels\.pipeline\.runs must be of this study's runs, got elsewhere"):
         parse(AblationsSettings, content, "x")
 
 

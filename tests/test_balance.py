@@ -146,14 +146,14 @@ def test_smoothing_goes_around_balance_where_asked() -> None:
         parse(PipelineSettings, {**asked, "knn": {"embeddings": "clips", "smooth_before_balancing": True}}, "x"), spaces
     )
     assert [step.name for step in once] == ["mean", "class_balance", "knn"]
-    assert [step.name for step in both] == ["mean", "neighbours before", "class_balance", "knn"]
+    assert [step.name for step in both] == ["mean", "knn before", "class_balance", "knn"]
     made = post_processing.fit(
         parse(PipelineSettings, {**asked, "knn": {"embeddings": "clips", "smooth_before_balancing": True}}, "x"),
         world.asked(), world.labels, world.drivers, spaces,
     )  # fmt: skip
     by_hand = nested_cross_validation([once[0], once[2], once[1], once[2]], world.asked(), world.labels, world.drivers)
     assert np.allclose(made.rows, limited(by_hand, FLOOR))
-    assert list(made.rules) == ["mean", "neighbours before", "class_balance", "knn"]
+    assert list(made.rules) == ["mean", "knn before", "class_balance", "knn"]
 
 
 def test_what_was_put_together_before_that_setting_came_has_the_checksum_it_had() -> None:

@@ -137,7 +137,7 @@ def line(row: str, against: str, value: float = 0.5) -> Result:
 
 def test_a_row_measured_again_replaces_its_lines_and_no_other(tmp_path: Path) -> None:
     path = tmp_path / "bench.json"
-    asked = {"rows": "", "images": 10, "full": 0}
+    asked = {"benchmarks": "", "images": 10, "full": 0}
     result.keep(path, [line("pack", "x"), line("pack", "y"), line("load", "x")], asked, (0.1, 1.2))
     entries = result.keep(path, [line("pack", "z", 2.0)], asked | {"images": 20}, (0.3, 1.4))
     assert [entry["key"] for entry in entries] == ["load: x", "pack: z"]
@@ -152,7 +152,7 @@ def test_a_row_measured_again_replaces_its_lines_and_no_other(tmp_path: Path) ->
 
 
 def test_the_command_beside_the_table_can_be_typed(tmp_path: Path) -> None:
-    asked = {"rows": "pack load", "dataset": "demo", "images": 10, "full": False}
+    asked = {"benchmarks": "pack load", "dataset": "demo", "images": 10, "full": False}
     entries = result.keep(tmp_path / "b.json", [line("pack", "x")], asked, (0.1, 1.2))
     command = result.section(entries).split("`")[1]
     assert shlex.split(command) == ["make", "bench", "BENCHMARKS=pack load", "DATASET=demo", "IMAGES=10"]

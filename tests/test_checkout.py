@@ -124,4 +124,4 @@ def test_git_is_asked_in_one_place() -> None:
         lists = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.List) and node.elts]
         if any(isinstance(one.elts[0], ast.Constant) and one.elts[0].value == "git" for one in lists):
             found.add(path.name)
-    assert found == {"checkout.py"}
+    assert found == {"manifests.py"}

@@ -297,10 +297,10 @@ def test_wrong_requests_are_one_sentence(
 def test_real_weights_see_the_seat_belt(classify: Callable[..., Said], tmp_path: Path) -> None:
     image = SHARED / "statefarm" / "imgs" / "train" / "c0" / "img_100026.jpg"
     asked = ["--model", "squeezenet", "--weights", SHARED / "weights", "--cam", tmp_path / "x.png"]
-    status, said, refused = classify(*asked, "--class", "car_hflip", image)
+    status, said, refused = classify(*asked, "--class", "car_mirror", image)
     assert status == 0, refused
     assert "squeezenet, ImageNet weights" in said
     assert "   1  n04162706  seat_belt" in said
     assert said.count("%") == 5
-    assert f"{tmp_path / 'x.png'}: car_hflip, by class activation" in said
+    assert f"{tmp_path / 'x.png'}: car_mirror, by class activation" in said
     assert examine(tmp_path / "x.png", None).shape == examine(image, None).shape

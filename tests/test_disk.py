@@ -73,7 +73,7 @@ def test_a_full_disk(known: Reference, disk: Path, verb: str, spare: int) -> Non
     assert kills.differing(known.states[verb], kills.state(project)) == []
 
 
-@pytest.mark.parametrize("command", ["synthetic", "folds", "pack", "train", "ensemble"])
+@pytest.mark.parametrize("verb", ["synthetic", "folds", "pack", "train", "ensemble"])
 def test_a_read_only_disk(known: Reference, disk: Path, verb: str) -> None:
     project = known.before(verb, disk / "project")
     before = kills.state(project)

@@ -199,9 +199,11 @@ def test_the_score_can_be_computed_again_from_the_rows_beside_it(world: World) -
     losses, drivers = log_losses(frame[classes].to_numpy(), labels), frame["driver"].to_numpy()
     assert abs(losses.mean() - facts["out_of_fold_log_loss"]) < 1e-4
     assert np.allclose(interval(losses, drivers), facts["out_of_fold_95%"], atol=2e-4)
-    hoped = prediction_interval(losses, drivers, facts["prediction_interval"]["unseen_drivers"])
+    predicted = prediction_interval(losses, drivers, facts["prediction_interval"]["unseen_drivers"])
     assert np.allclose(
-        [hoped.low, hoped.high], [facts["prediction_interval"]["low"], facts["prediction_interval"]["high"]], atol=2e-3
+        [predicted.low, predicted.high],
+        [facts["prediction_interval"]["low"], facts["prediction_interval"]["high"]],
+        atol=2e-3,
     )
     before = path.read_bytes()
     submitted(world, ["one"], calibrate="bias")

@@ -77,7 +77,7 @@ def test_features_then_an_ensemble(verb: Verb, place: list[str | Path], weights:
     assert "frozen layers" not in again
     wrong = verb("linear-probe", "squeezenet", *asked, "--head", "logistics", "--run", "x")
     assert wrong.returncode == 2
-    assert "HEAD=logistics: expected logistic or dense; did you mean logistic" in wrong.stderr
+    assert "HEAD=logistics: expected linear_probe or dense" in wrong.stderr
 
 
 @pytest.mark.slow

@@ -46,7 +46,7 @@ def test_a_folds_process_trains_as_it_was_asked_to(
     wanted = wanted.model_copy(update={"predict": predict})
     execution.write(world.context.places, run, wanted, None, [0, 1, 2])
     monkeypatch.setattr(train, "open_context", lambda *_: world.context)
-    monkeypatch.setattr(train, "open_packs", lambda *_: (world.folds, world.packs))
+    monkeypatch.setattr(runs, "open_packs", lambda *_: (world.folds, world.packs))
     monkeypatch.setattr(fold, "train_fold", lambda *given: told.extend(given))
     monkeypatch.setattr(backend, "start", lambda: None)
     monkeypatch.setattr(fold_runner, "exit_with_parent", lambda _: None)

@@ -1,4 +1,4 @@
-"""Heat maps: the formula, what it adds up to, and whether the map finds what the network looks at."""
+"""Class activation maps: the formula, what it adds up to, and whether the map finds what the network looks at."""
 
 from collections.abc import Callable
 from typing import Any

@@ -13,7 +13,7 @@ from support.kills import Reference
 pytestmark = [pytest.mark.line, pytest.mark.slow]
 
 
-@pytest.mark.parametrize("command", ["synthetic", "folds", "pack", "ensemble"])
+@pytest.mark.parametrize("verb", ["synthetic", "folds", "pack", "ensemble"])
 def test_killed_before_its_files_take_their_places(known: Reference, verb: str, tmp_path: Path) -> None:
     made = kills.changes(known, verb, verb, tmp_path)
     renames = [number for number, change in enumerate(made, 1) if change.startswith("os.rename")]

@@ -82,9 +82,9 @@ def test_the_command_prints_both_splits(verb: Verb, project: Path, data: Path) -
     assert verb("folds", *options).returncode == 0
     made = verb("leakage", *options)
     assert made.returncode == 0, made.stderr
-    said = [line.split()[:4] for line in made.stdout.splitlines() if line.startswith(("nearest", "linear_probe"))]
+    said = [line.split()[:4] for line in made.stdout.splitlines() if line.startswith(("nearest", "logistic"))]
     assert [(name, split) for name, _, split, _ in said] == [
-        ("nearest", "random"), ("nearest", "drivers"), ("linear_probe", "random"), ("linear_probe", "drivers")
+        ("nearest", "random"), ("nearest", "drivers"), ("logistic", "random"), ("logistic", "drivers")
     ]  # fmt: skip
     first = pd.read_csv(data / "driver_imgs_list.csv").iloc[0]
     (data / "imgs" / "train" / first["classname"] / first["img"]).write_bytes(b"")

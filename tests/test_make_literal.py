@@ -222,7 +222,7 @@ def switched(checkout: Path, value: str) -> Mapping[str, bool]:
     """What each switch does when it is typed so."""
     by_target = {
         "folds": ("FORCE", "SKIP_INVALID"),
-        "ablations": ("TRAIN",),
+        "ablation": ("TRAIN",),
         "notebook": ("VENDOR",),
         "status": ("JSON",),
     }

@@ -123,7 +123,7 @@ def is_path(hint: Any, told: Any) -> bool:
 def test_every_path_option_goes_through_it() -> None:
     """A path option that is added without `**PATH` is found here, by its type or by its help."""
     found = {(verb, name): told for verb, name, hint, told in parameters() if is_path(hint, told)}
-    known = {("folds", "data"), ("train", "weights"), ("node", "folder"), ("export", "file"), ("import-runs", "source")}
+    known = {("folds", "data"), ("train", "weights"), ("node", "folder"), ("export", "file"), ("import_runs", "source")}
     known |= {("check", "file"), ("submit", "client"), ("classify", "cam"), ("classify", "images")}
     assert known <= set(found)
     for (verb, name), told in found.items():

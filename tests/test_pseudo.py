@@ -283,8 +283,8 @@ def test_held_out_predictions_that_changed_or_are_of_others_are_refused(tmp_path
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ({"runs": ["t"], "pseudo_labels": "x"}, "either runs or taught"),
-        ({}, "either runs or taught"),
+        ({"runs": ["t"], "pseudo_labels": "x"}, "either runs or pseudo_labels"),
+        ({}, "either runs or pseudo_labels"),
         ({"runs": ["t", "t"]}, "each teacher once"),
         ({"runs": ["t"], "images": "all"}, "images"),
     ],
@@ -323,11 +323,11 @@ def test_a_taught_students_fold_reads_its_own_folds_file(tmp_path: Path) -> None
     assert np.allclose([rows_of(made)[name] for name in NAMES], shares(1), atol=1e-6)
     teacher.path(1, "test").write_bytes(teacher.path(0, "test").read_bytes())
     with pytest.raises(
-        InputError, match=r"fold1-test.h5: made from other fold than today's.*make pseudo-labels NAME=taught"
+        InputError, match=r"fold1-test.h5: made from other fold than today's.*make pseudo-labels NAME=pseudo_labels"
     ):
         pseudo_labels.fold_labels(student, 1, [teacher], there(1), 50)
     teacher.path(2, "validation").unlink()
-    with pytest.raises(InputError, match=r"fold2-validation.h5: no such.*make pseudo-labels NAME=taught"):
+    with pytest.raises(InputError, match=r"fold2-validation.h5: no such.*make pseudo-labels NAME=pseudo_labels"):
         pseudo_labels.identity([teacher], run.settings.train.pseudo)
 
 

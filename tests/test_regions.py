@@ -198,7 +198,7 @@ def test_moved_boxes_are_noticed(tmp_path: Path) -> None:
 
 
 def test_alike_in_a_dark_corner_is_no_copy_and_a_copy_is_one(tmp_path: Path) -> None:
-    """Photos are told apart by their frames; what a region shows of two of them may be the same black."""
+    """Images are told apart by their frames; what a region shows of two of them may be the same black."""
     dark = [image(0), image(1)]
     for picture in dark:
         picture[:24, :32] = 0

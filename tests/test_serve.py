@@ -132,7 +132,7 @@ def test_other_questions_are_one_sentence(client: FlaskClient) -> None:
 
     one = (io.BytesIO(image()), "a.jpg")
     assert said() == (400, "Expected one image, as a file in the field image; got none.")
-    assert said(data={"image": one}) == (400, "Expected one image, as a file in the field image; got 1 in image.")
+    assert said(data={"picture": one}) == (400, "Expected one image, as a file in the field image; got 1 in picture.")
     assert said(data={"image": "text"})[0] == 400
     assert said(data=image(), content_type="image/jpeg")[0] == 400
     two = MultiDict([("image", (io.BytesIO(image()), name)) for name in ("a.jpg", "b.jpg")])

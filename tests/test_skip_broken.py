@@ -55,7 +55,7 @@ def test_groups_are_made_of_whole_images_alone(verb: Verb, project: Path, data: 
     image.write_bytes(b"")
     assert verb("folds", *options).returncode == 2
     assert f"left out: imgs/train/c4/{image.name}" in made(verb, "folds", *options, "--skip-invalid")
-    groups = pd.read_csv(project / "folds" / "drawn_groups.csv")
+    groups = pd.read_csv(project / "folds" / "demo_groups.csv")
     assert len(groups) == 119
     made(verb, "pack", "--size", "24x32", *options, "--skip-invalid")
     image.write_bytes(whole)

@@ -70,7 +70,7 @@ def test_backbones_by_name(text: str, backbone: EmbeddingSource, file: str) -> N
 
 @pytest.mark.parametrize("text", ["", ":2x2", "a:", "a:0x2", "a:2x", "a:b:c", "../a", "a b", "a:100x1", 3])
 def test_backbones_that_are_none(text: object) -> None:
-    with pytest.raises(InputError, match=r"here: neighbours\.embeddings: "):
+    with pytest.raises(InputError, match=r"here: knn\.embeddings: "):
         parse(PipelineSettings, {"knn": {"embeddings": text}}, "here")
 
 
@@ -79,7 +79,7 @@ def test_an_ensemble_has_no_neighbours_unless_it_says_so() -> None:
     kept = parse(EnsembleSettings, {"runs": ["a"], "knn": {"embeddings": "a:2x2", "k": 3}}, "here")
     assert kept.knn == KnnSettings(embeddings="a:2x2", k=3)
     wrong = {"knn": {"embeddings": "a", "method": "clusters", "rounds": 2}}
-    with pytest.raises(InputError, match="neighbours: method: clusters takes no weights, mean or rounds"):
+    with pytest.raises(InputError, match="knn: method: clusters takes no weights, mean or rounds"):
         parse(PipelineSettings, wrong, "here")
 
 

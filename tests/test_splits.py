@@ -54,11 +54,11 @@ def test_reshuffled_folds_hold_everybody_out_once_and_apart_from_whom_they_were_
     names, images = [f"p{i:02d}" for i in range(count)], np.random.default_rng(count).integers(1, 30, (count, 2))
     frame = {"driver": names, "fold": [i % k for i in range(count)], "images": images.sum(axis=1)}
     table = FoldTable(pd.DataFrame({**frame, "c0": images[:, 0], "c1": images[:, 1]}))
-    found = splits.of(train(splits={"kind": "reshuffled", "draw": draw}), table)
+    found = splits.of(train(splits={"kind": "reshuffled", "split_seed": draw}), table)
     assert sorted(driver for held in found.validation for driver in held) == names
     assert all(found.validation)
     assert found.count == k
-    assert found == splits.of(train(splits={"kind": "reshuffled", "draw": draw}), table)
+    assert found == splits.of(train(splits={"kind": "reshuffled", "split_seed": draw}), table)
     before = splits.of(train(), table)
     assert pairs(found) & pairs(before) != pairs(before)
     made = train(splits={"kind": "reshuffled"})
@@ -141,21 +141,21 @@ def test_strangers_and_fits_that_are_not_there_are_refused() -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"splits": "al"}, "splits.kind: input should be 'folds', 'reshuffled', 'subsets' or 'all', got 'al'"),
+        ({"splits": "al"}, "splits.kind: input should be 'folds', 'reshuffled', 'shuffle_split' or 'all', got 'al'"),
         ({"splits": {"kind": "folds", "count": 4}}, "number of folds is the data set's"),
         ({"splits": {"kind": "reshuffled", "count": 4}}, "number of folds is the data set's"),
-        ({"splits": {"kind": "folds", "draw": 4}}, "draw belongs to kind: reshuffled"),
+        ({"splits": {"kind": "folds", "split_seed": 4}}, "split_seed belongs to kind: reshuffled"),
         ({"splits": {"kind": "all", "val_drivers": 4}}, "val_drivers belongs to kind: subsets"),
         (
             {"splits": {"shuffle_split": 4}},
-            "splits.subsets: unknown key; expected one of kind, count, val_drivers, train_drivers, draw",
+            "splits.shuffle_split: unknown key; expected one of kind, count, val_drivers, train_drivers, split_seed",
         ),
         ({"splits": "all", "select": "best"}, "holds nobody out; select must be last"),
         ({"splits": "all", "patience": 2}, "holds nobody out"),
         ({"max_epochs": 5}, "max_epochs must be at most the last stage's epochs"),
         ({"max_epochs": 1, "stages": [{"freeze_until": "head", "fit": "linear_probe"}]}, "max_epochs .* fit: gradient"),
-        ({"pseudo": {}}, "pseudo: must have either runs or taught"),
-        ({"pseudo": {"runs": ["a"], "pseudo_labels": "b"}}, "pseudo: must have either runs or taught"),
+        ({"pseudo": {}}, "pseudo: must have either runs or pseudo_labels"),
+        ({"pseudo": {"runs": ["a"], "pseudo_labels": "b"}}, "pseudo: must have either runs or pseudo_labels"),
         ({"pseudo": {"runs": ["a", "a"]}}, "name each teacher once"),
         ({"pseudo": {"runs": ["../a"]}}, "pseudo.runs.0: .*pattern"),
         ({"pseudo": {"runs": ["a"], "threshold": 1.5}}, "pseudo.threshold: .*less than or equal to 1"),

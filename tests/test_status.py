@@ -124,7 +124,7 @@ def test_nothing_at_all(tmp_path: Path, world: World) -> None:  # noqa: F811
     assert not Path("build").exists()  # nothing is written by looking
     assert "elsewhere" not in said
     write_json(Path("build/demo/runs/one/run.json"), {})
-    assert "elsewhere  runs of drawn are here: make status DATASET=demo" in text(status(gone))
+    assert "elsewhere  runs of demo are here: make status DATASET=demo" in text(status(gone))
 
 
 def test_images_are_counted_and_held_against_what_is_expected(there: World) -> None:

@@ -246,7 +246,7 @@ def test_drawn_subsets_cannot_be_taught_by_folds(world: World, images: str) -> N
         pseudo={"pseudo_labels": "both", "images": images},
         splits={"kind": "shuffle_split", "count": 3, "val_drivers": 2},
     )
-    with pytest.raises(InputError, match="drawn ones hold others out; name runs instead"):
+    with pytest.raises(InputError, match="shuffled ones hold others out; name runs"):
         teachers_of(world, drawn)
     whole = world.settings(pseudo={"pseudo_labels": "both"}, splits="all")
     assert [one.name for one in teachers_of(world, whole)] == ["both"]

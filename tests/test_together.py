@@ -122,7 +122,7 @@ def test_test_images_pass_once_for_all_folds(
     monkeypatch.setattr(predict, "SHARD_IMAGES", 8)
     run = folds_of(tmp_path / "together", predicting)
     predicted(run, predicting, packs)
-    assert passes == [("Together", 8), ("Together", 8), ("Together", 1), *[("Classifier", 8)] * 2]
+    assert passes == [("FoldEnsemble", 8), ("FoldEnsemble", 8), ("FoldEnsemble", 1), *[("Classifier", 8)] * 2]
     passes.clear()
     predicted(run, predicting, packs)
     assert passes == []

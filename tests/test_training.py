@@ -121,7 +121,7 @@ def test_a_checkpoint_of_another_run_is_refused(whole: Whole, tmp_path: Path) ->
 
 def test_a_driver_on_both_sides_is_refused(tmp_path: Path, packs: dict[str, Pack]) -> None:
     overlapping = FoldIndices(np.arange(30), np.arange(30, COUNT))
-    with pytest.raises(InputError, match="driver p3 is trained on and held out"):
+    with pytest.raises(InputError, match="driver p3 is on both sides"):
         train_fold(run_of(tmp_path), 0, packs, overlapping, None, PredictSettings(), tmp_path)
 
 

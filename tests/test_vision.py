@@ -56,7 +56,7 @@ def test_an_augmented_image_is_a_function_of_image_and_seed(name: str) -> None:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_changes_images_and_keeps_their_size(name: str) -> None:
-    """By itself: no patch, no flip. A image is smooth here, so that blur has something to leave."""
+    """By itself: no patch, no flip. An image is smooth here, so that blur has something to leave."""
     image = cv2.resize(np.random.default_rng(1).integers(30, 220, (9, 12, 3), np.uint8), (160, 120))
     field = InputSettings(pack="120x160", size="120x160")
     augment = Augmenter(load_preset(ROOT / "configs" / "presets", name), AugmentSettings(), field)

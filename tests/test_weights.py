@@ -216,7 +216,7 @@ def served(
     monkeypatch.setattr(keras.utils, "get_file", partial(keras.utils.get_file, cache_dir=path.parent / "cache"))
     monkeypatch.setattr("driverwatch.config.backbones.STORAGE", f"{path.parent.as_uri()}/")
     files = WeightFiles(path.name, hashlib.new(algorithm, path.read_bytes()).hexdigest(), ())
-    row = replace(BACKBONES[backbone], **{"whole" if whole else "network": files})
+    row = replace(BACKBONES[backbone], **{"whole" if whole else "backbone": files})
     monkeypatch.setitem(BACKBONES, backbone, row)
     return row
 
@@ -229,7 +229,7 @@ def test_downloads_are_held_against_their_checksum(
     row = served(monkeypatch, "mobilenet_v2", legacy(made, tmp_path / "served.h5"), algorithm=algorithm)
     assert same(build_backbone(pretrained("mobilenet_v2"), None), made)
     other = replace(row.backbone, checksum="0" * len(row.backbone.checksum))
-    monkeypatch.setitem(BACKBONES, "mobilenet_v2", replace(row, network=other))
+    monkeypatch.setitem(BACKBONES, "mobilenet_v2", replace(row, backbone=other))
     with pytest.raises(InputError, match="could not be downloaded"):
         build_backbone(pretrained("mobilenet_v2"), None)
 

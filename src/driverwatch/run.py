@@ -45,7 +45,7 @@ class Run:
 
     @property
     def origin(self) -> dict[str, str]:
-        """Digests that the run's predictions repeat."""
+        """Checksums that the run's predictions repeat."""
         return {"folds": self.folds, "train_pack": self.packs["train"], "test_pack": self.packs["test"]}
 
     def predicted(self, number: int, tta: TtaSet) -> dict[str, str]:
@@ -74,7 +74,7 @@ class Run:
 
     @property
     def identity(self) -> str:
-        """Digest of all that decides the run's result; a fold's checkpoint repeats it."""
+        """Checksum of all that decides the run's result; a fold's checkpoint repeats it."""
         made_with = [self.preset, self.classes, self.swap, self.origin, self.weights, self.learned_from]
         return checksum_of([_as_before(_decisive(self.settings)), *made_with, *_told(self.regions).values()])
 
@@ -136,7 +136,7 @@ class Run:
 
 
 def _strange_facts(made: dict[str, Any]) -> str | None:
-    """The first of a manifest's facts that is of another kind than whoever reads them takes it for."""
+    """The first of a manifest's facts that is of another kind than its readers expect."""
     for name in NUMBERS:
         if not isinstance(made.get(name), int | float | None):
             return name
@@ -223,7 +223,7 @@ def way_on(folder: Path, number: int) -> str:
     return "that fixed, the same command without FORCE=1 resumes from its last finished epoch"
 
 
-def is_as_begun(folder: Path, wanted: dict[str, Any]) -> bool:
+def is_as_started(folder: Path, wanted: dict[str, Any]) -> bool:
     """Whether `folder` holds a run with this identity, and `begin` would change nothing."""
     try:
         return (folder / "run.json").is_file() and not _changes(folder / "run.json", wanted, False)
@@ -255,7 +255,7 @@ def _decisive(settings: ModelSettings) -> dict[str, Any]:
 ADDED: list[tuple[tuple[str, ...], str, Any]] = [
     ((), "precision", "float32"),
     (("train", "splits"), "train_drivers", None),
-    (("train", "splits"), "draw", None),
+    (("train", "splits"), "split_seed", None),
 ]
 
 
@@ -276,7 +276,7 @@ def changed(run: Run, settings: ModelSettings) -> list[str]:
 
 
 def _elsewhere(folder: Path) -> str:
-    """Which other data sets have a run of this name: whoever forgets `DATASET=` means one of them."""
+    """Which other data sets have a run of this name: a command without `DATASET=` may mean one of them."""
     places = folder.parent.parent.parent.glob("*/runs") if folder.parent.name == "runs" else ()
     names = sorted(place.parent.name for place in places if (place / folder.name / "run.json").is_file())
     return f"; one of this name is there with DATASET={' or '.join(names)}" if names else ""

@@ -29,7 +29,7 @@ SET = (
 )
 PACK = ["pack", "--model", "tiny", "--set", SET]
 STEPS = {
-    "sample": ["synthetic", "--frames", "45", "--size", "32x40"],
+    "synthetic": ["synthetic", "--frames", "45", "--size", "32x40"],
     "folds": ["folds"],
     "folds-again": ["folds"],
     "pack": PACK,
@@ -44,7 +44,7 @@ STEPS = {
 }
 RATIO = {"train": 1.10, "predict": 1.10}  # memory at full size over that at a tenth, at most
 ROW = {
-    "sample": 800,
+    "synthetic": 800,
     "ensemble": 1500,
     "check": 1500,
     "submissions": 2000,
@@ -79,7 +79,7 @@ def new_project(name: str) -> Path:
 def measured(step: str, name: str) -> Cost:
     """Run a step to its end in the project of this name; it must succeed."""
     project, words = PLACE / name, list(STEPS[step])
-    if step == "sample":
+    if step == "synthetic":
         words += ["--drivers", str(DEMO[name][0]), "--test-drivers", str(DEMO[name][1])]
     if step == "pack-copied":
         for path in [*project.glob("build/demo/data/imgs/**/*.jpg"), *project.glob("build/demo/pack/*/*.h5")]:

@@ -24,7 +24,7 @@ SET = (
     'train.stages=[{"epochs":1,"learning_rate":0.003},{"epochs":2,"freeze_until":"stage1"}]'
 )
 VERBS = {
-    "sample": "sample --drivers 6 --test-drivers 2 --frames 2 --size 48x64 --seed 3",
+    "synthetic": "synthetic --drivers 6 --test-drivers 2 --frames 2 --size 48x64 --seed 3",
     "folds": "folds",
     "pack": "pack --model tiny --set",
     "train-one": "train tiny --fold 1 --set",
@@ -85,7 +85,7 @@ def files(project: Path) -> set[str]:
 
 
 def state(project: Path) -> dict[str, str]:
-    """Digest of every file that a command leaves, without times and places in manifests.
+    """Checksum of every file that a command leaves, without times and places in manifests.
 
     Nor does it hold `execution.json`, which each command that trains writes again and which decides nothing that is made.
     """
@@ -190,7 +190,7 @@ def killed_at_random(known: Reference, verb: str, seed: Any, times: int, place: 
 
 
 def moments(made: list[str]) -> list[int]:
-    """Which changes to kill before: all, or of many those that differ for whoever comes after: a file is written beside its
+    """Which changes to kill before: all, or of many those that differ for a process that comes after: a file is written beside its
     place, takes its place, or goes."""
     if len(made) < 40:
         return list(range(1, len(made) + 1))

@@ -1,4 +1,4 @@
-"""Photos, features and thumbnails that the review page is made of."""
+"""Images, features and thumbnails that the review page is made of."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Photos to ask the local page about, and an answerer without a network."""
+"""Images to ask the local page about, and an answerer without a network."""
 
 import io
 from typing import Any

@@ -126,7 +126,7 @@ def refit(
 @app.command()
 def pseudo_rounds(
     run: str,
-    rounds: Annotated[int, typer.Option(min=1, max=20, help="each taught by the one before")] = 1,
+    rounds: Annotated[int, typer.Option(min=1, max=20, help="each trained on the pseudo-labels of the one before")] = 1,
     dataset: Dataset = "statefarm",
     data: Data = None,
     overrides: Overrides = "",

@@ -158,7 +158,7 @@ def train_fold(
 
 
 @app.command()
-def embeddings(
+def linear_probe(
     model: str,
     dataset: Dataset = "statefarm",
     data: Data = None,

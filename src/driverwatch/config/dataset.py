@@ -97,7 +97,7 @@ class Expected(Strict):
 class LeaderboardSettings(Strict):
     """A private log loss of the competition's board, for comparison."""
 
-    who: str  # whose
+    team: str  # as the leaderboard names it
     log_loss: Annotated[float, Field(gt=0)]  # private, as the source states it
     confirmed: bool = True  # whether a source that could be read states it
 

@@ -69,7 +69,7 @@ class KnnSettings(Strict):
 
     @model_serializer(mode="wrap")
     def _sparse(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Digests of what was put together before this setting came stay as they are."""
+        """Checksums of what was put together before this setting came stay as they are."""
         return {key: value for key, value in handler(self).items() if key != "smooth_before_balancing" or value}
 
 

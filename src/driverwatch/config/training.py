@@ -65,14 +65,14 @@ class SplitSettings(Strict):
     val_drivers: Annotated[int, Field(ge=1)] | None = None  # drivers that each subset leaves out; null: 4
     # drivers that each fit is trained on, of those it does not leave out; null: all of them. Fewer are always among more
     train_drivers: Annotated[int, Field(ge=1)] | None = None
-    draw: Annotated[int, Field(ge=0, lt=2**32)] | None = None  # number of the redrawing; null: 0
+    split_seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None  # of the shuffle; null: 0
 
     @model_validator(mode="after")
     def _fits(self) -> "SplitSettings":
         if self.kind in ("folds", "reshuffled") and self.count is not None:
             raise ValueError("count belongs to subsets and all; the number of folds is the data set's")
-        if self.kind != "reshuffled" and self.draw is not None:
-            raise ValueError("draw belongs to kind: reshuffled")
+        if self.kind != "reshuffled" and self.split_seed is not None:
+            raise ValueError("split_seed belongs to kind: reshuffled")
         if self.kind != "shuffle_split" and self.val_drivers is not None:
             raise ValueError("val_drivers belongs to kind: subsets")
         return self
@@ -119,7 +119,7 @@ class PseudoSettings(Strict):
         if len(set(self.runs)) < len(self.runs):
             raise ValueError("runs must name each teacher once")
         if bool(self.runs) == bool(self.pseudo_labels):
-            raise ValueError("must have either runs or taught")
+            raise ValueError("must have either runs or pseudo_labels")
         return self
 
 

@@ -1,7 +1,7 @@
 """Augmentation: `(image, seed) -> image` by named presets, the one module that touches albumentations.
 
 A preset is a YAML list, in `configs/presets/` or in a model's settings: one albumentations transform with its keywords each.
-Mirroring is not among them: left and right are classes here, so `augment.hflip` says how labels follow.
+Flipping is not among them: left and right are classes here, so `augment.hflip` says how labels follow.
 """
 
 import os

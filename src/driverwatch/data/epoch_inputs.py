@@ -102,10 +102,10 @@ def augmentation_epochs(settings: ModelSettings) -> list[int]:
     Logistic regression takes the centre view, or every draw.
     """
     found: list[int] = []
-    train, begun = settings.train, 0
+    train, start = settings.train, 0
     for stage, planned in zip(train.stages, train.planned, strict=True):
-        epochs = range(begun, begun + planned)
-        begun = epochs.stop
+        epochs = range(start, start + planned)
+        start = epochs.stop
         if stage.fit == "linear_probe":
             found += range(train.augmentation_passes or 0)
         else:

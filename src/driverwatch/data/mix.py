@@ -1,7 +1,7 @@
 """Training images made of two, each changed and cut on its own before: what the network sees shows the label's shares exactly.
 
 Mixed before the random patch is cut, a box would be cut too, and its share be another than the label's; under an affine it would
-leave the frame. Mirroring comes after, of both as one, since their labels follow it together.
+leave the frame. Flipping comes after, of both as one, since their labels follow it together.
 
 mixup blends two frames (Zhang et al. 2018, arXiv:1710.09412); CutMix puts a box of one into the other (Yun et al. 2019,
 arXiv:1905.04899); same_class_halves puts the left part of one beside the right part of another of the same class. Where an

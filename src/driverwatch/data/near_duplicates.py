@@ -24,7 +24,7 @@ SIDE = 16  # comparisons along each side of an image; 8 x 8 merges drivers befor
 BITS = 2 * SIDE * SIDE
 WORDS = BITS // 64
 
-# Bits, of `BITS`. Photos of two State Farm drivers differ in at least 94 (every fifth frame of 19, among each other and from 7
+# Bits, of `BITS`. Images of two State Farm drivers differ in at least 94 (every fifth frame of 19, among each other and from 7
 # more), of two drawn ones in at least 86: at 80 no group mixes drivers. On folds by such groups a linear classifier of
 # ImageNet features is right as often as on folds by driver (0.38 and 0.37; random folds: 0.91), at 64 more often (0.49).
 DISTANCE = 80

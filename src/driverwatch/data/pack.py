@@ -87,7 +87,7 @@ def pixel_hash(image: np.ndarray) -> bytes:
 def contents_checksum(
     looks: np.ndarray, names: np.ndarray, drivers: np.ndarray, labels: np.ndarray, *more: object
 ) -> str:
-    """Digest of what a pack holds: every image's look (as `_looks` gives them), name, driver and label, and `more` (JSON-able)."""
+    """Checksum of what a pack holds: every image's pixel hash (of `_looks`), name, driver and label, and `more` (JSON-able)."""
     table = checksum_of([names, drivers, labels, *more])
     return hashlib.sha256(table.encode() + looks.tobytes()).hexdigest()
 
@@ -122,7 +122,7 @@ def refuse_moved(path: Path, made: dict[str, Any], regions: Boxes) -> None:
 
 
 def folds_of(folder: Path, kind: str, size: str) -> str:
-    """Digest of the folds that a pack was made under."""
+    """Checksum of the folds that a pack was made under."""
     return str(manifest_of(folder, kind, size).get("folds"))
 
 
@@ -253,7 +253,7 @@ KINDS = ("test", "train")
 
 
 def sources(settings: DatasetSettings, data: Path, tables: list[Path]) -> str:
-    """Digest of a data set's settings, and of name, size and time of its tables and of every image file there is."""
+    """Checksum of a data set's settings, and of name, size and time of its tables and of every image file there is."""
     found = hashlib.sha256(checksum_of(settings.model_dump()).encode())
     images = sorted(data / path for path in present(settings, data))
     for path in [data / settings.table, data / settings.sample_submission, *tables, *images]:
@@ -262,7 +262,7 @@ def sources(settings: DatasetSettings, data: Path, tables: list[Path]) -> str:
 
 
 def _of(folder: Path, sources: str) -> tuple[str, dict[str, dict[str, Any]]]:
-    """Digest of the sources and of both packs as they are, and these packs' manifests."""
+    """Checksum of the sources and of both packs as they are, and these packs' manifests."""
     made = {kind: read_json(folder / f"{kind}.json") for kind in KINDS}
     said = [{key: value for key, value in made[kind].items() if key != KEY} for kind in KINDS]
     return checksum_of([sources, said, [stamp(folder / f"{kind}.h5") for kind in KINDS]]), made

@@ -1,4 +1,4 @@
-"""One pass over the images of a table into an HDF5 file: decoded in parallel, checked, counted, digested."""
+"""One pass over the images of a table into an HDF5 file: decoded in parallel, checked, counted, checksummed."""
 
 import hashlib
 import math
@@ -56,18 +56,18 @@ class Job:
 
 
 def table_checksum(job: Job) -> str:
-    """Digest of the size, the table's rows, and the regions unless they are the whole frame alone."""
+    """Checksum of the size, the table's rows, and the regions unless they are the whole frame alone."""
     rows = job.table.frame[["image", "driver", "label"]].astype(str).to_numpy()
     return checksum_of([job.size, rows, *filter(None, [pack.recorded(job.regions)])])
 
 
 def source_checksum(job: Job, left: dict[str, str], sources: np.ndarray) -> str:
-    """Digest of all that decides what is in a pack: the table, every image's bytes (`sources` S64 (N,)), and what was left out."""
+    """Checksum of all that decides a pack's content: the table, every image's bytes (`sources` S64 (N,)), and what was left out."""
     return hashlib.sha256(checksum_of([table_checksum(job), sorted(left)]).encode() + sources.tobytes()).hexdigest()
 
 
 class Examined(NamedTuple):
-    """Photos of rows one after another, as a thread of the pool leaves them."""
+    """Images of rows one after another, as a thread of the pool leaves them."""
 
     start: int  # the first one's row
     images: list[CheckedImage]  # without their pixels
@@ -224,7 +224,7 @@ def _moments(total: np.ndarray, count: int) -> dict[str, list[float]]:
 
 
 class InvalidImagesError(InputError):
-    """Photos that cannot be packed, a line each in `problems`; nothing was written."""
+    """Images that cannot be packed, a line each in `problems`; nothing was written."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("; ".join(problems))
@@ -238,7 +238,7 @@ def write(job: Job, force: bool = False) -> None:
     only the checksum it repeats is renewed.
 
     Raises:
-        BrokenPhotosError: images that cannot be packed, all of them.
+        InvalidImagesError: images that cannot be packed, all of them.
         InputError: too little space, or a pack of other sources in the way (without `force`).
     """
     with locked(job.folder):
@@ -272,7 +272,7 @@ def _is_kept(job: Job) -> bool:
     """Find a whole pack of the same sources (by time and size, or else byte by byte); renew the folds it is used under.
 
     Raises:
-        BrokenPhotosError: it was packed without invalid images, and now none may be left out.
+        InvalidImagesError: it was packed without invalid images, and now none may be left out.
         InputError: it was packed from something else.
     """
     if not job.path.is_file() or not job.manifest.is_file():
@@ -310,7 +310,7 @@ def _source_checksum(job: Job, left_out: dict[str, str]) -> str:
 
 
 def _signature(job: Job) -> str:
-    """Digest of the table and of each file's size and time: tells in a moment whether anything changed."""
+    """Checksum of the table and of each file's size and time: tells in a moment whether anything changed."""
 
     checksum = hashlib.sha256(table_checksum(job).encode())
     for path in job.table.frame["path"]:

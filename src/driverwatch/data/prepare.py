@@ -149,6 +149,7 @@ def _kind(context: Context) -> str:
 
 def _make_groups(context: Context, train: ImageTable, skip: bool) -> None:
     """Find which training images look alike and write a group for each, once."""
+    import pandas as pd
 
     from driverwatch.data import near_duplicates
 

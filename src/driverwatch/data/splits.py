@@ -12,8 +12,8 @@ from driverwatch.errors import InputError
 DRAWS = 50  # of which the one that shares the fewest pairs with the fold file is taken
 
 
-def reshuffled_folds(table: FoldTable, draw: int) -> dict[str, int]:
-    """A fold, 0 to K-1, of each driver, drawn again: whole drivers, none of K folds empty, the same for the same number `draw`.
+def reshuffled_folds(table: FoldTable, seed: int) -> dict[str, int]:
+    """A fold, 0 to K-1, of each driver, shuffled again: whole drivers, no fold empty, the same for the same `seed`.
 
     Of `DRAWS` drawings the one is taken whose folds hold the fewest pairs of drivers that one fold of the file holds too,
     and among equals the one whose classes are spread most evenly (as `folds.assign` measures it).
@@ -21,7 +21,7 @@ def reshuffled_folds(table: FoldTable, draw: int) -> dict[str, int]:
     counts = table.frame.iloc[:, 3:].to_numpy(np.int64)
     file, drawn = table.frame["fold"].to_numpy(np.int64), []
     for number in range(DRAWS):
-        random = np.random.default_rng((draw, number, len(counts)))
+        random = np.random.default_rng((seed, number, len(counts)))
         found = _dealt(counts, table.count, random.permutation(len(counts)))
         drawn.append((_shared_pairs(file, found), _unevenness(counts, found, table.count), number, found))
     best = min(drawn, key=lambda one: one[:3])[3]
@@ -93,7 +93,7 @@ def of(train: TrainSettings, folds: FoldTable) -> Splits:
     of_driver, splits = folds.of_driver, train.splits
     drivers, count = sorted(of_driver), splits.fits(folds.count)
     if splits.kind == "reshuffled":
-        of_driver = reshuffled_folds(folds, splits.draw or 0)
+        of_driver = reshuffled_folds(folds, splits.split_seed or 0)
     if splits.kind in ("folds", "reshuffled"):
         validation = [{driver for driver in drivers if of_driver[driver] == fold} for fold in range(count)]
     elif splits.kind == "all":

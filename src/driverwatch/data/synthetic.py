@@ -84,7 +84,7 @@ def write(options: SyntheticOptions, settings: DatasetSettings, data: Path, forc
 
 
 def _layout(settings: DatasetSettings) -> str:
-    """Digest of what the dataset's YAML says about names and places."""
+    """Checksum of what the dataset's YAML says about names and places."""
     return checksum_of(
         settings.model_dump(include={"classes", "columns", "table", "train_images", "test_images", "test_labels"})
     )

@@ -46,7 +46,7 @@ def smoothing(settings: KnnSettings, space: EmbeddingIndex, suffix: str = "") ->
         return Clusters(space, settings.k, f"clusters{suffix}")
     similar = None if settings.weights is None else settings.weights == "similar"
     geometric = None if settings.mean is None else settings.mean == "geometric"
-    return Average(space, settings.k, similar, geometric, settings.rounds, f"neighbours{suffix}")
+    return Average(space, settings.k, similar, geometric, settings.rounds, f"knn{suffix}")
 
 
 @dataclass(frozen=True, eq=False)

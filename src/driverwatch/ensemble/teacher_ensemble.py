@@ -29,7 +29,7 @@ from driverwatch.training.pseudo_labels import EnsembleTeacher, open_teacher_ens
 def make_pseudo_labels(
     context: Context, names: list[str], name: str, tta: TtaSet | None, changes: dict[str, Any]
 ) -> None:
-    """Write an ensemble's predictions of every fold's validation and test images, under `build/<dataset>/taught/<name>`.
+    """Write an ensemble's predictions of every fold's validation and test images, under `build/<dataset>/pseudo_labels/<name>`.
 
     For fold k the post-processing is fitted on the other folds' validation images and applied to fold k's models alone, so no
     label of fold k's validation drivers is fitted to. What leaks is what nested scores share too (`ensemble/transform.py`): the

@@ -170,7 +170,7 @@ def _refuse_late_teachers(context: Context, wanted: dict[str, ModelSettings], en
     for name, made_by in ensembles.items():
         if unscored := [run for run in made_by.runs if not wanted[run].train.splits.scored]:
             raise InputError(
-                f"taught.{name}: {', '.join(unscored)} is not trained on folds, so it cannot label images fold by fold"
+                f"pseudo_labels.{name}: {', '.join(unscored)} is not trained on folds, so it cannot label images fold by fold"
             )
 
 

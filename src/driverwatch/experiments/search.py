@@ -337,5 +337,5 @@ def _run_of(trial: Any) -> str:
 
 
 def _reshuffled(settings: ModelSettings, seed: int) -> ModelSettings:
-    splits = settings.train.splits.model_copy(update={"kind": "reshuffled", "draw": seed})
+    splits = settings.train.splits.model_copy(update={"kind": "reshuffled", "split_seed": seed})
     return settings.model_copy(update={"train": settings.train.model_copy(update={"splits": splits})})

@@ -232,7 +232,7 @@ def fold_models(settings: ModelSettings, classes: int, mean: tuple[float, ...], 
 
 
 def resident(settings: ModelSettings, classes: int, mean: tuple[float, ...], files: list[Path]) -> Networks:
-    """The same, each fold's classifier kept in memory: for whoever asks again and again about an image at a time."""
+    """The same, each fold's classifier kept in memory: for repeated questions about an image at a time."""
     networks = []
     for file in files:
         classifier = build(settings, classes, mean, None, load=False)

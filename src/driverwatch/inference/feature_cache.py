@@ -160,7 +160,7 @@ def _contents(mapped: np.ndarray) -> str:
 
 
 def _identity(frozen: FrozenPart, dtype: str) -> str:
-    """Digest of all that decides the outputs: layers, weights, scaling, library."""
+    """Checksum of all that decides the outputs: layers, weights, scaling, library."""
     weights = hashlib.sha256()
     for weight in frozen.weights:
         weights.update(np.ascontiguousarray(keras.ops.convert_to_numpy(weight)).data)

@@ -1,4 +1,4 @@
-"""Heat maps drawn over the images that they explain."""
+"""Class activation maps drawn over the images that they explain."""
 
 from pathlib import Path
 

@@ -128,12 +128,12 @@ def write(predictions: Predictions, path: Path) -> None:
 
 
 def checksum(made: Predictions) -> str:
-    """Digest of names, probabilities and origin, whatever file they are in."""
+    """Checksum of names, probabilities and origin, whatever file they are in."""
     return _contents(made.names, np.ascontiguousarray(made.probabilities, np.float32), made.origin)
 
 
 def _contents(names: np.ndarray, rows: np.ndarray, origin: dict[str, str]) -> str:
-    """Digest of all that a file holds, so that one edited since is found out."""
+    """Checksum of all that a file holds, so that one edited since is found out."""
     return checksum_of([names, hashlib.sha256(np.ascontiguousarray(rows).data).hexdigest(), list(rows.shape), origin])
 
 

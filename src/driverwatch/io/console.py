@@ -106,7 +106,7 @@ def plain(stream: IO[str]) -> bool:
 
 
 def show_cursor() -> None:
-    """Give a terminal its cursor back: whoever drew a bar may be gone without having done so."""
+    """Give a terminal its cursor back: a process that drew a bar may have ended without doing so."""
     if not plain(sys.stderr):
         print("\x1b[?25h", end="", file=sys.stderr, flush=True)
 
@@ -170,9 +170,9 @@ class Meter:
     @property
     def rate(self) -> float:
         """Units per second, of late; before the second report, since the start."""
-        begun, first = self.reports[0] if len(self.reports) > 1 else (self.start, 0)
+        since, first = self.reports[0] if len(self.reports) > 1 else (self.start, 0)
         now, last = self.reports[-1] if self.reports else (self.start, 0)
-        return (last - first) / max(now - begun, 1e-9)
+        return (last - first) / max(now - since, 1e-9)
 
     @property
     def known(self) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 
 from driverwatch.errors import InputError
 
-ROOT = Path(__file__).resolve().parents[2]  # where src/driverwatch lies
+ROOT = Path(__file__).resolve().parents[3]  # where src/driverwatch lies
 PART_OF_IT = "src/driverwatch/__init__.py"  # tracked by this project's repository, and by no other
 CODE = ("src", "configs", "folds", "requirements")  # a change in one of these may change a result
 

@@ -112,7 +112,7 @@ def _stand_in() -> Path:
 
 
 def user_path(text: str | os.PathLike[str], environ: Mapping[str, str] | None = None) -> Path:
-    """The path that a text means: `~` and `~<user>` at its start are home folders, as in a shell, whoever reads it.
+    """The path that a text means: `~` and `~<user>` at its start are home folders, as in a shell.
 
     A folder that is called `~` is written `./~`, and comes back absolute, so that asking again changes nothing. Nothing else is
     special: `$` and `*` are characters of a name.

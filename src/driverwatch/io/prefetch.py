@@ -55,7 +55,7 @@ def in_threads(function: Callable[[T], R], items: Iterable[T], ahead: int = 256)
 class MadeAhead(Generic[R]):
     """`make(0)` to `make(count - 1)`, asked for in order and made by threads before that; started again at any number.
 
-    What was asked for last stays at hand, so that whoever looks at the first two and begins again finds them made.
+    Keeps the previous items: Keras reads batches 0 and 1 once before the epoch and must not recompute them.
     """
 
     def __init__(self, make: Callable[[int], R], count: int, threads: int) -> None:
@@ -86,7 +86,7 @@ class MadeAhead(Generic[R]):
         return found.result() if found is not None else self.make(number)
 
     def close(self) -> None:
-        """Drop what nobody has asked for, and wait for what is being made; what is asked for later, whoever asks makes."""
+        """Drop what nobody has asked for, and wait for what is being made; a later request makes its own item."""
         with self.lock:
             self.closed = True
             self.made.clear()

@@ -8,7 +8,7 @@ Shape = tuple[int, int, int]
 
 
 def tiny(weights: None = None, include_top: bool = False, input_shape: Shape = (84, 112, 3)) -> Model:
-    """Four 3x3 convolutions (the first 5x5), three of them halving: (B, H, W, 3) -> (B, H/16, W/16, 64), input scaled.
+    """Four 3x3 convolutions (the first 5x5), three of them with stride 2: (B, H, W, 3) -> (B, H/16, W/16, 64), input scaled.
 
     Raises:
         ValueError: `weights` or `include_top` given; there are none.

@@ -26,7 +26,7 @@ STORE_BYTES = 512 << 20  # of Ray's object store: pieces of files pass through i
 START_ATTEMPTS = 3  # Ray gives itself half a minute to start, which a busy machine may exceed
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AUTH_MODE": "token",  # else whoever reaches a port runs what they like
+    "RAY_AUTH_MODE": "token",  # else anybody who reaches a port can run code
     "RAY_DEDUP_LOGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TQDM_PATCH_PRINT": "0",

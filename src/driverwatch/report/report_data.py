@@ -88,7 +88,7 @@ def collect_report(context: Context) -> Report:
     ablations, unmeasured = _ablations(context)
     figures, no_figures = _figures(context, packs, found)
     classes = len(context.settings.classes)
-    uniform = LeaderboardSettings(who=f"uniform guess, 1/{classes} for every class", log_loss=log(classes))
+    uniform = LeaderboardSettings(team=f"uniform guess, 1/{classes} for every class", log_loss=log(classes))
     return Report(
         context.dataset,
         context.settings.title,

@@ -115,7 +115,7 @@ def _standing(report: Report) -> Chart | None:
         return None
     for each in report.baselines:
         unconfirmed = "" if each.confirmed else " [unconfirmed]"
-        lines.append(Dot(f"{each.who}{unconfirmed}, {each.log_loss:.3f}", each.log_loss, sign="D"))
+        lines.append(Dot(f"{each.team}{unconfirmed}, {each.log_loss:.3f}", each.log_loss, sign="D"))
     caption = f"Log loss, lower is better; bars: 95 % intervals, {BOOTSTRAP}. Hollow: losses from elsewhere."
     return charts.dots(sorted(lines, key=lambda line: line.value), caption, "log loss", log=True)
 

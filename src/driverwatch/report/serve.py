@@ -1,4 +1,4 @@
-"""A image's bytes to what the page shows of it: probabilities, and a class activation map over the image."""
+"""An image's bytes to what the page shows of it: probabilities, and a class activation map over the image."""
 
 import base64
 import hashlib
@@ -34,7 +34,7 @@ PATIENCE = 120.0  # seconds: a class activation map by occlusion takes five fold
 
 
 class ImageError(Exception):
-    """A image that cannot be answered for: what is wrong with it, without its name."""
+    """An image that cannot be answered for: what is wrong with it, without its name."""
 
 
 class BusyError(Exception):
@@ -69,7 +69,7 @@ class Answers:
         """Answer for a file's bytes; `suffix` is how its name ends, `label` the class activation map's class (None: the likeliest).
 
         Raises:
-            PhotoError: not a whole JPEG or PNG, too small, too large.
+            ImageError: not a whole JPEG or PNG, too small, too large.
             BusyError: others' images took too long.
         """
         if not self.lock.acquire(timeout=self.patience):
@@ -94,7 +94,7 @@ class Answers:
 
 
 def _bounded(image: np.ndarray) -> np.ndarray:
-    """A image whose longer side has at most `LONGEST` px."""
+    """An image whose longer side has at most `LONGEST` px."""
     scale = min(1.0, LONGEST / max(image.shape[:2]))
     height, width = (max(1, round(side * scale)) for side in image.shape[:2])
     return resized(np.ascontiguousarray(image), (height, width))

@@ -167,10 +167,10 @@ def _worth(
         error = round(pipeline.standard_error, 4)
         facts |= {**pipeline.score, "out_of_fold_standard_error": None if math.isnan(error) else error}
         facts |= {"out_of_fold_95%": drawn, "chosen_on_validation": chosen_on_validation([m.run for m in members])}
-    hoped = prediction_interval(pipeline.losses, pack.drivers, context.settings.test_drivers)
+    predicted = prediction_interval(pipeline.losses, pack.drivers, context.settings.test_drivers)
     return {
         **facts,
-        "prediction_interval": {**hoped.facts, "averaging_gain": round(averaging_gain(made, pipeline.level), 4)},
+        "prediction_interval": {**predicted.facts, "averaging_gain": round(averaging_gain(made, pipeline.level), 4)},
     }
 
 
@@ -184,11 +184,11 @@ def _said(members: list[Member], settings: PipelineSettings, fold: int | None, f
     said = f"{', '.join(steps)} of {of}; " + (f"fold {fold} alone" if fold is not None else _loss(facts))
     if "prediction_interval" not in facts:
         return said
-    hoped = facts["prediction_interval"]
-    saved = f"; averaging folds may save {hoped['averaging_gain']:.3f} of it" if fold is None else ""
+    predicted = facts["prediction_interval"]
+    saved = f"; averaging folds may save {predicted['averaging_gain']:.3f} of it" if fold is None else ""
     return (
-        f"{said}; predicted on {hoped['unseen_drivers']} new drivers: "
-        f"{hoped['low']:.3f} to {hoped['high']:.3f} ({hoped['level']:.0%}) by a fold's models{saved}"
+        f"{said}; predicted on {predicted['unseen_drivers']} new drivers: "
+        f"{predicted['low']:.3f} to {predicted['high']:.3f} ({predicted['level']:.0%}) by a fold's models{saved}"
     )
 
 

@@ -68,7 +68,7 @@ class TrainingSource:
 
 
 class WorkerPool:
-    """Processes that augment. Every one is asked by one thread at a time, and ends with whoever started it."""
+    """Processes that augment. Every one is asked by one thread at a time, and ends with the process that started it."""
 
     def __init__(self, shown: TrainingSource, stamps: list[str], count: int) -> None:
         """Start `count` processes, which begin to work as soon as they stand, on packs that have these `stamps`."""
@@ -114,12 +114,12 @@ class WorkerPool:
                 f'threads: SET="train.loader=threads" ({type(error).__name__})'
             ) from error
         finally:
-            self.free.put(pipe)  # also of one that ended: whoever asks next is told so too, and nobody waits
+            self.free.put(pipe)  # also of one that ended: the next caller gets the same error, and nobody waits
         return images, flipped
 
 
 class Loader:
-    """An epoch's inputs, made by threads of this process or by a crew; a context that ends the crew."""
+    """An epoch's inputs, made by threads of this process or by a worker pool; a context that ends the pool."""
 
     def __init__(self, shown: TrainingSource, images: int) -> None:
         """Take note of what is shown, of packs as they are now, and of how many `images` there will be to make."""
@@ -139,11 +139,11 @@ class Loader:
 
     @property
     def threads(self) -> int:
-        """How many threads should ask: with a crew, one to wait for each process and one that has its next rows."""
+        """How many threads should ask: with a worker pool, one to wait for each process and one that has its next rows."""
         return 2 * self.count if self.hires else self.count
 
     def inputs(self, epoch: int) -> Inputs:
-        """Inputs of an epoch, counted from 0; the crew is started when it is first needed."""
+        """Inputs of an epoch, counted from 0; the pool is started when it is first needed."""
         if not self.hires:
             return self.shown.inputs(epoch)
         self.worker_pool = self.worker_pool or WorkerPool(self.shown, self.stamps, self.count)
@@ -173,7 +173,7 @@ def _work(pipe: Connection, shown: TrainingSource, stamps: list[str]) -> None:
                 if epoch not in known:
                     known = {epoch: shown.opened(stamps).inputs(epoch)}
                 images, flipped = known[epoch](rows)
-            except Exception as error:  # told to whoever asked, who ends with it
+            except Exception as error:  # raised in the thread that asked
                 pipe.send(f"{type(error).__name__}: {error}")
                 continue
             pipe.send((images.shape, flipped))

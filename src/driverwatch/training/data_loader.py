@@ -66,7 +66,7 @@ class TrainingBatches(keras.utils.PyDataset):
         return len(self.order) % self.batch % devices > 0
 
     def leave_out_last(self) -> int:
-        """The epoch ends before its last batch, which whoever wants it gets from `made`; its number."""
+        """The epoch ends before its last batch, which the caller gets from `made`; its number."""
         self.steps -= 1
         return self.steps
 

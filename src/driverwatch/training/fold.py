@@ -125,7 +125,7 @@ class FoldTraining:
         self.checkpoint = self.folder / "checkpoint.h5"
         self.stages = plan(run.settings)
         check(classifier, self.stages)  # a wrong name ends here, not after an hour
-        self.halving = StageCaching(classifier, run, self.stages, feature_caches, self.devices)
+        self.caching = StageCaching(classifier, run, self.stages, feature_caches, self.devices)
         self.learner: Learner = classifier
         self.half: CachedStage | None = None
         self.progress = Progress()
@@ -167,13 +167,13 @@ class FoldTraining:
         resumes = any(row["stage"] == stage.number for row in self.progress.history)
         if self.progress.epoch:
             load_state(self.checkpoint, {"model": self.classifier.weights})
-        self.half = self.halving.half(stage)
+        self.half = self.caching.half(stage)
         self.learner = self.half.tail if self.half else self.classifier
         steps = -(-len(self.shown) // self.settings.batch_size)
         with self.devices.scope():
             prepare(self.learner, stage, self.settings, steps, lr_multipliers(self.classifier, stage))
         if len(self.rows.validation):
-            self.centre = self.halving.watcher(self.half)
+            self.centre = self.caching.watcher(self.half)
             self.source = self.centre.source(self.pack)
         if resumes:
             load_state(self.checkpoint, self._state())
@@ -185,7 +185,7 @@ class FoldTraining:
 
     def predictor(self, predict: PredictSettings) -> Predictor:
         """A predictor for what was trained."""
-        return self.halving.predictor(self.half, predict)
+        return self.caching.predictor(self.half, predict)
 
     def _state(self) -> dict[str, list[Any]]:
         return {"model": self.classifier.weights, "optimizer": self.learner.optimizer.variables}
@@ -194,12 +194,12 @@ class FoldTraining:
         """Train one epoch, score the validation drivers, keep everything in one checkpoint."""
         start, progress = time.monotonic(), self.progress
         if self.half is not None and stage.settings.fit == "linear_probe":
-            train = partial(self._solve, stage, self.halving.features(self.half, self.pack))
+            train = partial(self._solve, stage, self.caching.features(self.half, self.pack))
         else:
             train = partial(self._descend, stage, *self._shown())
-        begun, cpu = time.monotonic(), time.process_time()  # what frozen layers cost, once for all folds, lies behind
+        ready, cpu = time.monotonic(), time.process_time()  # what frozen layers cost, once for all folds, lies behind
         loss, right = train()
-        seconds = time.monotonic() - begun, time.process_time() - cpu
+        seconds = time.monotonic() - ready, time.process_time() - cpu
         validation = self._watch()
         self._refuse_overflow(stage, {"the validation loss": validation[0] or 0.0})
         progress.epoch += 1
@@ -207,7 +207,7 @@ class FoldTraining:
             "epoch": progress.epoch, "stage": stage.number, "loss": loss, "accuracy": right,
             "val_loss": validation[0], "val_accuracy": validation[1],
             "step_seconds": seconds[0] * self.settings.batch_size / len(self.shown),
-            "cache_seconds": begun - start, "training_seconds": seconds[0], "training_cpu_seconds": seconds[1],
+            "cache_seconds": ready - start, "training_seconds": seconds[0], "training_cpu_seconds": seconds[1],
             "seconds": time.monotonic() - start,
             **({"pseudo_images": len(self.rows.fold_labels.rows)} if self.rows.fold_labels else {}),
         })  # fmt: skip
@@ -238,7 +238,7 @@ class FoldTraining:
     def _inputs(self) -> Inputs:
         if self.half is None:
             return self.loader.inputs(self.progress.epoch)
-        return self.halving.inputs(self.half, self.loader.shown.packs, self.progress.epoch)
+        return self.caching.inputs(self.half, self.loader.shown.packs, self.progress.epoch)
 
     def _targets(self, mixing: Mixing | None) -> np.ndarray:
         """Label shares of the pack's rows, and after them of pseudo-labelled ones, which are never mixed."""

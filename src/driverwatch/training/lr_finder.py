@@ -178,7 +178,7 @@ def diverged(losses: list[float]) -> bool:
 def suggested(rates: np.ndarray, smooth: np.ndarray) -> dict[str, float] | None:
     """Two rates read off a smoothed course (N,), `steepest` and `a tenth of the lowest`; None: the loss falls nowhere.
 
-    The steepest descent is that of a chord over `CHORD_STEPS`, by logarithm of the rate, before the lowest loss and past the
+    The steepest fall is that of a chord over `CHORD_STEPS`, by logarithm of the rate, before the lowest loss and past the
     first steps, where the mean is of few losses. The mean lags behind by some steps, so that both are rather high.
     """
     known = np.isfinite(smooth)

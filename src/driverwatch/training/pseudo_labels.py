@@ -1,9 +1,8 @@
-"""Pseudo-labels: test images with what finished runs, the teachers, make of them. Imports no Keras.
-
-Lee 2013 ("Pseudo-Label: The Simple and Efficient Semi-Supervised Learning Method for Deep Neural Networks"), in rounds.
+"""Pseudo-labels (Lee 2013, ICML workshop): images without labels with what finished runs, the teachers, predict for them.
 
 A teacher's model of another fold was trained on this fold's validation drivers, and what it says of test images carries their
-labels over. So fold k's student is taught by the teachers' fold k models alone, and its out-of-fold score stays honest.
+labels over. So fold k's student is trained on the pseudo-labels of the teachers' fold k models alone, and its OOF score stays
+honest.
 """
 
 from collections.abc import Callable, Sequence
@@ -203,14 +202,14 @@ def fold_labels(
 def _pseudo_labels(student: Run, number: int, teacher: Teacher, kind: str, names: np.ndarray) -> list[np.ndarray]:
     """A teacher's probabilities (N, C) of the named images, from each fit that may teach fit `number`.
 
-    A student that leaves nobody out is taught by all of them.
+    A student that leaves nobody out is trained on the pseudo-labels of all of them.
     """
-    begun = (student.learned_from or {})["teachers"][teacher.name]
+    recorded = (student.learned_from or {})["teachers"][teacher.name]
     everyone = student.settings.train.splits.kind == "all"
     found = []
-    for fit in range(len(begun[kind])) if everyone else [number]:
+    for fit in range(len(recorded[kind])) if everyone else [number]:
         made = teacher.said(fit, kind)
-        if predictions.checksum(made) != begun[kind][fit]:
+        if predictions.checksum(made) != recorded[kind][fit]:
             raise InputError(
                 f"{made.where}: is not what {student.name} was started with; restore it, or make train FORCE=1 "
                 f"RUN={student.name} begins again"
@@ -263,8 +262,7 @@ class FoldIndices:
     def refuse_shared(self, drivers: np.ndarray, run: Run, number: int) -> None:
         """Refuse a driver, given each row's, on both sides."""
         if both := set(drivers[self.training]) & set(drivers[self.validation]):
-            both_sides = f"driver {min(both)} is trained on and held out"
-            raise InputError(f"{run.fold(number)}: {both_sides}; restore {run.name}'s fold file")
+            raise InputError(f"{run.fold(number)}: driver {min(both)} is on both sides; restore {run.name}'s fold file")
         if self.fold_labels is not None and np.isin(self.fold_labels.rows, self.training).any():
             raise ValueError("a labelled image cannot have a pseudo-label")
 
@@ -373,8 +371,8 @@ def _check_images(student: Student, teacher: Teacher) -> None:
             if other := set(teacher.said(fit, kind).names.tolist()) ^ set(asked.tolist()):
                 strange = f"{min(other)}, {len(other)} in all"
                 raise InputError(
-                    f"{teacher.name}: predicts other {kind} images in fold {fit} than the student's pack holds ({strange}); make both "
-                    "packs alike (SKIP_INVALID=), then make the pseudo-labels again"
+                    f"{teacher.name}: predicts other {kind} images in fold {fit} than the student's pack holds ({strange}); make "
+                    "both packs alike (SKIP_INVALID=), then make the pseudo-labels again"
                 )
 
 

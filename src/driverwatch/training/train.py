@@ -38,7 +38,7 @@ def finished_run(
 ) -> Done | None:
     """A run of exactly this that has finished every fit; None where anything differs, is missing, or must be looked at closely.
 
-    Whoever gets None opens everything and says what is wrong; a run with teachers is always looked at closely.
+    With None the caller opens everything and says what is wrong; a run with teachers is always looked at closely.
     """
     folder = context.places.run(name)
     if settings.train.pseudo is not None:
@@ -54,7 +54,7 @@ def finished_run(
         wanted = runs.identity(settings, context.settings, preset, folds.checksum, packs, found, learned_from)
     except (InputError, OSError):
         return None
-    return Done(wanted, fits) if runs.is_as_begun(folder, wanted) else None
+    return Done(wanted, fits) if runs.is_as_started(folder, wanted) else None
 
 
 def _checksum(context: Context, size: str, kind: str, folds: str) -> str:

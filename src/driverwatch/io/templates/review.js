@@ -18,7 +18,7 @@ const called = label => rows.classes[label].filter(Boolean).join(" ");
 const command = words => made("code", {}, `make ${words} DATASET=${rows.dataset}`);
 const judge = () => rows.judges.indexOf(state.run);
 
-function photoURL(image) {
+function imageURL(image) {
   const test = rows.isTest(image), label = test ? "" : rows.classes[rows.label[image]][0];
   const template = test ? rows.images.test : rows.images.train;
   if (!template) return "";
@@ -29,7 +29,7 @@ function photoURL(image) {
 
 // A picture by the small one inside of the page, or from the images' folder; `large` the other way round.
 function picture(image, alt, large = false) {
-  const inside = rows.thumbnails[image], outside = photoURL(image);
+  const inside = rows.thumbnails[image], outside = imageURL(image);
   const sources = (large ? [outside, inside] : [inside, outside]).filter(Boolean);
   const picture = made("img", {alt, className: "thumb", decoding: "async", draggable: false});
   const why = large ? ["This image is not there; ", command("review DATA=<folder>"), " looks for it elsewhere."] : [];
@@ -81,16 +81,16 @@ function listed(place) {
 }
 
 // The image and all that is known of it.
-function drawPhoto() {
+function drawImage() {
   const box = byId("image");
   if (current < 0) return box.replaceChildren(made("p", {className: "problem"}, "No image is left under these filters; Reset shows all."));
   const name = rows.names[current], test = rows.isTest(current);
-  const alt = `Photo ${name}${test ? ", a test image" : `: ${called(rows.label[current])}`}`;
+  const alt = `Image ${name}${test ? ", a test image" : `: ${called(rows.label[current])}`}`;
   const large = made("figure", {}, picture(current, alt, true));
   box.replaceChildren(
     made("h2", {id: "file"}, name), made("div", {className: "shown"}, large, facts(test)),
     made("h3", {}, "Probabilities"), made("div", {className: "scroll", tabIndex: 0, role: "region", ariaLabel: "Probabilities"}, probabilities(test)),
-    made("h3", {}, "Heat maps"), heatMaps(), made("h3", {}, "Nearest images"), neighbours(test));
+    made("h3", {}, "Class activation maps"), heatMaps(), made("h3", {}, "Nearest images"), neighbours(test));
 }
 
 function facts(test) {
@@ -142,7 +142,7 @@ function neighbours(test) {
   const buttons = found.map((image, place) => {
     const same = of(image) === of(current), words = `${same ? "✓ same" : "✗ other"}: ${test ? "says " : ""}${rows.classes[of(image)][0]}`;
     const driver = test ? "" : rows.drivers[rows.driver[image]];
-    const button = made("button", {type: "button", title: rows.names[image]}, picture(image, `Photo ${rows.names[image]}`), made("span", {className: same ? "is-right" : "is-wrong"}, words),
+    const button = made("button", {type: "button", title: rows.names[image]}, picture(image, `Image ${rows.names[image]}`), made("span", {className: same ? "is-right" : "is-wrong"}, words),
       made("span", {}, [driver, `cosine ${rows.cosineOf(current, place).toFixed(3)}`].filter(Boolean).join(" · ")));
     button.onclick = () => go(image, true);
     return button;
@@ -159,7 +159,7 @@ function go(image, push = false) {
   current = image;
   state.image = image < 0 ? "" : rows.names[image];
   keep(push);
-  drawPhoto();
+  drawImage();
   drawCount();
   const list = byId("list"), top = left.indexOf(image) * ROW;
   if (top >= 0 && (top < list.scrollTop || top + ROW > list.scrollTop + list.clientHeight)) list.scrollTop = top - (list.clientHeight - ROW) / 2;

@@ -38,7 +38,7 @@ class Rows {
     return sort === "entropy" ? this.entropyOf(judge, image) : this.divergence[image];
   }
 
-  // Photo numbers of a set, largest value first, equal ones by name, as the images of a set lie.
+  // Image numbers of a set, largest value first, equal ones by name, as the images of a set lie.
   order(set, sort, judge) {
     const key = `${set} ${sort} ${judge}`;
     if (this.orders.has(key)) return this.orders.get(key);
