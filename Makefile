@@ -406,13 +406,13 @@ coverage: $(SLOW_NEED) $(TORCH) ## line coverage per room of make test alone and
 
 docs: $(DEV) ## write docs/invalid_input.md, commands.md and settings.md from the tests and the typed settings
 	$(Q)PYTHONPATH=src:tests $(PYTHON) -m support.invalid_page
-	$(Q)WRITE_DOCS=1 $(PYTHON) -m pytest tests/test_commands.py tests/test_reference.py
+	$(Q)WRITE_DOCS=1 $(PYTHON) -m pytest tests/cli/test_commands.py tests/config/test_reference.py
 
 test-torch: $(DEV) $(TORCH) ## the networks of converted checkpoints against the same layers in PyTorch
-	$(PYTEST) tests/test_torch.py -m torch
+	$(PYTEST) tests/models/test_torch.py -m torch
 
 test-cluster: $(DEV) $(VENV)/.extra-cluster ## folds on a cluster of two nodes on this machine, one killed under its fold (minutes)
-	$(PYTEST) tests/test_cluster.py tests/test_loopback.py -m ""
+	$(PYTEST) tests/remote/test_cluster.py tests/remote/test_loopback.py -m ""
 
 test-kills: $(DEV) ## kill the commands before each change they make, and KILLS times at random
 	$(Q)PYTHONPATH=src:tests $(PYTHON) -m support.kills $(call q,$(or $(KILLS),60))

@@ -12,7 +12,7 @@ from driverwatch.config.loading import read_yaml
 from driverwatch.data.augment import load_preset
 from driverwatch.errors import InputError
 
-SOURCE = Path(__file__).resolve().parent.parent / "src" / "driverwatch"
+SOURCE = Path(__file__).resolve().parents[2] / "src" / "driverwatch"
 FORBIDDEN_IMPORTS = {"pickle", "cPickle", "dill", "joblib", "shelve", "marshal", "kaggle", "tarfile", "telnetlib"}
 FORBIDDEN_CALLS = {"eval", "exec", "__import__", "model_from_json", "from_config", "extractall"}
 FORBIDDEN_OF_OS = {"system", "popen", "execv", "spawnv", "startfile"}

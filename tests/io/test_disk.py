@@ -58,7 +58,7 @@ def fill(place: Path, spare: int) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("command", "spare"),
+    ("verb", "spare"),
     [("synthetic", 40_000), ("folds", 0), ("pack", 0), ("pack", 40_000), ("train", 40_000), ("ensemble", 0)],
 )
 def test_a_full_disk(known: Reference, disk: Path, verb: str, spare: int) -> None:
