@@ -80,80 +80,80 @@ help: ## this list
 	@echo; echo 'variables: text is taken as typed; ~ is the home folder (./~ a folder of that name); switches are 1 or 0'
 	@grep -hE '^#: ' $(MAKEFILE_LIST) | sed 's/^#: /  /'
 
-#: DATASET=statefarm      names configs/datasets/<name>.yaml, its fold file, build and submissions folders
-#: DATA=<folder>          where the data set's files lie (default: in its YAML)
-#: MODEL=<name>           names configs/models/<name>.yaml
-#: RUN=<name>             names what came of it (default: the model's name)
-#: SET="train.epochs=3"   changes settings, several separated by spaces
-#: ROUNDS=2               how many rounds of make pseudo-rounds
-#: WEIGHTS=<folder>       local ImageNet weights (default: Keras downloads them)
-#: TRUNCATE_AT=<layer>            last layer kept of the backbone (make linear-probe)
-#: HEAD=linear_probe          logistic or dense (make linear-probe)
-#: TRAIN=1                train what the table of ablations lacks (make ablation)
-#: N_DRIVERS="3 6 10"        numbers of drivers to train on (make data-scaling), besides all
-#: SPACE=tiny             names configs/searches/<name>.yaml, what make search varies (default: MODEL's, or default)
-#: TRIALS=20              that a search shall have; more continue with it
-#: SKIP_TRIAL=7                 trial that make search gives up
-#: LR_MIN=1e-7 LR_MAX=1 LR_STEPS=100   rates between which make lr-find rises, and in how many steps
-#: STUDY=ablations           train a run (or predict with it) in a study's own place, where ensembles do not see it
-#: FOLD=2                 one fold alone
-#: TTA="ten_crop shifts"  of centre, multi_scale, five_crop, shifts, ten_crop, ten_crop_keep, ten_crop_swap (ensemble, review: one)
-#: MODELS="a b"           runs to average or score (default: every finished one); models that make train trains
-#: NAME=ensemble          names the submission (make trace: whose pipeline is followed; make search: the search)
-#: BLEND=mean             mean, geometric, weighted, weighted_geometric, greedy or per_class (make blends compares them)
-#: CLASS_BALANCE=<features>     balance classes within each driver, told apart by looks, or none (docs/class_balance.md)
-#: KNN=<features>  smooth over neighbours among clips' frames, or none (make knn compares features)
+#: DATASET=statefarm        names configs/datasets/<name>.yaml, its fold file, build and submissions folders
+#: DATA=<folder>            where the data set's files lie (default: in its YAML)
+#: MODEL=<name>             names configs/models/<name>.yaml
+#: RUN=<name>               names what came of it (default: the model's name)
+#: SET="train.epochs=3"     changes settings, several separated by spaces
+#: ROUNDS=2                 how many rounds of make pseudo-rounds
+#: WEIGHTS=<folder>         local ImageNet weights (default: Keras downloads them)
+#: TRUNCATE_AT=<layer>      last layer kept of the backbone (make linear-probe)
+#: HEAD=linear_probe        logistic or dense (make linear-probe)
+#: TRAIN=1                  train what the table of ablations lacks (make ablation)
+#: N_DRIVERS="3 6 10"       numbers of drivers to train on (make data-scaling), besides all
+#: SPACE=tiny               names configs/searches/<name>.yaml, what make search varies (default: MODEL's, or default)
+#: TRIALS=20                that a search shall have; more continue with it
+#: SKIP_TRIAL=7             trial that make search gives up
+#: LR_MIN=1e-7 LR_MAX=1 LR_STEPS=100  rates between which make lr-find rises, and in how many steps
+#: STUDY=ablations          train a run (or predict with it) in a study's own place, where ensembles do not see it
+#: FOLD=2                   one fold alone
+#: TTA="ten_crop shifts"    of centre, multi_scale, five_crop, shifts, ten_crop, ten_crop_keep, ten_crop_swap (ensemble, review: one)
+#: MODELS="a b"             runs to average or score (default: every finished one); models that make train trains
+#: NAME=ensemble            names the submission (make trace: whose pipeline is followed; make search: the search)
+#: BLEND=mean               mean, geometric, weighted, weighted_geometric, greedy or per_class (make blends compares them)
+#: CLASS_BALANCE=<features>  balance classes within each driver, told apart by looks, or none (docs/class_balance.md)
+#: KNN=<features>           smooth over neighbours among clips' frames, or none (make knn compares features)
 #: EMBEDDINGS="a:cut:2x2 b"  <model>[:<last layer>][:<places>] whose pretrained backbone images are compared in
-#: CALIBRATE=none         none, temperature or bias
-#: CLIP=1e-5              lowest probability of a submission, or fitted
-#: SIZE=180x240           pack size, height x width; with regions 180x240-whole+head (default: the model's)
-#: DRIVERS TEST_DRIVERS CLIPS FRAMES SEED   what make synthetic draws; SEED: what make search tries, too
-#: FORCE=1                replace what is there
-#: SKIP_INVALID=1          resume without invalid images and table rows, and record them
-#: SOURCE=<folder>        the full download that make subset picks from
-#: FILE=<csv>             the submission that make check checks and make submit uploads
-#: FILE=<pth>             the PyTorch checkpoint that make convert makes a weight file of, in the folder WEIGHTS
-#: FILE=<file>.onnx       what make export writes (default: build/<dataset>/export/RUN.keras)
-#: PORT=8000              of make serve; of the first make node (6379)
-#: EXTRAS="onnx cluster"  what make setup installs beside: onnx, to write and try .onnx files; cluster, for ENGINE=ray and make search
-#: ENGINE=ray             make train, make search and make predict as tasks on a cluster (default: here, one after the other)
-#: ADDRESS=auto           of the cluster: this machine's, or <first>:6379 (default: this machine alone; make node: is the first)
-#: GPUS_PER_FOLD=1        that a task takes, also 0.5 (default: 1 where there are any)
-#: CPUS_PER_FOLD=8        cores, and so threads, that a task takes (default: a GPU's share, or the smallest machine's all)
-#: MEMORY_PER_FOLD=24     GB that are kept free for a task (default: 0)
-#: SHARDS=4               tasks that ENGINE=ray makes of make predict
-#: FOLDER=/data/dw        for make node's copies of the asking machine's files (default: none, that folder is shared)
-#: IP=10.0.0.2            by which other machines reach make node's
-#: MESSAGE="one line"     what Kaggle and submissions/ledger.csv say of it
-#: WAIT=1800              seconds that make submit waits for the score
-#: IMAGE="a.jpg images"   images and folders of images that make classify names; the image that make trace follows
-#: CAM=out.png        overlays of make classify: a file, a folder, or a pattern like "maps/{image}.png"
-#: N_CAMS=60            class activation maps of so many images at the head of the lists of make review (default: none)
-#: CLASS=<class>          the class that overlays show: id, name or number (default: the likeliest)
-#: TOP=5                  how many classes make classify prints
-#: ACCOUNT=<name>         your name in Kaggle's addresses (make notebook; default: the token's)
-#: HOURS=11               of Kaggle's 12 until its notebook stops by itself
+#: CALIBRATE=none           none, temperature or bias
+#: CLIP=1e-5                lowest probability of a submission, or fitted
+#: SIZE=180x240             pack size, height x width; with regions 180x240-whole+head (default: the model's)
+#: DRIVERS TEST_DRIVERS CLIPS FRAMES SEED  what make synthetic draws; SEED: what make search tries, too
+#: FORCE=1                  replace what is there
+#: SKIP_INVALID=1           resume without invalid images and table rows, and record them
+#: SOURCE=<folder>          the full download that make subset picks from
+#: FILE=<csv>               the submission that make check checks and make submit uploads
+#: FILE=<pth>               the PyTorch checkpoint that make convert makes a weight file of, in the folder WEIGHTS
+#: FILE=<file>.onnx         what make export writes (default: build/<dataset>/export/RUN.keras)
+#: PORT=8000                of make serve; of the first make node (6379)
+#: EXTRAS="onnx cluster"    what make setup installs beside: onnx, to write and try .onnx files; cluster, for ENGINE=ray and make search
+#: ENGINE=ray               make train, make search and make predict as tasks on a cluster (default: here, one after the other)
+#: ADDRESS=auto             of the cluster: this machine's, or <first>:6379 (default: this machine alone; make node: is the first)
+#: GPUS_PER_FOLD=1          that a task takes, also 0.5 (default: 1 where there are any)
+#: CPUS_PER_FOLD=8          cores, and so threads, that a task takes (default: a GPU's share, or the smallest machine's all)
+#: MEMORY_PER_FOLD=24       GB that are kept free for a task (default: 0)
+#: SHARDS=4                 tasks that ENGINE=ray makes of make predict
+#: FOLDER=/data/dw          for make node's copies of the asking machine's files (default: none, that folder is shared)
+#: IP=10.0.0.2              by which other machines reach make node's
+#: MESSAGE="one line"       what Kaggle and submissions/ledger.csv say of it
+#: WAIT=1800                seconds that make submit waits for the score
+#: IMAGE="a.jpg images"     images and folders of images that make classify names; the image that make trace follows
+#: CAM=out.png              overlays of make classify: a file, a folder, or a pattern like "maps/{image}.png"
+#: N_CAMS=60                class activation maps of so many images at the head of the lists of make review (default: none)
+#: CLASS=<class>            the class that overlays show: id, name or number (default: the likeliest)
+#: TOP=5                    how many classes make classify prints
+#: ACCOUNT=<name>           your name in Kaggle's addresses (make notebook; default: the token's)
+#: HOURS=11                 of Kaggle's 12 until its notebook stops by itself
 #: RESUME_FROM=<account>/<notebook>  whose output on Kaggle the next notebook resumes from
-#: PACKAGES="simplejpeg"  that Kaggle's image lacks (make notebook)
-#: VENDOR=1               take wheels of PACKAGES along, for notebooks without internet
-#: MACHINE=NvidiaTeslaT4  Kaggle's name of the accelerator
-#: RUNS_FROM=<folder>          what came back from Kaggle (make import-runs)
-#: KAGGLE=<path>          the Kaggle client (default: make installs one into .venv-kaggle)
-#: BENCHMARKS="pack load"      rows of make bench: imports memory neighbours pack load crops train cache, and by name alone growth
-#: IMAGES=1000            images that make bench and make profile measure with
-#: REPEAT=3               repetitions that they time, 3 or more
-#: FULL=1                 rows of make bench that depend on the number of images at the competition's
-#: DOCS=1                 put the table of make bench into docs/performance.md
-#: JOBS=2                 processes that run tests side by side (1.5 to 4 GB each)
+#: PACKAGES="simplejpeg"    that Kaggle's image lacks (make notebook)
+#: VENDOR=1                 take wheels of PACKAGES along, for notebooks without internet
+#: MACHINE=NvidiaTeslaT4    Kaggle's name of the accelerator
+#: RUNS_FROM=<folder>       what came back from Kaggle (make import-runs)
+#: KAGGLE=<path>            the Kaggle client (default: make installs one into .venv-kaggle)
+#: BENCHMARKS="pack load"   rows of make bench: imports memory neighbours pack load crops train cache, and by name alone growth
+#: IMAGES=1000              images that make bench and make profile measure with
+#: REPEAT=3                 repetitions that they time, 3 or more
+#: FULL=1                   rows of make bench that depend on the number of images at the competition's
+#: DOCS=1                   put the table of make bench into docs/performance.md
+#: JOBS=2                   processes that run tests side by side (1.5 to 4 GB each)
 #: PYTEST_ADDOPTS="-k crop"  more words for pytest, as it reads them itself (make test, test-slow, test-all)
-#: STRICT=1               a test that is skipped fails the run, but for real data that is not there
-#: KILLS=60               random kills of make test-kills
+#: STRICT=1                 a test that is skipped fails the run, but for real data that is not there
+#: KILLS=60                 random kills of make test-kills
 #: COMMANDS="pack score"    what make test-size measures again (default: everything, again)
-#: PYTHON3=python3        the Python that builds .venv, 3.11 or later
-#: ACCELERATOR=cuda       install TensorFlow for an NVIDIA GPU
-#: JSON=1                 print what make status says as JSON
-#: DEBUG=1                show tracebacks
-#: V=1                    show the commands that make runs
+#: PYTHON3=python3          the Python that builds .venv, 3.11 or later
+#: ACCELERATOR=cuda         install TensorFlow for an NVIDIA GPU
+#: JSON=1                   print what make status says as JSON
+#: DEBUG=1                  show tracebacks
+#: V=1                      show the commands that make runs
 
 CONVERTING      = $(filter convert,$(MAKECMDGOALS))
 EXPECTED_MODEL  = one of: $(if $(CONVERTING),googlenet squeezenet_torch squeezenet_v1_1,$(basename $(notdir $(wildcard configs/models/*.yaml))))
