@@ -76,7 +76,7 @@ DEMO    := @$(MAKE) --no-print-directory DATASET=demo DATA= RUN= SET= FOLD= TTA=
 
 help: ## this list
 	@echo 'make <target> [VARIABLE=value ...]'; echo
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1|\2/' | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1|\2/' | awk -F'|' '{printf "%-15s %s\n", $$1, $$2}'
 	@echo; echo 'variables: text is taken as typed; ~ is the home folder (./~ a folder of that name); switches are 1 or 0'
 	@grep -hE '^#: ' $(MAKEFILE_LIST) | sed 's/^#: /  /'
 
@@ -88,7 +88,7 @@ help: ## this list
 #: ROUNDS=2                 how many rounds of make pseudo-rounds
 #: WEIGHTS=<folder>         local ImageNet weights (default: Keras downloads them)
 #: TRUNCATE_AT=<layer>      last layer kept of the backbone (make linear-probe)
-#: HEAD=linear_probe        logistic or dense (make linear-probe)
+#: HEAD=linear_probe        linear_probe or dense (make linear-probe)
 #: TRAIN=1                  train what the table of ablations lacks (make ablation)
 #: N_DRIVERS="3 6 10"       numbers of drivers to train on (make data-scaling), besides all
 #: SPACE=tiny               names configs/searches/<name>.yaml, what make search varies (default: MODEL's, or default)
