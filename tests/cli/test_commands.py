@@ -231,8 +231,8 @@ def test_commands_run_as_they_are_typed(tmp_path: Path) -> None:
         assert made.returncode == 0, f"{line}: {made.stdout}{made.stderr}"
         said[line.split()[1]] = made.stdout
     assert "nearest neighbour    drivers" in said["leakage"]
-    assert "not yet: " in said["image"]
-    assert re.search(r"uint8 \(36, 48, 3\)", said["image"])
+    assert "not yet: " in said["trace"]
+    assert re.search(r"uint8 \(36, 48, 3\)", said["trace"])
     assert "resnet101" in said["backbones"]
 
 

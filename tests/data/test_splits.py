@@ -145,7 +145,7 @@ def test_strangers_and_fits_that_are_not_there_are_refused() -> None:
         ({"splits": {"kind": "folds", "count": 4}}, "number of folds is the data set's"),
         ({"splits": {"kind": "reshuffled", "count": 4}}, "number of folds is the data set's"),
         ({"splits": {"kind": "folds", "split_seed": 4}}, "split_seed belongs to kind: reshuffled"),
-        ({"splits": {"kind": "all", "val_drivers": 4}}, "val_drivers belongs to kind: subsets"),
+        ({"splits": {"kind": "all", "val_drivers": 4}}, "val_drivers belongs to kind: shuffle_split"),
         (
             {"splits": {"shuffle_split": 4}},
             "splits.shuffle_split: unknown key; expected one of kind, count, val_drivers, train_drivers, split_seed",

@@ -119,7 +119,7 @@ def test_neighbours_are_looked_for_among_features(
     said = good(verb, *asked, "--embeddings", "small:fire3_concat:2x2 small")
     assert said.count("small-fire3_concat-2x2.h5: 160 images, 512 features") == 1
     assert said.count("2 driver folds") == 6
-    made = read_json(project / "build/demo/neighbours.json")
+    made = read_json(project / "build/demo/knn.json")
     plain = [line for line in made["knn"] if line["way"] == "none"]
     assert [line["difference"] for line in plain] == [0.0] * 6
     assert "160 images" not in good(verb, *asked, "--embeddings", "small:fire3_concat:2x2")  # they are there

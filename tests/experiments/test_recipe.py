@@ -179,7 +179,7 @@ def test_a_recipe_resumes_from_whatever_is_built(verb: Verb, project: Path, draw
     status, said = best(whole)
     assert status == 0, said
     assert "2 of 2 folds finished" in said
-    manifests = sorted([*build.glob("runs/*/fold*/manifest.json"), *build.glob("taught/*/[!.]*")])
+    manifests = sorted([*build.glob("runs/*/fold*/manifest.json"), *build.glob("pseudo_labels/*/[!.]*")])
     assert len(manifests) == 3 * 2 + 1 + 4
     for fold in range(2):
         pseudo_labels = read_json(build / "runs" / "student" / f"fold{fold}" / "manifest.json")["pseudo_labels"]

@@ -80,7 +80,7 @@ def test_subsets_and_a_final_fit_have_no_score(ran: Say, refused: Say, project: 
     assert "least mean validation loss" in ran("refit", "tiny")
     runs = project / "build" / "demo" / "runs"
     assert read_json(runs / "tiny-all" / "run.json")["learned_from"]["epochs"]["run"] == "tiny"
-    ran(*student("sub", "train.splits.kind=subsets train.splits.count=1 train.splits.val_drivers=2"))
+    ran(*student("sub", "train.splits.kind=shuffle_split train.splits.count=1 train.splits.val_drivers=2"))
     scores = ran("score")
     assert "tiny-all: no out-of-fold score: trained on all drivers" in scores
     assert "sub: no out-of-fold score: trained on overlapping subsets" in scores

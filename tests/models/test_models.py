@@ -193,8 +193,8 @@ def test_every_committed_model_builds_freezes_and_cuts_where_it_says(path: Path)
     small = model.model_copy(update={"input": InputSettings(pack="96x96", size="96x96")})
     backbone = build_backbone(small, None, load=False)
     names = [layer.name for layer in backbone.layers]
-    assert model.cut is not None or set(row.freeze_points) <= set(names)
-    assert backbone.layers[-1].name == (model.cut or names[-1])
+    assert model.truncate_at is not None or set(row.freeze_points) <= set(names)
+    assert backbone.layers[-1].name == (model.truncate_at or names[-1])
     assert all(0 <= frozen_count(backbone.layers, stage.freeze_until) <= len(names) for stage in model.train.stages)
 
 

@@ -525,7 +525,7 @@ class TestNetworks:
         ("full", "depth", "cut"), [(False, "stage2", "stage2_relu"), (True, "head", "pooled features")]
     )
     def test_caching(self, bench: Bench, full: bool, depth: str, cut: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(cache, "COMMANDS", 4)
+        monkeypatch.setattr(cache, "STEPS", 4)
         monkeypatch.setattr(cache, "depths", lambda backbone: [depth])
         (made,) = cache.results(Bench(bench.context, "tiny", bench.settings, Request(40, 3, full)))
         assert made.facts["cut"] == cut

@@ -363,7 +363,7 @@ PREDICTIONS = [
     Case("Predictions", "rows missing", rewritten(lambda rows: rows[3:]), FIVE, "3 images missing"),
     Case("Predictions", "an image twice", predictions(lambda f: f["names"].__setitem__(0, f["names"][1])), FIVE, "an image is named twice"),
     Case("Predictions", "of another fold's weights", lambda p: shutil.copyfile(p.run / "fold0" / "test-five_crop.h5", p.run / "fold1" / "test-five_crop.h5"), FIVE, "made from other weights"),
-    Case("Predictions", "of another TTA set", lambda p: shutil.copyfile(p.run / "fold1" / "test-centre.h5", p.run / "fold1" / "test-five_crop.h5"), FIVE, "made from other views"),
+    Case("Predictions", "of another TTA set", lambda p: shutil.copyfile(p.run / "fold1" / "test-centre.h5", p.run / "fold1" / "test-five_crop.h5"), FIVE, "made from other tta"),
 ]  # fmt: skip
 
 
@@ -423,7 +423,7 @@ def with_set(override: str) -> list[str]:
 
 SETTINGS = [
     Case("Settings", "no such model", lambda p: None, ["train", "tinny"], "did you mean tiny"),
-    Case("Settings", "no such data set", lambda p: None, ["folds", "--dataset", "drawm"], "did you mean drawn"),
+    Case("Settings", "no such data set", lambda p: None, ["folds", "--dataset", "demoo"], "did you mean demo"),
     Case("Settings", "no YAML", model(lambda _: "a: ["), TRAIN, "expected YAML"),
     Case("Settings", "a list", model(lambda _: "- a"), TRAIN, "expected settings as key: value lines"),
     Case("Settings", "an unknown key", model(lambda t: t + "trian: {}\n"), TRAIN, "trian: unknown key.*did you mean train"),

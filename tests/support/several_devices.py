@@ -22,11 +22,12 @@ HISTORY = ("loss", "accuracy", "val_loss", "val_accuracy")
 
 def main(folder: Path, devices: int, dropout: float) -> None:
     backend.start()
+    from driverwatch.training.pseudo_labels import FoldIndices
     from support import training
     from support.packs import COUNT, pack_of
 
     packs = {"train": pack_of(folder, COUNT, "train"), "test": pack_of(folder, 9, "test")}
-    rows = training.Rows(np.arange(29), np.arange(32, COUNT))
+    rows = FoldIndices(np.arange(29), np.arange(32, COUNT))
 
     def run_of(name: str) -> Any:
         about = {"devices": devices, "batch_size": 6, "class_weights": "balanced", "weight_decay": 0.01}

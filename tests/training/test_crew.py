@@ -107,7 +107,7 @@ if __name__ == "__main__":
     import numpy as np
     from driverwatch.data.pack import ImageBlock, Pack
     from driverwatch.config.model import ModelSettings
-    from driverwatch.training.augment_workers import Crew, TrainingSource
+    from driverwatch.training.augment_workers import TrainingSource, WorkerPool
     from driverwatch.config.loading import parse
 
     none = np.array([])
@@ -115,10 +115,10 @@ if __name__ == "__main__":
     pack = Pack(block, none, none, none, (0.0,) * 3, (1.0,) * 3, "", "")
     content = {{"backbone": "tiny", "weights": "none", "input": {{"pack": "36x44", "size": "32x40"}}}}
     shown = TrainingSource((pack,), parse(ModelSettings, content, "test"), [], np.arange(3))
-    crew = Crew(shown, shown.stamps(), 2)
+    pool = WorkerPool(shown, shown.stamps(), 2)
     for _ in range(2):
-        crew.inputs(0)(np.arange(3))
-    print(*(member.pid for member, _ in crew.members), flush=True)
+        pool.inputs(0)(np.arange(3))
+    print(*(member.pid for member, _ in pool.members), flush=True)
     time.sleep(600)
 """
 

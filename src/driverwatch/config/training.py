@@ -70,11 +70,11 @@ class SplitSettings(Strict):
     @model_validator(mode="after")
     def _fits(self) -> "SplitSettings":
         if self.kind in ("folds", "reshuffled") and self.count is not None:
-            raise ValueError("count belongs to subsets and all; the number of folds is the data set's")
+            raise ValueError("count belongs to kind: shuffle_split and all; the number of folds is the data set's")
         if self.kind != "reshuffled" and self.split_seed is not None:
             raise ValueError("split_seed belongs to kind: reshuffled")
         if self.kind != "shuffle_split" and self.val_drivers is not None:
-            raise ValueError("val_drivers belongs to kind: subsets")
+            raise ValueError("val_drivers belongs to kind: shuffle_split")
         return self
 
     @property
