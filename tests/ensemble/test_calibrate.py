@@ -126,7 +126,7 @@ def test_calibrated_rows_have_a_small_error(true: np.ndarray) -> None:
 def test_the_calibration_error_by_hand() -> None:
     p = np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.4, 0.6]])
     table = calibration.table(p, np.array([0, 1, 1, 1]), np.array(list("aabb")), bins=2)
-    assert list(table["right"]) == [1.0, 0.5]
+    assert list(table["accuracy"]) == [1.0, 0.5]
     assert list(table["confidence"]) == pytest.approx([0.6, 0.9])
     assert calibration.calibration_error(table) == pytest.approx((0.4 + 0.4) / 2)
 

@@ -112,7 +112,7 @@ def test_any_label_can_be_drawn(one: str) -> None:
 
 
 def test_an_svg_keeps_to_itself() -> None:
-    curve = pd.DataFrame({"images": [5, 5], "confidence": [0.5, 0.9], "right": [0.4, 0.8], "error": [0.1, np.nan]})
+    curve = pd.DataFrame({"images": [5, 5], "confidence": [0.5, 0.9], "accuracy": [0.4, 0.8], "error": [0.1, np.nan]})
     svg = charts.reliability(curve, "title", "caption").svg
     root = ElementTree.fromstring(svg)
     assert not [element for element in root.iter() if element.tag in ("style", "metadata", "script")]

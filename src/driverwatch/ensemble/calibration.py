@@ -146,12 +146,12 @@ def table(probabilities: np.ndarray, labels: np.ndarray, drivers: np.ndarray, bi
         chosen = index == number
         error = standard_error(right[chosen].astype(np.float64), drivers[chosen])
         lines.append((int(chosen.sum()), sure[chosen].mean(), right[chosen].mean(), error))
-    return pd.DataFrame(lines, columns=["images", "confidence", "right", "error"])
+    return pd.DataFrame(lines, columns=["images", "confidence", "accuracy", "error"])
 
 
 def calibration_error(reliability: pd.DataFrame) -> float:
     """Expected calibration error of the likeliest class: mean over images of |right - confidence| of their bin."""
-    gaps = (reliability["right"] - reliability["confidence"]).abs()
+    gaps = (reliability["accuracy"] - reliability["confidence"]).abs()
     return float((gaps * reliability["images"]).sum() / reliability["images"].sum())
 
 
@@ -167,7 +167,7 @@ def draw(curves: Mapping[Any, pd.DataFrame], title: str, path: Path) -> None:
     for name, curve in curves.items():
         label = f"{name} (error {calibration_error(curve):.3f})"
         error = curve["error"].fillna(0)
-        axes.errorbar(curve["confidence"], curve["right"], error, marker="o", markersize=4, linewidth=1, label=label)
+        axes.errorbar(curve["confidence"], curve["accuracy"], error, marker="o", markersize=4, linewidth=1, label=label)
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="confidence in the likeliest class", ylabel="accuracy", title=title)
     axes.legend(loc="upper left")
     with replacing(path) as temporary:

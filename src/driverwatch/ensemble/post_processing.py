@@ -89,7 +89,7 @@ def fit(
     low, high = interval(losses - plain, drivers)
     score = {
         "out_of_fold_log_loss": round(loss, 4),
-        "out_of_fold_right": round(right, 4),
+        "out_of_fold_accuracy": round(right, 4),
         "plain_mean_log_loss": round(float(plain.mean()), 4),
         "against_plain_mean": {"difference": _short(loss - plain.mean()), "95%": [_short(low), _short(high)]},
     }

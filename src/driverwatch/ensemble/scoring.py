@@ -23,7 +23,7 @@ def summary(rows: dict[str, np.ndarray], labels: np.ndarray, groups: np.ndarray)
     lines = []
     for name, p in rows.items():
         _, loss, error, right = oof_score(p, labels, groups)
-        lines.append({"model": name, "log loss": loss, "± (drivers)": error, "right": right, "images": len(labels)})
+        lines.append({"model": name, "log loss": loss, "± (drivers)": error, "accuracy": right, "images": len(labels)})
     return pd.DataFrame(lines)
 
 
@@ -82,7 +82,7 @@ def text(table: pd.DataFrame, title: str, percent: bool = False) -> str:
     shown = table.copy()
     for column in shown.columns:
         if pd.api.types.is_float_dtype(shown[column]):
-            form = "{:.1%}" if percent or column == "right" else "{:.4f}"
+            form = "{:.1%}" if percent or column == "accuracy" else "{:.4f}"
             shown[column] = [form.format(value) for value in shown[column]]
     return f"{title}\n{shown.to_string(index=False)}\n"
 

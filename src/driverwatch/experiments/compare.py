@@ -254,7 +254,7 @@ def _knn_lines(space: EmbeddingIndex, rows: MemberPredictions, pack: Pack) -> li
                 "way": way,
                 "nested": pipeline.score["out_of_fold_log_loss"],
                 **pipeline.score["against_plain_mean"],
-                "right": pipeline.score["out_of_fold_right"],
+                "accuracy": pipeline.score["out_of_fold_accuracy"],
                 "same": round(share_of_same(near[:, : content["k"]], clips), 4) if content.get("k") else None,
                 "fitted": fitted,
             }

@@ -81,7 +81,7 @@ def compared_rounds(context: Context, found: Finished) -> pd.DataFrame:
         change = experiment.paired_change(each.losses, scored[0].losses, drivers) if number else [None] * 3
         lines.append({
             "round": number, "run": each.run.name, **_pseudo_labels(each.run, folds, len(drivers)),
-            "log loss": each.losses.mean(), "right": each.accuracy,
+            "log loss": each.losses.mean(), "accuracy": each.accuracy,
             **dict(zip(("change", "from", "to"), change, strict=True)),
             "minutes": experiment.minutes_of(each.run, folds),
             **_test_loss(context, member, folds),

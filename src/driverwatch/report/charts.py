@@ -338,12 +338,12 @@ def reliability(curve: pd.DataFrame, title: str, caption: str) -> Chart:
         axes.plot([0, 1], [0, 1], color=PALETTE["soft"], linewidth=1, linestyle=(0, (3, 3)))
         error = curve["error"].fillna(0)
         axes.errorbar(
-            curve["confidence"], curve["right"], error, fmt="o-", color=PALETTE["c0"], markersize=4, elinewidth=1
+            curve["confidence"], curve["accuracy"], error, fmt="o-", color=PALETTE["c0"], markersize=4, elinewidth=1
         )
         axes.set(xlim=(0, 1.01), ylim=(0, 1.03), xlabel="confidence in the likeliest class", ylabel="accuracy")
         axes.set_title(_label(title))
         axes.grid(linewidth=0.8)
         axes.set_axisbelow(True)
         drawn = inline_svg(figure, printable(f"{title}: {caption}"))
-    shown = curve.rename(columns={"right": "accuracy", "error": "± (drivers)"})
+    shown = curve.rename(columns={"error": "± (drivers)"})
     return Chart(drawn, caption, table(shown, dict.fromkeys(("confidence", "accuracy", "± (drivers)"), share)))

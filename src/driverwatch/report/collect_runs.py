@@ -181,7 +181,7 @@ class SubmissionState:
 
     @property
     def accuracy(self) -> float:
-        return self._number("out_of_fold_right")
+        return self._number("out_of_fold_accuracy")
 
     @property
     def prediction_interval(self) -> tuple[float, float, float]:

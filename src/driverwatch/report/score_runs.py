@@ -302,6 +302,6 @@ def _print_test_scores(context: Context) -> None:
         except InputError as error:
             say(f"not scored: {error}")
     if lines:
-        table = pd.DataFrame(lines, columns=["model", "log loss", "right", "images"])
+        table = pd.DataFrame(lines, columns=["model", "log loss", "accuracy", "images"])
         title = "Unseen test drivers (labels known: the competition is synthetic), scored as Kaggle does, clipped at "
         say(scores.text(table, f"{title}{KAGGLE_FLOOR:g}"))

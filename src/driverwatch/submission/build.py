@@ -187,8 +187,8 @@ def _said(members: list[Member], settings: PipelineSettings, fold: int | None, f
     predicted = facts["prediction_interval"]
     saved = f"; averaging folds may save {predicted['averaging_gain']:.3f} of it" if fold is None else ""
     return (
-        f"{said}; predicted on {predicted['unseen_drivers']} new drivers: "
-        f"{predicted['low']:.3f} to {predicted['high']:.3f} ({predicted['level']:.0%}) by a fold's models{saved}"
+        f"{said}; {predicted['level']:.0%} prediction interval for {predicted['unseen_drivers']} unseen drivers: "
+        f"{predicted['low']:.3f} to {predicted['high']:.3f} by a fold's models{saved}"
     )
 
 

@@ -313,6 +313,6 @@ class FoldTraining:
         )
         validation = "nobody held out"
         if kept["val_loss"] is not None:
-            validation = f"validation drivers {kept['val_loss']:.3f} ({kept['val_accuracy']:.1%} right)"
+            validation = f"validation drivers {kept['val_loss']:.3f} (accuracy {kept['val_accuracy']:.1%})"
         said = f"{self.run.name} fold {self.number}, epoch {progress.epoch} ({stage.name}): loss {kept['loss']:.3f}"
         say(f"{said}, {validation}, {kept['seconds']:.0f} s")

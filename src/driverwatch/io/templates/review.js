@@ -136,7 +136,7 @@ function heatMaps() {
 }
 
 function neighbours(test) {
-  if (!rows.near) return made("p", {className: "soft"}, "No features are built; ", command("pack MODEL=mobilenet_v2"), " and ", command("neighbours EMBEDDINGS=mobilenet_v2"), " build some (with ImageNet weights, downloaded or of WEIGHTS=<folder>); then make this page again.");
+  if (!rows.near) return made("p", {className: "soft"}, "No features are built; ", command("pack MODEL=mobilenet_v2"), " and ", command("knn EMBEDDINGS=mobilenet_v2"), " build some (with ImageNet weights, downloaded or of WEIGHTS=<folder>); then make this page again.");
   const found = [...rows.near.subarray(current * rows.nearest, (current + 1) * rows.nearest)].filter(image => image >= 0);
   const of = image => test ? rows.saidBy(judge(), image) : rows.label[image];
   const buttons = found.map((image, place) => {
