@@ -208,6 +208,6 @@ def test_the_makefile_lists_every_target_and_variable() -> None:
     phony = text.split(".PHONY:")[1].split("\n\n")[0].replace("\\", "").split()
     listed = [line.split(":")[0] for line in text.splitlines() if " ## " in line]
     assert sorted(phony) == sorted(listed)
-    used = set(re.findall(r"\$\(call \w+,[a-z-]+,([A-Z_]+)\)", text)) | set(re.findall(r"need-([A-Z]+)", text))
+    used = set(re.findall(r"\$\(call \w+,[a-z-]+,([A-Z_]+)\)", text)) | set(re.findall(r"need-([A-Z_]+)", text))
     documented = " ".join(line for line in text.splitlines() if line.startswith("#:"))
     assert all(re.search(rf"\b{name}\b", documented) for name in used)

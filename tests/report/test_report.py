@@ -421,8 +421,8 @@ def test_submissions_of_other_folds_or_broken_ones_are_no_verdict(world: World, 
 def test_the_board_stands_beside_with_its_warning(world: World, shown: Callable[..., Page]) -> None:
     world.run("one", 0, 1.0)
     leaderboard = [
-        LeaderboardSettings(who="1st", log_loss=0.0871, confirmed=False),
-        LeaderboardSettings(who="2nd", log_loss=0.09),
+        LeaderboardSettings(team="1st", log_loss=0.0871, confirmed=False),
+        LeaderboardSettings(team="2nd", log_loss=0.09),
     ]
     settings = world.context.settings.model_copy(update={"leaderboard": leaderboard})
     page = shown(replace(world, context=replace(world.context, settings=settings)))

@@ -77,7 +77,7 @@ def prediction_interval(
     share = [50 * (1 - level), 50 * (1 + level)]
     drawn = np.percentile(means, share)
     bounds = np.percentile(ratios, share) if len(ratios) else np.zeros(2)
-    low, high = mean[0] * np.exp(np.clip(np.nan_to_num(spread[0]) * bounds, -700, 700))  # float64 ends at exp(709)
+    low, high = mean[0] * np.exp(np.minimum(np.nan_to_num(spread[0]) * bounds, 700))  # float64 ends at exp(709)
     return PredictionInterval(
         float(mean[0]), float(low), float(high), (float(drawn[0]), float(drawn[1])), level, unseen, len(names)
     )
