@@ -135,7 +135,7 @@ def test_a_record_of_another_version_is_refused_in_a_sentence(tmp_path: Path) ->
 def test_commands_name_no_page_of_docs() -> None:
     """A path below docs/ in a command would be written whatever DATASET is."""
     source = Path(driverwatch.__file__).parent
-    for path in sorted([*(source / "steps").glob("*.py"), *(source / "experiments").glob("*.py")]):
+    for path in sorted(source.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             assert not (isinstance(node, ast.Constant) and node.value == "docs"), f"{path.name}:{node.lineno}"
 

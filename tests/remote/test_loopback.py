@@ -29,7 +29,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loopback]:
     """The head, and one to be killed; each with a folder of its own. Their code trains nothing: the asking machine's travels."""
     folder = tmp_path_factory.mktemp("nodes")
     other = Path(shutil.copytree(ROOT / "src", folder / "src"))
-    (other / "driverwatch" / "steps" / "train.py").write_text("raise RuntimeError('the code of another commit')\n")
+    (other / "driverwatch" / "training" / "train.py").write_text("raise RuntimeError('the code of another commit')\n")
     with loopback(folder) as made:
         made.start(folder / "own0", 2, other)
         made.start(folder / "own1", 2, other)
