@@ -78,7 +78,7 @@ def by(
 
 
 def text(table: pd.DataFrame, title: str, percent: bool = False) -> str:
-    """A table as aligned text: losses to four places, shares (`right`, or all with `percent`) in percent."""
+    """A table as aligned text: losses to four places, shares (`accuracy`, or all with `percent`) in percent."""
     shown = table.copy()
     for column in shown.columns:
         if pd.api.types.is_float_dtype(shown[column]):

@@ -201,7 +201,7 @@ KNN_COLUMNS = {
     "nested CV log loss": "{nested:.4f}",
     "difference": "{difference:+.4f}",
     "95 % over drivers": "{95%[0]:+.4f} to {95%[1]:+.4f}",
-    "accuracy": "{right:.1%}",
+    "accuracy": "{accuracy:.1%}",
     "same driver+class": "{same_text}",
     "fit on all": "{parameters}",
 }
