@@ -24,7 +24,7 @@ def listed(problems: list[str], first: int = 8) -> str:
 
 
 def printable(text: str, longest: int = 300) -> str:
-    """Text that a terminal or a file can take: a stranger's control characters and bytes escaped, and not too much of it."""
+    """Text that a terminal or a file can take: untrusted control characters and bytes escaped, and not too much of it."""
     safe = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
     return safe if len(safe) <= longest else f"{safe[:longest]}…"
 

@@ -126,7 +126,7 @@ class Run:
         """The weights that finished folds ended with, by number, for who makes something of them. Raises as `manifest`."""
         return {str(number): self.manifest(number)["weights"] for number in numbers}
 
-    def refuse_strangers(self, folds: str, packs: dict[str, str]) -> None:
+    def refuse_other_inputs(self, folds: str, packs: dict[str, str]) -> None:
         """Refuse folds or packs (checksums) other than those the run was started with."""
         way_out = "restore them, or train a new RUN="
         if self.folds != folds:
@@ -341,5 +341,5 @@ def open_run(context: Context, name: str) -> tuple[Run, FoldTable, dict[str, Pac
     """A run with the folds and packs it was started with; others are refused."""
     run = load(context.places.run(name))
     folds, packs = open_packs(context, run.settings.input.key)
-    run.refuse_strangers(folds.checksum, {kind: pack.checksum for kind, pack in packs.items()})
+    run.refuse_other_inputs(folds.checksum, {kind: pack.checksum for kind, pack in packs.items()})
     return run, folds, packs

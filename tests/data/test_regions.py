@@ -218,10 +218,10 @@ def test_a_test_image_among_the_training_images_is_found_by_its_frame(tmp_path: 
     pack_writer.write(tests)
     strange = image(8)
     strange[30:, 40:] = 9  # the same head, another image
-    pack_writer.write(job(b, album(b, [image(1), strange]), "12x16-head", {"head": HEAD}, strangers=tests.path))
+    pack_writer.write(job(b, album(b, [image(1), strange]), "12x16-head", {"head": HEAD}, test_pack=tests.path))
     c = tmp_path / "leak"
     with pytest.raises(InvalidImagesError, match=r"img0\.png: the same image as the test image img1\.png"):
-        pack_writer.write(job(c, album(c, [image(8), image(1)]), "12x16-head", {"head": HEAD}, strangers=tests.path))
+        pack_writer.write(job(c, album(c, [image(8), image(1)]), "12x16-head", {"head": HEAD}, test_pack=tests.path))
 
 
 @pytest.mark.parametrize("column", ["images", "looks", "frames"])

@@ -41,6 +41,8 @@ RETIRED = {
     "whoever": "name the subject",
     "halving": "frozen-feature cache",
     "specimens": "example figures",
+    "strangers": "unknown, untrusted",
+    "flattered": "optimistic",
 }
 
 # word -> files (as in git) where it is legitimate, and why

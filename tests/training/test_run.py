@@ -86,9 +86,9 @@ def test_a_manifest_must_be_of_its_run(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="is of another run"):
             run.manifest(0)
     with pytest.raises(InputError, match="other folds than today's"):
-        run.refuse_strangers("g", run.packs)
+        run.refuse_other_inputs("g", run.packs)
     with pytest.raises(InputError, match="another pack than today's"):
-        run.refuse_strangers("f", {})
+        run.refuse_other_inputs("f", {})
 
 
 def test_settings_added_since_do_not_end_a_run(tmp_path: Path) -> None:

@@ -35,16 +35,18 @@ class RecipeSettings(Strict):
 
     @model_validator(mode="after")
     def _fits(self) -> "RecipeSettings":
-        _refuse_strangers("submissions", self.submissions, self.runs, "recipe")
-        _refuse_strangers("pseudo_labels", self.pseudo_labels, self.runs, "recipe")
+        _refuse_unknown_runs("submissions", self.submissions, self.runs, "recipe")
+        _refuse_unknown_runs("pseudo_labels", self.pseudo_labels, self.runs, "recipe")
         return self
 
 
-def _refuse_strangers(kind: str, sides: dict[str, EnsembleSettings], runs: dict[str, RunSettings], whose: str) -> None:
+def _refuse_unknown_runs(
+    kind: str, sides: dict[str, EnsembleSettings], runs: dict[str, RunSettings], whose: str
+) -> None:
     """Refuse what is put together of runs that are not named beside it."""
     for name, side in sides.items():
-        if strangers := [run for run in side.runs if run not in runs]:
-            raise ValueError(f"{kind}.{name}.runs must be of this {whose}'s runs, got {', '.join(strangers)}")
+        if unknown := [run for run in side.runs if run not in runs]:
+            raise ValueError(f"{kind}.{name}.runs must be of this {whose}'s runs, got {', '.join(unknown)}")
 
 
 class AblationSettings(Strict):
@@ -70,7 +72,7 @@ class AblationsSettings(Strict):
             asked = {*row.before.runs, *row.after.runs}
             if asked & set(self.runs) and asked - set(self.runs):
                 raise ValueError(f"rows: {row.ablation}: must compare runs of this study, or none of them")
-        _refuse_strangers("pseudo_labels", self.pseudo_labels, self.runs, "study")
+        _refuse_unknown_runs("pseudo_labels", self.pseudo_labels, self.runs, "study")
         return self
 
     @property

@@ -90,10 +90,8 @@ class FoldTable:
             InputError: a driver that no fold knows, or a fold that is not there.
         """
         known = self.of_driver
-        if strangers := sorted(set(drivers) - set(known)):
-            raise InputError(
-                f"folds: no fold holds driver {', '.join(strangers[:5])}; make folds FORCE=1 for this data"
-            )
+        if unknown := sorted(set(drivers) - set(known)):
+            raise InputError(f"folds: no fold holds driver {', '.join(unknown[:5])}; make folds FORCE=1 for this data")
         if not 0 <= fold < self.count:
             raise InputError(f"FOLD={fold}: expected 0 to {self.count - 1}")
         validation = np.array([known[driver] == fold for driver in drivers], dtype=bool)

@@ -43,7 +43,7 @@ class Job:
     folds: str  # checksum
     skip: bool = False  # resume without invalid images
     rows: tuple[str, ...] = ()  # what was wrong with table rows and stray files, recorded with `skip`
-    strangers: Path | None = None  # the pack of test images, which must not be trained on
+    test_pack: Path | None = None  # the pack of test images, which must not be trained on
     regions: pack.Boxes = field(default_factory=lambda: {WHOLE: FRAME})
 
     @property
@@ -156,7 +156,7 @@ class PackWriter:
             for name in names:
                 other = names[1] if name == names[0] else names[0]
                 self.invalid[name] = f"the same image as {other}, under another {said}"
-        for row, twin in pack.test_duplicates(self.job.strangers, looks).items() if self.job.strangers else ():
+        for row, twin in pack.test_duplicates(self.job.test_pack, looks).items() if self.job.test_pack else ():
             if sound[row]:
                 self.invalid.setdefault(frame["image"][row], f"the same image as the test image {twin}")
 
@@ -294,7 +294,7 @@ def _is_kept(job: Job) -> bool:
         )
     if made["left_out"] and not job.skip:
         raise InvalidImagesError(_lines(job, made["left_out"]))
-    if job.strangers and pack.test_duplicates(job.strangers, pack.pixel_hashes(job.path)):
+    if job.test_pack and pack.test_duplicates(job.test_pack, pack.pixel_hashes(job.path)):
         return False
     today = {"signature": signature, "folds": job.folds, "stamp": pack.stamp(job.path)}
     if made != made | today:

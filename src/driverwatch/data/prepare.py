@@ -265,16 +265,16 @@ def _pack_both(context: Context, size: str, force: bool, skip: bool) -> None:
     train, lost = _grouped(context, tables.train, skip)
     table = folds.read(context.places.folds, train)
     problems = tables.problems + lost
-    strangers: Path | None = None
+    test_pack: Path | None = None
     for kind, images in (("test", tables.test), ("train", train)):
         rows = tuple(tables.problems + lost)
-        job = Job(images, context.data, folder, kind, size, table.checksum, skip, rows, strangers, regions)
+        job = Job(images, context.data, folder, kind, size, table.checksum, skip, rows, test_pack, regions)
         if problems and not skip:  # nothing will be written, but all that is broken is said at once
             problems += pack_writer.invalid(job)
             continue
         try:
             pack_writer.write(job, force)
-            strangers = job.path
+            test_pack = job.path
         except InvalidImagesError as invalid:
             problems += invalid.problems
     _refused(context, problems, skip)

@@ -69,10 +69,8 @@ class Splits:
         Raises:
             InputError: a driver that no fold knows, or a fit that is not there.
         """
-        if strangers := sorted(set(drivers) - self.drivers):
-            raise InputError(
-                f"folds: no fold holds driver {', '.join(strangers[:5])}; make folds FORCE=1 for this data"
-            )
+        if unknown := sorted(set(drivers) - self.drivers):
+            raise InputError(f"folds: no fold holds driver {', '.join(unknown[:5])}; make folds FORCE=1 for this data")
         if not 0 <= number < self.count:
             raise InputError(f"FOLD={number}: expected 0 to {self.count - 1}")
         validation = np.array([driver in self.validation[number] for driver in drivers], dtype=bool)

@@ -280,7 +280,7 @@ class EmbeddingIndex:
         Raises:
             InputError: a row whose features are not there.
         """
-        self._refuse_strangers(rows.names)
+        self._refuse_unknown_runs(rows.names)
         return [(chosen, self._tree(self._rows(rows.names[chosen]))) for chosen in _by_set(rows)]
 
     def _tree(self, places: np.ndarray) -> Tree:
@@ -289,7 +289,7 @@ class EmbeddingIndex:
             self._grown[key] = tree(self.features[places])
         return self._grown[key]
 
-    def _refuse_strangers(self, names: np.ndarray) -> None:
+    def _refuse_unknown_runs(self, names: np.ndarray) -> None:
         if missing := [str(name) for name in names if name not in self._places]:
             raise InputError(
                 f"{self.what}: {len(missing)} images missing ({', '.join(missing[:3])}); make knn computes them for "
@@ -305,7 +305,7 @@ class EmbeddingIndex:
         Raises:
             InputError: a row whose features are not there.
         """
-        self._refuse_strangers(rows.names)
+        self._refuse_unknown_runs(rows.names)
         indices, similarities = np.full((len(rows.names), k), -1), np.full((len(rows.names), k), -np.inf, np.float32)
         for chosen in _by_set(rows):
             found, near = self._nearest(self._rows(rows.names[chosen]), k)

@@ -208,7 +208,7 @@ def finished_runs(context: Context, names: list[str]) -> Finished:
     opened = [open_packs(context, run.settings.input.key) for run in found]
     folds, first = opened[0][0], opened[0][1]["train"]
     for run, (_, packs) in zip(found, opened, strict=True):
-        run.refuse_strangers(folds.checksum, {kind: pack.checksum for kind, pack in packs.items()})
+        run.refuse_other_inputs(folds.checksum, {kind: pack.checksum for kind, pack in packs.items()})
         if list(packs["train"].names) != list(first.names):
             raise InputError(
                 f"{run.folder}: its pack holds other images than {found[0].folder}'s; leave one out with MODELS="

@@ -65,7 +65,7 @@ def channel_mean(context: Context, run: Run) -> tuple[float, ...]:
     if run.settings.mean == "weights":
         return (0.0, 0.0, 0.0)
     pack = context.pack(run.settings.input.key, "train", run.folds)
-    run.refuse_strangers(run.folds, {**run.packs, "train": pack.checksum})
+    run.refuse_other_inputs(run.folds, {**run.packs, "train": pack.checksum})
     return pack.mean
 
 

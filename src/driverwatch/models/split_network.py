@@ -1,4 +1,4 @@
-"""A classifier in two halves: what is frozen, computed once per image, and what is trained on its outputs."""
+"""A classifier split in two: what is frozen, computed once per image, and what is trained on its outputs."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple

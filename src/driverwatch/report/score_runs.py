@@ -140,7 +140,7 @@ def _scored(run: Run, packs: Packs) -> tuple[RunScores, list[str]]:
     if isinstance(opened, InputError):
         raise opened
     folds, pair = opened
-    run.refuse_strangers(folds.checksum, {kind: pack.checksum for kind, pack in pair.items()})
+    run.refuse_other_inputs(folds.checksum, {kind: pack.checksum for kind, pack in pair.items()})
     found, problems = dict[TtaSet, np.ndarray](), list[str]()
     for tta in predicted_tta(run, folds.count, ("validation",)):
         try:

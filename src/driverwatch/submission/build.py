@@ -196,11 +196,11 @@ def _loss(facts: dict[str, Any]) -> str:
     """The out-of-fold loss in words, whom it flatters, and whose it is not."""
     if "out_of_fold_log_loss" not in facts:
         return str(facts["out_of_fold"])
-    flattered = (
+    optimistic = (
         f" (selected on: {', '.join(facts['chosen_on_validation'])})" if facts.get("chosen_on_validation") else ""
     )
     rest = "".join(f", without {name} ({why})" for name, why in facts.get("not_scored", {}).items())
-    return f"out-of-fold log loss {facts['out_of_fold_log_loss']:.4f}{flattered}{rest}"
+    return f"out-of-fold log loss {facts['out_of_fold_log_loss']:.4f}{optimistic}{rest}"
 
 
 def _left_out(members: list[Member]) -> dict[str, str]:

@@ -43,7 +43,7 @@ class StageCaching:
         self.image, self.size = pixels(run.settings.input.pack), pixels(run.settings.input.size)
 
     def half(self, stage: StagePlan) -> CachedStage | None:
-        """The halves for a stage, or None where every layer is computed in every step."""
+        """The split classifier and its cache for a stage, or None where every layer is computed in every step."""
         frozen = frozen_count(self.classifier.backbone.layers, stage.freeze_until)
         if stage.settings.fit == "gradient" and (self.draws is None or frozen == 0):
             return None

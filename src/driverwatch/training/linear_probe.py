@@ -97,8 +97,8 @@ def _path(rows: Sample, classes: int, l2: list[float]) -> Iterator[tuple[float, 
             continue
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # after 500 iterations it is as good as it gets
-            halves = 2 if len(there) == 2 else 1  # of two classes it fits the difference, which both kernels share
-            model.set_params(C=halves / (strength * rows.weights.sum()))
+            kernels = 2 if len(there) == 2 else 1  # of two classes it fits the difference, which both kernels share
+            model.set_params(C=kernels / (strength * rows.weights.sum()))
             model.fit(rows.features, rows.labels, sample_weight=rows.weights)
         weights, biases = model.coef_.astype(np.float64), model.intercept_.astype(np.float64)
         if len(there) == 2:  # one row says it for both

@@ -384,7 +384,7 @@ def _check_run(student: Student, name: str) -> None:
         teacher.manifest(fit)  # raises if the fold is not finished
     key = teacher.settings.input.key
     packs = student.packs if key == student.settings.input.key else student.open_packs(key)[1]
-    teacher.refuse_strangers(student.folds.checksum, {kind: pack.checksum for kind, pack in packs.items()})
+    teacher.refuse_other_inputs(student.folds.checksum, {kind: pack.checksum for kind, pack in packs.items()})
     if list(teacher.classes) != list(student.classes):
         raise InputError(f"{teacher.folder}: has other classes than {student.name}; leave it out of train.pseudo.runs")
     _check_drivers(student, teacher)
