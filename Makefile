@@ -30,7 +30,7 @@ ON  := 1 yes Yes YES true True TRUE on On ON y Y
 OFF := 0 no No NO false False FALSE off Off OFF n N
 $(foreach each,$(filter $(SWITCHES),$(GIVEN)) $(filter V,$(INHERITED)),$(if \
   $(filter-out $(ON) $(OFF),$($(each)))$(word 2,$($(each))),$(error $(each)=$($(each)): expected 1 (yes, true, on) or 0 (no, false, off))))
-$(if $(filter EXTRAS,$(GIVEN)),$(if $(filter-out onnx cluster backends,$(EXTRAS)),$(error EXTRAS=$(EXTRAS): expected some of onnx, cluster, backends)))
+$(if $(filter EXTRAS,$(GIVEN)),$(if $(filter-out onnx cluster backends weights,$(EXTRAS)),$(error EXTRAS=$(EXTRAS): expected some of onnx, cluster, backends, weights)))
 
 PYTHON3     ?= python3
 ACCELERATOR ?= cpu
@@ -86,7 +86,7 @@ help: ## this list
 #: RUN=<name>               names what came of it (default: the model's name)
 #: SET="train.epochs=3"     changes settings, several separated by spaces
 #: ROUNDS=2                 how many rounds of make pseudo-rounds
-#: WEIGHTS=<folder>         local ImageNet weights (default: Keras downloads them)
+#: WEIGHTS=<folder>         local ImageNet weights (default: an installed package of weights, or Keras downloads them)
 #: TRUNCATE_AT=<layer>      last layer kept of the backbone (make linear-probe)
 #: HEAD=linear_probe        linear_probe or dense (make linear-probe)
 #: TRAIN=1                  train what the table of ablations lacks (make ablation)
@@ -103,7 +103,7 @@ help: ## this list
 #: BLEND=mean               mean, geometric, weighted, weighted_geometric, greedy or per_class (make blends compares them)
 #: CLASS_BALANCE=<features>  balance classes within each driver, told apart by looks, or none (docs/class_balance.md)
 #: KNN=<features>           smooth over neighbours among clips' frames, or none (make knn compares features)
-#: EMBEDDINGS="a:cut:2x2 b"  <model>[:<last layer>][:<places>] whose pretrained backbone images are compared in
+#: EMBEDDINGS="a:cut:2x2 b"  <model>[:<last layer>][:<places>] whose pretrained backbone images are compared in (make knn: efficientnet_lite0)
 #: CALIBRATE=none           none, temperature or bias
 #: CLIP=1e-5                lowest probability of a submission, or fitted
 #: SIZE=180x240             pack size, height x width; with regions 180x240-whole+head (default: the model's)
@@ -115,7 +115,8 @@ help: ## this list
 #: FILE=<pth>               the PyTorch checkpoint that make convert makes a weight file of, in the folder WEIGHTS
 #: FILE=<file>.onnx         what make export writes (default: build/<dataset>/export/RUN.keras)
 #: PORT=8000                of make serve; of the first make node (6379)
-#: EXTRAS="onnx cluster"    what make setup installs beside: onnx, to write and try .onnx files; cluster, for ENGINE=ray and make search
+#: EXTRAS="onnx cluster"    what make setup installs beside: onnx, to write and try .onnx files; cluster, for ENGINE=ray and make search;
+#:                          weights, of efficientnet_lite1 and 2
 #: ENGINE=ray               make train, make search and make predict as tasks on a cluster (default: here, one after the other)
 #: ADDRESS=auto             of the cluster: this machine's, or <first>:6379 (default: this machine alone; make node: is the first)
 #: GPUS_PER_FOLD=1          that a task takes, also 0.5 (default: 1 where there are any)
@@ -157,7 +158,6 @@ help: ## this list
 
 CONVERTING      = $(filter convert,$(MAKECMDGOALS))
 EXPECTED_MODEL  = one of: $(if $(CONVERTING),googlenet squeezenet_torch squeezenet_v1_1,$(basename $(notdir $(wildcard configs/models/*.yaml))))
-EXPECTED_EMBEDDINGS = models in configs/models like mobilenet_v2:block_13_expand_relu:2x2
 EXPECTED_SOURCE = the folder of the full download
 EXPECTED_NAME   = what the ensemble of teachers is called
 EXPECTED_RUN    = the name of a trained run
@@ -182,7 +182,7 @@ doctor: ## what is fine here, what is not, and what to do about it; installs not
 status: setup ## what there is: images, folds, packs, every run and fold, submissions; what is stale, and why; JSON=1 as JSON
 	$(DW) status $(DATA_OPT) $(call flag,json,JSON)
 
-setup: $(RUNTIME) $(patsubst %,$(VENV)/.extra-%,$(filter onnx cluster backends,$(EXTRAS))) ## build .venv from the pinned requirements, with EXTRAS="onnx cluster"
+setup: $(RUNTIME) $(patsubst %,$(VENV)/.extra-%,$(filter onnx cluster backends weights,$(EXTRAS))) ## build .venv from the pinned requirements, with EXTRAS="onnx cluster"
 
 # an environment is finished while its stamp holds what its requirements hold: a clone changes dates, not contents
 finished = cmp -s $(1) $(2)
@@ -335,8 +335,8 @@ pseudo-labels: need-NAME setup ## keep what MODELS, put together as in an ensemb
 blends: setup ## every blend and calibration of MODELS: loss where fitted, loss on drivers left out, reliability
 	$(DW) blends $(DATA_OPT) $(call option,models,MODELS) $(call option,tta,TTA)
 
-knn: need-EMBEDDINGS setup ## EMBEDDINGS of all images, and what smoothing MODELS over neighbours in them scores (docs/knn_smoothing.md)
-	$(DW) knn $(DATA_OPT) --embeddings=$(call q,$(EMBEDDINGS)) $(call option,models,MODELS) $(call place,weights,WEIGHTS)
+knn: setup ## EMBEDDINGS of all images, and what smoothing MODELS over neighbours in them scores (docs/knn_smoothing.md)
+	$(DW) knn $(DATA_OPT) $(call option,embeddings,EMBEDDINGS) $(call option,models,MODELS) $(call place,weights,WEIGHTS)
 
 submissions: setup ## write each run's TTA sets and fold models as submissions
 	$(DW) submissions $(DATA_OPT) $(call option,models,MODELS)
@@ -358,7 +358,7 @@ review: setup ## write build/<dataset>/report/review.html: images by loss, disag
 	  $(call option,n-cams,N_CAMS) $(call place,weights,WEIGHTS)
 
 # the command splits IMAGE at blanks and expands * unless it is one file's name
-classify: need-IMAGE setup ## name what is on IMAGE: ImageNet's classes with MODEL=<backbone>, the driver classes with RUN=<run>
+classify: need-IMAGE setup ## name what is on IMAGE: ImageNet's classes (MODEL=<backbone>), the driver classes with RUN=<run>
 	$(DW) classify $(call option,model,MODEL) $(call option,run,RUN) $(DATA_OPT) \
 	  $(call option,fold,FOLD) $(call place,weights,WEIGHTS) $(call option,cam,CAM) $(call option,class,CLASS) \
 	  $(call option,top,TOP) -- $(call q,$(IMAGE))
@@ -370,7 +370,7 @@ serve: need-RUN setup ## a page on this machine, http://127.0.0.1:PORT: drop an 
 	$(DW) serve $(DATA_OPT) $(call option,fold,FOLD) $(call option,port,PORT) -- $(call q,$(RUN))
 
 backbones: setup ## the backbone table, or all that it says of MODEL
-	$(DW) backbones $(if $(filter MODEL,$(GIVEN)),-- $(call q,$(MODEL)))
+	$(DW) backbones $(call place,weights,WEIGHTS) $(if $(filter MODEL,$(GIVEN)),-- $(call q,$(MODEL)))
 
 layers: need-MODEL setup ## MODEL's layers: blocks, shapes, parameters, what is frozen, where it may be cut
 	$(DW) layers $(call option,set,SET) -- $(call q,$(MODEL))
@@ -390,7 +390,7 @@ convert: need-FILE need-MODEL need-WEIGHTS $(TORCH) ## make MODEL's file in the 
 # tests of one file share a worker, since its fixtures serve them all; a test of 15 minutes hangs
 PYTEST    = $(Q)$(PYTHON) -m pytest
 PARALLEL  = -n $(call q,$(JOBS)) --dist loadfile --durations=25
-SLOW_NEED = $(DEV) $(patsubst %,$(VENV)/.extra-%,cluster onnx backends)
+SLOW_NEED = $(DEV) $(patsubst %,$(VENV)/.extra-%,cluster onnx backends weights)
 
 test: $(DEV) ## the tests, in minutes: every room, one small training per behaviour, the command line end to end
 	$(PYTEST) $(PARALLEL)

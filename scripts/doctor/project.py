@@ -15,6 +15,7 @@ from driverwatch.config.loading import load
 from driverwatch.errors import InputError
 from driverwatch.io.manifests import commit, is_own
 from driverwatch.io.paths import PathError, programs_home, user_path
+from driverwatch.models import packaged_weights
 from driverwatch.models.backend import BACKENDS, OURS, backend_of, config_file, ignored, refused
 from scripts.doctor import machine
 from scripts.doctor.machine import REBUILD, Answer, Finding, Surroundings, ask, names, note, ok, problem
@@ -262,7 +263,7 @@ def made(s: Surroundings) -> Finding:
 
 
 def weights(s: Surroundings) -> Finding:
-    """ImageNet weights per backbone: in WEIGHTS, in Keras' own cache, or neither."""
+    """ImageNet weights per backbone: in WEIGHTS, in an installed package, in Keras' own cache, or nowhere."""
     published = {name: row for name, row in BACKBONES.items() if row.weight_files}
     local: list[str] = []
     if s.weights:
@@ -276,8 +277,10 @@ def weights(s: Surroundings) -> Finding:
     kept = s.environ.get("KERAS_HOME", "")
     cache = (s.root / user_path(kept, s.environ) if kept else programs_home(s.environ) / ".keras") / "models"
     cached = [name for name, row in published.items() if row.downloads and _holds(cache, (row.backbone.official,))]
-    found = f"WEIGHTS: {', '.join(local) or 'none'}; Keras' cache: {', '.join(cached) or 'none'}"
-    rest = [name for name in published if name not in local and name not in cached]
+    packaged = [name for name, row in published.items() if row.package and packaged_weights.installed(row.package)]
+    places = {"WEIGHTS": local, "installed packages": packaged, "Keras' cache": cached}
+    found = "; ".join(f"{place}: {', '.join(names) or 'none'}" for place, names in places.items())
+    rest = [name for name in published if name not in {*local, *packaged, *cached}]
     return note(found, _still_to_come(rest)) if rest else ok(found)
 
 
@@ -287,11 +290,13 @@ def _holds(folder: Path, files: tuple[str, ...]) -> bool:
 
 def _still_to_come(rest: list[str]) -> str:
     """Where the weights of these backbones come from."""
+    extra = [name for name in rest if BACKBONES[name].package]
     downloads = [name for name in rest if BACKBONES[name].downloads]
     converted = [name for name in rest if BACKBONES[name].checkpoint and name not in downloads]
-    files = {name: BACKBONES[name].weight_files[0] for name in rest if name not in (*downloads, *converted)}
+    files = {name: BACKBONES[name].weight_files[0] for name in rest if name not in (*extra, *downloads, *converted)}
     listed = ", ".join(f"{name} ({file})" for name, file in files.items())
     sources = {
+        f"make setup EXTRAS=weights installs {', '.join(extra)}": extra,
         f"Keras downloads {names(downloads)} on first use": downloads,
         f"make convert makes {', '.join(converted)} of PyTorch checkpoints": converted,
         f"{listed} must be in WEIGHTS=<folder>": files,

@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from sklearn.datasets import load_sample_image
 from support.places import SHARED, needs_images, needs_weights
 from support.project import MINI
 
@@ -260,7 +261,6 @@ def test_an_overlay_that_cannot_be_written_is_one_sentence(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["album"], r"expected MODEL=<backbone> .* or RUN=<run> .*, got neither"),
         (["--model", "vgg16", "--run", "a", "album"], "got both"),
         (["--model", "sqeezenet", "album"], "no such settings.*; did you mean squeezenet"),
         (
@@ -289,6 +289,20 @@ def test_wrong_requests_are_one_sentence(
     assert status == 2
     assert "Traceback" not in refused
     assert re.search(said, refused), refused
+
+
+@pytest.mark.keras
+def test_without_a_model_the_network_whose_weights_are_here_answers(
+    classify: Callable[..., Said], tmp_path: Path
+) -> None:
+    """On a fresh machine without a download: scikit-learn's photo of a palace, and ImageNet's five likeliest classes."""
+    write_picture(load_sample_image("china.jpg"), tmp_path / "china.png")
+    status, said, refused = classify("--cam", tmp_path / "cam.png", tmp_path / "china.png")
+    assert (status, refused) == (0, "")
+    assert said.startswith("efficientnet_lite0, ImageNet weights\n")
+    assert "   1  n03877845  palace " in said
+    assert said.count("%") == 5
+    assert examine(tmp_path / "cam.png", None).pixels is not None
 
 
 @pytest.mark.keras

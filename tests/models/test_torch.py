@@ -13,7 +13,7 @@ from support.places import ROOT
 from driverwatch.config.backbones import BACKBONES
 from driverwatch.config.loading import parse
 from driverwatch.config.model import ModelSettings
-from driverwatch.models import pretrained, weight_files
+from driverwatch.models import efficientnet_lite, packaged_weights, pretrained, weight_files
 from driverwatch.models.convert_torch import NORMALIZATION
 from driverwatch.models.googlenet import auxiliary, googlenet
 from driverwatch.models.pretrained import fill
@@ -73,6 +73,27 @@ def test_outputs_are_pytorchs(reference: tuple[str, Path, dict[str, Any]], tmp_p
         difference = np.abs(np.asarray(network(image, training=False)) - expected).max()
         print(f"{name} {size}: largest difference {difference:.1e} of probabilities up to {expected.max():.2f}")
         assert difference < CLOSE
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"])
+def test_packaged_weights_give_what_pytorchs_layers_give(name: str, tmp_path: Path) -> None:
+    package = BACKBONES[name].package
+    assert package is not None
+    path = packaged_weights.installed(package)
+    if path is None:
+        pytest.skip("not installed; make setup EXTRAS=weights")
+    random, side = np.random.default_rng(0), BACKBONES[name].native
+    sizes = ((side, side), (97, 130))
+    images = {f"{h}x{w}": ((random.integers(0, 256, (2, h, w, 3)) - 127) / 128).astype(np.float32) for h, w in sizes}
+    np.savez(tmp_path / "images.npz", **images)
+    script = ROOT / "tests" / "support" / "torch_lite.py"
+    in_torch(script, path, tmp_path / "images.npz", tmp_path / "outputs.npz")
+    with np.load(tmp_path / "outputs.npz") as expected:
+        for size, image in images.items():
+            network = getattr(efficientnet_lite, name)(include_top=True, input_shape=image.shape[1:])
+            fill(network, path)
+            assert expected[size].max() > 1000 * CLOSE
+            assert np.abs(np.asarray(network(image, training=False)) - expected[size]).max() < CLOSE
 
 
 @pytest.mark.parametrize("reference", ["googlenet"], indirect=True)

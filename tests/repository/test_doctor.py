@@ -118,7 +118,12 @@ def test_weights(place: Make, tmp_path: Path) -> None:
     write(kept / "squeezenet_v1.0_imagenet.npz", "x")
     write(Path(s.environ["HOME"]) / ".keras/models/efficientnetb0_notop.h5", "x")
     write(Path(s.environ["HOME"]) / ".keras/models/mobilenet_v2_imagenet_notop.weights.h5", "x")  # no name of Keras'
-    says(project.weights(place(weights=str(kept))), "note", "WEIGHTS: squeezenet; Keras' cache: efficientnet_b0.")
+    says(
+        project.weights(place(weights=str(kept))),
+        "note",
+        "WEIGHTS: squeezenet; installed packages: efficientnet_lite0",
+        "Keras' cache: efficientnet_b0.",
+    )
     for row in project.BACKBONES.values():
         for name in row.weight_files[-1:]:
             write((tmp_path / "keras/models" if row.downloads else kept) / (row.backbone.official or name), "x")

@@ -54,7 +54,7 @@ LEGITIMATE: dict[str, dict[str, str]] = {
         "src/driverwatch/data/pack.py": HASHLIB,
         "src/driverwatch/ensemble/embedding_index.py": HASHLIB,
         "src/driverwatch/io/manifests.py": HASHLIB,
-        "src/driverwatch/models/pretrained.py": HASHLIB,
+        "src/driverwatch/models/weight_files.py": HASHLIB,
         "src/driverwatch/report/serve.py": HASHLIB,
     },
     "policy": {

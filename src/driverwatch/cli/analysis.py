@@ -226,7 +226,9 @@ def blends(
 
 @app.command()
 def knn(
-    embeddings: Annotated[str, typer.Option(help="<model>[:<cut>][:<rows>x<columns>], separated by spaces")],
+    embeddings: Annotated[
+        str, typer.Option(help="<model>[:<cut>][:<rows>x<columns>], separated by spaces")
+    ] = "efficientnet_lite0",
     models: Models = "",
     dataset: Dataset = "statefarm",
     data: Data = None,

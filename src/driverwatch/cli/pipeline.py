@@ -44,7 +44,7 @@ def synthetic(
     test_drivers: int = 8,
     clips: int = 1,
     frames: int = 4,
-    size: str = "120x160",
+    size: str = "240x320",
     seed: int = 0,
     force: Force = False,
 ) -> None:

@@ -73,11 +73,14 @@ def trace(
 
 
 @app.command()
-def backbones(model: Annotated[str | None, typer.Argument(help="one backbone, with all its facts")] = None) -> None:
+def backbones(
+    model: Annotated[str | None, typer.Argument(help="one backbone, with all its facts")] = None,
+    weights: Weights = None,
+) -> None:
     """Print the backbone table, or all of one row."""
     from driverwatch.models.describe import print_backbone, print_backbones
 
-    print_backbones() if model is None else print_backbone(model)
+    print_backbones(weights) if model is None else print_backbone(model, weights)
 
 
 @app.command()
@@ -103,7 +106,9 @@ def convert(
 @app.command()
 def classify(
     images: Annotated[list[str], typer.Argument(metavar="PATH...", help="images, patterns of them, and folders")],
-    model: Annotated[str | None, typer.Option(help="a backbone, for ImageNet's classes")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="a backbone, for ImageNet's classes; default: one whose weights are here")
+    ] = None,
     run: Annotated[str | None, typer.Option(help="a trained run, for the driver classes")] = None,
     dataset: Dataset = "statefarm",
     data: Data = None,
@@ -120,14 +125,13 @@ def classify(
     from driverwatch.inference.classify import Request, classify_drivers, classify_imagenet
 
     request = Request([path for text in images for path in user_paths(text)], top, label, cam)
-    if (model is None) == (run is None):
-        got = "neither" if model is None else "both"
+    if model is not None and run is not None:
         raise InputError(
-            f"classify: expected MODEL=<backbone> (ImageNet's classes) or RUN=<run> (the driver classes), got {got}"
+            "classify: expected MODEL=<backbone> (ImageNet's classes) or RUN=<run> (the driver classes), got both"
         )
-    if model is not None:
+    if run is None:
         classify_imagenet(request, model, weights)
-    elif run is not None:
+    else:
         classify_drivers(request, making(dataset, data), run, fold)
 
 

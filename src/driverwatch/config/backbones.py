@@ -9,6 +9,7 @@ import csv
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
@@ -135,7 +136,7 @@ def read(path: Path) -> dict[str, Backbone]:
     Raises:
         InputError: the first line that does not fit: where, what was expected, what was got.
     """
-    found: dict[str, Backbone] = {}
+    rows: dict[str, Backbone] = {}
     if not path.is_file():
         raise InputError(
             f"{path}: the backbone table is not there; restore it (git checkout) or install the package again"
@@ -143,17 +144,20 @@ def read(path: Path) -> dict[str, Backbone]:
     with path.open(encoding="utf-8", newline="") as file:
         lines = csv.reader(file, strict=True)
         try:
-            if (header := next(lines, [])) != list(COLUMNS):
-                raise ValueError(f"expected the columns {','.join(COLUMNS)}, got {','.join(header)}")
+            for wanted, found in zip_longest(COLUMNS, next(lines, [])):
+                if wanted != found:
+                    raise ValueError(
+                        f"expected {f'the column {wanted}' if wanted else 'no more columns'}, got {found or 'none'}"
+                    )
             for cells in lines:
                 name, row = _row(cells)
-                if name in found:
+                if name in rows:
                     raise ValueError(f"name: {name} has a line already")
-                found[name] = row
+                rows[name] = row
         except (ValueError, csv.Error) as error:
             line = max(1, lines.line_num)
             raise InputError(f"{path}, line {line}: {printable(str(error))}; fix that line") from error
-    return found
+    return rows
 
 
 def _row(cells: list[str]) -> tuple[str, Backbone]:

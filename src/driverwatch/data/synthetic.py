@@ -33,7 +33,7 @@ class SyntheticOptions:
     test_drivers: int = 8
     clips: int = 1
     frames: int = 4
-    size: str = "120x160"
+    size: str = "240x320"
     seed: int = 0
 
 
@@ -116,7 +116,7 @@ def _check(options: SyntheticOptions, settings: DatasetSettings) -> None:
     try:
         _Checked(size=options.size)
     except ValueError as error:
-        raise InputError(f"sample: SIZE={options.size} must be <height>x<width>, like 120x160") from error
+        raise InputError(f"sample: SIZE={options.size} must be <height>x<width>, like 240x320") from error
     if len(settings.classes) > len(POSES):
         raise InputError(
             f"sample: draws at most {len(POSES)} classes, but the dataset's YAML lists {len(settings.classes)}"

@@ -1,5 +1,6 @@
 """Shapes in the coordinates of a 320x240 frame, drawn larger, to an eighth of a px."""
 
+import math
 from dataclasses import dataclass, field
 
 import cv2
@@ -17,7 +18,8 @@ class Canvas:
 
     def __init__(self, colour: Colour, fine: int) -> None:
         self.fine = fine  # px of the canvas per px of the frame
-        self.pixels = np.full((HEIGHT * fine, WIDTH * fine, 3), colour, np.uint8)
+        self.pixels = np.empty((HEIGHT * fine, WIDTH * fine, 3), np.uint8)
+        cv2.rectangle(self.pixels, (0, 0), (WIDTH * fine, HEIGHT * fine), colour, cv2.FILLED)
 
     def _at(self, points: "list[Point] | np.ndarray") -> np.ndarray:
         return np.round(np.asarray(points, np.float64) * self.fine * 2**SHIFT).astype(np.int32)
@@ -163,8 +165,7 @@ def draw(
         uint8 RGB (height, width, 3).
     """
     pose = _held(POSES[label], clip, frame)
-    fine = max(1, -(-2 * max(size[1] / WIDTH, size[0] / HEIGHT) // 1))
-    canvas = Canvas(driver.cabin, int(fine))
+    canvas = Canvas(driver.cabin, math.ceil(max(size[1] / WIDTH, size[0] / HEIGHT)))
     shift = np.asarray(driver.seat) + frame.normal(0, 0.5, 2)
     _scenery(canvas, driver, clip)
     _person(canvas, driver, pose, shift)
@@ -290,10 +291,8 @@ def _head(canvas: Canvas, driver: Driver, centre: Point, look: Point) -> None:
 def _lit(picture: np.ndarray, driver: Driver, frame: np.random.Generator) -> np.ndarray:
     """Light of the day, falling off to one side, and the sensor's noise."""
     height, width = picture.shape[:2]
-    ramp = (
-        1
-        + driver.slope[0] * np.linspace(-1, 1, width)[None, :, None]
-        + driver.slope[1] * np.linspace(-1, 1, height)[:, None, None]
-    )
-    lit = picture * ramp * np.asarray(driver.light) * frame.normal(1, 0.01)
-    return np.clip(np.round(lit + frame.normal(0, 3, picture.shape)), 0, 255).astype(np.uint8)
+    across, down = np.linspace(-1, 1, width, dtype=np.float32), np.linspace(-1, 1, height, dtype=np.float32)
+    ramp = 1 + np.float32(driver.slope[0]) * across[:, None] + np.float32(driver.slope[1]) * down[:, None, None]
+    lit = picture * (ramp * np.asarray(driver.light, np.float32) * np.float32(frame.normal(1, 0.01)))
+    lit += 3 * frame.standard_normal(picture.shape, np.float32)
+    return np.clip(lit + 0.5, 0, 255).astype(np.uint8)

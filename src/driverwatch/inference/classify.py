@@ -23,6 +23,7 @@ from driverwatch.inference.preprocess import Preprocessed, centre_square, centre
 from driverwatch.io.console import say
 from driverwatch.io.paths import walk
 from driverwatch.io.prefetch import in_threads
+from driverwatch.models import weight_files
 
 
 @cache
@@ -113,8 +114,16 @@ class Judge:
     networks: Callable[[], Any]  # called once Keras is up; gives `inference.classify.Networks`
 
 
-def classify_imagenet(request: Request, model: str, weights: Path | None) -> None:
-    """Print ImageNet's classes: `model` is a backbone, or names a model's settings and stands for its backbone."""
+def classify_imagenet(request: Request, model: str | None, weights: Path | None) -> None:
+    """Print ImageNet's classes.
+
+    Args:
+        model: a backbone, or a model's settings, which stand for their backbone; None: one whose weights are here.
+
+    Raises:
+        InputError: no such model, or no weights of it.
+    """
+    model = model or next(weight_files.available(weights, whole=True), weight_files.PREFERRED)
     backbone = model if model in BACKBONES else load(ModelSettings, CONFIGS / "models", model).backbone
 
     def networks() -> Any:

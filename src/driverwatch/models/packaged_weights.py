@@ -5,7 +5,6 @@ asks for; the one here knows how to make an ordered dict and a tensor, and nothi
 """
 
 import collections
-import hashlib
 import math
 import pickle
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import numpy as np
 
 from driverwatch.config.backbones import WeightPackage
 from driverwatch.errors import InputError, printable
+from driverwatch.io.manifests import checksum_of_file
 
 MAGIC = 0x1950A86A20F9469CFC6C  # torch.serialization.MAGIC_NUMBER: the first pickle
 PROTOCOL = 1001  # torch.serialization.PROTOCOL_VERSION: the second; the third describes the machine
@@ -49,8 +49,7 @@ def read(path: Path, sha256: str) -> dict[str, np.ndarray]:
 
 def check(path: Path, sha256: str) -> None:
     """Hold a released file against its checksum. Raises as `read`."""
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = checksum_of_file(path)
     if found != sha256:
         raise InputError(
             f"{path}: expected the released file of that name, with SHA-256 {sha256}, got {found}; it is damaged or "
