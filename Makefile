@@ -99,7 +99,7 @@ help: ## this list
 #: FOLD=2                   one fold alone
 #: TTA="ten_crop shifts"    of centre, multi_scale, five_crop, shifts, ten_crop, ten_crop_keep, ten_crop_swap (ensemble, review: one)
 #: MODELS="a b"             runs to average or score (default: every finished one); models that make train trains
-#: NAME=ensemble            names the submission (make trace: whose pipeline is followed; make search: the search)
+#: NAME=ensemble            names the submission (make trace: whose pipeline is followed; make search: the search; make reproduce: the recipe)
 #: BLEND=mean               mean, geometric, weighted, weighted_geometric, greedy or per_class (make blends compares them)
 #: CLASS_BALANCE=<features>  balance classes within each driver, told apart by looks, or none (docs/class_balance.md)
 #: KNN=<features>           smooth over neighbours among clips' frames, or none (make knn compares features)
@@ -279,8 +279,8 @@ linear-probe: need-MODEL setup | $(FOLDS) ## MODEL's backbone as it is (TRUNCATE
 	$(DW) linear-probe $(DATA_OPT) $(call option,run,RUN) $(call option,set,SET) $(call place,weights,WEIGHTS) \
 	  $(call option,truncate-at,TRUNCATE_AT) $(call option,head,HEAD) $(call option,fold,FOLD) $(call flag,force,FORCE) -- $(call q,$(MODEL))
 
-reproduce: setup | $(FOLDS) ## follow configs/recipes/DATASET.yaml to its submissions, resuming from whatever is built
-	$(DW) reproduce $(DATA_OPT) $(call place,weights,WEIGHTS)
+reproduce: setup | $(FOLDS) ## follow configs/recipes/NAME.yaml (default: DATASET) to its submissions, resuming from whatever is built
+	$(DW) reproduce $(DATA_OPT) $(call place,weights,WEIGHTS) $(call option,name,NAME)
 
 ablation: setup | $(FOLDS) ## write experiments/results/DATASET/ablations.md: what each ablation is worth out of fold; TRAIN=1 trains what is missing
 	$(DW) ablation $(DATA_OPT) $(call place,weights,WEIGHTS) $(call flag,train,TRAIN)

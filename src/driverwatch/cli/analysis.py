@@ -88,11 +88,16 @@ def data_scaling(
 
 
 @app.command()
-def reproduce(dataset: Dataset = "statefarm", data: Data = None, weights: Weights = None) -> None:
+def reproduce(
+    dataset: Dataset = "statefarm",
+    data: Data = None,
+    weights: Weights = None,
+    name: Annotated[str | None, typer.Option(help="of the recipe; default: the data set's")] = None,
+) -> None:
     """Follow a data set's recipe to its submissions, resuming from whatever is built."""
     from driverwatch.experiments.reproduce import reproduce
 
-    reproduce(context_of(dataset, data), weights)
+    reproduce(context_of(dataset, data), weights, name)
 
 
 @app.command()
