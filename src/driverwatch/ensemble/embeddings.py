@@ -108,7 +108,7 @@ def open_embeddings(context: Context, text: str) -> EmbeddingIndex:
     """
     backbone = _backbone(text)
     settings, path = _settings(backbone), context.places.embeddings / backbone.file
-    _, packs = open_packs(context, settings.input.key)
+    _, packs = open_packs(context, context.packs_for_embeddings(settings.input.key))
     if context.maker is not None and not path.is_file():
         try:
             make_embeddings(context, text, context.weights)
@@ -139,7 +139,7 @@ def make_embeddings(context: Context, text: str, weights: Path | None) -> None:
     """
     backbone, start = _backbone(text), time.monotonic()
     settings = _settings(backbone)
-    _, packs = open_packs(context, settings.input.key)
+    _, packs = open_packs(context, context.packs_for_embeddings(settings.input.key))
     origin, path = _origin(settings, backbone, packs), context.places.embeddings / backbone.file
     origin["weights"] = checksum_of(weight_files.identity(settings, weights, OTHER))
     with locked(path.parent):
