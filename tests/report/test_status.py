@@ -542,13 +542,13 @@ def finish(project: Path, overrides: str) -> None:
     from driverwatch.config.model import ModelSettings
     from driverwatch.data.context import open_context, open_packs
     from driverwatch.io.manifests import checksum_of_file
-    from driverwatch.training.train import _identity
+    from driverwatch.training.train import TrainRequest, _wanted
 
     context = open_context("demo", None)
     settings = load(ModelSettings, Path("configs/models"), "tiny", overrides)
-    folds, packs = open_packs(context, settings.input.key)
+    folds, _ = open_packs(context, settings.input.key)
     folder = context.places.run("tiny")
-    runs.begin(folder, _identity(context, settings, folds, packs, None, None), None, False)
+    runs.begin(folder, _wanted(TrainRequest(context=context, settings=settings, name="tiny")).identity, None, False)
     run = runs.load(folder)
     for number in range(folds.count):
         run.fold(number).mkdir()

@@ -32,7 +32,7 @@ from driverwatch.io.manifests import checksum_of_file, provenance, read_json
 from driverwatch.metrics import FLOOR, oof_score
 from driverwatch.models import pretrained as weight_files
 from driverwatch.run import Run
-from driverwatch.training.train import read_augmentation, train
+from driverwatch.training.train import TrainRequest, read_augmentation, train
 
 Ensembles = Mapping[str, EnsembleSettings]
 Line = Mapping[str, Any]
@@ -121,7 +121,7 @@ def train_missing(
         if made_by and not is_current(context, teacher, made_by):
             make_all_features(context, made_by.embeddings, weights)
             make_pseudo_labels(context, made_by.runs, teacher, made_by.tta_set, made_by.pipeline)
-        train(context, settings, name, weights, None, False)
+        train(TrainRequest(context=context, settings=settings, name=name, weights=weights))
 
 
 def make_all_features(context: Context, features: Iterable[str], weights: Path | None) -> None:
