@@ -23,7 +23,7 @@ from driverwatch.training.pseudo_labels import EnsembleTeacher, FoldIndices, Pse
 
 def teacher_of(tmp_path: Path, name: str = "teacher", seed: int = 0, **train: object) -> Run:
     run = run_of(tmp_path / name, **train)
-    for number in range(run.settings.train.splits.fits(FOLDS)):
+    for number in range(run.settings.train.splits.models(FOLDS)):
         tell(run, number, shares(seed + number))
     return run
 
@@ -283,7 +283,7 @@ def test_held_out_predictions_that_changed_or_are_of_others_are_refused(tmp_path
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ({"runs": ["t"], "pseudo_labels": "x"}, "either runs or pseudo_labels"),
+        ({"runs": ["t"], "labels": "x"}, "either runs or labels"),
         ({}, "either runs or pseudo_labels"),
         ({"runs": ["t", "t"]}, "each teacher once"),
         ({"runs": ["t"], "images": "all"}, "images"),
@@ -296,16 +296,16 @@ def test_who_teaches_is_named_once(content: dict, said: str) -> None:
 
 @pytest.mark.parametrize("images", ["validation", "both"])
 def test_who_leaves_nobody_out_has_no_held_out_images(images: str) -> None:
-    with pytest.raises(InputError, match=r"holds nobody out; pseudo.images must be test"):
+    with pytest.raises(InputError, match=r"has no validation drivers; pseudo.images must be test"):
         settings_of(splits="all", pseudo={"runs": ["t"], "images": images})
 
 
-def pseudo_labels_of(folder: Path, fits: int = FOLDS) -> EnsembleTeacher:
+def pseudo_labels_of(folder: Path, folds: int = FOLDS) -> EnsembleTeacher:
     """What `make pseudo-labels` leaves for students, without its manifest."""
     made = EnsembleTeacher(
-        folder / "pseudo_labels", "folds", "weights and pipeline", fits, {"chosen_on_validation": False}
+        folder / "pseudo_labels", "folds", "weights and pipeline", folds, {"chosen_on_validation": False}
     )
-    for number in range(fits):
+    for number in range(folds):
         for kind, names in (("test", NAMES), ("validation", TRAIN[there(number).validation])):
             predictions.write(
                 Predictions(names, shares(number, len(names)), made.origin(number)), made.path(number, kind)
@@ -316,7 +316,7 @@ def pseudo_labels_of(folder: Path, fits: int = FOLDS) -> EnsembleTeacher:
 def test_a_taught_students_fold_reads_its_own_folds_file(tmp_path: Path) -> None:
     """A file of another fold, which knows this fold's labels, is refused in its place."""
     teacher = pseudo_labels_of(tmp_path)
-    run = run_of(tmp_path / "student", pseudo={"pseudo_labels": "pseudo_labels", "images": "both"})
+    run = run_of(tmp_path / "student", pseudo={"labels": "pseudo_labels", "images": "both"})
     found = pseudo_labels.identity([teacher], run.settings.train.pseudo)
     student = replace(run, learned_from={"teachers": found})
     made = pseudo_labels.fold_labels(student, 1, [teacher], there(1), 50)
@@ -332,6 +332,6 @@ def test_a_taught_students_fold_reads_its_own_folds_file(tmp_path: Path) -> None
 
 
 def test_a_round_after_a_taught_run_has_its_own_teacher() -> None:
-    first = settings_of(pseudo={"pseudo_labels": "both", "images": "both", "weight": 0.5})
+    first = settings_of(pseudo={"labels": "both", "images": "both", "weight": 0.5})
     made = student_settings(first, "first", "train.pseudo.ratio=2").train.pseudo
     assert made == PseudoSettings(runs=["first"], images="both", weight=0.5, ratio=2)

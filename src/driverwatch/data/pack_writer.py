@@ -45,9 +45,8 @@ class Job:
     rows: tuple[str, ...] = ()  # what was wrong with table rows and stray files, recorded with `skip`
     test_pack: Path | None = None  # the pack of test images, which must not be trained on
     regions: pack.Boxes = field(default_factory=lambda: {WHOLE: FRAME})
-    larger: pack.Pack | None = (
-        None  # whose images are resized; `table` is then its own, and no file below `data` is read
-    )
+    # whose images are resized; `table` is then its own, and no file below `data` is read
+    larger: pack.Pack | None = None
 
     @property
     def path(self) -> Path:

@@ -34,7 +34,7 @@ class Member:
 
 
 def default_tta(run: Run) -> TtaSet:
-    """The TTA set that a run takes part with when none is asked for: the best that all its fits have predicted."""
+    """The TTA set that a run takes part with when none is asked for: the best that all its folds have predicted."""
     return default_tta_of(run)
 
 
@@ -65,9 +65,9 @@ def oof_probabilities(member: Member, pack: Pack, folds: FoldTable) -> np.ndarra
     return found
 
 
-def validation_probabilities(member: Member, fit: int, names: list[str]) -> np.ndarray:
+def validation_probabilities(member: Member, fold: int, names: list[str]) -> np.ndarray:
     """A fold's probabilities of its validation images, float32 (len(names), C), in the order of `names`; refuses other images."""
-    return _read(member, fit, "validation").aligned_to(names)
+    return _read(member, fold, "validation").aligned_to(names)
 
 
 def _read(member: Member, fold: int, kind: str) -> Predictions:
@@ -90,31 +90,31 @@ def oof_of_members(members: list[Member], pack: Pack, folds: FoldTable) -> Membe
 
 
 def folds_of_run(members: list[Member], folds: int, only: int | None = None) -> list[list[list[int]]]:
-    """Which fits each member takes part with, for each fold: its own; a run without folds takes part in each with all it has.
+    """Which models each member takes part with, for each fold: its own; a run without folds takes part in each with all it has.
 
-    Where no run has folds there is one such list, and with `only` that fit of every member.
+    Where no run has folds there is one such list, and with `only` that fold of every member.
     """
     if only is not None:
         return [[[only]] * len(members)]
-    whole = [list(range(member.run.settings.train.splits.fits(folds))) for member in members]
+    whole = [list(range(member.run.settings.train.splits.models(folds))) for member in members]
     if not any(oof_of_member(member.run) for member in members):
         return [whole]
     return [
-        [[fold] if oof_of_member(m.run) else fits for m, fits in zip(members, whole, strict=True)]
+        [[fold] if oof_of_member(m.run) else models for m, models in zip(members, whole, strict=True)]
         for fold in range(folds)
     ]
 
 
-def test_of_members(members: list[Member], names: list[str], fits: list[list[int]]) -> MemberPredictions:
-    """The members' probabilities of the test images, each the mean of its `fits`, without images that no member's pack holds.
+def test_of_members(members: list[Member], names: list[str], models: list[list[int]]) -> MemberPredictions:
+    """The members' probabilities of the test images, each the mean of its `models`, without images that no member's pack holds.
 
     A member whose pack lacks an image that others know (`SKIP_INVALID=1`) takes the mean of the others for it, so that a
     plain mean is theirs.
     """
     stack = np.stack(
         [
-            np.mean([_on_test(member, names, fit) for fit in own], axis=0)
-            for member, own in zip(members, fits, strict=True)
+            np.mean([_on_test(member, names, fold) for fold in own], axis=0)
+            for member, own in zip(members, models, strict=True)
         ]
     )
     known = ~np.isnan(stack[:, :, 0])
@@ -227,7 +227,7 @@ def _loaded(path: Path, named: bool) -> runs.Run | None:
 
 
 def _is_finished(context: Context, run: runs.Run, named: bool) -> bool:
-    if all(run.finished(number) for number in range(run.settings.train.splits.fits(context.settings.folds))):
+    if all(run.finished(number) for number in range(run.settings.train.splits.models(context.settings.folds))):
         return True
     if named:
         raise InputError(f"{run.folder}: not every fold is finished; repeat the make train that began it, it resumes")

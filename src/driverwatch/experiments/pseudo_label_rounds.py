@@ -62,7 +62,7 @@ def run_rounds(context: Context, name: str, rounds: int, overrides: str, weights
 def student_settings(settings: ModelSettings, teacher: str, overrides: str) -> ModelSettings:
     """Round 0's settings, changed by `overrides`, with the run `teacher` as the one teacher."""
     content = settings.model_dump()
-    kept = {k: v for k, v in (content["train"]["pseudo"] or {}).items() if k not in ("runs", "pseudo_labels")}
+    kept = {k: v for k, v in (content["train"]["pseudo"] or {}).items() if k not in ("runs", "labels")}
     content["train"]["pseudo"] = {"runs": [teacher], **kept}
     overridden(content, overrides, ModelSettings)
     train = content["train"]  # whatever SET= made of it

@@ -197,34 +197,34 @@ KINDS = ("validation", "test")
 
 
 def predicted_tta(run: Run, folds: int, kinds: tuple[str, ...] = KINDS) -> list[TtaSet]:
-    """View sets that every fit of a finished run has predicted, smallest first, where the data set has so many folds."""
-    fits = range(run.settings.train.splits.fits(folds))
-    return [tta for tta in TTA_SETS if all(_is_there(run, fit, tta, kinds) for fit in fits)]
+    """TTA sets that every fold of a finished run has predicted, smallest first, where the data set has so many folds."""
+    numbers = range(run.settings.train.splits.models(folds))
+    return [tta for tta in TTA_SETS if all(_is_there(run, fold, tta, kinds) for fold in numbers)]
 
 
 def default_tta_of(run: Run) -> TtaSet:
-    """The best set that all finished fits of a run have: `default_tta` if it is among them, else as `best_of` has it.
+    """The best set that all finished folds of a run have: `default_tta` if it is among them, else as `best_of` has it.
 
-    A set whose loss a fit's manifest states counts, even where its file was lost: it is missed when it is read, and no other
+    A set whose loss a fold's manifest states counts, even where its file was lost: it is missed when it is read, and no other
     set takes its place in silence.
     """
-    fits = [int(path.parent.name[4:]) for path in run.folder.glob("fold[0-9]*/manifest.json")]
-    known = [tta for tta in TTA_SETS if fits and all(_is_known(run, fit, tta) for fit in fits)]
+    folds = [int(path.parent.name[4:]) for path in run.folder.glob("fold[0-9]*/manifest.json")]
+    known = [tta for tta in TTA_SETS if folds and all(_is_known(run, fold, tta) for fold in folds)]
     return best_of(known, run.settings.default_tta)
 
 
-def _is_known(run: Run, fit: int, tta: TtaSet) -> bool:
-    return _is_there(run, fit, tta, KINDS) or tta in _stated(run, fit)
+def _is_known(run: Run, fold: int, tta: TtaSet) -> bool:
+    return _is_there(run, fold, tta, KINDS) or tta in _stated(run, fold)
 
 
-def _is_there(run: Run, fit: int, tta: TtaSet, kinds: tuple[str, ...]) -> bool:
+def _is_there(run: Run, fold: int, tta: TtaSet, kinds: tuple[str, ...]) -> bool:
     kinds = tuple(kind for kind in kinds if kind == "test" or run.settings.train.splits.kind != "all")
-    return all(prediction_path(run.fold(fit), kind, tta).is_file() for kind in kinds)
+    return all(prediction_path(run.fold(fold), kind, tta).is_file() for kind in kinds)
 
 
-def _stated(run: Run, fit: int) -> dict[str, float]:
-    """Held-out loss by TTA set, as far as a fit's manifest can be read."""
+def _stated(run: Run, fold: int) -> dict[str, float]:
+    """Loss on the validation drivers by TTA set, as far as a fold's manifest can be read."""
     with suppress(InputError):
-        losses = run.manifest(fit).get("log_loss")
+        losses = run.manifest(fold).get("log_loss")
         return losses if isinstance(losses, dict) else {}
     return {}

@@ -58,11 +58,7 @@ def _teachers(context: Context, run: Run) -> list[Path]:
     asked = run.settings.train.pseudo
     if asked is None:
         return []
-    folders = (
-        [context.places.pseudo_labels(asked.pseudo_labels)]
-        if asked.pseudo_labels
-        else map(context.places.run, asked.runs)
-    )
+    folders = [context.places.pseudo_labels(asked.labels)] if asked.labels else map(context.places.run, asked.runs)
     found = [path for folder in folders for end in ("json", "h5") for path in sorted(folder.rglob(f"*.{end}"))]
     return [path for path in found if path.name not in UNREAD and not path.name.startswith(".")]
 

@@ -74,7 +74,7 @@ Row = dict[str, Any]  # `epoch` and `stage` whole numbers, all else float, or No
 
 
 def read_history(path: Path) -> list[Row]:
-    """A fold's epochs, in order, as everybody reads them: import, report, study and final fit.
+    """A fold's epochs, in order, as everybody reads them: import, report, study and refit.
 
     Raises:
         InputError: not a whole table of finite numbers (a loss may be `nan`), or none of an epoch.

@@ -36,9 +36,8 @@ class TrainRequest:
     weights: Path | None = None  # folder of local weight files
     fold: int | None = None  # the one to train; None: each
     force: bool = False  # train again what is there
-    epochs: dict[str, Any] | None = (
-        None  # where their number was chosen, if on another run's validation drivers; the run repeats it
-    )
+    # where their number was chosen, if on another run's validation drivers; the run repeats it
+    epochs: dict[str, Any] | None = None
 
 
 class Done(NamedTuple):
@@ -59,7 +58,7 @@ def finished_run(request: TrainRequest) -> Done | None:
         return None
     try:
         folds = fold_file.glance(context.places.folds, tuple(context.settings.classes))
-        count = settings.train.splits.fits(folds.count)
+        count = settings.train.splits.models(folds.count)
         if not all((folder / f"fold{number}" / "manifest.json").is_file() for number in range(count)):
             return None
         packs = {kind: _checksum(context, settings.input.key, kind, folds.checksum) for kind in ("train", "test")}
