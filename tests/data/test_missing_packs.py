@@ -59,7 +59,7 @@ def trained(place: list[str | Path], data: Path) -> runs.Run:
         (run.fold(fit)).mkdir(parents=True)
         facts = {"weights": f"w{fit}", "seconds": 60.0, "commit": "c", "log_loss": {"five_crop": 1.0}}
         write_json(run.fold(fit) / "manifest.json", {"settings": run.settings.model_dump(), **run.claim, **facts})
-        validation = splits.of(settings.train, folds).rows(packs["train"].drivers, fit)[1]
+        validation = splits.of(settings.train, folds).indices(packs["train"].drivers, fit)[1]
         for kind, names in (("validation", packs["train"].names[validation]), ("test", packs["test"].names)):
             rows = np.random.default_rng(fit).dirichlet(np.ones(len(run.classes)), len(names)).astype(np.float32)
             made = Predictions(names, rows, run.predicted(fit, "five_crop"))

@@ -58,7 +58,7 @@ def stored(world: World, name: str = "both", **changes: object) -> dict[tuple[in
 
 
 def validation(world: World, fold: int) -> np.ndarray:
-    return world.folds.rows(world.packs["train"].drivers, fold)[1]
+    return world.folds.indices(world.packs["train"].drivers, fold)[1]
 
 
 def permuted(world: World, fold: int) -> World:
@@ -147,8 +147,8 @@ def test_a_student_learns_what_is_kept_for_its_fold(world: World, images: str) -
     for kind in ("validation", "test"):
         if images in (kind, "both"):
             expected |= dict(zip(kept[1, kind].names, kept[1, kind].probabilities, strict=True))
-    assert set(joined[made.rows]) == set(expected)
-    for row, target in zip(made.rows, made.targets, strict=True):
+    assert set(joined[made.indices]) == set(expected)
+    for row, target in zip(made.indices, made.targets, strict=True):
         assert target == pytest.approx(expected[joined[row]], abs=1e-6)
 
 
@@ -157,7 +157,7 @@ def test_a_student_refuses_lessons_that_changed(world: World) -> None:
     world.run("two", 50)
     stored(world)
     student = student_of(world)
-    assert len(fold_labels(world, student, 2).rows) == 12
+    assert len(fold_labels(world, student, 2).indices) == 12
     stored(world)
     fold_labels(world, student, 2)  # the same again is the same
     stored(world, blend="geometric")
@@ -228,8 +228,7 @@ def test_other_images_are_found_before_training(world: World) -> None:
     for kind, packs in fewer.items():
         other = {"test": "validation", "validation": "test"}[kind]
         settings = {
-            images: world.settings(pseudo={"labels": "both", "images": images})
-            for images in (kind, other, "both")
+            images: world.settings(pseudo={"labels": "both", "images": images}) for images in (kind, other, "both")
         }
         for images in (kind, "both"):
             with pytest.raises(InputError, match=f"both: predicts other {kind} images in fold .* than the student's"):

@@ -57,7 +57,7 @@ def made_up(world: World, noise: int = 0) -> Trainer:
         runs.begin(folder, wanted, None, False)
         run, split = runs.load(folder), splits.of(settings.train, world.folds)
         if not run.finished(fit):
-            world.finish(run, fit, noise, skill(settings), split.rows(world.packs["train"].drivers, fit)[1])
+            world.finish(run, fit, noise, skill(settings), split.indices(world.packs["train"].drivers, fit)[1])
             with Path("trained.txt").open("a") as trained:
                 trained.write(f"{name}/{fit}\n")
 

@@ -50,7 +50,7 @@ def rows_of(made: PseudoLabels | None) -> dict[str, list[float]]:
     """Targets by name: test images are numbered on from the training pack's end."""
     assert made is not None
     joined = np.concatenate([TRAIN, NAMES])
-    return {str(joined[row]): target.tolist() for row, target in zip(made.rows, made.targets, strict=True)}
+    return {str(joined[row]): target.tolist() for row, target in zip(made.indices, made.targets, strict=True)}
 
 
 def test_a_fold_is_taught_by_its_teachers_same_fold_alone(tmp_path: Path) -> None:
@@ -252,9 +252,9 @@ def test_the_surest_of_both_kinds_share_one_ratio_whatever_their_order(tmp_path:
     turned = there(0, NAMES[::-1], TRAIN[::-1])
     again = pseudo_labels.fold_labels(student, 0, heard([teacher], student), turned, 10)
     assert again is not None
-    assert (np.diff(again.rows) > 0).all()
+    assert (np.diff(again.indices) > 0).all()
     joined = np.concatenate([TRAIN[::-1], NAMES[::-1]])
-    assert dict(zip(joined[again.rows].tolist(), again.targets.tolist(), strict=True)) == taken
+    assert dict(zip(joined[again.indices].tolist(), again.targets.tolist(), strict=True)) == taken
 
 
 def test_a_name_in_both_packs_is_two_images(tmp_path: Path) -> None:
@@ -265,7 +265,7 @@ def test_a_name_in_both_packs_is_two_images(tmp_path: Path) -> None:
     student = student_of(tmp_path, [teacher], images="both")
     made = pseudo_labels.fold_labels(student, 0, heard([teacher], student), there(0, named), 50)
     assert made is not None
-    assert made.rows.tolist() == [*there(0).validation, *range(len(TRAIN), len(TRAIN) + 12)]
+    assert made.indices.tolist() == [*there(0).validation, *range(len(TRAIN), len(TRAIN) + 12)]
     assert np.allclose(made.targets, [*shares(200, 3), *shares(0)], atol=1e-6)
 
 
@@ -284,7 +284,7 @@ def test_held_out_predictions_that_changed_or_are_of_others_are_refused(tmp_path
     ("content", "said"),
     [
         ({"runs": ["t"], "labels": "x"}, "either runs or labels"),
-        ({}, "either runs or pseudo_labels"),
+        ({}, "either runs or labels"),
         ({"runs": ["t", "t"]}, "each teacher once"),
         ({"runs": ["t"], "images": "all"}, "images"),
     ],

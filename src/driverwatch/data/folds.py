@@ -83,8 +83,9 @@ class FoldTable:
     def of_driver(self) -> dict[str, int]:
         return dict(zip(self.frame["driver"], self.frame["fold"], strict=True))
 
-    def rows(self, drivers: np.ndarray, fold: int) -> tuple[np.ndarray, np.ndarray]:
-        """Row numbers (training, held out) of `fold`, given each row's driver; no driver is in both.
+    def indices(self, drivers: np.ndarray, fold: int) -> tuple[np.ndarray, np.ndarray]:
+        """Indices, int (T,) and (V,), of the images that `fold` trains and validates on, given each image's driver (N,); no
+        driver is in both.
 
         Raises:
             InputError: a driver that no fold knows, or a fold that is not there.

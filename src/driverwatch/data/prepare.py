@@ -295,7 +295,7 @@ def _pack_both(context: Context, size: str, force: bool, skip: bool) -> None:
     _refused(context, problems, skip)
     drivers = pack.read(folder, "train", table.checksum, size).drivers
     for fold in range(table.count):
-        if 0 in (len(part) for part in table.rows(drivers, fold)):
+        if 0 in (len(part) for part in table.indices(drivers, fold)):
             raise InputError(
                 f"{folder}: every image of fold {fold}'s drivers, or of all others, was left out; fix some, or lower folds: in "
                 f"configs/datasets/{context.dataset}.yaml and make folds FORCE=1"

@@ -63,8 +63,9 @@ class Splits:
     def count(self) -> int:
         return len(self.validation)
 
-    def rows(self, drivers: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Row numbers (training, held out) of fold `number`, given each row's driver; no driver is in both.
+    def indices(self, drivers: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Indices, int (T,) and (V,), of the images that fold `number` trains and validates on, given each image's driver (N,); no
+        driver is in both.
 
         Raises:
             InputError: a driver that no fold knows, or a fold that is not there.

@@ -43,9 +43,9 @@ class Softmax:
         shift = {"bias": np.round(self.bias, 6).tolist()} if self.bias.any() else {}
         return {"temperature": round(self.temperature, 6), **shift}
 
-    def __call__(self, rows: MemberPredictions) -> MemberPredictions:
-        scores = np.log(np.maximum(rows.members, TINY)) / self.temperature + self.bias
-        return rows.changed(np.exp(scores - scores.max(axis=2, keepdims=True)))
+    def __call__(self, predictions: MemberPredictions) -> MemberPredictions:
+        scores = np.log(np.maximum(predictions.members, TINY)) / self.temperature + self.bias
+        return predictions.changed(np.exp(scores - scores.max(axis=2, keepdims=True)))
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class Temperature:
 
     name: str = "temperature"
 
-    def fit(self, rows: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> Softmax:
-        return _fit(rows.blended, labels, np.inf)
+    def fit(self, predictions: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> Softmax:
+        return _fit(predictions.blended, labels, np.inf)
 
 
 @dataclass(frozen=True)
@@ -69,17 +69,17 @@ class Bias:
 
     name: str = "bias"
 
-    def fit(self, rows: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> Softmax:
-        return _fit(rows.blended, labels, 1 / len(np.unique(drivers)))
+    def fit(self, predictions: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> Softmax:
+        return _fit(predictions.blended, labels, 1 / len(np.unique(drivers)))
 
 
-def _fit(rows: np.ndarray, labels: np.ndarray, ridge: float) -> Softmax:
+def _fit(probabilities: np.ndarray, labels: np.ndarray, ridge: float) -> Softmax:
     """Minimise the log loss of softmax(z) + ridge/2 |b|^2 for z = log(p) / T + b, by L-BFGS with its gradient in (1/T, b).
 
     But for the floor of the log loss it is convex. A few temperatures are tried first, and it goes down from the best; with an
     infinite ridge b stays 0.
     """
-    logs, classes = np.log(np.maximum(rows, TINY)), rows.shape[1]
+    logs, classes = np.log(np.maximum(probabilities, TINY)), probabilities.shape[1]
     pull = ridge if np.isfinite(ridge) else 0.0
 
     def loss(x: np.ndarray) -> tuple[float, np.ndarray]:
@@ -106,8 +106,8 @@ class Floor:
     def facts(self) -> dict[str, Any]:
         return {"level": self.level}
 
-    def __call__(self, rows: MemberPredictions) -> MemberPredictions:
-        return rows.changed(limited(rows.members, self.level))
+    def __call__(self, predictions: MemberPredictions) -> MemberPredictions:
+        return predictions.changed(limited(predictions.members, self.level))
 
 
 @dataclass(frozen=True)
@@ -116,8 +116,8 @@ class Clip:
 
     name: str = "clip"
 
-    def fit(self, rows: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> Floor:
-        losses = [log_loss(rows.blended, labels, level) for level in LEVELS]
+    def fit(self, predictions: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> Floor:
+        losses = [log_loss(predictions.blended, labels, level) for level in LEVELS]
         return Floor(LEVELS[int(np.argmin(losses))])
 
 

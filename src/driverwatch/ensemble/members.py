@@ -60,7 +60,7 @@ def oof_probabilities(member: Member, pack: Pack, folds: FoldTable) -> np.ndarra
         raise InputError(f"{run.folder}: no out-of-fold score: {run.settings.train.splits.unscored}; leave it out")
     found = np.full((len(pack.names), len(run.classes)), np.nan, np.float32)
     for fold in range(folds.count):
-        _, validation = folds.rows(pack.drivers, fold)
+        _, validation = folds.indices(pack.drivers, fold)
         found[validation] = validation_probabilities(member, fold, list(pack.names[validation]))
     return found
 
@@ -134,9 +134,9 @@ def _on_test(member: Member, names: list[str], fold: int) -> np.ndarray:
     return rows
 
 
-def _whole(rows: np.ndarray) -> np.ndarray:
+def _whole(probabilities: np.ndarray) -> np.ndarray:
     """Rows (N, C) divided by their sum in float64: float32 leaves it 1e-7 off."""
-    wide = rows.astype(np.float64)
+    wide = probabilities.astype(np.float64)
     return wide / wide.sum(axis=1, keepdims=True)
 
 
@@ -160,11 +160,11 @@ def _chained(rows: MemberPredictions, rules: Sequence[FittedTransform], fitted: 
     return apply_transforms(rules[1:], rows.changed(members.mean(axis=0, keepdims=True))).blended
 
 
-def completed(rows: np.ndarray, known: np.ndarray, names: list[str], prior: np.ndarray) -> np.ndarray:
+def completed(probabilities: np.ndarray, known: np.ndarray, names: list[str], prior: np.ndarray) -> np.ndarray:
     """Rows (K, C) of the images `known` (K,) put in the order of `names`, the class prior (C,) for the others: float64 (N, C)."""
     made = np.tile(np.asarray(prior, np.float64), (len(names), 1))
     position = {name: i for i, name in enumerate(names)}
-    made[[position[name] for name in known]] = rows
+    made[[position[name] for name in known]] = probabilities
     return made
 
 

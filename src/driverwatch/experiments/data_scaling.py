@@ -135,7 +135,7 @@ def amounts_of(run: Run, found: Finished) -> dict[str, Any]:
     """Drivers and images that a fold of the run was trained on: means over folds."""
     split = splits.of(run.settings.train, found.folds)
     drivers = [split.trained_on(fold) for fold in range(split.count)]
-    images = [len(split.rows(found.train.drivers, fold)[0]) for fold in range(split.count)]
+    images = [len(split.indices(found.train.drivers, fold)[0]) for fold in range(split.count)]
     return {"drivers": np.mean(drivers), "images": np.mean(images)}
 
 

@@ -314,7 +314,7 @@ class _Search:
             splits.of(run.settings.train, table),
             Member(run, packs["test"], tta_of(settings)),
         )
-        validation = [split.rows(pack.drivers, fold)[1] for fold in range(folds)]
+        validation = [split.indices(pack.drivers, fold)[1] for fold in range(folds)]
         losses = [
             log_losses(validation_probabilities(member, fold, list(pack.names[rows])), pack.labels[rows])
             for fold, rows in enumerate(validation)

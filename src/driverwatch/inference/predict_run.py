@@ -87,7 +87,7 @@ def predict(context: Context, name: str, options: PredictSettings, fold: int | N
             together = whole_predictor(FoldEnsemble(classifiers), run, options.tta, options.batch_size)
             predict_together(together, run, numbers, packs["test"])
         for number, classifier in zip(numbers, classifiers, strict=True):
-            _, validation = split.rows(packs["train"].drivers, number)
+            _, validation = split.indices(packs["train"].drivers, number)
             predictor = whole_predictor(classifier, run, options.tta, options.batch_size)
             losses = write_predictions(predictor, run, number, packs, validation)
             found = ", ".join(f"{k} {v:.4f}" for k, v in losses.items())

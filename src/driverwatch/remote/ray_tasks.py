@@ -207,7 +207,7 @@ def predict_shard(
         outcome.predict_together(together, run, folds, packs["test"], mine)
     for number, classifier in zip(folds, classifiers, strict=True):
         predictor = outcome.whole_predictor(classifier, run, asked.tta, asked.batch_size)
-        validation = split.rows(packs["train"].drivers, number)[1]
+        validation = split.indices(packs["train"].drivers, number)[1]
         turned = outcome.Part((shard + number + 1) % shards, shards)
         outcome.predict_part(predictor, run, number, "validation", packs["train"], validation, turned)
         if len(folds) == 1:

@@ -116,7 +116,7 @@ def _write_out_of_fold(context: Context, name: str, pipeline: Pipeline, pack: Pa
     were fitted on the other folds, clipped as the submission is. Their mean log loss is the manifest's `out_of_fold_log_loss`.
     """
     classes = list(context.settings.classes)
-    frame = pd.DataFrame(pipeline.rows, columns=class_columns(classes))
+    frame = pd.DataFrame(pipeline.probabilities, columns=class_columns(classes))
     frame.insert(0, context.settings.columns.image, pack.names)
     frame.insert(1, "driver", pack.drivers)
     frame.insert(2, "class", [classes[label] for label in pack.labels])

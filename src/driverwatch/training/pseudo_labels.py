@@ -32,26 +32,26 @@ class PseudoLabels:
     """Images without labels that a fold is trained on, and the targets that teachers gave them.
 
     Args:
-        rows: (T,), ascending: of the training pack for validation images, and numbered on from its end for test images.
+        indices: int (T,), ascending: of the training pack for validation images, and numbered on from its end for test images.
         targets: float32 (T, C).
         confidence: mean top probability of those taken, by their teachers.
         offered: images that teachers spoke of.
         tests: images of the test pack.
     """
 
-    rows: np.ndarray
+    indices: np.ndarray
     targets: np.ndarray
     confidence: float
     offered: int
     tests: int
 
     def __str__(self) -> str:
-        return f"{len(self.rows)} of {self.offered} images without labels (the teachers' mean confidence {self.confidence:.3f})"
+        return f"{len(self.indices)} of {self.offered} images without labels (the teachers' mean confidence {self.confidence:.3f})"
 
     def facts(self, classes: tuple[str, ...]) -> dict[str, Any]:
         """For manifests: how many were taken, how sure the teachers were, and how many of each class they named."""
         counts = np.bincount(self.targets.argmax(axis=1), minlength=len(classes)).tolist()
-        said = {"images": len(self.rows), "of": self.offered, "mean_confidence": round(self.confidence, 4)}
+        said = {"images": len(self.indices), "of": self.offered, "mean_confidence": round(self.confidence, 4)}
         return said | {"per_class": dict(zip(classes, counts, strict=True))}
 
 
@@ -263,18 +263,18 @@ class FoldIndices:
         """Refuse a driver, given each row's, on both sides."""
         if both := set(drivers[self.training]) & set(drivers[self.validation]):
             raise InputError(f"{run.fold(number)}: driver {min(both)} is on both sides; restore {run.name}'s fold file")
-        if self.fold_labels is not None and np.isin(self.fold_labels.rows, self.training).any():
+        if self.fold_labels is not None and np.isin(self.fold_labels.indices, self.training).any():
             raise ValueError("a labelled image cannot have a pseudo-label")
 
     def shown(self) -> np.ndarray:
         """Rows that training shows; those of the test pack are numbered on from the training pack's."""
-        return self.training if self.fold_labels is None else np.concatenate([self.training, self.fold_labels.rows])
+        return self.training if self.fold_labels is None else np.concatenate([self.training, self.fold_labels.indices])
 
     def guessed(self, count: int) -> np.ndarray:
         """Which of the training pack's `count` rows and the test pack's after them have pseudo-labels, bool."""
         found = np.zeros(count + (self.fold_labels.tests if self.fold_labels else 0), bool)
         if self.fold_labels is not None:
-            found[self.fold_labels.rows] = True
+            found[self.fold_labels.indices] = True
         return found
 
     def targets(self, labels: np.ndarray, classes: int) -> np.ndarray:
@@ -286,7 +286,7 @@ class FoldIndices:
         found = np.zeros((len(self.guessed(len(labels))), classes), np.float32)
         found[self.training] = np.eye(classes, dtype=np.float32)[labels[self.training]]
         if self.fold_labels is not None:
-            found[self.fold_labels.rows] = self.fold_labels.targets
+            found[self.fold_labels.indices] = self.fold_labels.targets
         return found
 
 
@@ -367,7 +367,7 @@ def _check_images(student: Student, teacher: Teacher) -> None:
     mine = splits.of(settings, student.folds)
     for kind in kinds_of(settings.pseudo) if settings.pseudo else ():
         for fold in range(teacher.count):
-            asked = test.names if kind == "test" else train.names[mine.rows(train.drivers, fold)[1]]
+            asked = test.names if kind == "test" else train.names[mine.indices(train.drivers, fold)[1]]
             if other := set(teacher.predictions(fold, kind).names.tolist()) ^ set(asked.tolist()):
                 strange = f"{min(other)}, {len(other)} in all"
                 raise InputError(

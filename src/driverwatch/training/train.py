@@ -190,7 +190,7 @@ def train_one_fold(folder: Path, fold: int, weights: Path | None = None) -> None
     from driverwatch.training.fold import train_fold
     from driverwatch.training.pseudo_labels import FoldIndices
 
-    training, validation = splits.of(run.settings.train, folds).rows(packs["train"].drivers, fold)
+    training, validation = splits.of(run.settings.train, folds).indices(packs["train"].drivers, fold)
     unlabelled = pseudo_labels.Unlabelled(packs["test"].names, packs["train"].names, validation)
     said = pseudo_labels.fold_labels(
         run, fold, open_teachers(context.places, run.settings, folds), unlabelled, len(training)
