@@ -147,7 +147,7 @@ def test_held_out_images_are_trained_on_without_their_labels(tmp_path: Path, pac
     assert history(one)[-1]["val_loss"] != history(two)[-1]["val_loss"]
     assert [row["pseudo_images"] for row in history(one)] == ["4", "4"]
     if mix == "none":
-        unaware = FoldIndices(ROWS.training, ROWS.validation, replace(pseudo_labels, rows=COUNT + np.arange(4)))
+        unaware = FoldIndices(ROWS.training, ROWS.validation, replace(pseudo_labels, indices=COUNT + np.arange(4)))
         assert not same(weights, trained(student("three"), packs, rows=unaware))
 
 
