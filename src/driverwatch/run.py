@@ -56,7 +56,7 @@ class Run:
 
     @property
     def uses_validation(self) -> bool:
-        """Whether validation drivers had a say in this run's weights, its teachers' included ("selected on")."""
+        """Whether validation drivers had a say in this run's weights, its teachers' included (optimistic)."""
         teachers = (self.learned_from or {}).get("teachers", {})
         return self.settings.train.uses_validation or any(made["chosen_on_validation"] for made in teachers.values())
 

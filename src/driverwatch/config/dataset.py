@@ -1,4 +1,4 @@
-"""Where a competition's files lie below its folder, in Kaggle's layout: the defaults of a data set's YAML."""
+"""Settings of a data set: where its files are, its classes, regions and folds; the defaults are Kaggle's layout."""
 
 import re
 import string

@@ -12,7 +12,7 @@ from driverwatch.config.types import Name, TtaSet
 
 
 class RunSettings(Strict):
-    """A run by what `make train` is told of it."""
+    """A run: what `make train` is given."""
 
     model: Name  # MODEL, of configs/models
     set: str = ""  # SET, what is changed of it

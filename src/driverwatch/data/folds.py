@@ -1,4 +1,4 @@
-"""What a fold file says, read without pandas, for who only looks: nothing is held against the images or the table."""
+"""Driver folds: made, written, and read, either against the image table or alone (without pandas)."""
 
 from __future__ import annotations  # pandas, half a second, is imported only where a frame is made
 
@@ -72,7 +72,7 @@ class FoldTable:
 
     @property
     def checksum(self) -> str:
-        """SHA-256 of who lies where and how many images each has."""
+        """SHA-256 (hex) of each driver's fold and numbers of images."""
         return checksum_of([list(map(str, row)) for row in self.frame.itertuples(index=False)])
 
     @property
@@ -189,6 +189,7 @@ def make(table: ImageTable, folds: int) -> FoldTable:
 
 
 def write(folds: FoldTable, path: Path) -> None:
+    """Write a fold table as CSV, whole or not at all."""
     text = io.StringIO()
     folds.frame.to_csv(text, index=False, lineterminator="\n")
     write_text(path, text.getvalue())

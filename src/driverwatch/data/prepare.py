@@ -1,4 +1,4 @@
-"""Pick a committed list of training images out of a larger download, so that others can repeat a result."""
+"""A data set's way to packs: a synthetic one or a subset of a download, its folds, and both packs of a size."""
 
 import re
 import shutil
@@ -97,12 +97,13 @@ def _copy(paths: list[str], source: Path, target: Path) -> None:
 
 
 def draw(context: Context, options: synthetic.SyntheticOptions, force: bool) -> None:
+    """Write a synthetic competition into the context's data folder. Raises as `synthetic.write`."""
     synthetic.write(options, context.settings, context.data, force)
     ending(then=[f"make folds DATASET={context.dataset}"])
 
 
 def pick_subset(context: Context, source: Path) -> None:
-
+    """Copy the listed images of a download. Raises as `pick`."""
     start = time.monotonic()
     pick(context.settings, source, context.data)
     ending(time.monotonic() - start, None, [f"make folds DATASET={context.dataset}"])

@@ -1,4 +1,4 @@
-"""Other folds of the same drivers, for who has looked at the fold file's too often: each driver is held out once here too."""
+"""Splits of drivers: the fold file's, reshuffled folds, random validation subsets, or none (all drivers train)."""
 
 import math
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
-"""Calibration of blended rows: temperature, class biases and a floor, each fitted on out-of-fold rows.
+"""Calibration of blended probabilities: temperature, class biases and a floor, each fitted on out-of-fold ones.
 
-Out-of-fold rows come from single fold models; a submission averages the folds, which is softer already, so a temperature
+Out-of-fold probabilities come from single fold models; a submission averages the folds, which is softer already, so a temperature
 fitted out of fold and put on that average would soften twice. A fitted pipeline is therefore applied to each fold's models as it
 was fitted, and its results are averaged. As -log is convex, the average's loss is at most the mean of the folds' losses
 (Jensen), whose estimate is what was fitted; no such bound holds the other way round. The average of calibrated rows is a little
@@ -127,7 +127,7 @@ BINS = 15  # as in Guo et al. 2017
 
 
 def table(probabilities: np.ndarray, labels: np.ndarray, drivers: np.ndarray, bins: int = BINS) -> pd.DataFrame:
-    """A line per bin of images that the rows are about equally sure of: `images`, `confidence`, `right`, `error`.
+    """A line per bin of images that the rows are about equally sure of: `images`, `confidence`, `accuracy`, `error`.
 
     Bins hold about equally many images each (Naeini et al. 2015 cut the sorted predictions so): most images are sure
     ones, and bins of equal width would leave most of them in one. Equal confidences share a bin, so that no order of rows
@@ -135,7 +135,7 @@ def table(probabilities: np.ndarray, labels: np.ndarray, drivers: np.ndarray, bi
 
     Args:
         probabilities: float (N, C), rows sum to 1.
-        drivers: (N,); `error` is the standard error of `right` over drivers, NaN for a single one in the bin.
+        drivers: (N,); `error` is the standard error of `accuracy` over drivers, NaN for a single one in the bin.
     """
     rows = np.asarray(probabilities, np.float64)
     sure, right = rows.max(axis=1), rows.argmax(axis=1) == labels

@@ -1,4 +1,4 @@
-"""Exact nearest neighbours by cosine: all pairs are compared, a block of rows at a time, so memory is bounded."""
+"""Images compared by their embeddings: exact nearest neighbours by cosine, and clusters by Ward's method."""
 
 import hashlib
 import os

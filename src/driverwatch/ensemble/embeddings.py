@@ -1,4 +1,4 @@
-"""Features on disk: what a pretrained network makes of every image, by name, with what made them."""
+"""Embeddings on disk: a pretrained backbone's features of every image, by name, with checksums of what made them."""
 
 import time
 from collections.abc import Sequence

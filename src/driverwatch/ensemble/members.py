@@ -1,4 +1,4 @@
-"""Average probabilities: views within a model, then folds, then runs; joined by image name, never by position."""
+"""Members of an ensemble: finished runs and their predictions, joined by image name, never by position."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -236,7 +236,7 @@ def _is_finished(context: Context, run: runs.Run, named: bool) -> bool:
 
 
 def chosen_on_validation(members: list[runs.Run]) -> list[str]:
-    """Runs whose epoch, or a teacher's, was chosen on the validation drivers, so that their out-of-fold loss flatters."""
+    """Runs whose epoch, or a teacher's, was chosen on the validation drivers, so that their out-of-fold loss is optimistic."""
     return [run.name for run in members if run.uses_validation]
 
 

@@ -1,4 +1,4 @@
-"""Steps from the members' probabilities to one row per image: fitted on out-of-fold rows, scored by nested driver folds."""
+"""Steps from the members' probabilities to one prediction per image: fitted out of fold, scored by nested driver folds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""A run's TTA sets side by side: out-of-fold log loss, its change to the centre crop, and cost; from predictions alone."""
+"""Tables from predictions alone: a run's TTA sets, an ensemble's blends and calibrations, k-NN smoothing."""
 
 from pathlib import Path
 from statistics import median

@@ -1,4 +1,4 @@
-"""From predictions to submissions."""
+"""Submissions: blended, post-processed, checked, and recorded with their out-of-fold loss."""
 
 import gzip
 import math
@@ -193,11 +193,13 @@ def _said(members: list[Member], settings: PipelineSettings, fold: int | None, f
 
 
 def _loss(facts: dict[str, Any]) -> str:
-    """The out-of-fold loss in words, whom it flatters, and whose it is not."""
+    """The out-of-fold loss in words, for which runs it is optimistic, and which have none."""
     if "out_of_fold_log_loss" not in facts:
         return str(facts["out_of_fold"])
     optimistic = (
-        f" (selected on: {', '.join(facts['chosen_on_validation'])})" if facts.get("chosen_on_validation") else ""
+        f" (optimistic, epoch chosen on the validation drivers: {', '.join(facts['chosen_on_validation'])})"
+        if facts.get("chosen_on_validation")
+        else ""
     )
     rest = "".join(f", without {name} ({why})" for name, why in facts.get("not_scored", {}).items())
     return f"out-of-fold log loss {facts['out_of_fold_log_loss']:.4f}{optimistic}{rest}"

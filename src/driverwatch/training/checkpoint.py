@@ -1,4 +1,4 @@
-"""Training that diverged: told from training that is merely hard, and what to do about it. Imports no Keras."""
+"""A fold's progress: its checkpoint, its history, and whether its training has diverged."""
 
 import csv
 import io

@@ -33,7 +33,7 @@ from driverwatch.training.batch_norm import BATCHES, recalibrate_batch_norm
 from driverwatch.training.cached_stages import CachedStage, StageCaching
 from driverwatch.training.checkpoint import HistoryLog, Progress, is_over, judged, resumed, told, uniform_loss, way_out
 from driverwatch.training.data_loader import TrainingBatches, class_weights, followed, one_hot
-from driverwatch.training.epoch import MINUTES, EpochBar, TimeRemaining, reseed, time_remaining, train_epoch
+from driverwatch.training.epoch import HALFWAY_LOG_SECONDS, EpochBar, TimeRemaining, reseed, time_remaining, train_epoch
 from driverwatch.training.linear_probe import Sample, fit_linear_probe
 from driverwatch.training.optimizer import StagePlan, check, lr_multipliers, plan, prepare
 from driverwatch.training.pseudo_labels import FoldIndices
@@ -286,7 +286,7 @@ class FoldTraining:
     def _fit(self, stage: StagePlan, batches: TrainingBatches) -> tuple[float, float]:
         """Training loss and accuracy of one epoch, told by a bar."""
         label = f"fold {self.number}, epoch {self.progress.epoch + 1} of {sum(self.before.planned)}"
-        with Meter(label, len(self.shown), whose=self.run.name, patience=MINUTES, end=False) as meter:
+        with Meter(label, len(self.shown), whose=self.run.name, patience=HALFWAY_LOG_SECONDS, end=False) as meter:
             bar = EpochBar(meter, self.settings.batch_size, self.before, self.progress.history, stage.number)
             return train_epoch(self.learner, batches, bar, self.devices)
 

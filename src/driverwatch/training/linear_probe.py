@@ -1,4 +1,4 @@
-"""The softmax by multinomial logistic regression on features: solved for, not stepped towards.
+"""The linear probe: a softmax by multinomial logistic regression on features.
 
 A converged head before the backbone is touched distorts pretrained features least (Kumar et al. 2022, arXiv:2202.10054).
 """
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import softmax
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
@@ -43,7 +44,7 @@ class LinearProbe:
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
         """Probabilities (N, C)."""
-        return _softmax(features @ self.kernel + self.bias)
+        return softmax(features @ self.kernel + self.bias, axis=1)
 
 
 def fit_linear_probe(sample: Sample, drivers: np.ndarray, classes: int, l2: list[float]) -> LinearProbe:
@@ -78,7 +79,7 @@ def _inner_losses(sample: Sample, drivers: np.ndarray, classes: int, l2: list[fl
     found = {strength: np.zeros((len(drivers), classes)) for strength in l2}
     for train, validation in GroupKFold(count).split(drivers, groups=drivers):
         for strength, kernel, bias in _path(sample[train], classes, l2):
-            found[strength][validation] = _softmax(sample.features[validation] @ kernel + bias)
+            found[strength][validation] = softmax(sample.features[validation] @ kernel + bias, axis=1)
     return {strength: log_loss(p, sample.labels) for strength, p in found.items()}
 
 
@@ -106,11 +107,6 @@ def _path(sample: Sample, classes: int, l2: list[float]) -> Iterator[tuple[float
         bias[:] = biases.min() - 10
         kernel[:, there], bias[there] = weights.T, biases
         yield strength, kernel, bias
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
 
 
 HEADS = ("linear_probe", "dense")
