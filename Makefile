@@ -327,7 +327,7 @@ ensemble: setup ## blend MODELS into submissions/<dataset>/NAME.csv
 	$(DW) ensemble $(DATA_OPT) $(call option,models,MODELS) $(call option,name,NAME) $(call option,tta,TTA) $(call option,fold,FOLD) \
 	  $(call option,blend,BLEND) $(call option,class-balance,CLASS_BALANCE) $(call option,knn,KNN) $(call option,calibrate,CALIBRATE) $(call option,clip,CLIP) $(call place,weights,WEIGHTS)
 
-pseudo-labels: need-NAME setup ## keep what MODELS, put together as in an ensemble, make of images without labels: SET="train.pseudo.pseudo_labels=NAME"
+pseudo-labels: need-NAME setup ## keep what MODELS, put together as in an ensemble, make of images without labels: SET="train.pseudo.labels=NAME"
 	$(DW) pseudo-labels $(DATA_OPT) $(call option,models,MODELS) $(call option,tta,TTA) $(call option,blend,BLEND) \
 	  $(call option,class-balance,CLASS_BALANCE) $(call option,knn,KNN) $(call option,calibrate,CALIBRATE) \
 	  $(call place,weights,WEIGHTS) -- $(call q,$(NAME))

@@ -36,7 +36,9 @@ class Run:
     folds: str  # checksums
     packs: dict[str, str]
     weights: dict[str, str] | None
-    learned_from: dict[str, Any] | None = None  # other runs: `teachers` of pseudo-labels, `epochs` of a final fit
+    learned_from: dict[str, Any] | None = (
+        None  # other runs: `teachers` of pseudo-labels, `epochs` of a refit on all data
+    )
     regions: dict[str, list[float]] = field(default_factory=dict)  # boxes of what it looks at; none: the whole frame
 
     @property
@@ -54,7 +56,7 @@ class Run:
 
     @property
     def uses_validation(self) -> bool:
-        """Whether validation drivers had a say in this run's weights, its teachers' included ("selected on")."""
+        """Whether validation drivers had a say in this run's weights, its teachers' included (optimistic)."""
         teachers = (self.learned_from or {}).get("teachers", {})
         return self.settings.train.uses_validation or any(made["chosen_on_validation"] for made in teachers.values())
 
@@ -325,7 +327,7 @@ def executed(run: Run, how: dict[str, dict[str, Any]]) -> Run:
 
 
 def seeded(run: Run, number: int) -> Run:
-    """The run as fit `number` trains it: fits that leave nobody out have nothing but their seed to differ in."""
+    """The run as fold `number` trains it: models that are trained on every driver differ in nothing but their seed."""
     if run.settings.train.splits.kind != "all":
         return run
     train = run.settings.train.model_copy(update={"seed": (run.settings.train.seed + number) % 2**32})

@@ -35,7 +35,7 @@ def test_pseudo_labels_can_be_asked_for_key_by_key(tmp_path: Path, yaml: str) ->
     made = settings(tmp_path, yaml, "train.pseudo.threshold=0.9 train.pseudo.runs=[teacher]")
     assert made.train.pseudo is not None
     assert (made.train.pseudo.threshold, made.train.pseudo.runs) == (0.9, ["teacher"])
-    with pytest.raises(InputError, match=r"train.pseudo: must have either runs or pseudo_labels"):
+    with pytest.raises(InputError, match=r"train.pseudo: must have either runs or labels"):
         settings(tmp_path, yaml, "train.pseudo.threshold=0.9")
 
 

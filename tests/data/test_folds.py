@@ -35,7 +35,7 @@ def test_each_driver_is_held_out_once(table: ImageTable) -> None:
     drivers = table.frame["driver"].to_numpy()
     held = []
     for fold in range(3):
-        training, validation = made.rows(drivers, fold)
+        training, validation = made.indices(drivers, fold)
         assert set(drivers[training]).isdisjoint(drivers[validation])
         assert sorted([*training, *validation]) == list(range(len(drivers)))
         held += list(validation)
@@ -155,8 +155,8 @@ def test_moving_a_driver_changes_the_checksum(table: ImageTable) -> None:
 def test_strangers_and_wrong_numbers(table: ImageTable) -> None:
     made = folds.make(table, 3)
     with pytest.raises(InputError, match="no fold holds driver p999"):
-        made.rows(np.array(["p000", "p999"]), 0)
+        made.indices(np.array(["p000", "p999"]), 0)
     with pytest.raises(InputError, match="expected 0 to 2"):
-        made.rows(np.array(["p000"]), 3)
+        made.indices(np.array(["p000"]), 3)
     with pytest.raises(InputError, match="7 folds need at least as many drivers, got 6"):
         folds.make(table, 7)

@@ -12,7 +12,7 @@ from driverwatch import run as runs
 from driverwatch.cli.options import making
 from driverwatch.config.loading import parse
 from driverwatch.config.model import ModelSettings
-from driverwatch.data import splits
+from driverwatch.data import images, splits
 from driverwatch.data.context import Context, open_context, open_packs
 from driverwatch.data.prepare import make_folds, make_packs
 from driverwatch.ensemble import embeddings
@@ -59,7 +59,7 @@ def trained(place: list[str | Path], data: Path) -> runs.Run:
         (run.fold(fit)).mkdir(parents=True)
         facts = {"weights": f"w{fit}", "seconds": 60.0, "commit": "c", "log_loss": {"five_crop": 1.0}}
         write_json(run.fold(fit) / "manifest.json", {"settings": run.settings.model_dump(), **run.claim, **facts})
-        validation = splits.of(settings.train, folds).rows(packs["train"].drivers, fit)[1]
+        validation = splits.of(settings.train, folds).indices(packs["train"].drivers, fit)[1]
         for kind, names in (("validation", packs["train"].names[validation]), ("test", packs["test"].names)):
             rows = np.random.default_rng(fit).dirichlet(np.ones(len(run.classes)), len(names)).astype(np.float32)
             made = Predictions(names, rows, run.predicted(fit, "five_crop"))
@@ -128,6 +128,100 @@ def test_without_the_images_the_sentence_names_what_is_there(place: list[str | P
     shutil.rmtree(pack_folder())
     with pytest.raises(InputError, match=r"is not here to make it from; give DATA="):
         open_packs(context, "20x26")
+
+
+def resized_pack(data: Path) -> Context:
+    """A context whose images are gone, with the packs of one larger size, of one smaller, and a pack of regions."""
+    context = making_context(data)
+    for size in (SIZE, "18x24", "40x52-whole+wheel"):
+        open_packs(context, size)
+    shutil.rmtree(data)
+    return context
+
+
+def test_embeddings_take_a_larger_pack_where_the_images_are_gone(
+    place: list[str | Path], data: Path, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    of_images = {kind: pack.checksum for kind, pack in open_packs(making_context(data), "20x26")[1].items()}
+    assert making_context(data).packs_for_embeddings("20x26") == "20x26"
+    shutil.rmtree(pack_folder("20x26"))
+    assert making_context(data).packs_for_embeddings("20x26") == "20x26", "the images are here"
+    context = resized_pack(data)
+    key = context.packs_for_embeddings("20x26")
+    assert key == f"20x26@{SIZE}"
+    assert context.packs_for_embeddings("20x26-whole+wheel") == f"20x26@{SIZE}-whole+wheel"
+    assert context.packs_for_embeddings("41x52") == "41x52", "none is as large"
+    capsys.readouterr()
+    packs = open_packs(context, key)[1]
+    said = capsys.readouterr().out
+    assert f"build/demo/pack/{key}: no such pack, and {data} is not here; resizing {SIZE}" in said
+    assert f"build/demo/pack/{key}: made in " in said
+    larger = open_packs(context, SIZE)[1]
+    for kind, pack in packs.items():
+        wanted = [images.resized(image, (20, 26)) for image in larger[kind].pixels]
+        assert np.array_equal(pack.pixels, wanted)
+        assert list(pack.names) == list(larger[kind].names)
+        assert np.array_equal(pack.labels, larger[kind].labels)
+        assert pack.checksum not in (of_images[kind], larger[kind].checksum), "no run was trained on it"
+        assert pack.mean == pytest.approx(pack.pixels.mean(axis=(0, 1, 2)))
+    with pytest.raises(InputError, match="give DATA="):
+        open_packs(context, "20x26")  # as a run asks for it
+    open_packs(context, key)
+    assert capsys.readouterr().out == "", "it is there"
+
+
+def test_a_resized_pack_keeps_its_regions_apart_and_is_of_one_larger_pack(
+    place: list[str | Path], data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    context = resized_pack(data)
+    key = context.packs_for_embeddings("20x26-whole+wheel")
+    pack, larger = open_packs(context, key)[1]["train"], open_packs(context, "40x52-whole+wheel")[1]["train"]
+    whole, wheel = larger.pixels[0][:40], larger.pixels[0][40:]
+    assert np.array_equal(pack.pixels[0], np.concatenate([images.resized(one, (20, 26)) for one in (whole, wheel)]))
+    made = read_json(pack_folder(key) / "train.json")
+    assert made["resized_from"] == larger.checksum
+    made["resized_from"] = made["signature"] = "another"
+    write_json(pack_folder(key) / "train.json", made)
+    (pack_folder(key) / "test.json").unlink()
+    with pytest.raises(InputError, match=r"packed from other files than .*40x52-whole\+wheel/train\.h5 now holds"):
+        open_packs(context, key)
+
+
+def test_what_a_larger_pack_was_made_without_is_missing_in_the_resized_one(place: list[str | Path], data: Path) -> None:
+    image = sorted((data / "imgs" / "train").rglob("*.jpg"))[0]
+    image.write_bytes(b"no image")
+    make_packs(open_context("demo", data), SIZE, None, "", False, skip=True)
+    shutil.rmtree(data)
+    pack = open_packs(making_context(data), f"20x26@{SIZE}")[1]["train"]
+    assert list(pack.left_out.names) == [image.name]
+    assert image.name not in pack.names
+    assert len(pack.names) == len(pack.pixels)
+
+
+def test_embeddings_of_a_resized_pack_say_so_and_are_computed_again_from_the_images(
+    place: list[str | Path],
+    data: Path,
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(embeddings.weight_files, "identity", lambda *_: {"file": "x"})
+
+    def computed(context: object, settings: object, backbone: object, packs: dict, weights: object) -> list:
+        return [pack.pixels.mean(axis=(1, 2)) + 1 for pack in (packs["train"], packs["test"])]
+
+    monkeypatch.setattr(embeddings, "_computed", computed)
+    monkeypatch.setattr(embeddings, "_settings", lambda _: parse(ModelSettings, MODEL, "x"))
+    open_packs(making_context(data), "60x78")
+    moved = data.rename(data.with_name("elsewhere"))
+    resized = embeddings.open_embeddings(making_context(data), "small")
+    assert "resizing 60x78" in capsys.readouterr().out
+    assert embeddings.open_embeddings(open_context("demo", data), "small").checksum == resized.checksum, (
+        "who only looks"
+    )
+    moved.rename(data)
+    with pytest.raises(InputError, match="made from other train_pack, test_pack than today's"):
+        embeddings.open_embeddings(making_context(data), "small")
 
 
 def test_invalid_images_stay_left_out_where_they_were(place: list[str | Path], data: Path) -> None:

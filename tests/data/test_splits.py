@@ -88,9 +88,9 @@ def test_no_driver_is_on_both_sides_and_none_is_lost(kind: str) -> None:
     settings = train(splits=kind)
     made = splits.of(settings, FOLDS)
     rows = np.random.default_rng(0).choice(DRIVERS, 50)
-    assert made.count == settings.splits.fits(FOLDS.count)
+    assert made.count == settings.splits.models(FOLDS.count)
     for number in range(made.count):
-        training, validation = made.rows(rows, number)
+        training, validation = made.indices(rows, number)
         assert sorted([*training, *validation]) == list(range(50))
         assert not set(rows[training]) & set(rows[validation])
         assert set(rows[validation]) == made.validation[number] & set(rows)
@@ -104,8 +104,8 @@ def test_fewer_drivers_are_among_more_and_the_held_out_ones_stay(kind: str) -> N
         whole = splits.of(train(splits=kind), FOLDS)
         assert made.validation == whole.validation
         for number in range(made.count):
-            training, validation = made.rows(rows, number)
-            assert made.learnt_from(number) == count == len(training)
+            training, validation = made.indices(rows, number)
+            assert made.trained_on(number) == count == len(training)
             assert set(rows[training]) >= before[number]
             assert not set(rows[training]) & made.validation[number]
             assert set(rows[validation]) == set(whole.validation[number])
@@ -116,26 +116,26 @@ def test_fewer_drivers_are_among_more_and_the_held_out_ones_stay(kind: str) -> N
 
 
 def test_more_drivers_than_there_are_cannot_be_trained_on() -> None:
-    with pytest.raises(InputError, match=r"train_drivers: fit 0 has only 6 drivers to train on, got 7; lower it"):
+    with pytest.raises(InputError, match=r"train_drivers: fold 0 has only 6 drivers to train on, got 7; lower it"):
         splits.of(train(splits={"train_drivers": 7}), FOLDS)
 
 
 def test_folds_are_those_of_the_fold_file_and_all_leaves_nobody_out() -> None:
     rows = np.array(DRIVERS[::-1])
     for number in range(3):
-        expected, found = FOLDS.rows(rows, number), splits.of(train(), FOLDS).rows(rows, number)
+        expected, found = FOLDS.indices(rows, number), splits.of(train(), FOLDS).indices(rows, number)
         assert all(np.array_equal(*pair) for pair in zip(expected, found, strict=True))
     everybody = splits.of(train(splits={"kind": "all", "count": 3}), FOLDS)
     assert everybody.count == 3
-    assert [len(part) for part in everybody.rows(rows, 2)] == [9, 0]
+    assert [len(part) for part in everybody.indices(rows, 2)] == [9, 0]
 
 
 def test_strangers_and_fits_that_are_not_there_are_refused() -> None:
     made = splits.of(train(splits="all"), FOLDS)
     with pytest.raises(InputError, match="no fold holds driver p99"):
-        made.rows(np.array(["p99"]), 0)
+        made.indices(np.array(["p99"]), 0)
     with pytest.raises(InputError, match="FOLD=1: expected 0 to 0"):
-        made.rows(np.array(DRIVERS), 1)
+        made.indices(np.array(DRIVERS), 1)
 
 
 @pytest.mark.parametrize(
@@ -150,12 +150,12 @@ def test_strangers_and_fits_that_are_not_there_are_refused() -> None:
             {"splits": {"shuffle_split": 4}},
             "splits.shuffle_split: unknown key; expected one of kind, count, val_drivers, train_drivers, split_seed",
         ),
-        ({"splits": "all", "select": "best"}, "holds nobody out; select must be last"),
-        ({"splits": "all", "patience": 2}, "holds nobody out"),
+        ({"splits": "all", "select": "best"}, "has no validation drivers; select must be last"),
+        ({"splits": "all", "patience": 2}, "has no validation drivers"),
         ({"max_epochs": 5}, "max_epochs must be at most the last stage's epochs"),
         ({"max_epochs": 1, "stages": [{"freeze_until": "head", "fit": "linear_probe"}]}, "max_epochs .* fit: gradient"),
-        ({"pseudo": {}}, "pseudo: must have either runs or pseudo_labels"),
-        ({"pseudo": {"runs": ["a"], "pseudo_labels": "b"}}, "pseudo: must have either runs or pseudo_labels"),
+        ({"pseudo": {}}, "pseudo: must have either runs or labels"),
+        ({"pseudo": {"runs": ["a"], "labels": "b"}}, "pseudo: must have either runs or labels"),
         ({"pseudo": {"runs": ["a", "a"]}}, "name each teacher once"),
         ({"pseudo": {"runs": ["../a"]}}, "pseudo.runs.0: .*pattern"),
         ({"pseudo": {"runs": ["a"], "threshold": 1.5}}, "pseudo.threshold: .*less than or equal to 1"),

@@ -219,7 +219,7 @@ def predicted(found: Finished, tta: TtaSet, seed: int, folds: tuple[int, ...] = 
     """Write a set's validation predictions, rows in any order; probabilities in the pack's order."""
     run, rows = found.runs[0], sample(12, seed).astype(np.float32)
     for fold in folds:
-        _, validation = found.folds.rows(DRIVERS, fold)
+        _, validation = found.folds.indices(DRIVERS, fold)
         chosen = np.random.default_rng(seed).permutation(validation)
         origin = {**run.origin, "weights": run.manifest(fold)["weights"], "tta": tta}
         made = Predictions(found.train.names[chosen], rows[chosen], origin)

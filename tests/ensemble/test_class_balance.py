@@ -152,7 +152,7 @@ def test_smoothing_goes_around_balance_where_asked() -> None:
         world.asked(), world.labels, world.drivers, spaces,
     )  # fmt: skip
     by_hand = nested_cross_validation([once[0], once[2], once[1], once[2]], world.asked(), world.labels, world.drivers)
-    assert np.allclose(made.rows, limited(by_hand, FLOOR))
+    assert np.allclose(made.probabilities, limited(by_hand, FLOOR))
     assert list(made.rules) == ["mean", "knn before", "class_balance", "knn"]
 
 

@@ -76,7 +76,7 @@ def watched() -> float:
 
     rows = SimpleNamespace(validation=np.arange(4))
     fold: Any = SimpleNamespace(
-        rows=rows, source=None, pack=SimpleNamespace(labels=LABELS), centre=lambda *_: {"centre": ROWS}
+        indices=rows, source=None, pack=SimpleNamespace(labels=LABELS), centre=lambda *_: {"centre": ROWS}
     )
     found = FoldTraining._watch(fold)[0]
     assert found is not None
@@ -92,7 +92,7 @@ def of_a_study(monkeypatch: pytest.MonkeyPatch) -> float:
 
 def of_a_fold(monkeypatch: pytest.MonkeyPatch) -> float:
     pack: Any = SimpleNamespace(names=np.array(list("wxyz")), labels=LABELS, drivers=DRIVERS)
-    split: Any = SimpleNamespace(count=1, rows=lambda drivers, fit: (np.array([], int), np.arange(4)))
+    split: Any = SimpleNamespace(count=1, indices=lambda drivers, fit: (np.array([], int), np.arange(4)))
     run: Any = SimpleNamespace(settings=SimpleNamespace(train=None))
     monkeypatch.setattr(searches, "open_run", lambda *_: (run, None, {"train": pack, "test": None}))
     monkeypatch.setattr(searches.splits, "of", lambda *_: split)

@@ -54,11 +54,11 @@ def stored(world: World, name: str = "both", **changes: object) -> dict[tuple[in
     """What is written for each fold and kind of images."""
     make_pseudo_labels(world.context, ["one", "two"], name, "five_crop", changes)
     teacher = open_teacher_ensemble(world.context.places, name, world.folds)
-    return {(fold, kind): teacher.said(fold, kind) for fold in range(3) for kind in ("validation", "test")}
+    return {(fold, kind): teacher.predictions(fold, kind) for fold in range(3) for kind in ("validation", "test")}
 
 
 def validation(world: World, fold: int) -> np.ndarray:
-    return world.folds.rows(world.packs["train"].drivers, fold)[1]
+    return world.folds.indices(world.packs["train"].drivers, fold)[1]
 
 
 def permuted(world: World, fold: int) -> World:
@@ -106,7 +106,7 @@ def test_the_manifest_says_what_was_put_together(world: World) -> None:
     assert teacher.facts["runs"] == {"one": "five_crop", "two": "five_crop"}
     assert teacher.facts["pipeline"] == PipelineSettings(blend="weighted").model_dump()
     assert teacher.facts["chosen_on_validation"] is True
-    assert (teacher.fits, teacher.name) == (3, "both")
+    assert (teacher.count, teacher.name) == (3, "both")
 
 
 def teachers_of(world: World, settings: ModelSettings, packs: dict[str, Pack] | None = None) -> list[Teacher]:
@@ -121,7 +121,7 @@ def teachers_of(world: World, settings: ModelSettings, packs: dict[str, Pack] | 
 
 def student_of(world: World, name: str = "both", **asked: object) -> Run:
     """A student that was started with what is taught now."""
-    run = world.run("student", pseudo={"pseudo_labels": name, **asked})
+    run = world.run("student", pseudo={"labels": name, **asked})
     settings = run.settings.train.pseudo
     found = pseudo_labels.identity([open_teacher_ensemble(world.context.places, name, world.folds)], settings)
     return replace(run, learned_from={"teachers": found})
@@ -147,8 +147,8 @@ def test_a_student_learns_what_is_kept_for_its_fold(world: World, images: str) -
     for kind in ("validation", "test"):
         if images in (kind, "both"):
             expected |= dict(zip(kept[1, kind].names, kept[1, kind].probabilities, strict=True))
-    assert set(joined[made.rows]) == set(expected)
-    for row, target in zip(made.rows, made.targets, strict=True):
+    assert set(joined[made.indices]) == set(expected)
+    for row, target in zip(made.indices, made.targets, strict=True):
         assert target == pytest.approx(expected[joined[row]], abs=1e-6)
 
 
@@ -157,7 +157,7 @@ def test_a_student_refuses_lessons_that_changed(world: World) -> None:
     world.run("two", 50)
     stored(world)
     student = student_of(world)
-    assert len(fold_labels(world, student, 2).rows) == 12
+    assert len(fold_labels(world, student, 2).indices) == 12
     stored(world)
     fold_labels(world, student, 2)  # the same again is the same
     stored(world, blend="geometric")
@@ -195,7 +195,7 @@ def test_a_file_of_an_older_pipeline_is_refused(world: World) -> None:
     stored(world, blend="geometric")
     path.write_bytes(old)
     with pytest.raises(InputError, match="made from other made_of than today's"):
-        open_teacher_ensemble(world.context.places, "both", world.folds).said(1, "test")
+        open_teacher_ensemble(world.context.places, "both", world.folds).predictions(1, "test")
 
 
 def test_what_was_taught_on_other_folds_is_refused(world: World) -> None:
@@ -228,8 +228,7 @@ def test_other_images_are_found_before_training(world: World) -> None:
     for kind, packs in fewer.items():
         other = {"test": "validation", "validation": "test"}[kind]
         settings = {
-            images: world.settings(pseudo={"pseudo_labels": "both", "images": images})
-            for images in (kind, other, "both")
+            images: world.settings(pseudo={"labels": "both", "images": images}) for images in (kind, other, "both")
         }
         for images in (kind, "both"):
             with pytest.raises(InputError, match=f"both: predicts other {kind} images in fold .* than the student's"):
@@ -243,12 +242,12 @@ def test_drawn_subsets_cannot_be_taught_by_folds(world: World, images: str) -> N
     world.run("two", 50)
     stored(world)
     drawn = world.settings(
-        pseudo={"pseudo_labels": "both", "images": images},
+        pseudo={"labels": "both", "images": images},
         splits={"kind": "shuffle_split", "count": 3, "val_drivers": 2},
     )
     with pytest.raises(InputError, match="shuffled ones hold others out; name runs"):
         teachers_of(world, drawn)
-    whole = world.settings(pseudo={"pseudo_labels": "both"}, splits="all")
+    whole = world.settings(pseudo={"labels": "both"}, splits="all")
     assert [one.name for one in teachers_of(world, whole)] == ["both"]
 
 
@@ -258,7 +257,7 @@ def test_a_student_that_leaves_nobody_out_hears_every_fold(world: World) -> None
     kept = stored(world)
     made = fold_labels(world, student_of(world), 0)
     assert np.allclose(made.targets, kept[0, "test"].probabilities, atol=1e-6)
-    run = world.run("whole", splits="all", pseudo={"pseudo_labels": "both"})
+    run = world.run("whole", splits="all", pseudo={"labels": "both"})
     found = pseudo_labels.identity(
         [open_teacher_ensemble(world.context.places, "both", world.folds)], run.settings.train.pseudo
     )
@@ -277,7 +276,7 @@ def test_an_epoch_chosen_on_held_out_drivers_is_handed_on(world: World) -> None:
     world.run("two", 50, select="best")
     stored(world)
     assert student_of(world, images="both").uses_validation
-    assert parse(PseudoSettings, {"pseudo_labels": "both"}, "x").images == "test"
+    assert parse(PseudoSettings, {"labels": "both"}, "x").images == "test"
 
 
 def test_other_features_make_another_pipeline(world: World) -> None:

@@ -98,7 +98,7 @@ def test_what_is_fitted_is_scored_on_drivers_left_out(world: World, tmp_path: Pa
     study = AblationStudy(world.context, parse(AblationsSettings, content, "x"), None)
     side = EnsembleSettings(runs=["base"], calibrate="bias")
     first = study.scored(side).losses
-    labels, rows = world.packs["train"].labels.copy(), world.folds.rows(world.packs["train"].drivers, 0)[1]
+    labels, rows = world.packs["train"].labels.copy(), world.folds.indices(world.packs["train"].drivers, 0)[1]
     other = world.labelled(np.where(np.isin(np.arange(len(labels)), rows), (labels + 1) % 3, labels))
     changed = _predicted(other, side)
     assert np.array_equal(changed[rows], _predicted(world, side)[rows])  # fold 0's labels fit nothing for fold 0
@@ -114,7 +114,7 @@ def _predicted(world: World, side: EnsembleSettings) -> np.ndarray:
     rows = blending.oof_of_members(
         [blending.Member(run, world.packs["test"], "five_crop")], world.packs["train"], world.folds
     )
-    return post_processing.fit(side, rows, world.packs["train"].labels, world.packs["train"].drivers).rows
+    return post_processing.fit(side, rows, world.packs["train"].labels, world.packs["train"].drivers).probabilities
 
 
 def test_missing_runs_are_named_with_what_trains_them(world: World, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from driverwatch.inference import predictions
 from driverwatch.io.manifests import read_json
 
 __all__ = ["world"]
-PSEUDO_LABELS = "train.pseudo.pseudo_labels=both"
+PSEUDO_LABELS = "train.pseudo.labels=both"
 Told = dict[str, str]
 
 
@@ -107,8 +107,8 @@ def test_what_is_not_whole_is_taught_again_and_is_the_same(
         ({"one": "train.pseudo.runs=[one]", "two": ""}, "one: its teachers one are not trained before it"),
         ({"one": "train.pseudo.runs=[stranger]", "two": ""}, "stranger: no such run"),
         (
-            {"one": "train.pseudo.pseudo_labels=nobody", "two": ""},
-            "pseudo_labels=nobody is neither listed here nor made",
+            {"one": "train.pseudo.labels=nobody", "two": ""},
+            "labels=nobody is neither listed here nor made",
         ),
         ({"one": "", "two": "train.splits.kind=all"}, "pseudo_labels.both: two is not trained on folds"),
         ({"one": "", "two": "augment.hflip=swap_left_right"}, "needs left_right_pairs"),

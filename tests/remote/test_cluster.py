@@ -23,7 +23,7 @@ from driverwatch.remote import ray_cluster, ray_files, ray_tasks
 from driverwatch.remote.ray_cluster import Options
 from driverwatch.remote.ray_files import Home, Project, Task
 from driverwatch.remote.ray_view import View
-from driverwatch.training.train import teachers_first
+from driverwatch.training.train import TrainRequest, teachers_first
 
 RUN = "build/demo/runs/tiny"
 READS = ("pack.h5", f"{RUN}/run.json")
@@ -371,7 +371,8 @@ def test_trials_wait_for_a_fold_each_and_bear_what_fails(monkeypatch: pytest.Mon
     said, held, hall = list[str](), set[str](), Hall()
 
     @contextmanager
-    def begun(context: object, settings: object, name: str, *_: object) -> Iterator[SimpleNamespace]:
+    def begun(request: Any) -> Iterator[SimpleNamespace]:
+        name = request.name
         if name == "trial-2":
             raise InputError("no such pack")
         held.add(name)
@@ -379,7 +380,7 @@ def test_trials_wait_for_a_fold_each_and_bear_what_fails(monkeypatch: pytest.Mon
         yield SimpleNamespace(run=run, found=lambda fold: said.append(f"{name} found {fold}"))
         held.remove(name)
 
-    def fold_task(context: object, run: Any, fold: int, *_: object) -> Task:
+    def fold_task(request: object, run: Any, fold: int) -> Task:
         assert run.name in held
         return Task(f"{run.name} fold {fold}", print, (), (), ())
 
@@ -394,7 +395,7 @@ def test_trials_wait_for_a_fold_each_and_bear_what_fails(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(ray_tasks, "started_run", begun)
     monkeypatch.setattr(ray_tasks, "fold_task", fold_task)
-    ray_tasks.search_on_cluster(None, Options(), lambda _: hall)(trial(f"trial-{n}") for n in range(6))
+    ray_tasks.search_on_cluster(Options(), lambda _: hall)(trial(f"trial-{n}") for n in range(6))
     failed = {"trial-1: the loss is no number", "trial-2: no such pack"}
     found = {f"trial-{n} found {fold}" for n in (0, 3, 4, 5) for fold in range(2)}
     assert set(said) == failed | found | {f"trial-{n} complete" for n in (0, 3, 4, 5)}
@@ -419,14 +420,15 @@ def test_students_start_when_their_teachers_are_finished_and_one_that_fails_cost
     told, hall = list[str](), Queue()
 
     @contextmanager
-    def begun(context: object, settings: object, name: str, *_: object) -> Iterator[SimpleNamespace]:
+    def begun(request: TrainRequest) -> Iterator[SimpleNamespace]:
+        name = request.name
         if name == "late":
             raise InputError("its teacher is of other folds")
         (tmp_path / name).mkdir()
         run = SimpleNamespace(name=name, folder=tmp_path / name, finished=lambda fold: (name, fold) == ("teacher", 0))
-        yield SimpleNamespace(run=run, asked=[0, 1], fits=2, found=lambda fold: told.append(f"{name} fold {fold}"))
+        yield SimpleNamespace(run=run, asked=[0, 1], folds=2, found=lambda fold: told.append(f"{name} fold {fold}"))
 
-    def fold_task(context: object, run: Any, fold: int, *_: object) -> Task:
+    def fold_task(request: object, run: Any, fold: int) -> Task:
         told.append(f"{run.name} task {fold}")
         return Task(f"{run.name} fold {fold}", print, (), (), ())
 
@@ -446,7 +448,9 @@ def test_students_start_when_their_teachers_are_finished_and_one_that_fails_cost
         "lone": settings(),
     }
     with pytest.raises(InputError) as refused:
-        ray_tasks.train_on_cluster(None, wanted, None, None, False, Options())  # type: ignore[arg-type]
+        about: dict[str, Any] = {"context": None}
+        requests = [TrainRequest(name=name, settings=made, **about) for name, made in wanted.items()]
+        ray_tasks.train_on_cluster(requests, Options())
     assert str(refused.value).splitlines() == [
         "2 of these did not finish:",
         "  - late: its teacher is of other folds",

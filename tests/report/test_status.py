@@ -148,7 +148,7 @@ def test_every_state_of_a_fold(there: World) -> None:
     foreign = begun(there, "foreign", epochs=3)
     checkpoint(foreign, 0, [0], "another run's identity")
     found = {run.name: run for run in status(there.context).runs}
-    states = {name: [fit.state for fit in run.fits] for name, run in found.items()}
+    states = {name: [fold.state for fold in run.folds] for name, run in found.items()}
     assert states == {
         "one": ["finished"] * 3,
         "half": ["finished", "training", "not started"],
@@ -157,7 +157,7 @@ def test_every_state_of_a_fold(there: World) -> None:
         "killed": ["invalid", "not started", "not started"],
         "foreign": ["invalid", "not started", "not started"],
     }
-    assert (found["half"].fits[1].epoch, found["half"].fits[1].epochs) == (2, 3)
+    assert (found["half"].folds[1].epoch, found["half"].folds[1].epochs) == (2, 3)
     assert found["one"].tta == ["five_crop"]
     assert "not a whole state file" in found["killed"].problems[0]
     assert "of another run" in found["foreign"].problems[0]
@@ -187,7 +187,7 @@ def test_no_loss_where_nobody_is_held_out_or_an_epoch_was_chosen_on_them(there: 
     found = {run.name: run for run in status(there.context).runs}
     assert found["whole"].log_loss is None
     assert found["whole"].unscored == "trained on all drivers"
-    assert len(found["whole"].fits) == 1
+    assert len(found["whole"].folds) == 1
     assert found["chosen"].chosen_on_validation
     assert "0.6000!" in text(status(there.context))
 
@@ -196,7 +196,7 @@ def test_a_run_that_is_at_work_now_says_so(there: World) -> None:
     run = begun(there, "one", 1)
     with holding(run.folder), holding(run.fold(1)):
         found = status(there.context)
-        assert found.runs[0].writer == found.runs[0].fits[1].writer == "4711"
+        assert found.runs[0].writer == found.runs[0].folds[1].writer == "4711"
         assert "done >0/4 -" in text(found)
         assert found.next is None  # what it trains is not asked for again
     assert writer_of(run.folder) is None
@@ -288,8 +288,8 @@ def test_a_broken_file_is_a_line_and_no_crash(there: World) -> None:
     (runs / ".DS_Store").touch()
     found = {run.name: run for run in status(there.context).runs}
     assert "expected a JSON manifest" in str(found["one"].problem)
-    assert [fit.state for fit in found["two"].fits] == ["finished", "invalid", "finished"]
-    assert "is of another run" in str(found["three"].fits[2].problem)
+    assert [fold.state for fold in found["two"].folds] == ["finished", "invalid", "finished"]
+    assert "is of another run" in str(found["three"].folds[2].problem)
     assert "no such run" in str(found["four"].problem)
     said = text(status(there.context))
     assert said.count("invalid:") >= 4
@@ -542,13 +542,13 @@ def finish(project: Path, overrides: str) -> None:
     from driverwatch.config.model import ModelSettings
     from driverwatch.data.context import open_context, open_packs
     from driverwatch.io.manifests import checksum_of_file
-    from driverwatch.training.train import _identity
+    from driverwatch.training.train import TrainRequest, _wanted
 
     context = open_context("demo", None)
     settings = load(ModelSettings, Path("configs/models"), "tiny", overrides)
-    folds, packs = open_packs(context, settings.input.key)
+    folds, _ = open_packs(context, settings.input.key)
     folder = context.places.run("tiny")
-    runs.begin(folder, _identity(context, settings, folds, packs, None, None), None, False)
+    runs.begin(folder, _wanted(TrainRequest(context=context, settings=settings, name="tiny")).identity, None, False)
     run = runs.load(folder)
     for number in range(folds.count):
         run.fold(number).mkdir()

@@ -97,7 +97,7 @@ def test_a_labelled_image_is_followed_by_a_pipeline_that_others_were_fitted_for(
         image = TracedImage(pack.names[place], "train", pack.drivers[place], 0, "")
         steps = trace.pipeline_steps({"tiny": space}, members, finished, settings, image)
         assert list(steps.values())[-1] == pytest.approx(
-            made.rows[place], abs=1e-4 if pipeline.get("clip") == "fitted" else 1e-9
+            made.probabilities[place], abs=1e-4 if pipeline.get("clip") == "fitted" else 1e-9
         )
 
 

@@ -65,7 +65,7 @@ class World:
         )
         run, split = runs.load(folder), splits.of(settings.train, self.folds)
         for number in range(split.count):
-            self.finish(run, number, seed, skill, split.rows(self.packs["train"].drivers, number)[1])
+            self.finish(run, number, seed, skill, split.indices(self.packs["train"].drivers, number)[1])
         return run
 
     def finish(self, run: runs.Run, number: int, seed: int, skill: float, validation: np.ndarray) -> None:

@@ -51,13 +51,13 @@ def made_up(world: World, noise: int = 0) -> Trainer:
     """Leaves a finished fit, right as often as `skill` says."""
 
     def trainer(ask: steps.FoldRequest) -> None:
-        context, name, settings, fit = ask
+        context, name, settings, fit = ask.context, ask.name, ask.settings, ask.fold
         folder, checksums = context.places.run(name), {kind: pack.checksum for kind, pack in world.packs.items()}
         wanted = runs.identity(settings, context.settings, [], world.folds.checksum, checksums, None)
         runs.begin(folder, wanted, None, False)
         run, split = runs.load(folder), splits.of(settings.train, world.folds)
         if not run.finished(fit):
-            world.finish(run, fit, noise, skill(settings), split.rows(world.packs["train"].drivers, fit)[1])
+            world.finish(run, fit, noise, skill(settings), split.indices(world.packs["train"].drivers, fit)[1])
             with Path("trained.txt").open("a") as trained:
                 trained.write(f"{name}/{fit}\n")
 

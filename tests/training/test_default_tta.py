@@ -82,7 +82,7 @@ def trained(world: World, model: str, tta: list[TtaSet], test: bool = True) -> r
         write_json(run.fold(fit) / "manifest.json", {"settings": run.settings.model_dump(), **run.claim, **facts})
         (run.fold(fit) / "weights.h5").touch()
         asked = {
-            "validation": split.rows(world.packs["train"].drivers, fit)[1],
+            "validation": split.indices(world.packs["train"].drivers, fit)[1],
             "test": np.arange(len(world.packs["test"].names)),
         }
         for kind, rows in asked.items() if test else [("validation", asked["validation"])]:

@@ -23,7 +23,7 @@ from driverwatch.training.pseudo_labels import EnsembleTeacher, FoldIndices, Pse
 
 def teacher_of(tmp_path: Path, name: str = "teacher", seed: int = 0, **train: object) -> Run:
     run = run_of(tmp_path / name, **train)
-    for number in range(run.settings.train.splits.fits(FOLDS)):
+    for number in range(run.settings.train.splits.models(FOLDS)):
         tell(run, number, shares(seed + number))
     return run
 
@@ -50,7 +50,7 @@ def rows_of(made: PseudoLabels | None) -> dict[str, list[float]]:
     """Targets by name: test images are numbered on from the training pack's end."""
     assert made is not None
     joined = np.concatenate([TRAIN, NAMES])
-    return {str(joined[row]): target.tolist() for row, target in zip(made.rows, made.targets, strict=True)}
+    return {str(joined[row]): target.tolist() for row, target in zip(made.indices, made.targets, strict=True)}
 
 
 def test_a_fold_is_taught_by_its_teachers_same_fold_alone(tmp_path: Path) -> None:
@@ -252,9 +252,9 @@ def test_the_surest_of_both_kinds_share_one_ratio_whatever_their_order(tmp_path:
     turned = there(0, NAMES[::-1], TRAIN[::-1])
     again = pseudo_labels.fold_labels(student, 0, heard([teacher], student), turned, 10)
     assert again is not None
-    assert (np.diff(again.rows) > 0).all()
+    assert (np.diff(again.indices) > 0).all()
     joined = np.concatenate([TRAIN[::-1], NAMES[::-1]])
-    assert dict(zip(joined[again.rows].tolist(), again.targets.tolist(), strict=True)) == taken
+    assert dict(zip(joined[again.indices].tolist(), again.targets.tolist(), strict=True)) == taken
 
 
 def test_a_name_in_both_packs_is_two_images(tmp_path: Path) -> None:
@@ -265,7 +265,7 @@ def test_a_name_in_both_packs_is_two_images(tmp_path: Path) -> None:
     student = student_of(tmp_path, [teacher], images="both")
     made = pseudo_labels.fold_labels(student, 0, heard([teacher], student), there(0, named), 50)
     assert made is not None
-    assert made.rows.tolist() == [*there(0).validation, *range(len(TRAIN), len(TRAIN) + 12)]
+    assert made.indices.tolist() == [*there(0).validation, *range(len(TRAIN), len(TRAIN) + 12)]
     assert np.allclose(made.targets, [*shares(200, 3), *shares(0)], atol=1e-6)
 
 
@@ -283,8 +283,8 @@ def test_held_out_predictions_that_changed_or_are_of_others_are_refused(tmp_path
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ({"runs": ["t"], "pseudo_labels": "x"}, "either runs or pseudo_labels"),
-        ({}, "either runs or pseudo_labels"),
+        ({"runs": ["t"], "labels": "x"}, "either runs or labels"),
+        ({}, "either runs or labels"),
         ({"runs": ["t", "t"]}, "each teacher once"),
         ({"runs": ["t"], "images": "all"}, "images"),
     ],
@@ -296,16 +296,16 @@ def test_who_teaches_is_named_once(content: dict, said: str) -> None:
 
 @pytest.mark.parametrize("images", ["validation", "both"])
 def test_who_leaves_nobody_out_has_no_held_out_images(images: str) -> None:
-    with pytest.raises(InputError, match=r"holds nobody out; pseudo.images must be test"):
+    with pytest.raises(InputError, match=r"has no validation drivers; pseudo.images must be test"):
         settings_of(splits="all", pseudo={"runs": ["t"], "images": images})
 
 
-def pseudo_labels_of(folder: Path, fits: int = FOLDS) -> EnsembleTeacher:
+def pseudo_labels_of(folder: Path, folds: int = FOLDS) -> EnsembleTeacher:
     """What `make pseudo-labels` leaves for students, without its manifest."""
     made = EnsembleTeacher(
-        folder / "pseudo_labels", "folds", "weights and pipeline", fits, {"chosen_on_validation": False}
+        folder / "pseudo_labels", "folds", "weights and pipeline", folds, {"chosen_on_validation": False}
     )
-    for number in range(fits):
+    for number in range(folds):
         for kind, names in (("test", NAMES), ("validation", TRAIN[there(number).validation])):
             predictions.write(
                 Predictions(names, shares(number, len(names)), made.origin(number)), made.path(number, kind)
@@ -316,7 +316,7 @@ def pseudo_labels_of(folder: Path, fits: int = FOLDS) -> EnsembleTeacher:
 def test_a_taught_students_fold_reads_its_own_folds_file(tmp_path: Path) -> None:
     """A file of another fold, which knows this fold's labels, is refused in its place."""
     teacher = pseudo_labels_of(tmp_path)
-    run = run_of(tmp_path / "student", pseudo={"pseudo_labels": "pseudo_labels", "images": "both"})
+    run = run_of(tmp_path / "student", pseudo={"labels": "pseudo_labels", "images": "both"})
     found = pseudo_labels.identity([teacher], run.settings.train.pseudo)
     student = replace(run, learned_from={"teachers": found})
     made = pseudo_labels.fold_labels(student, 1, [teacher], there(1), 50)
@@ -332,6 +332,6 @@ def test_a_taught_students_fold_reads_its_own_folds_file(tmp_path: Path) -> None
 
 
 def test_a_round_after_a_taught_run_has_its_own_teacher() -> None:
-    first = settings_of(pseudo={"pseudo_labels": "both", "images": "both", "weight": 0.5})
+    first = settings_of(pseudo={"labels": "both", "images": "both", "weight": 0.5})
     made = student_settings(first, "first", "train.pseudo.ratio=2").train.pseudo
     assert made == PseudoSettings(runs=["first"], images="both", weight=0.5, ratio=2)

@@ -48,13 +48,13 @@ def test_an_epoch_shows_labelled_and_taken_images_and_changes_nothing_for_labell
     run, shown = student_of(tmp_path, batch_size=7), {}
     for rows, images, *_ in batches(run, packs, STUDENT):
         shown |= dict(zip(rows.tolist(), images, strict=True))
-    assert sorted(shown) == [*ROWS.training, *PSEUDO_LABELS.rows]
+    assert sorted(shown) == [*ROWS.training, *PSEUDO_LABELS.indices]
     alone = AugmentedInputs(packs["train"].pixels, run.settings, run.preset, 0)(ROWS.training)[0]
     assert all(np.array_equal(shown[row], image) for row, image in zip(ROWS.training, alone, strict=True))
     others = AugmentedInputs(packs["test"].pixels, run.settings, run.preset, 0, first=COUNT)(
-        PSEUDO_LABELS.rows - COUNT
+        PSEUDO_LABELS.indices - COUNT
     )[0]
-    assert all(np.array_equal(shown[row], image) for row, image in zip(PSEUDO_LABELS.rows, others, strict=True))
+    assert all(np.array_equal(shown[row], image) for row, image in zip(PSEUDO_LABELS.indices, others, strict=True))
 
 
 def test_weights_of_classes_are_those_of_labelled_images(tmp_path: Path, packs: dict[str, Pack]) -> None:
@@ -147,7 +147,7 @@ def test_held_out_images_are_trained_on_without_their_labels(tmp_path: Path, pac
     assert history(one)[-1]["val_loss"] != history(two)[-1]["val_loss"]
     assert [row["pseudo_images"] for row in history(one)] == ["4", "4"]
     if mix == "none":
-        unaware = FoldIndices(ROWS.training, ROWS.validation, replace(pseudo_labels, rows=COUNT + np.arange(4)))
+        unaware = FoldIndices(ROWS.training, ROWS.validation, replace(pseudo_labels, indices=COUNT + np.arange(4)))
         assert not same(weights, trained(student("three"), packs, rows=unaware))
 
 

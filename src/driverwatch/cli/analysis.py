@@ -171,7 +171,7 @@ def search(
     if there is not None:
         from driverwatch.remote.ray_tasks import search_on_cluster
 
-        run_works = search_on_cluster(weights, there)
+        run_works = search_on_cluster(there)
     request = SearchRequest(model, space_of(model, space), name or model, trials, seed, weights, force, skip_trial)
     run_search(making(dataset, data), model_settings(model, overrides), request, run_works)
 

@@ -1,7 +1,7 @@
 """From images to packs."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -122,21 +122,21 @@ def train(
     names, there = models.split(), cluster_options(engine, address, gpus, cpus, memory)
     if run and len(names) != 1:
         raise InputError(f"RUN={run}: names one model's run, and MODELS are {', '.join(names)}; leave it out")
-    context, wanted = context_of(dataset, data, study), {run or name: model_settings(name, overrides) for name in names}
-    if there is None and len(wanted) == 1:
-        from driverwatch.training.train import train as step
+    from driverwatch.training.train import TrainRequest, train_in_turn
 
-        [(name, settings)] = wanted.items()
-        step(context, settings, name, weights, fold, force)
-        return
+    shared: dict[str, Any] = {
+        "context": context_of(dataset, data, study),
+        "weights": weights,
+        "fold": fold,
+        "force": force,
+    }
+    requests = [TrainRequest(name=run or name, settings=model_settings(name, overrides), **shared) for name in names]
     if there is None:
-        from driverwatch.training.train import train_in_turn
-
-        train_in_turn(context, wanted, weights, fold, force)
+        train_in_turn(requests)
         return
     from driverwatch.remote.ray_tasks import train_on_cluster
 
-    train_on_cluster(context, wanted, weights, fold, force, there)
+    train_on_cluster(requests, there)
 
 
 @app.command(hidden=True)
@@ -172,10 +172,15 @@ def linear_probe(
 ) -> None:
     """Compute features once, fit a head on them per fold, and predict."""
     from driverwatch.training.linear_probe import linear_probe_settings
+    from driverwatch.training.train import TrainRequest
     from driverwatch.training.train import train as step
 
-    settings = linear_probe_settings(model_settings(model, overrides), head, truncate_at)
-    step(context_of(dataset, data), settings, run or f"{model}-features", weights, fold, force)
+    settings, name = (
+        linear_probe_settings(model_settings(model, overrides), head, truncate_at),
+        run or f"{model}-features",
+    )
+    about: dict[str, Any] = {"context": context_of(dataset, data), "settings": settings, "name": name}
+    step(TrainRequest(**about, weights=weights, fold=fold, force=force))
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Where a competition's files lie below its folder, in Kaggle's layout: the defaults of a data set's YAML."""
+"""Settings of a data set: where its files are, its classes, regions and folds; the defaults are Kaggle's layout."""
 
 import re
 import string
@@ -119,17 +119,15 @@ class DatasetSettings(Strict):
     leaderboard: Annotated[
         list[LeaderboardSettings], Field(default_factory=list)
     ]  # where the competition ended; reports show it
-    test_drivers: Annotated[int, Field(ge=1)] | None = (
-        None  # where known; null: prediction interval speaks of as many as training has
-    )
+    # where known; null: prediction interval speaks of as many as training has
+    test_drivers: Annotated[int, Field(ge=1)] | None = None
     classes: Annotated[dict[Class, str], Field(min_length=2)]  # name: meaning, in the submission's column order
     left_right_pairs: Annotated[list[Pair], Field(default_factory=list)]  # classes that change places in a flip
     # parts of the frame that a model may look at, since the camera is fixed: [top, left, bottom, right], shares of the frame
     regions: Annotated[dict[Region, Corners], Field(default_factory=dict)]
     folds: Annotated[int, Field(ge=2, le=1000)] = 5  # of drivers; as many models per run
-    group_distance: Annotated[int, Field(ge=0, lt=512)] = (
-        80  # bits of 512, where no driver is named: data/near_duplicates.py
-    )
+    # bits of 512, where no driver is named: data/near_duplicates.py
+    group_distance: Annotated[int, Field(ge=0, lt=512)] = 80
     subset: str | None = None  # CSV of the training images that `make subset` picks out of a larger download
 
     @model_validator(mode="after")

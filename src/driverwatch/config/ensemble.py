@@ -57,9 +57,8 @@ class KnnSettings(Strict):
     weights: Literal["equal", "similar"] | None = None  # similar: nearer images weigh more
     mean: Literal["arithmetic", "geometric"] | None = None  # of probabilities, or of their logarithms
     rounds: Annotated[int, Field(ge=1, le=2)] | None = None  # in the second, neighbours' neighbours come in
-    smooth_before_balancing: bool = (
-        False  # before balance as well as after it: classes are then counted on smoothed rows
-    )
+    # before balance as well as after it: classes are then counted on smoothed rows
+    smooth_before_balancing: bool = False
 
     @model_validator(mode="after")
     def _fits(self) -> "KnnSettings":
@@ -90,14 +89,12 @@ class PipelineSettings(Strict):
     """What happens to the members' probabilities on their way to one row per image."""
 
     blend: BlendName = "mean"  # what no label decides; make blends says what the others score
-    class_balance: EmbeddingSpec | None = (
-        None  # features that tell drivers apart: classes are balanced within each; null: not
-    )
+    # features that tell drivers apart: classes are balanced within each; null: not
+    class_balance: EmbeddingSpec | None = None
     knn: KnnSettings | None = None  # null: each image by itself, as single images in use are
     calibrate: Calibration = "none"  # what no label decides, as above
-    clip: Clip = (
-        FLOOR  # lowest probability of a submission, or fitted out of fold; no printed loss tells lower ones apart
-    )
+    # lowest probability of a submission, or fitted out of fold; no printed loss tells lower ones apart
+    clip: Clip = FLOOR
 
     @model_validator(mode="after")
     def _balanced(self) -> "PipelineSettings":

@@ -12,7 +12,7 @@ from driverwatch.config.types import Name, TtaSet
 
 
 class RunSettings(Strict):
-    """A run by what `make train` is told of it."""
+    """A run: what `make train` is given."""
 
     model: Name  # MODEL, of configs/models
     set: str = ""  # SET, what is changed of it
@@ -30,7 +30,7 @@ class RecipeSettings(Strict):
     runs: Annotated[dict[Name, RunSettings], Field(min_length=1)]
     pseudo_labels: Annotated[
         dict[Name, EnsembleSettings], Field(default_factory=dict)
-    ]  # for runs with `train.pseudo.pseudo_labels`
+    ]  # for runs with `train.pseudo.labels`
     submissions: Annotated[dict[Name, EnsembleSettings], Field(min_length=1)]  # by the name of the CSV
 
     @model_validator(mode="after")

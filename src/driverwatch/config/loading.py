@@ -1,4 +1,4 @@
-"""YAML files from anywhere, as plain data: no objects, no aliases, numbers that are numbers."""
+"""YAML read as plain data (no objects, no aliases, YAML 1.2 numbers), overridden by `SET=`, and parsed into typed settings."""
 
 import re
 import reprlib

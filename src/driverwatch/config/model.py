@@ -63,16 +63,13 @@ class AugmentSettings(Strict):
     """What training does to images, in this order: the preset, the patch, mixing, the flip."""
 
     preset: Preset = None  # a file in configs/presets, or the list of transforms itself
-    hflip: Literal["none", "keep_labels", "swap_left_right"] = (
-        "none"  # half the images; labels kept, or c1/c3-like pairs swapped
-    )
-    mix: Literal["none", "mixup", "cutmix", "same_class_halves"] = (
-        "none"  # images made of two of the fold's: data/mix.py
-    )
+    # half the images; labels kept, or c1/c3-like pairs swapped
+    hflip: Literal["none", "keep_labels", "swap_left_right"] = "none"
+    # images made of two of the fold's: data/mix.py
+    mix: Literal["none", "mixup", "cutmix", "same_class_halves"] = "none"
     mix_prob: Annotated[float, Field(gt=0, le=1)] = 0.5  # of the training images in each epoch
-    mix_alpha: Annotated[float, Field(ge=0.01, le=100)] | None = (
-        None  # of the Beta(alpha, alpha) that shares come from; null: the papers' for ImageNet, 0.2 for mixup, 1 for cutmix
-    )
+    # of the Beta(alpha, alpha) that shares come from; null: the papers' for ImageNet, 0.2 for mixup, 1 for cutmix
+    mix_alpha: Annotated[float, Field(ge=0.01, le=100)] | None = None
 
     @property
     def beta(self) -> float:

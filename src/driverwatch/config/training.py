@@ -26,11 +26,12 @@ Factor = Annotated[float, Field(gt=0, le=1000)]
 class Stage(Strict):
     """One stretch of training; what it leaves out comes from `train`."""
 
-    freeze_until: Boundary = (
-        None  # layer or block, that many layers, that share of them, `head` (the whole backbone), or null
+    # layer or block, that many layers, that share of them, `head` (the whole backbone), or null
+    freeze_until: Boundary = None
+    fit: Literal["gradient", "linear_probe"] = (
+        "gradient"  # linear_probe: solve for the softmax on features computed once
     )
-    fit: Literal["gradient", "linear_probe"] = "gradient"  # logistic: solve for the softmax on features computed once
-    l2: Penalties = L2  # of logistic regression: the one that does best on inner driver folds is taken
+    l2: Penalties = L2  # of the linear probe: the one that does best on inner driver folds is taken
     epochs: Annotated[int, Field(ge=1, le=10_000)] | None = None  # null: `train.epochs`
     learning_rate: Rate | None = None  # null: `train.learning_rate`
     lr_multipliers: dict[str, Factor] = {}  # layer or block: factor on the rate of all up to and including it
@@ -57,13 +58,16 @@ def _named_kind(value: object) -> object:
 
 
 class SplitSettings(Strict):
-    """Which drivers each fit leaves out; `splits: all` is short for `splits: {kind: all}`. Only folds give an out-of-fold score."""
+    """Which drivers each model is validated on; `splits: all` is short for `splits: {kind: all}`. Only folds give an OOF score."""
 
-    # the fold file's; as many folds that share as few pairs of drivers with it as can be; overlapping draws; nobody left out
+    # folds: the committed file; reshuffled: as many other folds, which share few pairs of drivers with the file's; shuffle_split:
+    # random validation drivers for each model; all: no validation drivers
     kind: Literal["folds", "reshuffled", "shuffle_split", "all"] = "folds"
-    count: Annotated[int, Field(ge=1, le=1000)] | None = None  # fits; null: 10 subsets, 1 on all. Folds have theirs
-    val_drivers: Annotated[int, Field(ge=1)] | None = None  # drivers that each subset leaves out; null: 4
-    # drivers that each fit is trained on, of those it does not leave out; null: all of them. Fewer are always among more
+    count: Annotated[int, Field(ge=1, le=1000)] | None = (
+        None  # models; null: 10 with shuffle_split, 1 with all. Folds have their own number
+    )
+    val_drivers: Annotated[int, Field(ge=1)] | None = None  # validation drivers of each shuffle_split; null: 4
+    # drivers that each model is trained on, of those that do not validate it; null: all of them. Fewer are always among more
     train_drivers: Annotated[int, Field(ge=1)] | None = None
     split_seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None  # of the shuffle; null: 0
 
@@ -93,7 +97,7 @@ class SplitSettings(Strict):
         how = {"all": "all drivers", "reshuffled": "other folds than the fold file's"}
         return f"trained on {how.get(self.kind, 'overlapping subsets of the drivers')}"
 
-    def fits(self, folds: int) -> int:
+    def models(self, folds: int) -> int:
         """Number of models, where the data set has so many folds."""
         return {"shuffle_split": self.count or 10, "all": self.count or 1}.get(self.kind, folds)
 
@@ -102,9 +106,7 @@ class PseudoSettings(Strict):
     """Images without labels with what teachers make of them, trained on beside the labelled images."""
 
     runs: list[Name] = []  # finished runs as teachers: their mean counts
-    pseudo_labels: Name | None = (
-        None  # or what `make pseudo-labels` wrote under this name: runs blended, balanced, smoothed
-    )
+    labels: Name | None = None  # or what `make pseudo-labels` wrote under this name: runs blended, balanced, smoothed
     # of a fold's validation drivers too (or alone) the student sees the images, never a label: as it does of test drivers
     images: Literal["test", "validation", "both"] = "test"
     tta: Literal["auto", TtaSet] = "auto"  # as in ensembles
@@ -118,8 +120,8 @@ class PseudoSettings(Strict):
     def _once(self) -> "PseudoSettings":
         if len(set(self.runs)) < len(self.runs):
             raise ValueError("runs must name each teacher once")
-        if bool(self.runs) == bool(self.pseudo_labels):
-            raise ValueError("must have either runs or pseudo_labels")
+        if bool(self.runs) == bool(self.labels):
+            raise ValueError("must have either runs or labels")
         return self
 
 
@@ -139,25 +141,20 @@ class TrainSettings(Strict):
     devices: Annotated[int, Field(ge=1, le=1024)] | Literal["all"] = 1
     label_smoothing: Share = 0.0  # share of each target spread evenly over all classes
     class_weights: Literal["none", "balanced"] = "none"  # balanced: a class's loss weighs by how seldom it is
-    select: Literal["last", "best"] = (
-        "last"  # best: the epoch that scores best on the validation drivers ("selected on")
-    )
-    patience: Annotated[int, Field(ge=1)] | None = (
-        None  # end a stage after so many epochs without a better validation loss
-    )
+    # best: the epoch that scores best on the validation drivers (optimistic)
+    select: Literal["last", "best"] = "last"
+    # end a stage after so many epochs without a better validation loss
+    patience: Annotated[int, Field(ge=1)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0  # of new layers, order, augmentation and dropout
-    augmentation_passes: Annotated[int, Field(ge=1, le=1000)] | None = (
-        None  # compute frozen layers once per image and augmentation draw, with so many draws; null: in every step
-    )
+    # compute frozen layers once per image and augmentation draw, with so many draws; null: in every step
+    augmentation_passes: Annotated[int, Field(ge=1, le=1000)] | None = None
     cache_dtype: Literal["float16", "float32"] = "float16"  # of cached feature maps; pooled features are float32
     workers: Annotated[int, Field(ge=0, le=256)] = 0  # that augment, 0: one per core; never changes a result
-    loader: Literal["auto", "threads", "processes"] = (
-        "auto"  # what they are; auto: processes where it pays; same result
-    )
+    # what they are; auto: processes where it pays; same result
+    loader: Literal["auto", "threads", "processes"] = "auto"
     stages: Annotated[list[Stage], Field(min_length=1)] = [Stage()]
-    max_epochs: Annotated[int, Field(ge=1)] | None = (
-        None  # epochs of the last stage, whose schedule stays that of its `epochs`; null: all
-    )
+    # epochs of the last stage, whose schedule stays that of its `epochs`; null: all
+    max_epochs: Annotated[int, Field(ge=1)] | None = None
     splits: Annotated[SplitSettings, BeforeValidator(_named_kind)] = SplitSettings()
     pseudo: PseudoSettings | None = None
 
@@ -167,9 +164,9 @@ class TrainSettings(Strict):
         if self.max_epochs and (last.fit == "linear_probe" or self.max_epochs > (last.epochs or self.epochs)):
             raise ValueError("max_epochs must be at most the last stage's epochs, and needs fit: gradient there")
         if self.splits.kind == "all" and self.uses_validation:
-            raise ValueError("splits: all holds nobody out; select must be last, and patience null")
+            raise ValueError("splits: all has no validation drivers; select must be last, and patience null")
         if self.pseudo and self.pseudo.images != "test" and self.splits.kind == "all":
-            raise ValueError("splits: all holds nobody out; pseudo.images must be test")
+            raise ValueError("splits: all has no validation drivers; pseudo.images must be test")
         if self.pseudo and all(stage.fit == "linear_probe" for stage in self.stages):
             raise ValueError("pseudo needs a stage with fit: gradient; logistic regression takes labelled images alone")
         return self
@@ -181,10 +178,10 @@ class TrainSettings(Strict):
         return [*epochs[:-1], self.max_epochs or epochs[-1]]
 
     def epochs_of(self, stage: Stage) -> int:
-        """Epochs that a stage's schedule is made for; a head that is solved for counts as one."""
+        """Epochs that a stage's schedule is made for; a linear probe counts as one."""
         return 1 if stage.fit == "linear_probe" else stage.epochs or self.epochs
 
     @property
     def uses_validation(self) -> bool:
-        """Whether the validation drivers decide which weights are kept, so that their loss flatters ("selected on")."""
+        """Whether the validation drivers decide which weights are kept, so that their loss is optimistic."""
         return self.select == "best" or self.patience is not None

@@ -53,13 +53,18 @@ Name = Annotated[str, Field(pattern=f"^{NAME}$", max_length=100)]
 
 def pixels(size: str) -> tuple[int, int]:
     """`"224x298"` -> `(224, 298)`: height, width. Of a pack's key, `"224x298-head+wheel"`, those of one region."""
-    height, width = size.partition("-")[0].split("x")
+    height, width = re.split("[@-]", size)[0].split("x")
     return int(height), int(width)
 
 
 def key_of(size: str, regions: list[str]) -> str:
     """Name the pack that holds these regions of each image, each resized to `size`: `224x298`, or `224x298-whole+head`."""
     return size if regions == [WHOLE] else f"{size}-{'+'.join(regions)}"
+
+
+def larger_of(key: str) -> str | None:
+    """The key of the pack that one is resized from: `224x298-head` of `180x240@224x298-head`; None: it is made of images."""
+    return key.partition("@")[2] or None
 
 
 def regions_of(key: str) -> list[str]:

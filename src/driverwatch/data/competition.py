@@ -1,4 +1,4 @@
-"""Where the parts of a competition are in a folder: archives of one competition are packed in more than one way."""
+"""A competition's tables and image folders: found in a folder, read, and held against each other."""
 
 from __future__ import annotations  # pandas, half a second, is imported only where a frame is made
 

@@ -1,5 +1,7 @@
 """What every step begins with: a data set's settings and places, its folds and packs opened and checked together."""
 
+import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +9,7 @@ from typing import Any
 
 from driverwatch.config.dataset import DatasetSettings
 from driverwatch.config.loading import load
-from driverwatch.config.types import regions_of
+from driverwatch.config.types import KEY, pixels, regions_of
 from driverwatch.data import folds as fold_tables
 from driverwatch.data import pack as packs
 from driverwatch.data.competition import ImageTable
@@ -41,10 +43,27 @@ class Context:
 
     def ensure_packs(self, size: str) -> None:
         """Have both packs of a size made, if one of their files is not there and this command may make it."""
-        folder = self.places.pack(size)
-        files = [folder / f"{kind}.{end}" for kind in ("train", "test") for end in ("h5", "json")]
-        if self.maker is not None and not all(file.is_file() for file in files):
+        if self.maker is not None and not self.has_packs(size):
             self.maker(self, size)
+
+    def has_packs(self, size: str) -> bool:
+        """Whether all files of both packs of a size are there; none is read."""
+        files = [f"{kind}.{end}" for kind in ("train", "test") for end in ("h5", "json")]
+        return all((self.places.pack(size) / file).is_file() for file in files)
+
+    def packs_for_embeddings(self, size: str) -> str:
+        """The key of the packs that embeddings of `size` are computed on: `size` itself, from the images.
+
+        Where neither such packs nor the images are here, it is that of the largest packs of the same regions, resized: a key
+        (`180x240@224x298`) and a checksum of their own, which no run can have been trained on.
+        """
+        if self.data.is_dir() or self.has_packs(size):
+            return size
+        least, own = pixels(size), size.partition("-")[0]
+        found = [path.name for path in self.places.pack(size).parent.glob("*x*") if re.fullmatch(KEY, path.name)]
+        found = [key for key in found if regions_of(key) == regions_of(size) and self.has_packs(key)]
+        larger = [key for key in found if all(there >= need for there, need in zip(pixels(key), least, strict=True))]
+        return f"{own}@{max(larger, key=lambda key: (math.prod(pixels(key)), key))}" if larger else size
 
     def pack(self, size: str, kind: str, folds: str) -> Pack:
         self.ensure_packs(size)

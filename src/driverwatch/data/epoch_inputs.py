@@ -39,13 +39,13 @@ class AugmentedInputs:
         self.first, self.mixing = first, mixing
         self._thread = threading.local()
 
-    def __call__(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if self.is_plain:
-            return self._centres(rows), np.zeros(len(rows), bool)
+            return self._centres(indices), np.zeros(len(indices), bool)
         if not hasattr(self._thread, "augment"):  # one pipeline per thread: it carries random state
             self._thread.augment = Augmenter(self.preset, self.settings.augment, self.settings.input)
         with one_opencv_thread():
-            made = [self._made(self._thread.augment, row) for row in map(int, rows)]
+            made = [self._made(self._thread.augment, row) for row in map(int, indices)]
         return np.stack([image for image, _ in made]), np.array([flipped for _, flipped in made])
 
     @property
@@ -55,11 +55,11 @@ class AugmentedInputs:
         drawn = self.preset or self.mixing or augment.hflip != "none" or field.crop == "random"
         return not drawn and len(field.regions) == 1
 
-    def _centres(self, rows: np.ndarray) -> np.ndarray:
+    def _centres(self, indices: np.ndarray) -> np.ndarray:
         """Centre views, copied once: uint8 (B, h, w, 3)."""
         (height, width), (tall, wide) = pixels(self.settings.input.size), self.images.shape[1:3]
         y, x = central(tall, height), central(wide, width)
-        return self.images[:, y : y + height, x : x + width][rows]  # copies once, without a step per image
+        return self.images[:, y : y + height, x : x + width][indices]  # copies once, without a step per image
 
     def _made(self, augment: Augmenter, row: int) -> tuple[np.ndarray, bool]:
         seed = (self.settings.train.seed, self.epoch, self.first + row)
@@ -79,21 +79,21 @@ class Joined:
     second: Inputs
     count: int
 
-    def __call__(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        late = rows >= self.count
+    def __call__(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        late = indices >= self.count
         if late.all() or not late.any():
-            return self.second(rows - self.count) if late.any() else self.first(rows)
-        parts = [self.first(rows[~late]), self.second(rows[late] - self.count)]
+            return self.second(indices - self.count) if late.any() else self.first(indices)
+        parts = [self.first(indices[~late]), self.second(indices[late] - self.count)]
         made, flipped = (np.concatenate(both) for both in zip(*parts, strict=True))
         back = np.argsort(np.argsort(late, kind="stable"))
         return made[back], flipped[back]
 
 
-def epoch_mixing(settings: ModelSettings, pack: Pack, rows: np.ndarray, epoch: int) -> Mixing | None:
-    """An epoch's mixing of the fold's training `rows` with one another."""
+def epoch_mixing(settings: ModelSettings, pack: Pack, indices: np.ndarray, epoch: int) -> Mixing | None:
+    """An epoch's mixing of the fold's training `indices` with one another."""
     seed = (settings.train.seed, epoch)
     size, regions = pixels(settings.input.size), len(settings.input.regions)
-    return draw_mixing(settings.augment, size, rows, pack.labels, pack.drivers, seed, regions)
+    return draw_mixing(settings.augment, size, indices, pack.labels, pack.drivers, seed, regions)
 
 
 def augmentation_epochs(settings: ModelSettings) -> list[int]:

@@ -1,4 +1,4 @@
-"""What a fold file says, read without pandas, for who only looks: nothing is held against the images or the table."""
+"""Driver folds: made, written, and read, either against the image table or alone (without pandas)."""
 
 from __future__ import annotations  # pandas, half a second, is imported only where a frame is made
 
@@ -72,7 +72,7 @@ class FoldTable:
 
     @property
     def checksum(self) -> str:
-        """SHA-256 of who lies where and how many images each has."""
+        """SHA-256 (hex) of each driver's fold and numbers of images."""
         return checksum_of([list(map(str, row)) for row in self.frame.itertuples(index=False)])
 
     @property
@@ -83,8 +83,9 @@ class FoldTable:
     def of_driver(self) -> dict[str, int]:
         return dict(zip(self.frame["driver"], self.frame["fold"], strict=True))
 
-    def rows(self, drivers: np.ndarray, fold: int) -> tuple[np.ndarray, np.ndarray]:
-        """Row numbers (training, held out) of `fold`, given each row's driver; no driver is in both.
+    def indices(self, drivers: np.ndarray, fold: int) -> tuple[np.ndarray, np.ndarray]:
+        """Indices, int (T,) and (V,), of the images that `fold` trains and validates on, given each image's driver (N,); no
+        driver is in both.
 
         Raises:
             InputError: a driver that no fold knows, or a fold that is not there.
@@ -188,6 +189,7 @@ def make(table: ImageTable, folds: int) -> FoldTable:
 
 
 def write(folds: FoldTable, path: Path) -> None:
+    """Write a fold table as CSV, whole or not at all."""
     text = io.StringIO()
     folds.frame.to_csv(text, index=False, lineterminator="\n")
     write_text(path, text.getvalue())

@@ -92,7 +92,7 @@ def seam_box(random: np.random.Generator, size: tuple[int, int]) -> Box:
 def draw_mixing(
     augment: AugmentSettings,
     size: tuple[int, int],
-    rows: np.ndarray,
+    indices: np.ndarray,
     labels: np.ndarray,
     drivers: np.ndarray,
     seed: tuple[int, int],
@@ -104,7 +104,7 @@ def draw_mixing(
 
     Args:
         size: height and width of what the network sees of one region.
-        rows: the fold's training rows, among which all partners are found.
+        indices: the fold's training rows, among which all partners are found.
         labels: int (N,), of the whole pack.
         drivers: (N,), of the whole pack.
         seed: (run seed, epoch).
@@ -112,11 +112,11 @@ def draw_mixing(
     """
     if augment.mix == "none":
         return None
-    count, rows = len(labels), np.unique(rows)
+    count, indices = len(labels), np.unique(indices)
     unmixed = np.arange(count), np.ones(count, np.float32), np.zeros((count, 4), np.int32)
     made = Mixing(augment.mix, *unmixed, regions)
-    pool = _same_class(rows, labels, drivers) if augment.mix == "same_class_halves" else lambda row: rows
-    for row in map(int, rows):
+    pool = _same_class(indices, labels, drivers) if augment.mix == "same_class_halves" else lambda row: indices
+    for row in map(int, indices):
         random = np.random.default_rng((*seed, row, STREAM))
         if random.random() >= augment.mix_prob:
             continue
@@ -147,10 +147,10 @@ def _partner(random: np.random.Generator, pool: np.ndarray, row: int) -> int:
     return int(pool[drawn + (inside and drawn >= place)])
 
 
-def _same_class(rows: np.ndarray, labels: np.ndarray, drivers: np.ndarray) -> Callable[[int], np.ndarray]:
+def _same_class(indices: np.ndarray, labels: np.ndarray, drivers: np.ndarray) -> Callable[[int], np.ndarray]:
     """For a row, those of its class and other drivers; where the class has one driver alone, those of its class."""
     number = np.unique(drivers, return_inverse=True)[1]
-    classes = {label: rows[labels[rows] == label] for label in np.unique(labels[rows])}
+    classes = {label: indices[labels[indices] == label] for label in np.unique(labels[indices])}
 
     def pool(row: int) -> np.ndarray:
         same = classes[labels[row]]

@@ -17,8 +17,8 @@ import numpy as np
 from driverwatch.config.types import WHOLE, pixels
 from driverwatch.data import pack
 from driverwatch.data.competition import ImageTable
-from driverwatch.data.images import CheckedImage, examine, source_of
-from driverwatch.data.regions import FRAME
+from driverwatch.data.images import CheckedImage, examine, resized, source_of
+from driverwatch.data.regions import FRAME, join, split
 from driverwatch.errors import InputError
 from driverwatch.io.atomic import locked, replacing, write_json
 from driverwatch.io.console import say, track
@@ -45,6 +45,8 @@ class Job:
     rows: tuple[str, ...] = ()  # what was wrong with table rows and stray files, recorded with `skip`
     test_pack: Path | None = None  # the pack of test images, which must not be trained on
     regions: pack.Boxes = field(default_factory=lambda: {WHOLE: FRAME})
+    # whose images are resized; `table` is then its own, and no file below `data` is read
+    larger: pack.Pack | None = None
 
     @property
     def path(self) -> Path:
@@ -53,6 +55,17 @@ class Job:
     @property
     def manifest(self) -> Path:
         return self.folder / f"{self.kind}.json"
+
+    @property
+    def made_from(self) -> Path:
+        """The folder of the images, or the larger pack."""
+        return self.data if self.larger is None else Path(self.larger.images.path)
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Images that the larger pack was made without, and why."""
+        left = () if self.larger is None else zip(self.larger.left_out.names, self.larger.left_out.reasons, strict=True)
+        return dict(left)
 
 
 def table_checksum(job: Job) -> str:
@@ -119,7 +132,8 @@ class PackWriter:
         def some(start: int) -> Examined:
             images, total = [], np.zeros((2, 3), np.int64)
             for row, path in enumerate(paths[start : start + TOGETHER], start):
-                image = examine(self.job.data / path, self.size, self.boxes)
+                larger = self.job.larger
+                image = self._resized(larger, row) if larger else examine(self.job.data / path, self.size, self.boxes)
                 if keep is not None and image.pixels is not None:
                     keep(row, image.pixels)
                     total += sums(image.pixels)
@@ -129,6 +143,14 @@ class PackWriter:
         found = in_threads(some, range(0, len(paths), TOGETHER), AHEAD // TOGETHER)
         with one_opencv_thread():
             yield from track(found, len(paths), label, step=TOGETHER)
+
+    def _resized(self, larger: pack.Pack, row: int) -> CheckedImage:
+        """An image of a larger pack; its source is a checksum of that pack's and of its pixels there."""
+        image = larger.pixels[row]
+        tiles = [resized(tile, self.size) for tile in split(image[None], len(self.boxes))]
+        made, look = join(np.stack(tiles), len(tiles))[0], pack.pixel_hash(image)
+        source = hashlib.sha256(larger.checksum.encode() + look).hexdigest()
+        return CheckedImage(made, source, pack.pixel_hash(made), look, image.shape[:2], (), None)
 
     def _note(self, some: Examined) -> None:
         for row, image in enumerate(some.images, some.start):
@@ -187,6 +209,7 @@ class PackWriter:
             "taken": self._taken(),
             "left_out": self.left,
             "left_out_rows": list(self.job.rows),
+            **({"resized_from": self.job.larger.checksum} if self.job.larger else {}),
             **({"regions": regions} if regions else {}),
         }
         file.attrs.update({"checksum": checksum, **mean_std})
@@ -289,7 +312,7 @@ def _is_kept(job: Job) -> bool:
         if not job.skip and (lines := invalid(job)):
             raise InvalidImagesError(lines)
         raise InputError(
-            f"{job.path}: packed from other files than {job.data} now holds; make pack FORCE=1 packs again (runs on the old "
+            f"{job.path}: packed from other files than {job.made_from} now holds; make pack FORCE=1 packs again (runs on the old "
             "pack then no longer count), or use another DATASET"
         )
     if made["left_out"] and not job.skip:
@@ -304,16 +327,17 @@ def _is_kept(job: Job) -> bool:
 
 
 def _source_checksum(job: Job, left_out: dict[str, str]) -> str:
-    """What `Filler` would call its sources, without decoding them."""
+    """What `PackWriter` would call its sources, without decoding them; empty of a larger pack's, whose checksum says it all."""
+    if job.larger is not None:
+        return ""
     sources = in_threads(lambda path: source_of(job.data / path), job.table.frame["path"])
     return source_checksum(job, left_out, np.fromiter(sources, "S64", len(job.table)))
 
 
 def _signature(job: Job) -> str:
     """Checksum of the table and of each file's size and time: tells in a moment whether anything changed."""
-
-    checksum = hashlib.sha256(table_checksum(job).encode())
-    for path in job.table.frame["path"]:
+    checksum = hashlib.sha256(table_checksum(job).encode() + (job.larger.checksum.encode() if job.larger else b""))
+    for path in () if job.larger else job.table.frame["path"]:
         with suppress(OSError):
             checksum.update(f"{path} {pack.stamp(job.data / path)}\n".encode())
     return checksum.hexdigest()
@@ -327,7 +351,7 @@ def _lines(job: Job, invalid: dict[str, str]) -> list[str]:
 
 def _fill_sound(temporary: Path, job: Job) -> dict[str, Any]:
     """Fill the file with every image; with `job.skip`, once more without those that turned out broken."""
-    left: dict[str, str] = {}
+    left = job.left_out
     sources = np.zeros(len(job.table), "S64")
     while True:
         filler = PackWriter(job, left, sources)

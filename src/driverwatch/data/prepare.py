@@ -1,9 +1,10 @@
-"""Pick a committed list of training images out of a larger download, so that others can repeat a result."""
+"""A data set's way to packs: a synthetic one or a subset of a download, its folds, and both packs of a size."""
 
 import re
 import shutil
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,11 +13,11 @@ import numpy as np
 from driverwatch.config.dataset import DatasetSettings
 from driverwatch.config.loading import load
 from driverwatch.config.model import ModelSettings
-from driverwatch.config.types import KEY, key_of, pixels, regions_of
+from driverwatch.config.types import KEY, key_of, larger_of, pixels, regions_of
 from driverwatch.data import competition, folds, pack, pack_writer, synthetic
 from driverwatch.data import pack as unchanged
 from driverwatch.data.competition import ImageTable
-from driverwatch.data.context import CONFIGS, Context
+from driverwatch.data.context import CONFIGS, Context, open_packs, table_of
 from driverwatch.data.pack_writer import InvalidImagesError, Job
 from driverwatch.errors import InputError, counted, listed, printable
 from driverwatch.io.atomic import locked, making, replacing, replacing_folder, write_text
@@ -96,12 +97,13 @@ def _copy(paths: list[str], source: Path, target: Path) -> None:
 
 
 def draw(context: Context, options: synthetic.SyntheticOptions, force: bool) -> None:
+    """Write a synthetic competition into the context's data folder. Raises as `synthetic.write`."""
     synthetic.write(options, context.settings, context.data, force)
     ending(then=[f"make folds DATASET={context.dataset}"])
 
 
 def pick_subset(context: Context, source: Path) -> None:
-
+    """Copy the listed images of a download. Raises as `pick`."""
     start = time.monotonic()
     pick(context.settings, source, context.data)
     ending(time.monotonic() - start, None, [f"make folds DATASET={context.dataset}"])
@@ -224,23 +226,37 @@ def make_packs(
 def pack_missing(context: Context, size: str) -> None:
     """Pack a size that a command needs and that is not there, from the images, and say so.
 
-    No other pack can stand in: resized once more its pixels would be others, and a pack's checksum is of the images' own bytes.
-    Broken images are left out if they were of the packs that are there, since runs of both are to know the same images.
+    No other pack can stand in for a run's: resized once more its pixels would be others, and a pack's checksum is of the images'
+    own bytes. A key that names a larger pack (`Context.packs_for_embeddings`) is made from that. Broken images are left out if they
+    were of the packs that are there, since runs of both are to know the same images.
 
     Raises:
         InputError: the images are not there, or as `make_packs`.
     """
     start, folder = time.monotonic(), context.places.pack(size)
     others = sorted(path.parent.name for path in folder.parent.glob("*/train.json") if path.parent != folder)
-    if not context.data.is_dir():
+    if larger := larger_of(size):
+        say(f"{folder}: no such pack, and {context.data} is not here; resizing {larger}, which counts as other images")
+        _resize_both(context, size, larger)
+    elif not context.data.is_dir():
         beside = f" (resized again, {', '.join(others)} would give other pixels)" if others else ""
         raise InputError(
             f"{folder}: no pack, and {context.data} is not here to make it from{beside}; give DATA=<folder of the images>"
         )
-    say(f"{folder}: no pack yet; packing {context.data} as make pack SIZE={size} would")
-    _pack_both(context, size, False, any(_left_out(folder.parent / other) for other in others))
+    else:
+        say(f"{folder}: no pack yet; packing {context.data} as make pack SIZE={size} would")
+        _pack_both(context, size, False, any(_left_out(folder.parent / other) for other in others))
     megabytes = sum((folder / f"{kind}.h5").stat().st_size for kind in ("train", "test")) / 1e6
     say(f"{folder}: made in {duration(time.monotonic() - start)}, {megabytes:,.1f} MB")
+
+
+def _resize_both(context: Context, size: str, larger: str) -> None:
+    """Both packs of a key that names a larger pack, without what that was made without."""
+    table, packs = open_packs(context, larger)
+    for kind in ("test", "train"):
+        images, folder = table_of(packs[kind], tuple(context.settings.classes)), context.places.pack(size)
+        job = Job(images, context.data, folder, kind, size, table.checksum, True, regions=context.regions(size))
+        pack_writer.write(replace(job, larger=packs[kind]))
 
 
 def _left_out(folder: Path) -> bool:
@@ -280,7 +296,7 @@ def _pack_both(context: Context, size: str, force: bool, skip: bool) -> None:
     _refused(context, problems, skip)
     drivers = pack.read(folder, "train", table.checksum, size).drivers
     for fold in range(table.count):
-        if 0 in (len(part) for part in table.rows(drivers, fold)):
+        if 0 in (len(part) for part in table.indices(drivers, fold)):
             raise InputError(
                 f"{folder}: every image of fold {fold}'s drivers, or of all others, was left out; fix some, or lower folds: in "
                 f"configs/datasets/{context.dataset}.yaml and make folds FORCE=1"

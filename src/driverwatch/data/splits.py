@@ -1,4 +1,4 @@
-"""Other folds of the same drivers, for who has looked at the fold file's too often: each driver is held out once here too."""
+"""Splits of drivers: the fold file's, reshuffled folds, random validation subsets, or none (all drivers train)."""
 
 import math
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ def _shared_pairs(one: np.ndarray, other: np.ndarray) -> int:
 
 @dataclass(frozen=True)
 class Splits:
-    """Of fit k, `validation[k]`: the drivers it is held against, `unused[k]`: others it does not see; `drivers`: all there are."""
+    """Of fold k, `validation[k]`: the drivers it is held against, `unused[k]`: others it does not see; `drivers`: all there are."""
 
     drivers: frozenset[str]
     validation: tuple[frozenset[str], ...]
@@ -63,11 +63,12 @@ class Splits:
     def count(self) -> int:
         return len(self.validation)
 
-    def rows(self, drivers: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Row numbers (training, held out) of fit `number`, given each row's driver; no driver is in both.
+    def indices(self, drivers: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Indices, int (T,) and (V,), of the images that fold `number` trains and validates on, given each image's driver (N,); no
+        driver is in both.
 
         Raises:
-            InputError: a driver that no fold knows, or a fit that is not there.
+            InputError: a driver that no fold knows, or a fold that is not there.
         """
         if unknown := sorted(set(drivers) - self.drivers):
             raise InputError(f"folds: no fold holds driver {', '.join(unknown[:5])}; make folds FORCE=1 for this data")
@@ -77,8 +78,8 @@ class Splits:
         unused = np.array([driver in self.unused[number] for driver in drivers], dtype=bool)
         return np.flatnonzero(~(validation | unused)), np.flatnonzero(validation)
 
-    def learnt_from(self, number: int) -> int:
-        """Drivers that fit `number` is trained on."""
+    def trained_on(self, number: int) -> int:
+        """Drivers that fold `number` is trained on."""
         return len(self.drivers - self.validation[number] - self.unused[number])
 
 
@@ -89,7 +90,7 @@ def of(train: TrainSettings, folds: FoldTable) -> Splits:
         InputError: subsets, or drivers to train on, that there are too few drivers for.
     """
     of_driver, splits = folds.of_driver, train.splits
-    drivers, count = sorted(of_driver), splits.fits(folds.count)
+    drivers, count = sorted(of_driver), splits.models(folds.count)
     if splits.kind == "reshuffled":
         of_driver = reshuffled_folds(folds, splits.split_seed or 0)
     if splits.kind in ("folds", "reshuffled"):
@@ -100,20 +101,20 @@ def of(train: TrainSettings, folds: FoldTable) -> Splits:
         validation = [
             {drivers[i] for i in subset} for subset in subsets(len(drivers), splits.validation, count, train.seed)
         ]
-    unused = [_unused([d for d in drivers if d not in held], fit, train) for fit, held in enumerate(validation)]
+    unused = [_unused([d for d in drivers if d not in held], fold, train) for fold, held in enumerate(validation)]
     return Splits(frozenset(drivers), tuple(map(frozenset, validation)), tuple(unused))
 
 
-def _unused(drivers: list[str], fit: int, train: TrainSettings) -> frozenset[str]:
-    """Of those that fit `fit` may train on, the ones that it does not: the last ones of an order drawn once."""
+def _unused(drivers: list[str], fold: int, train: TrainSettings) -> frozenset[str]:
+    """Of those that fold `fold` may train on, the ones that it does not: the last ones of an order drawn once."""
     count = train.splits.train_drivers
     if count is None:
         return frozenset()
     if count > len(drivers):
         raise InputError(
-            f"train.splits.train_drivers: fit {fit} has only {len(drivers)} drivers to train on, got {count}; lower it"
+            f"train.splits.train_drivers: fold {fold} has only {len(drivers)} drivers to train on, got {count}; lower it"
         )
-    order = np.random.default_rng((train.seed, fit, len(drivers))).permutation(len(drivers))
+    order = np.random.default_rng((train.seed, fold, len(drivers))).permutation(len(drivers))
     return frozenset(drivers[place] for place in order[count:])
 
 

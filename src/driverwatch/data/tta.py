@@ -1,4 +1,4 @@
-"""Test-time tta: where each is cut and at which scale, which are flipped and whose columns follow, as data; and cutting them.
+"""Test-time augmentation (TTA): views as data (place, scale, flip, what becomes of the columns), and cutting them.
 
 In order, the views of each set:
 

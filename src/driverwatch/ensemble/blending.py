@@ -128,17 +128,17 @@ class Mean:
         """The weights in the order of the members."""
         return {"weights": np.round(self.weights, 6).tolist()}
 
-    def __call__(self, rows: MemberPredictions) -> MemberPredictions:
+    def __call__(self, predictions: MemberPredictions) -> MemberPredictions:
         """M members become one. Raises InputError for another number of members than the weights were fitted on."""
-        if len(rows.members) != len(self.weights):
+        if len(predictions.members) != len(self.weights):
             raise InputError(
-                f"blend: its weights are of {len(self.weights)} members, got {len(rows.members)}; blend the same runs"
+                f"blend: its weights are of {len(self.weights)} members, got {len(predictions.members)}; blend the same runs"
             )
         if self.geometric:
-            return rows.changed(geometric(rows.members, self.weights)[None])
-        total = np.einsum("mnc,mc->nc", rows.members, self._by_class(rows.members.shape[2]))
-        plain = rows.members.mean(axis=0)  # where no class's own members give it anything
-        return rows.changed(np.where(total.sum(axis=1, keepdims=True) > 0, total, plain)[None])
+            return predictions.changed(geometric(predictions.members, self.weights)[None])
+        total = np.einsum("mnc,mc->nc", predictions.members, self._by_class(predictions.members.shape[2]))
+        plain = predictions.members.mean(axis=0)  # where no class's own members give it anything
+        return predictions.changed(np.where(total.sum(axis=1, keepdims=True) > 0, total, plain)[None])
 
     def _by_class(self, classes: int) -> np.ndarray:
         return np.broadcast_to(self.weights.reshape(len(self.weights), -1), (len(self.weights), classes))
@@ -164,9 +164,9 @@ class Blend:
     weigh: Fit
     geometric: bool = False
 
-    def fit(self, rows: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> Mean:
+    def fit(self, predictions: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> Mean:
         """Weights from these rows; every image counts the same, as in the competition's loss."""
-        return Mean(self.weigh(rows.members, labels), self.geometric)
+        return Mean(self.weigh(predictions.members, labels), self.geometric)
 
 
 BLENDS = {

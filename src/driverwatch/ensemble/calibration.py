@@ -1,6 +1,6 @@
-"""Calibration of blended rows: temperature, class biases and a floor, each fitted on out-of-fold rows.
+"""Calibration of blended probabilities: temperature, class biases and a floor, each fitted on out-of-fold ones.
 
-Out-of-fold rows come from single fold models; a submission averages the folds, which is softer already, so a temperature
+Out-of-fold probabilities come from single fold models; a submission averages the folds, which is softer already, so a temperature
 fitted out of fold and put on that average would soften twice. A fitted pipeline is therefore applied to each fold's models as it
 was fitted, and its results are averaged. As -log is convex, the average's loss is at most the mean of the folds' losses
 (Jensen), whose estimate is what was fitted; no such bound holds the other way round. The average of calibrated rows is a little
@@ -43,9 +43,9 @@ class Softmax:
         shift = {"bias": np.round(self.bias, 6).tolist()} if self.bias.any() else {}
         return {"temperature": round(self.temperature, 6), **shift}
 
-    def __call__(self, rows: MemberPredictions) -> MemberPredictions:
-        scores = np.log(np.maximum(rows.members, TINY)) / self.temperature + self.bias
-        return rows.changed(np.exp(scores - scores.max(axis=2, keepdims=True)))
+    def __call__(self, predictions: MemberPredictions) -> MemberPredictions:
+        scores = np.log(np.maximum(predictions.members, TINY)) / self.temperature + self.bias
+        return predictions.changed(np.exp(scores - scores.max(axis=2, keepdims=True)))
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class Temperature:
 
     name: str = "temperature"
 
-    def fit(self, rows: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> Softmax:
-        return _fit(rows.blended, labels, np.inf)
+    def fit(self, predictions: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> Softmax:
+        return _fit(predictions.blended, labels, np.inf)
 
 
 @dataclass(frozen=True)
@@ -69,17 +69,17 @@ class Bias:
 
     name: str = "bias"
 
-    def fit(self, rows: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> Softmax:
-        return _fit(rows.blended, labels, 1 / len(np.unique(drivers)))
+    def fit(self, predictions: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> Softmax:
+        return _fit(predictions.blended, labels, 1 / len(np.unique(drivers)))
 
 
-def _fit(rows: np.ndarray, labels: np.ndarray, ridge: float) -> Softmax:
+def _fit(probabilities: np.ndarray, labels: np.ndarray, ridge: float) -> Softmax:
     """Minimise the log loss of softmax(z) + ridge/2 |b|^2 for z = log(p) / T + b, by L-BFGS with its gradient in (1/T, b).
 
     But for the floor of the log loss it is convex. A few temperatures are tried first, and it goes down from the best; with an
     infinite ridge b stays 0.
     """
-    logs, classes = np.log(np.maximum(rows, TINY)), rows.shape[1]
+    logs, classes = np.log(np.maximum(probabilities, TINY)), probabilities.shape[1]
     pull = ridge if np.isfinite(ridge) else 0.0
 
     def loss(x: np.ndarray) -> tuple[float, np.ndarray]:
@@ -106,8 +106,8 @@ class Floor:
     def facts(self) -> dict[str, Any]:
         return {"level": self.level}
 
-    def __call__(self, rows: MemberPredictions) -> MemberPredictions:
-        return rows.changed(limited(rows.members, self.level))
+    def __call__(self, predictions: MemberPredictions) -> MemberPredictions:
+        return predictions.changed(limited(predictions.members, self.level))
 
 
 @dataclass(frozen=True)
@@ -116,8 +116,8 @@ class Clip:
 
     name: str = "clip"
 
-    def fit(self, rows: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> Floor:
-        losses = [log_loss(rows.blended, labels, level) for level in LEVELS]
+    def fit(self, predictions: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> Floor:
+        losses = [log_loss(predictions.blended, labels, level) for level in LEVELS]
         return Floor(LEVELS[int(np.argmin(losses))])
 
 
@@ -127,7 +127,7 @@ BINS = 15  # as in Guo et al. 2017
 
 
 def table(probabilities: np.ndarray, labels: np.ndarray, drivers: np.ndarray, bins: int = BINS) -> pd.DataFrame:
-    """A line per bin of images that the rows are about equally sure of: `images`, `confidence`, `right`, `error`.
+    """A line per bin of images that the rows are about equally sure of: `images`, `confidence`, `accuracy`, `error`.
 
     Bins hold about equally many images each (Naeini et al. 2015 cut the sorted predictions so): most images are sure
     ones, and bins of equal width would leave most of them in one. Equal confidences share a bin, so that no order of rows
@@ -135,7 +135,7 @@ def table(probabilities: np.ndarray, labels: np.ndarray, drivers: np.ndarray, bi
 
     Args:
         probabilities: float (N, C), rows sum to 1.
-        drivers: (N,); `error` is the standard error of `right` over drivers, NaN for a single one in the bin.
+        drivers: (N,); `error` is the standard error of `accuracy` over drivers, NaN for a single one in the bin.
     """
     rows = np.asarray(probabilities, np.float64)
     sure, right = rows.max(axis=1), rows.argmax(axis=1) == labels

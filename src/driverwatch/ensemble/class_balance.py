@@ -40,9 +40,9 @@ class FittedClassBalance:
     def facts(self) -> dict[str, Any]:
         return {"embeddings": self.space.what, "reach": round(self.reach, 4), "strength": self.strength}
 
-    def __call__(self, rows: MemberPredictions) -> MemberPredictions:
-        groups = [(chosen, grown.cut(self.reach)) for chosen, grown in self.space.trees(rows)]
-        return rebalanced(rows, groups, self.prior, self.strength)
+    def __call__(self, predictions: MemberPredictions) -> MemberPredictions:
+        groups = [(chosen, grown.cut(self.reach)) for chosen, grown in self.space.trees(predictions)]
+        return rebalanced(predictions, groups, self.prior, self.strength)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,33 +52,33 @@ class ClassBalance:
     space: EmbeddingIndex
     name: str = "class_balance"
 
-    def fit(self, rows: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> FittedClassBalance:
+    def fit(self, predictions: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> FittedClassBalance:
         """See `Step.fit`. Drivers are told apart within each set, as they will be in a test set."""
-        grown = self.space.trees(rows)
+        grown = self.space.trees(predictions)
         reach = best_reach([one for _, one in grown], [drivers[chosen] for chosen, _ in grown])
         groups = [(chosen, one.cut(reach)) for chosen, one in grown]
-        classes = rows.members.shape[2]
+        classes = predictions.members.shape[2]
         prior = (np.bincount(labels, minlength=classes) + 1) / (len(labels) + classes)
-        losses = [log_loss(rebalanced(rows, groups, prior, one).blended, labels) for one in STRENGTHS]
+        losses = [log_loss(rebalanced(predictions, groups, prior, one).blended, labels) for one in STRENGTHS]
         return FittedClassBalance(self.space, reach, STRENGTHS[int(np.argmin(losses))], prior)
 
 
 def rebalanced(
-    rows: MemberPredictions, groups: list[tuple[np.ndarray, np.ndarray]], prior: np.ndarray, strength: float
+    predictions: MemberPredictions, groups: list[tuple[np.ndarray, np.ndarray]], prior: np.ndarray, strength: float
 ) -> MemberPredictions:
     """`balanced` within each set: its row numbers and their clusters."""
-    found = rows.members.copy()
+    found = predictions.members.copy()
     for chosen, clusters in groups:
         for member in found:
             member[chosen] = balanced(member[chosen], clusters, prior, strength)
-    return rows.changed(found)
+    return predictions.changed(found)
 
 
-def balanced(rows: np.ndarray, clusters: np.ndarray, prior: np.ndarray, strength: float) -> np.ndarray:
+def balanced(probabilities: np.ndarray, clusters: np.ndarray, prior: np.ndarray, strength: float) -> np.ndarray:
     """Shift each cluster's log probabilities by class until their means approach the prior.
 
     Args:
-        rows: float (N, C), rows sum to 1.
+        probabilities: float (N, C), rows sum to 1.
         clusters: int (N,).
         prior: float (C,), sums to 1.
         strength: share of the shift that makes the means equal to the prior, 0 to 1; a cluster of n images takes
@@ -87,7 +87,7 @@ def balanced(rows: np.ndarray, clusters: np.ndarray, prior: np.ndarray, strength
     Returns:
         float64 (N, C), rows sum to 1.
     """
-    found = np.asarray(rows, np.float64).copy()
+    found = np.asarray(probabilities, np.float64).copy()
     for cluster in np.unique(clusters):
         chosen = clusters == cluster
         floored = np.maximum(found[chosen], FLOOR)
@@ -97,14 +97,14 @@ def balanced(rows: np.ndarray, clusters: np.ndarray, prior: np.ndarray, strength
     return found
 
 
-def shift(rows: np.ndarray, prior: np.ndarray) -> np.ndarray:
+def shift(probabilities: np.ndarray, prior: np.ndarray) -> np.ndarray:
     """Factors (C,) by which to multiply positive rows (N, C), so that, each divided by its sum, their mean is the prior.
 
     They minimise mean(log(rows @ factors)) - prior @ log(factors), convex in their logarithms, whose slope is that mean less the
     prior. Columns and rows scaled in turn (Sinkhorn & Knopp 1967) go down it at every step, but slowly where rows are sure; each
     round so takes the better of such a step and of Newton's. A sentence says so where the means are not within `TOLERANCE`.
     """
-    logs, best = np.log(rows), np.zeros(len(prior))
+    logs, best = np.log(probabilities), np.zeros(len(prior))
     for _ in range(ROUNDS):
         shares = softmax(logs + best, axis=1)
         mean = shares.mean(axis=0)
@@ -118,8 +118,8 @@ def shift(rows: np.ndarray, prior: np.ndarray) -> np.ndarray:
         best = min(tried, key=partial(_potential, logs, prior))
     else:
         say(
-            f"balance: the class means of a driver with {len(rows)} images end {gap:.1g} from those of training after {ROUNDS} "
-            f"rounds, {TOLERANCE:g} is meant; leave BALANCE out if its gain is small"
+            f"balance: the class means of a driver with {len(probabilities)} images end {gap:.1g} from those of training after "
+            f"{ROUNDS} rounds, {TOLERANCE:g} is meant; leave BALANCE out if its gain is small"
         )
     return np.asarray(softmax(best))
 

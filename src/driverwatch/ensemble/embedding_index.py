@@ -1,4 +1,4 @@
-"""Exact nearest neighbours by cosine: all pairs are compared, a block of rows at a time, so memory is bounded."""
+"""Images compared by their embeddings: exact nearest neighbours by cosine, and clusters by Ward's method."""
 
 import hashlib
 import os
@@ -131,9 +131,9 @@ def _candidates(strip: np.ndarray, k: int, slack: float) -> tuple[np.ndarray, np
 
 
 def _best(
-    unit: np.ndarray, rows: np.ndarray, row: np.ndarray, other: np.ndarray, k: int
+    unit: np.ndarray, probabilities: np.ndarray, row: np.ndarray, other: np.ndarray, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Of candidate pairs (`row`, `other`) the k most similar for each of `rows`, which `row` names in ascending order.
+    """Of candidate pairs (`row`, `other`) the k most similar for each of `probabilities`, which `row` names in ascending order.
 
     Every row has at least k candidates beside itself.
     """
@@ -141,7 +141,7 @@ def _best(
     row, other = row[apart], other[apart]
     near = _cosines(unit, row, other)
     order = np.lexsort((other, -near, row))
-    first = np.searchsorted(row, rows)  # sorted by row before and after
+    first = np.searchsorted(row, probabilities)  # sorted by row before and after
     chosen = order[first[:, None] + np.arange(k)]
     return other[chosen], near[chosen]
 
@@ -274,14 +274,14 @@ class EmbeddingIndex:
                 "point nowhere; compute them again, or from another network"
             )
 
-    def trees(self, rows: MemberPredictions) -> list[tuple[np.ndarray, Tree]]:
+    def trees(self, predictions: MemberPredictions) -> list[tuple[np.ndarray, Tree]]:
         """Each set's row numbers, in the order of their names, and the tree of its images by looks (`ensemble/embedding_index.py`).
 
         Raises:
             InputError: a row whose features are not there.
         """
-        self._refuse_unknown_runs(rows.names)
-        return [(chosen, self._tree(self._rows(rows.names[chosen]))) for chosen in _by_set(rows)]
+        self._refuse_unknown_runs(predictions.names)
+        return [(chosen, self._tree(self._rows(predictions.names[chosen]))) for chosen in _by_set(predictions)]
 
     def _tree(self, places: np.ndarray) -> Tree:
         key = places.tobytes()
@@ -299,16 +299,19 @@ class EmbeddingIndex:
     def _rows(self, names: np.ndarray) -> np.ndarray:
         return np.array([self._places[name] for name in names], np.int64)
 
-    def near(self, rows: MemberPredictions, k: int) -> Neighbours:
+    def near(self, predictions: MemberPredictions, k: int) -> Neighbours:
         """The k nearest others of each row, within its set alone; equally near ones in the order of their names.
 
         Raises:
             InputError: a row whose features are not there.
         """
-        self._refuse_unknown_runs(rows.names)
-        indices, similarities = np.full((len(rows.names), k), -1), np.full((len(rows.names), k), -np.inf, np.float32)
-        for chosen in _by_set(rows):
-            found, near = self._nearest(self._rows(rows.names[chosen]), k)
+        self._refuse_unknown_runs(predictions.names)
+        indices, similarities = (
+            np.full((len(predictions.names), k), -1),
+            np.full((len(predictions.names), k), -np.inf, np.float32),
+        )
+        for chosen in _by_set(predictions):
+            found, near = self._nearest(self._rows(predictions.names[chosen]), k)
             indices[chosen], similarities[chosen] = np.where(found >= 0, chosen[found], -1), near
         return Neighbours(indices, similarities)
 
@@ -323,7 +326,7 @@ class EmbeddingIndex:
         return self._found[key]
 
 
-def _by_set(rows: MemberPredictions) -> list[np.ndarray]:
+def _by_set(predictions: MemberPredictions) -> list[np.ndarray]:
     """Row numbers of each set in the order of their names, so that the order of rows decides nothing."""
-    order = np.argsort(rows.names.astype(str), kind="stable")
-    return [order[rows.sets[order] == number] for number in np.unique(rows.sets)]
+    order = np.argsort(predictions.names.astype(str), kind="stable")
+    return [order[predictions.sets[order] == number] for number in np.unique(predictions.sets)]

@@ -1,14 +1,10 @@
-"""Features on disk: what a pretrained network makes of every image, by name, with what made them."""
+"""Embeddings on disk: a pretrained backbone's features of every image, by name, with checksums of what made them."""
 
-import hashlib
-import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from driverwatch.config.ensemble import EmbeddingSource, embedding_source
@@ -20,49 +16,13 @@ from driverwatch.data.pack import Pack
 from driverwatch.data.tta import tta_set
 from driverwatch.ensemble.embedding_index import EmbeddingIndex
 from driverwatch.errors import InputError
-from driverwatch.inference.predictions import Words, read_named_arrays
-from driverwatch.io.atomic import locked, replacing
+from driverwatch.inference.predictions import NamedArrays, Words, bytes_of, read_named_arrays, write_named_arrays
+from driverwatch.io.atomic import locked
 from driverwatch.io.console import duration, say
-from driverwatch.io.hdf5 import created, opened
+from driverwatch.io.hdf5 import opened
 from driverwatch.io.manifests import checksum_of, require_space
 from driverwatch.io.paths import matching
 from driverwatch.models import weight_files
-
-PIECE = 4096  # rows
-
-
-@dataclass(frozen=True, eq=False)
-class Features:
-    """`names` (N,) of the training and the test images, `array` float32 (N, F), checksums of what made them and of it all."""
-
-    names: np.ndarray
-    array: np.ndarray
-    origin: dict[str, str]
-    contents: str
-
-
-def write(path: Path, names: np.ndarray, parts: Sequence[np.ndarray], origin: dict[str, str]) -> None:
-    """Write features, whole or not at all.
-
-    Args:
-        names: (N,).
-        parts: float32 (n, F) each, mapped or not, N rows in all.
-    """
-    count, length = sum(map(len, parts)), parts[0].shape[1]
-    size = 4 * count * length + 200 * len(names)
-    require_space(path.parent, size, path.name, "choose a coarser grid")
-    contents = hashlib.sha256()
-    with replacing(path) as temporary, created(temporary, size) as file:
-        file.create_dataset("names", data=np.array(list(names), object), dtype=h5py.string_dtype(), shape=(count,))
-        array, at = file.create_dataset("features", (count, length), np.float32), 0
-        for part in parts:
-            for start in range(0, len(part), PIECE):
-                piece = np.ascontiguousarray(part[start : start + PIECE], np.float32)
-                array[at : at + len(piece)], at = piece, at + len(piece)
-                contents.update(piece.data)
-        file.attrs["origin"] = json.dumps(origin)
-        file.attrs["contents"] = checksum_of([names, contents.hexdigest(), [count, length], origin])
-
 
 WORDS = Words(
     what="features",
@@ -82,17 +42,15 @@ def checksum(path: Path) -> str | None:
         return None
 
 
-def read(path: Path, origin: dict[str, str]) -> Features:
-    """Read features made from what is expected (the keys given in `origin`).
+def read(path: Path, origin: dict[str, str]) -> NamedArrays:
+    """Embeddings made from what is expected (the keys given in `origin`). Raises as `read_named_arrays`."""
+    return read_named_arrays(path, "features", origin, WORDS)
 
-    Raises:
-        InputError: no such file, not a whole one, or made from something else.
-    """
-    names, array, found, contents = read_named_arrays(path, "features", origin, WORDS)
-    checksum = hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
-    if array.dtype != np.float32 or contents != checksum_of([names, checksum, list(array.shape), found]):
-        raise InputError(f"{path}: was changed since it was written; remove it, run make knn")
-    return Features(names, array, found, contents)
+
+def write(path: Path, names: np.ndarray, parts: Sequence[np.ndarray], origin: dict[str, str]) -> None:
+    """Write embeddings. Arguments as of `write_named_arrays`; raises `InputError` where there is too little space."""
+    require_space(path.parent, bytes_of(parts), path.name, "choose a coarser grid")
+    write_named_arrays(path, "features", names, parts, origin)
 
 
 OTHER = "or name another model with EMBEDDINGS="  # there is no training from scratch here
@@ -108,7 +66,7 @@ def open_embeddings(context: Context, text: str) -> EmbeddingIndex:
     """
     backbone = _backbone(text)
     settings, path = _settings(backbone), context.places.embeddings / backbone.file
-    _, packs = open_packs(context, settings.input.key)
+    _, packs = open_packs(context, context.packs_for_embeddings(settings.input.key))
     if context.maker is not None and not path.is_file():
         try:
             make_embeddings(context, text, context.weights)
@@ -139,7 +97,7 @@ def make_embeddings(context: Context, text: str, weights: Path | None) -> None:
     """
     backbone, start = _backbone(text), time.monotonic()
     settings = _settings(backbone)
-    _, packs = open_packs(context, settings.input.key)
+    _, packs = open_packs(context, context.packs_for_embeddings(settings.input.key))
     origin, path = _origin(settings, backbone, packs), context.places.embeddings / backbone.file
     origin["weights"] = checksum_of(weight_files.identity(settings, weights, OTHER))
     with locked(path.parent):

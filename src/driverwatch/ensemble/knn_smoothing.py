@@ -71,11 +71,11 @@ class Smoothed:
     reach: int  # neighbours that are looked up: those the fit looked at, which are known already
     facts: dict[str, Any]
 
-    def __call__(self, rows: MemberPredictions) -> MemberPredictions:
-        if self.way.k == 0 or len(rows.names) == 0:
-            return rows
-        shares = weights(self.space.near(rows, max(self.reach, self.way.k)), self.way.k, self.way.width)
-        return rows.changed(averaged(rows.members, shares, self.way.geometric, self.way.rounds))
+    def __call__(self, predictions: MemberPredictions) -> MemberPredictions:
+        if self.way.k == 0 or len(predictions.names) == 0:
+            return predictions
+        shares = weights(self.space.near(predictions, max(self.reach, self.way.k)), self.way.k, self.way.width)
+        return predictions.changed(averaged(predictions.members, shares, self.way.geometric, self.way.rounds))
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,25 +96,25 @@ class Average:
     rounds: int | None = None
     name: str = "knn"
 
-    def fit(self, rows: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> Smoothed:
+    def fit(self, predictions: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> Smoothed:
         """Every way is tried on the rows, smoothed within their sets; of equally good ones the fewest neighbours win."""
         counts = COUNTS if self.k is None else (self.k,)
-        near = self.space.near(rows, max(counts))
-        best, loss = best_of(self._tried(near, counts, rows, labels))
+        near = self.space.near(predictions, max(counts))
+        best, loss = best_of(self._tried(near, counts, predictions, labels))
         facts: dict[str, Any] = {"embeddings": self.space.what, "method": "average", "k": best.k}
         if best.k:
             facts |= {"width": best.width, "geometric": best.geometric, "rounds": best.rounds}
         return Smoothed(self.space, best, max(counts), facts | {"fitted_log_loss": round(loss, 6)})
 
     def _tried(
-        self, near: Neighbours, counts: tuple[int, ...], rows: MemberPredictions, labels: np.ndarray
+        self, near: Neighbours, counts: tuple[int, ...], predictions: MemberPredictions, labels: np.ndarray
     ) -> Iterator[tuple[Way, float]]:
         widths = [w for w in WIDTHS if self.similar is None or self.similar == (w is not None)]
         for k in counts:
             for width in [None if w is None else w * near.spacing for w in widths][: None if k else 1]:
                 shares = weights(near, k, width)
                 for geometric, rounds in self._means(k):
-                    made = averaged(rows.members, shares, geometric, rounds)
+                    made = averaged(predictions.members, shares, geometric, rounds)
                     yield Way(k, width, geometric, rounds), log_loss(made.mean(axis=0), labels)
 
     def _means(self, k: int) -> list[tuple[bool, int]]:
@@ -178,11 +178,11 @@ class Clustered:
     most: int  # neighbours that are looked up
     facts: dict[str, Any]
 
-    def __call__(self, rows: MemberPredictions) -> MemberPredictions:
-        if self.cutting.k == 0 or len(rows.names) == 0:
-            return rows
-        found = clusters(self.space.near(rows, self.most), self.cutting.k, self.cutting.reach)
-        return rows.changed(shared(rows.members, found, self.cutting.agreement))
+    def __call__(self, predictions: MemberPredictions) -> MemberPredictions:
+        if self.cutting.k == 0 or len(predictions.names) == 0:
+            return predictions
+        found = clusters(self.space.near(predictions, self.most), self.cutting.k, self.cutting.reach)
+        return predictions.changed(shared(predictions.members, found, self.cutting.agreement))
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,11 +193,11 @@ class Clusters:
     k: int | None = None
     name: str = "clusters"
 
-    def fit(self, rows: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> Clustered:
+    def fit(self, predictions: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> Clustered:
         """Every cutting is tried on the rows; of equally good ones the fewest neighbours win."""
         counts = CLUSTER_NEIGHBOURS if self.k is None else (self.k,)
-        near = self.space.near(rows, max(counts))
-        best, loss = best_of(_tried(near, counts, rows, labels))
+        near = self.space.near(predictions, max(counts))
+        best, loss = best_of(_tried(near, counts, predictions, labels))
         facts: dict[str, Any] = {"embeddings": self.space.what, "method": "clusters", "k": best.k}
         if best.k:
             facts |= {"reach": best.reach, "agreement": best.agreement}
@@ -205,12 +205,12 @@ class Clusters:
 
 
 def _tried(
-    near: Neighbours, counts: tuple[int, ...], rows: MemberPredictions, labels: np.ndarray
+    near: Neighbours, counts: tuple[int, ...], predictions: MemberPredictions, labels: np.ndarray
 ) -> Iterator[tuple[Cutting, float]]:
     for k, reach in product(counts, REACHES):
         if k == 0 and reach > REACHES[0]:
             continue
         found = clusters(near, k, reach * near.spacing)
         for agreement in AGREEMENTS if k else AGREEMENTS[:1]:
-            made = shared(rows.members, found, agreement)
+            made = shared(predictions.members, found, agreement)
             yield Cutting(k, reach * near.spacing, agreement), log_loss(made.mean(axis=0), labels)

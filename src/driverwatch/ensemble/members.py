@@ -1,4 +1,4 @@
-"""Average probabilities: views within a model, then folds, then runs; joined by image name, never by position."""
+"""Members of an ensemble: finished runs and their predictions, joined by image name, never by position."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class Member:
 
 
 def default_tta(run: Run) -> TtaSet:
-    """The TTA set that a run takes part with when none is asked for: the best that all its fits have predicted."""
+    """The TTA set that a run takes part with when none is asked for: the best that all its folds have predicted."""
     return default_tta_of(run)
 
 
@@ -60,14 +60,14 @@ def oof_probabilities(member: Member, pack: Pack, folds: FoldTable) -> np.ndarra
         raise InputError(f"{run.folder}: no out-of-fold score: {run.settings.train.splits.unscored}; leave it out")
     found = np.full((len(pack.names), len(run.classes)), np.nan, np.float32)
     for fold in range(folds.count):
-        _, validation = folds.rows(pack.drivers, fold)
+        _, validation = folds.indices(pack.drivers, fold)
         found[validation] = validation_probabilities(member, fold, list(pack.names[validation]))
     return found
 
 
-def validation_probabilities(member: Member, fit: int, names: list[str]) -> np.ndarray:
+def validation_probabilities(member: Member, fold: int, names: list[str]) -> np.ndarray:
     """A fold's probabilities of its validation images, float32 (len(names), C), in the order of `names`; refuses other images."""
-    return _read(member, fit, "validation").aligned_to(names)
+    return _read(member, fold, "validation").aligned_to(names)
 
 
 def _read(member: Member, fold: int, kind: str) -> Predictions:
@@ -90,31 +90,31 @@ def oof_of_members(members: list[Member], pack: Pack, folds: FoldTable) -> Membe
 
 
 def folds_of_run(members: list[Member], folds: int, only: int | None = None) -> list[list[list[int]]]:
-    """Which fits each member takes part with, for each fold: its own; a run without folds takes part in each with all it has.
+    """Which models each member takes part with, for each fold: its own; a run without folds takes part in each with all it has.
 
-    Where no run has folds there is one such list, and with `only` that fit of every member.
+    Where no run has folds there is one such list, and with `only` that fold of every member.
     """
     if only is not None:
         return [[[only]] * len(members)]
-    whole = [list(range(member.run.settings.train.splits.fits(folds))) for member in members]
+    whole = [list(range(member.run.settings.train.splits.models(folds))) for member in members]
     if not any(oof_of_member(member.run) for member in members):
         return [whole]
     return [
-        [[fold] if oof_of_member(m.run) else fits for m, fits in zip(members, whole, strict=True)]
+        [[fold] if oof_of_member(m.run) else models for m, models in zip(members, whole, strict=True)]
         for fold in range(folds)
     ]
 
 
-def test_of_members(members: list[Member], names: list[str], fits: list[list[int]]) -> MemberPredictions:
-    """The members' probabilities of the test images, each the mean of its `fits`, without images that no member's pack holds.
+def test_of_members(members: list[Member], names: list[str], models: list[list[int]]) -> MemberPredictions:
+    """The members' probabilities of the test images, each the mean of its `models`, without images that no member's pack holds.
 
     A member whose pack lacks an image that others know (`SKIP_INVALID=1`) takes the mean of the others for it, so that a
     plain mean is theirs.
     """
     stack = np.stack(
         [
-            np.mean([_on_test(member, names, fit) for fit in own], axis=0)
-            for member, own in zip(members, fits, strict=True)
+            np.mean([_on_test(member, names, fold) for fold in own], axis=0)
+            for member, own in zip(members, models, strict=True)
         ]
     )
     known = ~np.isnan(stack[:, :, 0])
@@ -134,9 +134,9 @@ def _on_test(member: Member, names: list[str], fold: int) -> np.ndarray:
     return rows
 
 
-def _whole(rows: np.ndarray) -> np.ndarray:
+def _whole(probabilities: np.ndarray) -> np.ndarray:
     """Rows (N, C) divided by their sum in float64: float32 leaves it 1e-7 off."""
-    wide = rows.astype(np.float64)
+    wide = probabilities.astype(np.float64)
     return wide / wide.sum(axis=1, keepdims=True)
 
 
@@ -160,11 +160,11 @@ def _chained(rows: MemberPredictions, rules: Sequence[FittedTransform], fitted: 
     return apply_transforms(rules[1:], rows.changed(members.mean(axis=0, keepdims=True))).blended
 
 
-def completed(rows: np.ndarray, known: np.ndarray, names: list[str], prior: np.ndarray) -> np.ndarray:
+def completed(probabilities: np.ndarray, known: np.ndarray, names: list[str], prior: np.ndarray) -> np.ndarray:
     """Rows (K, C) of the images `known` (K,) put in the order of `names`, the class prior (C,) for the others: float64 (N, C)."""
     made = np.tile(np.asarray(prior, np.float64), (len(names), 1))
     position = {name: i for i, name in enumerate(names)}
-    made[[position[name] for name in known]] = rows
+    made[[position[name] for name in known]] = probabilities
     return made
 
 
@@ -227,7 +227,7 @@ def _loaded(path: Path, named: bool) -> runs.Run | None:
 
 
 def _is_finished(context: Context, run: runs.Run, named: bool) -> bool:
-    if all(run.finished(number) for number in range(run.settings.train.splits.fits(context.settings.folds))):
+    if all(run.finished(number) for number in range(run.settings.train.splits.models(context.settings.folds))):
         return True
     if named:
         raise InputError(f"{run.folder}: not every fold is finished; repeat the make train that began it, it resumes")
@@ -236,7 +236,7 @@ def _is_finished(context: Context, run: runs.Run, named: bool) -> bool:
 
 
 def chosen_on_validation(members: list[runs.Run]) -> list[str]:
-    """Runs whose epoch, or a teacher's, was chosen on the validation drivers, so that their out-of-fold loss flatters."""
+    """Runs whose epoch, or a teacher's, was chosen on the validation drivers, so that their out-of-fold loss is optimistic."""
     return [run.name for run in members if run.uses_validation]
 
 

@@ -56,7 +56,7 @@ class Pipeline:
     rules: dict[str, FittedTransform]
     level: float  # of the clip that every row ends with
     clip: float  # what the settings asked for, or what was fitted
-    rows: np.ndarray  # float64 (N, C), nested
+    probabilities: np.ndarray  # float64 (N, C), nested
     losses: np.ndarray  # (N,), of these
     standard_error: float  # of their mean, over drivers
     score: dict[str, Any]
@@ -68,7 +68,7 @@ class Pipeline:
 
 def fit(
     settings: PipelineSettings,
-    rows: MemberPredictions,
+    predictions: MemberPredictions,
     labels: np.ndarray,
     drivers: np.ndarray,
     spaces: Mapping[str, EmbeddingIndex] = MappingProxyType({}),
@@ -76,16 +76,16 @@ def fit(
     """Fit on all rows for a submission; score by nested folds, beside the plain mean clipped as ever.
 
     Args:
-        labels: int (N,), in the order of `rows`.
+        labels: int (N,), in the order of `predictions`.
         drivers: (N,), in the same order.
         spaces: as for `steps_of`.
     """
     steps = steps_of(settings, spaces)
-    rules = dict(zip([step.name for step in steps], fit_transforms(steps, rows, labels, drivers), strict=True))
+    rules = dict(zip([step.name for step in steps], fit_transforms(steps, predictions, labels, drivers), strict=True))
     level = float(settings.clip) if settings.clip != "fitted" else LEVELS[0]
-    made = nested_cross_validation(steps, rows, labels, drivers)
+    made = nested_cross_validation(steps, predictions, labels, drivers)
     losses, loss, error, right = oof_score(made, labels, drivers, level)
-    plain = log_losses(rows.members.mean(axis=0), labels)
+    plain = log_losses(predictions.members.mean(axis=0), labels)
     low, high = interval(losses - plain, drivers)
     score = {
         "out_of_fold_log_loss": round(loss, 4),

@@ -1,4 +1,4 @@
-"""Calibrated prediction interval: what loss a submission may have on drivers nobody has seen, said before Kaggle says it."""
+"""Prediction interval for the log loss on unseen drivers (studentised bootstrap over drivers), before Kaggle scores it."""
 
 from dataclasses import dataclass
 from typing import Any

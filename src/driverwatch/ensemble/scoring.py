@@ -11,8 +11,8 @@ from driverwatch.metrics import log_loss, log_losses, oof_score
 from driverwatch.run import Run
 
 
-def summary(rows: dict[str, np.ndarray], labels: np.ndarray, groups: np.ndarray) -> pd.DataFrame:
-    """One line per entry of `rows` (name: probabilities (N, C)): log loss, standard error over drivers, accuracy.
+def summary(probabilities: dict[str, np.ndarray], labels: np.ndarray, groups: np.ndarray) -> pd.DataFrame:
+    """One line per entry of `probabilities` (name: probabilities (N, C)): log loss, standard error over drivers, accuracy.
 
     The standard error is that of the mean over drivers, weighted by their images (a ratio estimate): frames of one driver
     are not independent, so counting frames would flatter.
@@ -21,7 +21,7 @@ def summary(rows: dict[str, np.ndarray], labels: np.ndarray, groups: np.ndarray)
         groups: (N,), each row's driver.
     """
     lines = []
-    for name, p in rows.items():
+    for name, p in probabilities.items():
         _, loss, error, right = oof_score(p, labels, groups)
         lines.append({"model": name, "log loss": loss, "± (drivers)": error, "accuracy": right, "images": len(labels)})
     return pd.DataFrame(lines)
@@ -44,17 +44,19 @@ def bootstrap_means(losses: np.ndarray, drivers: np.ndarray, resamples: int) -> 
     return np.asarray(sums[..., drawn].sum(axis=-1) / np.bincount(index)[drawn].sum(axis=-1))
 
 
-def paired_interval(rows: dict[str, np.ndarray], labels: np.ndarray, groups: np.ndarray, against: str) -> pd.DataFrame:
-    """One line per entry of `rows` (name: probabilities (N, C)), each image's loss paired with that under `against`.
+def paired_interval(
+    probabilities: dict[str, np.ndarray], labels: np.ndarray, groups: np.ndarray, against: str
+) -> pd.DataFrame:
+    """One line per entry of `probabilities` (name: probabilities (N, C)), each image's loss paired with that under `against`.
 
     `summary`'s columns, then the mean difference (below 0: better than `against`) and its 95 % interval over groups, which
     says more than two intervals side by side: what makes a driver hard is in both. NaN where `against` is not among the
     rows, and for the interval where there is one group alone.
     """
-    table, first = summary(rows, labels, groups), rows.get(against)
+    table, first = summary(probabilities, labels, groups), probabilities.get(against)
     unknown = float("nan")
     lines = []
-    for p in rows.values():
+    for p in probabilities.values():
         gain = np.full(len(labels), unknown) if first is None else log_losses(p, labels) - log_losses(first, labels)
         known = first is not None and len(set(groups)) > 1
         low, high = interval(gain, groups) if known else (unknown, unknown)
@@ -66,13 +68,13 @@ Metric = Callable[[np.ndarray, np.ndarray], float]
 
 
 def by(
-    rows: dict[str, np.ndarray], labels: np.ndarray, keys: np.ndarray, title: str, metric: Metric = log_loss
+    probabilities: dict[str, np.ndarray], labels: np.ndarray, keys: np.ndarray, title: str, metric: Metric = log_loss
 ) -> pd.DataFrame:
-    """`metric` of each entry of `rows` within each value of `keys` (N,), in their order, with the number of images."""
+    """`metric` of each entry of `probabilities` within each value of `keys` (N,), in their order, with the number of images."""
     lines = []
     for key in sorted(set(keys)):
         chosen = keys == key
-        found = {name: metric(p[chosen], labels[chosen]) for name, p in rows.items()}
+        found = {name: metric(p[chosen], labels[chosen]) for name, p in probabilities.items()}
         lines.append({title: str(key), "images": int(chosen.sum()), **found})
     return pd.DataFrame(lines)
 

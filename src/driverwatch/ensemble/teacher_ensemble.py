@@ -72,7 +72,7 @@ def make_pseudo_labels(
         }
         write_json(folder / "manifest.json", facts | provenance())
     score = scored(loss, error, "out of fold, ± over drivers")
-    student = f'make train DATASET={context.dataset} MODEL=<student> SET="train.pseudo.pseudo_labels={folder.name}"'
+    student = f'make train DATASET={context.dataset} MODEL=<student> SET="train.pseudo.labels={folder.name}"'
     close(folder, f"{folds.count} folds", time.monotonic() - start, score, [student])
 
 
@@ -82,9 +82,9 @@ def is_current(context: Context, name: str, made: EnsembleSettings) -> bool:
     try:
         spaces = {text: open_embeddings(context, text) for text in settings.embeddings}
         teacher = open_teacher_ensemble(context.places, name, folds)
-        for fold in range(teacher.fits):
+        for fold in range(teacher.count):
             for kind in ("validation", "test"):
-                teacher.said(fold, kind)
+                teacher.predictions(fold, kind)
     except InputError:
         return False
     return teacher.made_of == identity(members, folds, settings, spaces)

@@ -1,4 +1,4 @@
-"""Steps from the members' probabilities to one row per image: fitted on out-of-fold rows, scored by nested driver folds."""
+"""Steps from the members' probabilities to one prediction per image: fitted out of fold, scored by nested driver folds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -103,7 +103,7 @@ class FittedTransform(Protocol):
     @property
     def facts(self) -> dict[str, Any]: ...
 
-    def __call__(self, rows: MemberPredictions) -> MemberPredictions: ...
+    def __call__(self, predictions: MemberPredictions) -> MemberPredictions: ...
 
 
 class Transform(Protocol):
@@ -112,11 +112,11 @@ class Transform(Protocol):
     @property
     def name(self) -> str: ...
 
-    def fit(self, rows: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> FittedTransform: ...
+    def fit(self, predictions: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> FittedTransform: ...
 
 
 def fit_transforms(
-    steps: Sequence[Transform], rows: MemberPredictions, labels: np.ndarray, drivers: np.ndarray
+    steps: Sequence[Transform], predictions: MemberPredictions, labels: np.ndarray, drivers: np.ndarray
 ) -> list[FittedTransform]:
     """Fit each step on what the ones before it make of all rows: what a submission uses.
 
@@ -127,23 +127,23 @@ def fit_transforms(
     Raises:
         InputError: labels or drivers that do not go with the rows.
     """
-    labels, drivers = _checked(rows, labels, drivers)
+    labels, drivers = _checked(predictions, labels, drivers)
     rules: list[FittedTransform] = []
     for step in steps:
-        rules.append(step.fit(rows, labels, drivers))
-        rows = apply_transforms(rules[-1:], rows)
+        rules.append(step.fit(predictions, labels, drivers))
+        predictions = apply_transforms(rules[-1:], predictions)
     return rules
 
 
-def apply_transforms(rules: Sequence[FittedTransform], rows: MemberPredictions) -> MemberPredictions:
+def apply_transforms(rules: Sequence[FittedTransform], predictions: MemberPredictions) -> MemberPredictions:
     """What the rules make of the rows, in the order that the rows came in."""
     for rule in rules:
-        rows = rule(rows).aligned_to(rows.names)
-    return rows
+        predictions = rule(predictions).aligned_to(predictions.names)
+    return predictions
 
 
 def nested_cross_validation(
-    steps: Sequence[Transform], rows: MemberPredictions, labels: np.ndarray, drivers: np.ndarray
+    steps: Sequence[Transform], predictions: MemberPredictions, labels: np.ndarray, drivers: np.ndarray
 ) -> np.ndarray:
     """Each image's blended row from a pipeline that was fitted without its set: float64 (N, C), in the order of the rows.
 
@@ -160,22 +160,22 @@ def nested_cross_validation(
     Raises:
         InputError: labels or drivers that do not go with the rows, fewer than two sets, or a driver in two of them.
     """
-    labels, drivers = _checked(rows, labels, drivers)
-    numbers = np.unique(rows.sets)
+    labels, drivers = _checked(predictions, labels, drivers)
+    numbers = np.unique(predictions.sets)
     if len(numbers) < 2:
         raise InputError("rows: a nested score needs at least two sets (folds), got one; nothing is left to fit on")
-    _refuse_divided(drivers, rows.sets)
-    found = np.empty(rows.members.shape[1:])
+    _refuse_divided(drivers, predictions.sets)
+    found = np.empty(predictions.members.shape[1:])
     for number in numbers:
-        asked = rows.sets == number
-        rules = fit_transforms(steps, rows.at(~asked), labels[~asked], drivers[~asked])
-        found[asked] = apply_transforms(rules, rows.at(asked)).blended
+        asked = predictions.sets == number
+        rules = fit_transforms(steps, predictions.at(~asked), labels[~asked], drivers[~asked])
+        found[asked] = apply_transforms(rules, predictions.at(asked)).blended
     return found
 
 
-def _checked(rows: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _checked(predictions: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     labels, drivers = np.asarray(labels), np.asarray(drivers)
-    count, classes = rows.members.shape[1:]
+    count, classes = predictions.members.shape[1:]
     if labels.shape != (count,) or drivers.shape != (count,) or count == 0:
         raise InputError(
             f"rows: expected a label and a driver for each of {count} images (at least one), got {labels.shape} and "

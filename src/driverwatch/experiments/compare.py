@@ -1,4 +1,4 @@
-"""A run's TTA sets side by side: out-of-fold log loss, its change to the centre crop, and cost; from predictions alone."""
+"""Tables from predictions alone: a run's TTA sets, an ensemble's blends and calibrations, k-NN smoothing."""
 
 from pathlib import Path
 from statistics import median
@@ -98,7 +98,7 @@ def _rate(found: Finished) -> dict[str, Any] | None:
         made = run.manifest(fold)
         asked = parse(PredictSettings, made["settings"].get("predict", {}), f"{run.fold(fold)}/manifest.json").tta
         spent = made.get("seconds", 0) - made.get("training_seconds", 0)
-        images = len(found.folds.rows(found.train.drivers, fold)[1]) + len(found.tests[0].names)
+        images = len(found.folds.indices(found.train.drivers, fold)[1]) + len(found.tests[0].names)
         if spent > 0:
             rates.append((images / spent, asked))
     if not rates or any(asked != rates[0][1] for _, asked in rates):
@@ -161,18 +161,22 @@ def compare_blends(context: Context, names: list[str], tta: list[TtaSet]) -> Non
     )
 
 
-def _blend_lines(context: Context, blend: BlendName, rows: MemberPredictions, pack: Pack) -> list[dict[str, Any]]:
+def _blend_lines(
+    context: Context, blend: BlendName, predictions: MemberPredictions, pack: Pack
+) -> list[dict[str, Any]]:
     """A line for each calibration of a blend, whose reliability curves are drawn together."""
 
     def fit(**settings: Any) -> post_processing.Pipeline:
-        return post_processing.fit(PipelineSettings(blend=blend, **settings), rows, pack.labels, pack.drivers)
+        return post_processing.fit(PipelineSettings(blend=blend, **settings), predictions, pack.labels, pack.drivers)
 
     made = {calibrate: fit(calibrate=calibrate) for calibrate in CALIBRATION_NAMES}
-    curves = {name: calibration.table(pipeline.rows, pack.labels, pack.drivers) for name, pipeline in made.items()}
+    curves = {
+        name: calibration.table(pipeline.probabilities, pack.labels, pack.drivers) for name, pipeline in made.items()
+    }
     calibration.draw(curves, f"{context.dataset}: {blend}, out of fold", context.places.calibration(blend))
     lines = []
     for calibrate, pipeline in made.items():
-        in_sample = apply_transforms(list(pipeline.rules.values()), rows).blended
+        in_sample = apply_transforms(list(pipeline.rules.values()), predictions).blended
         lines.append(
             {
                 "blend": blend,
@@ -238,16 +242,16 @@ def compare_knn(context: Context, features: list[str], names: list[str], weights
     )
 
 
-def _knn_lines(space: EmbeddingIndex, rows: MemberPredictions, pack: Pack) -> list[dict[str, Any]]:
+def _knn_lines(space: EmbeddingIndex, predictions: MemberPredictions, pack: Pack) -> list[dict[str, Any]]:
     """A line without neighbours, for each fixed number of them, for the chosen one, and for clusters."""
-    near = space.near(rows, max(COUNTS)).indices
+    near = space.near(predictions, max(COUNTS)).indices
     clips = np.unique(
         [f"{driver} {label}" for driver, label in zip(pack.drivers, pack.labels, strict=True)], return_inverse=True
     )[1]
     lines = []
     for way, content in WAYS.items():
         settings = PipelineSettings(knn=KnnSettings(embeddings=space.what, **content))
-        pipeline = post_processing.fit(settings, rows, pack.labels, pack.drivers, {space.what: space})
+        pipeline = post_processing.fit(settings, predictions, pack.labels, pack.drivers, {space.what: space})
         *_, fitted = pipeline.facts["steps"].values()
         lines.append(
             {

@@ -23,7 +23,7 @@ from driverwatch.io.console import close
 from driverwatch.run import Run
 
 STUDY = "curve"  # where its runs lie, which ensembles do not take
-RESAMPLES = 2_000  # of drivers, under the fit's intervals
+RESAMPLES = 2_000  # of drivers, under the power law's intervals
 COLUMNS = {
     "training drivers per fold": "{drivers:g}",
     "images": "{images:.0f}",
@@ -117,7 +117,7 @@ def runs_of(model: str, settings: ModelSettings, counts: list[int], folds: FoldT
     if settings.train.splits.train_drivers is not None:
         raise InputError("train.splits.train_drivers: is what data scaling varies; name numbers with N_DRIVERS=")
     every = splits.of(settings.train, folds)
-    least = min(every.learnt_from(fit) for fit in range(every.count))
+    least = min(every.trained_on(fold) for fold in range(every.count))
     if bad := [count for count in counts if not 0 < count < least]:
         raise InputError(
             f"COUNTS: each fold has {least} training drivers or more, so expected numbers below {least}, got {bad[0]}; all of "
@@ -134,8 +134,8 @@ def runs_of(model: str, settings: ModelSettings, counts: list[int], folds: FoldT
 def amounts_of(run: Run, found: Finished) -> dict[str, Any]:
     """Drivers and images that a fold of the run was trained on: means over folds."""
     split = splits.of(run.settings.train, found.folds)
-    drivers = [split.learnt_from(fit) for fit in range(split.count)]
-    images = [len(split.rows(found.train.drivers, fit)[0]) for fit in range(split.count)]
+    drivers = [split.trained_on(fold) for fold in range(split.count)]
+    images = [len(split.indices(found.train.drivers, fold)[0]) for fold in range(split.count)]
     return {"drivers": np.mean(drivers), "images": np.mean(images)}
 
 

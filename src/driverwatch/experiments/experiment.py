@@ -32,7 +32,7 @@ from driverwatch.io.manifests import checksum_of_file, provenance, read_json
 from driverwatch.metrics import FLOOR, oof_score
 from driverwatch.models import weight_files
 from driverwatch.run import Run
-from driverwatch.training.train import read_augmentation, train
+from driverwatch.training.train import TrainRequest, read_augmentation, train
 
 Ensembles = Mapping[str, EnsembleSettings]
 Line = Mapping[str, Any]
@@ -116,12 +116,12 @@ def train_missing(
     for size in {settings.input.key for settings in wanted.values()}:
         make_packs(context, size, None, "", False, False)
     for name, settings in wanted.items():
-        teacher = (settings.train.pseudo.pseudo_labels if settings.train.pseudo else None) or ""
+        teacher = (settings.train.pseudo.labels if settings.train.pseudo else None) or ""
         made_by = teacher_ensembles.get(teacher)
         if made_by and not is_current(context, teacher, made_by):
             make_all_features(context, made_by.embeddings, weights)
             make_pseudo_labels(context, made_by.runs, teacher, made_by.tta_set, made_by.pipeline)
-        train(context, settings, name, weights, None, False)
+        train(TrainRequest(context=context, settings=settings, name=name, weights=weights))
 
 
 def make_all_features(context: Context, features: Iterable[str], weights: Path | None) -> None:
@@ -154,7 +154,7 @@ def _refuse_late_teachers(context: Context, wanted: dict[str, ModelSettings], en
     for name, settings in wanted.items():
         if settings.train.pseudo is not None:
             asked = settings.train.pseudo
-            ensemble = ensembles.get(asked.pseudo_labels or "")
+            ensemble = ensembles.get(asked.labels or "")
             teachers = ensemble.runs if ensemble else asked.runs
             if late := [teacher for teacher in teachers if teacher in wanted and teacher not in before]:
                 raise InputError(
@@ -162,10 +162,8 @@ def _refuse_late_teachers(context: Context, wanted: dict[str, ModelSettings], en
                 )
             for teacher in (teacher for teacher in teachers if teacher not in wanted):
                 runs.load(context.places.run(teacher))  # raises if it is not there
-            if asked.pseudo_labels and not ensemble and not context.places.pseudo_labels(asked.pseudo_labels).is_dir():
-                raise InputError(
-                    f"{name}: train.pseudo.pseudo_labels={asked.pseudo_labels} is neither listed here nor made; list it"
-                )
+            if asked.labels and not ensemble and not context.places.pseudo_labels(asked.labels).is_dir():
+                raise InputError(f"{name}: train.pseudo.labels={asked.labels} is neither listed here nor made; list it")
         before.append(name)
     for name, made_by in ensembles.items():
         if unscored := [run for run in made_by.runs if not wanted[run].train.splits.scored]:

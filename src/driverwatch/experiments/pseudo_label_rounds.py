@@ -20,7 +20,7 @@ from driverwatch.io.console import say
 from driverwatch.io.paths import plain_name
 from driverwatch.metrics import log_loss
 from driverwatch.run import Run
-from driverwatch.training.train import train
+from driverwatch.training.train import TrainRequest, train
 
 LEGEND = """\
 change: to round 0, on drivers that neither was trained on, with its 95 % interval over drivers
@@ -47,9 +47,10 @@ def run_rounds(context: Context, name: str, rounds: int, overrides: str, weights
         )
     names = [name, *(plain_name(f"{name}-round{number}", "RUN") for number in range(1, rounds + 1))]
     settings = parse(ModelSettings, experiment.settings_as_trained(first), str(first.folder))
-    train(context, settings, name, weights, None, False)
+    train(TrainRequest(context=context, settings=settings, name=name, weights=weights))
     for teacher, student in pairwise(names):
-        train(context, student_settings(settings, teacher, overrides), student, weights, None, False)
+        changed = student_settings(settings, teacher, overrides)
+        train(TrainRequest(context=context, settings=changed, name=student, weights=weights))
     table = compared_rounds(context, finished_runs(context, names))
     path = context.places.build / "pseudo" / f"{name}.csv"
     write_text(path, table.to_csv(index=False, lineterminator="\n"))
@@ -61,7 +62,7 @@ def run_rounds(context: Context, name: str, rounds: int, overrides: str, weights
 def student_settings(settings: ModelSettings, teacher: str, overrides: str) -> ModelSettings:
     """Round 0's settings, changed by `overrides`, with the run `teacher` as the one teacher."""
     content = settings.model_dump()
-    kept = {k: v for k, v in (content["train"]["pseudo"] or {}).items() if k not in ("runs", "pseudo_labels")}
+    kept = {k: v for k, v in (content["train"]["pseudo"] or {}).items() if k not in ("runs", "labels")}
     content["train"]["pseudo"] = {"runs": [teacher], **kept}
     overridden(content, overrides, ModelSettings)
     train = content["train"]  # whatever SET= made of it

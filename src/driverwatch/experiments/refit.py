@@ -14,7 +14,7 @@ from driverwatch.io.console import say
 from driverwatch.io.manifests import checksum_of
 from driverwatch.run import Run
 from driverwatch.training.checkpoint import read_history
-from driverwatch.training.train import train
+from driverwatch.training.train import TrainRequest, train
 
 History = list[dict[str, str]]  # an epoch each: what decides of it
 
@@ -40,7 +40,9 @@ def refit(context: Context, name: str, overrides: str, weights: Path | None, fol
         f"all {len(losses)}"
     )
     chosen = {"run": name, "chosen_on": "validation drivers", "epoch": epoch, "histories": checksum_of(histories)}
-    train(context, refit_settings(run, epoch, overrides), f"{name}-all", weights, fold, False, epochs=chosen)
+    settings = refit_settings(run, epoch, overrides)
+    name = f"{name}-all"
+    train(TrainRequest(context=context, settings=settings, name=name, weights=weights, fold=fold, epochs=chosen))
 
 
 def epoch_losses(histories: list[History], images: np.ndarray, planned: list[int], where: str) -> np.ndarray:

@@ -9,9 +9,10 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +37,7 @@ from driverwatch.io.manifests import checksum_of, differences
 from driverwatch.metrics import log_losses
 from driverwatch.models import weight_files
 from driverwatch.run import open_run
-from driverwatch.training.train import read_augmentation, train
+from driverwatch.training.train import TrainRequest, read_augmentation, train
 
 STAGE = {"freeze_until", "lr_multipliers", "fit"}
 NETWORK: Any = {
@@ -46,12 +47,10 @@ NETWORK: Any = {
 """The settings that decide whether a network can be built and frozen."""
 
 
-class FoldRequest(NamedTuple):
-    """One fold of a run, by name, in the context's places; the run may be new, started or finished."""
+@dataclass(frozen=True, kw_only=True)
+class FoldRequest(TrainRequest):
+    """One fold of a run, which may be new, started or finished."""
 
-    context: Context
-    name: str
-    settings: ModelSettings
     fold: int
 
 
@@ -84,10 +83,6 @@ def in_turn(train_fold: Callable[[FoldRequest], None]) -> WorkRunner:
                     wanted = next(work, None)
 
     return run_works
-
-
-def _on_this_machine(weights: Path | None) -> WorkRunner:
-    return in_turn(lambda one: train(one.context, one.settings, one.name, weights, one.fold, False, last=False))
 
 
 def space_of(model: str, name: str | None) -> str:
@@ -123,7 +118,7 @@ def search(context: Context, own: ModelSettings, request: SearchRequest, run_wor
             shutil.rmtree(place.places.runs, ignore_errors=True)
         identity = _identity(place, space, request, folds.checksum, packs)
         with _open_study(folder / "study.db", identity) as here.study:
-            result = here.result(folder, run_works or _on_this_machine(request.weights), packs["train"].drivers)
+            result = here.result(folder, run_works or in_turn(partial(train, last=False)), packs["train"].drivers)
             write_report(context, folder, result, time.monotonic() - start)
 
 
@@ -217,7 +212,8 @@ class _Search:
     def _fold(self, name: str, settings: ModelSettings, fold: int) -> FoldRequest:
         """A fold that predicts its validation drivers alone, in the TTA set that it is scored by."""
         predict = PredictSettings(tta=[tta_of(settings)], batch_size=settings.predict.batch_size, test=False)
-        return FoldRequest(self.context, name, settings.model_copy(update={"predict": predict}), fold)
+        settings = settings.model_copy(update={"predict": predict})
+        return FoldRequest(context=self.context, settings=settings, name=name, weights=self.request.weights, fold=fold)
 
     def _trials(self, state: str | None = None) -> list[Any]:
         there = self.study.get_trials(deepcopy=False)
@@ -318,7 +314,7 @@ class _Search:
             splits.of(run.settings.train, table),
             Member(run, packs["test"], tta_of(settings)),
         )
-        validation = [split.rows(pack.drivers, fold)[1] for fold in range(folds)]
+        validation = [split.indices(pack.drivers, fold)[1] for fold in range(folds)]
         losses = [
             log_losses(validation_probabilities(member, fold, list(pack.names[rows])), pack.labels[rows])
             for fold, rows in enumerate(validation)

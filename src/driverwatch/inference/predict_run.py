@@ -87,7 +87,7 @@ def predict(context: Context, name: str, options: PredictSettings, fold: int | N
             together = whole_predictor(FoldEnsemble(classifiers), run, options.tta, options.batch_size)
             predict_together(together, run, numbers, packs["test"])
         for number, classifier in zip(numbers, classifiers, strict=True):
-            _, validation = split.rows(packs["train"].drivers, number)
+            _, validation = split.indices(packs["train"].drivers, number)
             predictor = whole_predictor(classifier, run, options.tta, options.batch_size)
             losses = write_predictions(predictor, run, number, packs, validation)
             found = ", ".join(f"{k} {v:.4f}" for k, v in losses.items())
@@ -98,7 +98,7 @@ def predict(context: Context, name: str, options: PredictSettings, fold: int | N
 def asked_to_predict(
     context: Context, name: str, options: PredictSettings, fold: int | None
 ) -> tuple[runs.Run, splits.Splits, dict[str, Pack], list[int]]:
-    """A run, its split and packs, and those of its finished fits that are asked to predict.
+    """A run, its split and packs, and those of its finished folds that are asked to predict.
 
     Raises:
         InputError: none is finished, or views that cannot be had: before Keras starts.
@@ -114,7 +114,7 @@ def asked_to_predict(
 
 
 def trained_classifiers(run: runs.Run, numbers: list[int], pack: Pack) -> list[Any]:
-    """The classifiers of finished fits, with the weights that they were trained to. Keras must have been started."""
+    """The classifiers of finished folds, with the weights that they were trained to. Keras must have been started."""
     from driverwatch.models.backend import load_state
     from driverwatch.models.classifier import build
 

@@ -1,7 +1,8 @@
-"""Rows by image name on disk, with what made them: what prediction files and feature files have in common in reading."""
+"""Predictions on disk, and what their files and those of embeddings have in common: an array by image name, with its origin."""
 
 import hashlib
 import json
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -19,6 +20,8 @@ from driverwatch.io.hdf5 import UNREADABLE, column, created, opened, text, texts
 from driverwatch.io.manifests import checksum_of
 from driverwatch.run import Run
 
+PIECE_ROWS = 4096  # that are written at once
+
 
 class Words(NamedTuple):
     """How sentences speak of a kind of file."""
@@ -31,7 +34,7 @@ class Words(NamedTuple):
 
 
 class NamedArrays(NamedTuple):
-    """Names (N,), the array (N, ...), what the file says of its origin, and its checksum, which the caller compares."""
+    """Names (N,), the array float32 (N, D), checksums of what made it by kind, and the checksum of all of this."""
 
     names: np.ndarray
     array: np.ndarray
@@ -40,10 +43,10 @@ class NamedArrays(NamedTuple):
 
 
 def read_named_arrays(path: Path, name: str, origin: dict[str, str], words: Words) -> NamedArrays:
-    """Read names and the float32 rows called `name`, if the file's origin is what is expected (the keys given in `origin`).
+    """Read names and the float32 array called `name`, if the file's origin is what is expected (the keys given in `origin`).
 
     Raises:
-        InputError: no such file, not a whole one, or made from something else.
+        InputError: no such file, not a whole one, made from something else, or changed since it was written.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such {words.what}; {words.missing}")
@@ -56,10 +59,41 @@ def read_named_arrays(path: Path, name: str, origin: dict[str, str], words: Word
             rows = column(file, name, np.float32, (None, None))
             if len(rows) != len(names):
                 raise InputError(f"{path}: {len(names)} names for {name} of shape {rows.shape}; {words.again}")
-            return NamedArrays(texts(names), rows[...], found, text(file, "contents"))
+            made = NamedArrays(texts(names), rows[...], found, text(file, "contents"))
     except UNREADABLE as error:
         said = " ".join(str(error).split())[:150]
         raise InputError(f"{path}: not a whole {words.whole} ({said}); {words.again}") from error
+    if made.contents != _contents(made.names, made.array, found):
+        raise InputError(f"{path}: was changed since it was written; {words.again}")
+    return made
+
+
+def write_named_arrays(
+    path: Path, name: str, names: np.ndarray, parts: Sequence[np.ndarray], origin: dict[str, str]
+) -> None:
+    """Write what `read_named_arrays` reads, whole or not at all.
+
+    Args:
+        name: of the data set.
+        names: (N,).
+        parts: float32 (n, D) each, mapped or not, N rows in all.
+    """
+    shape, contents = (sum(map(len, parts)), parts[0].shape[1]), hashlib.sha256()
+    with replacing(path) as temporary, created(temporary, bytes_of(parts)) as file:
+        file.create_dataset("names", data=np.array(list(names), object), dtype=h5py.string_dtype(), shape=shape[:1])
+        array, at = file.create_dataset(name, shape, np.float32), 0
+        for part in parts:
+            for start in range(0, len(part), PIECE_ROWS):
+                piece = np.ascontiguousarray(part[start : start + PIECE_ROWS], np.float32)
+                array[at : at + len(piece)], at = piece, at + len(piece)
+                contents.update(piece.data)
+        file.attrs["origin"] = json.dumps(origin)
+        file.attrs["contents"] = checksum_of([names, contents.hexdigest(), list(shape), origin])
+
+
+def bytes_of(parts: Sequence[np.ndarray]) -> int:
+    """About how many bytes a file of these parts (n, D) takes."""
+    return sum(4 * part.size + 200 * len(part) for part in parts)
 
 
 @dataclass(frozen=True)
@@ -113,18 +147,8 @@ class Predictions:
 
 
 def write(predictions: Predictions, path: Path) -> None:
-    size = predictions.probabilities.nbytes + 200 * len(predictions.names)
-    with replacing(path) as temporary, created(temporary, size) as file:
-        file.create_dataset(
-            "names",
-            data=np.array(list(predictions.names), dtype=object),
-            dtype=h5py.string_dtype(),
-            shape=(len(predictions.names),),
-        )
-        rows = np.ascontiguousarray(predictions.probabilities, np.float32)
-        file.create_dataset("probabilities", data=rows)
-        file.attrs["origin"] = json.dumps(predictions.origin)
-        file.attrs["contents"] = _contents(predictions.names, rows, predictions.origin)
+    """Write predictions, whole or not at all."""
+    write_named_arrays(path, "probabilities", predictions.names, [predictions.probabilities], predictions.origin)
 
 
 def checksum(made: Predictions) -> str:
@@ -160,11 +184,8 @@ def read(path: Path, origin: dict[str, str]) -> Predictions:
     Raises:
         InputError: no such file, not a whole one, or one of another origin.
     """
-    names, probabilities, found, contents = read_named_arrays(path, "probabilities", origin, WORDS)
-    made = Predictions(names, probabilities, found, str(path))
-    if contents != _contents(names, probabilities, found):
-        raise InputError(f"{path}: was changed since it was written; predict again")
-    return made
+    names, probabilities, found, _ = read_named_arrays(path, "probabilities", origin, WORDS)
+    return Predictions(names, probabilities, found, str(path))
 
 
 def prediction_path(fold: Path, kind: str, tta: str) -> Path:
@@ -176,34 +197,34 @@ KINDS = ("validation", "test")
 
 
 def predicted_tta(run: Run, folds: int, kinds: tuple[str, ...] = KINDS) -> list[TtaSet]:
-    """View sets that every fit of a finished run has predicted, smallest first, where the data set has so many folds."""
-    fits = range(run.settings.train.splits.fits(folds))
-    return [tta for tta in TTA_SETS if all(_is_there(run, fit, tta, kinds) for fit in fits)]
+    """TTA sets that every fold of a finished run has predicted, smallest first, where the data set has so many folds."""
+    numbers = range(run.settings.train.splits.models(folds))
+    return [tta for tta in TTA_SETS if all(_is_there(run, fold, tta, kinds) for fold in numbers)]
 
 
 def default_tta_of(run: Run) -> TtaSet:
-    """The best set that all finished fits of a run have: `default_tta` if it is among them, else as `best_of` has it.
+    """The best set that all finished folds of a run have: `default_tta` if it is among them, else as `best_of` has it.
 
-    A set whose loss a fit's manifest states counts, even where its file was lost: it is missed when it is read, and no other
+    A set whose loss a fold's manifest states counts, even where its file was lost: it is missed when it is read, and no other
     set takes its place in silence.
     """
-    fits = [int(path.parent.name[4:]) for path in run.folder.glob("fold[0-9]*/manifest.json")]
-    known = [tta for tta in TTA_SETS if fits and all(_is_known(run, fit, tta) for fit in fits)]
+    folds = [int(path.parent.name[4:]) for path in run.folder.glob("fold[0-9]*/manifest.json")]
+    known = [tta for tta in TTA_SETS if folds and all(_is_known(run, fold, tta) for fold in folds)]
     return best_of(known, run.settings.default_tta)
 
 
-def _is_known(run: Run, fit: int, tta: TtaSet) -> bool:
-    return _is_there(run, fit, tta, KINDS) or tta in _stated(run, fit)
+def _is_known(run: Run, fold: int, tta: TtaSet) -> bool:
+    return _is_there(run, fold, tta, KINDS) or tta in _stated(run, fold)
 
 
-def _is_there(run: Run, fit: int, tta: TtaSet, kinds: tuple[str, ...]) -> bool:
+def _is_there(run: Run, fold: int, tta: TtaSet, kinds: tuple[str, ...]) -> bool:
     kinds = tuple(kind for kind in kinds if kind == "test" or run.settings.train.splits.kind != "all")
-    return all(prediction_path(run.fold(fit), kind, tta).is_file() for kind in kinds)
+    return all(prediction_path(run.fold(fold), kind, tta).is_file() for kind in kinds)
 
 
-def _stated(run: Run, fit: int) -> dict[str, float]:
-    """Held-out loss by TTA set, as far as a fit's manifest can be read."""
+def _stated(run: Run, fold: int) -> dict[str, float]:
+    """Loss on the validation drivers by TTA set, as far as a fold's manifest can be read."""
     with suppress(InputError):
-        losses = run.manifest(fit).get("log_loss")
+        losses = run.manifest(fold).get("log_loss")
         return losses if isinstance(losses, dict) else {}
     return {}

@@ -1,4 +1,4 @@
-"""Which process a temporary file or a lock is of, and whether it still runs, so that nobody removes what a living one writes.
+"""Files and folders written whole or not at all, and locks that tell a running writer from one that has ended.
 
 A temporary file has its writer in its name. A lock is the operating system's; on a file system that has none, a file beside it
 takes its place.
@@ -370,4 +370,5 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write an object as indented UTF-8 JSON. Raises as `replacing`."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

@@ -1,4 +1,4 @@
-"""The checkout of its own that this package may are in, and git asked about nothing but that."""
+"""Manifests: JSON read and compared, checksums, the package's own commit, and what made an artefact."""
 
 import hashlib
 import json

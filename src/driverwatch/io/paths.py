@@ -1,4 +1,4 @@
-"""Files in folders of users: links to folders are followed, and what tools leave behind is passed over, by one rule.
+"""Paths: those that users type, those of a data set's artefacts, and walks that pass over what tools leave behind.
 
 Notebooks, desktops, file servers and archives put folders and files of their own beside everybody's images and settings.
 """

@@ -59,7 +59,7 @@ def _import(context: Context, run: Run, force: bool) -> None:
     split = splits.of(run.settings.train, folds)
     theirs = [_state(run, number) for number in range(split.count)]
     for number in range(split.count):
-        _, validation = split.rows(packs["train"].drivers, number)
+        _, validation = split.indices(packs["train"].drivers, number)
         _check_fold(run, number, packs["test"].names, packs["train"].names[validation])
     with locked(target):
         here = _same_run(run, target)

@@ -1,13 +1,13 @@
 """What this project does on a Ray cluster: folds of runs, shards of predictions, and the folds of a search's trials."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from driverwatch.config.model import ModelSettings, PredictSettings
+from driverwatch.config.model import PredictSettings
 from driverwatch.data.context import CONFIGS, Context
 from driverwatch.errors import InputError, listed
 from driverwatch.experiments.search import FoldRequest, Work, WorkRunner, thrown
@@ -20,21 +20,19 @@ from driverwatch.remote.ray_files import Task
 from driverwatch.run import DIVERGED, Run, diverged, forget_divergence, way_on
 from driverwatch.training import fold_runner
 from driverwatch.training.run_summary import print_summary
-from driverwatch.training.train import LockedRun, Wanted, started_run, teachers_first, train_one_fold
+from driverwatch.training.train import LockedRun, TrainRequest, started_run, teachers_first, train_one_fold
 
 UNREAD = ("weights.h5", "checkpoint.h5", "best.h5", DIVERGED)  # of teachers' folders: only their predictions are
 
 
-def fold_task(context: Context, run: Run, fold: int, weights: Path | None, settings: ModelSettings) -> Task:
-    """The training of one fold, from where it is, of a run that the caller holds (`train.started`).
+def fold_task(request: TrainRequest, run: Run, fold: int) -> Task:
+    """The training of one fold, from where it is, of a run that the caller holds (`started_run`).
 
-    Args:
-        weights: folder of local weight files; a file that is not in it is downloaded by the machine, as by this one.
-        settings: of today; those that decide speed alone count.
+    A file that is not in the folder of local weights is downloaded by the machine, as by this one.
     """
     forget_divergence(run.folder, fold)
-    file = weight_files.find(run.settings, weights)
-    fold_runner.write(context.places, run, settings, weights, [])
+    context, file = request.context, weight_files.find(run.settings, request.weights)
+    fold_runner.write(context.places, run, request.settings, request.weights, [])
     return Task(
         name=f"{run.name} fold {fold}",
         call=train_one_fold,
@@ -60,18 +58,12 @@ def _teachers(context: Context, run: Run) -> list[Path]:
     asked = run.settings.train.pseudo
     if asked is None:
         return []
-    folders = (
-        [context.places.pseudo_labels(asked.pseudo_labels)]
-        if asked.pseudo_labels
-        else map(context.places.run, asked.runs)
-    )
+    folders = [context.places.pseudo_labels(asked.labels)] if asked.labels else map(context.places.run, asked.runs)
     found = [path for folder in folders for end in ("json", "h5") for path in sorted(folder.rglob(f"*.{end}"))]
     return [path for path in found if path.name not in UNREAD and not path.name.startswith(".")]
 
 
-def train_on_cluster(
-    context: Context, wanted: Wanted, weights: Path | None, fold: int | None, force: bool, options: Options
-) -> None:
+def train_on_cluster(requests: Iterable[TrainRequest], options: Options) -> None:
     """Train the folds of runs on a cluster as machines come free; they leave what `train` here would.
 
     A fold that fails costs its run and the runs that this one teaches; the others resume.
@@ -80,7 +72,7 @@ def train_on_cluster(
         InputError: as `train`; no cluster, or none that could do it; folds that failed, each with its last words.
     """
     with ExitStack() as held:
-        training = _Training(context, wanted, weights, fold, force, held)
+        training = _Training(requests, held)
         if tasks := training.start_ready():
             with Cluster(options) as cluster:
                 training.tried = True
@@ -97,11 +89,9 @@ def train_on_cluster(
 class _Training:
     """Runs in the order in which they may start, and what became of their folds."""
 
-    def __init__(
-        self, context: Context, wanted: Wanted, weights: Path | None, fold: int | None, force: bool, held: ExitStack
-    ) -> None:
-        self.context, self.wanted, self.weights, self.fold, self.force = context, wanted, weights, fold, force
-        self.held, self.order = held, teachers_first(wanted)
+    def __init__(self, requests: Iterable[TrainRequest], held: ExitStack) -> None:
+        self.requests, self.held = {request.name: request for request in requests}, held
+        self.order = teachers_first({name: request.settings for name, request in self.requests.items()})
         self.started: dict[str, tuple[LockedRun, float]] = {}
         self.folds: dict[str, tuple[str, int]] = {}  # run and fold of each task that has not finished
         self.failed: list[str] = []
@@ -127,16 +117,15 @@ class _Training:
         return tasks
 
     def _start(self, name: str) -> list[Task]:
-        asked = self.context, self.wanted[name], name, self.weights, self.fold, self.force
-        start = time.monotonic()
-        claim = self.held.enter_context(started_run(*asked))
+        start, request = time.monotonic(), self.requests[name]
+        claim = self.held.enter_context(started_run(request))
         self.started[name] = claim, start
         tasks = []
         for number in claim.asked:
             if claim.run.finished(number):
                 claim.found(number)
                 continue
-            tasks.append(fold_task(self.context, claim.run, number, self.weights, self.wanted[name]))
+            tasks.append(fold_task(request, claim.run, number))
             self.folds[tasks[-1].name] = name, number
         self._close_finished(name)
         return tasks
@@ -144,7 +133,7 @@ class _Training:
     def _close_finished(self, name: str) -> None:
         claim, start = self.started[name]
         if not any(run == name for run, _ in self.folds.values()):
-            print_summary(self.context, claim.run, claim.fits, time.monotonic() - start)
+            print_summary(self.requests[name].context, claim.run, claim.folds, time.monotonic() - start)
             self.order.done(name)
 
     def ended(self, task: Task, error: str | None) -> list[Task]:
@@ -218,14 +207,14 @@ def predict_shard(
         outcome.predict_together(together, run, folds, packs["test"], mine)
     for number, classifier in zip(folds, classifiers, strict=True):
         predictor = outcome.whole_predictor(classifier, run, asked.tta, asked.batch_size)
-        validation = split.rows(packs["train"].drivers, number)[1]
+        validation = split.indices(packs["train"].drivers, number)[1]
         turned = outcome.Part((shard + number + 1) % shards, shards)
         outcome.predict_part(predictor, run, number, "validation", packs["train"], validation, turned)
         if len(folds) == 1:
             outcome.predict_part(predictor, run, number, "test", packs["test"], everything, mine)
 
 
-def search_on_cluster(weights: Path | None, options: Options, open_cluster: Callable[..., Any] = Cluster) -> WorkRunner:
+def search_on_cluster(options: Options, open_cluster: Callable[..., Any] = Cluster) -> WorkRunner:
     """A search's trials, as many at once as the cluster has room for, each a fold at a time.
 
     The next trial's settings follow from the trials that have ended by then, so they depend on how fast machines are.
@@ -233,7 +222,7 @@ def search_on_cluster(weights: Path | None, options: Options, open_cluster: Call
 
     def worker_pool(works: Iterator[Work]) -> None:
         with ExitStack() as held, open_cluster(options) as cluster:
-            _Trials(works, weights, cluster, held).run()
+            _Trials(works, cluster, held).run()
 
     return worker_pool
 
@@ -241,8 +230,8 @@ def search_on_cluster(weights: Path | None, options: Options, open_cluster: Call
 class _Trials:
     """Trials under way, each with the one fold that it waits for. Their runs are held to the end of the search."""
 
-    def __init__(self, works: Iterator[Work], weights: Path | None, cluster: Any, held: ExitStack) -> None:
-        self.works, self.weights, self.cluster, self.held = works, weights, cluster, held
+    def __init__(self, works: Iterator[Work], cluster: Any, held: ExitStack) -> None:
+        self.works, self.cluster, self.held = works, cluster, held
         self.claims: dict[str, LockedRun] = {}
         self.waiting: dict[str, tuple[Work, FoldRequest]] = {}  # by task
 
@@ -272,7 +261,7 @@ class _Trials:
                 ask = thrown(work, error)
                 continue
             if not claim.run.finished(ask.fold):
-                task = fold_task(ask.context, claim.run, ask.fold, self.weights, ask.settings)
+                task = fold_task(ask, claim.run, ask.fold)
                 self.waiting[task.name] = work, ask
                 self.cluster.submit(task)
                 return
@@ -281,6 +270,5 @@ class _Trials:
 
     def _claim(self, ask: FoldRequest) -> LockedRun:
         if ask.name not in self.claims:
-            about = ask.context, ask.settings, ask.name, self.weights, None, False
-            self.claims[ask.name] = self.held.enter_context(started_run(*about))
+            self.claims[ask.name] = self.held.enter_context(started_run(ask))
         return self.claims[ask.name]

@@ -105,9 +105,9 @@ def collect_runs(context: Context, folds: FoldsState, packs: list[PackState]) ->
         for folder in matching(place.runs, "*")
         if folder.is_dir()
     ]
-    changed = {commit for commit in {fold.commit for run in found for fold in run.fits if fold.commit}
+    changed = {commit for commit in {fold.commit for run in found for fold in run.folds if fold.commit}
                if manifests.changed_since(commit)}  # fmt: skip
-    return [replace(run, older_code=sorted({f.commit for f in run.fits if f.commit in changed})) for run in found]
+    return [replace(run, older_code=sorted({f.commit for f in run.folds if f.commit in changed})) for run in found]
 
 
 def _run(context: Context, places: Places, folder: Path, folds: FoldsState, packs: list[PackState]) -> RunState:
@@ -302,11 +302,11 @@ def _changed_runs(manifest: dict[str, Any], path: Path, folds: FoldsState, runs:
         if run is None or run.problem:
             reasons.append(f"run {name} is {'gone' if run is None else 'invalid'}")
             continue
-        today = {str(fold.number): fold.weights for fold in run.fits}
+        today = {str(fold.number): fold.weights for fold in run.folds}
         used = weights.get(name, {}) if weights else {}
         if any(today.get(number) != checksum for number, checksum in used.items()):
             reasons.append(f"run {name} was trained again since")
-        elif not used and any(fold.when > path.stat().st_mtime for fold in run.fits):
+        elif not used and any(fold.when > path.stat().st_mtime for fold in run.folds):
             reasons.append(f"run {name} was trained on since")
     return reasons
 

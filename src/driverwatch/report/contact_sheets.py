@@ -141,7 +141,7 @@ def _of_run(run: Run, pack: Pack, rows: np.ndarray) -> Shown:
 def _training(settings: ModelSettings, folds: FoldTable, pack: Pack, fold: int) -> np.ndarray:
     split = splits.of(settings.train, folds)
     refuse_fold(fold, split.count)
-    rows = split.rows(pack.drivers, fold)[0]
+    rows = split.indices(pack.drivers, fold)[0]
     if not len(rows):
         raise InputError(f"FOLD={fold}: every packed image is held out there; expected images of drivers to train on")
     return rows
@@ -274,7 +274,7 @@ def _augmentation(context: Context, run: Run, folds: FoldTable, pack: Pack) -> l
 def _ten_crop(context: Context, run: Run, folds: FoldTable, pack: Pack) -> list[Figure]:
     """The crops as boxes over an image, and as the network is given them."""
     field = run.settings.input
-    index = int(chosen_rows(pack.labels, pack.drivers, folds.rows(pack.drivers, 0)[0])[0])
+    index = int(chosen_rows(pack.labels, pack.drivers, folds.indices(pack.drivers, 0)[0])[0])
     images, size = pack.pixels[index : index + 1], pixels(field.size)
     image = split(images, len(field.regions))[0]
     region = f"of region {field.regions[0]}, " if field.regions != [WHOLE] else ""

@@ -100,7 +100,7 @@ def _ranked(report: Report) -> list[RunScores]:
 
 def _no_score(report: Report) -> Missing:
     started = [run for run in report.runs if not run.state.unscored and not run.state.finished]
-    far = ", ".join(f"{run.name} ({len(run.state.done)} of {len(run.state.fits)} folds)" for run in started)
+    far = ", ".join(f"{run.name} ({len(run.state.done)} of {len(run.state.folds)} folds)" for run in started)
     words = "No run has an out-of-fold score yet" + (f"; started: {far}." if started else ".")
     return Missing(words, report.command("train", "MODEL=<model>"))
 
@@ -176,7 +176,7 @@ def _run_line(run: RunReport, report: Report) -> dict[str, object]:
     notes += [f"not scored: {state.unscored}"] if state.unscored else []
     if not state.finished:
         resume = report.command("train", run.resume)
-        notes.append(f"not finished: {len(state.done)} of {len(state.fits)} folds; {resume} resumes it")
+        notes.append(f"not finished: {len(state.done)} of {len(state.folds)} folds; {resume} resumes it")
     notes += [run.problem] if run.problem else []
     return {
         "run": run.name,
@@ -250,7 +250,7 @@ def _learning(report: Report) -> dict[str, Any]:
     curves = []
     for run in drawn:
         done = len(run.state.done)
-        far = "" if run.state.finished else f", {done} of {len(run.state.fits)} folds finished"
+        far = "" if run.state.finished else f", {done} of {len(run.state.folds)} folds finished"
         curves.append(charts.curves(run.histories, run.name, f"Loss by epoch of {run.name}{far}."))
     short = [run for run in report.runs if run not in drawn]
     frames = [history.assign(run=run.name, fold=fold) for run in short for fold, history in run.histories.items()]

@@ -192,7 +192,7 @@ def _test_images(members: list[Member], folds: FoldTable) -> ReviewImages:
     """The mean probabilities of each run's fold models for the test images that every run's pack holds."""
     each = []
     for member in members:
-        fits = list(range(member.run.settings.train.splits.fits(folds.count)))
+        fits = list(range(member.run.settings.train.splits.models(folds.count)))
         names = [*member.test.names, *member.test.left_out.names]
         each.append(blending.test_of_members([member], names, [fits]))
     common = sorted(set.intersection(*(set(map(str, rows.names)) for rows in each)))

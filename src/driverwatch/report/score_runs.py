@@ -108,9 +108,9 @@ class Packs:
 def report_run(context: Context, state: RunState, packs: Packs) -> RunReport:
     """What a report shows of a run that `collect_runs` found, and that has no `problem` itself."""
     run = runs.load(context.places.runs / state.name)
-    problems = [fold.problem for fold in state.fits if fold.problem and fold.state == "invalid"]
+    problems = [fold.problem for fold in state.folds if fold.problem and fold.state == "invalid"]
     histories = dict[int, pd.DataFrame]()
-    for fold in state.fits:
+    for fold in state.folds:
         path = run.fold(fold.number) / "history.csv"
         try:
             histories |= {fold.number: history(path)} if path.is_file() else {}

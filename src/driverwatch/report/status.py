@@ -318,7 +318,7 @@ def _run_cells(run: RunState) -> list[str]:
     commits = sorted({fold.commit for fold in run.done if fold.commit})[:2]
     return [
         run.label,
-        folds_cell(run.fits, run.writer is not None),
+        folds_cell(run.folds, run.writer is not None),
         "" if run.log_loss is None else f"{run.log_loss:.4f}{partly}" + "!" * run.chosen_on_validation,
         "" if run.standard_error is None else f"{run.standard_error:.4f}",
         " ".join(f"[{view}]" if view == run.scored_by else view for view in run.tta),

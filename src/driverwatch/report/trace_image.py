@@ -241,7 +241,7 @@ def predicted(run: Run, folds: FoldTable, image: TracedImage) -> dict[str, np.nd
     """Probabilities, float64 (C,), by TTA set and model; of a labelled image those of models not trained on it."""
     kind = "test" if image.kind == "test" else "validation"
     if kind == "test":
-        models = list(range(run.settings.train.splits.fits(folds.count)))
+        models = list(range(run.settings.train.splits.models(folds.count)))
     else:
         models = (
             [folds.of_driver[image.driver]] if blending.oof_of_member(run) and image.driver in folds.of_driver else []

@@ -1,4 +1,4 @@
-"""From predictions to submissions."""
+"""Submissions: blended, post-processed, checked, and recorded with their out-of-fold loss."""
 
 import gzip
 import math
@@ -71,15 +71,15 @@ def _make_ensemble(
     start, path = time.monotonic(), context.places.submission(name)
     members, folds, pack, settings = members_of(context, names, name, tta, changes)
     for member in members:
-        refuse_fold(fold, member.run.settings.train.splits.fits(folds.count))
+        refuse_fold(fold, member.run.settings.train.splits.models(folds.count))
     sample = competition.read_sample_submission(context.settings, context.data)
     if not sample:
         raise InputError(
             f"{context.data / context.settings.sample_submission}: names no test image, so there is nothing to submit"
         )
     pipeline, embeddings = _pipeline(context, members, pack, folds, settings)
-    fits = blending.folds_of_run(members, folds.count, fold)
-    unseen = [blending.test_of_members(members, sample, each) for each in fits]
+    models = blending.folds_of_run(members, folds.count, fold)
+    unseen = [blending.test_of_members(members, sample, each) for each in models]
     made = blending.by_fold(unseen, list(pipeline.rules.values()), sum(blending.oof_of_member(m.run) for m in members))
     prior = np.bincount(pack.labels, minlength=len(context.settings.classes)) / len(pack.labels)
     test = blending.completed(blending.mean(list(made)), unseen[0].names, sample, prior)
@@ -90,7 +90,7 @@ def _make_ensemble(
     facts: dict[str, Any] = {
         "runs": {m.run.name: m.tta for m in members},
         "folds": folds.checksum,
-        "fold_models": {m.run.name: own for m, own in zip(members, _all_fits(fits), strict=True)},
+        "fold_models": {m.run.name: own for m, own in zip(members, _all_models(models), strict=True)},
     }
     facts["weights"] = {m.run.name: m.run.checksums(facts["fold_models"][m.run.name]) for m in members}
     facts |= {"submission": checksum_of_file(path), "images": len(sample)}
@@ -116,7 +116,7 @@ def _write_out_of_fold(context: Context, name: str, pipeline: Pipeline, pack: Pa
     were fitted on the other folds, clipped as the submission is. Their mean log loss is the manifest's `out_of_fold_log_loss`.
     """
     classes = list(context.settings.classes)
-    frame = pd.DataFrame(pipeline.rows, columns=class_columns(classes))
+    frame = pd.DataFrame(pipeline.probabilities, columns=class_columns(classes))
     frame.insert(0, context.settings.columns.image, pack.names)
     frame.insert(1, "driver", pack.drivers)
     frame.insert(2, "class", [classes[label] for label in pack.labels])
@@ -128,9 +128,9 @@ def _write_out_of_fold(context: Context, name: str, pipeline: Pipeline, pack: Pa
     return checksum_of_file(path)
 
 
-def _all_fits(fits: list[list[list[int]]]) -> list[list[int]]:
-    """By member, from what `fits_of` says by fold."""
-    return [sorted({fit for own in each for fit in own}) for each in zip(*fits, strict=True)]
+def _all_models(models: list[list[list[int]]]) -> list[list[int]]:
+    """By member, the folds whose models it takes part with, from `folds_of_run`."""
+    return [sorted({fold for own in each for fold in own}) for each in zip(*models, strict=True)]
 
 
 def _pipeline(
@@ -193,11 +193,13 @@ def _said(members: list[Member], settings: PipelineSettings, fold: int | None, f
 
 
 def _loss(facts: dict[str, Any]) -> str:
-    """The out-of-fold loss in words, whom it flatters, and whose it is not."""
+    """The out-of-fold loss in words, for which runs it is optimistic, and which have none."""
     if "out_of_fold_log_loss" not in facts:
         return str(facts["out_of_fold"])
     optimistic = (
-        f" (selected on: {', '.join(facts['chosen_on_validation'])})" if facts.get("chosen_on_validation") else ""
+        f" (optimistic, epoch chosen on the validation drivers: {', '.join(facts['chosen_on_validation'])})"
+        if facts.get("chosen_on_validation")
+        else ""
     )
     rest = "".join(f", without {name} ({why})" for name, why in facts.get("not_scored", {}).items())
     return f"out-of-fold log loss {facts['out_of_fold_log_loss']:.4f}{optimistic}{rest}"
@@ -215,7 +217,7 @@ def make_submissions(context: Context, names: list[str]) -> None:
     for run in found:
         for tta in predicted_tta(run, folds.count):
             make_ensemble(context, [run.name], f"{run.name}-{tta}", tta, None, last=False)
-        for fold in range(run.settings.train.splits.fits(folds.count)):
+        for fold in range(run.settings.train.splits.models(folds.count)):
             make_ensemble(context, [run.name], f"{run.name}-fold{fold}", None, fold, last=False)
     ending(time.monotonic() - start, None, [f"make score DATASET={context.dataset}"])
 

@@ -1,4 +1,4 @@
-"""Where Kaggle's tokens are: to say which one was refused, to hand the first to the client, and to print none.
+"""Kaggle's official client as a subprocess, and its tokens: which was refused, none printed.
 
 Places and order are those of the official client 2.2.4 (`authenticate`) and kagglesdk 0.1.37 (`get_access_token_from_env`).
 A module of its own because the doctor reads it before anything is installed.

@@ -98,10 +98,10 @@ class WorkerPool:
         """Inputs of an epoch, made by whichever process is free."""
         return partial(self._made, epoch)
 
-    def _made(self, epoch: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _made(self, epoch: int, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         pipe = self.free.get()
         try:
-            pipe.send((epoch, rows))
+            pipe.send((epoch, indices))
             made = pipe.recv()
             if isinstance(made, str):
                 raise InputError(f"augmentation failed in a process of its own: {made}")

@@ -1,4 +1,4 @@
-"""Normalisation statistics measured again on the weights as they are, for stages with `normalization: recalibrated`.
+"""Batch-normalisation statistics recalibrated on the weights as they are, for stages with `normalization: recalibrated`.
 
 Moving averages lag behind weights that move (Keras' MobileNets keep 99.9 % of them at each step), and inference then runs on
 statistics of weights long gone. Wu & Johnson 2021 (arXiv:2105.07576) call the remedy precise batch normalisation.

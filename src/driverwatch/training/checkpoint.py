@@ -1,4 +1,4 @@
-"""Training that diverged: told from training that is merely hard, and what to do about it. Imports no Keras."""
+"""A fold's progress: its checkpoint, its history, and whether its training has diverged."""
 
 import csv
 import io
@@ -74,7 +74,7 @@ Row = dict[str, Any]  # `epoch` and `stage` whole numbers, all else float, or No
 
 
 def read_history(path: Path) -> list[Row]:
-    """A fold's epochs, in order, as everybody reads them: import, report, study and final fit.
+    """A fold's epochs, in order, as everybody reads them: import, report, study and refit.
 
     Raises:
         InputError: not a whole table of finite numbers (a loss may be `nan`), or none of an epoch.

@@ -27,7 +27,7 @@ class TrainingBatches(keras.utils.PyDataset):
     def __init__(
         self,
         inputs: Inputs,
-        rows: np.ndarray,
+        indices: np.ndarray,
         targets: np.ndarray,
         settings: ModelSettings,
         swap: list[int],
@@ -38,7 +38,7 @@ class TrainingBatches(keras.utils.PyDataset):
         """Shuffle an epoch.
 
         Args:
-            rows: those to train on.
+            indices: those to train on.
             targets: label shares float32 (N, C), each row summing to 1, by number of the row; `one_hot` where it has one class.
             swap: where labels of flipped images go under `augment.hflip: swap`.
             guessed: bool (N,), rows with pseudo-labels (None: there are none). Class weights are the others'.
@@ -47,11 +47,11 @@ class TrainingBatches(keras.utils.PyDataset):
         threads = threads or settings.train.workers or os.cpu_count() or 1
         super().__init__(workers=1)
         self.inputs, self.targets, self.batch = inputs, targets, settings.train.batch_size
-        self.order = np.random.default_rng((settings.train.seed, epoch)).permutation(rows)
+        self.order = np.random.default_rng((settings.train.seed, epoch)).permutation(indices)
         self.swap, self.hflip = swap, settings.augment.hflip
         self.guessed, self.pseudo = np.zeros(len(targets), bool) if guessed is None else guessed, settings.train.pseudo
-        self.weights = class_weights(targets[rows[~self.guessed[rows]]], settings.train.class_weights)
-        self.steps = -(-len(rows) // self.batch)
+        self.weights = class_weights(targets[indices[~self.guessed[indices]]], settings.train.class_weights)
+        self.steps = -(-len(indices) // self.batch)
         self.weighed = np.zeros(self.steps)  # sums of sample weights, of batches that were made
         self.made = MadeAhead(self._made, self.steps, threads)
 

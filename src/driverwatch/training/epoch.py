@@ -1,4 +1,4 @@
-"""How long a fold and its run have still to go, from what its finished epochs and folds took. Imports no Keras."""
+"""One epoch of gradient steps, its progress bar, and the time that its fold and run have still to go."""
 
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from driverwatch.training.data_loader import TrainingBatches
 
 @dataclass(frozen=True)
 class TimeRemaining:
-    """What stands behind and before a fold in training.
+    """Time already spent and still needed for a fold and its run.
 
     Seconds are those of whole epochs, validation drivers included; later stages are taken to last as long per epoch as this one.
     """
@@ -62,7 +62,7 @@ def time_remaining(run: Run, others: int) -> TimeRemaining:
     return TimeRemaining(tuple(run.settings.train.planned), others, mean(known) if known else None)
 
 
-MINUTES = 60.0  # seconds of half an epoch from which on a log gets a line at half way
+HALFWAY_LOG_SECONDS = 60.0  # of half an epoch, from which on a log gets a line at half way
 
 
 class EpochBar(keras.callbacks.Callback):

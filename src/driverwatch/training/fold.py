@@ -33,7 +33,7 @@ from driverwatch.training.batch_norm import BATCHES, recalibrate_batch_norm
 from driverwatch.training.cached_stages import CachedStage, StageCaching
 from driverwatch.training.checkpoint import HistoryLog, Progress, is_over, judged, resumed, told, uniform_loss, way_out
 from driverwatch.training.data_loader import TrainingBatches, class_weights, followed, one_hot
-from driverwatch.training.epoch import MINUTES, EpochBar, TimeRemaining, reseed, time_remaining, train_epoch
+from driverwatch.training.epoch import HALFWAY_LOG_SECONDS, EpochBar, TimeRemaining, reseed, time_remaining, train_epoch
 from driverwatch.training.linear_probe import Sample, fit_linear_probe
 from driverwatch.training.optimizer import StagePlan, check, lr_multipliers, plan, prepare
 from driverwatch.training.pseudo_labels import FoldIndices
@@ -43,7 +43,7 @@ def train_fold(
     run: Run,
     number: int,
     packs: dict[str, Pack],
-    rows: FoldIndices,
+    indices: FoldIndices,
     weights: Path | None,
     predict: PredictSettings,
     feature_caches: Path,
@@ -59,7 +59,7 @@ def train_fold(
         others: folds to be trained after this one, for the time that is told to be left.
     """
     folder, made_by = run.fold(number), provenance()
-    rows.refuse_shared(packs["train"].drivers, run, number)
+    indices.refuse_shared(packs["train"].drivers, run, number)
     with locked(folder):
         (folder / DIVERGED).unlink(missing_ok=True)
         mine = seeded(run, number)
@@ -68,15 +68,17 @@ def train_fold(
         resumes = (folder / "checkpoint.h5").is_file()
         mean = packs["train"].mean
         classifier = build(run.settings, len(run.classes), mean, weights, load=not resumes, scope=on.scope())
-        training = FoldTraining(classifier, mine, number, packs, rows, feature_caches, time_remaining(run, others), on)
+        training = FoldTraining(
+            classifier, mine, number, packs, indices, feature_caches, time_remaining(run, others), on
+        )
         progress = training.train()
         if run.settings.train.select == "best":
             training.take_best()
         write_state(folder / "weights.h5", {"model": classifier.weights}, run.origin)
         start = time.monotonic()
-        losses = write_predictions(training.predictor(predict), run, number, packs, rows.validation, predict.test)
+        losses = write_predictions(training.predictor(predict), run, number, packs, indices.validation, predict.test)
         facts = _outcome(run, number, progress, predict) | {"log_loss": losses, "seed": mine.settings.train.seed}
-        facts["pseudo_labels"] = rows.fold_labels and rows.fold_labels.facts(run.classes)
+        facts["pseudo_labels"] = indices.fold_labels and indices.fold_labels.facts(run.classes)
         facts["trainable_parameters"] = sum(int(np.prod(w.shape)) for w in classifier.trainable_weights)
         facts["devices"] = on.count
         facts["diverged"] = progress.diverged
@@ -112,15 +114,15 @@ class FoldTraining:
         run: Run,
         number: int,
         packs: dict[str, Pack],
-        rows: FoldIndices,
+        indices: FoldIndices,
         feature_caches: Path,
         before: TimeRemaining | None = None,
         on: Devices = ONE,
     ) -> None:
         self.before, self.devices = before or time_remaining(run, 0), on
-        self.classifier, self.run, self.number, self.rows = classifier, run, number, rows
+        self.classifier, self.run, self.number, self.indices = classifier, run, number, indices
         self.pack, self.test = packs["train"], packs["test"]
-        self.shown, self.targets = rows.shown(), rows.targets(self.pack.labels, len(run.classes))
+        self.shown, self.targets = indices.shown(), indices.targets(self.pack.labels, len(run.classes))
         self.settings, self.folder = run.settings.train, run.fold(number)
         self.checkpoint = self.folder / "checkpoint.h5"
         self.stages = plan(run.settings)
@@ -131,7 +133,7 @@ class FoldTraining:
         self.progress = Progress()
         both = self.pack, self.test
         shown = TrainingSource(
-            both if self.shown.max() >= len(self.pack.names) else both[:1], run.settings, run.preset, rows.training
+            both if self.shown.max() >= len(self.pack.names) else both[:1], run.settings, run.preset, indices.training
         )
         self.loader = Loader(shown, len(self.shown) * sum(run.settings.train.planned))
 
@@ -140,11 +142,9 @@ class FoldTraining:
         if self.checkpoint.is_file():
             self.progress = resumed(self.checkpoint, self.run.identity, self.number)
             say(f"{self.run.name} fold {self.number}: resumes after epoch {self.progress.epoch}")
-        if self.rows.fold_labels:
-            more = len(self.shown) / len(self.rows.training)
-            say(
-                f"{self.run.name} fold {self.number}: trained on {self.rows.fold_labels} too, {more:.2f} times the steps per epoch"
-            )
+        if self.indices.fold_labels:
+            more, also = len(self.shown) / len(self.indices.training), self.indices.fold_labels
+            say(f"{self.run.name} fold {self.number}: trained on {also} too, {more:.2f} times the steps per epoch")
         log = HistoryLog(self.folder, self.progress.history)
         with self.loader:
             for stage in self.stages:
@@ -172,7 +172,7 @@ class FoldTraining:
         steps = -(-len(self.shown) // self.settings.batch_size)
         with self.devices.scope():
             prepare(self.learner, stage, self.settings, steps, lr_multipliers(self.classifier, stage))
-        if len(self.rows.validation):
+        if len(self.indices.validation):
             self.centre = self.caching.watcher(self.half)
             self.source = self.centre.source(self.pack)
         if resumes:
@@ -209,15 +209,18 @@ class FoldTraining:
             "step_seconds": seconds[0] * self.settings.batch_size / len(self.shown),
             "cache_seconds": ready - start, "training_seconds": seconds[0], "training_cpu_seconds": seconds[1],
             "seconds": time.monotonic() - start,
-            **({"pseudo_images": len(self.rows.fold_labels.rows)} if self.rows.fold_labels else {}),
+            **({"pseudo_images": len(self.indices.fold_labels.indices)} if self.indices.fold_labels else {}),
         })  # fmt: skip
         self._keep(stage)
 
     def _watch(self) -> tuple[float, float] | tuple[None, None]:
         """Log loss and accuracy on the validation drivers, where there are any."""
-        if not len(self.rows.validation):
+        if not len(self.indices.validation):
             return None, None
-        found, labels = self.centre(self.source, self.rows.validation)["centre"], self.pack.labels[self.rows.validation]
+        found, labels = (
+            self.centre(self.source, self.indices.validation)["centre"],
+            self.pack.labels[self.indices.validation],
+        )
         return log_loss(found, labels), accuracy(found, labels)
 
     def batches(self) -> TrainingBatches:
@@ -225,14 +228,14 @@ class FoldTraining:
         return self._batches(*self._shown())
 
     def _batches(self, inputs: Inputs, targets: np.ndarray) -> TrainingBatches:
-        epoch, run, guessed = self.progress.epoch, self.run, self.rows.guessed(len(self.pack.names))
+        epoch, run, guessed = self.progress.epoch, self.run, self.indices.guessed(len(self.pack.names))
         reseed(self.classifier, (self.settings.seed, epoch), self.devices)
         about = inputs, self.shown, targets, run.settings, run.swap, epoch, guessed, self.loader.threads
         return TrainingBatches(*about)
 
     def _shown(self) -> tuple[Inputs, np.ndarray]:
         """Inputs and label shares of the epoch that is next."""
-        mixing = epoch_mixing(self.run.settings, self.pack, self.rows.training, self.progress.epoch)
+        mixing = epoch_mixing(self.run.settings, self.pack, self.indices.training, self.progress.epoch)
         return self._inputs(), self._targets(mixing)
 
     def _inputs(self) -> Inputs:
@@ -283,13 +286,13 @@ class FoldTraining:
     def _fit(self, stage: StagePlan, batches: TrainingBatches) -> tuple[float, float]:
         """Training loss and accuracy of one epoch, told by a bar."""
         label = f"fold {self.number}, epoch {self.progress.epoch + 1} of {sum(self.before.planned)}"
-        with Meter(label, len(self.shown), whose=self.run.name, patience=MINUTES, end=False) as meter:
+        with Meter(label, len(self.shown), whose=self.run.name, patience=HALFWAY_LOG_SECONDS, end=False) as meter:
             bar = EpochBar(meter, self.settings.batch_size, self.before, self.progress.history, stage.number)
             return train_epoch(self.learner, batches, bar, self.devices)
 
     def _solve(self, stage: StagePlan, draws: list[Outputs]) -> tuple[float, float]:
         """The softmax by logistic regression on cached features of labelled images; training loss and accuracy."""
-        rows, run = self.rows.training, self.run
+        rows, run = self.indices.training, self.run
         made = [draw(rows) for draw in draws]
         features, flipped = (np.concatenate(parts) for parts in zip(*made, strict=True))
         targets = np.tile(one_hot(self.pack.labels[rows], len(run.swap)), (len(made), 1))

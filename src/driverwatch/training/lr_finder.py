@@ -111,7 +111,7 @@ def _before_last_stage(
     from driverwatch.training.fold import FoldTraining
     from driverwatch.training.pseudo_labels import FoldIndices
 
-    rows = FoldIndices(split.rows(packs["train"].drivers, fold)[0], np.array([], int))
+    rows = FoldIndices(split.indices(packs["train"].drivers, fold)[0], np.array([], int))
     about, checksums = context.settings, {kind: pack.checksum for kind, pack in packs.items()}
     run = Run(scratch / "range_test", settings, tuple(about.classes), about.swap(), preset, folds.checksum, checksums, None,
               regions=about.boxes(settings.input.regions))  # fmt: skip

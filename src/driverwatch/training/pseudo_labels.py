@@ -29,46 +29,46 @@ from driverwatch.run import Run
 
 @dataclass(frozen=True)
 class PseudoLabels:
-    """What a fit is trained on images without labels.
+    """Images without labels that a fold is trained on, and the targets that teachers gave them.
 
     Args:
-        rows: (T,), ascending: of the training pack for validation images, and numbered on from its end for test images.
+        indices: int (T,), ascending: of the training pack for validation images, and numbered on from its end for test images.
         targets: float32 (T, C).
         confidence: mean top probability of those taken, by their teachers.
         offered: images that teachers spoke of.
         tests: images of the test pack.
     """
 
-    rows: np.ndarray
+    indices: np.ndarray
     targets: np.ndarray
     confidence: float
     offered: int
     tests: int
 
     def __str__(self) -> str:
-        return f"{len(self.rows)} of {self.offered} images without labels (the teachers' mean confidence {self.confidence:.3f})"
+        return f"{len(self.indices)} of {self.offered} images without labels (the teachers' mean confidence {self.confidence:.3f})"
 
     def facts(self, classes: tuple[str, ...]) -> dict[str, Any]:
         """For manifests: how many were taken, how sure the teachers were, and how many of each class they named."""
         counts = np.bincount(self.targets.argmax(axis=1), minlength=len(classes)).tolist()
-        said = {"images": len(self.rows), "of": self.offered, "mean_confidence": round(self.confidence, 4)}
+        said = {"images": len(self.indices), "of": self.offered, "mean_confidence": round(self.confidence, 4)}
         return said | {"per_class": dict(zip(classes, counts, strict=True))}
 
 
 class Teacher(Protocol):
-    """Who says what images without labels show, by fit: one model, or several put together."""
+    """What predicts images without labels, by fold: a run, or an ensemble of several."""
 
     @property
     def name(self) -> str: ...
 
     @property
-    def fits(self) -> int: ...
+    def count(self) -> int: ...
 
     @property
     def facts(self) -> dict[str, Any]: ...
 
-    def said(self, number: int, kind: str) -> Predictions:
-        """Of `kind` images (`test`, or `validation` ones of fit `number`), by models that fit `number`'s student may ask."""
+    def predictions(self, number: int, kind: str) -> Predictions:
+        """Of `kind` images (`test`, or `validation` ones of fold `number`), by models that fold `number`'s student may ask."""
 
 
 @dataclass(frozen=True)
@@ -84,14 +84,14 @@ class RunTeacher:
         return self.run.name
 
     @property
-    def fits(self) -> int:
-        return self.run.settings.train.splits.fits(self.folds)
+    def count(self) -> int:
+        return self.run.settings.train.splits.models(self.folds)
 
     @property
     def facts(self) -> dict[str, Any]:
         return {"tta": self.tta, "chosen_on_validation": self.run.uses_validation}
 
-    def said(self, number: int, kind: str) -> Predictions:
+    def predictions(self, number: int, kind: str) -> Predictions:
         path = prediction_path(self.run.fold(number), kind, self.tta)
         return predictions.read(path, self.run.predicted(number, self.tta))
 
@@ -103,7 +103,7 @@ class EnsembleTeacher:
     folder: Path
     checksum: str  # of the folds
     made_of: str  # checksum of the weights that spoke, and of how they were put together
-    fits: int
+    count: int  # of folds
     facts: dict[str, Any]
 
     @property
@@ -117,7 +117,7 @@ class EnsembleTeacher:
         """What a file must say of itself: another fold's models know the labels that this fold holds out."""
         return {"folds": self.checksum, "pseudo_labels": self.name, "made_of": self.made_of, "fold": str(number)}
 
-    def said(self, number: int, kind: str) -> Predictions:
+    def predictions(self, number: int, kind: str) -> Predictions:
         try:
             return predictions.read(self.path(number, kind), self.origin(number))
         except InputError as error:
@@ -134,7 +134,7 @@ def kinds_of(settings: PseudoSettings) -> tuple[str, ...]:
 
 
 def identity(teachers: Sequence[Teacher], settings: PseudoSettings | None) -> dict[str, Any]:
-    """What a student's run repeats of its teachers: the checksums of every fit's predictions, by teacher and kind of images.
+    """What a student's run repeats of its teachers: the checksums of every fold's predictions, by teacher and kind of images.
 
     Raises:
         InputError: predictions missing, damaged, or of other weights than the teacher ended with.
@@ -144,7 +144,7 @@ def identity(teachers: Sequence[Teacher], settings: PseudoSettings | None) -> di
         return found
     for teacher in teachers:
         said = {
-            kind: [predictions.checksum(teacher.said(number, kind)) for number in range(teacher.fits)]
+            kind: [predictions.checksum(teacher.predictions(number, kind)) for number in range(teacher.count)]
             for kind in kinds_of(settings)
         }
         found[teacher.name] = {**teacher.facts, **said}
@@ -169,10 +169,10 @@ class Unlabelled:
 def fold_labels(
     student: Run, number: int, teachers: Sequence[Teacher], there: Unlabelled, labelled: int
 ) -> PseudoLabels | None:
-    """What fit `number` of a student is trained on images without labels; None where its settings ask for none.
+    """What fold `number` of a student is trained on images without labels; None where its settings ask for none.
 
     Args:
-        labelled: number of labelled images that the fit is trained on.
+        labelled: number of labelled images that the fold is trained on.
 
     Raises:
         InputError: predictions other than those the student was started with, of other images, or none sure enough.
@@ -200,16 +200,16 @@ def fold_labels(
 
 
 def _pseudo_labels(student: Run, number: int, teacher: Teacher, kind: str, names: np.ndarray) -> list[np.ndarray]:
-    """A teacher's probabilities (N, C) of the named images, from each fit that may teach fit `number`.
+    """A teacher's probabilities (N, C) of the named images, from each fold that may teach fold `number`.
 
     A student that leaves nobody out is trained on the pseudo-labels of all of them.
     """
     recorded = (student.learned_from or {})["teachers"][teacher.name]
     everyone = student.settings.train.splits.kind == "all"
     found = []
-    for fit in range(len(recorded[kind])) if everyone else [number]:
-        made = teacher.said(fit, kind)
-        if predictions.checksum(made) != recorded[kind][fit]:
+    for fold in range(len(recorded[kind])) if everyone else [number]:
+        made = teacher.predictions(fold, kind)
+        if predictions.checksum(made) != recorded[kind][fold]:
             raise InputError(
                 f"{made.where}: is not what {student.name} was started with; restore it, or make train FORCE=1 "
                 f"RUN={student.name} begins again"
@@ -263,18 +263,18 @@ class FoldIndices:
         """Refuse a driver, given each row's, on both sides."""
         if both := set(drivers[self.training]) & set(drivers[self.validation]):
             raise InputError(f"{run.fold(number)}: driver {min(both)} is on both sides; restore {run.name}'s fold file")
-        if self.fold_labels is not None and np.isin(self.fold_labels.rows, self.training).any():
+        if self.fold_labels is not None and np.isin(self.fold_labels.indices, self.training).any():
             raise ValueError("a labelled image cannot have a pseudo-label")
 
     def shown(self) -> np.ndarray:
         """Rows that training shows; those of the test pack are numbered on from the training pack's."""
-        return self.training if self.fold_labels is None else np.concatenate([self.training, self.fold_labels.rows])
+        return self.training if self.fold_labels is None else np.concatenate([self.training, self.fold_labels.indices])
 
     def guessed(self, count: int) -> np.ndarray:
         """Which of the training pack's `count` rows and the test pack's after them have pseudo-labels, bool."""
         found = np.zeros(count + (self.fold_labels.tests if self.fold_labels else 0), bool)
         if self.fold_labels is not None:
-            found[self.fold_labels.rows] = True
+            found[self.fold_labels.indices] = True
         return found
 
     def targets(self, labels: np.ndarray, classes: int) -> np.ndarray:
@@ -286,7 +286,7 @@ class FoldIndices:
         found = np.zeros((len(self.guessed(len(labels))), classes), np.float32)
         found[self.training] = np.eye(classes, dtype=np.float32)[labels[self.training]]
         if self.fold_labels is not None:
-            found[self.fold_labels.rows] = self.fold_labels.targets
+            found[self.fold_labels.indices] = self.fold_labels.targets
         return found
 
 
@@ -320,8 +320,8 @@ def checked_teachers(student: Student) -> list[Teacher]:
         return []
     for name in pseudo.runs:
         _check_run(student, name)
-    if pseudo.pseudo_labels and train.splits.kind in ("shuffle_split", "reshuffled"):
-        raise InputError("train.pseudo.pseudo_labels: was made by folds, and shuffled ones hold others out; name runs")
+    if pseudo.labels and train.splits.kind in ("shuffle_split", "reshuffled"):
+        raise InputError("train.pseudo.labels: was made by folds, and shuffled ones hold others out; name runs")
     found = open_teachers(student.places, student.settings, student.folds)
     for teacher in found:
         _check_images(student, teacher)
@@ -333,8 +333,8 @@ def open_teachers(places: Places, settings: ModelSettings, folds: FoldTable) -> 
     asked = settings.train.pseudo
     if asked is None:
         return []
-    if asked.pseudo_labels:
-        return [open_teacher_ensemble(places, asked.pseudo_labels, folds)]
+    if asked.labels:
+        return [open_teacher_ensemble(places, asked.labels, folds)]
     found = [runs.load(places.run(plain_name(name, "train.pseudo.runs"))) for name in asked.runs]
     return [RunTeacher(run, tta_of(run, asked), folds.count) for run in found]
 
@@ -348,7 +348,7 @@ def open_teacher_ensemble(places: Places, name: str, folds: FoldTable) -> Ensemb
     folder = places.pseudo_labels(name)
     if not (folder / "manifest.json").is_file():
         writes = f"make pseudo-labels NAME={name} MODELS=... writes it"
-        raise InputError(f"train.pseudo.pseudo_labels: {folder} is not there; {writes}")
+        raise InputError(f"train.pseudo.labels: {folder} is not there; {writes}")
     made = read_json(folder / "manifest.json")
     if made.get("folds") != folds.checksum or not isinstance(made.get("identity"), str):
         again = f"make pseudo-labels NAME={name} MODELS=... again"
@@ -366,12 +366,12 @@ def _check_images(student: Student, teacher: Teacher) -> None:
     train, test, settings = student.packs["train"], student.packs["test"], student.settings.train
     mine = splits.of(settings, student.folds)
     for kind in kinds_of(settings.pseudo) if settings.pseudo else ():
-        for fit in range(teacher.fits):
-            asked = test.names if kind == "test" else train.names[mine.rows(train.drivers, fit)[1]]
-            if other := set(teacher.said(fit, kind).names.tolist()) ^ set(asked.tolist()):
+        for fold in range(teacher.count):
+            asked = test.names if kind == "test" else train.names[mine.indices(train.drivers, fold)[1]]
+            if other := set(teacher.predictions(fold, kind).names.tolist()) ^ set(asked.tolist()):
                 strange = f"{min(other)}, {len(other)} in all"
                 raise InputError(
-                    f"{teacher.name}: predicts other {kind} images in fold {fit} than the student's pack holds ({strange}); make "
+                    f"{teacher.name}: predicts other {kind} images in fold {fold} than the student's pack holds ({strange}); make "
                     "both packs alike (SKIP_INVALID=), then make the pseudo-labels again"
                 )
 
@@ -380,8 +380,8 @@ def _check_run(student: Student, name: str) -> None:
     if name == student.name:
         raise InputError(f"train.pseudo.runs: {name} cannot teach itself; give the student another name with RUN=")
     teacher = runs.load(student.places.run(plain_name(name, "train.pseudo.runs")))
-    for fit in range(teacher.settings.train.splits.fits(student.folds.count)):
-        teacher.manifest(fit)  # raises if the fold is not finished
+    for fold in range(teacher.settings.train.splits.models(student.folds.count)):
+        teacher.manifest(fold)  # raises if the fold is not finished
     key = teacher.settings.input.key
     packs = student.packs if key == student.settings.input.key else student.open_packs(key)[1]
     teacher.refuse_other_inputs(student.folds.checksum, {kind: pack.checksum for kind, pack in packs.items()})

@@ -49,7 +49,7 @@ class RunState:
     name: str
     study: str | None = None
     backbone: str | None = None
-    fits: list[FoldState] = field(default_factory=list)
+    folds: list[FoldState] = field(default_factory=list)
     tta: list[str] = field(default_factory=list)  # that every finished fold has predicted
     log_loss: float | None = None
     standard_error: float | None = None  # over folds
@@ -65,16 +65,16 @@ class RunState:
     @property
     def done(self) -> list[FoldState]:
         """The finished folds."""
-        return [fold for fold in self.fits if fold.state == "finished"]
+        return [fold for fold in self.folds if fold.state == "finished"]
 
     @property
     def finished(self) -> bool:
-        return bool(self.fits) and len(self.done) == len(self.fits)
+        return bool(self.folds) and len(self.done) == len(self.folds)
 
     @property
     def problems(self) -> list[str]:
         """What of the run or of its folds cannot be read or is not there."""
-        return [problem for problem in (self.problem, *(fold.problem for fold in self.fits)) if problem]
+        return [problem for problem in (self.problem, *(fold.problem for fold in self.folds)) if problem]
 
     @property
     def label(self) -> str:
@@ -92,7 +92,7 @@ def run_state(run: Run, folds: int, images: Sequence[int], study: str | None = N
         InputError: a fold's files cannot be listed.
     """
     splits = run.settings.train.splits
-    states = [fold_state(run, number) for number in range(splits.fits(folds))]
+    states = [fold_state(run, number) for number in range(splits.models(folds))]
     done = [fold for fold in states if fold.state == "finished"]
     state = RunState(
         run.name,
@@ -182,7 +182,7 @@ def score_line(state: RunState) -> str | None:
     """A run's out-of-fold log loss over its finished folds in words; None where there is none."""
     if state.log_loss is None:
         return None
-    over = f"out of fold, {state.scored_by}, ± over {len(state.done)} of {len(state.fits)} folds"
+    over = f"out of fold, {state.scored_by}, ± over {len(state.done)} of {len(state.folds)} folds"
     optimistic = ", optimistic: epoch chosen on the validation drivers" if state.chosen_on_validation else ""
     return scored(state.log_loss, state.standard_error, over + optimistic)
 

@@ -1,8 +1,9 @@
-"""Whether a run is finished as it is asked for, told from manifests alone: without images, packs, pandas or Keras."""
+"""Train a run: refuse what does not fit, hold its folder, have each fold that is not finished trained by a `FoldRunner`."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -13,8 +14,7 @@ from driverwatch.config.model import ModelSettings, read_preset
 from driverwatch.data import folds as fold_file
 from driverwatch.data import splits
 from driverwatch.data.context import CONFIGS, Context, open_context, open_packs
-from driverwatch.data.folds import FoldTable
-from driverwatch.data.pack import Pack, manifest_of, refuse_moved, stamp
+from driverwatch.data.pack import manifest_of, refuse_moved, stamp
 from driverwatch.data.tta import Columns
 from driverwatch.errors import InputError
 from driverwatch.io.atomic import locked
@@ -26,35 +26,48 @@ from driverwatch.training.pseudo_labels import Student, checked_teachers, open_t
 from driverwatch.training.run_summary import print_summary
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrainRequest:
+    """A run to be trained: on which data set, by which settings, under which name, and what of it."""
+
+    context: Context
+    settings: ModelSettings
+    name: str
+    weights: Path | None = None  # folder of local weight files
+    fold: int | None = None  # the one to train; None: each
+    force: bool = False  # train again what is there
+    # where their number was chosen, if on another run's validation drivers; the run repeats it
+    epochs: dict[str, Any] | None = None
+
+
 class Done(NamedTuple):
-    """A finished run's identity and the number of its fits."""
+    """A finished run's identity and the number of its folds."""
 
     identity: dict[str, Any]
-    fits: int
+    folds: int
 
 
-def finished_run(
-    context: Context, settings: ModelSettings, name: str, weights: Path | None, learned_from: dict[str, Any] | None
-) -> Done | None:
-    """A run of exactly this that has finished every fit; None where anything differs, is missing, or must be looked at closely.
+def finished_run(request: TrainRequest) -> Done | None:
+    """The run's identity if every fold is finished with exactly these inputs, else None.
 
     With None the caller opens everything and says what is wrong; a run with teachers is always looked at closely.
     """
-    folder = context.places.run(name)
+    context, settings = request.context, request.settings
+    folder, learned = context.places.run(request.name), {"epochs": request.epochs} if request.epochs else None
     if settings.train.pseudo is not None:
         return None
     try:
         folds = fold_file.glance(context.places.folds, tuple(context.settings.classes))
-        fits = settings.train.splits.fits(folds.count)
-        if not all((folder / f"fold{number}" / "manifest.json").is_file() for number in range(fits)):
+        count = settings.train.splits.models(folds.count)
+        if not all((folder / f"fold{number}" / "manifest.json").is_file() for number in range(count)):
             return None
         packs = {kind: _checksum(context, settings.input.key, kind, folds.checksum) for kind in ("train", "test")}
         preset = read_preset(CONFIGS / "presets", settings.augment.preset)[1]
-        found = weight_files.identity(settings, weights)
-        wanted = runs.identity(settings, context.settings, preset, folds.checksum, packs, found, learned_from)
+        found = weight_files.identity(settings, request.weights)
+        wanted = runs.identity(settings, context.settings, preset, folds.checksum, packs, found, learned)
     except (InputError, OSError):
         return None
-    return Done(wanted, fits) if runs.is_as_started(folder, wanted) else None
+    return Done(wanted, count) if runs.is_as_started(folder, wanted) else None
 
 
 def _checksum(context: Context, size: str, kind: str, folds: str) -> str:
@@ -71,87 +84,61 @@ def _checksum(context: Context, size: str, kind: str, folds: str) -> str:
     return str(made["checksum"])
 
 
-def train(
-    context: Context,
-    settings: ModelSettings,
-    name: str,
-    weights: Path | None,
-    fold: int | None,
-    force: bool,
-    epochs: dict[str, Any] | None = None,
-    last: bool = True,
-) -> None:
-    """Train the folds of run `name` that are not finished; refuse to continue with a run that was started with something else.
+def train(request: TrainRequest, last: bool = True) -> None:
+    """Train the folds of a run that are not finished; refuse to continue with one that was started with something else.
 
     Args:
-        epochs: where their number was chosen, if on another run's validation drivers; the run repeats it.
         last: whether the command ends with this run, and says so.
     """
-    start = time.monotonic()
-    with started_run(context, settings, name, weights, fold, force, epochs) as claim:
-        if not all(map(claim.run.finished, claim.asked)):
-            fold_runner.write(context.places, claim.run, settings, weights, claim.asked)
-        for number in claim.asked:
-            if not claim.run.finished(number):
-                (context.runner or FoldProcess()).run_fold(claim.run, number, claim.lock)
-            claim.found(number)
+    start, context = time.monotonic(), request.context
+    with started_run(request) as held:
+        if not all(map(held.run.finished, held.asked)):
+            fold_runner.write(context.places, held.run, request.settings, request.weights, held.asked)
+        for number in held.asked:
+            if not held.run.finished(number):
+                (context.runner or FoldProcess()).run_fold(held.run, number, held.lock)
+            held.found(number)
     if last:
-        print_summary(context, claim.run, claim.fits, time.monotonic() - start)
+        print_summary(context, held.run, held.folds, time.monotonic() - start)
 
 
 class LockedRun(NamedTuple):
-    """A run that is held for one writer: the fits asked for, of `fits` in all, and the lock, as `locked` yields it."""
+    """A run that is held for one writer: the folds asked for, of `folds` in all, and the lock, as `locked` yields it."""
 
     run: runs.Run
     asked: list[int]
-    fits: int
+    folds: int
     lock: int
 
     def found(self, number: int) -> None:
-        """What a finished fit must be, and what it no longer needs."""
+        """Verify a finished fold's weights, and remove what it no longer needs."""
         self.run.verify(number)
         self.run.sweep(number)
 
 
 @contextmanager
-def started_run(
-    context: Context,
-    settings: ModelSettings,
-    name: str,
-    weights: Path | None,
-    fold: int | None,
-    force: bool,
-    epochs: dict[str, Any] | None = None,
-) -> Iterator[LockedRun]:
-    """Hold run `name`, started with these settings or found to be. Arguments and errors are those of `train`."""
-    folder = context.places.run(name)
-    weight_files.find(settings, weights)
-    refuse_flipping(context, settings)
-    wanted, count = _wanted(context, settings, name, weights, fold, force, epochs)
+def started_run(request: TrainRequest) -> Iterator[LockedRun]:
+    """Hold a run, started with these settings or found to be. Raises as `train`."""
+    folder, fold = request.context.places.run(request.name), request.fold
+    weight_files.find(request.settings, request.weights)
+    refuse_flipping(request.context, request.settings)
+    wanted, count = _wanted(request)
     with locked(folder) as lock:
-        runs.begin(folder, wanted, fold, force)
+        runs.begin(folder, wanted, fold, request.force)
         yield LockedRun(runs.load(folder), [fold] if fold is not None else list(range(count)), count, lock)
 
 
-def _wanted(
-    context: Context,
-    settings: ModelSettings,
-    name: str,
-    weights: Path | None,
-    fold: int | None,
-    force: bool,
-    epochs: dict[str, Any] | None,
-) -> tuple[dict[str, Any], int]:
-    """What the run is to be of, and the number of its fits; packs are opened unless it is finished and nothing has changed."""
-    learned = {"epochs": epochs} if epochs else {}
-    if not force and (done := finished_run(context, settings, name, weights, learned or None)):
-        refuse_fold(fold, done.fits)
-        return done.identity, done.fits
+def _wanted(request: TrainRequest) -> Done:
+    """What the run is to be; packs are opened unless it is finished and nothing has changed."""
+    if not request.force and (done := finished_run(request)):
+        refuse_fold(request.fold, done.folds)
+        return done
+    context, settings = request.context, request.settings
     folds, packs = open_packs(context, settings.input.key)
     count = splits.of(settings.train, folds).count
-    refuse_fold(fold, count)
+    refuse_fold(request.fold, count)
     student = Student(
-        name=name,
+        name=request.name,
         settings=settings,
         classes=tuple(context.settings.classes),
         places=context.places,
@@ -159,23 +146,12 @@ def _wanted(
         packs=packs,
         open_packs=partial(open_packs, context),
     )
-    teacher_identity = pseudo_labels.identity(checked_teachers(student), settings.train.pseudo)
-    learned_from = {key: made for key, made in (("teachers", teacher_identity), ("epochs", epochs)) if made}
-    return _identity(context, settings, folds, packs, weights, learned_from or None), count
-
-
-def _identity(
-    context: Context,
-    settings: ModelSettings,
-    folds: FoldTable,
-    packs: dict[str, Pack],
-    weights: Path | None,
-    learned_from: dict[str, Any] | None,
-) -> dict[str, Any]:
-    preset = read_augmentation(context, settings)
+    teachers = pseudo_labels.identity(checked_teachers(student), settings.train.pseudo)
+    learned_from = {key: made for key, made in (("teachers", teachers), ("epochs", request.epochs)) if made}
+    preset, found = read_augmentation(context, settings), weight_files.identity(settings, request.weights)
     checksums = {kind: pack.checksum for kind, pack in packs.items()}
-    found = weight_files.identity(settings, weights)
-    return runs.identity(settings, context.settings, preset, folds.checksum, checksums, found, learned_from)
+    about = settings, context.settings, preset, folds.checksum, checksums, found, learned_from or None
+    return Done(runs.identity(*about), count)
 
 
 def read_augmentation(context: Context, settings: ModelSettings) -> list[dict[str, dict[str, Any]]]:
@@ -214,7 +190,7 @@ def train_one_fold(folder: Path, fold: int, weights: Path | None = None) -> None
     from driverwatch.training.fold import train_fold
     from driverwatch.training.pseudo_labels import FoldIndices
 
-    training, validation = splits.of(run.settings.train, folds).rows(packs["train"].drivers, fold)
+    training, validation = splits.of(run.settings.train, folds).indices(packs["train"].drivers, fold)
     unlabelled = pseudo_labels.Unlabelled(packs["test"].names, packs["train"].names, validation)
     said = pseudo_labels.fold_labels(
         run, fold, open_teachers(context.places, run.settings, folds), unlabelled, len(training)
@@ -226,19 +202,17 @@ def train_one_fold(folder: Path, fold: int, weights: Path | None = None) -> None
     )
 
 
-Wanted = dict[str, ModelSettings]  # by run
-
-
-def train_in_turn(context: Context, wanted: Wanted, weights: Path | None, fold: int | None, force: bool) -> None:
+def train_in_turn(requests: Iterable[TrainRequest]) -> None:
     """Train runs one after the other here, those that teach others first. Raises as `train`."""
-    order = teachers_first(wanted)
+    wanted = {request.name: request for request in requests}
+    order = teachers_first({name: request.settings for name, request in wanted.items()})
     while order.is_active():
         for name in order.get_ready():
-            train(context, wanted[name], name, weights, fold, force)
+            train(wanted[name])
             order.done(name)
 
 
-def teachers_first(wanted: Wanted) -> "TopologicalSorter[str]":
+def teachers_first(wanted: dict[str, ModelSettings]) -> "TopologicalSorter[str]":
     """Runs, each after those among them that teach it.
 
     Raises:
