@@ -58,6 +58,7 @@ ROOMS: dict[str, list[str]] = {
         "feature_cache",
         "predict",
         "predict_run",
+        "held_out",
         "classify",
         "export",
     ],

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -233,7 +233,7 @@ def plot(made: RangeTest, own: float, title: str) -> "Figure":
     seen = smooth[min(SETTLING_STEPS, usable - 1) : usable] if usable else np.array([made.uniform])
     low, high = float(seen.min()), float(seen.max())
     room = 0.12 * (high - low) + 0.02
-    marks = [(f"configured: {own:.2g}", own, INK, ":")]
+    marks: list[tuple[str, float, str, Any]] = [(f"configured: {own:.2g}", own, INK, ":")]
     styles = [(ORANGE, "-"), (GREEN, (0, (5, 3)))]
     marks += [
         (f"{label}: {rate:.2g}", rate, *style) for (label, rate), style in zip(found.items(), styles, strict=False)
