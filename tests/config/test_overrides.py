@@ -11,7 +11,7 @@ from driverwatch.cli.options import model_settings
 from driverwatch.config.loading import load, parse, put
 from driverwatch.config.model import ModelSettings
 from driverwatch.errors import InputError
-from driverwatch.models import pretrained
+from driverwatch.models import weight_files
 
 MODELS = sorted(path.stem for path in (ROOT / "configs" / "models").glob("*.yaml"))
 BASE = "backbone: tiny\nweights: none\ninput: {pack: 40x40, size: 36x36}\n"
@@ -97,13 +97,13 @@ def test_the_advice_to_train_from_scratch_works_of_every_model(
     """As it is printed, it is typed: it must be taken, leave no layer frozen that would stay random, and need no weights."""
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     monkeypatch.chdir(tmp_path)
-    advice = re.search(r'SET="([^"]*)"', pretrained.SCRATCH)
+    advice = re.search(r'SET="([^"]*)"', weight_files.SCRATCH)
     assert advice is not None
     made = model_settings(model, advice[1])
     assert made.weights == "none"
     assert all(stage.freeze_until is None and stage.fit == "gradient" for stage in made.train.stages)
     assert sum(made.train.planned) == made.train.epochs
-    assert pretrained.find(made, None) is None
+    assert weight_files.find(made, None) is None
 
 
 @pytest.mark.parametrize("made", ["null", "5", "{threshold: 0.9}"])

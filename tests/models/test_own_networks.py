@@ -14,7 +14,7 @@ from driverwatch.models.alexnet import alexnet
 from driverwatch.models.build_backbone import single_tensor_layers
 from driverwatch.models.classifier import ChannelScaling
 from driverwatch.models.googlenet import auxiliary, googlenet
-from driverwatch.models.pretrained import find
+from driverwatch.models.weight_files import find
 
 pytestmark = pytest.mark.keras
 

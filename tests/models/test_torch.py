@@ -13,7 +13,7 @@ from support.places import ROOT
 from driverwatch.config.backbones import BACKBONES
 from driverwatch.config.loading import parse
 from driverwatch.config.model import ModelSettings
-from driverwatch.models import pretrained
+from driverwatch.models import pretrained, weight_files
 from driverwatch.models.convert_torch import NORMALIZATION
 from driverwatch.models.googlenet import auxiliary, googlenet
 from driverwatch.models.pretrained import fill
@@ -63,7 +63,7 @@ def test_outputs_are_pytorchs(reference: tuple[str, Path, dict[str, Any]], tmp_p
     assert ("20 of the auxiliary classifiers" in said) == (name == "googlenet")
     content = {"backbone": name, "input": {"pack": "96x96", "size": "64x80"}}
     settings = parse(ModelSettings, content, "test")
-    assert pretrained.find(settings, tmp_path) == converted
+    assert weight_files.find(settings, tmp_path) == converted
     assert pretrained.build_backbone(settings, converted).name == name
     for size in SIZES:
         image, expected = found[f"image {size}"], found[f"softmax {size}"]

@@ -17,8 +17,9 @@ from driverwatch.config.backbones import BACKBONES, Backbone, WeightFiles
 from driverwatch.config.model import ModelSettings
 from driverwatch.errors import InputError
 from driverwatch.models.build_backbone import build_network
-from driverwatch.models.pretrained import build_backbone, build_whole, fill, find, identity
+from driverwatch.models.pretrained import build_backbone, build_whole, fill
 from driverwatch.models.squeezenet import squeezenet
+from driverwatch.models.weight_files import find, identity
 
 pytestmark = pytest.mark.keras
 SCALE = np.array([0.229, 0.224, 0.225])

@@ -36,7 +36,8 @@ def weights_said(backbone: str) -> tuple[int, str]:
     """What a fold would say of the weights in `weights/`, without what comes before it."""
     from driverwatch.config.loading import parse
     from driverwatch.config.model import ModelSettings
-    from driverwatch.models.pretrained import build_backbone, find
+    from driverwatch.models.pretrained import build_backbone
+    from driverwatch.models.weight_files import find
 
     settings = parse(ModelSettings, {"backbone": backbone, "input": {"pack": "96x96", "size": "96x96"}}, "a model")
     try:

@@ -35,7 +35,8 @@ TORCH = Scaling(
 )  # mode "torch": ImageNet's mean and deviation
 RAW = Scaling("rgb", (0.0,) * 3, (1.0,) * 3)  # networks that scale in their own first layers
 SQUEEZENET = Scaling("bgr", (104.0, 117.0, 123.0), (1.0,) * 3)  # the Caffe release of SqueezeNet v1.0
-SCALINGS = {"tf": TF, "caffe": CAFFE, "torch": TORCH, "raw": RAW, "squeezenet": SQUEEZENET}
+LITE = Scaling("rgb", (127.0,) * 3, (128.0,) * 3)  # the release of EfficientNet-Lite
+SCALINGS = {"tf": TF, "caffe": CAFFE, "torch": TORCH, "raw": RAW, "squeezenet": SQUEEZENET, "lite": LITE}
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,15 @@ class WeightFiles:
 
 
 @dataclass(frozen=True)
+class WeightPackage:
+    """A package of the package index that carries the whole network's ImageNet weights."""
+
+    name: str  # package
+    file: str  # package_file, below the folder that packages are installed in
+    checksum: str  # package_checksum: the file's SHA-256
+
+
+@dataclass(frozen=True)
 class Backbone:
     """One line of the table."""
 
@@ -90,6 +100,7 @@ class Backbone:
     checkpoint_file: (
         str  # checkpoint: the public PyTorch checkpoint below PYTORCH that `make convert` makes other_files of
     )
+    package: WeightPackage | None
     backbone: WeightFiles  # columns download, checksum, other_files
     whole: WeightFiles  # the same with whole_: the network with its top
 
@@ -155,13 +166,17 @@ def _row(cells: list[str]) -> tuple[str, Backbone]:
         except ValueError as error:
             raise ValueError(f"{column}: expected {error}, got {cell!r}") from error
     name, *facts = values
+    package = facts[-9:-6]
+    if any(package) and not all(package):
+        raise ValueError(f"expected a package with its file and checksum or none of them, got {', '.join(package)}")
     both = [WeightFiles(*facts[-6:-3]), WeightFiles(*facts[-3:])]
     for files in both:
         if bool(files.download) != bool(files.checksum):
             raise ValueError(
                 f"expected a download with its checksum or neither, got {files.download!r} and {files.checksum!r}"
             )
-    return name, Backbone(*facts[:-6], *both)
+    carried = WeightPackage(*package) if all(package) else None
+    return name, Backbone(*[*facts[:-9], carried, *both])
 
 
 def _text(pattern: str, told: str) -> Callable[[str], str]:
@@ -230,6 +245,9 @@ COLUMNS: dict[str, Callable[[str], Any]] = {
     "top_cuts": _names,
     "auxiliary": _names,
     "checkpoint": _text(r"[\w-]+\.pth|", f"a file below {PYTORCH}, or nothing"),
+    "package": _text(r"[a-z][a-z0-9-]*|", "a package's name, or nothing"),
+    "package_file": _text(r"(\w+/)+[\w.-]+\.pth|", "a .pth file below the folder of packages, or nothing"),
+    "package_checksum": _text(r"[0-9a-f]{64}|", "a SHA-256 in hexadecimal digits, or nothing"),
     "download": _DOWNLOAD,
     "checksum": _CHECKSUM,
     "other_files": _names,

@@ -26,7 +26,7 @@ from driverwatch.io.console import duration, say
 from driverwatch.io.hdf5 import created, opened
 from driverwatch.io.manifests import checksum_of, require_space
 from driverwatch.io.paths import matching
-from driverwatch.models import pretrained as weight_files
+from driverwatch.models import weight_files
 
 PIECE = 4096  # rows
 

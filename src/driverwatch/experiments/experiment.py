@@ -30,7 +30,7 @@ from driverwatch.inference.predictions import prediction_path
 from driverwatch.io.atomic import write_json, write_text
 from driverwatch.io.manifests import checksum_of_file, provenance, read_json
 from driverwatch.metrics import FLOOR, oof_score
-from driverwatch.models import pretrained as weight_files
+from driverwatch.models import weight_files
 from driverwatch.run import Run
 from driverwatch.training.train import read_augmentation, train
 

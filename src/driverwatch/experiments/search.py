@@ -34,7 +34,7 @@ from driverwatch.io.atomic import locked, write_text
 from driverwatch.io.console import say
 from driverwatch.io.manifests import checksum_of, differences
 from driverwatch.metrics import log_losses
-from driverwatch.models import pretrained as weight_files
+from driverwatch.models import weight_files
 from driverwatch.run import open_run
 from driverwatch.training.train import read_augmentation, train
 

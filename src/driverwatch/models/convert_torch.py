@@ -2,10 +2,12 @@
 and the converter names and measures their tensors by it, without Keras.
 """
 
+import math
 import re
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +66,71 @@ INCEPTIONS = {
     "5a": Inception(256, (160, 320), (32, 128), 128),
     "5b": Inception(384, (192, 384), (48, 128), 128),
 }
+
+
+@dataclass(frozen=True)
+class EfficientNetLite:
+    """How a member of the family is scaled from the first, and its dropout before the classifier."""
+
+    width: float
+    depth: float
+    dropout: float
+
+
+EFFICIENTNET_LITES = {
+    "efficientnet_lite0": EfficientNetLite(1.0, 1.0, 0.2),
+    "efficientnet_lite1": EfficientNetLite(1.0, 1.1, 0.2),
+    "efficientnet_lite2": EfficientNetLite(1.1, 1.2, 0.3),
+    "efficientnet_lite3": EfficientNetLite(1.2, 1.4, 0.3),
+    "efficientnet_lite4": EfficientNetLite(1.4, 1.8, 0.3),
+}
+LITE_STEM, LITE_TOP = 32, 1280  # channels, the same in all of them
+# stages of EfficientNet B0 (table 1 of arXiv:1905.11946): repetitions, kernel, stride, expansion, channels
+LITE_STAGES = (
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
+
+
+@dataclass(frozen=True)
+class LiteBlock:
+    """One inverted residual block; channels, px."""
+
+    name: str  # block2b: the second of the second stage
+    kernel: int
+    strides: int
+    inputs: int
+    expanded: int
+    outputs: int
+
+    @property
+    def has_shortcut(self) -> bool:
+        """Whether its input is added to its output."""
+        return self.strides == 1 and self.inputs == self.outputs
+
+
+def lite_blocks(backbone: str) -> Iterator[LiteBlock]:
+    """Every block of an EfficientNet-Lite, in order."""
+    scale, channels = EFFICIENTNET_LITES[backbone], LITE_STEM
+    for stage, (repeats, kernel, strides, expansion, base) in enumerate(LITE_STAGES, start=1):
+        ends = stage in (1, len(LITE_STAGES))
+        outputs = _rounded(base * scale.width)
+        for i in range(repeats if ends else math.ceil(repeats * scale.depth)):
+            step = strides if i == 0 else 1
+            yield LiteBlock(f"block{stage}{'abcdefghij'[i]}", kernel, step, channels, channels * expansion, outputs)
+            channels = outputs
+
+
+def _rounded(channels: float) -> int:
+    """The nearest multiple of 8, and not below 0.9 of what was asked (`round_filters` of the release)."""
+    nearest = max(8, int(channels + 4) // 8 * 8)
+    return nearest if nearest >= 0.9 * channels else nearest + 8
+
 
 LARGEST = 2 * 10**9  # bytes; GoogLeNet has 52 MB
 CHECKSUM = re.compile(r"-([0-9a-f]{8})\.")  # torchvision ends file names with the first digits of their SHA-256
@@ -150,6 +217,7 @@ AUXILIARY = ("aux1.", "aux2.")  # GoogLeNet's classifiers of training, which tor
 COUNTER = ".num_batches_tracked"  # of a normalisation layer; older files lack it
 NORMALIZATION = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
 AXES = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}  # by rank: kernels OIHW -> HWIO, dense kernels (out, in) -> (in, out)
+DEPTHWISE = (2, 3, 0, 1)  # (channels, 1, h, w) -> (h, w, channels, 1)
 
 
 @dataclass(frozen=True)
@@ -159,6 +227,12 @@ class Tensor:
     source: str
     target: str
     shape: tuple[int, ...]
+    depthwise: bool = False
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """How its axes are exchanged for ours."""
+        return DEPTHWISE if self.depthwise else AXES[len(self.shape)]
 
 
 @dataclass(frozen=True)
@@ -171,7 +245,7 @@ class Converted:
 
 
 def converted_arrays(state: dict[str, np.ndarray], backbone: str, where: str) -> Converted:
-    """Rename and transpose a state dict of torchvision's `backbone`, its 1000-way top included.
+    """Rename and transpose a PyTorch state dict of `backbone`, its 1000-way top included.
 
     Args:
         where: what errors name, the checkpoint's path.
@@ -183,21 +257,19 @@ def converted_arrays(state: dict[str, np.ndarray], backbone: str, where: str) ->
     auxiliary = [name for name in state if backbone == "googlenet" and name.startswith(AUXILIARY)]
     counters = [name for name in state if name.endswith(COUNTER) and name not in auxiliary]
     if problems := _problems(expected, state, {*auxiliary, *counters}):
-        raise InputError(f"{where}: expected torchvision's weights of {backbone}:{listed(problems)}")
-    arrays = {
-        t.target: np.ascontiguousarray(state[t.source].transpose(AXES[len(t.shape)]), np.float32) for t in expected
-    }
+        raise InputError(f"{where}: expected PyTorch's weights of {backbone}:{listed(problems)}")
+    arrays = {t.target: np.ascontiguousarray(state[t.source].transpose(t.axes), np.float32) for t in expected}
     return Converted(arrays, auxiliary, counters)
 
 
 def tensors(backbone: str) -> list[Tensor]:
-    """Every tensor that torchvision's release of `backbone` must hold.
+    """Every tensor that the public PyTorch release of `backbone` must hold.
 
     Raises:
         InputError: there is none, or it is not known here.
     """
     if backbone not in LAYOUTS:
-        names = sorted(LAYOUTS)
+        names = sorted(name for name in LAYOUTS if BACKBONES[name].checkpoint_file)
         raise InputError(f"MODEL={backbone}: expected one of {', '.join(names)}{nearest(backbone, names)}")
     return list(LAYOUTS[backbone]())
 
@@ -259,8 +331,12 @@ def _squeezenet(backbone: str) -> Iterator[Tensor]:
 def _unit(source: str, target: str, shape: tuple[int, ...]) -> Iterator[Tensor]:
     """A convolution without bias and its normalisation."""
     yield Tensor(f"{source}.conv.weight", f"{target}/kernel", shape)
+    yield from _normalised(f"{source}.bn", target, shape[0])
+
+
+def _normalised(source: str, target: str, width: int) -> Iterator[Tensor]:
     for theirs, ours in NORMALIZATION.items():
-        yield Tensor(f"{source}.bn.{theirs}", f"{target}_bn/{ours}", shape[:1])
+        yield Tensor(f"{source}.{theirs}", f"{target}_bn/{ours}", (width,))
 
 
 def _biased(source: str, target: str, shape: tuple[int, ...]) -> Iterator[Tensor]:
@@ -268,10 +344,29 @@ def _biased(source: str, target: str, shape: tuple[int, ...]) -> Iterator[Tensor
     yield Tensor(f"{source}.bias", f"{target}/bias", shape[:1])
 
 
+def _efficientnet_lite(backbone: str) -> Iterator[Tensor]:
+    yield Tensor("_conv_stem.weight", "stem_conv/kernel", (LITE_STEM, 3, 3, 3))
+    yield from _normalised("_bn0", "stem", LITE_STEM)
+    for place, block in enumerate(lite_blocks(backbone)):
+        source, name, wide = f"_blocks.{place}", block.name, block.expanded
+        if wide != block.inputs:
+            yield Tensor(f"{source}._expand_conv.weight", f"{name}_expand_conv/kernel", (wide, block.inputs, 1, 1))
+            yield from _normalised(f"{source}._bn0", f"{name}_expand", wide)
+        kernel = (wide, 1, block.kernel, block.kernel)
+        yield Tensor(f"{source}._depthwise_conv.weight", f"{name}_dwconv/kernel", kernel, depthwise=True)
+        yield from _normalised(f"{source}._bn1", name, wide)
+        yield Tensor(f"{source}._project_conv.weight", f"{name}_project_conv/kernel", (block.outputs, wide, 1, 1))
+        yield from _normalised(f"{source}._bn2", f"{name}_project", block.outputs)
+    yield Tensor("_conv_head.weight", "top_conv/kernel", (LITE_TOP, block.outputs, 1, 1))
+    yield from _normalised("_bn1", "top", LITE_TOP)
+    yield from _biased("_fc", "predictions", (CLASSES, LITE_TOP))
+
+
 LAYOUTS: dict[str, Callable[[], Iterator[Tensor]]] = {
     "googlenet": _googlenet,
     "squeezenet_torch": lambda: _squeezenet("squeezenet_torch"),
     "squeezenet_v1_1": lambda: _squeezenet("squeezenet_v1_1"),
+    **{name: partial(_efficientnet_lite, name) for name in EFFICIENTNET_LITES},
 }
 
 

@@ -9,7 +9,8 @@ from driverwatch.config.model import ModelSettings
 from driverwatch.errors import InputError, nearest
 from driverwatch.io.console import say, table, width
 from driverwatch.models.build_backbone import single_tensor_layers
-from driverwatch.models.pretrained import build_backbone, refuse_size
+from driverwatch.models.pretrained import build_backbone
+from driverwatch.models.weight_files import refuse_size
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ Keras itself loads `.h5` by position and `.weights.h5` by class and number, and 
 network, or one with two layers exchanged, would load into the wrong layers.
 """
 
-import hashlib
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
@@ -14,12 +13,12 @@ from typing import Any
 import h5py
 import numpy as np
 
-from driverwatch.config.backbones import BACKBONES, Backbone, WeightFiles
+from driverwatch.config.backbones import BACKBONES, WeightFiles
 from driverwatch.config.model import ModelSettings
 from driverwatch.config.types import pixels
-from driverwatch.errors import DAMAGED_ZIP, InputError, nearest
+from driverwatch.errors import DAMAGED_ZIP, InputError
 from driverwatch.io.hdf5 import UNREADABLE, opened
-from driverwatch.io.manifests import checksum_of_file
+from driverwatch.models import packaged_weights
 from driverwatch.models.build_backbone import (
     automatic_number,
     automatic_prefix,
@@ -28,14 +27,15 @@ from driverwatch.models.build_backbone import (
     refuse_empty,
     truncated,
 )
-from driverwatch.models.convert_torch import MADE_FOR
+from driverwatch.models.convert_torch import MADE_FOR, converted_arrays
+from driverwatch.models.weight_files import OTHER, SCRATCH, fetch, files_of, find_whole, refuse_damaged, refuse_size
 
 LARGEST = 2 * 10**9  # bytes of unpacked arrays; VGG16 with its dense layers has 0.55e9
 Pair = tuple[Any, Any]  # a variable, and the array or dataset that is its value
 
 
 def fill(network: Any, path: Path, official: bool = False) -> None:
-    """Load `.npz`, `.weights.h5` (Keras 3) or `.h5` (Keras 1 and 2) into a network that was just built.
+    """Load `.npz`, `.pth` (a package's), `.weights.h5` (Keras 3) or `.h5` (Keras 1 and 2) into a network that was just built.
 
     Args:
         official: the file's checksum was found right: its layer names, which an older Keras chose, are not compared.
@@ -44,8 +44,12 @@ def fill(network: Any, path: Path, official: bool = False) -> None:
         InputError: not a whole weight file, or another network's, with the first difference.
     """
     try:
-        if path.suffix == ".npz":
-            _assign(list(_by_name(network, _npz(path))))
+        if path.suffix == ".pth":
+            _assign(list(_by_layer(network, _packaged(network.name, path))))
+        elif path.suffix == ".npz":
+            arrays = _npz(path)
+            _refuse_anothers(network, arrays)
+            _assign(list(_by_layer(network, arrays)))
         else:
             with opened(path) as file:
                 match = _by_class if path.name.endswith(".weights.h5") else _by_position
@@ -75,16 +79,24 @@ def _npz(path: Path) -> dict[str, np.ndarray]:
             return {name: archive[name] for name in archive.files}
 
 
-def _by_name(network: Any, arrays: dict[str, np.ndarray]) -> Iterator[Pair]:
-    """`<layer>/<weight>` arrays; those of layers that a network without its top lacks may be left over.
+def _packaged(backbone: str, path: Path) -> dict[str, np.ndarray]:
+    """Named arrays of the checkpoint that a backbone's package holds."""
+    package = BACKBONES[backbone].package if backbone in BACKBONES else None
+    if package is None:
+        raise ValueError("no package holds a checkpoint of it")
+    return converted_arrays(packaged_weights.read(path, package.checksum), backbone, str(path)).arrays
 
-    SqueezeNet v1.0 has the same names and shapes in two releases that expect other inputs, so converted files say what they
-    were made for.
-    """
+
+def _refuse_anothers(network: Any, arrays: dict[str, np.ndarray]) -> None:
+    """SqueezeNet v1.0 has the same names and shapes in two releases that expect other inputs: converted files name theirs."""
     said = [key.removeprefix(MADE_FOR) for key in arrays if key.startswith(MADE_FOR)]
     converted = network.name in BACKBONES and BACKBONES[network.name].checkpoint_file
     if said != ([network.name] if converted else []):
         raise ValueError(f"it is {said[0]}'s" if said else "it does not say whose it is, as make convert's files do")
+
+
+def _by_layer(network: Any, arrays: dict[str, np.ndarray]) -> Iterator[Pair]:
+    """`<layer>/<weight>` arrays; those of layers that a network without its top lacks may be left over."""
     for layer in network.layers:
         for weight in layer.weights:
             key = f"{layer.name}/{weight.name}"
@@ -188,37 +200,6 @@ class _Names:
         raise ValueError(f"{where} is {name}, where {layer.name} was expected")
 
 
-SCRATCH = 'or train from scratch with SET="weights=none train.stages=[{}]"'  # one stage, nothing frozen: of any model
-
-
-def find(settings: ModelSettings, folder: Path | None, otherwise: str = SCRATCH) -> Path | None:
-    """The local weight file of a model's backbone, or None where it is to be downloaded (or nothing is to be loaded).
-
-    Args:
-        otherwise: what else there is to do for who has no weights.
-
-    Raises:
-        InputError: no file and no download; an official file with another checksum; a size that dense layers do not take.
-    """
-    if settings.weights == "none":
-        return None
-    refuse_size(settings)
-    if not _files(settings).names:
-        raise InputError(f"{settings.backbone}: has no ImageNet weights; {otherwise.removeprefix('or ')}")
-    return _find(settings.backbone, _files(settings), folder, otherwise)
-
-
-def identity(settings: ModelSettings, folder: Path | None, otherwise: str = SCRATCH) -> dict[str, str] | None:
-    """What a run records and compares: the file's name and SHA-256, or the download's name and checksum; None from scratch."""
-    if settings.weights == "none":
-        return None
-    path = find(settings, folder, otherwise)
-    if path is None:
-        files = _files(settings)
-        return {"download": files.official, "checksum": files.checksum}
-    return {"file": path.name, "sha256": checksum_of_file(path)}
-
-
 def build_backbone(settings: ModelSettings, path: Path | None, load: bool = True) -> Any:
     """Build a model's backbone (a Keras functional model), load its weights, cut it.
 
@@ -237,7 +218,7 @@ def build_backbone(settings: ModelSettings, path: Path | None, load: bool = True
     if not load or settings.weights == "none":
         return truncated(network, settings.truncate_at, settings.backbone)
     refuse_size(settings)
-    source = _load(network, settings.backbone, _files(settings), path, SCRATCH)
+    source = _load(network, settings.backbone, files_of(settings), path, SCRATCH)
     cut = truncated(network, settings.truncate_at, settings.backbone)
     refuse_empty(network, cut, settings.backbone, source)
     return cut
@@ -254,96 +235,23 @@ def build_whole(backbone: str, folder: Path | None) -> Any:
     Raises:
         InputError: no such backbone, no ImageNet network or weights of it, or weights that are another network's.
     """
-    if backbone not in BACKBONES:
-        raise InputError(f"{backbone}: no such backbone; make backbones lists them{nearest(backbone, list(BACKBONES))}")
+    path = find_whole(backbone, folder)
     row = BACKBONES[backbone]
-    if not row.whole.names:
-        raise InputError(
-            f"{backbone}: has no ImageNet network with its 1000 classes; make backbones lists those that have"
-        )
-    path = _find(backbone, row.whole, folder, "or choose another network")
     network = build_network(row, (row.native, row.native), top=True)
-    source = _load(network, backbone, row.whole, path, "or choose another network")
+    source = _load(network, backbone, row.whole, path, OTHER)
     refuse_empty(network, network, backbone, source)
     return network
-
-
-def _files(settings: ModelSettings) -> WeightFiles:
-    row = BACKBONES[settings.backbone]
-    return row.whole if settings.truncate_at in row.top_cuts else row.backbone
-
-
-def _find(backbone: str, files: WeightFiles, folder: Path | None, otherwise: str) -> Path | None:
-    """The first local file of a known name, whole if it is an official one; None where there is a download instead."""
-    if folder is not None:
-        if not folder.is_dir():
-            raise InputError(f"WEIGHTS={folder}: no such folder; name the folder that holds {files.names[0]}")
-        if found := next((folder / name for name in files.names if (folder / name).is_file()), None):
-            _refuse_damaged(found, files)
-            return found
-    if not files.download:
-        raise InputError(
-            f"{backbone}: no ImageNet weights to download; {_way_to_weights(backbone, files)} and pass WEIGHTS=<folder>, "
-            f"{otherwise}"
-        )
-    return None
-
-
-def _way_to_weights(backbone: str, files: WeightFiles) -> str:
-    row = BACKBONES[backbone]
-    if row.checkpoint:
-        return f"fetch {row.checkpoint}, make convert FILE={row.checkpoint_file} MODEL={backbone} WEIGHTS=<folder>"
-    return f"put {' or '.join(files.names)} into a folder"
 
 
 def _load(network: Any, backbone: str, files: WeightFiles, path: Path | None, otherwise: str) -> Path:
     """Fill a network from a local file or the download; return where the weights came from."""
     if path is None:
-        path = _fetch(backbone, files, otherwise)
+        path = fetch(backbone, files, otherwise)
     else:
-        _refuse_damaged(path, files)
+        refuse_damaged(path, backbone, files)
     fill(network, path, official=path.name == files.official)
     _refuse_infinite(network, path)
     return path
-
-
-def _fetch(backbone: str, files: WeightFiles, otherwise: str) -> Path:
-    """The official file in Keras' cache, downloaded where it is not there, held against its checksum either way."""
-    import keras
-
-    try:
-        return Path(keras.utils.get_file(files.official, files.url, cache_subdir="models", file_hash=files.checksum))
-    except Exception as error:  # Keras wraps every network failure in a bare Exception
-        raise InputError(
-            f"{backbone}: ImageNet weights could not be downloaded ({' '.join(str(error).split())[:160]}); "
-            f"put {' or '.join(files.names)} into a folder and pass WEIGHTS=<folder>, {otherwise}"
-        ) from error
-
-
-def _refuse_damaged(path: Path, files: WeightFiles) -> None:
-    """Hold a local file that bears the official name against the official checksum."""
-    if path.name != files.official:
-        return
-    kind = "MD5" if len(files.checksum) == 32 else "SHA-256"
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()
-    if found != files.checksum:
-        raise InputError(
-            f"{path}: expected the official file of that name, with {kind} {files.checksum}, got {found}; it is damaged or "
-            "another file: fetch it again"
-        )
-
-
-def refuse_size(settings: ModelSettings) -> None:
-    """Pretrained dense layers take one input size."""
-    row: Backbone = BACKBONES[settings.backbone]
-    wanted = f"{row.native}x{row.native}"
-    if settings.truncate_at in row.top_cuts and settings.input.size != wanted:
-        raise InputError(
-            f"truncate_at: {settings.truncate_at}: keeps {settings.backbone}'s pretrained dense layers, which take an "
-            f"input.size of {wanted} alone, got {settings.input.size}; change it, or truncate at {row.freeze_points[-1]}, "
-            "which takes any"
-        )
 
 
 def _refuse_infinite(network: Any, path: Path) -> None:

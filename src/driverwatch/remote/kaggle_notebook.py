@@ -23,7 +23,7 @@ from driverwatch.io import manifests
 from driverwatch.io.atomic import making, replacing_folder, write_json, write_text
 from driverwatch.io.console import close, say
 from driverwatch.io.paths import matching
-from driverwatch.models import pretrained as weight_files
+from driverwatch.models import weight_files
 from driverwatch.remote.kaggle_session import BUNDLED, SLUG, Plan, Reference
 from driverwatch.submission import kaggle_client
 from driverwatch.submission.download import competition_slug

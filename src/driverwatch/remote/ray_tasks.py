@@ -14,7 +14,7 @@ from driverwatch.experiments.search import FoldRequest, Work, WorkRunner, thrown
 from driverwatch.inference.predict_run import asked_to_predict, predict, trained_classifiers
 from driverwatch.io.atomic import locked
 from driverwatch.io.console import say
-from driverwatch.models import pretrained as weight_files
+from driverwatch.models import weight_files
 from driverwatch.remote.ray_cluster import Cluster, Options
 from driverwatch.remote.ray_files import Task
 from driverwatch.run import DIVERGED, Run, diverged, forget_divergence, way_on

@@ -20,7 +20,7 @@ from driverwatch.io.atomic import write_json
 from driverwatch.io.console import show_cursor
 from driverwatch.io.manifests import read_json
 from driverwatch.io.paths import Places
-from driverwatch.models import pretrained as weight_files
+from driverwatch.models import weight_files
 from driverwatch.run import Run
 
 NAME = "execution.json"

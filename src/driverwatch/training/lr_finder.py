@@ -22,7 +22,7 @@ from driverwatch.data.prepare import make_packs
 from driverwatch.errors import InputError
 from driverwatch.io.atomic import locked, replacing, scratch_beside, write_text
 from driverwatch.io.console import Meter, close, say
-from driverwatch.models import pretrained as weight_files
+from driverwatch.models import weight_files
 from driverwatch.run import Run, refuse_fold
 from driverwatch.training.train import read_augmentation
 

@@ -18,7 +18,7 @@ from driverwatch.data.pack import Pack, manifest_of, refuse_moved, stamp
 from driverwatch.data.tta import Columns
 from driverwatch.errors import InputError
 from driverwatch.io.atomic import locked
-from driverwatch.models import pretrained as weight_files
+from driverwatch.models import weight_files
 from driverwatch.run import open_run, refuse_fold
 from driverwatch.training import fold_runner, pseudo_labels
 from driverwatch.training.fold_runner import FoldProcess
