@@ -42,6 +42,7 @@ LISTED = set(re.search(r"^VARIABLES := ((?:.*\\\n)*.*)", MAKEFILE, re.MULTILINE)
 SWITCHES = set(re.search(r"^SWITCHES := (.*)", MAKEFILE, re.MULTILINE)[1].split())  # type: ignore[index]
 NO_VERB = {
     "help",
+    "help-all",
     "demo",
     "setup",
     "client",
@@ -162,7 +163,7 @@ def test_through_a_make_inside_make(checkout: Path, value: str) -> None:
     made = make(checkout, "demo", f"MESSAGE={value}", f"WEIGHTS={value}", f"UNKNOWN={value}")
     assert made.returncode == 0, made.stdout + made.stderr
     found = calls(checkout)
-    assert [each[0][2] for each in found if each[0][:2] == ["-m", "driverwatch"]][:3] == ["synthetic", "folds", "pack"]
+    assert [each[0][2] for each in found if each[0][:2] == ["-m", "driverwatch"]][:4] == ["synthetic", "preflight", "folds", "pack"]
     train = next(each for each in found if each[0][2] == "train")
     assert f"--weights={value}" in train[0]
     assert {name: train[1][name] for name in ("MESSAGE", "WEIGHTS", "UNKNOWN")} == dict.fromkeys(

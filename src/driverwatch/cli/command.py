@@ -11,7 +11,7 @@ from driverwatch.errors import InputError
 
 USAGE_ERROR: Any = typer.BadParameter.__mro__[1]  # click's, which typer carries along under a name of its own
 VARIABLES = {"--cpus": "CPUS_PER_FOLD", "--gpus": "GPUS_PER_FOLD", "--memory": "MEMORY_PER_FOLD", "--client": "KAGGLE"}
-VALUE = r"""(?:"[^"]*"|\.\.\.|<[^>]*>|[^\s"]*[^\s";,.:)])"""
+VALUE = r"""(?:"[^"]*"|\.\.\.|<[^>]*>|[^\s"`]*[^\s"`;,.:)])"""
 HINT = re.compile(f"make (?P<target>[a-z]+(?:-[a-z]+)*)(?P<variables>(?: [A-Z_]+={VALUE})*)")
 
 

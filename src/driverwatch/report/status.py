@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from driverwatch.data.competition import present
-from driverwatch.data.context import Context, going_on, predict_command
+from driverwatch.data.context import Context, going_on, other_datasets, predict_command
 from driverwatch.errors import printable
 from driverwatch.io.console import duration, say
 from driverwatch.io.hdf5 import UNREADABLE, attributes
@@ -108,9 +108,8 @@ def status(context: Context) -> Status:
     runs = collect_runs(context, folds, packs)
     own = {run.name: run for run in runs if run.study is None}
     made, problem = collect_submissions(context, folds, own)
-    images, build = _images(context), context.places.build
-    others = {path.parents[2].name for path in matching(build.parent, "*/runs/*/run.json")} - {build.name}
-    disk = next(path for path in [build.absolute(), *build.absolute().parents] if path.exists())
+    images, build = _images(context), context.places.build.absolute()
+    disk = next(path for path in [build, *build.parents] if path.exists())
     return Status(
         context.dataset,
         images,
@@ -124,7 +123,7 @@ def status(context: Context) -> Status:
         round(shutil.disk_usage(disk).free / 1e9, 1),
         [problem] if problem else [],
         next_command(context, images, folds, runs, made),
-        sorted(others),
+        other_datasets(context.places),
     )
 
 

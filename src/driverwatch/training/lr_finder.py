@@ -79,7 +79,7 @@ def find_rates(
         raise InputError(f"LR_MIN={low:g} LR_MAX={high:g}: expected 0 < LOW < HIGH, and {HIGHEST_RATE:g} at most")
     if last.fit == "linear_probe":
         raise InputError("train.stages: the last one is solved for (fit: linear_probe) and has no rate to find")
-    found = weight_files.find(settings, weights)
+    found = weight_files.ready(settings, weights)
     make_packs(context, settings.input.key, model, "", False, False)
     path = context.places.range_test(model)
     with locked(path.parent, f".{model}.lock", sweep=()), scratch_beside(path) as scratch:
