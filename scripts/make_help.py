@@ -82,7 +82,7 @@ def everything() -> Iterator[str]:
         )
         yield from lines if len(name) < 14 else [f"  {name}", *entry("", what)]
         yield from entry("", names) if names else []
-    yield "\nvariables: text is taken as typed; ~ is the home folder (./~ a folder of that name); switches are 1, 0\n"
+    yield "\nvariables: text is taken as typed; ~ is the home folder; switches are 1 or 0\n"
     for head, *what in MEANINGS:
         yield from [f"  {head}", *entry("", what[0], 27)] if len(head) > 23 else entry(head, what[0], 27)
 
