@@ -68,11 +68,12 @@ def compare_tta(context: Context, name: str) -> None:
 
 def tta_verdict(table: pd.DataFrame) -> tuple[str | None, str]:
     """The set to predict with, and why in a sentence; None and nothing where only one set, or no centre crop, is there."""
-    rest = table[(table["TTA"] != CENTRE) & table[f"against {CENTRE}"].notna()]
-    if rest.empty:
+    key = f"against {CENTRE}"
+    rest = [line for line in table.to_dict("records") if line["TTA"] != CENTRE and line[key] == line[key]]
+    if not rest:
         return None, ""
-    best = rest.loc[rest["log loss"].idxmin()]
-    gain = f"{best[f'against {CENTRE}']:+.4f} log loss against the centre crop"
+    best = min(rest, key=lambda line: float(line["log loss"]))
+    gain = f"{best[key]:+.4f} log loss against the centre crop"
     if not (best["low"] > 0 or best["high"] < 0):  # unknown, with a single driver
         return CENTRE, f"{best['TTA']} changes nothing for certain ({gain}): the centre crop costs least."
     if best["high"] < 0:

@@ -164,7 +164,7 @@ def _images(context: Context) -> ImagesState:
     """Count image files: those below the folder of the test images' template are test images."""
     settings, folder = context.settings, str(context.data)
     if not context.data.is_dir():
-        target = "sample" if settings.test_labels else "data"
+        target = "synthetic" if settings.test_labels else "data"
         problem = f"not here; DATA=<folder> says where it is, make {target} DATASET={context.dataset} makes it"
         return ImagesState(folder, 0, 0, problem)
     root = settings.test_images.split("{")[0]
@@ -184,7 +184,9 @@ def _embeddings(context: Context, packs: list[PackState]) -> list[CacheState]:
         try:
             origin = json.loads(attributes(path)["origin"])
             if not {origin["train_pack"], origin["test_pack"]} <= known:
-                stale = ["computed from packs that are gone; make knn computes it again"]
+                stale = [
+                    f"computed from packs that are gone; make knn DATASET={context.dataset} EMBEDDINGS=... computes it again"
+                ]
         except UNREADABLE as error:
             problem = f"{path}: not a whole file of features ({error}); remove it"
         found.append(CacheState(path.name, 1, megabytes([path]), stale, problem))
