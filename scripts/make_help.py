@@ -27,7 +27,7 @@ FIRST = {  # by group: the targets that `make` names
     "look": {
         "report": "one page of all results",
         "review": "one page to look through images by loss",
-        "serve": "a local page that answers for a photo, by RUN=<name>",
+        "serve": "a local page that answers for an image, by RUN=<name>",
         "classify": "the same in the terminal, for IMAGE=<file or folder>",
     },
     "submit": {

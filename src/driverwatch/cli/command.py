@@ -50,7 +50,7 @@ def with_dataset(sentence: str, dataset: str | None, targets: set[str]) -> str:
 
 
 def as_typed(sentence: str) -> str:
-    """The sentence with options by the names that whoever called make typed (`CAM=`), or unchanged without make."""
+    """The sentence with options by the names that were typed after make (`CAM=`), or unchanged without make."""
     if "MAKELEVEL" not in os.environ:
         return sentence
     return re.sub(r"'?(--[a-z-]+)'?", lambda found: f"{variable_of(found[1])}=", sentence)

@@ -191,7 +191,7 @@ def clear_change(losses: np.ndarray, lowest: float) -> float:
 
 
 def usable_steps(made: RangeTest) -> int:
-    """Steps before the first clear rise of the smoothed loss over its lowest so far; what comes after is no descent."""
+    """Steps before the first clear rise of the smoothed loss over its lowest so far; what comes after is no fall of its own."""
     losses = made.losses[: int(np.isfinite(made.losses).cumprod().sum())]
     settled = smoothed(losses)[SETTLING_STEPS:]
     lowest = np.minimum.accumulate(settled)
