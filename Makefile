@@ -1,4 +1,4 @@
-# From driver-cameran images to a Kaggle submission. `make help` lists the targets; `make demo` runs the whole pipeline on synthetic images.
+# From driver-camera images to a Kaggle submission. `make help` lists the targets; `make demo` runs the whole pipeline on synthetic images.
 # GNU make 3.81 and up. Each target asks one command of the command line, which skips what is done and refuses what does not fit.
 
 SHELL := /bin/sh
@@ -8,7 +8,7 @@ SHELL := /bin/sh
 
 # What is typed after make, or is in the environment under one of these names, is text: no $, quote, backtick or # in it means
 # anything to make or to a shell. Here each becomes its own text, for every use and for the processes that make starts.
-VARIABLES := ACCELERATOR ACCOUNT ADDRESS CLASS_BALANCE BLEND CALIBRATE CLASS CLIP CLIPS N_DRIVERS CPUS_PER_FOLD TRUNCATE_AT DATA DATASET DEBUG DOCS \
+VARIABLES := ACCELERATOR ACCOUNT ADDRESS CLASS_BALANCE BLEND CALIBRATE CLASS CLIP CLIPS N_DRIVERS CPUS_PER_FOLD TRUNCATE_AT DATA DATASET DEBUG DETAILS DOCS \
   DRIVERS RESUME_FROM ENGINE EXTRAS EMBEDDINGS FILE FOLD FOLDER FORCE FRAMES RUNS_FROM FULL GPUS_PER_FOLD HEAD CAM N_CAMS LR_MAX HOURS \
   IMAGE IMAGES IP JSON KAGGLE KILLS LR_MIN MACHINE MEMORY_PER_FOLD MESSAGE MODEL MODELS NAME KNN PACKAGES LR_STEPS PORT PYTHON3 \
   REPEAT ROUNDS BENCHMARKS RUN SEED SET SHARDS SIZE SKIP_TRIAL SKIP_INVALID SOURCE SPACE COMMANDS STUDY TEST_DRIVERS TOP TRAIN TRIALS V VENDOR \
@@ -25,7 +25,7 @@ endef
 q = $(if $(findstring $(newline),$(1)),$(error expected a variable of one line; got $(1)))'$(subst ','\'',$(1))'
 
 # switches: 1 is on; 0 or nothing is off; anything else is refused before anything runs
-SWITCHES := DEBUG DOCS FORCE FULL JSON SKIP_INVALID STRICT TRAIN V VENDOR
+SWITCHES := DEBUG DETAILS DOCS FORCE FULL JSON SKIP_INVALID STRICT TRAIN V VENDOR
 ON  := 1 yes Yes YES true True TRUE on On ON y Y
 OFF := 0 no No NO false False FALSE off Off OFF n N
 $(foreach each,$(filter $(SWITCHES),$(GIVEN)) $(filter V,$(INHERITED)),$(if \
@@ -46,6 +46,11 @@ MEASURE  = $(Q)PYTHONPATH=src:. $(PYTHON) -m benchmarks
 # the Python that was named; no shell expands ~ between quotes
 at_home  = $(if $(value HOME),$(subst <home>,,$(subst <home>~/,$(value HOME)/,<home>$(1))),$(1))
 PYTHON_3 = $(call q,$(call at_home,$(PYTHON3)))
+
+# a variable that nobody uses is handed on to the processes that make starts, unless it is nearly one of ours
+STRANGE  := $(filter-out $(VARIABLES),$(GIVEN))
+MISSPELT := $(if $(STRANGE),$(shell $(PYTHON_3) scripts/make_help.py variables $(foreach each,$(STRANGE),$(call q,$(each)))))
+$(if $(MISSPELT),$(error $(MISSPELT)))
 
 # options that are given to a command only when the variable is set: on make's command line, since a NAME or SIZE in the
 # environment may mean anything; places and the data set may come from the environment too
@@ -69,16 +74,20 @@ CLIENT  := .venv-kaggle/.installed
 TORCH   := .venv-torch/.installed
 DEMO    := @$(MAKE) --no-print-directory DATASET=demo DATA= RUN= SET= FOLD= TTA= BLEND= CLASS_BALANCE= KNN= CALIBRATE= CLIP= SIZE= SEED= FORCE= DRIVERS= TEST_DRIVERS= CLIPS= FRAMES=
 
-.PHONY: help doctor status setup demo data synthetic subset folds leakage trace pack preview train node linear-probe reproduce ablation study data-scaling search lr-find \
+.PHONY: help help-all doctor status setup demo data synthetic subset folds leakage trace pack preview train node linear-probe reproduce ablation study data-scaling search lr-find \
         pseudo-rounds pseudo-labels refit \
         client notebook import-runs predict tta ensemble blends knn submissions check submit score report review backbones layers convert classify \
         export serve bench profile test test-slow test-all coverage test-torch test-cluster test-kills test-size docs lint clean
 
-help: ## this list
-	@echo 'make <target> [VARIABLE=value ...]'; echo
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1|\2/' | awk -F'|' '{printf "%-15s %s\n", $$1, $$2}'
-	@echo; echo 'variables: text is taken as typed; ~ is the home folder (./~ a folder of that name); switches are 1 or 0'
-	@grep -hE '^#: ' $(MAKEFILE_LIST) | sed 's/^#: /  /'
+help: ## the targets to begin with
+	@$(PYTHON_3) scripts/make_help.py help
+
+help-all: ## every target, and the variables of each
+	@$(PYTHON_3) scripts/make_help.py help-all
+
+# what was typed and is no target
+.DEFAULT:
+	@$(PYTHON_3) scripts/make_help.py unknown $(call q,$@)
 
 #: DATASET=statefarm        names configs/datasets/<name>.yaml, its fold file, build and submissions folders
 #: DATA=<folder>            where the data set's files lie (default: in its YAML)
@@ -152,6 +161,7 @@ help: ## this list
 #: COMMANDS="pack score"    what make test-size measures again (default: everything, again)
 #: PYTHON3=python3          the Python that builds .venv, 3.11 or later
 #: ACCELERATOR=cuda         install TensorFlow for an NVIDIA GPU
+#: DETAILS=1                scores per fold, driver and class as well (make score)
 #: JSON=1                   print what make status says as JSON
 #: DEBUG=1                  show tracebacks
 #: V=1                      show the commands that make runs
@@ -265,7 +275,12 @@ TRAINED = $(strip $(or $(MODEL),$(if $(filter MODELS,$(GIVEN)),$(MODELS))))
 ON_CLUSTER = $(call option,engine,ENGINE) $(call option,address,ADDRESS) $(call option,gpus,GPUS_PER_FOLD) \
   $(call option,cpus,CPUS_PER_FOLD) $(call option,memory,MEMORY_PER_FOLD)
 
-train: $(if $(TRAINED),,need-MODEL) setup | $(FOLDS) ## train every fold of MODEL (or MODELS) that is not finished, and predict; ENGINE=ray: on a cluster (docs/cluster.md)
+# a misspelt model, missing images and missing weights are refused before folds and packs are made
+.PHONY: preflight
+preflight: setup
+	$(DW) preflight $(DATA_OPT) $(call option,set,SET) $(call place,weights,WEIGHTS) -- $(call q,$(TRAINED))
+
+train: $(if $(TRAINED),,need-MODEL) preflight | $(FOLDS) ## train every fold of MODEL (or MODELS) that is not finished, and predict; ENGINE=ray: on a cluster (docs/cluster.md)
 	$(Q)$(foreach model,$(TRAINED),PYTHONPATH=src $(PYTHON) -m driverwatch pack $(DATA_OPT) --model=$(call q,$(model)) \
 	  $(call option,set,SET) $(call flag,skip-invalid,SKIP_INVALID) &&) :
 	$(DW) train $(DATA_OPT) $(call option,run,RUN) $(call option,set,SET) $(call place,weights,WEIGHTS) \
@@ -274,7 +289,7 @@ train: $(if $(TRAINED),,need-MODEL) setup | $(FOLDS) ## train every fold of MODE
 node: setup ## lend this machine to a Ray cluster until Ctrl-C: its first one, or one more at ADDRESS=<first>:6379 (docs/cluster.md)
 	$(DW) node $(call option,address,ADDRESS) $(call option,ip,IP) $(call option,port,PORT) $(call option,folder,FOLDER)
 
-linear-probe: need-MODEL setup | $(FOLDS) ## MODEL's backbone as it is (TRUNCATE_AT= earlier), its features once, a HEAD on them per fold; predictions as train's
+linear-probe: need-MODEL preflight | $(FOLDS) ## MODEL's backbone as it is (TRUNCATE_AT= earlier), its features once, a HEAD on them per fold; predictions as train's
 	$(DW) pack $(DATA_OPT) --model=$(call q,$(MODEL)) $(call option,set,SET) $(call flag,skip-invalid,SKIP_INVALID)
 	$(DW) linear-probe $(DATA_OPT) $(call option,run,RUN) $(call option,set,SET) $(call place,weights,WEIGHTS) \
 	  $(call option,truncate-at,TRUNCATE_AT) $(call option,head,HEAD) $(call option,fold,FOLD) $(call flag,force,FORCE) -- $(call q,$(MODEL))
@@ -288,15 +303,15 @@ ablation: setup | $(FOLDS) ## write experiments/results/DATASET/ablations.md: wh
 study: setup | $(FOLDS) ## train every run of configs/studies/NAME.yaml (default: freezing) and write experiments/results/DATASET/study-NAME.md
 	$(DW) study $(DATA_OPT) $(call place,weights,WEIGHTS) -- $(call q,$(if $(filter NAME,$(GIVEN)),$(NAME),freezing))
 
-data-scaling: need-MODEL setup | $(FOLDS) ## train MODEL on N_DRIVERS drivers of each fold and on all; write experiments/results/DATASET/curve-MODEL.md: what more drivers are worth
+data-scaling: need-MODEL preflight | $(FOLDS) ## train MODEL on N_DRIVERS drivers of each fold and on all; write experiments/results/DATASET/curve-MODEL.md: what more drivers are worth
 	$(DW) data-scaling $(DATA_OPT) $(call option,n-drivers,N_DRIVERS) $(call option,set,SET) $(call place,weights,WEIGHTS) -- $(call q,$(MODEL))
 
-search: need-MODEL setup | $(FOLDS) ## search MODEL's settings within SPACE by out-of-fold loss, and score the best on other folds; ENGINE=ray: on a cluster (docs/search.md)
+search: need-MODEL preflight | $(FOLDS) ## search MODEL's settings within SPACE by out-of-fold loss, and score the best on other folds; ENGINE=ray: on a cluster (docs/search.md)
 	$(DW) search $(DATA_OPT) $(call option,space,SPACE) $(call option,trials,TRIALS) $(call option,name,NAME) \
 	  $(call option,seed,SEED) $(call option,set,SET) $(call place,weights,WEIGHTS) $(call option,skip-trial,SKIP_TRIAL) $(call flag,force,FORCE) \
 	  $(ON_CLUSTER) -- $(call q,$(MODEL))
 
-lr-find: need-MODEL setup | $(FOLDS) ## the loss of MODEL's last stage at rates rising from LR_MIN to LR_MAX in LR_STEPS steps, plotted, with two rates to try
+lr-find: need-MODEL preflight | $(FOLDS) ## the loss of MODEL's last stage at rates rising from LR_MIN to LR_MAX in LR_STEPS steps, plotted, with two rates to try
 	$(DW) lr-find $(DATA_OPT) $(call option,fold,FOLD) $(call option,lr-min,LR_MIN) $(call option,lr-max,LR_MAX) \
 	  $(call option,lr-steps,LR_STEPS) $(call option,set,SET) $(call place,weights,WEIGHTS) -- $(call q,$(MODEL))
 
@@ -344,11 +359,16 @@ submissions: setup ## write each run's TTA sets and fold models as submissions
 check: need-FILE setup ## check FILE=<submission.csv> as Kaggle would
 	$(DW) check $(DATA_OPT) -- $(call q,$(FILE))
 
-submit: need-FILE need-MESSAGE setup $(if $(KAGGLE),,$(CLIENT)) ## upload FILE=<submission.csv> with MESSAGE="...", wait for its score, note it in the ledger
+# what an upload is refused for without Kaggle: before its client is installed
+.PHONY: uploadable
+uploadable: need-FILE need-MESSAGE setup
+	$(DW) submit $(DATA_OPT) --message=$(call q,$(MESSAGE)) --dry-run -- $(call q,$(FILE))
+
+submit: need-FILE need-MESSAGE setup $(if $(KAGGLE),,uploadable $(CLIENT)) ## upload FILE=<submission.csv> with MESSAGE="...", wait for its score, note it in the ledger
 	$(DW) submit $(DATA_OPT) --message=$(call q,$(MESSAGE)) $(call place,client,KAGGLE) $(call option,wait,WAIT) $(call flag,force,FORCE) -- $(call q,$(FILE))
 
-score: setup ## out-of-fold log loss per model, fold, driver and class
-	$(DW) score $(DATA_OPT) $(call option,models,MODELS)
+score: setup ## out-of-fold log loss per model in a few lines; DETAILS=1: also per fold, driver and class
+	$(DW) score $(DATA_OPT) $(call option,models,MODELS) $(call flag,details,DETAILS)
 
 report: setup ## one page, build/<dataset>/report/index.html, of whatever is built: scores, confusions, curves, ablations, settings
 	$(DW) report $(DATA_OPT)

@@ -23,7 +23,7 @@ FOUND = sorted({command for page in pages() for command in commands_of(page)})
 TYPED = sorted({(one.targets, one.variables): one for one in FOUND if one.variables}.values())  # each once
 PAGE = ROOT / "docs" / "commands.md"
 WORKFLOW = ROOT / ".github" / "workflows" / "ci.yml"
-PLAIN = {"help", "demo", "test", "lint", "clean"}  # what is no command
+PLAIN = {"help", "help-all", "demo", "test", "lint", "clean"}  # what is no command
 
 
 def in_workflow() -> list[str]:

@@ -61,6 +61,7 @@ ROOMS: dict[str, list[str]] = {
         "feature_cache",
         "predict",
         "predict_run",
+        "held_out",
         "classify",
         "export",
     ],
@@ -123,7 +124,7 @@ ROOMS: dict[str, list[str]] = {
         "report_data",
         "report_page",
     ],
-    "cli": ["options", "pipeline", "analysis", "tools", "main"],
+    "cli": ["options", "pipeline", "analysis", "tools", "command", "main"],
 }
 KERAS = {"models", "training", "inference"}
 TOOLS = [path for folder in ("benchmarks", "scripts") for path in sorted((ROOT / folder).rglob("*.py"))]

@@ -122,7 +122,7 @@ def test_blends_of_two_tta_sets(verb: Verb, project: Path, finished: list[str]) 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["train", "tinny"], "expected one of .*; did you mean tiny"),
+        (["train", "tinny"], "no such settings; did you mean tiny. .expected one of "),
         (["train", "tiny"], "no fold file; run make folds"),
         (["predict", "tiny"], "no such run"),
         (["ensemble"], "no run is there"),

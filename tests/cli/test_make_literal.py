@@ -42,6 +42,7 @@ LISTED = set(re.search(r"^VARIABLES := ((?:.*\\\n)*.*)", MAKEFILE, re.MULTILINE)
 SWITCHES = set(re.search(r"^SWITCHES := (.*)", MAKEFILE, re.MULTILINE)[1].split())  # type: ignore[index]
 NO_VERB = {
     "help",
+    "help-all",
     "demo",
     "setup",
     "client",
@@ -162,7 +163,12 @@ def test_through_a_make_inside_make(checkout: Path, value: str) -> None:
     made = make(checkout, "demo", f"MESSAGE={value}", f"WEIGHTS={value}", f"UNKNOWN={value}")
     assert made.returncode == 0, made.stdout + made.stderr
     found = calls(checkout)
-    assert [each[0][2] for each in found if each[0][:2] == ["-m", "driverwatch"]][:3] == ["synthetic", "folds", "pack"]
+    assert [each[0][2] for each in found if each[0][:2] == ["-m", "driverwatch"]][:4] == [
+        "synthetic",
+        "preflight",
+        "folds",
+        "pack",
+    ]
     train = next(each for each in found if each[0][2] == "train")
     assert f"--weights={value}" in train[0]
     assert {name: train[1][name] for name in ("MESSAGE", "WEIGHTS", "UNKNOWN")} == dict.fromkeys(
@@ -259,3 +265,55 @@ def test_neither(checkout: Path, name: str, value: str) -> None:
     assert f"{name}={value}: expected 1 (yes, true, on) or 0 (no, false, off)" in made.stderr
     assert made.stderr.count("\n") == 1
     assert not list(checkout.rglob("made"))
+
+
+def test_help_is_a_dozen_targets_and_help_all_everything(checkout: Path) -> None:
+    """Within 100 columns; every target with its variables, and every variable's meaning."""
+    first, everything = (make(checkout, *words).stdout for words in ((), ("help-all",)))
+    named = re.findall(r"^  (?:\w+ +| {8})([a-z-]+)  ", first, re.MULTILINE)
+    assert len(named) == 12
+    assert set(named) <= set(TARGETS)
+    assert first == make(checkout, "help").stdout
+    assert max(map(len, (first + everything).splitlines())) <= 100
+    assert {line.split()[0] for line in everything.splitlines() if re.match(r"  [a-z]", line)} >= set(TARGETS)
+    assert all(f"\n  {name}" in everything.replace(" ", "\n  ") for name in LISTED)
+    train = everything.split("\n  train ")[1].split("\n  node ")[0]
+    assert {"MODEL=", "SET=", "WEIGHTS=", "ENGINE=", "ADDRESS=", "SKIP_INVALID="} <= set(train.split())
+    assert "FRAMES=" not in train.split()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["reprot"], "make reprot: no such target; did you mean make report?"),
+        (["zzz"], "make zzz: no such target (make help-all lists them)"),
+        (["a'b;`touch made`"], "make a'b;`touch made`: no such target"),
+        (["report", "DATASETS=demo"], "DATASETS=: no such variable; did you mean DATASET=?"),
+        (["report", "model=$(touch made)"], "model=: no such variable; did you mean MODEL=?"),
+    ],
+)
+def test_a_misspelt_word_gets_a_suggestion(checkout: Path, words: list[str], said: str) -> None:
+    made = make(checkout, *words)
+    assert made.returncode == 2
+    assert said in made.stderr
+    assert not calls(checkout)
+    assert not list(checkout.rglob("made"))
+
+
+def test_cheap_checks_come_first(checkout: Path) -> None:
+    """Models, images and weights before folds and packs; a submission before the client is installed."""
+    (checkout / "folds/statefarm.csv").unlink()
+    python = checkout / ".venv/bin/python"
+    refusing = "if sys.argv[1:2] != ['-c'] and (sys.argv[3] == 'preflight' or '--dry-run' in sys.argv): sys.exit(2)\n"
+    python.write_text(STANDIN + refusing)
+    for target in ("train", "linear-probe", "lr-find", "search", "data-scaling"):
+        (checkout / "calls.txt").unlink(missing_ok=True)
+        assert make(checkout, target, "MODEL=typo", "SET=a=1", "WEIGHTS=w").returncode == 2
+        [(arguments, _)] = calls(checkout)
+        assert arguments[2:] == ["preflight", "--dataset=statefarm", "--set=a=1", "--weights=w", "--", "typo"]
+    (checkout / "calls.txt").unlink()
+    (checkout / ".venv-kaggle/.installed").unlink()
+    assert make(checkout, "submit", "FILE=a.csv", "MESSAGE=m").returncode == 2
+    [(arguments, _)] = calls(checkout)
+    assert arguments[2:] == ["submit", "--dataset=statefarm", "--message=m", "--dry-run", "--", "a.csv"]
+    assert not (checkout / ".venv-kaggle/.installed").exists()

@@ -110,7 +110,7 @@ def test_pipelines_are_checked(tmp_path: Path, text: str, said: str) -> None:
 
 def test_unknown_name_lists_and_suggests(tmp_path: Path) -> None:
     (tmp_path / "vgg16.yaml").write_text(GOOD)
-    with pytest.raises(InputError, match="expected one of vgg16; did you mean vgg16"):
+    with pytest.raises(InputError, match=r"no such settings; did you mean vgg16\? \(expected one of vgg16"):
         load(ModelSettings, tmp_path, "vgg61")
 
 

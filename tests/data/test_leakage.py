@@ -86,6 +86,10 @@ def test_the_command_prints_both_splits(verb: Verb, project: Path, data: Path) -
     assert [(name, split) for name, _, split, _ in said] == [
         ("nearest", "random"), ("nearest", "drivers"), ("logistic", "random"), ("logistic", "drivers")
     ]  # fmt: skip
+    shares = [line.split("%")[0].split()[-1] for line in made.stdout.splitlines() if line.startswith("nearest")]
+    assert f"A random split would have promised {shares[0]}% accuracy" in made.stdout
+    assert f"of drivers it has not seen it gets {shares[1]}%" in made.stdout
+    assert "next   make train MODEL=tiny DATASET=demo" in made.stdout
     first = pd.read_csv(data / "driver_imgs_list.csv").iloc[0]
     (data / "imgs" / "train" / first["classname"] / first["img"]).write_bytes(b"")
     invalid = verb("leakage", *options)

@@ -249,6 +249,42 @@ def test_views_are_compared_from_files_alone(finished: Finished, capsys: pytest.
     assert f"{made['tta']['shifts']['log_loss']:.4f}" in said
 
 
+@pytest.mark.parametrize(
+    ("differences", "chosen", "said"),
+    [
+        ({"ten_crop": (-0.05, -0.08, -0.02), "shifts": (-0.01, -0.02, 0.01)}, "ten_crop", "ten_crop helps: -0.0500"),
+        ({"ten_crop": (0.05, 0.02, 0.08)}, "centre", "even ten_crop has +0.0500"),
+        ({"ten_crop": (-0.05, -0.2, 0.1)}, "centre", "changes nothing for certain (-0.0500"),
+        ({"ten_crop": (-0.05, np.nan, np.nan)}, "centre", "changes nothing for certain"),
+        ({}, None, ""),
+    ],
+)
+def test_what_a_comparison_means(
+    differences: dict[str, tuple[float, float, float]], chosen: str | None, said: str
+) -> None:
+    lines = [{"TTA": "centre", "log loss": 1.0, "against centre": 0.0, "low": 0.0, "high": 0.0}]
+    for tta, (difference, low, high) in differences.items():
+        line = {"against centre": difference, "low": low, "high": high}
+        lines.append({"TTA": tta, "log loss": 1.0 + difference, **line})
+    found, sentence = step.tta_verdict(pd.DataFrame(lines))
+    assert found == chosen
+    assert said in sentence
+
+
+def test_what_a_table_of_blends_means() -> None:
+    lines = [
+        {"blend": "mean", "calibrate": "none", "nested": 1.2, "difference": 0.0, "95%": (0.0, 0.0)},
+        {"blend": "weighted", "calibrate": "temperature", "nested": 1.1, "difference": -0.1, "95%": (-0.2, -0.05)},
+    ]
+    asked, sentence = step.blend_verdict(lines)
+    assert asked == "BLEND=weighted CALIBRATE=temperature"
+    assert "Best of 2: weighted calibrated by temperature, nested CV log loss 1.1000, -0.1000" in sentence
+    lines[1]["95%"] = (-0.2, 0.01)
+    asked, sentence = step.blend_verdict(lines)
+    assert asked == "BLEND=mean"
+    assert "for certain" in sentence
+
+
 def test_without_the_centre_view_there_is_nothing_to_compare_with(finished: Finished) -> None:
     predicted(finished, "shifts", 1)
     step.compare_tta(CONTEXT, "mine")  # type: ignore[arg-type]

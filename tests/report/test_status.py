@@ -212,7 +212,7 @@ STALE = {
     ),
     "no pack": (
         lambda w: shutil.rmtree(w.context.places.pack(SIZE)),
-        "its pack 36x44 is not there; make pack SIZE=36x44",
+        "its pack 36x44 is not there; make pack SIZE=36x44 DATASET=made_up",
     ),
     "classes": (lambda w: w.context.settings.classes.update(c3="new"), "started with other classes"),
 }

@@ -255,7 +255,7 @@ def folds(change: Callable[[str], str]) -> Act:
 
 
 FOLD_FILES = [
-    Case("Folds", "not there", lambda p: (p.folder / "folds/demo.csv").unlink(), PACK, "run make folds first"),
+    Case("Folds", "not there", lambda p: (p.folder / "folds/demo.csv").unlink(), PACK, "run make folds DATASET=demo first"),
     Case("Folds", "a driver missing", folds(lambda t: t.replace(line(t, 2) + "\n", "")), FOLDS, "in the data, in no fold"),
     Case("Folds", "a driver twice", folds(lambda t: t + line(t, 2) + "\n"), FOLDS, "is listed twice"),
     Case("Folds", "a driver of other data", folds(lambda t: t.replace("p003", "p033")), FOLDS, "p033: in a fold, not in the data"),
@@ -292,7 +292,7 @@ def swapped(p: Project) -> None:
 
 
 PACKS = [
-    Case("Packs", "not there", lambda p: p.unpacked(), TRAIN, "no pack; run make pack SIZE=40x52 first"),
+    Case("Packs", "not there", lambda p: p.unpacked(), TRAIN, "no pack; run make pack SIZE=40x52 DATASET=demo first"),
     Case("Packs", "cut short", lambda p: cut(p.packs / "40x52" / "train.h5", 300_000), TRAIN, "not a whole pack"),
     Case("Packs", "no HDF5", lambda p: (p.packs / "40x52" / "test.h5").write_bytes(b"x" * 900), TRAIN, "not a whole pack"),
     Case("Packs", "a pixel edited", pack(lambda f: f["images"].write_direct(np.zeros((1, 40, 52, 3), np.uint8), dest_sel=np.s_[7:8])), TRAIN, "was changed since it was packed"),

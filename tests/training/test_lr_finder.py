@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from support.project import Verb
 
-from driverwatch.training.lr_finder import diverged, smoothed, suggested
+from driverwatch.training.lr_finder import RangeTest, diverged, plot, smoothed, suggested, usable_steps
 
 RATES = np.geomspace(1e-7, 10, 161)
 
@@ -20,12 +20,62 @@ def course(noise: float = 0.0) -> np.ndarray:
     return falling + np.maximum(where + 1, 0) ** 2 * 5 + noise * np.random.default_rng(0).normal(size=len(RATES))
 
 
+def test_of(losses: np.ndarray) -> RangeTest:
+    """A range test of ten classes."""
+    return RangeTest(RATES[: len(losses)], losses, float(np.log(10)))
+
+
+test_of.__test__ = False  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("noise", [0.0, 0.01])
 def test_both_rates_are_read_off(noise: float) -> None:
     """The mean of the last ten steps lags behind by about as many: half a decade here."""
-    steepest, tenth = suggested(RATES, smoothed(course(noise))).values()
+    steepest, tenth = suggested(test_of(course(noise))).values()
     assert 1e-3 <= steepest < 1e-2
     assert 1e-2 <= tenth < 1e-1
+
+
+def collapsed(noise: float = 0.0) -> np.ndarray:
+    """A network from scratch: 2.75 until it diverges at 1e-2, and then falls to the uniform guess's 2.3 at 0.3."""
+    where = np.log10(RATES)
+    risen = 2.75 + 1.2 * np.exp(-(((where + 1.3) / 0.3) ** 2)) - 0.45 / (1 + np.exp(-8 * (where + 0.8)))
+    return risen + noise * np.random.default_rng(0).normal(size=len(RATES))
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.05, 0.2])
+def test_a_collapse_to_the_uniform_guess_is_no_descent(noise: float) -> None:
+    """Neither after a divergence, nor without one."""
+    assert suggested(test_of(collapsed(noise))) is None
+    gentle = 2.75 - 0.45 / (1 + np.exp(-4 * (np.log10(RATES) + 1)))
+    assert suggested(test_of(gentle + noise * np.random.default_rng(1).normal(size=len(RATES)))) is None
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.05, 0.2])
+def test_no_rate_beyond_the_first_clear_rise(noise: float) -> None:
+    """The loss falls to 1.2 at 1e-3, rises to 4 at 1e-2, and falls again, lower than before, at 1: as bounded losses do."""
+    where = np.log10(RATES)
+    fallen = 2.2 - 1.0 / (1 + np.exp(-6 * (where + 4)))
+    risen = fallen + 3.0 / (1 + np.exp(-8 * (where + 2))) - 3.8 / (1 + np.exp(-8 * where))
+    made = test_of(risen + noise * np.random.default_rng(2).normal(size=len(RATES)))
+    assert made.losses[-1] < 1
+    usable = usable_steps(made)
+    assert 1e-3 < RATES[usable] < 5e-2
+    steepest, tenth = suggested(made).values()
+    assert 1e-5 < steepest < 2e-3
+    assert tenth < 2e-3
+    figure = plot(made, 3e-4, "title")
+    [axes] = figure.axes
+    grey = [line for line in axes.lines if line.get_color() == "#a9b0b8"]
+    assert len(grey) == 2
+    assert all(line.get_xdata()[0] == RATES[usable - 1] for line in grey), "what comes after the rise is grey"
+    assert "configured: 0.0003" in [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+def test_noise_alone_is_no_fall_and_hardly_ever_a_rise() -> None:
+    made = [test_of(1.5 + 0.4 * np.random.default_rng(seed).normal(size=len(RATES))) for seed in range(40)]
+    assert not any(map(suggested, made))
+    assert sum(usable_steps(each) < len(RATES) for each in made) <= 2
 
 
 def test_a_smoothed_course_begins_at_its_first_loss_and_is_a_weighted_mean() -> None:
@@ -37,10 +87,10 @@ def test_a_smoothed_course_begins_at_its_first_loss_and_is_a_weighted_mean() -> 
 
 
 def test_nothing_is_read_off_where_nothing_falls() -> None:
-    assert suggested(RATES, smoothed(np.linspace(2, 3, len(RATES)))) is None
-    assert suggested(RATES, smoothed(course()[:8])) is None
-    ended = smoothed(np.append(course()[:100], np.nan))
-    assert suggested(RATES, ended) is not None, "what comes before a loss that is no number counts"
+    assert suggested(test_of(np.linspace(2, 3, len(RATES)))) is None
+    assert suggested(test_of(course()[:8])) is None
+    ended = np.append(course()[:100], np.nan)
+    assert suggested(test_of(ended)) is not None, "what comes before a loss that is no number counts"
 
 
 def test_divergence_is_believed_after_a_few_steps() -> None:
@@ -89,4 +139,4 @@ def test_the_command_rises_step_by_step_and_touches_no_run(
     assert (project / "build/demo/lr_find/tiny.png").read_bytes().startswith(b"\x89PNG")
     assert {path.name for path in (project / "build/demo/lr_find").iterdir()} == {"tiny.csv", "tiny.png", ".tiny.lock"}
     assert not (project / "build/demo/runs").exists()
-    assert 'SET="train.learning_rate=' in made.stdout or "falls nowhere" in made.stdout
+    assert 'SET="train.learning_rate=' in made.stdout or "no clear range" in made.stdout

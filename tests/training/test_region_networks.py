@@ -280,7 +280,7 @@ def regional(verb: Verb, data: Path, project: Path) -> list[str | Path]:
     assert verb("folds", *place).returncode == 0
     missing = verb("train", "tiny", *place, *REGIONAL)
     assert missing.returncode == 2
-    assert "no pack; run make pack SIZE=40x52-whole+wheel first" in missing.stderr
+    assert "no pack; run make pack SIZE=40x52-whole+wheel DATASET=demo first" in missing.stderr
     made = verb("pack", *place, "--size", "40x52-whole+wheel")
     assert made.returncode == 0, made.stderr
     return place

@@ -246,11 +246,16 @@ def knn(
 
 
 @app.command()
-def score(models: Models = "", dataset: Dataset = "statefarm", data: Data = None) -> None:
-    """Print out-of-fold scores per run, TTA set, fold, driver and class."""
+def score(
+    models: Models = "",
+    dataset: Dataset = "statefarm",
+    data: Data = None,
+    details: Annotated[bool, typer.Option(help="by TTA set, fold, driver and class as well")] = False,
+) -> None:
+    """Print out-of-fold scores per run, and of the best submission where test labels are known."""
     from driverwatch.report.score_runs import print_scores
 
-    print_scores(making(dataset, data), models.split())
+    print_scores(making(dataset, data), models.split(), details)
 
 
 @app.command()

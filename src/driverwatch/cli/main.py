@@ -9,6 +9,7 @@ from typing import NoReturn
 import typer
 
 from driverwatch.cli import analysis, pipeline, tools
+from driverwatch.cli.command import Command
 from driverwatch.errors import InputError, printable
 from driverwatch.io import console
 from driverwatch.io.paths import is_on, settle_environment
@@ -20,6 +21,8 @@ app = typer.Typer(
     help="From driver-camera images to a Kaggle submission. `make help` lists the same steps as make targets.",
 )
 for part in (pipeline, analysis, tools):
+    for registered in part.app.registered_commands:
+        registered.cls = Command
     app.add_typer(part.app)
 
 

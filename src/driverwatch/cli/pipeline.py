@@ -101,6 +101,23 @@ def pack(
     make_packs(context_of(dataset, data), size, model, overrides, force, skip_invalid)
 
 
+@app.command(hidden=True)
+def preflight(
+    models: Annotated[str, typer.Argument(help="one model, or several separated by spaces")],
+    dataset: Dataset = "statefarm",
+    data: Data = None,
+    overrides: Overrides = "",
+    weights: Weights = None,
+) -> None:
+    """Refuse what cannot be trained, and have its weights here, before folds and packs are made for it."""
+    from driverwatch.data.prepare import refuse_unready
+    from driverwatch.models.weight_files import ready
+
+    wanted = [model_settings(name, overrides) for name in models.split()]
+    for settings in refuse_unready(context_of(dataset, data), wanted):
+        ready(settings, weights)
+
+
 @app.command()
 def train(
     models: Annotated[str, typer.Argument(help="one model, or several separated by spaces")],
@@ -268,9 +285,12 @@ def submit(
     every: Annotated[float, typer.Option(min=0.1, help="seconds between two looks at Kaggle's list")] = 20,
     wait: Annotated[float, typer.Option(min=0, help="seconds to wait for the score")] = 1800,
     force: Force = False,
+    dry_run: Annotated[bool, typer.Option(help="check file, message, data and token alone")] = False,
 ) -> None:
     """Upload a submission and note its score in the ledger."""
-    from driverwatch.submission.submit import Wait
+    from driverwatch.submission.submit import Wait, check_upload
     from driverwatch.submission.submit import submit as submit_file
 
-    submit_file(context_of(dataset, data), file, message, client, Wait(every, wait), force)
+    if dry_run:
+        return check_upload(context_of(dataset, data), file, message)
+    return submit_file(context_of(dataset, data), file, message, client, Wait(every, wait), force)

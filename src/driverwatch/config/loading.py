@@ -132,7 +132,7 @@ def load(kind: type[S], folder: Path, name: str, overrides: str = "") -> S:
     if not path.is_file():
         names = [p.stem for p in matching(folder, "*.yaml")]
         raise InputError(
-            f"{path}: no such settings; expected one of {', '.join(names) or '(none there)'}{nearest(name, names)}"
+            f"{path}: no such settings{nearest(name, names)} (expected one of {', '.join(names) or 'none there'})"
         )
     content = read_yaml(path) or {}
     if not isinstance(content, dict):

@@ -17,7 +17,7 @@ from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
 from driverwatch.data.regions import Box
 from driverwatch.errors import InputError
-from driverwatch.io.paths import Places, plain_name, user_path
+from driverwatch.io.paths import Places, matching, plain_name, user_path
 
 CONFIGS = Path("configs")
 
@@ -73,6 +73,27 @@ class Context:
 def open_context(dataset: str, data: Path | None, study: str | None = None) -> Context:
     settings = load(DatasetSettings, CONFIGS / "datasets", plain_name(dataset, "DATASET"))
     return Context(dataset, settings, Places(dataset, study=study), data or user_path(settings.data))
+
+
+def other_datasets(places: Places) -> list[str]:
+    """Other data sets that have runs here."""
+    build = places.build
+    return sorted({path.parents[2].name for path in matching(build.parent, "*/runs/*/run.json")} - {build.name})
+
+
+def absent(context: Context) -> str:
+    """What to do about a data set whose images are not here, in a sentence; empty where they are."""
+    if context.data.is_dir():
+        return ""
+    if context.settings.slug:
+        sentence = "the competition is not downloaded (make data downloads it, DATA=<folder> names a download)"
+    else:
+        makes = " (make synthetic draws them)" if context.settings.test_labels else ""
+        sentence = f"its images are not here{makes}; DATA=<folder> names their folder"
+    if not (others := other_datasets(context.places)):
+        return f"{context.dataset}: {sentence}; make demo needs no download"
+    named = "the demo" if others == ["demo"] else f"runs of {', '.join(others)}"
+    return f"{context.dataset}: {sentence}; what is here is {named}: add DATASET={others[0]}"
 
 
 def going_on(run: str) -> str:

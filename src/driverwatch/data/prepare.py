@@ -17,7 +17,7 @@ from driverwatch.config.types import KEY, key_of, larger_of, pixels, regions_of
 from driverwatch.data import competition, folds, pack, pack_writer, synthetic
 from driverwatch.data import pack as unchanged
 from driverwatch.data.competition import ImageTable
-from driverwatch.data.context import CONFIGS, Context, open_packs, table_of
+from driverwatch.data.context import CONFIGS, Context, absent, open_packs, table_of
 from driverwatch.data.pack_writer import InvalidImagesError, Job
 from driverwatch.errors import InputError, counted, listed, printable
 from driverwatch.io.atomic import locked, making, replacing, replacing_folder, write_text
@@ -118,6 +118,8 @@ def make_folds(context: Context, force: bool, skip: bool = False) -> None:
 
 
 def _make_folds(context: Context, force: bool, skip: bool) -> None:
+    if sentence := absent(context):
+        raise InputError(sentence)
     tables = competition.read_both(context.settings, context.data)
     missing = [f"missing file {path}" for path in tables.missing]
     for problem in _refused(context, tables.problems + missing, skip):
@@ -191,6 +193,14 @@ def _grouped(context: Context, train: ImageTable, skip: bool) -> tuple[ImageTabl
     grouped = ImageTable(kept.frame.assign(driver=kept.frame["image"].map(of_image)), train.classes)
     lost = [f"{path}: in no group, since it was broken when groups were made" for path in train.frame["path"][~there]]
     return grouped, lost
+
+
+def refuse_unready(context: Context, wanted: list[ModelSettings]) -> list[ModelSettings]:
+    """Those of `wanted` that images have to be packed for first; refused where the images are not here."""
+    unpacked = [each for each in wanted if not (context.places.pack(each.input.key) / "train.json").is_file()]
+    if unpacked and (sentence := absent(context)):
+        raise InputError(sentence)
+    return unpacked
 
 
 def make_packs(

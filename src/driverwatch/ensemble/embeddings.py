@@ -147,7 +147,7 @@ def _computed(
     from driverwatch.models.pooling import GridPooling
     from driverwatch.models.split_network import FrozenPart, SplitPoint
 
-    found = weight_files.find(settings, weights, OTHER)
+    found = weight_files.ready(settings, weights, OTHER)
     classifier = build(settings, len(context.settings.classes), packs["train"].mean, found)
     flat = len(classifier.backbone.output.shape) == 2 and backbone.grid == (1, 1)  # a dense layer's, with no places
     pool = None if flat else GridPooling(*backbone.grid, name="grid")

@@ -11,7 +11,7 @@ from driverwatch import run as runs
 from driverwatch.config.ensemble import EnsembleSettings, PipelineSettings
 from driverwatch.config.loading import load, parse
 from driverwatch.config.types import TtaSet
-from driverwatch.data.context import CONFIGS, Context, open_packs
+from driverwatch.data.context import CONFIGS, Context, absent, open_packs
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
 from driverwatch.data.tta import flips
@@ -202,8 +202,8 @@ def finished_runs(context: Context, names: list[str]) -> Finished:
     found = [run for path in paths if (run := _loaded(path, bool(names))) and _is_finished(context, run, bool(names))]
     if not found:
         raise InputError(
-            f"{context.places.runs}: no run is there that has finished every fold; run make train MODEL=... "
-            f"DATASET={context.dataset}, or again: it resumes"
+            f"{context.places.runs}: no run is there that has finished every fold; "
+            + (absent(context) or f"run make train MODEL=... DATASET={context.dataset}, or again: it resumes")
         )
     opened = [open_packs(context, run.settings.input.key) for run in found]
     folds, first = opened[0][0], opened[0][1]["train"]

@@ -26,7 +26,7 @@ from driverwatch.errors import InputError
 from driverwatch.experiments.experiment import make_all_features, members_of_runs, prediction_files, text_table
 from driverwatch.inference.predictions import predicted_tta
 from driverwatch.io.atomic import locked, write_json
-from driverwatch.io.console import say
+from driverwatch.io.console import ending, say
 from driverwatch.io.manifests import provenance
 from driverwatch.metrics import log_loss
 from driverwatch.run import Run
@@ -60,7 +60,25 @@ def compare_tta(context: Context, name: str) -> None:
     if missing:
         say(f"not predicted yet: {', '.join(missing)}; {command} makes them")
     write_json(path, _facts(found, table) | {"missing": missing, "prediction": rate} | provenance())
-    say(f"{path}: written")
+    chosen, sentence = tta_verdict(table)
+    then = [f"make ensemble MODELS={run.name} TTA={chosen} DATASET={context.dataset}"] if chosen else []
+    say("\n".join(filter(None, [sentence, f"{path}: written"])))
+    ending(then=then)
+
+
+def tta_verdict(table: pd.DataFrame) -> tuple[str | None, str]:
+    """The set to predict with, and why in a sentence; None and nothing where only one set, or no centre crop, is there."""
+    key = f"against {CENTRE}"
+    rest = [line for line in table.to_dict("records") if line["TTA"] != CENTRE and line[key] == line[key]]
+    if not rest:
+        return None, ""
+    best = min(rest, key=lambda line: float(line["log loss"]))
+    gain = f"{best[key]:+.4f} log loss against the centre crop"
+    if not (best["low"] > 0 or best["high"] < 0):  # unknown, with a single driver
+        return CENTRE, f"{best['TTA']} changes nothing for certain ({gain}): the centre crop costs least."
+    if best["high"] < 0:
+        return str(best["TTA"]), f"{best['TTA']} helps: {gain}."
+    return CENTRE, f"Averaging views does not help this run: even {best['TTA']} has {gain}."
 
 
 def fewest_sets(wanted: list[TtaSet]) -> list[TtaSet]:
@@ -153,12 +171,16 @@ def compare_blends(context: Context, names: list[str], tta: list[TtaSet]) -> Non
         made_of = {"members": prediction_files(members, folds), "folds": folds.checksum}
         write_json(path, {**made_of, "blends": lines, **provenance()})
     say(f"Blends of {', '.join(f'{m.run.name} ({m.tta})' for m in members)}: log loss, {folds.count} driver folds")
-    say(text_table(BLEND_COLUMNS, lines))
+    say(text_table(BLEND_COLUMNS, sorted(lines, key=lambda line: line["nested"])))
     say(
         "in-sample: on the images it is fitted on, so it is optimistic. nested CV: each fold by a pipeline fitted on the others. "
         f"The best of {len(lines)} is a little optimistic too. ECE: nested CV, before and after calibration.\n"
         f"{path}, {context.places.calibration('<blend>')}"
     )
+    asked, sentence = blend_verdict(lines)
+    words = [f'MODELS="{" ".join(names)}"'] * bool(names) + [f"TTA={tta[0]}"] * (len(tta) == 1)
+    say(sentence)
+    ending(then=[" ".join([f"make ensemble DATASET={context.dataset}", *words, asked])])
 
 
 def _blend_lines(
@@ -191,6 +213,17 @@ def _blend_lines(
             }
         )
     return lines
+
+
+def blend_verdict(lines: list[dict[str, Any]]) -> tuple[str, str]:
+    """The variables of the pipeline to take, and why in a sentence: the least nested loss, where the gain is no chance."""
+    best = min(lines, key=lambda line: line["nested"])
+    low, high = best["95%"]
+    gain = f"nested CV log loss {best['nested']:.4f}, {best['difference']:+.4f} ({low:+.4f} to {high:+.4f}) against the mean"
+    name = f"{best['blend']} calibrated by {best['calibrate']}"
+    if high < 0:
+        return f"BLEND={best['blend']} CALIBRATE={best['calibrate']}", f"Best of {len(lines)}: {name}, {gain}."
+    return "BLEND=mean", f"No pipeline is better than the plain mean for certain: the best, {name}, has {gain}."
 
 
 COUNTS = (2, 5, 10, 20, 50)  # fixed ones in the table, beside the chosen one

@@ -107,7 +107,7 @@ def write_report(context: Context, folder: Path, result: SearchResult, seconds: 
     then = [f"cp {folder / 'best.yaml'} configs/models/{model}_found.yaml"]
     then += [f"make train MODEL={model}_found DATASET={context.dataset}"]
     if facts["fresh"]["difference"] >= 0:
-        then = [f"keep {model} as it is: on fresh folds the best trial is not better"]
+        then = [f"make train MODEL={model} DATASET={context.dataset}   # keep {model} as it is"]
     close(folder, "trials.csv, best.yaml, drivers.csv, result.json, history.png, slices.png", seconds, then=then)
 
 
@@ -131,6 +131,9 @@ def _plot(folder: Path, study: Any, own: float) -> None:
 def _verdict(facts: dict[str, Any]) -> str:
     """How much of the gain survives, in a sentence."""
     searched, fresh, optimism = facts["searched"], facts["fresh"], facts["optimism"]
+    if searched["difference"] >= 0:
+        found = f"{searched['difference']:+.4f}, on fresh folds {fresh['difference']:+.4f}"
+        return f"No trial was better than the settings as they are: the best has {found}."
     chance = " (the interval holds 0: perhaps nothing)" if fresh["low"] <= 0 <= fresh["high"] else ""
     return (
         f"The search promises {searched['difference']:+.4f}; on fresh folds {fresh['difference']:+.4f} survives{chance}: it was "

@@ -1,7 +1,7 @@
 """A network opened up for class activation maps: its probabilities, its last map of features, and the layers above that."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -241,16 +241,24 @@ def resident(settings: ModelSettings, classes: int, mean: tuple[float, ...], fil
     return lambda: iter(networks)
 
 
-def probabilities(networks: Networks, images: np.ndarray) -> np.ndarray:
-    """The mean over networks: uint8 (B, R * h, w, 3) -> float64 (B, C), rows sum to 1."""
-    found = [np.concatenate([_rows(network, part) for part in _parts(images)]) for network in networks()]
-    mean = np.mean(found, axis=0, dtype=np.float64)
-    return mean / mean.sum(axis=1, keepdims=True)
+def probabilities(networks: Networks, images: np.ndarray, asked: Sequence[tuple[int, ...]] | None = None) -> np.ndarray:
+    """The mean over networks: uint8 (B, R * h, w, 3) -> float64 (B, C), rows sum to 1.
+
+    Args:
+        asked: the networks that answer for each image, by their places; none of them, or None: all.
+    """
+    found = np.stack([np.concatenate([_rows(network, part) for part in _parts(images)]) for network in networks()])
+    everyone = tuple(range(len(found)))
+    chosen = [places or everyone for places in asked or [()] * len(images)]
+    mean = np.stack([found[list(places), row].mean(axis=0, dtype=np.float64) for row, places in enumerate(chosen)])
+    return np.asarray(mean / mean.sum(axis=1, keepdims=True))
 
 
-def class_activation_map(networks: Networks, image: np.ndarray, label: int) -> tuple[np.ndarray, Method]:
-    """The mean over networks (all of one kind) of `cam.heat`: uint8 (R * h, w, 3) -> float32 (R * y, x); how it was made."""
-    made = [heat(network, image, label) for network in networks()]
+def class_activation_map(
+    networks: Networks, image: np.ndarray, label: int, asked: tuple[int, ...] = ()
+) -> tuple[np.ndarray, Method]:
+    """The mean over networks (all of one kind; `asked` as above) of `heat`: uint8 (R * h, w, 3) -> float32 (R * y, x)."""
+    made = [heat(network, image, label) for place, network in enumerate(networks()) if not asked or place in asked]
     return np.mean([heat for heat, _ in made], axis=0), made[0][1]
 
 

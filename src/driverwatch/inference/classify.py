@@ -6,7 +6,7 @@ from functools import cache, partial
 from importlib import resources
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from driverwatch.data.context import CONFIGS, Context
 from driverwatch.data.images import examine
 from driverwatch.data.regions import split
 from driverwatch.errors import InputError, counted, listed, nearest, printable
+from driverwatch.inference.held_out import Asked, Recogniser, recogniser
 from driverwatch.inference.overlay import overlay_regions, write_picture
 from driverwatch.inference.predict_run import fold_models
 from driverwatch.inference.preprocess import Preprocessed, centre_square, centre_view
@@ -111,7 +112,16 @@ class Judge:
     title: str
     classes: dict[str, str]
     see: Callable[[np.ndarray], Preprocessed]
-    networks: Callable[[], Any]  # called once Keras is up; gives `inference.classify.Networks`
+    networks: Callable[[], Any]  # called once Keras is up; gives `inference.class_activation.Networks`
+    recognise: Recogniser = lambda _: Asked()
+
+
+class Shown(NamedTuple):
+    """What the network is shown of an image, what is unusual of it, and who answers for it."""
+
+    seen: Preprocessed
+    traits: tuple[str, ...]
+    asked: Asked
 
 
 def classify_imagenet(request: Request, model: str | None, weights: Path | None) -> None:
@@ -138,7 +148,7 @@ def classify_imagenet(request: Request, model: str | None, weights: Path | None)
 def classify_drivers(request: Request, context: Context, name: str, fold: int | None) -> None:
     """Print the classes of a run: the mean of its finished fold models, or one fold's, each on the centre view.
 
-    Of an image that the run was trained on, all fold models but one have seen the driver.
+    A labelled image is answered by the fold model that never saw its driver: the others were trained on it.
     """
     models = fold_models(context, name, fold)
 
@@ -148,7 +158,7 @@ def classify_drivers(request: Request, context: Context, name: str, fold: int | 
         return loaded(models.run.settings, len(models.classes), models.mean, models.files)
 
     see = partial(centre_view, field=models.run.settings.input, boxes=models.boxes)
-    _classify(request, Judge(models.title, models.classes, see, networks))
+    _classify(request, Judge(models.title, models.classes, see, networks, recogniser(context, models)))
 
 
 def _classify(request: Request, judge: Judge) -> None:
@@ -158,7 +168,7 @@ def _classify(request: Request, judge: Judge) -> None:
     label = None if request.label is None else _index(request.label, judge.classes)
     invalid: list[str] = []
     networks: Any = None
-    for sound in _seen(paths, judge.see, invalid):
+    for sound in _seen(paths, judge, invalid):
         if networks is None:
             networks = _started(judge)
         _answer(request.top, judge, networks, sound, label, targets)
@@ -176,46 +186,50 @@ def _started(judge: Judge) -> Any:
     return networks
 
 
-Sound = dict[Path, tuple[Preprocessed, tuple[str, ...]]]
+Sound = dict[Path, Shown]
 
 
-def _seen(paths: list[Path], see: Callable[[np.ndarray], Preprocessed], invalid: list[str]) -> Iterator[Sound]:
-    """Sound images, some at a time, as the network is shown them, with what is unusual; broken ones go to the list."""
+def _seen(paths: list[Path], judge: Judge, invalid: list[str]) -> Iterator[Sound]:
+    """Sound images, some at a time; invalid ones go to the list."""
 
-    def look(path: Path) -> tuple[Preprocessed | None, tuple[str, ...], str | None]:
+    def look(path: Path) -> Shown | str:
         image = examine(path, None)
-        return (None if image.pixels is None else see(image.pixels)), image.traits, image.problem
+        if image.pixels is None:
+            return f"{path}: {image.problem}"
+        return Shown(judge.see(image.pixels), image.traits, judge.recognise(image.pixels))
 
     looked = zip(paths, in_threads(look, paths, AHEAD), strict=True)
     while chunk := list(islice(looked, AT_ONCE)):
-        invalid += [f"{path}: {problem}" for path, (seen, _, problem) in chunk if seen is None]
-        if sound := {path: (seen, traits) for path, (seen, traits, _) in chunk if seen is not None}:
+        invalid += [shown for _, shown in chunk if isinstance(shown, str)]
+        if sound := {path: shown for path, shown in chunk if isinstance(shown, Shown)}:
             yield sound
 
 
 def _answer(top: int, judge: Judge, networks: Any, sound: Sound, label: int | None, targets: dict[Path, Path]) -> None:
     from driverwatch.inference.class_activation import probabilities
 
-    rows = probabilities(networks, np.stack([seen.pixels for seen, _ in sound.values()]))
-    for row, (path, (seen, traits)) in zip(rows, sound.items(), strict=True):
-        say("\n" + printable(str(path)) + (f" ({', '.join(traits)})" if traits else ""))
-        say(_table(row, judge.classes, top))
+    images, asked = (
+        list(each) for each in zip(*((s.seen.pixels, s.asked.places) for s in sound.values()), strict=True)
+    )
+    for row, (path, shown) in zip(probabilities(networks, np.stack(images), asked), sound.items(), strict=True):
+        say("\n" + printable(str(path)) + (f" ({', '.join(shown.traits)})" if shown.traits else ""))
+        say("\n".join([*(f"  {sentence}" for sentence in shown.asked.said), _table(row, judge.classes, top)]))
         if path in targets:
-            shown = int(row.argmax()) if label is None else label
-            method = _draw(networks, path, seen, shown, targets[path])
-            say(f"  {printable(str(targets[path]))}: {_called(shown, judge.classes)}, by {method}")
+            number = int(row.argmax()) if label is None else label
+            method = _draw(networks, path, shown, number, targets[path])
+            say(f"  {printable(str(targets[path]))}: {_called(number, judge.classes)}, by {method}")
 
 
-def _draw(networks: Any, path: Path, seen: Preprocessed, label: int, target: Path) -> str:
+def _draw(networks: Any, path: Path, shown: Shown, label: int, target: Path) -> str:
     """Write an image's overlay; return how the map was made."""
     from driverwatch.inference.class_activation import class_activation_map
 
-    heat, method = class_activation_map(networks, seen.pixels, label)
+    heat, method = class_activation_map(networks, shown.seen.pixels, label, shown.asked.places)
     image = examine(path, None).pixels  # read again: many images at their own size may not fit into memory
     if image is None:
         raise InputError(f"{path}: changed while it was classified; run the same command again")
-    maps = split(heat[None], len(seen.boxes))
-    write_picture(overlay_regions(image, maps, seen.boxes), target)
+    maps = split(heat[None], len(shown.seen.boxes))
+    write_picture(overlay_regions(image, maps, shown.seen.boxes), target)
     return method
 
 

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 
@@ -300,6 +301,8 @@ def ending(seconds: float | None = None, score: str | None = None, then: Sequenc
 def close(
     where: object, what: str, seconds: float | None = None, score: str | None = None, then: Sequence[str] = ()
 ) -> None:
-    """Say what was made and where, and the `ending`."""
+    """Say what was made and where (a page by an address that a terminal makes a link of), and the `ending`."""
+    if isinstance(where, Path) and where.suffix == ".html":
+        where = where.absolute().as_uri()
     say(f"{where}: {what}")
     ending(seconds, score, then)

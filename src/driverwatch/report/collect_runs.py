@@ -71,7 +71,9 @@ def _pack(context: Context, folds: FoldsState, size: str) -> PackState:
         made = {kind: manifest_of(folder, kind, size) for kind in KINDS}
         boxes = context.regions(size)
         if any(each["folds"] != folds.checksum for each in made.values()):
-            stale.append(f"packed under other folds than today's; make pack SIZE={size} (the pixels are kept)")
+            stale.append(
+                f"packed under other folds than today's; make pack SIZE={size} DATASET={context.dataset} (the pixels are kept)"
+            )
         for kind, each in made.items():
             path = folder / f"{kind}.h5"
             refuse_moved(path, each, boxes)
@@ -127,7 +129,7 @@ def _reasons(run: Run, folds: FoldsState, packs: list[PackState], context: Conte
         reasons.append(f"started on other folds than {folds.file} has today")
     pack = next((pack for pack in packs if pack.size == size), None)
     if pack is None:
-        reasons.append(f"its pack {size} is not there; make pack SIZE={size}")
+        reasons.append(f"its pack {size} is not there; make pack SIZE={size} DATASET={context.dataset}")
     elif pack.problem is None and run.packs != pack.checksums:
         reasons.append(f"started on another pack {size} than today's")
     if run.classes != tuple(context.settings.classes):

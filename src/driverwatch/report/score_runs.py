@@ -31,6 +31,7 @@ from driverwatch.submission import validate
 from driverwatch.training.checkpoint import read_history
 from driverwatch.training.run_summary import RunState, seconds_and_places
 
+SHOWN = 4  # runs that `make score` prints a line of
 HISTORY = ["epoch", "stage", "loss", "val_loss"]
 
 
@@ -245,34 +246,55 @@ def flat(content: object, key: str = "") -> list[tuple[str, str]]:
     return [(key, "null" if content is None else str(content))]
 
 
-def print_scores(context: Context, names: list[str]) -> None:
-    """Print log loss and accuracy per run and TTA set; per fold, driver and class of what an ensemble would take."""
+def print_scores(context: Context, names: list[str], details: bool = False) -> None:
+    """Print log loss and accuracy of what an ensemble would take of each run, and of the best submission on known test labels.
+
+    With `details` of every TTA set, fold, driver, class and submission, and where the seconds went.
+    """
     found = finished_runs(context, names)
     for run in found.runs:
         if not blending.oof_of_member(run):
             say(f"{run.name}: no out-of-fold score: {run.settings.train.splits.unscored}")
     if any(map(blending.oof_of_member, found.runs)):
-        _print_out_of_fold(context, found)
-    _print_test_scores(context)
-    say(seconds_and_places(context, found.runs))
-    ending(then=[f"make report DATASET={context.dataset}"])
+        (_print_out_of_fold if details else _print_best)(context, found)
+    _print_test_scores(context, details)
+    if details:
+        say(seconds_and_places(context, found.runs))
+    more = f"make score DATASET={context.dataset} DETAILS=1   # by TTA set, fold, driver and class"
+    ending(then=[f"make report DATASET={context.dataset}", *([] if details else [more])])
+
+
+def _print_best(context: Context, found: Finished) -> None:
+    """Print a line for each of the best runs by its default TTA set, and for the mean of all."""
+    pack, folds, runs = found.train, found.folds, [run for run in found.runs if blending.oof_of_member(run)]
+    chosen = _default_sets(found, {run.name: [blending.default_tta(run)] for run in runs})
+    table = scores.summary(chosen, pack.labels, pack.drivers).drop(columns="images").sort_values("log loss")
+    drivers = f"{len(pack.names)} images of {len(set(pack.drivers))} drivers"
+    shown = scores.text(table.head(SHOWN), f"{context.dataset} out of fold, {folds.count} driver folds, {drivers}")
+    more = [f"and {len(table) - SHOWN} more: DETAILS=1"] if len(table) > SHOWN else []
+    say("\n".join([shown.rstrip("\n"), *more, *caveats(runs)]))
+
+
+def _default_sets(found: Finished, sets: dict[str, list[TtaSet]]) -> dict[str, np.ndarray]:
+    """Out-of-fold probabilities of runs under TTA sets, by `<run> <set>`; last the mean of their default sets, if several."""
+    tests = dict(zip((run.name for run in found.runs), zip(found.runs, found.tests, strict=True), strict=True))
+    made = {
+        f"{name} {tta}": blending.oof_probabilities(Member(*tests[name], tta), found.train, found.folds)
+        for name, there in sets.items()
+        for tta in there
+    }
+    defaults = [f"{name} {blending.default_tta(tests[name][0])}" for name in sets]
+    if len(defaults) > 1 and made.keys() >= set(defaults):
+        made[f"mean of {len(defaults)}"] = blending.mean([made[name] for name in defaults])
+    return made
 
 
 def _print_out_of_fold(context: Context, found: Finished) -> None:
     """Print tables of all TTA sets, and detailed ones of each run's default set and of the mean of these."""
-    pack, folds = found.train, found.folds
-    pairs = [pair for pair in zip(found.runs, found.tests, strict=True) if blending.oof_of_member(pair[0])]
-    runs = [run for run, _ in pairs]
-    made = {
-        f"{run.name} {tta}": blending.oof_probabilities(Member(run, test, tta), pack, folds)
-        for run, test in pairs
-        for tta in predicted_tta(run, folds.count)
-    }
-    defaults = [f"{run.name} {blending.default_tta(run)}" for run in runs]
-    chosen = {name: p for name, p in made.items() if name in defaults}
-    if len(runs) > 1 and len(chosen) == len(runs):
-        mean = {f"mean of {len(runs)}": blending.mean([chosen[name] for name in defaults])}
-        made, chosen = made | mean, chosen | mean
+    pack, folds, runs = found.train, found.folds, [run for run in found.runs if blending.oof_of_member(run)]
+    made = _default_sets(found, {run.name: predicted_tta(run, folds.count) for run in runs})
+    defaults = {f"{run.name} {blending.default_tta(run)}" for run in runs}
+    chosen = {name: p for name, p in made.items() if name in defaults or name.startswith("mean of ")}
     title = f"Out of fold: {context.dataset}, {folds.count} driver folds"
     say(scores.text(scores.summary(made, pack.labels, pack.drivers), title))
     for caveat in caveats(runs):
@@ -287,21 +309,25 @@ def _print_out_of_fold(context: Context, found: Finished) -> None:
         say(scores.text(table, f"Accuracy by {kind}", percent=True))
 
 
-def _print_test_scores(context: Context) -> None:
-    """Print the score of every submission of a competition whose test labels are known."""
+def _print_test_scores(context: Context, details: bool) -> None:
+    """Print the score of the best submission (with `details` of every one) of a competition whose test labels are known."""
     test_labels = competition.read_test_labels(context.settings, context.data) if context.data.is_dir() else None
     if test_labels is None:
         return
-    labels, lines = np.array(list(test_labels.values())), []
+    labels, lines = np.array(list(test_labels.values())), list[tuple[str, float, float, int]]()
     for path in matching(context.places.submissions, "*.csv"):
         try:
             made = validate.read_submission(
                 path, list(test_labels), [context.settings.columns.image, *context.settings.classes]
             )
-            lines.append([path.name, kaggle_log_loss(made, labels), accuracy(made, labels), len(labels)])
+            lines.append((path.name, kaggle_log_loss(made, labels), accuracy(made, labels), len(labels)))
         except InputError as error:
             say(f"not scored: {error}")
-    if lines:
+    title = "Unseen test drivers (labels known: the competition is synthetic), scored as Kaggle does, clipped at "
+    if lines and details:
         table = pd.DataFrame(lines, columns=["model", "log loss", "accuracy", "images"])
-        title = "Unseen test drivers (labels known: the competition is synthetic), scored as Kaggle does, clipped at "
         say(scores.text(table, f"{title}{KAGGLE_FLOOR:g}"))
+    elif lines:
+        name, loss, right, _ = min(lines, key=lambda line: line[1])
+        best = f" (best of {len(lines)} submissions)" if len(lines) > 1 else ""
+        say(f"Unseen test drivers: {name} log loss {loss:.4f}, accuracy {right:.1%}{best}")

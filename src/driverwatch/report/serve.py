@@ -23,6 +23,7 @@ from driverwatch.data.context import Context
 from driverwatch.data.images import LARGEST_FILE, examine_content, resized
 from driverwatch.data.regions import split
 from driverwatch.errors import InputError, printable
+from driverwatch.inference.held_out import Asked, Recogniser, recogniser
 from driverwatch.inference.overlay import encoded, overlay_regions
 from driverwatch.inference.predict_run import FoldModels, fold_models
 from driverwatch.inference.preprocess import Preprocessed, centre_view
@@ -49,20 +50,27 @@ class Answer:
     label: int  # the class of the class activation map
     picture: bytes  # JPEG: the class activation map over the upright image
     method: str  # how the map was made
-    traits: tuple[str, ...]  # what is unusual of the image
+    traits: tuple[str, ...]  # who answers for a labelled image, and what is unusual of it
 
 
 class Answers:
     """Answers with networks that stay loaded, one image at a time: networks and decoded images both want memory and cores."""
 
-    def __init__(self, networks: Any, see: Callable[[np.ndarray], Preprocessed], patience: float = PATIENCE) -> None:
+    def __init__(
+        self,
+        networks: Any,
+        see: Callable[[np.ndarray], Preprocessed],
+        patience: float = PATIENCE,
+        recognise: Recogniser = lambda _: Asked(),
+    ) -> None:
         """Keep what answers.
 
         Args:
-            networks: `inference.classify.Networks`.
+            networks: `inference.class_activation.Networks`.
             see: cuts from an upright image what they take.
+            recognise: says which of them answer for it.
         """
-        self.networks, self.see, self.patience = networks, see, patience
+        self.networks, self.see, self.patience, self.recognise = networks, see, patience, recognise
         self.lock = threading.Lock()
 
     def __call__(self, content: bytes, suffix: str, label: int | None) -> Answer:
@@ -85,12 +93,12 @@ class Answers:
             raise ImageError(image.problem)
         from driverwatch.inference.class_activation import class_activation_map, probabilities
 
-        seen = self.see(image.pixels)
-        row = probabilities(self.networks, seen.pixels[None])[0]
+        seen, asked = self.see(image.pixels), self.recognise(image.pixels)
+        row = probabilities(self.networks, seen.pixels[None], [asked.places])[0]
         shown = int(row.argmax()) if label is None else label
-        heat, method = class_activation_map(self.networks, seen.pixels, shown)
+        heat, method = class_activation_map(self.networks, seen.pixels, shown, asked.places)
         picture = overlay_regions(_bounded(image.pixels), split(heat[None], len(seen.boxes)), seen.boxes)
-        return Answer(row, shown, encoded(picture, ".jpg"), method, image.traits)
+        return Answer(row, shown, encoded(picture, ".jpg"), method, (*asked.said, *image.traits))
 
 
 def _bounded(image: np.ndarray) -> np.ndarray:
@@ -273,7 +281,7 @@ def serve(context: Context, name: str, fold: int | None, port: int) -> None:
     models = fold_models(context, name, fold)
     with _listening(port) as listening:
         port = listening.getsockname()[1]
-        app = app_of(Subject(models.title, context.settings.title, models.classes), _answers(models))
+        app = app_of(Subject(models.title, context.settings.title, models.classes), _answers(context, models))
         logging.getLogger("werkzeug").setLevel(logging.ERROR)  # its banner, and a line a request
         server = make_server(HOST, port, app, threaded=True, request_handler=Handler, fd=listening.fileno())
         say(f"{models.title}: http://{HOST}:{port} answers on this machine alone; Ctrl-C ends it")
@@ -294,7 +302,7 @@ def _listening(port: int) -> socket.socket:
     return listening
 
 
-def _answers(models: FoldModels) -> Answers:
+def _answers(context: Context, models: FoldModels) -> Answers:
     from driverwatch.models import backend
 
     backend.start()
@@ -302,4 +310,5 @@ def _answers(models: FoldModels) -> Answers:
 
     run = models.run
     networks = resident(run.settings, len(models.classes), models.mean, models.files)
-    return Answers(networks, partial(centre_view, field=run.settings.input, boxes=models.boxes))
+    see = partial(centre_view, field=run.settings.input, boxes=models.boxes)
+    return Answers(networks, see, recognise=recogniser(context, models))

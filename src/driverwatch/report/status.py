@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from driverwatch.data.competition import present
-from driverwatch.data.context import Context, going_on, predict_command
+from driverwatch.data.context import Context, going_on, other_datasets, predict_command
 from driverwatch.errors import printable
 from driverwatch.io.console import duration, say
 from driverwatch.io.hdf5 import UNREADABLE, attributes
@@ -108,9 +108,8 @@ def status(context: Context) -> Status:
     runs = collect_runs(context, folds, packs)
     own = {run.name: run for run in runs if run.study is None}
     made, problem = collect_submissions(context, folds, own)
-    images, build = _images(context), context.places.build
-    others = {path.parents[2].name for path in matching(build.parent, "*/runs/*/run.json")} - {build.name}
-    disk = next(path for path in [build.absolute(), *build.absolute().parents] if path.exists())
+    images, build = _images(context), context.places.build.absolute()
+    disk = next(path for path in [build, *build.parents] if path.exists())
     return Status(
         context.dataset,
         images,
@@ -124,7 +123,7 @@ def status(context: Context) -> Status:
         round(shutil.disk_usage(disk).free / 1e9, 1),
         [problem] if problem else [],
         next_command(context, images, folds, runs, made),
-        sorted(others),
+        other_datasets(context.places),
     )
 
 
@@ -165,7 +164,7 @@ def _images(context: Context) -> ImagesState:
     """Count image files: those below the folder of the test images' template are test images."""
     settings, folder = context.settings, str(context.data)
     if not context.data.is_dir():
-        target = "sample" if settings.test_labels else "data"
+        target = "synthetic" if settings.test_labels else "data"
         problem = f"not here; DATA=<folder> says where it is, make {target} DATASET={context.dataset} makes it"
         return ImagesState(folder, 0, 0, problem)
     root = settings.test_images.split("{")[0]
@@ -185,7 +184,9 @@ def _embeddings(context: Context, packs: list[PackState]) -> list[CacheState]:
         try:
             origin = json.loads(attributes(path)["origin"])
             if not {origin["train_pack"], origin["test_pack"]} <= known:
-                stale = ["computed from packs that are gone; make knn computes it again"]
+                stale = [
+                    f"computed from packs that are gone; make knn DATASET={context.dataset} EMBEDDINGS=... computes it again"
+                ]
         except UNREADABLE as error:
             problem = f"{path}: not a whole file of features ({error}); remove it"
         found.append(CacheState(path.name, 1, megabytes([path]), stale, problem))

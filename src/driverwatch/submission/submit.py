@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from driverwatch.data import competition
-from driverwatch.data.context import Context
+from driverwatch.data.context import Context, absent
 from driverwatch.errors import InputError
 from driverwatch.io.atomic import locked, write_text
 from driverwatch.io.console import say
@@ -78,6 +78,16 @@ def submit(context: Context, file: Path, message: str, command: str, wait: Wait,
     say(f"{file}: public {scored.public or '-'}, private {scored.private or '-'}; noted in {path}")
 
 
+def check_upload(context: Context, file: Path, message: str) -> None:
+    """Refuse what `submit` would refuse before it needs the client, a missing token included: that takes no installation."""
+    competition_slug(context)
+    _checked(context, file)
+    _plain(message)
+    if not kaggle_client.found():
+        raise InputError(f"no Kaggle token is there; {kaggle_client.how_to()}")
+    say(f"{file}: fits {context.dataset}, and a Kaggle token is there")
+
+
 def _checked(context: Context, file: Path) -> str:
     """The checksum of a file that passes every check, and that did not change meanwhile."""
     if not file.is_file() or file.suffix != ".csv":
@@ -86,6 +96,8 @@ def _checked(context: Context, file: Path) -> str:
         raise InputError(
             f"FILE={file}: expected at most {MOST_BYTES // 10**6} MB, got {file.stat().st_size // 10**6} MB"
         )
+    if sentence := absent(context):
+        raise InputError(sentence)
     checksum, settings = checksum_of_file(file), context.settings
     names = competition.read_sample_submission(settings, context.data)
     if settings.expected is not None and len(names) != settings.expected.test:

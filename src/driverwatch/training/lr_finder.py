@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -33,10 +33,12 @@ if TYPE_CHECKING:
 
 MEMORY = 0.9  # of the exponential mean: about the last ten steps
 DIVERGED_FACTOR = 4.0  # times the lowest smoothed loss so far
-SETTLING_STEPS = 10  # before divergence is believed
+SETTLING_STEPS = 20  # before the smoothed course is believed: it begins as the mean of few losses
+CLEAR_SHARE = 0.1  # of the lowest loss: a change that counts as a fall or a rise ...
+CLEAR_DEVIATIONS = 5.5  # ... unless the smoothed course varies so many standard deviations by itself
 CHORD_STEPS = 10  # over which the slope is taken: from one step to the next it is mostly noise
 HIGHEST_RATE = 10.0
-BLUE, ORANGE, GREEN, GREY = "#0072b2", "#d55e00", "#009e73", "#d9dde2"
+BLUE, ORANGE, GREEN, GREY, INK = "#0072b2", "#d55e00", "#009e73", "#a9b0b8", "#333333"
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class RangeTest:
 
     rates: np.ndarray
     losses: np.ndarray
+    uniform: float  # log loss of a uniform guess over the classes: a fall down to it is no learning
 
     @property
     def smoothed(self) -> np.ndarray:
@@ -76,7 +79,7 @@ def find_rates(
         raise InputError(f"LR_MIN={low:g} LR_MAX={high:g}: expected 0 < LOW < HIGH, and {HIGHEST_RATE:g} at most")
     if last.fit == "linear_probe":
         raise InputError("train.stages: the last one is solved for (fit: linear_probe) and has no rate to find")
-    found = weight_files.find(settings, weights)
+    found = weight_files.ready(settings, weights)
     make_packs(context, settings.input.key, model, "", False, False)
     path = context.places.range_test(model)
     with locked(path.parent, f".{model}.lock", sweep=()), scratch_beside(path) as scratch:
@@ -85,7 +88,9 @@ def find_rates(
     columns = {"learning_rate": made.rates, "loss": made.losses, "smoothed": made.smoothed}
     write_text(path, pd.DataFrame(columns).to_csv(index=False, float_format="%.8g", na_rep="nan", lineterminator="\n"))
     with replacing(path.with_suffix(".png")) as temporary:
-        plot(made, f"{model}, fold {fold}: range test").savefig(temporary, format="png", dpi=110)
+        plot(made, configured(settings)[1], f"{model}, fold {fold}: range test").savefig(
+            temporary, format="png", dpi=110
+        )
     close(path, f"{len(made.losses)} steps, {path.with_suffix('.png').name}", time.monotonic() - start,
           then=_commands(context, model, settings, made))  # fmt: skip
 
@@ -149,7 +154,7 @@ def range_test(training: "FoldTraining", rates: np.ndarray) -> RangeTest:
                 meter.at(len(losses))
                 if diverged(losses):
                     break
-    return RangeTest(rates[: len(losses)], np.array(losses))
+    return RangeTest(rates[: len(losses)], np.array(losses), math.log(len(training.run.classes)))
 
 
 def _epoch_losses(training: "FoldTraining", most: int) -> Iterator[float]:
@@ -175,65 +180,106 @@ def diverged(losses: list[float]) -> bool:
     return len(losses) > SETTLING_STEPS and bool(smooth[-1] > DIVERGED_FACTOR * smooth.min())
 
 
-def suggested(rates: np.ndarray, smooth: np.ndarray) -> dict[str, float] | None:
-    """Two rates read off a smoothed course (N,), `steepest` and `a tenth of the lowest`; None: the loss falls nowhere.
+def clear_change(losses: np.ndarray, lowest: float) -> float:
+    """The least change of the smoothed course of `losses` (N,) near `lowest` that is no noise.
 
-    The steepest fall is that of a chord over `CHORD_STEPS`, by logarithm of the rate, before the lowest loss and past the
-    first steps, where the mean is of few losses. The mean lags behind by some steps, so that both are rather high.
+    An exponential mean of independent values has (1 - m) / (1 + m) of their variance, which the differences of neighbours
+    have twice; they hardly see a trend.
     """
-    known = np.isfinite(smooth)
-    rates, smooth, half = rates[: len(smooth)][known], smooth[known], CHORD_STEPS // 2
-    lowest = SETTLING_STEPS + int(smooth[SETTLING_STEPS:].argmin()) if len(smooth) > SETTLING_STEPS else 0
+    deviation = float(np.diff(losses).std()) / math.sqrt(2) if len(losses) > 2 else 0.0
+    return max(CLEAR_SHARE * lowest, CLEAR_DEVIATIONS * deviation * math.sqrt((1 - MEMORY) / (1 + MEMORY)))
+
+
+def usable_steps(made: RangeTest) -> int:
+    """Steps before the first clear rise of the smoothed loss over its lowest so far; what comes after is no fall of its own."""
+    losses = made.losses[: int(np.isfinite(made.losses).cumprod().sum())]
+    settled = smoothed(losses)[SETTLING_STEPS:]
+    lowest = np.minimum.accumulate(settled)
+    for step, (now, low) in enumerate(zip(settled, lowest, strict=True), start=SETTLING_STEPS):
+        if now - low > clear_change(losses[: step + 1], low):
+            return step
+    return len(losses)
+
+
+def suggested(made: RangeTest) -> dict[str, float] | None:
+    """Two rates to try, `steepest` and `a tenth of the lowest`; None where the loss falls nowhere clearly.
+
+    Only what comes before the first clear rise counts, and only a fall below a uniform guess: from scratch a loss begins
+    above it, and falls down to it at rates that teach nothing. The steepest fall is that of a chord over `CHORD_STEPS`, by
+    logarithm of the rate. The smoothed course lags behind by some steps, so that both rates are rather high.
+    """
+    usable, half = usable_steps(made), CHORD_STEPS // 2
+    smooth = np.minimum(made.smoothed[:usable], made.uniform)
+    lowest = SETTLING_STEPS + int(smooth[SETTLING_STEPS:].argmin()) if usable > SETTLING_STEPS else 0
     middles = np.arange(SETTLING_STEPS, lowest - half + 1)
-    if not len(middles):
+    if not len(middles) or smooth[SETTLING_STEPS] - smooth[lowest] < clear_change(made.losses[:usable], smooth[lowest]):
         return None
-    run = np.log(rates[middles + half]) - np.log(rates[middles - half])
+    run = np.log(made.rates[middles + half]) - np.log(made.rates[middles - half])
     slopes = (smooth[middles + half] - smooth[middles - half]) / run
-    if slopes.min() >= 0:
-        return None
-    steepest = int(middles[slopes.argmin()])
-    return {"steepest": float(rates[steepest]), "a tenth of the lowest": float(rates[lowest]) / 10}
+    steepest = float(made.rates[middles[slopes.argmin()]])
+    return {"steepest": steepest, "a tenth of the lowest": float(made.rates[lowest]) / 10}
 
 
-def plot(made: RangeTest, title: str) -> "Figure":
-    """The loss of each step by its rate, the smoothed course, and a vertical line at each suggested rate."""
+def plot(made: RangeTest, own: float, title: str) -> "Figure":
+    """The loss of each step by its rate, its smoothed course, grey from the first clear rise on; vertical lines: rates.
+
+    Args:
+        own: the rate that the settings have.
+    """
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    rates, smooth = made.rates, made.smoothed
-    finite = smooth[np.isfinite(smooth)]
-    low, high = float(finite.min()), float(min(finite.max(), smooth[0] + 1.5 * (smooth[0] - finite.min()) + 0.5))
-    room, lines = 0.06 * (high - low), [(ORANGE, "-"), (GREEN, (0, (5, 3)))]
+    usable, smooth, found = usable_steps(made), made.smoothed, suggested(made) or {}
+    seen = smooth[min(SETTLING_STEPS, usable - 1) : usable] if usable else np.array([made.uniform])
+    low, high = float(seen.min()), float(seen.max())
+    room = 0.12 * (high - low) + 0.02
+    marks: list[tuple[str, float, str, Any]] = [(f"configured: {own:.2g}", own, INK, ":")]
+    styles = [(ORANGE, "-"), (GREEN, (0, (5, 3)))]
+    marks += [
+        (f"{label}: {rate:.2g}", rate, *style) for (label, rate), style in zip(found.items(), styles, strict=False)
+    ]
     with mpl.rc_context({"font.size": 11, "text.parse_math": False}):
         figure = Figure(figsize=(7, 4.2), layout="constrained")
         axes = figure.add_subplot()
-        axes.plot(rates, made.losses, color=BLUE, alpha=0.35, linewidth=1, label="each step")
-        axes.plot(rates, smooth, color=BLUE, linewidth=2, label="smoothed")
-        for (label, rate), (colour, dash) in zip((suggested(rates, smooth) or {}).items(), lines, strict=False):
-            axes.axvline(rate, color=colour, linestyle=dash, label=f"{label}: {rate:.2g}")
+        parts = [
+            (slice(usable), BLUE, "smoothed"),
+            (slice(max(usable - 1, 0), None), GREY, "after the first clear rise"),
+        ]
+        for part, colour, label in parts if usable < len(smooth) else parts[:1]:
+            axes.plot(made.rates[part], made.losses[part], color=colour, alpha=0.35, linewidth=1)
+            axes.plot(made.rates[part], smooth[part], color=colour, linewidth=2, label=label)
+        for label, rate, colour, dash in marks:
+            axes.axvline(rate, color=colour, linestyle=dash, label=label)
+        said = title if found else f"{title}: no clear range"
         axes.set(
-            xscale="log", xlabel="learning rate", ylabel="training loss", title=title, ylim=(low - room, high + room)
+            xscale="log", xlabel="learning rate", ylabel="training loss", title=said, ylim=(low - room, high + room)
         )
-        axes.grid(color=GREY, linewidth=0.8)
+        axes.grid(color=GREY, linewidth=0.8, alpha=0.5)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
     return figure
 
 
-def _commands(context: Context, model: str, settings: ModelSettings, made: RangeTest) -> list[str]:
-    """Say which rates are suggested; the commands that train at them."""
-    found = suggested(made.rates, made.smoothed)
-    if found is None:
-        say(f"{model}: the loss falls nowhere on its way, so there is nothing to read off; raise LR_STEPS= or LR_MAX=")
-        return []
+def configured(settings: ModelSettings) -> tuple[str, float]:
+    """The setting that the last stage's rate is read from, and the rate."""
     stage = len(settings.train.stages) - 1
     own = settings.train.stages[stage].learning_rate
-    key = "train.learning_rate" if own is None else f"train.stages.{stage}.learning_rate"
+    if own is None:
+        return "train.learning_rate", settings.train.learning_rate
+    return f"train.stages.{stage}.learning_rate", own
+
+
+def _commands(context: Context, model: str, settings: ModelSettings, made: RangeTest) -> list[str]:
+    """Say which rates are suggested; the commands that train at them."""
+    (key, own), found = configured(settings), suggested(made)
+    if found is None:
+        say(f"{model}: no clear range: the loss nowhere falls clearly before it rises; {key}={own:g} stays")
+        words = f"make lr-find MODEL={model} DATASET={context.dataset}"
+        return [f"{words} LR_STEPS={4 * len(made.rates)}   # a slower rise shows smaller falls"]
     steepest, tenth = (f"{rate:.2g}" for rate in found.values())
     say(
-        f"{model}: the loss falls fastest at {steepest}; a tenth of the rate of the lowest loss is {tenth}; "
-        f"{key} is {own or settings.train.learning_rate:g}"
+        f"{model}: the loss falls fastest at {steepest}; a tenth of the rate of the lowest loss is {tenth}; {key} is {own:g}"
     )
     words = f"make train MODEL={model} DATASET={context.dataset}"
     return [f'{words} RUN={model}-{rate} SET="{key}={rate}"' for rate in dict.fromkeys((steepest, tenth))]

@@ -1,0 +1,101 @@
+"""What refusals and closing lines suggest to type: every command in the source is one that make takes, with its data set."""
+
+import ast
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.places import ROOT
+
+from driverwatch.cli.command import HINT, as_typed, commands_of_datasets, variable_of, with_dataset
+from driverwatch.cli.main import app
+from scripts.make_help import MAKEFILE, TARGETS, VARIABLES, variables_of
+
+TAKE_A_DATASET = {name for name, (needs, _, recipe) in TARGETS.items() if "DATASET" in variables_of(needs + recipe)}
+
+
+def texts(path: Path) -> Iterator[str]:
+    """The strings of a module but its docstrings, what is put into them as `x`."""
+    tree = ast.parse(path.read_text())
+    inner = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(str(part.value) if isinstance(part, ast.Constant) else "x" for part in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in inner:
+            yield node.value
+
+
+def suggested() -> dict[tuple[str, str], Path]:
+    """Target and variables of every command that the package's strings name, and one module that does."""
+    found = {}
+    for path in sorted((ROOT / "src").rglob("*.py")):
+        for text in texts(path):
+            for hint in HINT.finditer(text):
+                if hint["target"] in TARGETS:
+                    found[hint["target"], hint["variables"]] = path
+    return found
+
+
+SUGGESTED = suggested()
+
+
+def test_they_are_found() -> None:
+    assert len(SUGGESTED) > 50
+    assert ("folds", " FORCE=1") in SUGGESTED
+
+
+@pytest.mark.parametrize(("target", "variables"), SUGGESTED, ids=lambda word: word.strip())
+def test_a_suggested_command_has_variables_that_its_target_takes(target: str, variables: str) -> None:
+    needs, _, recipe = TARGETS[target]
+    names = set(re.findall(r" ([A-Z_]+)=", variables))
+    assert names <= set(variables_of(needs + recipe)) | {"DEBUG"}, SUGGESTED[target, variables]
+
+
+def test_make_takes_every_suggested_command() -> None:
+    """As it is printed, what is left to the reader filled in: none is refused before a recipe starts."""
+    words = {"MODEL": "tiny", "MODELS": "tiny", "FILE": "x.csv", "WEIGHTS": "w", "MESSAGE": "m", "IMAGE": "i.jpg"}
+    words |= {"RUN": "tiny", "EMBEDDINGS": "tiny", "NAME": "n", "SOURCE": "s", "RUNS_FROM": "f"}
+    for target, variables in SUGGESTED:
+        needed = set(re.findall(r"need-([A-Z_]+)", TARGETS[target][0])) - set(re.findall(r" ([A-Z_]+)=", variables))
+        needed |= {"RUN"} if target in ("predict", "preview") and "RUN=" not in variables else set()
+        lacking = "".join(f" {name}={words[name]}" for name in sorted(needed))
+        typed = re.sub(r"[<>]|\.\.\.", "x", f"make -n {target}{variables}{lacking}")
+        made = subprocess.run(typed, shell=True, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert made.returncode == 0, f"{typed}: {made.stderr}"
+
+
+@pytest.mark.parametrize(
+    ("sentence", "completed"),
+    [
+        ("no pack; run make pack SIZE=180x240 first", "no pack; run make pack SIZE=180x240 DATASET=demo first"),
+        ("run make pack again", "run make pack DATASET=demo again"),
+        ("run make train MODEL=... first", "run make train MODEL=... DATASET=demo first"),
+        ('make tta TTA="a b" RUN=x; or not', 'make tta TTA="a b" RUN=x DATASET=demo; or not'),
+        ("make train MODEL=<its model> RUN=x.", "make train MODEL=<its model> RUN=x DATASET=demo."),
+        ("make score DATASET=other, make pack.", "make score DATASET=other, make pack DATASET=demo."),
+        ("make backbones lists them; make sure", "make backbones lists them; make sure"),
+        ("make the folder, make data-scaling", "make the folder, make data-scaling DATASET=demo"),
+    ],
+)
+def test_hints_name_the_data_set(sentence: str, completed: str) -> None:
+    assert with_dataset(sentence, "demo", TAKE_A_DATASET) == completed
+    assert with_dataset(sentence, None, TAKE_A_DATASET) == sentence
+
+
+def test_commands_of_data_sets_are_makes() -> None:
+    import typer
+
+    known = commands_of_datasets(typer.main.get_command(app))
+    assert known - {"preflight"} == TAKE_A_DATASET - {"demo", "bench", "profile", "doctor"}
+
+
+def test_options_are_called_as_they_were_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for option, variable in re.findall(r"\$\(call (?:option|place|flag),([a-z-]+),([A-Z_]+)\)", MAKEFILE):
+        assert variable_of(f"--{option}") == variable
+        assert variable in VARIABLES
+    monkeypatch.setenv("MAKELEVEL", "1")
+    assert as_typed("Invalid value for '--n-cams': no") == "Invalid value for N_CAMS=: no"
+    monkeypatch.delenv("MAKELEVEL")
+    assert as_typed("Invalid value for '--n-cams': no") == "Invalid value for '--n-cams': no"
