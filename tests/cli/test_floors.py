@@ -112,6 +112,8 @@ ROOMS: dict[str, list[str]] = {
         "review_measures",
         "collect_runs",
         "score_runs",
+        "verdict",
+        "worst_images",
         "review_page",
         "serve",
         "status",

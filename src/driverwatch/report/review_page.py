@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from driverwatch.config.types import WHOLE, TtaSet
+from driverwatch.config.types import TtaSet
 from driverwatch.data.context import Context
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.images import examine
@@ -25,9 +25,11 @@ from driverwatch.inference.predictions import predicted_tta
 from driverwatch.inference.preprocess import Preprocessed, centre_view
 from driverwatch.io.atomic import write_text
 from driverwatch.io.console import close, say, track
-from driverwatch.io.html import jpeg_uri, render
+from driverwatch.io.html import inline, jpeg_uri, render
+from driverwatch.io.manifests import checksum_of
 from driverwatch.report import review_measures as measures
 from driverwatch.report.review_measures import JPEG_QUALITY, Measures, Reviewed, ReviewImages, ranking
+from driverwatch.report.worst_images import whole_frame
 
 CAM_WIDTH_PX = 240  # of a map on the page
 
@@ -146,14 +148,34 @@ def write_review(context: Context, names: list[str], tta: TtaSet | None, feature
     content |= {"classes": list(map(list, context.settings.classes.items())), "dataset": context.dataset}
     report, used = context.places.page("index"), {member.run.name: member.tta for member in shown.members}
     facts = {"dataset": context.dataset, "title": context.settings.title, "data": str(context.data), "tta": used}
-    page = render("review.html", content=content, report=report.name if report.is_file() else "", **facts)
+    page = render("review.html", content=content, report=report.name, made_of=_made_of(shown), **facts)
     write_text(path, page)
     words = f"{len(shown.train.names)} training and {len(shown.test.names)} test images, {', '.join(shown.runs)}, {knn}"
-    then = [f"make report DATASET={context.dataset}"]  # its cells link to this page
+    then = [] if report.is_file() else [f"make report DATASET={context.dataset}"]
     close(
         path, f"{words}, {path.stat().st_size / 1e6:.1f} MB; open it in a browser", time.monotonic() - start, then=then
     )
     return path
+
+
+def keep_review(context: Context) -> Path:
+    """The review page of all finished runs, written again unless it was made from what is there now. Raises as `write_review`."""
+    path = context.places.page("review")
+    shown = read_predictions(context, [], None)
+    if path.is_file() and f'content="{_made_of(shown)}"' in path.read_text("utf-8")[:4096]:
+        return path
+    return write_review(context, [], None, None, 0)
+
+
+def _made_of(shown: Reviewed) -> str:
+    """A checksum of a page's runs, their weights and its templates."""
+    members = [
+        [m.run.name, m.tta, m.run.checksums(list(range(m.run.settings.train.splits.fits(shown.folds.count))))]
+        for m in shown.members
+    ]
+    return checksum_of(
+        [members, *(inline(name) for name in ("review.js", "review_rows.js", "review.css", "style.css"))]
+    )
 
 
 def read_predictions(context: Context, names: list[str], tta: TtaSet | None) -> Reviewed:
@@ -244,17 +266,10 @@ def _thumbnails(shown: Reviewed, sets: tuple[Measures, Measures]) -> dict[int, s
     for (pack, images), measured in zip(parts, sets, strict=True):
         index = {name: place for place, name in enumerate(pack.names)}
         for number in measures.heads(measured, images.names, THUMBNAILS):
-            frame = _frame(pack.pixels[index[images.names[number]]], regions)
+            frame = whole_frame(pack.pixels[index[images.names[number]]], regions)
             made[first + int(number)] = jpeg_uri(frame, WIDTH_PX, JPEG_QUALITY)
         first += len(images.names)
     return made
-
-
-def _frame(image: np.ndarray, regions: list[str]) -> np.ndarray:
-    """Of a packed image, uint8 (R * H, W, 3), the whole frame, or where it holds none the first region: uint8 (H, W, 3)."""
-    height = image.shape[0] // len(regions)
-    top = regions.index(WHOLE) * height if WHOLE in regions else 0
-    return image[top : top + height]
 
 
 def _addresses(context: Context, page: Path, shown: Reviewed) -> dict[str, str | None]:

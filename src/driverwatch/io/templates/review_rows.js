@@ -79,9 +79,10 @@ function stateOf(hash, rows) {
   const asked = new URLSearchParams(hash.replace(/^#/, "")), strange = [];
   const known = {
     set: ["train", "test"], sort: ["loss", "disagreement", "entropy", "name"], run: rows.judges, true: rows.classes.map(each => each[0]),
-    says: rows.classes.map(each => each[0]), driver: rows.drivers, fold: rows.folds.map(String), wrong: ["1"],
+    says: rows.classes.map(each => each[0]), driver: rows.drivers, fold: rows.folds.map(String), wrong: ["1"], clips: ["1", "0"],
+    from: ["verdict", "drivers", "confusions"], // the section of the report that led here
   };
-  const state = {set: "train", sort: "", run: rows.judges[0], true: "", says: "", driver: "", fold: "", min: "", max: "", wrong: "", name: "", image: ""};
+  const state = {set: "train", sort: "", run: rows.judges[0], true: "", says: "", driver: "", fold: "", min: "", max: "", wrong: "", clips: "", name: "", image: "", from: ""};
   for (const [key, value] of asked) {
     const number = key === "min" || key === "max";
     const there = key in known ? known[key].includes(value) : number ? value !== "" && Number(value) >= 0 : key in state;
