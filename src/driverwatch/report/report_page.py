@@ -268,9 +268,12 @@ def _confusion(report: Report, made: RunScores) -> HeatTable:
     def title(line: str, name: str) -> str:
         is_it, taken = (report.classes[key] or key for key in (line, name))
         verb = "recognised" if line == name else f"taken for {taken}"
-        return f"{is_it} {verb}: {counts.loc[line, name]} of {sums[line]}"
+        mistaken = int(counts[name].to_dict()[line])
+        return f"{is_it} {verb}: {mistaken} of {int(sums.to_dict()[line])}"
 
-    link = _link(report, "confusions", lambda line, name: {"run": made.name, "true": line, "says": name})
+    link = _link(
+        report, "confusions", lambda line, name: {"run": made.name, "true": line, "says": name, "view": "grid"}
+    )
     return heat_table(percent, caption, ("is", "taken for"), known(_percent), title, link, report.classes, 100.0)
 
 

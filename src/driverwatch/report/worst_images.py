@@ -56,7 +56,7 @@ def worst_images(context: Context, made: RunScores, pack: Pack, regions: list[st
     for pair in confusions(made)[:STRIPS]:
         mistaken = made.each[(made.each["class"] == pair.true) & (made.each["says"] == pair.says)]
         chosen = one_per_clip(mistaken.sort_values("sure", ascending=False, kind="stable")).head(OF_EACH)
-        where = fragment(run=made.name, true=pair.true, says=pair.says, clips="1", **{"from": "verdict"})
+        where = fragment(run=made.name, true=pair.true, says=pair.says, view="grid", **{"from": "verdict"})
         strips.append(Strip(in_words(pair, classes), where, list(photos.of(chosen, WIDTHS_PX[1]))))
     return [*photos.of(worst.head(1), WIDTHS_PX[0]), *photos.of(worst.tail(-1), WIDTHS_PX[1])], strips
 
