@@ -74,8 +74,8 @@ function drawList() {
 function listed(place) {
   const image = left[place], driver = rows.isTest(image) ? "" : ` · ${rows.drivers[rows.driver[image]]}`;
   const value = state.sort === "name" ? "" : shortly(rows.value(state.sort, judge(), image));
-  const words = made("span", {}, made("span", {className: "file"}, rows.names[image]), made("span", {className: "what"}, verdict(image), driver, alike(image) && ` · +${alike(image)} alike`));
-  const row = made("div", {id: `row-${place}`, className: "row", role: "option"}, picture(image, ""), words, made("span", {className: "value"}, value));
+  const words = made("span", {}, made("span", {className: "file"}, rows.names[image]), made("span", {className: "what"}, verdict(image), driver));
+  const row = made("div", {id: `row-${place}`, className: "row", role: "option"}, picture(image, ""), words, made("span", {className: "value"}, value, alike(image) ? made("span", {className: "soft", title: "alike: other images of this clip"}, ` +${alike(image)}`) : ""));
   row.style.top = `${place * ROW}px`;
   Object.assign(row.dataset, {place, image});
   row.setAttribute("aria-setsize", left.length);
@@ -148,14 +148,14 @@ function unfold() {
 // Many images at once: of a confusion, say. A click shows one.
 const GRID = 60;
 function drawGrid() {
-  const buttons = left.slice(0, GRID).map(image => {
+  const buttons = [...left.slice(0, GRID)].map(image => {
     const more = alike(image) ? ` +${alike(image)}` : "";
     const button = made("button", {type: "button", title: rows.names[image]}, picture(image, `Image ${rows.names[image]}`), made("span", {}, verdict(image), more));
     button.onclick = () => { state.view = ""; go(image, true); byId("image").focus(); };
     return button;
   });
   const rest = left.length > GRID ? `, the first ${GRID}` : "";
-  byId("image").replaceChildren(made("h2", {}, `${whole(left.length)} images${rest}`), made("div", {className: "near"}, ...buttons));
+  byId("image").replaceChildren(made("h2", {}, `${counted()}${rest}`), made("div", {className: "near"}, ...buttons));
 }
 
 function facts(test) {
@@ -221,12 +221,14 @@ function go(image, push = false) {
   drawList();
 }
 
+const counted = () => `${whole(rows.unfolded)} images${rows.unfolded > left.length ? ` of ${whole(left.length)} clips` : ""}`;
+
 function drawCount() {
   const place = left.indexOf(current), all = rows.order(state.set, "name", 0).length;
   byId("count").textContent = `${place < 0 ? "–" : whole(place + 1)} of ${whole(left.length)}${left.length < all ? ` (all: ${whole(all)})` : ""}`;
   byId("previous").disabled = place <= 0 && !(place < 0 && left.length && current >= 0);
   byId("next").disabled = !left.length || place === left.length - 1;
-  byId("active").textContent = `${whole(left.length)} of ${whole(all)} images left`;
+  byId("active").textContent = rows.unfolded > left.length ? `${counted()} left` : `${whole(left.length)} of ${whole(all)} images left`;
 }
 
 function step(by) {
@@ -284,7 +286,7 @@ function change(control) {
 }
 
 function reset() {
-  state = stateOf(`#set=${state.set}`, rows).state;
+  state = stateOf(`#set=${state.set}&clips=${state.clips || 1}`, rows).state;
   typed = null;
   show();
   apply(true);

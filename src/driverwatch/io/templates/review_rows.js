@@ -77,6 +77,7 @@ class Rows {
   // The first image of each clip, a driver's images of a class; `alike` counts the others by that image.
   onePerClip(found, folded) {
     this.alike = new Map();
+    this.unfolded = found.length;
     if (!folded) return found;
     const first = new Map();
     return found.filter(image => {
@@ -111,7 +112,7 @@ function fitting(state, rows) {
   const sorts = [["loss", state.set === "train" && rows.labelled > 0], ["disagreement", rows.judges.length > 1], ["entropy", true], ["name", true]];
   const allowed = sorts.filter(each => each[1]).map(each => each[0]);
   const made = {...state, sort: allowed.includes(state.sort) ? state.sort : allowed.find(sort => sort !== "disagreement")};
-  if (state.set === "test") for (const key of ["true", "driver", "fold", "min", "max", "wrong", "clips"]) made[key] = "";
+  if (state.set === "test") for (const key of ["true", "driver", "fold", "min", "max", "wrong"]) made[key] = "";
   if (made.clips === "1") made.clips = ""; // as without a word
   return made;
 }
