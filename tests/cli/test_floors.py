@@ -114,6 +114,7 @@ ROOMS: dict[str, list[str]] = {
         "score_runs",
         "verdict",
         "worst_images",
+        "camera",
         "review_page",
         "serve",
         "status",
