@@ -19,6 +19,7 @@ from driverwatch.report.worst_images import whole_frame
 SAMPLE = 600  # training images that an image is compared with
 SIDES = (16, 12)  # px of the grey thumbnails that are compared
 RARE = 1.0  # percent of the camera's own images that the rule takes for another's
+SLACK = 1.5  # times as far from a training image as those may be: drivers to come differ more than those that are there
 STRETCHED = 1.25  # times the camera's ratio of width to height, either way
 EXAMPLES = 6
 SMALL_PX = 200  # width of an example's picture on the page
@@ -60,14 +61,15 @@ def thumbnail(image: np.ndarray) -> np.ndarray:
 def camera_of(frames: np.ndarray, drivers: np.ndarray, ratio: float | None) -> Camera | None:
     """The camera that took images, uint8 RGB (N, H, W, 3), of drivers (N,); None of fewer than two drivers.
 
-    An image is unlike when its best correlation with any of them is below what 99 % of them have with another driver's.
+    The distance of an image is 1 less its best correlation with any of them; it is unlike when that is more than `SLACK` times
+    what 99 % of them have from other drivers' images.
     """
     made = np.array([thumbnail(frame) for frame in frames])
     others = drivers[:, None] != drivers[None]
     if not others.any():
         return None
     nearest = np.where(others, made @ made.T, -1.0).max(axis=1)
-    return Camera(made, float(np.percentile(nearest, RARE)), ratio)
+    return Camera(made, 1 - SLACK * (1 - float(np.percentile(nearest, RARE))), ratio)
 
 
 def find_camera(context: Context, models: FoldModels) -> Camera | None:
