@@ -183,7 +183,7 @@ def dots(lines: Sequence[Dot], caption: str, axis: str, log: bool = False, middl
         axes.spines["left"].set_visible(False)
         drawn = inline_svg(figure, printable(caption))
     made = [[dot.label, *(loss(value) for value in (dot.value, dot.low, dot.high))] for dot in lines]
-    return Chart(drawn, caption, Table(["", axis, "low", "high"], made))
+    return Chart(drawn, caption, Table(["what", axis, "low", "high"], made))
 
 
 def _dot(axes: Axes, place: float, dot: Dot) -> None:

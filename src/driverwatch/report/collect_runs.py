@@ -201,7 +201,7 @@ class SubmissionState:
     @property
     def diagnostic(self) -> bool:
         """Whether `make submissions` writes it: a TTA set or a fold of a single run, to look at and not to send."""
-        if len(self.runs) != 1:
+        if len(self.runs) != 1 or not self.manifest:
             return False
         run, tta = next(iter(self.manifest["runs"].items()))
         return self.name == f"{run}-{tta}" or bool(re.fullmatch(rf"{re.escape(run)}-fold\d+", self.name))

@@ -365,7 +365,7 @@ def _named(drivers: "pd.Series[str]") -> str:
 def _settings(run: RunReport) -> dict[str, Any]:
     """A run's settings, what it was made with, and what its folds took."""
     forms = {"minutes": "{:.1f}", "of training": "{:.1f}", "ms per step": "{:.0f}"}
-    made_with = Table(["made with", ""], [list(pair) for pair in run.made_with.items()], frozenset({1}))
+    made_with = Table(["made with", "value"], [list(pair) for pair in run.made_with.items()], frozenset({1}))
     return {
         "run": run,
         "settings": Table(["setting", "here"], [line.split(": ", 1) for line in run.settings], frozenset({1})),
