@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 from support.browsing import browser, overflow, set_dark, set_width
-from support.finished import World, world, world_of
+from support.finished import CLASSES, World, world, world_of
 from typer.testing import CliRunner
 
 from driverwatch.cli.main import app
@@ -45,6 +45,8 @@ class Part:
     tables: list[list[list[str]]] = field(default_factory=list)
     text: str = ""
     drawn: list[str] = field(default_factory=list)  # texts of its charts, in order
+    titles: list[str] = field(default_factory=list)  # what its shaded cells say in full, in order
+    shades: list[float] = field(default_factory=list)
 
 
 class Page(HTMLParser):
@@ -83,6 +85,10 @@ class Page(HTMLParser):
                 part.tables[-1][-1].append("")
             elif tag == "text":
                 part.drawn.append("")
+            part.titles += [found["title"]] if "title" in found else []
+            part.shades += (
+                [float(found["style"].split(": ")[1])] if found.get("style", "").startswith("--shade") else []
+            )
 
     def _parts(self) -> list[Part]:
         return [self.part, *([self.figure] if self.figure else [])]
@@ -106,9 +112,13 @@ class Page(HTMLParser):
                 part.drawn[-1] += data
 
     def frame(self, key: str, number: int = 0) -> pd.DataFrame:
-        """A section's table by its number."""
-        head, *rows = self.sections[key].tables[number]
+        """A section's table by its number, without the name of its columns above it."""
+        head, *rows = [row for row in self.sections[key].tables[number] if len(row) != 2 or row[0] != ""]
         return pd.DataFrame(rows, columns=head)
+
+    def told(self, key: str) -> dict[str, str]:
+        """What a section's shaded cells say in full: the last word by what stands before it."""
+        return dict(title.rsplit(": ", 1) for title in self.sections[key].titles)
 
 
 @pytest.fixture
@@ -164,18 +174,23 @@ def test_tables_by_driver_and_class_and_confusions_are_those_by_hand(world: Worl
     page, pack = shown(), world.packs["train"]
     rows = by_hand(world, "one")
     losses = log_losses(rows, pack.labels)
+    told = page.told("drivers")
     for driver, loss in page.frame("drivers").itertuples(index=False):
-        assert loss == f"{losses[pack.drivers == driver].mean():.4f}"
+        assert told[f"{driver}, one"] == f"{losses[pack.drivers == driver].mean():.4f}"
+        assert loss == f"{losses[pack.drivers == driver].mean():.2f}"
     for line in page.frame("drivers", 1).itertuples(index=False):
         for label, loss in enumerate(line[1:]):
-            assert loss == f"{losses[(pack.drivers == line[0]) & (pack.labels == label)].mean():.4f}"
-    for name, loss in page.frame("classes").itertuples(index=False):
-        assert loss == f"{losses[pack.labels == int(name[1])].mean():.4f}"
-    counts = page.frame("confusions").set_index("true class").astype(int).to_numpy()
-    expected = np.zeros((3, 3), int)
-    for label, taken in zip(pack.labels, rows.argmax(axis=1), strict=True):
-        expected[label, taken] += 1
-    assert counts.tolist() == expected.tolist()
+            mean = losses[(pack.drivers == line[0]) & (pack.labels == label)].mean()
+            assert (told[f"{line[0]}, {CLASSES[label]}"], loss) == (f"{mean:.4f}", f"{mean:.2f}")
+    by_driver = [losses[pack.drivers == driver].mean() for driver in page.frame("drivers")["driver"]]
+    assert by_driver == sorted(by_driver, reverse=True)
+    told = page.told("confusions")
+    for name, _ in page.frame("confusions").itertuples(index=False):
+        assert told[f"{name}, one"] == f"{losses[pack.labels == int(name[1])].mean():.4f}"
+    for label, taken in np.ndindex(3, 3):
+        verb = "recognised" if label == taken else f"taken for {CLASSES[taken]}"
+        count = ((pack.labels == label) & (rows.argmax(axis=1) == taken)).sum()
+        assert told[f"{CLASSES[label]} {verb}"] == f"{count} of {(pack.labels == label).sum()}"
 
 
 def test_charts_show_what_their_tables_say(world: World, shown: Callable[..., Page]) -> None:
@@ -185,15 +200,18 @@ def test_charts_show_what_their_tables_say(world: World, shown: Callable[..., Pa
     maps = [part for caption, part in page.figures.items() if caption.startswith("Log loss of each")]
     assert len(maps) == 3
     for part in maps:
-        printed = [text for text in part.drawn if re.fullmatch(r"\d+\.\d\d", text)]
-        assert printed == [f"{float(cell):.2f}" for row in part.tables[0][1:] for cell in row[1:]]
-    matrices = [part for part in page.figures.values() if part.tables[0][0][0] == "true class"]
+        losses = [float(title.rsplit(": ", 1)[1]) for title in part.titles]
+        printed = [text for row in part.tables[0] for text in row if re.fullmatch(r"\d+\.\d\d", text)]
+        assert [float(text) for text in printed] == pytest.approx(losses, abs=0.0051)
+        assert part.shades == pytest.approx([loss / max(losses) for loss in losses], abs=1e-3)
+    matrices = [part for caption, part in page.figures.items() if "it took for which" in caption]
     assert len(matrices) == 2
     for part in matrices:
-        counts = np.array([[int(cell) for cell in row[1:]] for row in part.tables[0][1:]])
-        shares = 100 * counts / counts.sum(axis=1, keepdims=True)
-        printed = [text for text in part.drawn if re.fullmatch(r"\d+|<1", text)]
-        assert printed == [f"{share:.0f}" if share >= 0.5 else "<1" for share in shares.ravel() if share > 0]
+        counts = np.array([int(title.rsplit(": ", 1)[1].split(" of ")[0]) for title in part.titles]).reshape(3, 3)
+        shares = (100 * counts / counts.sum(axis=1, keepdims=True)).ravel()
+        printed = [text for row in part.tables[0][2:] for text in row[1:]]
+        assert printed == ["" if share == 0 else f"{share:.0f}" if share >= 0.5 else "<1" for share in shares]
+        assert part.shades == pytest.approx(shares / 100, abs=1e-3)
 
 
 def test_the_page_needs_nothing_beside_it(world: World, shown: Callable[..., Page]) -> None:
@@ -204,7 +222,8 @@ def test_the_page_needs_nothing_beside_it(world: World, shown: Callable[..., Pag
         assert tag == "a" or value.startswith(("data:", "#")), (tag, key, value)
     for inside in re.findall(r"url\(([^)]*)\)|@import", page.source):
         assert inside.startswith("#")
-    assert not {"script", "iframe", "object", "embed"} & set(page.tags)
+    assert not {"iframe", "object", "embed"} & set(page.tags)
+    assert page.tags.count("script") == 1  # the page's own
     assert len(page.ids) == len(set(page.ids))
     for tag, _, value in page.references:
         assert not value.startswith("#") or value[1:] in page.ids, (tag, value)
@@ -232,13 +251,12 @@ def test_names_are_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     (other.context.places.runs / "one").rename(other.context.places.runs / "<b>one")
     monkeypatch.setattr(score_runs, "open_packs", lambda *_: (other.folds, other.packs))
     page = Page(write_report(other.context))
-    assert not {"b", "i", "u", "script"} & set(page.tags) - {"b"}
+    assert not {"i", "u"} & set(page.tags)
+    assert page.tags.count("script") == 1  # the page's own
     assert page.tags.count("b") == page.source.count('<div class="card">')
     assert page.frame("runs")["run"].tolist() == ["<b>one"]
-    assert {"<i>", "$a$", "c&amp;", "<u>", "$d$"} <= set(page.frame("drivers", 1).columns) | set(
-        page.frame("drivers")["driver"]
-    )
-    assert {"<i>", "$a$", "c&amp;", "<u>", "$d$"} <= set(page.sections["drivers"].drawn)
+    assert page.frame("drivers", 1).columns.tolist() == ["driver", NAME, "b", "<script>alert(1)</script>"]
+    assert {"<u>", "$d$"} <= set(page.frame("drivers")["driver"])
 
 
 def report_table(pack: object, classes: tuple[str, ...]) -> object:
@@ -247,7 +265,23 @@ def report_table(pack: object, classes: tuple[str, ...]) -> object:
     return table_of(pack, classes)  # type: ignore[arg-type]
 
 
-def test_of_nothing_a_page_says_what_makes_each_part(tmp_path: Path, world: World, shown: Callable[..., Page]) -> None:
+def test_of_nothing_there_is_one_card(world: World, shown: Callable[..., Page]) -> None:
+    """What is first to do, and where else there are runs; no section without content."""
+    world.context.places.folds.unlink()
+    page = shown()
+    assert list(page.sections) == ["verdict"]
+    assert page.tags.count("table") == page.tags.count("svg") == page.tags.count("nav") == 0
+    assert "Nothing is built for made_up" in page.sections["verdict"].text
+    assert "make folds DATASET=made_up" in page.sections["verdict"].text
+    other = replace(world, context=replace(world.context, places=replace(world.context.places, dataset="second")))
+    other.run("one")
+    assert "make report DATASET=second" in shown().sections["verdict"].text
+
+
+def test_of_a_run_without_scores_each_part_says_what_makes_it(world: World, shown: Callable[..., Page]) -> None:
+    run = world.run("started")
+    for fold in range(3):
+        (run.fold(fold) / "manifest.json").unlink()
     world.context.places.folds.unlink()
     page = shown()
     for key, command in {
@@ -255,17 +289,16 @@ def test_of_nothing_a_page_says_what_makes_each_part(tmp_path: Path, world: Worl
         "submissions": "make ensemble DATASET=made_up",
         "runs": "make train",
         "drivers": "make train",
-        "classes": "make train",
         "confusions": "make train",
         "learning": "make train",
         "calibration": "make blends",
         "ablations": "make ablation DATASET=made_up TRAIN=1",
         "folds": "make folds DATASET=made_up",
         "figures": "make preview",
-        "settings": "make train",
+        "settings": "No fold is finished",
     }.items():
         assert command in page.sections[key].text, key
-        assert "svg" not in page.tags
+    assert "svg" not in page.tags
     assert f"{np.log(3):.3f}" in page.sections["verdict"].text  # the uniform baseline
 
 
@@ -371,9 +404,13 @@ def test_a_class_that_a_driver_lacks_is_a_dash(world: World, shown: Callable[...
     other = world.labelled(labels)
     other.run("one")
     page = shown(other)
-    line = page.frame("drivers", 1).iloc[0].tolist()
-    assert line[2:] == [EMPTY, EMPTY]
-    assert [text for text in page.sections["drivers"].drawn if text == EMPTY] == [EMPTY, EMPTY]
+    line = page.frame("drivers", 1).set_index("driver").loc[world.packs["train"].drivers[0]].tolist()
+    assert line[1:] == [EMPTY, EMPTY]
+    assert (
+        page.sections["drivers"].text.count(f">{EMPTY}<")
+        + sum(cell == EMPTY for row in page.sections["drivers"].tables[1] for cell in row)
+        == 2
+    )
 
 
 def test_submissions_say_what_they_are_worth(world: World, shown: Callable[..., Page]) -> None:
@@ -487,6 +524,7 @@ def test_a_broken_fold_file_is_told_in_its_place(world: World, shown: Callable[.
 
 
 def test_folds_are_summed_by_class(world: World, shown: Callable[..., Page]) -> None:
+    world.run("one")
     page = shown()
     summed = page.frame("folds").set_index("fold")
     for fold, group in world.folds.frame.groupby("fold"):
@@ -525,7 +563,7 @@ def test_the_command_prints_the_path_and_what_is_next(
     shown()
     said = capsys.readouterr().out
     assert "build/made_up/report/index.html: 1 run, 0 submissions, " in said
-    assert re.search(r"  next +make ensemble DATASET=made_up\n +make review DATASET=made_up\n$", said)
+    assert re.search(r"  next +make ensemble DATASET=made_up\n$", said)
     configs = Path("configs") / "datasets"
     configs.mkdir(parents=True)
     (configs / "made_up.yaml").write_text(yaml.safe_dump(world.context.settings.model_dump()))
@@ -540,8 +578,8 @@ def test_a_report_changes_nothing_but_its_page(world: World, shown: Callable[...
     before = {path: path.read_bytes() for path in _files(Path())}
     shown()
     after = {path: path.read_bytes() for path in _files(Path())}
-    page = Path("build/made_up/report/index.html")
-    assert {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)} <= {page}
+    pages = {Path("build/made_up/report") / name for name in ("index.html", "review.html")}
+    assert {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)} <= pages
 
 
 def _files(folder: Path) -> Iterator[Path]:

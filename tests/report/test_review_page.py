@@ -34,10 +34,10 @@ class Opened:
     test: ReviewImages
     found: Measures
 
-    def at(self, fragment: str) -> "Opened":
-        """The page again, at an address."""
+    def at(self, fragment: str, clips: str = "clips=0") -> "Opened":
+        """The page again, at an address; as it is opened without a word of clips, with `clips` empty."""
         self.driver.get("about:blank")
-        self.driver.get(f"{self.url}#{fragment}")
+        self.driver.get(f"{self.url}#{'&'.join(filter(None, (fragment, clips)))}")
         self.wait()
         return self
 
@@ -97,7 +97,6 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opened]:
         patch.setattr(score_runs, "open_packs", lambda *_: (world.folds, world.packs))
         write_report(world.context)
         path = review_page.write_review(world.context, [], None, None, 0)
-        write_report(world.context)  # again: now its cells lead to the review page
         shown = review_page.read_predictions(world.context, [], None)
         found = measures.measure(shown.train, shown.runs)
         yield Opened(driver, (folder / path).as_uri(), shown.train, shown.test, found)
@@ -293,7 +292,7 @@ def test_test_images_have_no_truth_and_no_way_to_give_them_one(opened: Opened) -
     controls = opened.driver.find_elements(
         "css selector", "main input, main select, main textarea, [contenteditable], [download]"
     )
-    named = {"set", "sort", "run", "true", "says", "driver", "fold", "name", "min", "max", "wrong"}
+    named = {"set", "sort", "run", "true", "says", "driver", "fold", "name", "min", "max", "wrong", "clips"}
     assert {control.get_attribute("id") for control in controls} == named
     opened.choose("sort", "disagreement")
     divergence = measures.divergence(opened.test.members)
@@ -302,29 +301,108 @@ def test_test_images_have_no_truth_and_no_way_to_give_them_one(opened: Opened) -
 
 def test_cells_of_the_report_lead_to_their_images_and_back(opened: Opened) -> None:
     driver, made = opened.driver, opened.found
-    (link,) = opened.at("").driver.find_elements("css selector", "header a")
-    link.click()
-    cells = driver.find_elements("css selector", "section[aria-labelledby=confusions] td a")
-    assert len(cells) == sum(len(set(zip(opened.train.labels, said, strict=True))) for said in made.said[1:])
-    drawn = driver.find_elements("css selector", "section[aria-labelledby=confusions] svg a")
-    assert {one.get_attribute("href") or one.get_dom_attribute("href") for one in cells} == {
-        f"{opened.url.rpartition('/')[0]}/{one.get_dom_attribute('href')}" for one in drawn
-    }
-    assert {one.get_dom_attribute("tabindex") for one in drawn} == {"-1"}
-    driver.find_elements("css selector", "section[aria-labelledby=confusions] summary")[0].click()
-    number, address = int(cells[1].text), cells[1].get_attribute("href")
+    opened.at("").element("#back").click()
+    cells = driver.find_elements(
+        "css selector", "section[aria-labelledby=confusions] .beside figure:nth-of-type(2) td a"
+    )
+    best = made.judges.index(dict(parse_qsl(urlsplit(cells[0].get_attribute("href")).fragment))["run"])
+    assert len(cells) == len(set(zip(opened.train.labels, made.said[best], strict=True)))
+    title, address = cells[1].get_attribute("title"), cells[1].get_attribute("href")
+    assert cells[1].get_attribute("aria-label") == title
     cells[1].click()
     opened.wait()
-    assert opened.count == number
+    assert len(driver.window_handles) == 1  # in the same tab
     asked = dict(parse_qsl(urlsplit(address).fragment))
-    run, label, says = made.judges.index(asked["run"]), int(asked["true"][1]), int(asked["says"][1])
-    assert number == ((opened.train.labels == label) & (made.said[run] == says)).sum()
-    driver.back()
-    driver.find_elements("css selector", "section[aria-labelledby=drivers] summary")[1].click()
-    driver.find_elements("css selector", "section[aria-labelledby=drivers] figure:nth-of-type(2) td a")[-1].click()
+    label, says = int(asked["true"][1]), int(asked["says"][1])
+    number = ((opened.train.labels == label) & (made.said[best] == says)).sum()
+    assert (
+        title == f"c{label} taken for c{says}: {number} of 18"
+        if label != says
+        else f"c{label} recognised: {number} of 18"
+    )
+    assert opened.element("#image h2").text.startswith(f"{number} images")
+    clips = {
+        (driver, says) for driver in opened.train.drivers[(opened.train.labels == label) & (made.said[best] == says)]
+    }
+    assert len(driver.find_elements("css selector", "#image .near button")) == opened.count == len(clips)
+    opened.element("#back").click()
+    assert driver.current_url.endswith("index.html#confusions")
+    cell = driver.find_elements(
+        "css selector", "section[aria-labelledby=drivers] figure:nth-of-type(2) tbody tr:last-child a"
+    )[-1]
+    driver.execute_script("arguments[0].click()", cell)  # it may lie below the bar
     opened.wait()
-    assert opened.count == ((opened.train.drivers == "p5") & (opened.train.labels == 2)).sum()
+    chosen = dict(parse_qsl(urlsplit(driver.current_url).fragment))
+    assert opened.count == 1
+    assert (
+        f"+{((opened.train.drivers == chosen['driver']) & (opened.train.labels == int(chosen['true'][1]))).sum() - 1} alike"
+        in opened.element("#image").text
+    )
+    opened.element("#back").click()
+    assert driver.current_url.endswith("index.html#drivers")
+    sentence = driver.find_elements("css selector", ".findings a")[0]
+    sentence.click()
+    assert driver.current_url.endswith("#runs")
     assert browsing.problems(driver) == []
+
+
+def test_one_image_of_each_clip_stands_for_those_alike(opened: Opened) -> None:
+    """By default: the first by the order; a click unfolds its clip."""
+    opened.at("", clips="")
+    assert opened.count == 18  # six drivers, three classes
+    order = measures.ranking(opened.found.losses[0], opened.train.names)
+    clips, listed = list(zip(opened.train.drivers[order], opened.train.labels[order], strict=True)), list[str]()
+    for place, clip in zip(order, clips, strict=True):
+        listed += [str(opened.train.names[place])] if clips.index(clip) == list(order).index(place) else []
+    shown = [row.text for row in opened.driver.find_elements("css selector", ".row .file")]
+    assert shown == listed[: len(shown)]
+    assert opened.element("#alike").text == "+2 alike: show the clip"
+    opened.element("#alike").click()
+    assert opened.count == 3
+    assert opened.shown == listed[0]
+    assert "clips=0" in opened.hash
+    opened.at("min=99&clips=0", clips="")
+    assert opened.count == 0
+
+
+@pytest.mark.parametrize(("typed", "number"), [("1,5", 1.5), ("1.5", 1.5), ("x", None), ("1,5,0", None)])
+def test_a_decimal_comma_is_one_and_other_words_are_refused(opened: Opened, typed: str, number: float | None) -> None:
+    opened.at("").element("#min").send_keys(typed)
+    losses = opened.found.losses[0]
+    if number is not None:
+        assert opened.count == (losses >= number).sum()
+        assert opened.element("#min").get_attribute("value") == typed  # as it was typed
+    valid = opened.driver.execute_script("return document.getElementById('min').validity.valid")
+    assert valid == (number is not None)
+
+
+SWIPE = """
+const [from, to] = arguments, image = document.querySelector("#image figure");
+const touch = x => new Touch({identifier: 1, target: image, clientX: x, clientY: 300});
+image.dispatchEvent(new TouchEvent("touchstart", {touches: [touch(from)], changedTouches: [touch(from)], bubbles: true}));
+image.dispatchEvent(new TouchEvent("touchend", {touches: [], changedTouches: [touch(to)], bubbles: true}));
+"""
+
+
+def test_swipes_step(opened: Opened) -> None:
+    first = opened.at("sort=name").shown
+    opened.driver.execute_script(SWIPE, 300, 100)
+    assert opened.shown == str(opened.train.names[1])
+    opened.driver.execute_script(SWIPE, 100, 300)
+    assert opened.shown == first
+    opened.driver.execute_script(SWIPE, 100, 120)  # too short to be one
+    assert opened.shown == first
+
+
+def test_a_grid_shows_many_and_a_click_one(opened: Opened) -> None:
+    opened.at("sort=name&true=c1")
+    opened.press("v")
+    buttons = opened.driver.find_elements("css selector", "#image .near button")
+    assert [button.get_attribute("title") for button in buttons] == list(opened.train.names[opened.train.labels == 1])
+    buttons[4].click()
+    assert opened.shown == opened.train.names[opened.train.labels == 1][4]
+    opened.driver.back()
+    assert len(opened.driver.find_elements("css selector", "#image .near button")) == 18
 
 
 def test_nothing_left_says_so_and_what_is_not_here_is_named(opened: Opened) -> None:
@@ -378,7 +456,7 @@ def page_of(content: dict[str, Any], folder: Path, **facts: Any) -> str:
         "maps": {},
         "images": {"train": None, "test": None, "root": ""},
     }
-    values = {"dataset": "x", "title": "y", "data": "z", "tta": {"a": "centre"}, "report": ""} | facts
+    values = {"dataset": "x", "title": "y", "data": "z", "tta": {"a": "centre"}, "report": "", "made_of": ""} | facts
     path = folder / "page.html"
     path.write_text(render("review.html", content={**empty, **content}, **values), "utf-8")
     return path.as_uri()
@@ -412,22 +490,44 @@ def test_one_run_without_test_images_has_no_disagreement(opened: Opened, tmp_pat
     assert page.element("#sort").get_attribute("value") == "loss"
     assert page.count == 3
     assert "disagreement" not in page.element("#image").text
-    assert "make knn" in page.element("#image").text
+    assert "make review EMBEDDINGS=own DATASET=x" in page.element("#image").text
     assert "make review N_CAMS=60 DATASET=x" in page.element("#image").text  # as it can be typed
     page.choose("set", "test")
     assert page.count == 0
     assert browsing.problems(opened.driver) == []
 
 
-def test_class_activation_maps_are_shown_with_how_they_were_made(opened: Opened, tmp_path: Path) -> None:
+def test_class_activation_maps_lie_over_the_image(opened: Opened, tmp_path: Path) -> None:
+    """By `h` that of the class which the run says, by a click that of any class which has one; with how it was made."""
     train, test = images_of(["a", "b"], runs=1), images_of(["t"], runs=1, known=False)
     dot = jpeg_uri(np.zeros((3, 4, 3), np.uint8), 4, 75)
+    said = int(measures.measure(train, ["only"]).said[0, 1])
+    other, _ = (label for label in range(3) if label != said)
     made = {"run": "only", "by": "occlusion", "picture": dot}
-    maps = {"1": [made | {"label": 1, "folds": [1]}], "2": [made | {"label": 0, "folds": [0, 1]}]}
-    content = content_of(train, test, ["only"], [["c0", "x"], ["c1", "y"], ["c2", "z"]]) | {"maps": maps}
+    maps = {"1": [made | {"label": label, "folds": [1]} for label in (said, other)]}
+    maps["2"] = [made | {"label": label, "folds": [0, 1]} for label in range(3)]
+    classes = [["c0", "x"], ["c1", "y"], ["c2", "z"]]
+    content = content_of(train, test, ["only"], classes) | {"maps": maps, "thumbnails": {0: dot, 1: dot, 2: dot}}
     page = replace(opened, url=page_of(content, tmp_path)).at("image=b")
-    assert "only: c1 y, the true class. By occlusion, fold model 1" in page.element(".maps").text
-    page.at("image=a")
-    assert "Not made of this image, but of 2" in page.element("#image").text
-    page.at("set=test")
-    assert "only: c0 x. By occlusion, mean of 2 fold models" in page.element(".maps").text
+
+    def veil() -> list[str]:
+        found = page.driver.find_elements("css selector", "#image .veil")
+        return [each.get_attribute("alt") for each in found]
+
+    assert veil() == []
+    page.press("h")
+    assert veil() == [f"Class activation map of {' '.join(classes[said])}"]
+    assert "only, fold model 1, by occlusion." in page.element("#image figcaption").text
+    buttons = {each.text: each for each in page.driver.find_elements("css selector", ".probabilities .class")}
+    assert set(buttons) == {" ".join(classes[label]) for label in (said, other)}
+    buttons[" ".join(classes[other])].click()
+    assert veil() == [f"Class activation map of {' '.join(classes[other])}"]
+    assert page.element(".probabilities .class[aria-pressed=true]").text == " ".join(classes[other])
+    page.press("h")
+    assert veil() == []
+    page.at("image=a").press("h")
+    assert veil() == []
+    assert "of 2 images at the head of the lists, not of this one" in page.element("#image").text
+    page.at("set=test").press("h")
+    assert "mean of 2 fold models, by occlusion." in page.element("#image figcaption").text
+    assert browsing.problems(opened.driver) == []

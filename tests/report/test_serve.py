@@ -96,7 +96,7 @@ def test_a_turned_image_is_shown_upright(client: FlaskClient) -> None:
 
 WHOLE = image()
 REFUSED = [
-    (b"", "a.jpg", "This image cannot be used: empty file. Expected a whole JPEG or PNG."),
+    (b"", "a.jpg", "This image cannot be used: empty file. Expected a whole JPEG, PNG, WebP or AVIF."),
     (b"hello", "a.jpg", "This image is neither JPEG nor PNG but something else (5 bytes)."),
     (animated(), "a.gif", "This image is neither JPEG nor PNG but a GIF"),
     (animated(), "a.jpg", "This image is neither JPEG nor PNG but a GIF"),

@@ -26,6 +26,7 @@ from werkzeug.test import encode_multipart
 from driverwatch.config.dataset import DatasetSettings
 from driverwatch.data.context import open_context
 from driverwatch.errors import InputError
+from driverwatch.report.camera import Example
 from driverwatch.report.serve import Subject, app_of, serve
 
 pytestmark = pytest.mark.slow  # a browser, and a process that imports TensorFlow
@@ -104,6 +105,47 @@ def test_an_image_is_chosen_dropped_and_pasted(page: Any, tmp_path: Path) -> Non
     assert shown(page, "#traits") == ["This image: greyscale."]
     page.execute_script(DROP, "paste", base64.b64encode(image(mode="CMYK")).decode())
     wait(page, "document.getElementById('traits').textContent.includes('CMYK')")
+    assert browsing.problems(page) == []
+
+
+@pytest.fixture
+def with_examples(tmp_path: Path) -> Iterator[Any]:
+    """The page with two examples, of which a stand-in recognises one."""
+    found = []
+    for number, truth in enumerate(("c1", "c3")):
+        path = tmp_path / f"example{number}.jpg"
+        path.write_bytes(image(size=(64, 48)))
+        found.append(Example(path, "data:image/jpeg;base64,", truth, "no model was trained on its driver"))
+    app = app_of(Subject("tiny", "synthetic images", CLASSES, tuple(found)), stand_in)
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        with browsing.browser(tmp_path / "profile") as driver:
+            driver.get(f"http://127.0.0.1:{server.server_port}/")
+            yield driver
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_examples_are_tried_by_a_click_and_the_truth_is_told_after(with_examples: Any) -> None:
+    page = with_examples
+    assert "radio" not in page.find_element("css selector", "[aria-labelledby=try]").text  # not before
+    for number, words in ((0, "✓ It is “texting <right>”"), (1, "✗ It is not; it is “radio”")):
+        page.find_elements("css selector", "[data-example]")[number].click()
+        wait(page, f"document.getElementById('truth').textContent.startsWith('{words}')")
+        assert shown(page, "#truth") == [f"{words}: no model was trained on its driver."]
+        assert shown(page, "#verdict") == ["texting <right>, 60.0 %"]
+        assert not page.find_element("id", "traits").is_displayed()  # a JPEG under its own name
+    assert page.find_element("id", "legend").is_displayed()
+    page.find_element("id", "heat").click()
+    assert not page.find_element("id", "legend").is_displayed()
+    page.execute_script(DROP, "drop", base64.b64encode(image(mode="L")).decode())
+    wait(page, "!document.getElementById('traits').hidden")
+    assert not page.find_element("id", "truth").is_displayed()  # of an image of one's own nobody knows it
+    for width in browsing.WIDTHS:
+        browsing.set_width(page, width)
+        assert browsing.overflow(page) == 0
     assert browsing.problems(page) == []
 
 

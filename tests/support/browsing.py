@@ -1,5 +1,6 @@
 """A headless Chromium for tests of pages; where there is none, such a test is skipped and says so."""
 
+import importlib.util
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -66,3 +67,25 @@ def overflow(driver: Any) -> int:
     """How many px the page is wider than its window."""
     script = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
     return int(driver.execute_script(script))
+
+
+def axe() -> str:
+    """axe-core's script, out of a Python package that carries it; skips the test where none is installed."""
+    for package in ("axe_playwright_python", "axe_selenium_python"):
+        spec = importlib.util.find_spec(package)
+        for folder in spec.submodule_search_locations or [] if spec else []:
+            if found := sorted(Path(folder).rglob("axe.min.js")):
+                return found[0].read_text("utf-8")
+    pytest.skip("no package with axe-core is installed (pip install --no-deps axe-playwright-python)")
+
+
+def violations(driver: Any, script: str) -> list[str]:
+    """What axe-core finds wrong with the page as it is shown, everything folded in it opened: rule, count and first element."""
+    driver.set_script_timeout(120)
+    driver.execute_script("document.querySelectorAll('details').forEach(one => one.open = true)")
+    driver.execute_script(script)
+    return list(driver.execute_async_script(AXE))
+
+
+AXE = """const done = arguments[arguments.length - 1];
+axe.run().then(found => done(found.violations.map(one => `${one.id}, ${one.nodes.length}: ${one.nodes[0].html.slice(0, 200)}`)));"""

@@ -121,12 +121,37 @@ def heat(network: Network, image: np.ndarray, label: int) -> tuple[np.ndarray, M
         float32 (R * y, x), a map per region, stacked as the regions are; each covers its region whatever its size:
         contributions to the class' logit, or drops in its probability.
     """
+    if not is_linear(network):
+        return occlusion(network, image, label), "occlusion"
+    return heats(network, image, [label])[0], "class activation"
+
+
+def is_linear(network: Network) -> bool:
+    """Whether `heats` can be asked: the layers above the map are one linear one."""
+    return network.features is not None and class_kernel(network.head) is not None
+
+
+def heats(network: Network, image: np.ndarray, labels: list[int]) -> list[np.ndarray]:
+    """`heat` of many classes by one forward pass, of a network that `is_linear`."""
     kernel = class_kernel(network.head)
     if network.features is None or kernel is None:
-        return occlusion(network, image, label), "occlusion"
+        raise ValueError("expected a network whose head is one linear layer above a map of features")
     features, kernels = ops.convert_to_numpy(network.features(image[None])), np.split(kernel, network.regions)
-    maps = [class_activation(*pair, label, network.margin) for pair in zip(features, kernels, strict=True)]
-    return np.concatenate(maps), "class activation"
+    pairs = list(zip(features, kernels, strict=True))
+    return [np.concatenate([class_activation(*pair, label, network.margin) for pair in pairs]) for label in labels]
+
+
+def embeddings(network: Network, images: np.ndarray) -> np.ndarray:
+    """What the last layer takes: uint8 RGB (B, R * h, w, 3) -> float32 (B, F), of a network that has a map of features."""
+    if network.features is None:
+        raise ValueError("expected a network with a map of features")
+    found = []
+    for part in _parts(images):
+        made = network.features(part)
+        for layer in network.head[:-1]:
+            made = layer(made, training=False) if isinstance(layer, keras.layers.Dropout) else layer(made)
+        found.append(ops.convert_to_numpy(made).reshape(len(part), -1))
+    return np.concatenate(found)
 
 
 def class_activation(

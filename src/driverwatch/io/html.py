@@ -2,10 +2,10 @@
 
 import base64
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 import numpy as np
@@ -61,21 +61,17 @@ def jpeg_uri(image: Any, widest: int, quality: int) -> str:
 
 EMPTY = "\N{EN DASH}"  # for what is not known
 Form = Callable[[Any], str]
-Link = Callable[[str, str], str]  # address of a cell, by its line and column
+Link = Callable[[str, str], str]  # address or title of a cell, by its line and column
 
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as text. `words`: indices of the columns that hold sentences; `best`: index of the row that stands out.
-
-    `links`: addresses of cells, by (row, column).
-    """
+    """Cells as text. `words`: indices of the columns that hold sentences; `best`: index of the row that stands out."""
 
     head: list[str]
     rows: list[list[str]]
     words: frozenset[int] = frozenset()
     best: int | None = None
-    links: Mapping[tuple[int, int], str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -85,6 +81,25 @@ class Chart:
     svg: Markup
     caption: str
     data: Table
+
+
+class HeatCell(NamedTuple):
+    """A shaded cell: its text, its shade in 0..1 (NaN: not known), what it says in full, its address (empty: none)."""
+
+    text: str
+    shade: float
+    title: str
+    link: str
+
+
+@dataclass(frozen=True)
+class HeatTable:
+    """A table whose cells are shaded. `axes`: what the lines and the columns are; `rows`: a line's name and its cells."""
+
+    caption: str
+    axes: tuple[str, str]
+    head: list[str]
+    rows: list[tuple[str, list[HeatCell]]]
 
 
 @dataclass(frozen=True)
@@ -124,14 +139,35 @@ def table(
     return Table([str(name) for name in frame.columns], [list(row) for row in zip(*columns, strict=True)], wordy, best)
 
 
-def matrix(frame: pd.DataFrame, corner: str, form: Form, link: Link | None = None) -> Table:
-    """A frame's values by one form, its index as the first column, headed by `corner`; values above 0 may have links."""
-    rows = [[str(name), *map(form, line)] for name, line in zip(frame.index, frame.to_numpy().tolist(), strict=True)]
-    links = {}
-    for (row, column), value in np.ndenumerate(frame.to_numpy()):
-        if link and value > 0:
-            links[row, column + 1] = link(str(frame.index[row]), str(frame.columns[column]))
-    return Table([corner, *map(str, frame.columns)], rows, links=links)
+def heat_table(
+    frame: pd.DataFrame,
+    caption: str,
+    axes: tuple[str, str],
+    form: Form,
+    title: Link,
+    link: Link | None = None,
+    names: Mapping[str, str] | None = None,
+    top: float = 0.0,
+) -> HeatTable:
+    """Values shaded from 0 (none) to the largest (full); those that are not known (NaN) are unshaded.
+
+    Args:
+        axes: what the lines are and what the columns are; an empty one is not written.
+        title: what a cell says in full, by its line and column.
+        link: addresses of cells above 0.
+        names: what lines and columns are called on the page, by their labels; None: by their labels.
+        top: the value shaded fully, if that is more than the largest.
+    """
+    values, called = frame.to_numpy(np.float64), names or {}
+    full = max([top, *values[np.isfinite(values)]]) or 1.0
+    rows = []
+    for label, line in zip(map(str, frame.index), values.tolist(), strict=True):
+        cells = [
+            HeatCell(form(value), value / full, title(label, column), link(label, column) if link and value > 0 else "")
+            for column, value in zip(map(str, frame.columns), line, strict=True)
+        ]
+        rows.append((called.get(label) or label, cells))
+    return HeatTable(caption, axes, [called.get(name) or name for name in map(str, frame.columns)], rows)
 
 
 def without_unknown(frame: pd.DataFrame) -> pd.DataFrame:

@@ -15,11 +15,10 @@ import pandas as pd
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from driverwatch.errors import printable
-from driverwatch.io.html import Chart, Form, Link, Table, loss, matrix, share, short_loss, table
+from driverwatch.io.html import Chart, Table, loss, share, table
 
 # what charts draw in (style.css and report.css in light): in the page each is the variable, so that dark has its own
 PALETTE = {
@@ -27,7 +26,6 @@ PALETTE = {
     "soft": "#555e68",
     "line": "#d9dde2",
     "paper": "#ffffff",
-    "heat": "#0072b3",
     "c0": "#0072b2",
     "c1": "#d55e00",
     "c2": "#009e73",
@@ -57,7 +55,7 @@ STYLE: dict[Any, Any] = {
     "lines.linewidth": 1.5,
 }
 NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-SMALLEST = 0.85  # of its size: a chart that would be shown smaller scrolls in its box instead
+SIZES = 0.85, 1.6  # of its size: a chart grows with its column, and where it would be smaller scrolls in its box
 KEPT = ("font-size", "font-weight", "text-anchor")  # of text; its family is the page's
 
 
@@ -74,8 +72,9 @@ def inline_svg(figure: Figure, label: str) -> Markup:
     root = ElementTree.fromstring(text)
     width, height = (round(float(figure.get_size_inches()[axis]) * 72) for axis in (0, 1))
     _tidy(root, f"s{hashlib.sha256(text.encode()).hexdigest()[:10]}-", set(re.findall(r'(?:="|url\()#([^")]+)', text)))
+    room = "; ".join(f"{end}-width: {round(size * width)}px" for end, size in zip(("min", "max"), SIZES, strict=True))
     root.attrib = {"viewBox": root.attrib["viewBox"], "width": str(width), "height": str(height), "class": "chart"}
-    root.attrib |= {"role": "img", "aria-label": label, "style": f"min-width: {round(SMALLEST * width)}px"}
+    root.attrib |= {"role": "img", "aria-label": label, "style": room}
     return Markup(ElementTree.tostring(root, encoding="unicode"))
 
 
@@ -88,8 +87,6 @@ def _tidy(element: ElementTree.Element, prefix: str, used: set[str]) -> None:
         else:
             _tidy(child, prefix, used)
     attributes = {_local(key): value for key, value in element.attrib.items()}
-    if element.tag == "a":
-        attributes["tabindex"] = "-1"  # the keyboard takes the links of the chart's table: a chart has a hundred
     if (own := attributes.pop("id", None)) in used:
         attributes["id"] = f"{prefix}{own}"
     element.attrib = {key: _value(element.tag, key, value, prefix) for key, value in attributes.items()}
@@ -124,9 +121,7 @@ def _style(tag: str, text: str) -> str:
 
 
 WIDTH = 356  # px: what a phone has room for, so that nothing is scaled down there
-CELL, LINE = (34, 21), 36  # px of a shaded table's cell, width and height; of a line of `dots`
-FULL = 0.75  # opacity of the darkest cell: text on it stays readable
-LETTER = 6.5  # px that a letter of a label takes, at most: charts leave room by it
+LINE = 36  # px, height of a line of `dots`
 LONGEST = 53  # letters of a label; its table has the whole
 
 
@@ -152,61 +147,6 @@ def _label(name: object) -> str:
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width / 72, height / 72))
     return figure, figure.add_subplot()
-
-
-def shaded_table(
-    shades: pd.DataFrame,
-    caption: str,
-    corner: str,
-    data: Table | None = None,
-    form: Form = short_loss,
-    top: float = 0.0,
-    link: Link | None = None,
-    heads: Sequence[str] | None = None,
-) -> Chart:
-    """Cells shaded from 0 (none) to the largest value (full), with their values printed; unknown ones a dash.
-
-    Args:
-        shades: lines and columns by their labels; not negative, NaN: not known.
-        corner: what the lines are, as head of the data table.
-        data: what is shown as a table; None: `shades` to four places.
-        top: the value shaded fully, if that is more than the largest.
-        link: addresses of cells above 0.
-        heads: what stands above the columns; None: their labels.
-    """
-    heads = [_label(name) for name in heads or shades.columns]
-    values = shades.to_numpy(np.float64)
-    full = max([top, *values[np.isfinite(values)]]) or 1.0
-    slant = max(map(len, heads)) > 4
-    left = 14 + LETTER * max(len(_label(name)) for name in shades.index)
-    above = 14 + (LETTER * 0.75 * max(map(len, heads)) if slant else 12)
-    right = 10 + (LETTER * 0.75 * len(heads[-1]) if slant else 0)
-    width, height = len(shades.columns) * CELL[0], len(shades) * CELL[1]
-    with mpl.rc_context(STYLE):
-        figure, axes = _figure(left + width + right, above + height + 6)
-        axes.set_position(_inside(figure, left, 6, width, height))
-        for (line, column), value in np.ndenumerate(values):
-            address = link(str(shades.index[line]), str(shades.columns[column])) if link and value > 0 else None
-            _cell(axes, column, line, form(value), FULL * value / full, address)
-        axes.set(xlim=(0, len(shades.columns)), ylim=(len(shades), 0))
-        axes.set_xticks(np.arange(len(shades.columns)) + 0.5, heads)
-        if slant:
-            axes.tick_params(axis="x", labelrotation=45)
-            for name in axes.get_xticklabels():
-                name.set(ha="left", rotation_mode="anchor")
-        axes.set_yticks(np.arange(len(shades)) + 0.5, [_label(name) for name in shades.index])
-        axes.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
-        axes.spines[:].set_visible(False)
-        drawn = inline_svg(figure, printable(caption))
-    return Chart(drawn, caption, data or matrix(shades, corner, loss))
-
-
-def _cell(axes: Axes, column: int, line: int, text: str, shade: float, address: str | None) -> None:
-    """A cell of a shaded table and its text, which both lead to `address`; of an unknown shade (NaN) the text alone."""
-    if np.isfinite(shade):
-        axes.add_patch(Rectangle((column, line), 1, 1, facecolor=PALETTE["heat"], alpha=shade, url=address))
-    ink = PALETTE["ink" if np.isfinite(shade) else "soft"]
-    axes.text(column + 0.5, line + 0.5, text, ha="center", va="center", fontsize=10, color=ink, url=address)
 
 
 def _inside(
@@ -243,7 +183,7 @@ def dots(lines: Sequence[Dot], caption: str, axis: str, log: bool = False, middl
         axes.spines["left"].set_visible(False)
         drawn = inline_svg(figure, printable(caption))
     made = [[dot.label, *(loss(value) for value in (dot.value, dot.low, dot.high))] for dot in lines]
-    return Chart(drawn, caption, Table(["", axis, "low", "high"], made))
+    return Chart(drawn, caption, Table(["what", axis, "low", "high"], made))
 
 
 def _dot(axes: Axes, place: float, dot: Dot) -> None:

@@ -1,5 +1,6 @@
 """What folds, packs and runs a data set has, how far they are, what is stale and why; read without pandas or Keras."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -198,6 +199,14 @@ class SubmissionState:
     def optimistic(self) -> bool:
         """Whether an epoch of its runs was chosen on the validation drivers."""
         return bool(self.manifest.get("chosen_on_validation"))
+
+    @property
+    def diagnostic(self) -> bool:
+        """Whether `make submissions` writes it: a TTA set or a fold of a single run, to look at and not to send."""
+        if len(self.runs) != 1 or not self.manifest:
+            return False
+        run, tta = next(iter(self.manifest["runs"].items()))
+        return self.name == f"{run}-{tta}" or bool(re.fullmatch(rf"{re.escape(run)}-fold\d+", self.name))
 
     @property
     def unscored(self) -> str:

@@ -24,7 +24,10 @@ from driverwatch.report.collect_runs import (
     collect_submissions,
 )
 from driverwatch.report.contact_sheets import Figure, example_figures
-from driverwatch.report.score_runs import Packs, RunReport, RunScores, report_run
+from driverwatch.report.score_runs import Packs, RunReport, RunScores, report_run, test_scores
+from driverwatch.report.status import status
+from driverwatch.report.verdict import Sentence, verdict
+from driverwatch.report.worst_images import Photo, Strip, worst_images
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +48,13 @@ class Report:
     folds: pd.DataFrame | Missing  # driver, fold, images, then a column per class
     figures: list[Figure]
     no_figures: list[Missing]
+    sentences: list[Sentence]
+    photos: list[Photo]  # of most loss
+    strips: list[Strip]  # of the most frequent confusions
+    tests: pd.DataFrame  # as `test_scores`
+    empty: list[Missing]  # what to do where nothing is built at all
     review: str | None = None  # the review page's address, relative to this page
+    no_review: str = ""  # why there is none
 
     @property
     def scored(self) -> list[RunScores]:
@@ -59,10 +68,19 @@ class Report:
         return min(self.scored, key=lambda made: made.name in optimistic, default=None)
 
     @property
+    def candidates(self) -> list[SubmissionState]:
+        """Submissions with a score under today's folds; diagnostics only where there is nothing else."""
+        return candidates(self.submissions)
+
+    @property
     def best_submission(self) -> SubmissionState | None:
-        """The lowest out-of-fold loss under today's folds, with the same preference."""
-        sound = [made for made in self.submissions if made.loss == made.loss and OTHER_FOLDS not in made.stale]
-        return min(sound, key=lambda made: (made.optimistic, made.loss, made.name), default=None)
+        """The lowest out-of-fold loss of the candidates, with the same preference."""
+        return min(self.candidates, key=lambda made: (made.optimistic, made.loss, made.name), default=None)
+
+    @property
+    def tested(self) -> dict[str, float]:
+        """Log loss on test labels by a submission's file name."""
+        return dict(zip(self.tests["model"], self.tests["log loss"], strict=True)) if len(self.tests) else {}
 
     def absent(self, made: SubmissionState) -> list[str]:
         """Runs of a submission that are not here, so that nothing here can be compared with it."""
@@ -70,6 +88,11 @@ class Report:
 
     def command(self, target: str, *words: str) -> str:
         return " ".join([f"make {target}", f"DATASET={self.dataset}", *words])
+
+
+def candidates(submissions: list[SubmissionState]) -> list[SubmissionState]:
+    sound = [made for made in submissions if made.loss == made.loss and OTHER_FOLDS not in made.stale]
+    return [made for made in sound if not made.diagnostic] or sound
 
 
 def collect_report(context: Context) -> Report:
@@ -87,6 +110,9 @@ def collect_report(context: Context) -> Report:
     unreadable += [(f"{one.name}.csv", _rewritten(one.problem)) for one in made if one.problem]
     ablations, unmeasured = _ablations(context)
     figures, no_figures = _figures(context, packs, found)
+    photos, strips, no_photos = _photos(context, packs, found)
+    tests, untested = _test_scores(context)
+    sound = [one for one in made if one.problem is None]
     classes = len(context.settings.classes)
     uniform = LeaderboardSettings(team=f"uniform guess, 1/{classes} for every class", log_loss=log(classes))
     return Report(
@@ -97,14 +123,18 @@ def collect_report(context: Context) -> Report:
         [*context.settings.leaderboard, uniform],
         found,
         [*dict.fromkeys(unreadable)],
-        [one for one in made if one.problem is None],
+        sound,
         ablations,
         unmeasured,
         _blends(context),
         _folds(context, folds),
         figures,
-        no_figures,
-        review.name if (review := context.places.page("review")).is_file() else None,
+        [*no_figures, *no_photos, *untested],
+        _sentences(context, packs, found, sound, tests),
+        photos,
+        strips,
+        tests,
+        [] if states or made or context.places.result("ablations").exists() else _nothing(context),
     )
 
 
@@ -150,6 +180,60 @@ def _blends(context: Context) -> pd.DataFrame | Missing:
         return Missing(str(error), command)
     except (LookupError, TypeError, ValueError) as error:
         return Missing(f"{path}: expected what make blends writes, {error} is missing.", command)
+
+
+def _scored(found: list[RunReport]) -> list[RunReport]:
+    """Runs with scores, honest ones first, each kind by its loss."""
+    scored = [run for run in found if run.scores]
+    return sorted(scored, key=lambda run: (run.state.chosen_on_validation, *run.rank))
+
+
+def _sentences(
+    context: Context, packs: Packs, found: list[RunReport], made: list[SubmissionState], tests: pd.DataFrame
+) -> list[Sentence]:
+    """The verdict on honest runs, or on all where there are no others."""
+    scored = _scored(found)
+    honest = [run for run in scored if not run.state.chosen_on_validation] or scored
+    ranked = [run.scores for run in honest if run.scores]
+    if not ranked:
+        return []
+    best = min(candidates(made), key=lambda one: (one.optimistic, one.loss, one.name), default=None)
+    tested = None
+    for line in tests.itertuples(index=False):
+        if best is not None and line[0] == f"{best.name}.csv":
+            tested = best, float(line[1]), float(line[2]), int(line[3])
+    opened = packs.of(runs.load(context.places.runs / ranked[0].name).settings.input.key)
+    fold_of = {} if isinstance(opened, InputError) else dict(opened[0].of_driver)
+    return verdict(ranked, context.settings.classes, fold_of, tested)
+
+
+def _photos(context: Context, packs: Packs, found: list[RunReport]) -> tuple[list[Photo], list[Strip], list[Missing]]:
+    """Pictures of the best run's mistakes, or why there are none."""
+    for each in _scored(found)[:1]:
+        run = runs.load(context.places.runs / each.name)
+        opened = packs.of(run.settings.input.key)
+        if each.scores and not isinstance(opened, InputError):
+            try:
+                photos, strips = worst_images(context, each.scores, opened[1]["train"], run.settings.input.regions)
+                return photos, strips, []
+            except (InputError, OSError) as error:
+                return [], [], [Missing(f"The worst images of {each.name} cannot be shown: {error}")]
+    return [], [], []
+
+
+def _test_scores(context: Context) -> tuple[pd.DataFrame, list[Missing]]:
+    try:
+        return test_scores(context)[0], []
+    except InputError as error:
+        return pd.DataFrame(), [Missing(f"Submissions are not scored on test labels: {error}")]
+
+
+def _nothing(context: Context) -> list[Missing]:
+    """What to do first, where no run and no submission is there."""
+    found = status(context)
+    there = [Missing(f"The data set {name} has runs here:", f"make report DATASET={name}") for name in found.others]
+    first = "The data is not here." if found.images.problem else "The data is here."
+    return [*there, Missing(f"{first} The next step for {context.dataset}:", found.next or "")]
 
 
 def _figures(context: Context, packs: Packs, found: list[RunReport]) -> tuple[list[Figure], list[Missing]]:

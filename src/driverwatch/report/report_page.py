@@ -2,14 +2,15 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlencode
 
 import pandas as pd
 
 from driverwatch.config.dataset import class_columns
 from driverwatch.data.context import Context
+from driverwatch.errors import InputError
 from driverwatch.experiments.ablations import Ablation
 from driverwatch.io.atomic import write_text
 from driverwatch.io.console import close
@@ -17,16 +18,17 @@ from driverwatch.io.html import (
     EMPTY,
     Chart,
     Form,
+    HeatTable,
     Link,
     Missing,
     Table,
+    heat_table,
     interval,
     known,
     loss,
-    matrix,
-    plain,
     render,
     share,
+    short_loss,
     table,
     without_unknown,
 )
@@ -34,17 +36,21 @@ from driverwatch.report import charts
 from driverwatch.report.charts import Dot
 from driverwatch.report.collect_runs import SubmissionState
 from driverwatch.report.report_data import Report, collect_report
+from driverwatch.report.review_page import keep_review
 from driverwatch.report.score_runs import RunReport, RunScores
+from driverwatch.report.worst_images import fragment
 
-MAX_LINES = 60  # of a shaded table; near-duplicate groups, where no driver is named, come in thousands
+MAX_LINES = 60  # of a heat table; near-duplicate groups, where no driver is named, come in thousands
 MAX_DRIVERS = 40  # named in a cell
 BOOTSTRAP = "bootstrap over drivers (10,000 resamples)"
 
 
 def write_report(context: Context) -> Path:
-    """Write `<build>/report/index.html`, and return its path."""
+    """Write `<build>/report/index.html` and the review page that it links to, and return its path."""
     start, path = time.monotonic(), context.places.page("index")
     report = collect_report(context)
+    if report.scored:
+        report = replace(report, **_reviewed(context))
     write_text(path, render("report.html", report=report, **sections(report)))
     counts = [_counted(len(report.runs), "run"), _counted(len(report.submissions), "submission")]
     counts += [f"{_counted(len(report.unreadable), 'thing')} not readable"] if report.unreadable else []
@@ -53,22 +59,30 @@ def write_report(context: Context) -> Path:
     return path
 
 
+def _reviewed(context: Context) -> dict[str, Any]:
+    """The review page's address, written unless it is of today's runs; why there is none."""
+    try:
+        return {"review": keep_review(context).name, "no_review": ""}
+    except (InputError, OSError) as error:
+        return {"review": None, "no_review": str(error)}
+
+
 def _counted(number: int, what: str) -> str:
     return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _next(report: Report, kaggle: bool) -> list[str]:
-    """Commands that make the next thing that a report would show, and the page that it would link to."""
-    review = [report.command("review")] if report.scored and report.review is None else []
+    """The command that makes the next thing that a report would show."""
     best = report.best_submission
+    if report.empty:
+        return [one.command for one in report.empty]
     if unfinished := [run for run in report.runs if not run.state.finished]:
-        return [report.command("train", unfinished[0].resume), *review]
+        return [report.command("train", unfinished[0].resume)]
     if report.best is None:
         return [report.command("train", "MODEL=<model>")]
     if best is None or report.absent(best):
-        return [report.command("ensemble"), *review]
-    send = report.command("submit", f"FILE=submissions/{report.dataset}/{best.name}.csv", 'MESSAGE="..."')
-    return [send] * kaggle + review
+        return [report.command("ensemble")]
+    return [report.command("submit", f"FILE=submissions/{report.dataset}/{best.name}.csv", 'MESSAGE="..."')] * kaggle
 
 
 def sections(report: Report) -> dict[str, Any]:
@@ -82,7 +96,6 @@ def sections(report: Report) -> dict[str, Any]:
         "runs": _runs(report),
         "drivers": _maps(report, "driver"),
         "class_losses": _maps(report, "class"),
-        "meanings": Table(["class", "what the driver does"], list(map(list, report.classes.items())), frozenset({1})),
         "confusions": [_confusion(report, made) for made in _ranked(report)],
         "learning": _learning(report),
         "calibration": _calibration(report),
@@ -108,9 +121,14 @@ def _no_score(report: Report) -> Missing:
 def _standing(report: Report) -> Chart | None:
     """The best run and submission among the leaderboard's losses, lowest first; the leaderboard alone is not drawn."""
     run, made = report.best, report.best_submission
-    lines = [Dot(f"best run: {run.name}, {run.loss:.3f}", run.loss, run.low, run.high)] if run else []
+    lines = (
+        [Dot(f"best run of {len(report.scored)}: {run.name}, {run.loss:.3f}", run.loss, run.low, run.high)]
+        if run
+        else []
+    )
     if made:
-        lines.append(Dot(f"best submission: {made.name}, {made.loss:.3f}", made.loss, *made.interval, "s"))
+        label = f"best submission of {len(report.candidates)}: {made.name}, {made.loss:.3f}"
+        lines.append(Dot(label, made.loss, *made.interval, "s"))
     if not lines:
         return None
     for each in report.baselines:
@@ -120,17 +138,22 @@ def _standing(report: Report) -> Chart | None:
     return charts.dots(sorted(lines, key=lambda line: line.value), caption, "log loss", log=True)
 
 
-def _submissions(report: Report) -> list[Table]:
-    """Submissions with a score, the lowest loss first, and those without; a table each, if there are any."""
+def _submissions(report: Report) -> dict[str, Table | None]:
+    """Submissions with a score, the lowest loss first, those without, and what `make submissions` wrote."""
     ordered = sorted(report.submissions, key=lambda made: (made.loss != made.loss, made.loss, made.name))
-    known = [made for made in ordered if made.loss == made.loss]
-    best = next((number for number, made in enumerate(known) if made is report.best_submission), None)
-    found = []
-    for chosen, place in ((known, best), (ordered[len(known) :], None)):
-        frame = pd.DataFrame([_submission_line(made, report) for made in chosen])
-        forms = {"OOF log loss": loss, "accuracy": share}
-        found += [table(without_unknown(frame), forms, ("members", "steps", "notes"), place)] if chosen else []
-    return found
+    kinds: dict[str, list[SubmissionState]] = {"scored": [], "unscored": [], "diagnostics": []}
+    for made in ordered:
+        kinds["diagnostics" if made.diagnostic else "unscored" if made.loss != made.loss else "scored"].append(made)
+    return {kind: _submission_table(chosen, report) for kind, chosen in kinds.items()}
+
+
+def _submission_table(chosen: list[SubmissionState], report: Report) -> Table | None:
+    if not chosen:
+        return None
+    best = next((number for number, made in enumerate(chosen) if made is report.best_submission), None)
+    frame = pd.DataFrame([_submission_line(made, report) for made in chosen])
+    forms: dict[str, Form | str] = {"OOF log loss": loss, "test log loss": loss, "accuracy": share}
+    return table(without_unknown(frame), forms, ("members", "steps", "notes"), best)
 
 
 def _submission_line(made: SubmissionState, report: Report) -> dict[str, object]:
@@ -145,6 +168,7 @@ def _submission_line(made: SubmissionState, report: Report) -> dict[str, object]
         "95 % over drivers": interval(low, high),
         "prediction interval": f"{interval(least, most)} ({level:.0%})" if least == least else EMPTY,
         "accuracy": made.accuracy,
+        "test log loss": report.tested.get(f"{made.name}.csv", float("nan")),
         "public": made.public or EMPTY,
         "private": made.private or EMPTY,
         "members": made.members,
@@ -190,54 +214,67 @@ def _run_line(run: RunReport, report: Report) -> dict[str, object]:
     }
 
 
-def _link(report: Report, key: Callable[[str, str], dict[str, str]]) -> Link | None:
+def _link(report: Report, section: str, key: Callable[[str, str], dict[str, str]]) -> Link | None:
     """The review page's address of a cell, filtered by what `key` makes of its line and column; None: there is no page."""
     if report.review is None:
         return None
-    return lambda line, column: f"{report.review}#{urlencode(key(line, column), quote_via=quote)}"
+    return lambda line, column: f"{report.review}{fragment(**key(line, column), **{'from': section})}"
 
 
-def _maps(report: Report, kind: str) -> list[Chart]:
-    """Log loss by driver or class and run; drivers also by class of the best run."""
+def _maps(report: Report, kind: str) -> list[HeatTable]:
+    """Log loss by driver or class and run, the worst first; drivers also by class of the best run."""
     best, ranked = report.best, _ranked(report)
     if best is None:
         return []
     frame = pd.DataFrame({made.name: made.drivers if kind == "driver" else made.classes for made in ranked})
-    frame = frame.reindex(list(report.classes)) if kind == "class" else frame.sort_index()
-    numbers = {name: str(number) for number, name in enumerate(frame.columns, start=1)}
-    names = "; ".join(f"{number}: {name}" for name, number in numbers.items())
     shown, some = worst(frame, best.name)
+    section = "drivers" if kind == "driver" else "confusions"
     key = {"driver": "driver", "class": "true"}[kind]  # as the review page calls it
-    link = _link(report, lambda line, run: {"run": run, key: line})
-    caption = f"Log loss of each {kind}{some} by run, the best run first. {names}. The stronger the colour, the higher."
-    data = matrix(frame, kind, loss, link)
-    found = [charts.shaded_table(shown, caption, kind, data, link=link, heads=list(numbers.values()))]
+    link = _link(report, section, lambda line, run: {"run": run, key: line})
+    caption = f"Log loss of each {kind}{some} by run, the best run first; the highest of {best.name} on top."
+    found = [heat_table(shown, caption, (kind, ""), short_loss, _title(report, frame), link, report.classes)]
     if kind == "driver":
-        link = _link(report, lambda line, name: {"run": best.name, "driver": line, "true": name})
+        link = _link(report, section, lambda line, name: {"run": best.name, "driver": line, "true": name})
         caption = f"Log loss of each driver{some} and class by {best.name}. A dash: no such image."
-        data = matrix(best.both, "driver", loss, link)
-        found.append(charts.shaded_table(best.both.reindex(shown.index), caption, "driver", data, link=link))
+        both = best.both.reindex(shown.index)
+        names = _title(report, best.both)
+        found.append(heat_table(both, caption, ("driver", "class"), short_loss, names, link, report.classes))
     return found
 
 
 def worst(frame: pd.DataFrame, by: str) -> tuple[pd.DataFrame, str]:
-    """As many lines as a chart has room for, the highest in a column, in the frame's order; and that in words."""
-    if len(frame) <= MAX_LINES:
-        return frame, ""
-    chosen = frame[by].sort_values(ascending=False, kind="stable").index[:MAX_LINES]
-    return frame[frame.index.isin(chosen)], f" (of the {MAX_LINES} worst among {len(frame)})"
+    """As many lines as a page has room for, the highest in a column first; and that in words."""
+    some = f" (the {MAX_LINES} worst of {len(frame)})" if len(frame) > MAX_LINES else ""
+    return frame.sort_values(by, ascending=False, kind="stable").head(MAX_LINES), some
 
 
-def _confusion(report: Report, made: RunScores) -> Chart:
+def _title(report: Report, values: pd.DataFrame) -> Link:
+    """What a cell says in full: its line, its column and four places of its loss."""
+    lines, columns = list(map(str, values.index)), list(map(str, values.columns))
+
+    def title(line: str, name: str) -> str:
+        found = values.to_numpy()[lines.index(line), columns.index(name)]
+        return ", ".join(report.classes.get(key) or key for key in (line, name)) + f": {loss(found)}"
+
+    return title
+
+
+def _confusion(report: Report, made: RunScores) -> HeatTable:
     counts = made.confusion
-    percent = counts.div(counts.sum(axis=1).replace(0, float("nan")), axis=0) * 100
-    caption = (
-        f"{made.name}: of the images of each class (lines), how many percent it took for which (columns); empty: none. "
-        "The table has the counts."
+    sums = counts.sum(axis=1)
+    percent = counts.div(sums.replace(0, float("nan")), axis=0) * 100
+    caption = f"{made.name}: how many percent of the images of each class (lines) it took for which (columns)."
+
+    def title(line: str, name: str) -> str:
+        is_it, taken = (report.classes[key] or key for key in (line, name))
+        verb = "recognised" if line == name else f"taken for {taken}"
+        mistaken = int(counts[name].to_dict()[line])
+        return f"{is_it} {verb}: {mistaken} of {int(sums.to_dict()[line])}"
+
+    link = _link(
+        report, "confusions", lambda line, name: {"run": made.name, "true": line, "says": name, "view": "grid"}
     )
-    link = _link(report, lambda line, name: {"run": made.name, "true": line, "says": name})
-    data = matrix(counts, "true class", plain, link)
-    return charts.shaded_table(percent, caption, "true class", data, known(_percent), 100.0, link)
+    return heat_table(percent, caption, ("is", "taken for"), known(_percent), title, link, report.classes, 100.0)
 
 
 def _percent(value: float) -> str:
@@ -328,7 +365,7 @@ def _named(drivers: "pd.Series[str]") -> str:
 def _settings(run: RunReport) -> dict[str, Any]:
     """A run's settings, what it was made with, and what its folds took."""
     forms = {"minutes": "{:.1f}", "of training": "{:.1f}", "ms per step": "{:.0f}"}
-    made_with = Table(["made with", ""], [list(pair) for pair in run.made_with.items()], frozenset({1}))
+    made_with = Table(["made with", "value"], [list(pair) for pair in run.made_with.items()], frozenset({1}))
     return {
         "run": run,
         "settings": Table(["setting", "here"], [line.split(": ", 1) for line in run.settings], frozenset({1})),

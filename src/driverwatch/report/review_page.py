@@ -2,17 +2,20 @@
 
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
-from driverwatch.config.types import WHOLE, TtaSet
+from driverwatch.config.types import TtaSet, pixels
 from driverwatch.data.context import Context
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.images import examine
 from driverwatch.data.regions import FRAME, Box, split
+from driverwatch.data.tta import cut_all
 from driverwatch.ensemble import embeddings
 from driverwatch.ensemble import members as blending
 from driverwatch.ensemble.embedding_index import EmbeddingIndex, Neighbours
@@ -25,11 +28,14 @@ from driverwatch.inference.predictions import predicted_tta
 from driverwatch.inference.preprocess import Preprocessed, centre_view
 from driverwatch.io.atomic import write_text
 from driverwatch.io.console import close, say, track
-from driverwatch.io.html import jpeg_uri, render
+from driverwatch.io.html import data_uri, inline, jpeg_uri, render
+from driverwatch.io.manifests import checksum_of
+from driverwatch.io.paths import plain_name
 from driverwatch.report import review_measures as measures
 from driverwatch.report.review_measures import JPEG_QUALITY, Measures, Reviewed, ReviewImages, ranking
+from driverwatch.report.worst_images import whole_frame
 
-CAM_WIDTH_PX = 240  # of a map on the page
+CAM_WIDTH_PX = 24  # of a map, which the browser stretches over the image: networks' own have some 7 cells across
 
 
 @dataclass(eq=False)
@@ -38,7 +44,7 @@ class MapRequest:
 
     number: int
     path: Path
-    labels: list[int]  # the run's prediction first, then the true class where it is known and another
+    labels: list[int]  # the run's prediction first, then the true class where it is known and another; then all others
     folds: list[int]
     sums: dict[int, np.ndarray] = field(default_factory=dict)
     method: str = ""
@@ -84,7 +90,7 @@ def requests(
 
 def _of_run(context: Context, member: Member, wanted: list[MapRequest]) -> list[dict[str, Any]]:
     """One fold's weights at a time: its maps of all images that it is asked for."""
-    from driverwatch.inference.class_activation import fold_models, heat
+    from driverwatch.inference.class_activation import fold_models, heat, heats, is_linear
 
     run = member.run
     last = max((fold for each in wanted for fold in each.folds), default=-1)
@@ -95,17 +101,34 @@ def _of_run(context: Context, member: Member, wanted: list[MapRequest]) -> list[
     total = sum(len(each.folds) for each in wanted)
     pairs = ((each, network) for fold, network in enumerate(networks()) for each in wanted if fold in each.folds)
     for each, network in track(pairs, total, f"class activation maps, {run.name}", "images"):
-        for label in each.labels:
-            made, each.method = heat(network, seen[each.number].pixels, label)
-            each.sums[label] = each.sums.get(label, 0) + made
+        pixels = seen[each.number].pixels
+        if is_linear(network):
+            each.method = "class activation"
+            each.labels += [label for label in range(len(run.classes)) if label not in each.labels]
+            made = heats(network, pixels, each.labels)
+        else:
+            made, (each.method, *_) = zip(*(heat(network, pixels, label) for label in each.labels), strict=True)
+        for label, one in zip(each.labels, made, strict=True):
+            each.sums[label] = each.sums.get(label, 0) + one
     return [_entry(run.name, each, label, seen[each.number]) for each in wanted for label in each.labels]
 
 
 def _entry(run: str, each: MapRequest, label: int, seen: Preprocessed) -> dict[str, Any]:
     """An entry of the page's data; the mean over folds and their sum are one picture, since colours are relative."""
-    overlaid = overlay_regions(_pixels(each.path), split(each.sums[label][None], len(seen.boxes)), seen.boxes)
+    maps = split(each.sums[label][None], len(seen.boxes))
+    height, width = _pixels(each.path).shape[:2]
+    size = max(1, round(CAM_WIDTH_PX * height / width)), CAM_WIDTH_PX, 3
     facts = {"number": each.number, "run": run, "label": label, "by": each.method, "folds": each.folds}
-    return {**facts, "picture": jpeg_uri(overlaid, CAM_WIDTH_PX, JPEG_QUALITY)}
+    return {**facts, "picture": data_uri(_veil(maps, seen.boxes, size), "image/png")}
+
+
+def _veil(maps: np.ndarray, boxes: tuple[Box, ...], size: tuple[int, ...]) -> bytes:
+    """The overlay of maps without the image below it, as a PNG: what it does to black and to white says how dense it is."""
+    black, white = (overlay_regions(np.full(size, shade, np.uint8), maps, boxes).astype(float) for shade in (0, 255))
+    density = 1 - (white - black).mean(axis=2, keepdims=True) / 255
+    colours = np.divide(black, density, out=np.zeros(size), where=density > 0.01)
+    veil = np.concatenate([colours[..., ::-1], 255 * density], axis=2)
+    return cv2.imencode(".png", np.clip(veil.round(), 0, 255).astype(np.uint8))[1].tobytes()
 
 
 def _pixels(path: Path) -> np.ndarray:
@@ -122,6 +145,8 @@ THUMBNAILS = (
     200  # images at the head of each ranking that are inside the page, some 5 kB each; others are read from DATA
 )
 WIDTH_PX = 160  # of a thumbnail
+OWN, FEW = "own", 5_000  # EMBEDDINGS= of the first run itself; images for which they are computed without being asked
+PIECE = 256  # images that are cut at a time
 NEAR = 6  # neighbours of each image: one row of pictures
 
 
@@ -146,14 +171,34 @@ def write_review(context: Context, names: list[str], tta: TtaSet | None, feature
     content |= {"classes": list(map(list, context.settings.classes.items())), "dataset": context.dataset}
     report, used = context.places.page("index"), {member.run.name: member.tta for member in shown.members}
     facts = {"dataset": context.dataset, "title": context.settings.title, "data": str(context.data), "tta": used}
-    page = render("review.html", content=content, report=report.name if report.is_file() else "", **facts)
+    page = render("review.html", content=content, report=report.name, made_of=_made_of(shown), **facts)
     write_text(path, page)
     words = f"{len(shown.train.names)} training and {len(shown.test.names)} test images, {', '.join(shown.runs)}, {knn}"
-    then = [f"make report DATASET={context.dataset}"]  # its cells link to this page
+    then = [] if report.is_file() else [f"make report DATASET={context.dataset}"]
     close(
         path, f"{words}, {path.stat().st_size / 1e6:.1f} MB; open it in a browser", time.monotonic() - start, then=then
     )
     return path
+
+
+def keep_review(context: Context) -> Path:
+    """The review page of all finished runs, written again unless it was made from what is there now. Raises as `write_review`."""
+    path = context.places.page("review")
+    shown = read_predictions(context, [], None)
+    if path.is_file() and f'content="{_made_of(shown)}"' in path.read_text("utf-8")[:4096]:
+        return path
+    return write_review(context, [], None, None, 0)
+
+
+def _made_of(shown: Reviewed) -> str:
+    """A checksum of a page's runs, their weights and its templates."""
+    members = [
+        [m.run.name, m.tta, m.run.checksums(list(range(m.run.settings.train.splits.fits(shown.folds.count))))]
+        for m in shown.members
+    ]
+    return checksum_of(
+        [members, *(inline(name) for name in ("review.js", "review_rows.js", "review.css", "style.css"))]
+    )
 
 
 def read_predictions(context: Context, names: list[str], tta: TtaSet | None) -> Reviewed:
@@ -208,9 +253,9 @@ def _test_images(members: list[Member], folds: FoldTable) -> ReviewImages:
 
 def _knn(context: Context, shown: Reviewed, features: str | None) -> tuple[str, dict[str, Any]]:
     """What to print of neighbours, and for the page: their indices among all its images, and cosines."""
-    space = _space(context, features)
+    space = _space(context, shown, features)
     if space is None:
-        return "no features built, so no neighbours", {"features": None}
+        return "no embeddings, so no neighbours", {"features": None}
     train, test = (nearest_images(space, images) for images in (shown.train, shown.test))
     indices = [train.indices, np.where(test.indices >= 0, test.indices + len(shown.train.names), -1)]
     cosines = np.concatenate([train.similarities, test.similarities]).astype(np.float64)
@@ -225,15 +270,55 @@ def nearest_images(space: EmbeddingIndex, images: ReviewImages) -> Neighbours:
     return space.near(MemberPredictions(images.names, images.members, images.folds), NEAR)
 
 
-def _space(context: Context, features: str | None) -> EmbeddingIndex | None:
-    if features is not None:
-        return embeddings.open_embeddings(context, features)
-    for text in embeddings.built(context):
+def _space(context: Context, shown: Reviewed, features: str | None) -> EmbeddingIndex | None:
+    if features not in (None, OWN):
+        return embeddings.open_embeddings(context, str(features))
+    for text in embeddings.built(context) if features is None else []:
         try:
             return embeddings.open_embeddings(context, text)
         except InputError as error:
             say(f"left out: {error}")
+    if features == OWN or len(shown.train.names) + len(shown.test.names) <= FEW:
+        try:
+            return _own_space(context, shown)
+        except (InputError, OSError) as error:
+            if features == OWN:
+                raise
+            say(f"left out: {shown.runs[0]}'s own embeddings ({error})")
     return None
+
+
+def _own_space(context: Context, shown: Reviewed) -> EmbeddingIndex:
+    """The first run's embeddings: a training image's by the model that held its driver out, a test image's by fold 0's.
+
+    Only images of one fold are compared, and test images with each other: each lies in the space of one model.
+    """
+    member, what = shown.members[0], f"the embeddings of {shown.runs[0]}"
+    run, path = member.run, context.places.build / "report" / f"{plain_name(shown.runs[0], 'RUN')}.h5"
+    files = [run.verify(fold) for fold in range(shown.folds.count)]
+    origin = {"run": checksum_of([run.checksums(range(shown.folds.count)), run.packs])}
+    with suppress(InputError):
+        found = embeddings.read(path, origin)
+        return EmbeddingIndex(found.names, found.array, what, found.contents)
+    from driverwatch.models import backend
+
+    backend.start()
+    from driverwatch.inference.class_activation import embeddings as of_images
+    from driverwatch.inference.class_activation import fold_models
+
+    fold_of, names, parts = dict(shown.folds.of_driver), list[np.ndarray](), list[np.ndarray]()
+    networks = fold_models(run.settings, len(run.classes), channel_mean(context, run), files)
+    for fold, network in enumerate(networks()):
+        if network.features is None:
+            raise InputError(f"{run.name}: its backbone ends without a map of features")
+        held_out = np.flatnonzero([fold_of[driver] == fold for driver in shown.pack.drivers])
+        for pack, rows in [(shown.pack, held_out)] + [(member.test, np.arange(len(member.test.names)))] * (fold == 0):
+            for start in range(0, len(rows), PIECE):
+                field, piece = run.settings.input, rows[start : start + PIECE]
+                views = cut_all(pack.pixels[piece], "centre", pixels(field.size), len(field.regions))[0]
+                names, parts = [*names, pack.names[piece]], [*parts, of_images(network, views)]
+    embeddings.write(path, np.concatenate(names), parts, origin)
+    return EmbeddingIndex(np.concatenate(names), np.concatenate(parts), what)
 
 
 def _thumbnails(shown: Reviewed, sets: tuple[Measures, Measures]) -> dict[int, str]:
@@ -244,17 +329,10 @@ def _thumbnails(shown: Reviewed, sets: tuple[Measures, Measures]) -> dict[int, s
     for (pack, images), measured in zip(parts, sets, strict=True):
         index = {name: place for place, name in enumerate(pack.names)}
         for number in measures.heads(measured, images.names, THUMBNAILS):
-            frame = _frame(pack.pixels[index[images.names[number]]], regions)
+            frame = whole_frame(pack.pixels[index[images.names[number]]], regions)
             made[first + int(number)] = jpeg_uri(frame, WIDTH_PX, JPEG_QUALITY)
         first += len(images.names)
     return made
-
-
-def _frame(image: np.ndarray, regions: list[str]) -> np.ndarray:
-    """Of a packed image, uint8 (R * H, W, 3), the whole frame, or where it holds none the first region: uint8 (H, W, 3)."""
-    height = image.shape[0] // len(regions)
-    top = regions.index(WHOLE) * height if WHOLE in regions else 0
-    return image[top : top + height]
 
 
 def _addresses(context: Context, page: Path, shown: Reviewed) -> dict[str, str | None]:

@@ -25,7 +25,7 @@ from driverwatch.errors import InputError
 from driverwatch.inference.predictions import predicted_tta
 from driverwatch.io.console import ending, say
 from driverwatch.io.paths import matching
-from driverwatch.metrics import KAGGLE_FLOOR, accuracy, kaggle_log_loss, log_loss, oof_score
+from driverwatch.metrics import KAGGLE_FLOOR, accuracy, kaggle_log_loss, log_loss, log_losses, oof_score
 from driverwatch.run import Run
 from driverwatch.submission import validate
 from driverwatch.training.checkpoint import read_history
@@ -41,7 +41,9 @@ class RunScores:
 
     `all_tta`: columns `tta`, `log loss`, `low`, `high`, `accuracy`. `drivers`, `classes`: log loss by name (float64).
     `both`: drivers x classes, NaN where a driver has no image of a class. `confusion`: true classes x likeliest classes,
-    images. `reliability`: as `blend.reliability.table` makes it.
+    images. `reliability`: as `calibration.table` makes it. `each`: a line per image by its name: `driver`, `class`, `label`,
+    `says` (the likeliest class), `sure` (its probability), `true` (the class's), `loss`, in the order of `probabilities`
+    float64 (N, C). `against_centre`: by how much the TTA set changes the centre crop's loss, and 95 % over drivers; NaN: no such.
     """
 
     name: str
@@ -58,6 +60,9 @@ class RunScores:
     confusion: pd.DataFrame
     reliability: pd.DataFrame
     calibration_error: float
+    each: pd.DataFrame
+    probabilities: np.ndarray
+    against_centre: tuple[float, float, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,8 +164,13 @@ def score_tables(run: Run, tta: TtaSet, found: dict[TtaSet, np.ndarray], pack: P
     """Scores of a run's probabilities by TTA set, float64 (N, C) each, in the order of the pack's N images."""
     labels, drivers, classes = pack.labels, pack.drivers, np.array(run.classes)
     chosen = oof_score(found[tta], labels, drivers)
-    frame = pd.DataFrame({"driver": drivers, "class": classes[labels], "loss": chosen.losses})
-    counted = pd.crosstab(frame["class"].to_numpy(), classes[found[tta].argmax(axis=1)])
+    rows, says = np.asarray(found[tta], np.float64), found[tta].argmax(axis=1)
+    frame = pd.DataFrame({"driver": drivers, "class": classes[labels], "label": labels, "says": classes[says]})
+    frame = frame.assign(sure=rows.max(axis=1), true=rows[np.arange(len(rows)), labels], loss=chosen.losses)
+    counted = pd.crosstab(frame["class"].to_numpy(), frame["says"].to_numpy())
+    against = (float("nan"),) * 3
+    if "centre" in found and tta != "centre":
+        against = difference(chosen.losses, log_losses(found["centre"], labels), drivers)
     curve = calibration.table(found[tta], labels, drivers)
     all_tta = pd.DataFrame([_line(name, probabilities, pack) for name, probabilities in found.items()])
     return RunScores(
@@ -177,7 +187,15 @@ def score_tables(run: Run, tta: TtaSet, found: dict[TtaSet, np.ndarray], pack: P
         counted.reindex(index=classes, columns=classes, fill_value=0),
         curve,
         calibration.calibration_error(curve),
+        frame.set_index(pack.names.astype(str)),
+        rows,
+        against,
     )
+
+
+def difference(losses: np.ndarray, others: np.ndarray, drivers: np.ndarray) -> tuple[float, float, float]:
+    """Mean of `losses` less `others`, float64 (N,) each, image by image, and its 95 % interval over drivers (N,)."""
+    return float((losses - others).mean()), *interval_of(losses - others, drivers)
 
 
 def _line(tta: str, probabilities: np.ndarray, pack: Pack) -> dict[str, object]:
@@ -311,23 +329,29 @@ def _print_out_of_fold(context: Context, found: Finished) -> None:
 
 def _print_test_scores(context: Context, details: bool) -> None:
     """Print the score of the best submission (with `details` of every one) of a competition whose test labels are known."""
+    table, problems = test_scores(context)
+    for problem in problems:
+        say(f"not scored: {problem}")
+    if len(table) and details:
+        title = "Unseen test drivers (labels known: the competition is synthetic), scored as Kaggle does, clipped at "
+        say(scores.text(table, f"{title}{KAGGLE_FLOOR:g}"))
+    elif len(table):
+        best = table.loc[table["log loss"].idxmin()]
+        several = f" (best of {len(table)} submissions)" if len(table) > 1 else ""
+        say(f"Unseen test drivers: {best.model} log loss {best['log loss']:.4f}, accuracy {best.accuracy:.1%}{several}")
+
+
+def test_scores(context: Context) -> tuple[pd.DataFrame, list[str]]:
+    """`model` (a file's name), `log loss`, `accuracy`, `images` of every submission, where test labels are known; problems."""
     test_labels = competition.read_test_labels(context.settings, context.data) if context.data.is_dir() else None
-    if test_labels is None:
-        return
-    labels, lines = np.array(list(test_labels.values())), list[tuple[str, float, float, int]]()
-    for path in matching(context.places.submissions, "*.csv"):
+    lines, problems = list[list[object]](), list[str]()
+    labels = np.array(list((test_labels or {}).values()))
+    for path in matching(context.places.submissions, "*.csv") if test_labels else []:
         try:
             made = validate.read_submission(
-                path, list(test_labels), [context.settings.columns.image, *context.settings.classes]
+                path, list(test_labels or {}), [context.settings.columns.image, *context.settings.classes]
             )
-            lines.append((path.name, kaggle_log_loss(made, labels), accuracy(made, labels), len(labels)))
+            lines.append([path.name, kaggle_log_loss(made, labels), accuracy(made, labels), len(labels)])
         except InputError as error:
-            say(f"not scored: {error}")
-    title = "Unseen test drivers (labels known: the competition is synthetic), scored as Kaggle does, clipped at "
-    if lines and details:
-        table = pd.DataFrame(lines, columns=["model", "log loss", "accuracy", "images"])
-        say(scores.text(table, f"{title}{KAGGLE_FLOOR:g}"))
-    elif lines:
-        name, loss, right, _ = min(lines, key=lambda line: line[1])
-        best = f" (best of {len(lines)} submissions)" if len(lines) > 1 else ""
-        say(f"Unseen test drivers: {name} log loss {loss:.4f}, accuracy {right:.1%}{best}")
+            problems.append(str(error))
+    return pd.DataFrame(lines, columns=["model", "log loss", "accuracy", "images"]), problems

@@ -16,11 +16,12 @@ from urllib.parse import urlsplit
 
 import flask
 import numpy as np
+from PIL import Image, ImageOps
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, SecurityError
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from driverwatch.data.context import Context
-from driverwatch.data.images import LARGEST_FILE, examine_content, resized
+from driverwatch.data.images import LARGEST, LARGEST_FILE, examine_content, resized
 from driverwatch.data.regions import split
 from driverwatch.errors import InputError, printable
 from driverwatch.inference.held_out import Asked, Recogniser, recogniser
@@ -29,6 +30,7 @@ from driverwatch.inference.predict_run import FoldModels, fold_models
 from driverwatch.inference.preprocess import Preprocessed, centre_view
 from driverwatch.io.console import say
 from driverwatch.io.html import data_uri, render
+from driverwatch.report.camera import Camera, Example, find_camera, find_examples
 
 LONGEST = 1280  # px of the picture's longer side: no page shows more, and a camera's 50 million px would travel back
 PATIENCE = 120.0  # seconds: a class activation map by occlusion takes five fold models a minute on two cores
@@ -62,6 +64,7 @@ class Answers:
         see: Callable[[np.ndarray], Preprocessed],
         patience: float = PATIENCE,
         recognise: Recogniser = lambda _: Asked(),
+        remarks: Callable[[np.ndarray], tuple[str, ...]] = lambda image: (),
     ) -> None:
         """Keep what answers.
 
@@ -69,15 +72,17 @@ class Answers:
             networks: `inference.class_activation.Networks`.
             see: cuts from an upright image what they take.
             recognise: says which of them answer for it.
+            remarks: what tells an image from those of the camera.
         """
-        self.networks, self.see, self.patience, self.recognise = networks, see, patience, recognise
+        self.networks, self.see, self.patience = networks, see, patience
+        self.recognise, self.remarks = recognise, remarks
         self.lock = threading.Lock()
 
     def __call__(self, content: bytes, suffix: str, label: int | None) -> Answer:
         """Answer for a file's bytes; `suffix` is how its name ends, `label` the class activation map's class (None: the likeliest).
 
         Raises:
-            ImageError: not a whole JPEG or PNG, too small, too large.
+            ImageError: not a whole JPEG, PNG, WebP or AVIF, too small, too large.
             BusyError: others' images took too long.
         """
         if not self.lock.acquire(timeout=self.patience):
@@ -88,6 +93,7 @@ class Answers:
             self.lock.release()
 
     def _answer(self, content: bytes, suffix: str, label: int | None) -> Answer:
+        content, suffix, converted = as_png(content, suffix)
         image = examine_content(content, suffix, None)
         if image.pixels is None:
             raise ImageError(image.problem)
@@ -98,7 +104,30 @@ class Answers:
         shown = int(row.argmax()) if label is None else label
         heat, method = class_activation_map(self.networks, seen.pixels, shown, asked.places)
         picture = overlay_regions(_bounded(image.pixels), split(heat[None], len(seen.boxes)), seen.boxes)
-        return Answer(row, shown, encoded(picture, ".jpg"), method, (*asked.said, *image.traits))
+        remarks = (*asked.said, *converted, *image.traits, *self.remarks(image.pixels))
+        return Answer(row, shown, encoded(picture, ".jpg"), method, remarks)
+
+
+def as_png(content: bytes, suffix: str) -> tuple[bytes, str, tuple[str, ...]]:
+    """A WebP or AVIF file, as browsers save images, as a PNG's bytes and suffix, and that it was one; others as they are.
+
+    Raises:
+        ImageError: damaged, too large.
+    """
+    webp, avif = content[:4] == b"RIFF" and content[8:12] == b"WEBP", content[4:12] in (b"ftypavif", b"ftypavis")
+    if not (webp or avif):
+        return content, suffix, ()
+    kind, made = "WebP" if webp else "AVIF", io.BytesIO()
+    try:
+        with Image.open(io.BytesIO(content), formats=[kind.upper()]) as image:
+            if image.width * image.height > LARGEST:
+                raise ImageError(
+                    f"claims {image.width}x{image.height} px; at most {LARGEST // 10**6} million are decoded"
+                )
+            ImageOps.exif_transpose(image).convert("RGB").save(made, "PNG", compress_level=1)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ImageError(f"is a damaged {kind} ({printable(str(error), 80)})") from error
+    return made.getvalue(), ".png", (f"{kind}, read by a second decoder",)
 
 
 def _bounded(image: np.ndarray) -> np.ndarray:
@@ -121,6 +150,7 @@ class Subject(NamedTuple):
     title: str
     dataset: str
     classes: dict[str, str]  # id: name, in output order
+    examples: tuple[Example, ...] = ()
 
 
 class _InMemory(flask.Request):
@@ -155,6 +185,12 @@ def app_of(subject: Subject, answering: Answering) -> flask.Flask:
     def index() -> str:
         return page
 
+    @app.get("/example/<int:number>")
+    def example(number: int) -> Any:
+        if number >= len(subject.examples):
+            flask.abort(404, f"There are {len(subject.examples)} examples.")
+        return flask.send_file(subject.examples[number].path.absolute())
+
     @app.post("/classify")
     def classify() -> Any:
         name, content = _image()
@@ -165,7 +201,8 @@ def app_of(subject: Subject, answering: Answering) -> flask.Flask:
 
 
 def _shown(subject: Subject) -> dict[str, Any]:
-    return {"names": [name or key for key, name in subject.classes.items()]}
+    examples = [(each, subject.classes.get(each.truth) or each.truth) for each in subject.examples]
+    return {"names": [name or key for key, name in subject.classes.items()], "examples": examples}
 
 
 def _told(answer: Answer, classes: dict[str, str]) -> dict[str, Any]:
@@ -210,7 +247,7 @@ def _label(classes: dict[str, str]) -> int | None:
 def _sentence(error: Exception) -> str:
     text = str(error)
     command = "" if re.match(r"(is|has|claims) ", text) else "cannot be used: "
-    return f"{command}{text}. Expected a whole JPEG or PNG."
+    return f"{command}{text}. Expected a whole JPEG, PNG, WebP or AVIF."
 
 
 def _refuse_other_sites() -> None:
@@ -281,7 +318,10 @@ def serve(context: Context, name: str, fold: int | None, port: int) -> None:
     models = fold_models(context, name, fold)
     with _listening(port) as listening:
         port = listening.getsockname()[1]
-        app = app_of(Subject(models.title, context.settings.title, models.classes), _answers(context, models))
+        examples = tuple(find_examples(context, models))
+        camera = find_camera(context, models)
+        subject = Subject(models.title, context.settings.title, models.classes, examples)
+        app = app_of(subject, _answers(context, models, camera))
         logging.getLogger("werkzeug").setLevel(logging.ERROR)  # its banner, and a line a request
         server = make_server(HOST, port, app, threaded=True, request_handler=Handler, fd=listening.fileno())
         say(f"{models.title}: http://{HOST}:{port} answers on this machine alone; Ctrl-C ends it")
@@ -302,7 +342,7 @@ def _listening(port: int) -> socket.socket:
     return listening
 
 
-def _answers(context: Context, models: FoldModels) -> Answers:
+def _answers(context: Context, models: FoldModels, camera: Camera | None) -> Answers:
     from driverwatch.models import backend
 
     backend.start()
@@ -311,4 +351,5 @@ def _answers(context: Context, models: FoldModels) -> Answers:
     run = models.run
     networks = resident(run.settings, len(models.classes), models.mean, models.files)
     see = partial(centre_view, field=run.settings.input, boxes=models.boxes)
-    return Answers(networks, see, recognise=recogniser(context, models))
+    remarks = camera.remarks if camera else lambda image: ()
+    return Answers(networks, see, recognise=recogniser(context, models), remarks=remarks)

@@ -150,7 +150,7 @@ def next_command(
 
 
 def _next_submission(context: Context, dataset: str, ready: bool, submissions: list[SubmissionState]) -> str | None:
-    sound = [made for made in submissions if made.problem is None and not made.stale]
+    sound = [made for made in submissions if made.problem is None and not made.stale and not made.diagnostic]
     if not sound:
         return f"make ensemble {dataset}" if ready else None
     if context.settings.slug and not any(made.uploads for made in submissions):
@@ -349,7 +349,12 @@ def _made(kind: str, made: list[SubmissionState], console: Console) -> Iterator[
     """A table of submissions or pseudo-labels, and the reasons below it."""
     if not made:
         return
+    diagnostics, made = sum(one.diagnostic for one in made), [one for one in made if not one.diagnostic]
     yield ""
+    if diagnostics:
+        yield f"{diagnostics} diagnostics of make submissions, TTA sets and folds of single runs (JSON=1 names them all)"
+    if not made:
+        return
     yield _table({kind: "left"} | MADE_COLUMNS, [_made_cells(one) for one in made[:MAX_SUBMISSIONS]], 3, console)[0]
     if len(made) > MAX_SUBMISSIONS:
         yield f"and {len(made) - MAX_SUBMISSIONS} more (JSON=1 names them all)"

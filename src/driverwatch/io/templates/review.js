@@ -52,6 +52,9 @@ function verdict(image) {
   return judged(image, judge(), truth === said ? said : `${truth && `${truth}, `}says ${said}`);
 }
 
+// Other images of an image's clip that the list leaves out.
+const alike = image => rows.alike.get(image) || 0;
+
 // The list: only what is in sight is there, so that a hundred thousand images are as quick as ten.
 function drawList() {
   const list = byId("list"), first = Math.max(0, Math.floor(list.scrollTop / ROW) - 2);
@@ -72,7 +75,7 @@ function listed(place) {
   const image = left[place], driver = rows.isTest(image) ? "" : ` · ${rows.drivers[rows.driver[image]]}`;
   const value = state.sort === "name" ? "" : shortly(rows.value(state.sort, judge(), image));
   const words = made("span", {}, made("span", {className: "file"}, rows.names[image]), made("span", {className: "what"}, verdict(image), driver));
-  const row = made("div", {id: `row-${place}`, className: "row", role: "option"}, picture(image, ""), words, made("span", {className: "value"}, value));
+  const row = made("div", {id: `row-${place}`, className: "row", role: "option"}, picture(image, ""), words, made("span", {className: "value"}, value, alike(image) ? made("span", {className: "soft", title: "alike: other images of this clip"}, ` +${alike(image)}`) : ""));
   row.style.top = `${place * ROW}px`;
   Object.assign(row.dataset, {place, image});
   row.setAttribute("aria-setsize", left.length);
@@ -83,14 +86,76 @@ function listed(place) {
 // The image and all that is known of it.
 function drawImage() {
   const box = byId("image");
+  byId("grid").setAttribute("aria-pressed", String(state.view === "grid"));
+  if (current >= 0 && state.view === "grid") return drawGrid();
   if (current < 0) return box.replaceChildren(made("p", {className: "problem"}, "No image is left under these filters; Reset shows all."));
   const name = rows.names[current], test = rows.isTest(current);
   const alt = `Image ${name}${test ? ", a test image" : `: ${called(rows.label[current])}`}`;
-  const large = made("figure", {}, picture(current, alt, true));
+  const large = made("figure", {}, ...photo(alt));
+  const keys = mapOf(shownLabel()) ? [made("button", {type: "button", id: "veil", ariaPressed: String(veiled), onclick: () => veil()}, "Activation map (h)")] : [];
+  const note = alike(current) ? made("button", {type: "button", id: "alike", onclick: unfold}, `+${alike(current)} alike: show the clip`) : "";
+  large.append(made("figcaption", {}, ...keys, note, legend()));
   box.replaceChildren(
     made("h2", {id: "file"}, name), made("div", {className: "shown"}, large, facts(test)),
-    made("h3", {}, "Probabilities"), made("div", {className: "scroll", tabIndex: 0, role: "region", ariaLabel: "Probabilities"}, probabilities(test)),
-    made("h3", {}, "Class activation maps"), heatMaps(), made("h3", {}, "Nearest images"), neighbours(test));
+    made("h3", {}, "Probabilities"), made("p", {className: "soft"}, mapsNote()),
+    made("div", {className: "scroll", tabIndex: 0, role: "region", ariaLabel: "Probabilities"}, probabilities(test)),
+    made("h3", {}, "Nearest images"), neighbours(test));
+}
+
+// The class activation map over the photo: of the class that was clicked, or the one that the run says.
+let veiled = false, mapped = -1; // whether it is shown, and of which class (-1: what the run says)
+const shownLabel = () => mapped < 0 ? rows.saidBy(judge(), current) : mapped;
+function mapOf(label) {
+  const maps = (rows.maps[current] || []).filter(map => map.label === label);
+  return maps.find(map => map.run === state.run) || maps[0];
+}
+
+function photo(alt) {
+  const map = veiled && mapOf(shownLabel()), parts = [picture(current, alt, true)];
+  if (!map) return parts;
+  parts[0].classList.add("grey");
+  return [made("div", {className: "veiled"}, ...parts, made("img", {className: "veil", src: map.picture, alt: `Class activation map of ${called(map.label)}`}))];
+}
+
+function legend() {
+  const map = veiled && mapOf(shownLabel());
+  if (!map) return "";
+  const by = map.folds.length > 1 ? `mean of ${map.folds.length} fold models` : `fold model ${map.folds[0]}`;
+  return made("p", {className: "soft"}, made("span", {className: "scale"}, "least", made("i"), "most"), ` evidence for “${called(map.label)}”; ${map.run}, ${by}, by ${map.by}.`);
+}
+
+function veil(label = -1) {
+  if (label >= 0 && !mapOf(label)) return;
+  if (label < 0) veiled = !veiled && Boolean(mapOf(shownLabel()));
+  else { veiled = !(veiled && shownLabel() === label); mapped = label; }
+  drawImage();
+}
+
+function mapsNote() {
+  const some = Object.keys(rows.maps).length;
+  if (rows.maps[current]) return made("span", {}, "Click a class to see its activation map over the image.");
+  if (some) return made("span", {}, `Activation maps were made of ${some} images at the head of the lists, not of this one; `, command("review N_CAMS=<count>"), " makes more.");
+  return made("span", {}, command("review N_CAMS=60"), " adds class activation maps of 60 images at the head of each list.");
+}
+
+function unfold() {
+  const driver = rows.drivers[rows.driver[current]], label = rows.classes[rows.label[current]][0];
+  state = fitting({...state, true: label, driver, clips: "0"}, rows);
+  show();
+  apply(true);
+}
+
+// Many images at once: of a confusion, say. A click shows one.
+const GRID = 60;
+function drawGrid() {
+  const buttons = [...left.slice(0, GRID)].map(image => {
+    const more = alike(image) ? ` +${alike(image)}` : "";
+    const button = made("button", {type: "button", title: rows.names[image]}, picture(image, `Image ${rows.names[image]}`), made("span", {}, verdict(image), more));
+    button.onclick = () => { state.view = ""; go(image, true); byId("image").focus(); };
+    return button;
+  });
+  const rest = left.length > GRID ? `, the first ${GRID}` : "";
+  byId("image").replaceChildren(made("h2", {}, `${counted()}${rest}`), made("div", {className: "near"}, ...buttons));
 }
 
 function facts(test) {
@@ -105,7 +170,8 @@ function facts(test) {
 function probabilities(test) {
   const judges = rows.judges.map((_, place) => place), truth = test ? -1 : rows.label[current];
   const line = (label, cells, className = "") => {
-    const head = made("th", {scope: "row"}, label);
+    const of = rows.classes.findIndex((_, place) => called(place) === label), there = of >= 0 && mapOf(of);
+    const head = made("th", {scope: "row"}, there ? made("button", {type: "button", className: "class", ariaPressed: String(veiled && shownLabel() === of), onclick: () => veil(of)}, label) : label);
     if (className === "true") head.append(made("span", {className: "mark"}, "✓ true"));
     return made("tr", {className}, head, ...cells);
   };
@@ -123,20 +189,8 @@ function probabilities(test) {
   return made("table", {className: "probabilities"}, made("thead", {}, made("tr", {}, ...heads)), made("tbody", {}, ...body, ...foot));
 }
 
-function heatMaps() {
-  const maps = rows.maps[current], some = Object.keys(rows.maps).length;
-  if (!maps && some) return made("p", {className: "soft"}, `Not made of this image, but of ${some} at the head of the lists; `, command("review N_CAMS=<count>"), " makes more.");
-  if (!maps) return made("p", {className: "soft"}, "None were made; ", command("review N_CAMS=60"), " makes those of 60 images at the head of each list.");
-  return made("div", {className: "maps"}, ...maps.map(map => {
-    const kind = rows.isTest(current) ? "" : map.label === rows.label[current] ? ", the true class" : ", which it says";
-    const by = map.folds.length > 1 ? `mean of ${map.folds.length} fold models` : `fold model ${map.folds[0]}`;
-    const text = `${map.run}: ${called(map.label)}${kind}. By ${map.by}, ${by}; yellow speaks for the class most.`;
-    return made("figure", {}, made("img", {src: map.picture, alt: `Heat map of ${text}`}), made("figcaption", {}, text));
-  }));
-}
-
 function neighbours(test) {
-  if (!rows.near) return made("p", {className: "soft"}, "No features are built; ", command("pack MODEL=mobilenet_v2"), " and ", command("knn EMBEDDINGS=mobilenet_v2"), " build some (with ImageNet weights, downloaded or of WEIGHTS=<folder>); then make this page again.");
+  if (!rows.near) return made("p", {className: "soft"}, "No embeddings are there to compare images by; ", command("review EMBEDDINGS=own"), " computes the first run's.");
   const found = [...rows.near.subarray(current * rows.nearest, (current + 1) * rows.nearest)].filter(image => image >= 0);
   const of = image => test ? rows.saidBy(judge(), image) : rows.label[image];
   const buttons = found.map((image, place) => {
@@ -156,6 +210,7 @@ function neighbours(test) {
 const keep = push => history[push ? "pushState" : "replaceState"](null, "", hashOf(state, rows));
 
 function go(image, push = false) {
+  if (image !== current) mapped = -1;
   current = image;
   state.image = image < 0 ? "" : rows.names[image];
   keep(push);
@@ -166,15 +221,18 @@ function go(image, push = false) {
   drawList();
 }
 
+const counted = () => `${whole(rows.unfolded)} images${rows.unfolded > left.length ? ` of ${whole(left.length)} clips` : ""}`;
+
 function drawCount() {
   const place = left.indexOf(current), all = rows.order(state.set, "name", 0).length;
   byId("count").textContent = `${place < 0 ? "–" : whole(place + 1)} of ${whole(left.length)}${left.length < all ? ` (all: ${whole(all)})` : ""}`;
   byId("previous").disabled = place <= 0 && !(place < 0 && left.length && current >= 0);
   byId("next").disabled = !left.length || place === left.length - 1;
-  byId("active").textContent = `${whole(left.length)} of ${whole(all)} images left`;
+  byId("active").textContent = rows.unfolded > left.length ? `${counted()} left` : `${whole(left.length)} of ${whole(all)} images left`;
 }
 
 function step(by) {
+  state.view = "";
   const place = left.indexOf(current), next = place < 0 ? 0 : Math.min(left.length - 1, Math.max(0, place + by));
   if (left.length && next !== place) go(left[next]);
 }
@@ -192,10 +250,13 @@ function apply(push) {
 function show() { // the state in the controls
   for (const control of byId("filters").elements) {
     if (!(control.name in state)) continue;
-    if (control.type === "checkbox") control.checked = state[control.name] === "1";
-    else if (control.value !== state[control.name]) control.value = state[control.name];
-    control.disabled = state.set === "test" && ["true", "driver", "fold", "min", "max", "wrong"].includes(control.name);
+    if (control.name === "clips") control.checked = state.clips !== "0";
+    else if (control.type === "checkbox") control.checked = state[control.name] === "1";
+    else if (control.value.replace(",", ".") !== state[control.name]) control.value = state[control.name];
+    control.disabled = state.set === "test" && ["true", "driver", "fold", "min", "max", "wrong", "clips"].includes(control.name);
   }
+  const back = byId("back");
+  back.href = `${back.pathname ? back.getAttribute("href").split("#")[0] : ""}${state.from ? `#${state.from}` : ""}`;
   for (const option of byId("sort").options) option.disabled = fitting({...state, sort: option.value}, rows).sort !== option.value;
 }
 
@@ -211,11 +272,13 @@ function read() { // from the address
 
 let typed = null; // the field that was written in last: its letters are one entry of the history
 function change(control) {
-  const text = control.type === "search" || control.type === "number", again = text && typed === control;
+  const number = control.inputMode === "decimal", text = control.type === "search" || number, again = text && typed === control;
   typed = text ? control : null;
-  if (control.type === "number" && !control.checkValidity()) return;
+  const value = number ? control.value.trim().replace(",", ".") : control.value; // a decimal comma is one
+  if (number) control.setCustomValidity(/^(\d+\.?\d*|\.\d+)?$/.test(value) ? "" : "A loss is a number such as 1.5 or 1,5.");
+  if (number && !control.reportValidity()) return;
   if (control.name === "set" && state.sort !== "name" && state.sort !== "disagreement") state.sort = ""; // each set's own: loss, or entropy
-  state = fitting({...state, [control.name]: control.type === "checkbox" ? (control.checked ? "1" : "") : control.value}, rows);
+  state = fitting({...state, [control.name]: control.type === "checkbox" ? (control.checked ? "1" : control.name === "clips" ? "0" : "") : value}, rows);
   if (["set", "sort", "run"].includes(control.name)) state.image = ""; // another order begins at its head; a filter keeps the image
   byId("notice").hidden = true;
   show();
@@ -223,10 +286,16 @@ function change(control) {
 }
 
 function reset() {
-  state = stateOf(`#set=${state.set}`, rows).state;
+  state = stateOf(`#set=${state.set}&clips=${state.clips || 1}`, rows).state;
   typed = null;
   show();
   apply(true);
+}
+
+function gridded() {
+  state.view = state.view === "grid" ? "" : "grid";
+  keep(true);
+  drawImage();
 }
 
 function toggle(id) {
@@ -239,7 +308,7 @@ function toggle(id) {
 
 const KEYS = {
   j: () => step(1), ArrowRight: () => step(1), k: () => step(-1), ArrowLeft: () => step(-1), g: () => step(-Infinity), G: () => step(Infinity),
-  w: () => toggle("wrong"), t: () => toggle("set"), r: reset, "?": () => byId("keys").showModal(),
+  h: () => veil(), v: () => gridded(), w: () => toggle("wrong"), t: () => toggle("set"), r: reset, "?": () => byId("keys").showModal(),
   "/": () => { byId("panel").open = true; byId("name").focus(); },
 };
 const IN_LIST = {ArrowDown: () => step(1), ArrowUp: () => step(-1), Home: () => step(-Infinity), End: () => step(Infinity)};
@@ -256,9 +325,10 @@ function press(event) {
 
 function begin() {
   rows = new Rows(JSON.parse(byId("data").textContent));
+  byId("clips").closest("label").hidden = !rows.labelled;
   for (const fold of rows.folds) byId("fold").append(made("option", {}, String(fold)));
   if (matchMedia("(max-width: 47.99rem)").matches) byId("panel").open = false;
-  const typing = target => target.matches("[type=search], [type=number]"); // each letter counts; other controls, once they are done
+  const typing = target => target.matches("[type=search], [inputmode=decimal]"); // each letter counts; other controls, once they are done
   byId("filters").addEventListener("input", event => { if (typing(event.target)) change(event.target); });
   let pointed = false; // a list that was chosen from by pointer gives the keys back
   byId("filters").addEventListener("pointerdown", () => { pointed = true; });
@@ -271,6 +341,14 @@ function begin() {
   byId("filters").addEventListener("reset", event => { event.preventDefault(); reset(); });
   byId("previous").onclick = () => step(-1);
   byId("next").onclick = () => step(1);
+  byId("grid").onclick = gridded;
+  let from = null; // a swipe across the image, on a phone
+  byId("image").addEventListener("touchstart", event => { from = event.target.closest(".scroll") ? null : event.touches[0]; }, {passive: true});
+  byId("image").addEventListener("touchend", event => {
+    const [to] = event.changedTouches, across = from ? to.clientX - from.clientX : 0;
+    if (Math.abs(across) > 50 && Math.abs(across) > 2 * Math.abs(to.clientY - from.clientY)) step(across < 0 ? 1 : -1);
+    from = null;
+  });
   byId("help").onclick = () => byId("keys").showModal();
   byId("list").onclick = event => { const row = event.target.closest(".row"); if (row) go(Number(row.dataset.image)); };
   byId("list").addEventListener("scroll", () => requestAnimationFrame(drawList), {passive: true});

@@ -60,7 +60,7 @@ class Rows {
     const driver = state.driver && this.drivers.indexOf(state.driver), part = state.name.toLowerCase();
     const min = state.min === "" ? -Infinity : Number(state.min), max = state.max === "" ? Infinity : Number(state.max);
     const training = state.set === "train";
-    return this.order(state.set, state.sort, judge).filter(image => {
+    const found = this.order(state.set, state.sort, judge).filter(image => {
       if (says !== "" && this.saidBy(judge, image) !== says) return false;
       if (part && !this.names[image].toLowerCase().includes(part)) return false;
       if (!training) return true;
@@ -71,6 +71,21 @@ class Rows {
       const loss = this.lossOf(judge, image);
       return loss >= min && loss <= max;
     });
+    return this.onePerClip(found, training && state.clips !== "0");
+  }
+
+  // The first image of each clip, a driver's images of a class; `alike` counts the others by that image.
+  onePerClip(found, folded) {
+    this.alike = new Map();
+    this.unfolded = found.length;
+    if (!folded) return found;
+    const first = new Map();
+    return found.filter(image => {
+      const clip = this.driver[image] * this.classes.length + this.label[image];
+      if (!first.has(clip)) return first.set(clip, image);
+      this.alike.set(first.get(clip), (this.alike.get(first.get(clip)) || 0) + 1);
+      return false;
+    });
   }
 }
 
@@ -79,9 +94,10 @@ function stateOf(hash, rows) {
   const asked = new URLSearchParams(hash.replace(/^#/, "")), strange = [];
   const known = {
     set: ["train", "test"], sort: ["loss", "disagreement", "entropy", "name"], run: rows.judges, true: rows.classes.map(each => each[0]),
-    says: rows.classes.map(each => each[0]), driver: rows.drivers, fold: rows.folds.map(String), wrong: ["1"],
+    says: rows.classes.map(each => each[0]), driver: rows.drivers, fold: rows.folds.map(String), wrong: ["1"], clips: ["1", "0"],
+    view: ["grid"], from: ["verdict", "drivers", "confusions"], // the section of the report that led here
   };
-  const state = {set: "train", sort: "", run: rows.judges[0], true: "", says: "", driver: "", fold: "", min: "", max: "", wrong: "", name: "", image: ""};
+  const state = {set: "train", sort: "", run: rows.judges[0], true: "", says: "", driver: "", fold: "", min: "", max: "", wrong: "", clips: "", name: "", image: "", view: "", from: ""};
   for (const [key, value] of asked) {
     const number = key === "min" || key === "max";
     const there = key in known ? known[key].includes(value) : number ? value !== "" && Number(value) >= 0 : key in state;
@@ -97,6 +113,7 @@ function fitting(state, rows) {
   const allowed = sorts.filter(each => each[1]).map(each => each[0]);
   const made = {...state, sort: allowed.includes(state.sort) ? state.sort : allowed.find(sort => sort !== "disagreement")};
   if (state.set === "test") for (const key of ["true", "driver", "fold", "min", "max", "wrong"]) made[key] = "";
+  if (made.clips === "1") made.clips = ""; // as without a word
   return made;
 }
 

@@ -4,6 +4,7 @@ const largest = Number(at("form").dataset.largest);
 let image = null;    // the File that is asked about
 let plain = "";      // it, for the browser to show
 let mapped = "";     // its class activation map over it
+let truth = null;    // of an example: its class, and who has seen its driver
 let asked = 0;       // questions so far: an answer to an older one is dropped
 
 function refuse(sentence) {
@@ -12,9 +13,10 @@ function refuse(sentence) {
   at("problem").hidden = false;
 }
 
-function take(files) {
+function take(files, known = null) {
   const [file] = files;
-  if (!file) return refuse("There was no file in that; drop, paste or choose a JPEG or PNG.");
+  truth = known;
+  if (!file) return refuse("There was no file in that; drop, paste or choose a JPEG, PNG, WebP or AVIF.");
   at("answer").hidden = true;
   image = null;
   asked += 1;
@@ -51,6 +53,9 @@ function show(said) {
   mapped = said.picture;
   at("state").textContent = "";
   at("verdict").textContent = `${best.name}, ${percent(best.probability)}`;
+  at("truth").hidden = !truth;
+  if (truth) at("truth").textContent = `${truth.truth === best.name ? "✓ It is" : "✗ It is not; it is"} “${truth.truth}”: ${truth.note}.`;
+  at("truth").className = truth && truth.truth === best.name ? "is-right" : "is-wrong";
   at("traits").textContent = `This image: ${said.traits.join("; ")}.`;
   at("traits").hidden = said.traits.length === 0;
   at("caption").textContent = `of “${shown.name}”, by ${said.method}`;
@@ -88,10 +93,19 @@ function percent(share) {
 
 function turn() {
   const heat = at("heat").checked, shown = at("picture");
+  at("legend").hidden = !heat;
   shown.src = heat ? mapped : plain;
   shown.alt = heat ? `The image with a class activation map of “${shown.dataset.name}”` : "The image as it was given";
 }
 
+async function example(button) {
+  const { example: number, suffix, ...known } = button.dataset;
+  const sent = await fetch(`/example/${number}`).catch(() => null);
+  if (!sent || !sent.ok) return refuse("No answer: is make serve still running in its terminal?");
+  return take([new File([await sent.blob()], `example ${Number(number) + 1}${suffix}`, { type: sent.headers.get("Content-Type") })], known);
+}
+
+for (const button of document.querySelectorAll("[data-example]")) button.addEventListener("click", () => example(button));
 at("heat").addEventListener("change", turn);
 at("form").addEventListener("submit", (event) => event.preventDefault());
 at("image").addEventListener("change", () => { if (at("image").files.length) take([at("image").files[0]]); at("image").value = ""; });
