@@ -71,7 +71,7 @@ DEMO    := @$(MAKE) --no-print-directory DATASET=demo DATA= RUN= SET= FOLD= TTA=
 
 .PHONY: help doctor status setup demo data synthetic subset folds leakage trace pack preview train node linear-probe reproduce ablation study data-scaling search lr-find \
         pseudo-rounds pseudo-labels refit \
-        client notebook import-runs predict tta ensemble blends knn submissions check submit score report review backbones layers convert classify \
+        client notebook import-runs predict tta ensemble blends knn label-issues submissions check submit score report review backbones layers convert classify \
         export serve bench profile test test-slow test-all coverage test-torch test-cluster test-kills test-size docs lint clean
 
 help: ## this list
@@ -159,7 +159,7 @@ CONVERTING      = $(filter convert,$(MAKECMDGOALS))
 EXPECTED_MODEL  = one of: $(if $(CONVERTING),googlenet squeezenet_torch squeezenet_v1_1,$(basename $(notdir $(wildcard configs/models/*.yaml))))
 EXPECTED_EMBEDDINGS = models in configs/models like mobilenet_v2:block_13_expand_relu:2x2
 EXPECTED_SOURCE = the folder of the full download
-EXPECTED_NAME   = what the ensemble of teachers is called
+EXPECTED_NAME   = $(if $(filter pseudo-labels,$(MAKECMDGOALS)),what the ensemble of teachers is called,the name of a submission)
 EXPECTED_RUN    = the name of a trained run
 EXPECTED_FILE   = $(if $(CONVERTING),a PyTorch checkpoint (.pth),a submission CSV)
 EXPECTED_WEIGHTS = the folder of local weights
@@ -346,6 +346,9 @@ check: need-FILE setup ## check FILE=<submission.csv> as Kaggle would
 
 submit: need-FILE need-MESSAGE setup $(if $(KAGGLE),,$(CLIENT)) ## upload FILE=<submission.csv> with MESSAGE="...", wait for its score, note it in the ledger
 	$(DW) submit $(DATA_OPT) --message=$(call q,$(MESSAGE)) $(call place,client,KAGGLE) $(call option,wait,WAIT) $(call flag,force,FORCE) -- $(call q,$(FILE))
+
+label-issues: need-NAME setup ## list probable label errors by submission NAME's out-of-fold probabilities, for SET=train.label_issues=drop
+	$(DW) label-issues $(DATA_OPT) $(call flag,force,FORCE) -- $(call q,$(NAME))
 
 score: setup ## out-of-fold log loss per model, fold, driver and class
 	$(DW) score $(DATA_OPT) $(call option,models,MODELS)

@@ -261,6 +261,11 @@ class Places:
         """What an experiment found, for the repository; its page lies beside it."""
         return self.root / "experiments" / "results" / self.dataset / f"{plain_name(name, 'NAME')}.json"
 
+    @property
+    def label_issues(self) -> Path:
+        """The committed list of images whose label is doubted; its record and page lie beside it."""
+        return self.result("label_issues").with_suffix(".csv")
+
     def pack(self, size: str) -> Path:
         return self.build / "pack" / size
 

@@ -20,7 +20,7 @@ from driverwatch.errors import InputError
 from driverwatch.io.atomic import locked
 from driverwatch.models import pretrained as weight_files
 from driverwatch.run import open_run, refuse_fold
-from driverwatch.training import fold_runner, pseudo_labels
+from driverwatch.training import fold_runner, label_issues, pseudo_labels
 from driverwatch.training.fold_runner import FoldProcess
 from driverwatch.training.pseudo_labels import Student, checked_teachers, open_teachers
 from driverwatch.training.run_summary import print_summary
@@ -38,10 +38,11 @@ def finished_run(
 ) -> Done | None:
     """A run of exactly this that has finished every fit; None where anything differs, is missing, or must be looked at closely.
 
-    With None the caller opens everything and says what is wrong; a run with teachers is always looked at closely.
+    With None the caller opens everything and says what is wrong; a run with teachers or a list of label issues is always
+    looked at closely.
     """
     folder = context.places.run(name)
-    if settings.train.pseudo is not None:
+    if settings.train.pseudo is not None or settings.train.label_issues != "none":
         return None
     try:
         folds = fold_file.glance(context.places.folds, tuple(context.settings.classes))
@@ -160,7 +161,9 @@ def _wanted(
         open_packs=partial(open_packs, context),
     )
     teacher_identity = pseudo_labels.identity(checked_teachers(student), settings.train.pseudo)
-    learned_from = {key: made for key, made in (("teachers", teacher_identity), ("epochs", epochs)) if made}
+    doubted = label_issues.identity(context, settings, packs["train"])
+    made: dict[str, Any] = {"teachers": teacher_identity, "epochs": epochs, "label_issues": doubted}
+    learned_from = {key: facts for key, facts in made.items() if facts}
     return _identity(context, settings, folds, packs, weights, learned_from or None), count
 
 
@@ -215,11 +218,12 @@ def train_one_fold(folder: Path, fold: int, weights: Path | None = None) -> None
     from driverwatch.training.pseudo_labels import FoldIndices
 
     training, validation = splits.of(run.settings.train, folds).rows(packs["train"].drivers, fold)
+    training, sample_weights = label_issues.weighted_rows(run, packs, training)
     unlabelled = pseudo_labels.Unlabelled(packs["test"].names, packs["train"].names, validation)
     said = pseudo_labels.fold_labels(
         run, fold, open_teachers(context.places, run.settings, folds), unlabelled, len(training)
     )
-    rows = FoldIndices(training, validation, said)
+    rows = FoldIndices(training, validation, said, sample_weights)
     found = weight_files.find(run.settings, weights or (Path(how.weights) if how.weights else None))
     train_fold(
         run, fold, packs, rows, found, run.settings.predict, context.places.feature_caches, how.others(run, fold)
