@@ -71,7 +71,7 @@ DEMO    := @$(MAKE) --no-print-directory DATASET=demo DATA= RUN= SET= FOLD= TTA=
 
 .PHONY: help doctor status setup demo data synthetic subset folds leakage trace pack preview train node linear-probe reproduce ablation study data-scaling search lr-find \
         pseudo-rounds pseudo-labels refit \
-        client notebook import-runs predict tta ensemble blends knn label-issues submissions check submit score report review backbones layers convert classify \
+        client notebook import-runs predict tta ensemble blends knn label-issues submissions check submit score report card review backbones layers convert classify \
         export serve bench profile test test-slow test-all coverage test-torch test-cluster test-kills test-size docs lint clean
 
 help: ## this list
@@ -355,6 +355,9 @@ score: setup ## out-of-fold log loss per model, fold, driver and class
 
 report: setup ## one page, build/<dataset>/report/index.html, of whatever is built: scores, confusions, curves, ablations, settings
 	$(DW) report $(DATA_OPT)
+
+card: need-NAME setup ## write submissions/DATASET/cards/NAME: the submission's model card and Kaggle's three files for winners
+	$(DW) card $(DATA_OPT) -- $(call q,$(NAME))
 
 review: setup ## write build/<dataset>/report/review.html: images by loss, disagreement and entropy of MODELS, neighbours by EMBEDDINGS, N_CAMS
 	$(DW) review $(DATA_OPT) $(call option,models,MODELS) $(call option,tta,TTA) $(call option,embeddings,EMBEDDINGS) \

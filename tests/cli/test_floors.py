@@ -92,7 +92,7 @@ ROOMS: dict[str, list[str]] = {
         "post_processing",
         "teacher_ensemble",
     ],
-    "submission": ["kaggle_client", "ledger", "validate", "download", "submit", "build"],
+    "submission": ["kaggle_client", "ledger", "validate", "download", "submit", "build", "card"],
     "experiments": [
         "search_space",
         "leakage",

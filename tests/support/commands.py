@@ -13,6 +13,7 @@ TESTED = {
     "bench": "repository/test_bench.py::test_help_imports_nothing_heavy",
     "reproduce": "experiments/test_reproduce.py::test_a_recipe_resumes_from_whatever_is_built",
     "blends": "cli/test_line.py::test_blends_of_two_tta_sets",
+    "card": "submission/test_card.py::test_the_command_writes_four_files_that_can_be_read_back",
     "check": LINE,
     "classify": LINE,
     "convert": "models/test_torch.py::test_conversion_needs_no_network_library",

@@ -7,21 +7,20 @@ to the labels' counts. Ours: an image that reaches no threshold and is most like
 ranked by self-confidence within their class, p(label) / t_label, least first.
 """
 
-import zlib
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from driverwatch.config.dataset import class_columns
 from driverwatch.config.loading import Strict
 from driverwatch.data.context import Context
-from driverwatch.errors import InputError, printable
+from driverwatch.errors import InputError
 from driverwatch.experiments.experiment import Number, Record, markdown_table, read_record, text_table, write_record
 from driverwatch.io.atomic import write_text
 from driverwatch.io.console import close, say
 from driverwatch.io.manifests import checksum_of_file, provenance
+from driverwatch.submission.validate import read_out_of_fold
 from driverwatch.training.label_issues import AMBIGUOUS, ERROR
 
 CLIPS = {"driver": "{driver}", "class": "{label}", "errors": "{errors}", "of": "{images}", "likely": "{likely}"}
@@ -133,7 +132,7 @@ def write_label_issues(context: Context, name: str, force: bool) -> None:
     earlier = read_record(LabelIssuesRecord, record_path)
     if path.is_file() and not force and (earlier is None or checksum_of_file(path) != earlier.list_checksum):
         raise InputError(f"{path}: was changed by hand since it was written; FORCE=1 writes it again")
-    frame, probabilities = _read(context, name)
+    frame, probabilities = read_out_of_fold(context, name)
     classes = list(context.settings.classes)
     issues, found = find_issues(frame, probabilities, classes)
     write_text(path, issues.rename(columns={"image": context.settings.columns.image}).to_csv(
@@ -152,34 +151,6 @@ def write_label_issues(context: Context, name: str, force: bool) -> None:
         f"{record.errors} probable label errors and {record.ambiguous} ambiguous of {record.images} images ({beside})"
     )
     close(path, what, then=then)
-
-
-def _read(context: Context, name: str) -> tuple[pd.DataFrame, np.ndarray]:
-    """A submission's out-of-fold file: image, driver, fold and label, and probabilities float64 (N, C), rows summing to 1."""
-    path, classes = context.places.out_of_fold(name), list(context.settings.classes)
-    if not path.is_file():
-        raise InputError(
-            f"{path}: no out-of-fold probabilities; make ensemble NAME={name} DATASET={context.dataset} writes them"
-        )
-    image, columns = context.settings.columns.image, class_columns(classes)
-    text = dict.fromkeys([image, "driver", "class"], str)
-    try:
-        frame = pd.read_csv(path, dtype=text, keep_default_na=False)
-        if missing := {*text, "fold", *columns} - set(frame):
-            raise ValueError(f"no column {min(missing)}")
-        rows = frame[columns].to_numpy(np.float64)
-        if unknown := sorted(set(frame["class"]) - set(classes)):
-            raise ValueError(f"class {unknown[0]}")
-        if not (np.isfinite(rows).all() and (rows >= 0).all() and (rows.sum(axis=1) > 0).all()):
-            raise ValueError("a row without probabilities")
-    except (OSError, ValueError, EOFError, zlib.error) as error:
-        raise InputError(
-            f"{path}: expected probabilities by image, got {printable(str(error))}; make the submission again"
-        ) from None
-    made = frame[["driver", "fold"]].assign(
-        image=frame[image], label=frame["class"].map({c: i for i, c in enumerate(classes)})
-    )
-    return made, rows / rows.sum(axis=1, keepdims=True)
 
 
 def _clips(issues: pd.DataFrame) -> list[Clip]:

@@ -302,6 +302,10 @@ class Places:
         """What a submission's pipeline makes of the labelled images, each fold's by others."""
         return self.submissions / "out_of_fold" / f"{plain_name(name, 'NAME')}.csv.gz"
 
+    def card(self, name: str) -> Path:
+        """The folder of a submission's model card and of the files that Kaggle asks winners for."""
+        return self.submissions / "cards" / plain_name(name, "NAME")
+
 
 def plain_name(name: str, variable: str) -> str:
     """Return a name that can only ever be one file or folder name; refuse anything else."""
