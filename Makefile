@@ -11,7 +11,7 @@ SHELL := /bin/sh
 VARIABLES := ACCELERATOR ACCOUNT ADDRESS CLASS_BALANCE BLEND CALIBRATE CLASS CLIP CLIPS N_DRIVERS CPUS_PER_FOLD TRUNCATE_AT DATA DATASET DEBUG DOCS \
   DRIVERS RESUME_FROM ENGINE EXTRAS EMBEDDINGS FILE FOLD FOLDER FORCE FRAMES RUNS_FROM FULL GPUS_PER_FOLD HEAD CAM N_CAMS LR_MAX HOURS \
   IMAGE IMAGES IP JSON KAGGLE KILLS LR_MIN MACHINE MEMORY_PER_FOLD MESSAGE MODEL MODELS NAME KNN PACKAGES LR_STEPS PORT PYTHON3 \
-  REPEAT ROUNDS BENCHMARKS RUN SEED SET SHARDS SIZE SKIP_TRIAL SKIP_INVALID SOURCE SPACE COMMANDS STUDY TEST_DRIVERS TOP TRAIN TRIALS V VENDOR \
+  REPEAT ROUNDS BENCHMARKS RUN SEED SET SHARDS SIZE SKIP_TRIAL SKIP_INVALID SOURCE SPACE COMMANDS STUDY TEST_DRIVERS TOP TRAIN TRIALS UPGRADE V VENDOR \
   TTA WAIT WEIGHTS JOBS STRICT PYTEST_ADDOPTS
 GIVEN     := $(foreach each,$(.VARIABLES),$(if $(findstring command,$(origin $(each))),$(each)))
 INHERITED := $(foreach each,$(VARIABLES),$(if $(filter environment,$(firstword $(origin $(each)))),$(each)))
@@ -25,12 +25,12 @@ endef
 q = $(if $(findstring $(newline),$(1)),$(error expected a variable of one line; got $(1)))'$(subst ','\'',$(1))'
 
 # switches: 1 is on; 0 or nothing is off; anything else is refused before anything runs
-SWITCHES := DEBUG DOCS FORCE FULL JSON SKIP_INVALID STRICT TRAIN V VENDOR
+SWITCHES := DEBUG DOCS FORCE FULL JSON SKIP_INVALID STRICT TRAIN UPGRADE V VENDOR
 ON  := 1 yes Yes YES true True TRUE on On ON y Y
 OFF := 0 no No NO false False FALSE off Off OFF n N
 $(foreach each,$(filter $(SWITCHES),$(GIVEN)) $(filter V,$(INHERITED)),$(if \
   $(filter-out $(ON) $(OFF),$($(each)))$(word 2,$($(each))),$(error $(each)=$($(each)): expected 1 (yes, true, on) or 0 (no, false, off))))
-$(if $(filter EXTRAS,$(GIVEN)),$(if $(filter-out onnx cluster backends,$(EXTRAS)),$(error EXTRAS=$(EXTRAS): expected some of onnx, cluster, backends)))
+$(if $(filter EXTRAS,$(GIVEN)),$(if $(filter-out onnx cluster weights backends,$(EXTRAS)),$(error EXTRAS=$(EXTRAS): expected some of onnx, cluster, weights, backends)))
 
 PYTHON3     ?= python3
 ACCELERATOR ?= cpu
@@ -72,7 +72,7 @@ DEMO    := @$(MAKE) --no-print-directory DATASET=demo DATA= RUN= SET= FOLD= TTA=
 .PHONY: help doctor status setup demo data synthetic subset folds leakage trace pack preview train node linear-probe reproduce ablation study data-scaling search lr-find \
         pseudo-rounds pseudo-labels refit \
         client notebook import-runs predict tta ensemble blends knn label-issues submissions check submit score report card review backbones layers convert classify \
-        export serve bench profile test test-slow test-all coverage test-torch test-cluster test-kills test-size docs lint clean
+        export serve bench profile test test-slow test-all coverage test-torch test-cluster test-kills test-size docs lint lock audit clean
 
 help: ## this list
 	@echo 'make <target> [VARIABLE=value ...]'; echo
@@ -147,6 +147,7 @@ help: ## this list
 #: JOBS=2                   processes that run tests side by side (1.5 to 4 GB each)
 #: PYTEST_ADDOPTS="-k crop"  more words for pytest, as it reads them itself (make test, test-slow, test-all)
 #: STRICT=1                 a test that is skipped fails the run, but for real data that is not there
+#: UPGRADE=1                make lock takes the newest versions
 #: KILLS=60                 random kills of make test-kills
 #: COMMANDS="pack score"    what make test-size measures again (default: everything, again)
 #: PYTHON3=python3          the Python that builds .venv, 3.11 or later
@@ -182,7 +183,7 @@ doctor: ## what is fine here, what is not, and what to do about it; installs not
 status: setup ## what there is: images, folds, packs, every run and fold, submissions; what is stale, and why; JSON=1 as JSON
 	$(DW) status $(DATA_OPT) $(call flag,json,JSON)
 
-setup: $(RUNTIME) $(patsubst %,$(VENV)/.extra-%,$(filter onnx cluster backends,$(EXTRAS))) ## build .venv from the pinned requirements, with EXTRAS="onnx cluster"
+setup: $(RUNTIME) $(patsubst %,$(VENV)/.extra-%,$(filter onnx cluster weights backends,$(EXTRAS))) ## build .venv from the pinned requirements, with EXTRAS="onnx cluster"
 
 # an environment is finished while its stamp holds what its requirements hold: a clone changes dates, not contents
 finished = cmp -s $(1) $(2)
@@ -201,8 +202,7 @@ $(DEV): $(RUNTIME) FORCE
 	@$(call finished,requirements/dev.txt,$@) || $(PYTHON) $(call install,$(PYTHON),requirements/dev.txt,$@)
 
 $(VENV)/.extra-%: $(RUNTIME) FORCE
-	@$(call finished,requirements/$*.txt,$@) || \
-	  $(PYTHON) $(call install,$(PYTHON),requirements/$*.txt,$@) --constraint $(PINNED)
+	@$(call finished,requirements/$*.txt,$@) || $(PYTHON) $(call install,$(PYTHON),requirements/$*.txt,$@)
 
 # an environment of its own: the client's dependencies need not fit TensorFlow's
 $(CLIENT): FORCE
@@ -393,6 +393,8 @@ profile: need-MODEL setup ## where the time of MODEL's training step goes: readi
 convert: need-FILE need-MODEL need-WEIGHTS $(TORCH) ## make MODEL's file in the folder WEIGHTS of FILE=<public PyTorch checkpoint>
 	$(Q)PYTHONPATH=src .venv-torch/bin/python -m driverwatch convert --model=$(call q,$(MODEL)) --weights=$(call q,$(WEIGHTS)) -- $(call q,$(FILE))
 
+AUDIT = pip-audit==2.10.1 --progress-spinner=off --desc=off
+
 # tests of one file share a worker, since its fixtures serve them all; a test of 15 minutes hangs
 PYTEST    = $(Q)$(PYTHON) -m pytest
 PARALLEL  = -n $(call q,$(JOBS)) --dist loadfile --durations=25
@@ -430,6 +432,13 @@ lint: $(DEV) ## ruff and mypy
 	$(PYTHON) -m ruff check src tests scripts benchmarks
 	$(PYTHON) -m ruff format --check --quiet src tests scripts benchmarks
 	$(PYTHON) -m mypy
+
+lock: $(DEV) ## pin requirements/*.in with hashes into requirements/*.txt; UPGRADE=1 takes the newest versions that fit
+	$(Q)$(PYTHON) scripts/lock.py $(call flag,upgrade,UPGRADE)
+
+audit: $(DEV) ## look the pinned packages up among known vulnerabilities
+	$(Q)for file in cpu cuda onnx cluster weights dev kaggle; do \
+	  $(PYTHON) -m uv tool run --quiet $(AUDIT) --disable-pip --require-hashes --requirement requirements/$$file.txt || exit 1; done
 
 clean: ## remove build/ (packs, runs); folds and submissions stay
 	rm -rf build

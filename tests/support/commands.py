@@ -27,6 +27,8 @@ TESTED = {
     "refit": "experiments/test_pseudo_label_rounds.py::test_subsets_and_a_final_fit_have_no_score",
     "folds": LINE,
     "label-issues": "experiments/test_confident_learning.py::test_the_command_writes_a_list_that_a_training_follows",
+    "lock": "repository/test_packaging.py::test_every_requirement_is_locked_with_hashes",
+    "audit": "repository/test_packaging.py::test_the_audit_asks_for_each_lock",
     "layers": "cli/test_commands.py::test_layers_of_models",
     "leakage": "data/test_leakage.py::test_the_command_prints_both_splits",
     "ablation": "experiments/test_ablations.py::test_the_numbers_are_those_computed_by_hand",
