@@ -11,7 +11,7 @@ SHELL := /bin/sh
 VARIABLES := ACCELERATOR ACCOUNT ADDRESS CLASS_BALANCE BLEND CALIBRATE CLASS CLIP CLIPS N_DRIVERS CPUS_PER_FOLD TRUNCATE_AT DATA DATASET DEBUG DETAILS DOCS \
   DRIVERS RESUME_FROM ENGINE EXTRAS EMBEDDINGS FILE FOLD FOLDER FORCE FRAMES RUNS_FROM FULL GPUS_PER_FOLD HEAD CAM N_CAMS LR_MAX HOURS \
   IMAGE IMAGES IP JSON KAGGLE KILLS LR_MIN MACHINE MEMORY_PER_FOLD MESSAGE MODEL MODELS NAME KNN PACKAGES LR_STEPS PORT PYTHON3 \
-  REPEAT ROUNDS BENCHMARKS RUN SEED SET SHARDS SIZE SKIP_TRIAL SKIP_INVALID SOURCE SPACE COMMANDS STUDY TEST_DRIVERS TOP TRAIN TRIALS V VENDOR \
+  REPEAT ROUNDS BENCHMARKS RUN SEED SET SHARDS SIZE SKIP_TRIAL SKIP_INVALID SOURCE SPACE COMMANDS STUDY TEST_DRIVERS TOP TRAIN TRIALS UPGRADE V VENDOR \
   TTA WAIT WEIGHTS JOBS STRICT PYTEST_ADDOPTS
 GIVEN     := $(foreach each,$(.VARIABLES),$(if $(findstring command,$(origin $(each))),$(each)))
 INHERITED := $(foreach each,$(VARIABLES),$(if $(filter environment,$(firstword $(origin $(each)))),$(each)))
@@ -25,7 +25,7 @@ endef
 q = $(if $(findstring $(newline),$(1)),$(error expected a variable of one line; got $(1)))'$(subst ','\'',$(1))'
 
 # switches: 1 is on; 0 or nothing is off; anything else is refused before anything runs
-SWITCHES := DEBUG DETAILS DOCS FORCE FULL JSON SKIP_INVALID STRICT TRAIN V VENDOR
+SWITCHES := DEBUG DETAILS DOCS FORCE FULL JSON SKIP_INVALID STRICT TRAIN UPGRADE V VENDOR
 ON  := 1 yes Yes YES true True TRUE on On ON y Y
 OFF := 0 no No NO false False FALSE off Off OFF n N
 $(foreach each,$(filter $(SWITCHES),$(GIVEN)) $(filter V,$(INHERITED)),$(if \
@@ -76,8 +76,8 @@ DEMO    := @$(MAKE) --no-print-directory DATASET=demo DATA= RUN= SET= FOLD= TTA=
 
 .PHONY: help help-all doctor status setup demo data synthetic subset folds leakage trace pack preview train node linear-probe reproduce ablation study data-scaling search lr-find \
         pseudo-rounds pseudo-labels refit \
-        client notebook import-runs predict tta ensemble blends knn submissions check submit score report review backbones layers convert classify \
-        export serve bench profile test test-slow test-all coverage test-torch test-cluster test-kills test-size docs lint clean
+        client notebook import-runs predict tta ensemble blends knn label-issues submissions check submit score report card review backbones layers convert classify \
+        export serve bench profile test test-slow test-all coverage test-torch test-cluster test-kills test-size docs lint lock audit clean
 
 help: ## the targets to begin with
 	@$(PYTHON_3) scripts/make_help.py help
@@ -157,6 +157,7 @@ help-all: ## every target, and the variables of each
 #: JOBS=2                   processes that run tests side by side (1.5 to 4 GB each)
 #: PYTEST_ADDOPTS="-k crop"  more words for pytest, as it reads them itself (make test, test-slow, test-all)
 #: STRICT=1                 a test that is skipped fails the run, but for real data that is not there
+#: UPGRADE=1                make lock takes the newest versions
 #: KILLS=60                 random kills of make test-kills
 #: COMMANDS="pack score"    what make test-size measures again (default: everything, again)
 #: PYTHON3=python3          the Python that builds .venv, 3.11 or later
@@ -169,7 +170,7 @@ help-all: ## every target, and the variables of each
 CONVERTING      = $(filter convert,$(MAKECMDGOALS))
 EXPECTED_MODEL  = one of: $(if $(CONVERTING),googlenet squeezenet_torch squeezenet_v1_1,$(basename $(notdir $(wildcard configs/models/*.yaml))))
 EXPECTED_SOURCE = the folder of the full download
-EXPECTED_NAME   = what the ensemble of teachers is called
+EXPECTED_NAME   = $(if $(filter pseudo-labels,$(MAKECMDGOALS)),what the ensemble of teachers is called,the name of a submission)
 EXPECTED_RUN    = the name of a trained run
 EXPECTED_FILE   = $(if $(CONVERTING),a PyTorch checkpoint (.pth),a submission CSV)
 EXPECTED_WEIGHTS = the folder of local weights
@@ -211,8 +212,7 @@ $(DEV): $(RUNTIME) FORCE
 	@$(call finished,requirements/dev.txt,$@) || $(PYTHON) $(call install,$(PYTHON),requirements/dev.txt,$@)
 
 $(VENV)/.extra-%: $(RUNTIME) FORCE
-	@$(call finished,requirements/$*.txt,$@) || \
-	  $(PYTHON) $(call install,$(PYTHON),requirements/$*.txt,$@) --constraint $(PINNED)
+	@$(call finished,requirements/$*.txt,$@) || $(PYTHON) $(call install,$(PYTHON),requirements/$*.txt,$@)
 
 # an environment of its own: the client's dependencies need not fit TensorFlow's
 $(CLIENT): FORCE
@@ -367,11 +367,17 @@ uploadable: need-FILE need-MESSAGE setup
 submit: need-FILE need-MESSAGE setup $(if $(KAGGLE),,uploadable $(CLIENT)) ## upload FILE=<submission.csv> with MESSAGE="...", wait for its score, note it in the ledger
 	$(DW) submit $(DATA_OPT) --message=$(call q,$(MESSAGE)) $(call place,client,KAGGLE) $(call option,wait,WAIT) $(call flag,force,FORCE) -- $(call q,$(FILE))
 
+label-issues: need-NAME setup ## list probable label errors by submission NAME's out-of-fold probabilities, for SET=train.label_issues=drop
+	$(DW) label-issues $(DATA_OPT) $(call flag,force,FORCE) -- $(call q,$(NAME))
+
 score: setup ## out-of-fold log loss per model in a few lines; DETAILS=1: also per fold, driver and class
 	$(DW) score $(DATA_OPT) $(call option,models,MODELS) $(call flag,details,DETAILS)
 
 report: setup ## one page, build/<dataset>/report/index.html, of whatever is built: scores, confusions, curves, ablations, settings
 	$(DW) report $(DATA_OPT)
+
+card: need-NAME setup ## write submissions/DATASET/cards/NAME: the submission's model card and Kaggle's three files for winners
+	$(DW) card $(DATA_OPT) -- $(call q,$(NAME))
 
 review: setup ## write build/<dataset>/report/review.html: images by loss, disagreement and entropy of MODELS, neighbours by EMBEDDINGS, N_CAMS
 	$(DW) review $(DATA_OPT) $(call option,models,MODELS) $(call option,tta,TTA) $(call option,embeddings,EMBEDDINGS) \
@@ -406,6 +412,8 @@ profile: need-MODEL setup ## where the time of MODEL's training step goes: readi
 
 convert: need-FILE need-MODEL need-WEIGHTS $(TORCH) ## make MODEL's file in the folder WEIGHTS of FILE=<public PyTorch checkpoint>
 	$(Q)PYTHONPATH=src .venv-torch/bin/python -m driverwatch convert --model=$(call q,$(MODEL)) --weights=$(call q,$(WEIGHTS)) -- $(call q,$(FILE))
+
+AUDIT = pip-audit==2.10.1 --progress-spinner=off --desc=off
 
 # tests of one file share a worker, since its fixtures serve them all; a test of 15 minutes hangs
 PYTEST    = $(Q)$(PYTHON) -m pytest
@@ -444,6 +452,13 @@ lint: $(DEV) ## ruff and mypy
 	$(PYTHON) -m ruff check src tests scripts benchmarks
 	$(PYTHON) -m ruff format --check --quiet src tests scripts benchmarks
 	$(PYTHON) -m mypy
+
+lock: $(DEV) ## pin requirements/*.in with hashes into requirements/*.txt; UPGRADE=1 takes the newest versions that fit
+	$(Q)$(PYTHON) scripts/lock.py $(call flag,upgrade,UPGRADE)
+
+audit: $(DEV) ## look the pinned packages up among known vulnerabilities
+	$(Q)for file in cpu cuda onnx cluster weights dev kaggle; do \
+	  $(PYTHON) -m uv tool run --quiet $(AUDIT) --disable-pip --require-hashes --requirement requirements/$$file.txt || exit 1; done
 
 clean: ## remove build/ (packs, runs); folds and submissions stay
 	rm -rf build

@@ -31,6 +31,8 @@ def install(python: str, requirements: Path, log: Path, options: list[str]) -> i
     command = [python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar", "off"]
     if os.path.expanduser("~") == "~":  # noqa: PTH111  no home folder: pip would keep its cache in a folder of that name here
         command.append("--no-cache-dir")
+    if "--hash=" in requirements.read_text(encoding="utf-8"):
+        command.append("--require-hashes")  # and no package that the lock does not name
     command += [*options, "--requirement", str(requirements)]
     title, total, seen, start = f"installing {requirements}", wanted(requirements), 0, time.monotonic()
     live = sys.stdout.isatty()

@@ -89,7 +89,7 @@ def packages(s: Surroundings) -> Finding:
         return problem(
             f"ACCELERATOR={s.accelerator} has no {s.requirements}", f"Known are: {', '.join(known) or 'none'}"
         )
-    lines = (line.partition("#")[0].strip() for line in s.requirements.read_text(encoding="utf-8").splitlines())
+    lines = (line.partition("#")[0].strip(" \\") for line in s.requirements.read_text(encoding="utf-8").splitlines())
     pins = [Requirement(line) for line in lines if line and not line.startswith("-")]
     wanted = {pin.name: pin for pin in pins if pin.marker is None or pin.marker.evaluate()}
     there = {name: _installed(name) for name in wanted}

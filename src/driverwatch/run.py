@@ -36,9 +36,8 @@ class Run:
     folds: str  # checksums
     packs: dict[str, str]
     weights: dict[str, str] | None
-    learned_from: dict[str, Any] | None = (
-        None  # other runs: `teachers` of pseudo-labels, `epochs` of a refit on all data
-    )
+    # other runs: `teachers` of pseudo-labels, `epochs` of a refit on all data; `label_issues`
+    learned_from: dict[str, Any] | None = None
     regions: dict[str, list[float]] = field(default_factory=dict)  # boxes of what it looks at; none: the whole frame
 
     @property
@@ -56,9 +55,10 @@ class Run:
 
     @property
     def uses_validation(self) -> bool:
-        """Whether validation drivers had a say in this run's weights, its teachers' included (optimistic)."""
-        teachers = (self.learned_from or {}).get("teachers", {})
-        return self.settings.train.uses_validation or any(made["chosen_on_validation"] for made in teachers.values())
+        """Whether validation drivers had a say in this run's weights, by teachers or label issues too (optimistic)."""
+        learned = self.learned_from or {}
+        teachers = any(made["chosen_on_validation"] for made in learned.get("teachers", {}).values())
+        return self.settings.train.uses_validation or teachers or "label_issues" in learned
 
     @property
     def claim(self) -> dict[str, Any]:
@@ -256,6 +256,7 @@ def _decisive(settings: ModelSettings) -> dict[str, Any]:
 # settings that came after folds had been started without them: place, and the value that means what was before
 ADDED: list[tuple[tuple[str, ...], str, Any]] = [
     ((), "precision", "float32"),
+    (("train",), "label_issues", "none"),
     (("train", "splits"), "train_drivers", None),
     (("train", "splits"), "split_seed", None),
 ]

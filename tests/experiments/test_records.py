@@ -15,8 +15,9 @@ from support.places import ROOT
 
 import driverwatch
 from driverwatch.errors import InputError
-from driverwatch.experiments import ablations, data_scaling, experiment, freezing_study
+from driverwatch.experiments import ablations, confident_learning, data_scaling, experiment, freezing_study
 from driverwatch.experiments.ablations import AblationsRecord
+from driverwatch.experiments.confident_learning import LabelIssuesRecord
 from driverwatch.experiments.data_scaling import ScalingRecord, fit_power_law
 from driverwatch.experiments.experiment import ScoredRun, read_record
 from driverwatch.experiments.freezing_study import FreezingRecord
@@ -25,6 +26,7 @@ from driverwatch.io.paths import Places
 __all__ = ["world"]
 KINDS: dict[str, tuple[Any, Any]] = {
     "ablations": (AblationsRecord, ablations.page),
+    "label_issues": (LabelIssuesRecord, confident_learning.page),
     "curve": (ScalingRecord, data_scaling.page),
     "study": (FreezingRecord, freezing_study.page),
 }

@@ -245,6 +245,19 @@ def knn(
     compare_knn(making(dataset, data), embeddings.split(), models.split(), weights)
 
 
+@app.command("label-issues")
+def list_label_issues(
+    name: Annotated[str, typer.Argument(help="a submission, whose out-of-fold probabilities judge the labels")],
+    dataset: Dataset = "statefarm",
+    data: Data = None,
+    force: Force = False,
+) -> None:
+    """List probable label errors and ambiguous images by confident learning, for `train.label_issues`."""
+    from driverwatch.experiments.confident_learning import write_label_issues
+
+    write_label_issues(context_of(dataset, data), name, force)
+
+
 @app.command()
 def score(
     models: Models = "",

@@ -240,6 +240,14 @@ def node(
 
 
 @app.command()
+def card(name: str, dataset: Dataset = "statefarm", data: Data = None) -> None:
+    """Write a submission's model card, and the three files that Kaggle asks winners for."""
+    from driverwatch.submission.card import write_card
+
+    write_card(context_of(dataset, data), name)
+
+
+@app.command()
 def report(dataset: Dataset = "statefarm", data: Data = None) -> None:
     """Write one HTML page of whatever is built: scores, confusions, learning curves, ablations, folds, settings."""
     from driverwatch.report.report_page import write_report

@@ -141,6 +141,9 @@ class TrainSettings(Strict):
     devices: Annotated[int, Field(ge=1, le=1024)] | Literal["all"] = 1
     label_smoothing: Share = 0.0  # share of each target spread evenly over all classes
     class_weights: Literal["none", "balanced"] = "none"  # balanced: a class's loss weighs by how seldom it is
+    # images of the committed list experiments/results/<dataset>/label_issues.csv: down_weight: their loss weighs as it says;
+    # drop: its label errors are left out. The list knows labels of validation drivers, so the OOF score is optimistic
+    label_issues: Literal["none", "down_weight", "drop"] = "none"
     # best: the epoch that scores best on the validation drivers (optimistic)
     select: Literal["last", "best"] = "last"
     # end a stage after so many epochs without a better validation loss

@@ -261,6 +261,11 @@ class Places:
         """What an experiment found, for the repository; its page lies beside it."""
         return self.root / "experiments" / "results" / self.dataset / f"{plain_name(name, 'NAME')}.json"
 
+    @property
+    def label_issues(self) -> Path:
+        """The committed list of images whose label is doubted; its record and page lie beside it."""
+        return self.result("label_issues").with_suffix(".csv")
+
     def pack(self, size: str) -> Path:
         return self.build / "pack" / size
 
@@ -296,6 +301,10 @@ class Places:
     def out_of_fold(self, name: str) -> Path:
         """What a submission's pipeline makes of the labelled images, each fold's by others."""
         return self.submissions / "out_of_fold" / f"{plain_name(name, 'NAME')}.csv.gz"
+
+    def card(self, name: str) -> Path:
+        """The folder of a submission's model card and of the files that Kaggle asks winners for."""
+        return self.submissions / "cards" / plain_name(name, "NAME")
 
 
 def plain_name(name: str, variable: str) -> str:

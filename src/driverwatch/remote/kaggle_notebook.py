@@ -22,7 +22,7 @@ from driverwatch.errors import InputError
 from driverwatch.io import manifests
 from driverwatch.io.atomic import making, replacing_folder, write_json, write_text
 from driverwatch.io.console import close, say
-from driverwatch.io.paths import matching
+from driverwatch.io.paths import Places, matching
 from driverwatch.models import weight_files
 from driverwatch.remote.kaggle_session import BUNDLED, SLUG, Plan, Reference
 from driverwatch.submission import kaggle_client
@@ -217,7 +217,7 @@ def copy_project(root: Path, dataset: str, target: Path) -> None:
     if not folds.is_file():
         raise InputError(f"{folds}: no fold file; run make folds DATASET={dataset} first: both sides need the same")
     found = [file for file in matching(root / "configs", "**/*") if file.is_file() and file.suffix in (".yaml", ".csv")]
-    for file in (*found, folds, root / "folds" / f"{dataset}_groups.csv"):
+    for file in (*found, folds, root / "folds" / f"{dataset}_groups.csv", Places(dataset, root).label_issues):
         if file.is_file():
             write_text(target / file.relative_to(root), file.read_text(encoding="utf-8"))
 

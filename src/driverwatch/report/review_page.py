@@ -193,7 +193,7 @@ def keep_review(context: Context) -> Path:
 def _made_of(shown: Reviewed) -> str:
     """A checksum of a page's runs, their weights and its templates."""
     members = [
-        [m.run.name, m.tta, m.run.checksums(list(range(m.run.settings.train.splits.fits(shown.folds.count))))]
+        [m.run.name, m.tta, m.run.checksums(list(range(m.run.settings.train.splits.models(shown.folds.count))))]
         for m in shown.members
     ]
     return checksum_of(

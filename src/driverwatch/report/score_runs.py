@@ -336,7 +336,7 @@ def _print_test_scores(context: Context, details: bool) -> None:
         title = "Unseen test drivers (labels known: the competition is synthetic), scored as Kaggle does, clipped at "
         say(scores.text(table, f"{title}{KAGGLE_FLOOR:g}"))
     elif len(table):
-        best = table.loc[table["log loss"].idxmin()]
+        best = table.iloc[int(table["log loss"].argmin())]
         several = f" (best of {len(table)} submissions)" if len(table) > 1 else ""
         say(f"Unseen test drivers: {best.model} log loss {best['log loss']:.4f}, accuracy {best.accuracy:.1%}{several}")
 

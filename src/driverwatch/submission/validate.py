@@ -1,11 +1,14 @@
 """A submission file: written in the sample submission's order, read back, and checked as Kaggle would."""
 
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from driverwatch.errors import InputError
+from driverwatch.config.dataset import class_columns
+from driverwatch.data.context import Context
+from driverwatch.errors import InputError, printable
 from driverwatch.io.atomic import replacing
 from driverwatch.io.csv_tables import numbers, read_csv
 from driverwatch.metrics import FLOOR, limited
@@ -62,3 +65,31 @@ def read_submission(path: Path, names: list[str], header: list[str]) -> np.ndarr
             f"{values[np.argmax(off)].sum():.6f}; write it again"
         )
     return values[pd.Index(found).get_indexer(pd.Index(names))]
+
+
+def read_out_of_fold(context: Context, name: str) -> tuple[pd.DataFrame, np.ndarray]:
+    """A submission's out-of-fold file: columns image, driver, fold and label; probabilities float64 (N, C), rows summing to 1."""
+    path, classes = context.places.out_of_fold(name), list(context.settings.classes)
+    if not path.is_file():
+        raise InputError(
+            f"{path}: no out-of-fold probabilities; make ensemble NAME={name} DATASET={context.dataset} writes them"
+        )
+    image, columns = context.settings.columns.image, class_columns(classes)
+    text = dict.fromkeys([image, "driver", "class"], str)
+    try:
+        frame = pd.read_csv(path, dtype=text, keep_default_na=False)
+        if missing := {*text, "fold", *columns} - set(frame):
+            raise ValueError(f"no column {min(missing)}")
+        rows = frame[columns].to_numpy(np.float64)
+        if unknown := sorted(set(frame["class"]) - set(classes)):
+            raise ValueError(f"class {unknown[0]}")
+        if not (np.isfinite(rows).all() and (rows >= 0).all() and (rows.sum(axis=1) > 0).all()):
+            raise ValueError("a row without probabilities")
+    except (OSError, ValueError, EOFError, zlib.error) as error:
+        raise InputError(
+            f"{path}: expected probabilities by image, got {printable(str(error))}; make the submission again"
+        ) from None
+    made = frame[["driver", "fold"]].assign(
+        image=frame[image], label=frame["class"].map({c: i for i, c in enumerate(classes)})
+    )
+    return made, rows / rows.sum(axis=1, keepdims=True)

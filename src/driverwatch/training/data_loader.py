@@ -34,6 +34,7 @@ class TrainingBatches(keras.utils.PyDataset):
         epoch: int,
         guessed: np.ndarray | None = None,
         threads: int = 0,
+        sample_weights: np.ndarray | None = None,
     ) -> None:
         """Shuffle an epoch.
 
@@ -43,6 +44,7 @@ class TrainingBatches(keras.utils.PyDataset):
             swap: where labels of flipped images go under `augment.hflip: swap`.
             guessed: bool (N,), rows with pseudo-labels (None: there are none). Class weights are the others'.
             threads: that ask for inputs (0: `train.workers`, or one per core).
+            sample_weights: float32 (N,), factors on the loss of each row (None: all 1), as of a list of label issues.
         """
         threads = threads or settings.train.workers or os.cpu_count() or 1
         super().__init__(workers=1)
@@ -51,6 +53,7 @@ class TrainingBatches(keras.utils.PyDataset):
         self.swap, self.hflip = swap, settings.augment.hflip
         self.guessed, self.pseudo = np.zeros(len(targets), bool) if guessed is None else guessed, settings.train.pseudo
         self.weights = class_weights(targets[indices[~self.guessed[indices]]], settings.train.class_weights)
+        self.sample_weights = np.ones(len(targets), np.float32) if sample_weights is None else sample_weights
         self.steps = -(-len(indices) // self.batch)
         self.weighed = np.zeros(self.steps)  # sums of sample weights, of batches that were made
         self.made = MadeAhead(self._made, self.steps, threads)
@@ -78,7 +81,7 @@ class TrainingBatches(keras.utils.PyDataset):
         rows = self.order[step * self.batch : (step + 1) * self.batch]
         made, flipped = self.inputs(rows)
         targets = followed(self.targets[rows], flipped, self.hflip, self.swap)
-        weights = targets @ self.weights
+        weights = (targets @ self.weights) * self.sample_weights[rows]
         if self.pseudo is not None:
             weights[self.guessed[rows]] *= self.pseudo.weight
         self.weighed[step] = weights.sum()

@@ -231,7 +231,7 @@ class FoldTraining:
         epoch, run, guessed = self.progress.epoch, self.run, self.indices.guessed(len(self.pack.names))
         reseed(self.classifier, (self.settings.seed, epoch), self.devices)
         about = inputs, self.shown, targets, run.settings, run.swap, epoch, guessed, self.loader.threads
-        return TrainingBatches(*about)
+        return TrainingBatches(*about, self.indices.sample_weights)
 
     def _shown(self) -> tuple[Inputs, np.ndarray]:
         """Inputs and label shares of the epoch that is next."""
@@ -298,6 +298,8 @@ class FoldTraining:
         targets = np.tile(one_hot(self.pack.labels[rows], len(run.swap)), (len(made), 1))
         targets = followed(targets, flipped, run.settings.augment.hflip, run.swap)
         labels, weights = targets.argmax(axis=1), targets @ class_weights(targets, self.settings.class_weights)
+        if self.indices.sample_weights is not None:
+            weights = weights * np.tile(self.indices.sample_weights[rows], len(made))
         drivers = np.tile(self.pack.drivers[rows], len(made))
         found = fit_linear_probe(Sample(features, labels, weights), drivers, len(run.swap), stage.settings.l2)
         self.classifier.top.kernel.assign(found.kernel)

@@ -1,8 +1,7 @@
 """Pseudo-labels (Lee 2013, ICML workshop): images without labels with what finished runs, the teachers, predict for them.
 
 A teacher's model of another fold was trained on this fold's validation drivers, and what it says of test images carries their
-labels over. So fold k's student is trained on the pseudo-labels of the teachers' fold k models alone, and its OOF score stays
-honest.
+labels over. So fold k's student is trained on the teachers' fold k models' pseudo-labels alone, and its OOF score is honest.
 """
 
 from collections.abc import Callable, Sequence
@@ -258,6 +257,7 @@ class FoldIndices:
     training: np.ndarray
     validation: np.ndarray
     fold_labels: PseudoLabels | None = None
+    sample_weights: np.ndarray | None = None  # of images' losses, float32 by such a row; None: all 1
 
     def refuse_shared(self, drivers: np.ndarray, run: Run, number: int) -> None:
         """Refuse a driver, given each row's, on both sides."""

@@ -20,7 +20,7 @@ from driverwatch.errors import InputError
 from driverwatch.io.atomic import locked
 from driverwatch.models import weight_files
 from driverwatch.run import open_run, refuse_fold
-from driverwatch.training import fold_runner, pseudo_labels
+from driverwatch.training import fold_runner, label_issues, pseudo_labels
 from driverwatch.training.fold_runner import FoldProcess
 from driverwatch.training.pseudo_labels import Student, checked_teachers, open_teachers
 from driverwatch.training.run_summary import print_summary
@@ -50,11 +50,12 @@ class Done(NamedTuple):
 def finished_run(request: TrainRequest) -> Done | None:
     """The run's identity if every fold is finished with exactly these inputs, else None.
 
-    With None the caller opens everything and says what is wrong; a run with teachers is always looked at closely.
+    With None the caller opens everything and says what is wrong; a run with teachers or a list of label issues is always
+    looked at closely.
     """
     context, settings = request.context, request.settings
     folder, learned = context.places.run(request.name), {"epochs": request.epochs} if request.epochs else None
-    if settings.train.pseudo is not None:
+    if settings.train.pseudo is not None or settings.train.label_issues != "none":
         return None
     try:
         folds = fold_file.glance(context.places.folds, tuple(context.settings.classes))
@@ -147,7 +148,9 @@ def _wanted(request: TrainRequest) -> Done:
         open_packs=partial(open_packs, context),
     )
     teachers = pseudo_labels.identity(checked_teachers(student), settings.train.pseudo)
-    learned_from = {key: made for key, made in (("teachers", teachers), ("epochs", request.epochs)) if made}
+    doubted = label_issues.identity(context, settings, packs["train"])
+    made: dict[str, Any] = {"teachers": teachers, "epochs": request.epochs, "label_issues": doubted}
+    learned_from = {key: facts for key, facts in made.items() if facts}
     preset, found = read_augmentation(context, settings), weight_files.identity(settings, request.weights)
     checksums = {kind: pack.checksum for kind, pack in packs.items()}
     about = settings, context.settings, preset, folds.checksum, checksums, found, learned_from or None
@@ -191,11 +194,12 @@ def train_one_fold(folder: Path, fold: int, weights: Path | None = None) -> None
     from driverwatch.training.pseudo_labels import FoldIndices
 
     training, validation = splits.of(run.settings.train, folds).indices(packs["train"].drivers, fold)
+    training, sample_weights = label_issues.weighted_rows(run, packs, training)
     unlabelled = pseudo_labels.Unlabelled(packs["test"].names, packs["train"].names, validation)
     said = pseudo_labels.fold_labels(
         run, fold, open_teachers(context.places, run.settings, folds), unlabelled, len(training)
     )
-    rows = FoldIndices(training, validation, said)
+    rows = FoldIndices(training, validation, said, sample_weights)
     found = weight_files.find(run.settings, weights or (Path(how.weights) if how.weights else None))
     train_fold(
         run, fold, packs, rows, found, run.settings.predict, context.places.feature_caches, how.others(run, fold)

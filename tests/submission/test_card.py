@@ -1,0 +1,112 @@
+"""The model card and Kaggle's three files: figures recomputed from the out-of-fold rows, commands and folders read back."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from support.places import ROOT
+from typer.testing import CliRunner
+
+from driverwatch.cli.main import app
+from driverwatch.errors import InputError
+
+DATASET, NAME = "statefarm_mini", "best"
+COMMITTED = ROOT / "submissions" / DATASET
+KEYS = ["RAW_DATA_DIR", "PROCESSED_DATA_DIR", "CHECKPOINT_DIR", "MODEL_DIR", "SUBMISSION_DIR"]
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with the committed settings, folds and one submission of real drivers; its submissions folder."""
+    monkeypatch.chdir(tmp_path)
+    for folder in ("configs", "folds"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    here = tmp_path / "submissions" / DATASET
+    (here / "out_of_fold").mkdir(parents=True)
+    for file in (f"{NAME}.json", f"out_of_fold/{NAME}.csv.gz"):
+        shutil.copyfile(COMMITTED / file, here / file)
+    return here
+
+
+def front_matter(card: str) -> dict[str, float]:
+    """The metrics that the card's front matter claims, by type."""
+    (model,) = yaml.safe_load(card.split("---")[1])["model-index"]
+    return {metric["type"]: metric["value"] for metric in model["results"][0]["metrics"]}
+
+
+def table(card: str, title: str) -> dict[str, list[str]]:
+    """A section's table: cells by the first column."""
+    lines = card.split(f"## {title}\n")[1].split("\n## ")[0].splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    return {row[0]: row[1:] for row in cells[2:]}
+
+
+def test_the_command_writes_four_files_that_can_be_read_back(place: Path) -> None:
+    CliRunner().invoke(app, ["card", "--dataset", DATASET, NAME], catch_exceptions=False)
+    folder = place / "cards" / NAME
+    card, frame = (folder / "MODEL_CARD.md").read_text(), pd.read_csv(place / "out_of_fold" / f"{NAME}.csv.gz")
+    classes = [column for column in frame if re.fullmatch(r"c\d", column)]
+    rows = frame[classes].to_numpy()
+    label = frame["class"].map(classes.index).to_numpy()
+    loss = -np.log(np.clip(rows[np.arange(len(rows)), label], 1e-5, 1))  # rounded to six digits in the file
+    right = rows.argmax(axis=1) == label
+    found = front_matter(card)
+    assert found["out_of_fold_log_loss"] == pytest.approx(loss.mean(), abs=1e-3)
+    assert found["out_of_fold_accuracy"] == pytest.approx(right.mean(), abs=1e-4)
+    manifest = json.loads((place / f"{NAME}.json").read_text())
+    assert found["out_of_fold_log_loss"] == pytest.approx(manifest["out_of_fold_log_loss"], abs=1e-4)
+    drivers = table(card, "Results by driver")
+    assert sorted(drivers) == sorted(set(frame["driver"]))
+    for name, (fold, images, each, accuracy) in drivers.items():
+        mine = (frame["driver"] == name).to_numpy()
+        assert int(images) == mine.sum()
+        assert set(frame["fold"][mine]) == {int(fold)}
+        assert float(each) == pytest.approx(loss[mine].mean(), abs=1e-3)
+        assert float(accuracy.rstrip(" %")) == pytest.approx(100 * right[mine].mean(), abs=0.06)
+    by_class = table(card, "Results by class")
+    assert [int(row[1]) for row in by_class.values()] == np.bincount(label).tolist()
+    assert list(by_class) == classes
+    runs = table(card, "Runs and weights")
+    assert list(runs) == list(manifest["runs"])
+    assert all("Apache-2.0" in row[2] and "pseudo-labels" in row[4] for row in runs.values())
+    assert "Not a safety device" in card
+    assert "{{" not in card
+    settings = json.loads((folder / "SETTINGS.json").read_text())
+    assert list(settings) == KEYS
+    assert settings["SUBMISSION_DIR"] == f"submissions/{DATASET}"
+    listed = (folder / "directory_structure.txt").read_text().splitlines()
+    assert {".", "./configs/models", f"./submissions/{DATASET}/out_of_fold"} <= set(listed)
+    entry = (folder / "entry_points.md").read_text()
+    targets = set(re.findall(r"^ +make ([a-z-]+)", entry, re.MULTILINE))
+    assert {"setup", "data", "folds", "reproduce", "check", "classify", "train"} <= targets
+    assert targets <= set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+def test_a_submission_that_no_recipe_makes_names_its_own_commands(place: Path) -> None:
+    for file in (f"{NAME}.json", f"out_of_fold/{NAME}.csv.gz"):
+        (place / file).rename(place / file.replace(NAME, "mine"))
+    CliRunner().invoke(app, ["card", "--dataset", DATASET, "mine"], catch_exceptions=False)
+    entry = (place / "cards" / "mine" / "entry_points.md").read_text()
+    assert f'make ensemble NAME=mine MODELS="inception_v3_student mobilenet_v2_student" DATASET={DATASET}' in entry
+    assert "not recorded on this machine" in (place / "cards" / "mine" / "MODEL_CARD.md").read_text()
+
+
+def test_figures_of_another_submission_and_none_are_refused(place: Path) -> None:
+    shutil.copyfile(COMMITTED / "out_of_fold" / "alone.csv.gz", place / "out_of_fold" / f"{NAME}.csv.gz")
+    for name, said in ((NAME, "writes both"), ("absent", "no such submission")):
+        made = CliRunner().invoke(app, ["card", "--dataset", DATASET, name])
+        assert isinstance(made.exception, InputError)
+        assert said in str(made.exception)
+
+
+@pytest.mark.parametrize("folder", sorted((COMMITTED / "cards").glob("*")), ids=lambda folder: folder.name)
+def test_committed_cards_are_of_their_submissions(folder: Path) -> None:
+    manifest = json.loads((COMMITTED / f"{folder.name}.json").read_text())
+    found = front_matter((folder / "MODEL_CARD.md").read_text())
+    assert found["out_of_fold_log_loss"] == pytest.approx(manifest["out_of_fold_log_loss"], abs=1e-4)
+    assert found["out_of_fold_accuracy"] == pytest.approx(manifest["out_of_fold_accuracy"], abs=1e-4)
