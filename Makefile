@@ -143,7 +143,7 @@ help: ## this list
 #: IMAGES=1000              images that make bench and make profile measure with
 #: REPEAT=3                 repetitions that they time, 3 or more
 #: FULL=1                   rows of make bench that depend on the number of images at the competition's
-#: DOCS=1                   put the table of make bench into docs/performance.md
+#: DOCS=1                   put the table of make bench into docs/dev/benchmarks.md
 #: JOBS=2                   processes that run tests side by side (1.5 to 4 GB each)
 #: PYTEST_ADDOPTS="-k crop"  more words for pytest, as it reads them itself (make test, test-slow, test-all)
 #: STRICT=1                 a test that is skipped fails the run, but for real data that is not there

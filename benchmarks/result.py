@@ -20,7 +20,7 @@ IDLE_LOAD = 0.25  # of a core: what a machine that does nothing else may be busy
 
 @dataclass(frozen=True)
 class Result:
-    """What was measured, and which way is better; docs/performance.md explains each row.
+    """What was measured, and which way is better; docs/dev/benchmarks.md explains each row.
 
     Args:
         row: the family it belongs to, as BENCHMARKS= names it.

@@ -204,7 +204,7 @@ def test_rows_are_chosen_by_name_in_one_order() -> None:
 
 
 def test_every_row_and_every_baseline_is_explained() -> None:
-    text = (ROOT / "docs" / "performance.md").read_text()
+    text = (ROOT / "docs" / "dev" / "benchmarks.md").read_text()
     assert text.count(result.BEGIN) == text.count(result.END) == 1
     for row in (*suite.ROWS, *suite.BY_NAME, "profile"):
         assert f"\n### {row}" in text, row

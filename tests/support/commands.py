@@ -60,8 +60,8 @@ TESTED = {
 }
 # what no test and no CI runs as it is typed, and why; the test above then runs the same code on something else
 APART = {
-    "reproduce": "real images and weights: by hand (docs/real_drivers.md)",
-    "bench": "minutes of a machine that does nothing else: by hand (docs/performance.md); row by row by tests",
+    "reproduce": "real images and weights: by hand (docs/results.md)",
+    "bench": "minutes of a machine that does nothing else: by hand (docs/dev/benchmarks.md); row by row by tests",
     "client": "the package index: `make data` and `make submit` install it too; by hand",
     "convert": "a public checkpoint: nothing is downloaded here; by test on a random one",
     "data": "Kaggle: by test on a stand-in of its server",
@@ -104,7 +104,7 @@ def _quoted(value: str) -> str:
 
 def pages() -> list[Path]:
     """The README and every page of docs/ that people write, decisions included."""
-    written = {"invalid_input.md", "settings.md", "commands.md"}
+    written = {"error-messages.md", "settings.md", "models.md"}
     return [ROOT / "README.md", *(path for path in sorted((ROOT / "docs").rglob("*.md")) if path.name not in written)]
 
 

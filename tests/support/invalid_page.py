@@ -1,4 +1,4 @@
-"""`docs/invalid_input.md`: every case of `invalid.py` and what is said of it.
+"""`docs/reference/error-messages.md`: every case of `invalid.py` and what is said of it.
 
     PYTHONPATH=src:tests python -m support.invalid_page
 
@@ -18,7 +18,7 @@ from support.invalid import CASES, Case, Project
 from support.once import WorkingCopy
 from support.places import ROOT
 
-TABLE = ROOT / "docs" / "invalid_input.md"
+TABLE = ROOT / "docs" / "reference" / "error-messages.md"
 LISTED = re.compile(r"(expected one of \w+, \w+)(?:, \w+){2,}")  # settings files come and go; the page stays
 
 

@@ -1,4 +1,4 @@
-"""Words that this project no longer uses, each with the field's own word for it: `docs/decisions/0018-words.md` has the reasons.
+"""Words that this project no longer uses, each with the field's own word for it: `docs/dev/decisions/0017-words.md` has the reasons.
 
 Whole words, in any case, in file names, code, comments, printed text and documentation; `_` separates words in names.
 """
@@ -63,7 +63,7 @@ LEGITIMATE: dict[str, dict[str, str]] = {
     },
     "mirrored": {
         "src/driverwatch/models/devices.py": "TensorFlow's MirroredStrategy",
-        "docs/decisions/0016-several-devices.md": "TensorFlow's MirroredStrategy",
+        "docs/dev/decisions/0016-several-devices.md": "TensorFlow's MirroredStrategy",
     },
     "chain": {"src/driverwatch/inference/imagenet_classes.csv": NAMES},
     "mirror": {"src/driverwatch/inference/imagenet_classes.csv": NAMES},
