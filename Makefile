@@ -72,7 +72,7 @@ DEMO    := @$(MAKE) --no-print-directory DATASET=demo DATA= RUN= SET= FOLD= TTA=
 .PHONY: help doctor status setup demo data synthetic subset folds leakage trace pack preview train node linear-probe reproduce ablation study data-scaling search lr-find \
         pseudo-rounds pseudo-labels refit \
         client notebook import-runs predict tta ensemble blends knn submissions check submit score report review backbones layers convert classify \
-        export serve bench profile test test-slow test-all coverage test-torch test-cluster test-kills test-size docs lint clean
+        export serve bench profile test test-slow test-all coverage test-torch test-cluster test-kills test-size docs docs-images lint clean
 
 help: ## this list
 	@echo 'make <target> [VARIABLE=value ...]'; echo
@@ -404,9 +404,12 @@ test-all: $(SLOW_NEED) $(TORCH) ## all tests: every backbone built, trained one 
 coverage: $(SLOW_NEED) $(TORCH) ## line coverage per room of make test alone and of all tiers together, in build/coverage (an hour and more)
 	$(Q)$(PYTHON) scripts/coverage_rooms.py build/coverage -- $(PARALLEL)
 
-docs: $(DEV) ## write docs/invalid_input.md, commands.md and settings.md from the tests and the typed settings
+docs: $(DEV) ## write docs/reference/ from the Makefile, the typed settings, the backbone table and the tests (minutes)
 	$(Q)PYTHONPATH=src:tests $(PYTHON) -m support.invalid_page
 	$(Q)WRITE_DOCS=1 $(PYTHON) -m pytest tests/cli/test_commands.py tests/config/test_reference.py
+
+docs-images: $(DEV) ## write docs/images/*.png, screenshots of the demo's report, review and serve pages (needs Chromium and make demo)
+	$(Q)PYTHONPATH=src:. $(PYTHON) -m scripts.docs_images
 
 test-torch: $(DEV) $(TORCH) ## the networks of converted checkpoints against the same layers in PyTorch
 	$(PYTEST) tests/models/test_torch.py -m torch
@@ -420,10 +423,11 @@ test-kills: $(DEV) ## kill the commands before each change they make, and KILLS 
 test-size: $(DEV) ## time and memory of each command at 102,150 synthetic images against 9,900 (a quarter of an hour), or of COMMANDS again
 	$(Q)PYTHONPATH=src:tests $(PYTHON) -m support.fullsize $(foreach step,$(COMMANDS),$(call q,$(step)))
 
-lint: $(DEV) ## ruff and mypy
+lint: $(DEV) ## ruff, mypy, and the pages' words, lines, links and sentences (scripts/prose.py)
 	$(PYTHON) -m ruff check src tests scripts benchmarks
 	$(PYTHON) -m ruff format --check --quiet src tests scripts benchmarks
 	$(PYTHON) -m mypy
+	PYTHONPATH=. $(PYTHON) scripts/prose.py
 
 clean: ## remove build/ (packs, runs); folds and submissions stay
 	rm -rf build

@@ -1,4 +1,4 @@
-"""Words that this project no longer uses, each with the field's own word for it: `docs/dev/decisions/0017-words.md` has the reasons.
+"""Words that this project no longer uses, each with the field's own word; `docs/dev/decisions/0017-words.md` has the reasons.
 
 Whole words, in any case, in file names, code, comments, printed text and documentation; `_` separates words in names.
 """

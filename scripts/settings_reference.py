@@ -58,8 +58,9 @@ SIGNS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 HEAD = """\
 # Settings
 
-Every key of every settings file: what it may be, its default, and what it does. A YAML file says only what differs from the defaults, and its file name is its
-name everywhere. An unknown key or a wrong value ends in one line that names the key, what was expected and what was got.
+Every key of every settings file: what it may be, its default, and what it does. A YAML file says only what differs from the
+defaults, and its file name is its name everywhere. An unknown key or a wrong value ends in one line that names the key, what was
+expected and what was got.
 
 Settings of a model can be changed on make's command line, several separated by spaces:
 
@@ -67,9 +68,11 @@ Settings of a model can be changed on make's command line, several separated by 
 make train MODEL=inception_v3 RUN=inception_v3_short SET="train.epochs=3 train.stages.0.epochs=1"
 ```
 
-Below, `<n>` stands for a number like the `0` above, counted from 0, and `<name>` for a name of your choice. Keys without a default must be given.
+Below, `<n>` stands for a number like the `0` above, counted from 0, and `<name>` for a name of your choice. Keys without a
+default must be given.
 
-`make docs` writes this page from the typed settings in `src/driverwatch/config/`. A test reads every example as the command would.
+`make docs` writes this page from the typed settings in `src/driverwatch/config/`. A test reads every example as the command
+would.
 """
 # by section: an example, YAML of the whole file
 EXAMPLES: dict[tuple[str, str], str] = {

@@ -6,13 +6,14 @@ import pytest
 from pydantic import BaseModel, Field
 from support.places import ROOT
 
+from driverwatch.config.backbones import BACKBONES
 from driverwatch.config.loading import Strict, overridden, parse, parse_yaml
 from driverwatch.config.model import ModelSettings
 from driverwatch.errors import InputError
 from driverwatch.io.paths import is_on
 from scripts import settings_reference as reference
+from scripts.models_reference import models_page
 
-PAGE = ROOT / "docs" / "reference" / "settings.md"
 SECTIONS = [section for kind in reference.FILES for section in reference.sections(kind)]
 SETTINGS = [setting for section in SECTIONS for setting in section.settings]
 
@@ -23,11 +24,23 @@ def models(kind: type[BaseModel] = Strict) -> list[type[BaseModel]]:
     return found + [below for one in found for below in models(one)]
 
 
-def test_the_page_is_todays() -> None:
+@pytest.mark.parametrize(("name", "made"), [("settings", reference.settings_page()), ("models", models_page())])
+def test_the_page_is_todays(name: str, made: str) -> None:
     """`make docs` writes it."""
+    page = ROOT / "docs" / "reference" / f"{name}.md"
     if is_on("WRITE_DOCS"):
-        PAGE.write_text(reference.settings_page())
-    assert PAGE.read_text() == reference.settings_page(), "run make docs"
+        page.write_text(made)
+    assert page.read_text() == made, "run make docs"
+
+
+def test_the_page_of_models_has_each_network_once_with_a_source_of_weights() -> None:
+    lines = [line.split(" | ") for line in models_page().split("## Networks")[1].splitlines() if line.startswith("| `")]
+    assert [line[0].strip("| `") for line in lines] == list(BACKBONES)
+    sources = {line[0].strip("| `"): line[-1].strip("| ") for line in lines}
+    assert sources["resnet50"] == "Keras' download"
+    assert sources["googlenet"] == "PyTorch checkpoint `googlenet-1378be20.pth`"
+    assert (sources["squeezenet"], sources["alexnet"]) == ("local file", "none")
+    assert max(map(len, models_page().splitlines())) <= 160
 
 
 @pytest.mark.parametrize("kind", models(), ids=lambda kind: kind.__name__)

@@ -78,6 +78,7 @@ APART = {
     "import-runs": "what came back from Kaggle: by test on what the executed notebook left",
     "test-all": "by hand, half an hour",
     "coverage": "by hand, an hour and more",
+    "docs-images": "Chromium and the demo: by hand; how pages are photographed, by test",
     "test-cluster": "by hand, minutes",
     "test-kills": "by hand, more kills than the test's",
     "test-size": "by hand, a quarter of an hour",

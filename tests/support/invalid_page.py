@@ -12,13 +12,12 @@ import tempfile
 from pathlib import Path
 
 from driverwatch.errors import InputError
+from scripts.markdown import code, item
 from support import trained
 from support.in_process import here
 from support.invalid import CASES, Case, Project
 from support.once import WorkingCopy
 from support.places import ROOT
-
-from scripts.markdown import code, item
 
 TABLE = ROOT / "docs" / "reference" / "error-messages.md"
 LONGEST = 400  # characters of one line that a command printed
@@ -29,17 +28,18 @@ LISTED = re.compile(r"(expected one of \w+, \w+)(?:, \w+){2,}")  # settings file
 HEAD = """\
 # Error messages
 
-What can be wrong with files and settings, and the sentence that the command prints. Search this page for a few words of your message; the way out is at the end
-of the sentence. [Troubleshooting](../how-to/troubleshooting.md) goes by symptom.
+What can be wrong with files and settings, and the sentence that the command prints. Search this page for a few words of your
+message; the way out is at the end of the sentence. [Troubleshooting](../how-to/troubleshooting.md) goes by symptom.
 
-Invalid input ends the command with exit status 2 and loses nothing. What is only unusual is accepted and counted. Invalid images and table rows are listed all
-at once, below one sentence:
+Invalid input ends the command with exit status 2 and loses nothing. What is only unusual is accepted and counted. Invalid images
+and table rows are listed all at once, below one sentence:
 
 > data: 3 problems; fix, or resume without with SKIP_INVALID=1 (all are listed in build/demo/problems.txt):
 
 The list below shows only the problems of such a message, and of a long list of names the first two.
 
-`make docs` writes this page from `tests/support/invalid.py`. A test runs each case through the command line, on a small synthetic data set (`demo`).
+`make docs` writes this page from `tests/support/invalid.py`. A test runs each case through the command line, on a small synthetic
+data set (`demo`).
 """
 
 
