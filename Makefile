@@ -236,7 +236,7 @@ synthetic: setup ## draw a competition (DATASET=demo)
 	  $(call option,drivers,DRIVERS) $(call option,test-drivers,TEST_DRIVERS) $(call option,clips,CLIPS) \
 	  $(call option,frames,FRAMES) $(call option,size,SIZE) $(call option,seed,SEED) $(call flag,force,FORCE)
 
-subset: need-SOURCE setup ## pick a data set's training images out of a full download: SOURCE=<folder> DATASET=statefarm_mini
+subset: need-SOURCE setup ## pick a data set's images out of a full download: SOURCE=<folder> DATASET=statefarm_mini
 	$(DW) subset $(DATA_OPT) --source=$(call q,$(SOURCE))
 
 folds: setup ## write folds/<dataset>.csv by driver, or check the one there

@@ -130,7 +130,9 @@ class DatasetSettings(Strict):
     group_distance: Annotated[int, Field(ge=0, lt=512)] = (
         80  # bits of 512, where no driver is named: data/near_duplicates.py
     )
-    subset: str | None = None  # CSV of the training images that `make subset` picks out of a larger download
+    subset: str | None = (
+        None  # CSV of the images that `make subset` picks out of a larger download; test images have blank labels
+    )
 
     @model_validator(mode="after")
     def _pairs_are_classes(self) -> "DatasetSettings":
