@@ -406,7 +406,7 @@ coverage: $(SLOW_NEED) $(TORCH) ## line coverage per room of make test alone and
 
 docs: $(DEV) ## write docs/reference/ from the Makefile, the typed settings, the backbone table and the tests (minutes)
 	$(Q)PYTHONPATH=src:tests $(PYTHON) -m support.invalid_page
-	$(Q)WRITE_DOCS=1 $(PYTHON) -m pytest tests/cli/test_commands.py tests/config/test_reference.py
+	$(Q)WRITE_DOCS=1 $(PYTHON) -m pytest tests/cli/test_commands.py tests/config/test_reference.py tests/repository/test_results_page.py
 
 docs-images: $(DEV) ## write docs/images/*.png, screenshots of the demo's report, review and serve pages (needs Chromium and make demo)
 	$(Q)PYTHONPATH=src:. $(PYTHON) -m scripts.docs_images

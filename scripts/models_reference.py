@@ -39,6 +39,7 @@ NAMES = {
     "caffe": "Keras' `caffe` mode",
     "torch": "Keras' `torch` mode",
     "raw": "none outside of the network",
+    "lite": "EfficientNet-Lite's release",
     "squeezenet": "SqueezeNet v1.0's Caffe release",
 }
 COLUMNS = (
