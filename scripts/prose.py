@@ -48,7 +48,8 @@ def pages(root: Path = ROOT) -> list[Path]:
 
 def words(text: str) -> set[str]:
     """Whole words, lower case: of names their parts too."""
-    return set(re.findall(r"re-estimated|[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text).lower()))
+    hyphenated = "|".join(word for word in RETIRED if "-" in word)
+    return set(re.findall(rf"{hyphenated}|[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text).lower()))
 
 
 def retired_words(name: str, text: str) -> list[str]:
