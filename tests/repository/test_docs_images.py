@@ -36,7 +36,8 @@ def test_the_committed_pictures_are_small_and_of_one_width() -> None:
     assert paths
     for path in paths:
         assert path.stat().st_size <= docs_images.LARGEST_BYTES, path
-        assert Image.open(path).width <= docs_images.WIDTH_PX
+        with Image.open(path) as picture:
+            assert picture.width <= docs_images.WIDTH_PX
 
 
 def test_without_a_demo_it_says_what_to_do(tmp_path: Path) -> None:
