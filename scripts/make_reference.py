@@ -12,7 +12,7 @@ HEAD = """\
 Every target of make: what it writes, the variables it takes, and an example. Variables are typed after the target, as in
 `make report DATASET=demo`. `make help` prints a list in a terminal.
 
-Every target but `doctor` and `clean` builds its environment (`.venv`) first where that is missing, so that `make setup` is never
+Every target but `help`, `doctor` and `clean` builds its environment (`.venv`) first where that is missing, so that `make setup` is never
 needed. Targets skip what is finished: the same command resumes after Ctrl-C or a crash. `DATASET` and `DATA` may be set in the
 environment. Without `DATASET`, every target but `demo`, `synthetic`, `bench` and `profile` means `statefarm`, the competition.
 
@@ -80,7 +80,8 @@ GROUPS: dict[str, dict[str, Entry]] = {
             "make knn EMBEDDINGS=mobilenet_v2:block_13_expand_relu:2x2",
         ),
         "ablation": Entry(
-            "`experiments/results/<dataset>/ablations.json` and `.md`", "make ablation DATASET=statefarm_mini TRAIN=1"
+            "`experiments/results/<dataset>/ablations.json`, `.md` and `.csv`",
+            "make ablation DATASET=statefarm_mini TRAIN=1",
         ),
         "study": Entry(
             "`experiments/results/<dataset>/study-<name>.json` and `.md`", "make study DATASET=statefarm_mini"
