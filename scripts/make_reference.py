@@ -9,12 +9,13 @@ from scripts.markdown import item, paragraph
 HEAD = """\
 # Make targets
 
-Every target of make: what it writes, the variables it takes, and an example. Variables are typed after the target, as in
-`make report DATASET=demo`. `make help` prints a list in a terminal.
+Every target of make: what it writes, the variables it takes, and an example. Variables are typed after the target, as in `make
+report DATASET=demo`. `make help` prints a list in a terminal.
 
-Every target but `help`, `doctor` and `clean` builds its environment (`.venv`) first where that is missing, so that `make setup` is never
-needed. Targets skip what is finished: the same command resumes after Ctrl-C or a crash. `DATASET` and `DATA` may be set in the
-environment. Without `DATASET`, every target but `demo`, `synthetic`, `bench` and `profile` means `statefarm`, the competition.
+Every target but `help`, `doctor` and `clean` builds its environment (`.venv`) first where that is missing, so that `make setup`
+is never needed. Targets skip what is finished: the same command resumes after Ctrl-C or a crash. `DATASET` and `DATA` may be
+set in the environment. Without `DATASET`, every target but `demo`, `synthetic`, `bench` and `profile` means `statefarm`, the
+competition.
 
 `make docs` writes this page from the Makefile and `scripts/make_reference.py`. A test holds every example against the Makefile.
 """
