@@ -77,7 +77,7 @@ DEMO    := @$(MAKE) --no-print-directory DATASET=demo DATA= RUN= SET= FOLD= TTA=
 .PHONY: help help-all doctor status setup demo data synthetic subset folds leakage trace pack preview train node linear-probe reproduce ablation study data-scaling search lr-find \
         pseudo-rounds pseudo-labels refit \
         client notebook import-runs predict tta ensemble blends knn label-issues submissions check submit score report card review backbones layers convert classify \
-        export serve bench profile test test-slow test-all coverage test-torch test-cluster test-kills test-size docs lint lock audit clean
+        export serve bench profile test test-slow test-all coverage test-torch test-cluster test-kills test-size docs docs-images lint lock audit clean
 
 help: ## the targets to begin with
 	@$(PYTHON_3) scripts/make_help.py help
@@ -149,11 +149,11 @@ help-all: ## every target, and the variables of each
 #: MACHINE=NvidiaTeslaT4    Kaggle's name of the accelerator
 #: RUNS_FROM=<folder>       what came back from Kaggle (make import-runs)
 #: KAGGLE=<path>            the Kaggle client (default: make installs one into .venv-kaggle)
-#: BENCHMARKS="pack load"   rows of make bench: imports memory neighbours pack load crops train cache, and by name alone growth
+#: BENCHMARKS="pack load"   rows of make bench: imports memory knn pack load crops train cache, and by name alone growth
 #: IMAGES=1000              images that make bench and make profile measure with
 #: REPEAT=3                 repetitions that they time, 3 or more
 #: FULL=1                   rows of make bench that depend on the number of images at the competition's
-#: DOCS=1                   put the table of make bench into docs/performance.md
+#: DOCS=1                   put the table of make bench into docs/dev/benchmarks.md
 #: JOBS=2                   processes that run tests side by side (1.5 to 4 GB each)
 #: PYTEST_ADDOPTS="-k crop"  more words for pytest, as it reads them itself (make test, test-slow, test-all)
 #: STRICT=1                 a test that is skipped fails the run, but for real data that is not there
@@ -246,7 +246,7 @@ synthetic: setup ## draw a competition (DATASET=demo)
 	  $(call option,drivers,DRIVERS) $(call option,test-drivers,TEST_DRIVERS) $(call option,clips,CLIPS) \
 	  $(call option,frames,FRAMES) $(call option,size,SIZE) $(call option,seed,SEED) $(call flag,force,FORCE)
 
-subset: need-SOURCE setup ## pick a data set's training images out of a full download: SOURCE=<folder> DATASET=statefarm_mini
+subset: need-SOURCE setup ## pick a data set's images out of a full download: SOURCE=<folder> DATASET=statefarm_mini
 	$(DW) subset $(DATA_OPT) --source=$(call q,$(SOURCE))
 
 folds: setup ## write folds/<dataset>.csv by driver, or check the one there
@@ -432,9 +432,12 @@ test-all: $(SLOW_NEED) $(TORCH) ## all tests: every backbone built, trained one 
 coverage: $(SLOW_NEED) $(TORCH) ## line coverage per room of make test alone and of all tiers together, in build/coverage (an hour and more)
 	$(Q)$(PYTHON) scripts/coverage_rooms.py build/coverage -- $(PARALLEL)
 
-docs: $(DEV) ## write docs/invalid_input.md, commands.md and settings.md from the tests and the typed settings
+docs: $(DEV) ## write docs/reference/ from the Makefile, the typed settings, the backbone table and the tests (minutes)
 	$(Q)PYTHONPATH=src:tests $(PYTHON) -m support.invalid_page
-	$(Q)WRITE_DOCS=1 $(PYTHON) -m pytest tests/cli/test_commands.py tests/config/test_reference.py
+	$(Q)WRITE_DOCS=1 $(PYTHON) -m pytest tests/cli/test_commands.py tests/config/test_reference.py tests/repository/test_results_page.py
+
+docs-images: $(DEV) ## write docs/images/*.png, screenshots of the demo's report, review and serve pages (needs Chromium and make demo)
+	$(Q)PYTHONPATH=src:. $(PYTHON) -m scripts.docs_images
 
 test-torch: $(DEV) $(TORCH) ## the networks of converted checkpoints against the same layers in PyTorch
 	$(PYTEST) tests/models/test_torch.py -m torch
@@ -448,10 +451,11 @@ test-kills: $(DEV) ## kill the commands before each change they make, and KILLS 
 test-size: $(DEV) ## time and memory of each command at 102,150 synthetic images against 9,900 (a quarter of an hour), or of COMMANDS again
 	$(Q)PYTHONPATH=src:tests $(PYTHON) -m support.fullsize $(foreach step,$(COMMANDS),$(call q,$(step)))
 
-lint: $(DEV) ## ruff and mypy
+lint: $(DEV) ## ruff, mypy, and the pages' words, lines, links and sentences (scripts/prose.py)
 	$(PYTHON) -m ruff check src tests scripts benchmarks
 	$(PYTHON) -m ruff format --check --quiet src tests scripts benchmarks
 	$(PYTHON) -m mypy
+	PYTHONPATH=. $(PYTHON) scripts/prose.py
 
 lock: $(DEV) ## pin requirements/*.in with hashes into requirements/*.txt; UPGRADE=1 takes the newest versions that fit
 	$(Q)$(PYTHON) scripts/lock.py $(call flag,upgrade,UPGRADE)

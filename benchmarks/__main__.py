@@ -24,7 +24,7 @@ def bench(
     images: Images = 1000,
     repeat: Repeat = 3,
     full: Annotated[bool, typer.Option(help="sizes of the whole competition")] = False,
-    docs: Annotated[bool, typer.Option(help="put the table into docs/performance.md")] = False,
+    docs: Annotated[bool, typer.Option(help="put the table into docs/dev/benchmarks.md")] = False,
 ) -> None:
     """Measure the pipeline beside baselines and limits, a ratio a row."""
     suite.chosen(benchmarks.split())  # a wrong name ends here

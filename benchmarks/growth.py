@@ -14,6 +14,7 @@ from driverwatch.io.console import say
 
 MEMORY_SIZES, FULL_MEMORY_SIZES = (1_000, 10_000), (10_000, 102_150)  # images
 SIZES, FULL_SIZES = (500, 2_000, 8_000), (1_000, 10_000, 100_000)  # images
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")  # Okabe and Ito's, told apart by the colour-blind
 MEASURED = ("pack", "train", "predict")  # `train` is one epoch of two folds and their centre view
 
 
@@ -84,9 +85,9 @@ def _draw(bench: Bench, sizes: tuple[int, ...], costs: dict[str, list[Cost]]) ->
 
     figure = Figure(figsize=(9, 4.8), layout="constrained")
     for axes, what in zip(figure.subplots(1, 2), ("seconds", "memory"), strict=True):
-        for (step, found), mark in zip(costs.items(), "os^Dv", strict=True):
+        for (step, found), mark, colour in zip(costs.items(), "os^Dv", COLOURS, strict=True):
             values = np.array([getattr(cost, what) for cost in found])
-            axes.loglog(sizes, values, marker=mark, label=f"{step}: {exponent(sizes, list(values)):.2f}")
+            axes.loglog(sizes, values, marker=mark, color=colour, label=f"{step}: {exponent(sizes, list(values)):.2f}")
         axes.set(xlabel="images", ylabel="seconds" if what == "seconds" else "private memory, MiB")
         place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14)}
         axes.legend(title="exponent of the last step", fontsize=8, ncols=3, **place)

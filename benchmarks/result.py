@@ -1,5 +1,7 @@
 """A result of the bench, one figure of ours against a baseline or a limit: as JSON, as a line of text, as a line of a page."""
 
+import csv
+import io
 import os
 import shlex
 import statistics
@@ -15,12 +17,13 @@ from driverwatch.io.manifests import provenance, read_json
 
 BEGIN, END = "<!-- make bench: begin -->", "<!-- make bench: end -->"
 HEADER = ("row", "against", "figure", "least to most", "target", "", "seconds, ours and theirs")
+MADE = ("command", "commit", "machine", "load_before", "load_after", "versions")  # further columns of the CSV
 IDLE_LOAD = 0.25  # of a core: what a machine that does nothing else may be busy with before the bench starts
 
 
 @dataclass(frozen=True)
 class Result:
-    """What was measured, and which way is better; docs/performance.md explains each row.
+    """What was measured, and which way is better; docs/dev/benchmarks.md explains each row.
 
     Args:
         row: the family it belongs to, as BENCHMARKS= names it.
@@ -148,27 +151,33 @@ def aligned(lines: Sequence[tuple[str, ...]]) -> str:
 
 
 def section(entries: list[dict[str, Any]]) -> str:
-    """Entries as Markdown, with what they were measured on."""
-    lines = [HEADER, ("---",) * len(HEADER), *map(cells, entries)]
-    markdown = "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
-    places = dict.fromkeys(_made(entry["made"]) for entry in entries)
-    return "\n".join([markdown, "", *(f"- {place}" for place in places)])
+    """Entries as a Markdown table, without their seconds."""
+    lines = [HEADER[:-1], ("---",) * (len(HEADER) - 1), *(cells(entry)[:-1] for entry in entries)]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
 
 
-def _made(made: dict[str, Any]) -> str:
+def bookkeeping(entries: list[dict[str, Any]]) -> str:
+    """Entries as CSV, with their seconds and what they were measured on."""
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow((*HEADER[:5], "met", "seconds", *MADE))
+    lines.writerows((*cells(entry), *_made(entry["made"])) for entry in entries)
+    return text.getvalue()
+
+
+def _made(made: dict[str, Any]) -> tuple[str, ...]:
+    """`MADE`'s columns."""
     words = " ".join(f"{key.upper()}={shlex.quote(str(value))}" for key, value in made["asked"].items() if value)
     before, after = made["load_average"]
     versions = ", ".join(
         f"{name} {made['versions'][name]}" for name in ("tensorflow", "keras") if name in made["versions"]
     )
-    return (
-        f"`make bench {words}` at commit {made['commit']}, {made['cores']} cores ({made['machine']}), load {before:.1f} "
-        f"before and {after:.1f} after, {versions}"
-    )
+    machine = f"{made['cores']} cores ({made['machine']})"
+    return f"make bench {words}", str(made["commit"]), machine, f"{before:.1f}", f"{after:.1f}", versions
 
 
 def document(path: Path, entries: list[dict[str, Any]]) -> None:
-    """Put entries between the markers of a page.
+    """Put entries between the markers of a page, and all about them into the CSV of the page's name beside it.
 
     Raises:
         InputError: no such page, or not one with both markers.
@@ -181,3 +190,4 @@ def document(path: Path, entries: list[dict[str, Any]]) -> None:
             f"{path}: expected a page with {BEGIN} and {END}, to put the table between; restore it (git checkout)"
         )
     write_text(path, f"{before}{BEGIN}\n\n{section(entries)}\n\n{END}{after}")
+    write_text(path.with_suffix(".csv"), bookkeeping(entries))

@@ -22,7 +22,7 @@ ROWS: dict[str, Callable[[Bench], list[Result]]] = {
     "cache": cache.results,
 }
 BY_NAME = {"growth": growth.results}  # no ratio beside a baseline, and long: only when asked for
-PAGE = Path("docs/performance.md")
+PAGE = Path("docs/dev/benchmarks.md")
 
 
 def chosen(words: list[str]) -> list[str]:
@@ -58,4 +58,4 @@ def run(bench: Bench, words: list[str], documented: bool) -> None:
                 temporary.write_bytes(plot.read_bytes())
         say(f"{PAGE}: the table is written")
     missed = [entry["key"] for entry in entries if entry["row"] in rows and entry["met"] is False]
-    say(f"{path}: every repetition; {len(missed)} targets not met; docs/performance.md says how to read a row")
+    say(f"{path}: every repetition; {len(missed)} targets not met; docs/dev/benchmarks.md says how to read a row")

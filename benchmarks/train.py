@@ -97,7 +97,7 @@ def profile(bench: Bench) -> None:
     write_json(path, {**facts, "parts": lines, "timings": every, "load_average": result.load(), **provenance()})
     say(f"{bench.model}, {len(indices)} images in {steps} steps of {bench.batch}, {os.cpu_count()} cores, {backend}")
     say(profile_table(lines))
-    say(f"{path}: every repetition; docs/performance.md says how to read it")
+    say(f"{path}: every repetition; docs/dev/benchmarks.md says how to read it")
 
 
 def host_parts(bench: Bench, epoch: Epoch) -> Parts:

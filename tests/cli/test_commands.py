@@ -1,12 +1,13 @@
 """Every command of the README and of docs/: it is one that the Makefile knows, and something runs it; so are links and CI."""
 
+import csv
+import io
 import os
 import re
 import shutil
 import subprocess
 from functools import cache
 from pathlib import Path
-from urllib.parse import unquote
 
 import pytest
 import yaml
@@ -15,13 +16,15 @@ from support.commands import APART, ROOT, TESTED, Command, commands_of, pages, p
 from driverwatch.errors import InputError
 from driverwatch.io.paths import is_on
 from driverwatch.models.describe import print_layers
+from scripts import make_reference, prose
 
 MAKEFILE = (ROOT / "Makefile").read_text()
 TARGETS = re.findall(r"^([a-z-]+):.*## ", MAKEFILE, re.MULTILINE)
 VARIABLES = set(re.findall(r"\b[A-Z][A-Z0-9_]+\b(?==| )", "\n".join(re.findall(r"^#: (.*)", MAKEFILE, re.MULTILINE))))
 FOUND = sorted({command for page in pages() for command in commands_of(page)})
 TYPED = sorted({(one.targets, one.variables): one for one in FOUND if one.variables}.values())  # each once
-PAGE = ROOT / "docs" / "commands.md"
+PAGE = ROOT / "docs" / "reference" / "make-targets.md"
+RAN_BY = ROOT / "docs" / "dev" / "doc-commands.csv"
 WORKFLOW = ROOT / ".github" / "workflows" / "ci.yml"
 PLAIN = {"help", "help-all", "demo", "test", "lint", "clean"}  # what is no command
 
@@ -132,74 +135,52 @@ def ran_by(command: Command) -> str:
     return "; ".join(by) or "by hand"
 
 
-def linked(page: str) -> str:
-    """A link to a page from one in docs/, named without its folders."""
-    name = Path(page).stem if page != "README.md" else "the README"
-    return f"[{name}]({os.path.relpath(ROOT / page, ROOT / 'docs')})"
-
-
-def commands_page() -> str:
-    lines = [
-        "# Commands of these pages, and by what each is run",
-        "",
-        "Written by `make docs` from the README and the pages of `docs/`. A test holds each against the Makefile: its target is",
-        "there, its variables are documented, make takes it, and every variable changes what would run. What is named beside it",
-        "runs it: CI (`.github/workflows/ci.yml`) as it is typed here, `make demo`, or a test that runs the same command with",
-        "settings of its own. What stands in `<>` is for the reader to fill in. No public service has run that workflow yet; its",
-        "commands on the demo's runs were run by hand.",
-        "",
-        "| command | on | run by |",
-        "|---|---|---|",
-    ]
+def commands_table() -> str:
+    """As CSV: each command of the pages, the pages that it stands on, and by what it is run."""
     by_text: dict[str, list[Command]] = {}
     for command in FOUND:
         by_text.setdefault(command.text, []).append(command)
-    for text, commands in sorted(by_text.items()):
-        on = ", ".join(dict.fromkeys(linked(one.page) for one in commands))
-        lines.append(f"| `{text}` | {on} | {ran_by(commands[0])} |")
-    return "\n".join(lines) + "\n"
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(("command", "pages", "run_by"))
+    for command, places in sorted(by_text.items()):
+        lines.writerow((command, " ".join(dict.fromkeys(one.page for one in places)), ran_by(places[0])))
+    return text.getvalue()
 
 
-def test_the_page_of_commands_is_todays() -> None:
-    """`make docs` writes it."""
+@pytest.mark.parametrize(
+    ("path", "made"),
+    [(PAGE, make_reference.make_page(MAKEFILE)), (RAN_BY, commands_table())],
+    ids=lambda one: one.name if isinstance(one, Path) else "",
+)
+def test_pages_of_commands_are_todays(path: Path, made: str) -> None:
+    """`make docs` writes them; twice, where the examples of one page changed the other."""
     if is_on("WRITE_DOCS"):
-        PAGE.write_text(commands_page())
-    assert PAGE.read_text() == commands_page(), "run make docs"
+        path.write_text(made)
+    assert path.read_text() == made, "run make docs"
 
 
-LINK = re.compile(r"(?<!`)!?\[[^\]]*\]\(([^)\s]+)\)")
+def test_the_reference_has_every_target_and_only_variables_that_are_documented() -> None:
+    made = make_reference.Makefile(MAKEFILE)
+    listed = [target for entries in make_reference.GROUPS.values() for target in entries]
+    assert sorted(listed) == sorted(TARGETS)
+    used = {target: set(made.variables_of(target)) for target in listed}
+    assert set().union(*used.values()) <= VARIABLES
+    assert used["score"] == {"DATASET", "DATA", "MODELS"}
+    assert {"MODEL", "MODELS", "SET", "ENGINE", "ADDRESS"} <= used["train"], "what a recipe expands counts"
+    assert used["demo"] == set(), "what a recipe sets is none"
 
 
-def anchors(path: Path) -> set[str]:
-    """What GitHub calls the headings of a page."""
-    text = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
-    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
-
-
-@pytest.mark.parametrize("page", ["README.md", *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("docs/**/*.md"))])
-def test_links_lead_somewhere(page: str) -> None:
-    path = ROOT / page
-    text = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
-    for link in LINK.findall(text):
-        if re.match(r"[a-z]+:", link):
-            continue
-        place, _, anchor = unquote(link).partition("#")
-        target = (path.parent / place).resolve() if place else path
-        assert target.exists(), f"{page}: {link} leads nowhere"
-        assert ROOT in [target, *target.parents]
-        assert not anchor or anchor in anchors(target), f"{page}: {link}: no such heading"
+@pytest.mark.parametrize("path", prose.pages(), ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(path: Path) -> None:
+    assert prose.dead_links(path) == []
 
 
 def test_every_page_is_in_the_index() -> None:
-    index = (ROOT / "docs" / "README.md").read_text()
-    missing = [path.name for path in (ROOT / "docs").glob("*.md") if f"]({path.name})" not in index]
-    assert missing == ["README.md"]
-
-
-def test_the_readme_is_read_in_ten_minutes() -> None:
-    words = len((ROOT / "README.md").read_text().split())
-    assert words < 2000, "200 words a minute; move detail to docs/"
+    docs = ROOT / "docs"
+    index = (docs / "README.md").read_text()
+    pages = {path.relative_to(docs).as_posix() for path in docs.rglob("*.md") if path.parent.name != "decisions"}
+    assert {page for page in pages if f"]({page})" not in index} == {"README.md"}
 
 
 TYPED_HERE = (

@@ -42,9 +42,9 @@ def test_it_is_said(case: Case, line: Project) -> None:
 
 def test_the_page_holds_these_cases_and_no_others() -> None:
     """`make docs` writes it; what it says of each case is held where the case is run."""
-    first = {kind: [line.split(" | ")[0] for line in lines] for kind, lines in PAGE.items()}
     kinds = dict.fromkeys(case.kind for case in CASES)
-    assert first == {kind: [f"| {case.what}" for case in CASES if case.kind == kind] for kind in kinds}
+    first = {kind: [" ".join(line.split()).partition("**:")[0] for line in lines] for kind, lines in PAGE.items()}
+    assert first == {kind: [f"- **{case.what}" for case in CASES if case.kind == kind] for kind in kinds}
     left = {kind: iter(PAGE[kind]) for kind in kinds}
     lines = {case: next(left[case.kind]) for case in CASES}
     assert invalid_page.TABLE.read_text() == invalid_page.page(lines), "run make docs"

@@ -178,6 +178,26 @@ def test_subset_picks_the_listed_images(verb: Verb, project: Path, data: Path, t
     assert "lacks 1 of the listed images" in lacks.stderr
 
 
+def test_subset_picks_the_listed_test_images_too(verb: Verb, project: Path, data: Path, tmp_path: Path) -> None:
+    full = pd.read_csv(data / "driver_imgs_list.csv", dtype=str)
+    tests = pd.read_csv(data / "sample_submission.csv")["img"]
+    listed = pd.concat([full.head(12), pd.DataFrame({"subject": "", "classname": "", "img": tests[::3]})])
+    path = project / "configs" / "datasets" / "statefarm_mini_images.csv"
+    listed.to_csv(path, index=False)
+    made = verb("subset", "--source", data, "--data", tmp_path / "picked")
+    assert made.returncode == 0, made.stderr
+    assert f"12 labelled images of 1 drivers, {len(tests[::3])} test images" in made.stdout
+    sample = pd.read_csv(tmp_path / "picked" / "sample_submission.csv")
+    assert list(sample["img"]) == list(tests[::3])
+    assert (sample.drop(columns="img") == 0.1).all(axis=None)
+    assert {p.name for p in (tmp_path / "picked" / "imgs" / "test").iterdir()} == set(tests[::3])
+    assert len(pd.read_csv(tmp_path / "picked" / "driver_imgs_list.csv")) == 12
+    path.write_text(path.read_text() + f",c0,{tests[0]}\n")
+    half = verb("subset", "--source", data, "--data", tmp_path / "other")
+    assert half.returncode == 2
+    assert "blank subject" in half.stderr
+
+
 def test_a_list_of_images_cannot_leave_its_folder(verb: Verb, project: Path, data: Path, tmp_path: Path) -> None:
     table = data / "driver_imgs_list.csv"
     for row, said in (

@@ -6,7 +6,7 @@ import re
 from support.places import ROOT
 from support.source import SOURCE
 
-PAGE = (ROOT / "docs" / "main_path.md").read_text()
+PAGE = (ROOT / "docs" / "dev" / "main-path.md").read_text()
 TREE = re.search(r"```\n(.*?)```", PAGE, re.DOTALL)
 
 

@@ -40,6 +40,14 @@ def test_committed_pages_are_what_their_records_say(path: Path) -> None:
     assert record is not None
     assert record.dataset == path.parent.name
     assert path.with_suffix(".md").read_text() == page(record)
+    assert max(map(len, page(record).splitlines())) <= 160
+
+
+def test_the_committed_table_of_commands_is_what_the_record_says() -> None:
+    path = Places("statefarm_mini", ROOT).result("ablations")
+    record = read_record(AblationsRecord, path)
+    assert record is not None
+    assert path.with_suffix(".csv").read_text() == ablations.bookkeeping(record)
 
 
 def test_the_committed_records_are_those_of_the_mini_data_set() -> None:
@@ -107,7 +115,7 @@ def test_no_experiment_touches_what_is_there_of_another_data_set(
     after = checksums(tmp_path / "docs") | checksums(tmp_path / "experiments")
     new = {name for name in after if name not in before}
     assert {name: after[name] for name in before} == before
-    written = ["curve-tiny.json", "curve-tiny.md", "curve-tiny.png", "ablations.json", "ablations.md"]
+    written = ["curve-tiny.json", "curve-tiny.md", "curve-tiny.png", "ablations.json", "ablations.md", "ablations.csv"]
     assert new == {f"results/made_up/{name}" for name in [*written, "study-freezing.json", "study-freezing.md"]}
     record = read_record(ScalingRecord, world.context.places.result("curve-tiny"))
     assert record is not None

@@ -1,6 +1,8 @@
 """Measuring measures what it says: sides in turn, ratios by repetition, nothing dropped. Nothing here must be fast."""
 
+import csv
 import gc
+import io
 import json
 import os
 import shlex
@@ -154,7 +156,8 @@ def test_a_row_measured_again_replaces_its_lines_and_no_other(tmp_path: Path) ->
 def test_the_command_beside_the_table_can_be_typed(tmp_path: Path) -> None:
     asked = {"benchmarks": "pack load", "dataset": "demo", "images": 10, "full": False}
     entries = result.keep(tmp_path / "b.json", [line("pack", "x")], asked, (0.1, 1.2))
-    command = result.section(entries).split("`")[1]
+    (kept,) = csv.DictReader(io.StringIO(result.bookkeeping(entries)))
+    command = kept["command"]
     assert shlex.split(command) == ["make", "bench", "BENCHMARKS=pack load", "DATASET=demo", "IMAGES=10"]
 
 
@@ -176,6 +179,9 @@ def test_the_table_goes_between_the_markers_and_nothing_else_changes(tmp_path: P
         text.startswith(f"before\n{result.BEGIN}\n") and text.endswith(f"{result.END}\nafter\n") and "old" not in text
     )
     assert "| pack | x / y | 0.500 |" in text
+    (kept,) = csv.DictReader(io.StringIO(page.with_suffix(".csv").read_text()))
+    assert (kept["row"], kept["against"], kept["figure"]) == ("pack", "x | y", "0.500")
+    assert kept["command"] == "make bench " and kept["commit"] and "cores" in kept["machine"]
     result.document(page, entries)
     assert page.read_text() == text
 
@@ -204,7 +210,7 @@ def test_rows_are_chosen_by_name_in_one_order() -> None:
 
 
 def test_every_row_and_every_baseline_is_explained() -> None:
-    text = (ROOT / "docs" / "performance.md").read_text()
+    text = (ROOT / "docs" / "dev" / "benchmarks.md").read_text()
     assert text.count(result.BEGIN) == text.count(result.END) == 1
     for row in (*suite.ROWS, *suite.BY_NAME, "profile"):
         assert f"\n### {row}" in text, row

@@ -64,8 +64,8 @@ TESTED = {
 }
 # what no test and no CI runs as it is typed, and why; the test above then runs the same code on something else
 APART = {
-    "reproduce": "real images and weights: by hand (docs/real_drivers.md)",
-    "bench": "minutes of a machine that does nothing else: by hand (docs/performance.md); row by row by tests",
+    "reproduce": "real images and weights: by hand (docs/results.md)",
+    "bench": "minutes of a machine that does nothing else: by hand (docs/dev/benchmarks.md); row by row by tests",
     "client": "the package index: `make data` and `make submit` install it too; by hand",
     "lock": "the package index: by test on what it wrote",
     "label-issues": "by hand (experiments/results/statefarm_mini/label_issues.md); by test on made-up probabilities",
@@ -85,6 +85,7 @@ APART = {
     "import-runs": "what came back from Kaggle: by test on what the executed notebook left",
     "test-all": "by hand, half an hour",
     "coverage": "by hand, an hour and more",
+    "docs-images": "Chromium and the demo: by hand; how pages are photographed, by test",
     "test-cluster": "by hand, minutes",
     "test-kills": "by hand, more kills than the test's",
     "test-size": "by hand, a quarter of an hour",
@@ -111,7 +112,7 @@ def _quoted(value: str) -> str:
 
 def pages() -> list[Path]:
     """The README and every page of docs/ that people write, decisions included."""
-    written = {"invalid_input.md", "settings.md", "commands.md"}
+    written = {"error-messages.md", "settings.md", "models.md"}
     return [ROOT / "README.md", *(path for path in sorted((ROOT / "docs").rglob("*.md")) if path.name not in written)]
 
 

@@ -1,6 +1,6 @@
 """Every kind of broken, strange or foreign input, each with the command that meets it and what it must say.
 
-`test_invalid_input.py` runs each case through the command line; `invalid_page.py` writes `docs/invalid_input.md` from the same cases.
+`test_invalid_input.py` runs each case through the command line; `invalid_page.py` writes `docs/reference/error-messages.md` from the same cases.
 """
 
 import json

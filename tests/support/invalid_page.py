@@ -1,4 +1,4 @@
-"""`docs/invalid_input.md`: every case of `invalid.py` and what is said of it.
+"""`docs/reference/error-messages.md`: every case of `invalid.py` and what is said of it.
 
     PYTHONPATH=src:tests python -m support.invalid_page
 
@@ -12,14 +12,35 @@ import tempfile
 from pathlib import Path
 
 from driverwatch.errors import InputError
+from scripts.markdown import code, item
 from support import trained
 from support.in_process import here
 from support.invalid import CASES, Case, Project
 from support.once import WorkingCopy
 from support.places import ROOT
 
-TABLE = ROOT / "docs" / "invalid_input.md"
+TABLE = ROOT / "docs" / "reference" / "error-messages.md"
+LONGEST = 400  # characters of one line that a command printed
+# SET= of every case, which the cases add to
+OWN = re.compile(r' with SET="input\.pack=40x52 .*? predict\.tta=five_crop ?(.*?)"(?=:)')
 LISTED = re.compile(r"(expected one of \w+, \w+)(?:, \w+){2,}")  # settings files come and go; the page stays
+
+HEAD = """\
+# Error messages
+
+What can be wrong with files and settings, and the sentence that the command prints. Search this page for a few words of your
+message; the way out is at the end of the sentence. [Troubleshooting](../how-to/troubleshooting.md) goes by symptom.
+
+Invalid input ends the command with exit status 2 and loses nothing. What is only unusual is accepted and counted. Invalid images
+and table rows are listed all at once, below one sentence:
+
+> data: 3 problems; fix, or resume without with SKIP_INVALID=1 (all are listed in build/demo/problems.txt):
+
+The list below shows only the problems of such a message, and of a long list of names the first two.
+
+`make docs` writes this page from `tests/support/invalid.py`. A test runs each case through the command line, on a small synthetic
+data set (`demo`).
+"""
 
 
 def said(case: Case) -> tuple[int, str]:
@@ -47,48 +68,41 @@ def weights_said(backbone: str) -> tuple[int, str]:
     return 0, ""
 
 
-def shown(text: str) -> str:
-    """What a case said, as one line of a table: of a list of problems the list, since its head is always the same."""
+def shown(text: str) -> list[str]:
+    """What a case said, line by line: of a list of problems the list, since its head is always the same."""
     lines = [line.strip() for line in text.strip().splitlines() if "images/s" not in line]
     lines = [line for line in lines if not re.match(r"(took|next) {2,}", line)]  # how every command ends
     refused = [i for i, line in enumerate(lines) if line.startswith("driverwatch: ")]
     lines = lines[refused[0] :] if refused else lines
     if "SKIP_INVALID=1 (all are listed" in lines[0]:
         lines = [line.removeprefix("- ") for line in lines[1:]]
-    said = "<br>".join(line.removeprefix("driverwatch: ").replace("<", "&lt;") for line in lines)
-    return LISTED.sub(r"\1, ...", said).replace("|", "\\|")
+    said = [OWN.sub(_asked, LISTED.sub(r"\1, ...", line.removeprefix("driverwatch: "))) for line in lines]
+    return [line if len(line) <= LONGEST else f"{line[:LONGEST].rsplit(' ', 1)[0]} ..." for line in said]
 
 
-def line(case: Case, said: str) -> str:
-    """A case's line of the page, where it said `said`."""
-    return f"| {case.what} | {said} |"
+def _asked(found: re.Match[str]) -> str:
+    """What a case changes of the model, without what all cases change."""
+    return f' with SET="{found[1]}"' if found[1] else ""
+
+
+def line(case: Case, said: list[str]) -> str:
+    """A case's item of the page, where it said `said`."""
+    return item(f"**{case.what}**: " + "<br>".join(map(code, said)))
 
 
 def page(lines: dict[Case, str]) -> str:
-    text = [
-        "# What can be wrong, and what is said",
-        "",
-        "Written by `make docs` from `tests/support/invalid.py`, each case run through the command line. What is broken ends",
-        "the step with exit status 2 and loses nothing; `SKIP_INVALID=1` resumes without invalid images and table rows, and",
-        "records them. What is only unusual is taken, and counted. Broken images and rows are listed all at once, below one",
-        "sentence:",
-        "",
-        "> data: 3 problems; fix, or resume without with SKIP_INVALID=1 (all are listed in build/demo/problems.txt):",
-        "",
-        "Of these the table shows the list alone; of long lists of names, the first two.",
-    ]
+    text = [HEAD.rstrip("\n")]
     for kind in dict.fromkeys(case.kind for case in lines):
-        text += ["", f"## {kind}", "", "| what | said |", "|---|---|"]
-        text += [one for case, one in lines.items() if case.kind == kind]
-    return "\n".join(text) + "\n"
+        text += [f"## {kind}", "\n".join(one for case, one in lines.items() if case.kind == kind)]
+    return "\n\n".join(text) + "\n"
 
 
 def lines_of(text: str) -> dict[str, list[str]]:
-    """The lines of each kind's table on a page, in order."""
+    """The items of each kind's list on a page, in order."""
     found = {}
     for part in text.split("\n## ")[1:]:
-        kind, *lines = part.rstrip("\n").split("\n")
-        found[kind] = [line for line in lines if line.startswith("| ")][1:]
+        kind, _, listed = part.strip("\n").partition("\n\n")
+        found[kind] = re.split(r"\n(?=- )", listed)
     return found
 
 

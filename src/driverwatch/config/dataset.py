@@ -128,7 +128,8 @@ class DatasetSettings(Strict):
     folds: Annotated[int, Field(ge=2, le=1000)] = 5  # of drivers; as many models per run
     # bits of 512, where no driver is named: data/near_duplicates.py
     group_distance: Annotated[int, Field(ge=0, lt=512)] = 80
-    subset: str | None = None  # CSV of the training images that `make subset` picks out of a larger download
+    # CSV of the images that `make subset` picks out of a larger download; test images have blank labels
+    subset: str | None = None
 
     @model_validator(mode="after")
     def _pairs_are_classes(self) -> "DatasetSettings":

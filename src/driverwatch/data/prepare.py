@@ -22,7 +22,7 @@ from driverwatch.data.pack_writer import InvalidImagesError, Job
 from driverwatch.errors import InputError, counted, listed, printable
 from driverwatch.io.atomic import locked, making, replacing, replacing_folder, write_text
 from driverwatch.io.console import duration, ending, say, track
-from driverwatch.io.csv_tables import name_problems, read_csv
+from driverwatch.io.csv_tables import cell_problems, name_problems, read_csv, read_text
 from driverwatch.io.manifests import read_json, require_space
 from driverwatch.io.paths import user_path
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 def pick(settings: DatasetSettings, source: Path, data: Path) -> None:
     """Copy the listed images and their table rows from `source` (a full download, same layout) to `data`, whole or not at all.
 
-    The new data set has no test images: its sample submission is a header alone.
+    Its sample submission names the listed test images, each class equally likely.
 
     Raises:
         InputError: no list, something in the way, or images that the download lacks or labels otherwise (all listed).
@@ -41,8 +41,9 @@ def pick(settings: DatasetSettings, source: Path, data: Path) -> None:
     import pandas as pd
 
     named = settings.columns
-    wanted = _wanted(settings)
-    paths = [
+    wanted, tests = _wanted(settings)
+    paths = [settings.test_images.format(image=image) for image in tests]
+    paths += [
         settings.train_images.format(label=label, image=image)
         for label, image in zip(wanted[named.label], wanted[named.image], strict=True)
     ]
@@ -56,9 +57,10 @@ def pick(settings: DatasetSettings, source: Path, data: Path) -> None:
             _copy(paths, source, partial)
             wanted.to_csv(partial / settings.table, index=False, lineterminator="\n")
             (partial / settings.test_images.format(image="x")).parent.mkdir(parents=True, exist_ok=True)
-            header = pd.DataFrame(columns=[named.image, *settings.classes])
-            header.to_csv(partial / settings.sample_submission, index=False, lineterminator="\n")
-    say(f"{data}: {len(wanted)} images" + (f" of {wanted[named.driver].nunique()} drivers" if named.driver else ""))
+            sample = pd.DataFrame({named.image: tests, **dict.fromkeys(settings.classes, 1 / len(settings.classes))})
+            sample.to_csv(partial / settings.sample_submission, index=False, lineterminator="\n")
+    drivers = f" of {wanted[named.driver].nunique()} drivers" if named.driver else ""
+    say(f"{data}: {len(wanted)} labelled images{drivers}, {len(tests)} test images")
 
 
 def _columns(settings: DatasetSettings) -> list[str]:
@@ -66,17 +68,24 @@ def _columns(settings: DatasetSettings) -> list[str]:
     return [column for column in (named.driver, named.label, named.image) if column]
 
 
-def _wanted(settings: DatasetSettings) -> "pd.DataFrame":
-    """The listed rows; a list that could lead out of its folder, or nowhere, is refused."""
+def _wanted(settings: DatasetSettings) -> "tuple[pd.DataFrame, list[str]]":
+    """The listed table rows, and names of test images: rows with neither class nor driver.
+
+    Raises:
+        InputError: no list, or one that could lead out of its folder, or nowhere.
+    """
     if settings.subset is None:
         raise InputError("subset: this dataset's YAML names no list (subset: <csv>); use DATASET=statefarm_mini")
-    wanted = read_csv(user_path(settings.subset), _columns(settings))[_columns(settings)]
-    problems = name_problems(wanted[settings.columns.image])[0]
-    strange = set(wanted[settings.columns.label]) - set(settings.classes)
-    problems += [f"unknown class {name}" for name in sorted(strange)]
+    columns, label = _columns(settings), settings.columns.label
+    rows = read_text(user_path(settings.subset), columns)[columns]
+    test = (rows[[column for column in columns if column != settings.columns.image]] == "").all(axis=1)
+    wanted = rows[~test]
+    problems = [problem for column in columns for problem in cell_problems(wanted[column])[0]]
+    problems += name_problems(rows[settings.columns.image])[0]
+    problems += [f"unknown class {name}" for name in sorted(set(wanted[label]) - set(settings.classes) - {""})]
     if problems or wanted.empty:
         raise InputError(f"{settings.subset}: expected a list of images:{listed(problems or ['it names none'])}")
-    return wanted
+    return wanted, list(rows.loc[test, settings.columns.image])
 
 
 def _refuse_lacking(settings: DatasetSettings, source: Path, wanted: "pd.DataFrame", paths: list[str]) -> None:

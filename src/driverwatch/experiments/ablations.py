@@ -1,5 +1,7 @@
 """Ablations: each change's out-of-fold log loss without it and with it, from what finished runs predicted."""
 
+import csv
+import io
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,6 +24,7 @@ from driverwatch.experiments import experiment
 from driverwatch.experiments.experiment import Change, Number, Record
 from driverwatch.inference.predict_run import predict
 from driverwatch.inference.predictions import predicted_tta
+from driverwatch.io.atomic import write_text
 from driverwatch.io.console import say
 
 NAME = STUDY = "ablations"
@@ -32,9 +35,8 @@ COLUMNS = {
     "difference (95 % over drivers)": "{difference}",
     "minutes": "{minutes:.0f}",
     "adopted": "{adopted}",
-    "command": "`{command}`",
-    "commits": "{at}",
 }
+BOOKKEEPING = ("kind", "ablation", "command", "commits")  # columns of the CSV beside the page
 
 
 class Ablation(Strict):
@@ -204,7 +206,9 @@ def run_ablations(context: Context, training: bool, weights: Path | None) -> Non
             + "\n".join(f"- {one.ablation}: {one.reason}" for one in [*kept, *unmeasured])
         )
     facts = experiment.record_facts(context, next(iter(study.sides.values())).found.train, context.settings.folds)
-    written = experiment.write_record(place, AblationsRecord(**facts, rows=rows, unmeasured=unmeasured), page)
+    record = AblationsRecord(**facts, rows=rows, unmeasured=unmeasured)
+    written = experiment.write_record(place, record, page)
+    write_text(place.with_suffix(".csv"), bookkeeping(record))
     say(f"{written}: {len(rows)} rows, {len(kept)} of them unchanged, {len(unmeasured)} not measured")
 
 
@@ -215,10 +219,11 @@ def page(record: AblationsRecord) -> str:
         f"{record.images} images of {record.drivers} drivers, {record.folds} driver folds; out-of-fold log loss of single fold "
         "models, by nested cross-validation wherever something was fitted to labels. Intervals: bootstrap over drivers (10,000 "
         "resamples). Minutes: training and predicting all folds of the row's new runs, on the machine that trained them. "
-        f"Commands lack `DATASET={record.dataset}`, `DATA=` and `WEIGHTS=`. Rows whose runs were not built where this was last "
-        "written are unchanged, with the commits that they were trained at."
+        "The command that makes each row and the commits that it was trained at are in the CSV beside this page; commands lack "
+        f"`DATASET={record.dataset}`, `DATA=` and `WEIGHTS=`. Rows whose runs were not built where this was last written are "
+        "unchanged."
     )
-    parts = [f"# Ablations\n\n{about}\n"]
+    parts = [f"# Ablations\n\n{experiment.paragraph(about)}\n"]
     for kind in dict.fromkeys(row.kind for row in record.rows):
         table = experiment.markdown_table(COLUMNS, [_cells(row) for row in record.rows if row.kind == kind])
         parts.append(f"## {kind}\n\n{table}\n")
@@ -228,4 +233,13 @@ def page(record: AblationsRecord) -> str:
 
 def _cells(row: Ablation) -> dict[str, object]:
     adopted = ("yes" if row.kept else "no") + (f": {row.why}" if row.why else "")
-    return experiment.cells(row, adopted=adopted, at=", ".join(row.commits))
+    return experiment.cells(row, adopted=adopted)
+
+
+def bookkeeping(record: AblationsRecord) -> str:
+    """As CSV: the command that makes each row, and the commits that its runs were trained at."""
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(BOOKKEEPING)
+    lines.writerows((row.kind, row.ablation, row.command, " ".join(row.commits)) for row in record.rows)
+    return text.getvalue()

@@ -179,4 +179,5 @@ def page(record: ScalingRecord) -> str:
     )
     shown = f"![log loss over the number of training drivers](curve-{record.model}.png)"
     table = experiment.markdown_table(COLUMNS, map(experiment.cells, record.points))
-    return f"# Data scaling: log loss over the number of training drivers\n\n{about}\n\n{shown}\n\n{table}\n\n{law}\n"
+    parts = ["# Data scaling: log loss over the number of training drivers", experiment.paragraph(about), shown, table]
+    return "\n\n".join([*parts, experiment.paragraph(law)]) + "\n"

@@ -99,4 +99,4 @@ def page(record: FreezingRecord) -> str:
     cells = [
         experiment.cells(row, frozen_to="whole backbone" if row.change is None else row.depth) for row in record.rows
     ]
-    return f"# Study: {record.name}\n\n{about}\n\n{experiment.markdown_table(COLUMNS, cells)}\n"
+    return f"# Study: {record.name}\n\n{experiment.paragraph(about)}\n\n{experiment.markdown_table(COLUMNS, cells)}\n"

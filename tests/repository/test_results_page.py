@@ -1,0 +1,57 @@
+"""The page of results says what the committed out-of-fold files and records say."""
+
+import json
+import subprocess
+
+import pytest
+from support.places import ROOT
+
+from driverwatch.io.paths import is_on
+from scripts import results_tables
+
+PAGE = ROOT / "docs" / "results.md"
+SUBMISSIONS = ROOT / "submissions" / "statefarm_mini"
+
+
+def test_the_tables_are_todays() -> None:
+    """`make docs` writes them."""
+    if is_on("WRITE_DOCS"):
+        PAGE.write_text(results_tables.with_tables(PAGE.read_text(), ROOT))
+    assert PAGE.read_text() == results_tables.with_tables(PAGE.read_text(), ROOT), "run make docs"
+
+
+@pytest.mark.parametrize("method", results_tables.METHODS, ids=lambda method: method.name)
+def test_each_score_is_that_of_its_file(method: results_tables.Method) -> None:
+    made = json.loads((SUBMISSIONS / f"{method.name}.json").read_text())
+    score, checksum = results_tables.oof_score_of(SUBMISSIONS / "out_of_fold" / f"{method.name}.csv.gz")
+    assert checksum == made["out_of_fold_rows"]
+    assert score.log_loss == pytest.approx(made["out_of_fold_log_loss"], abs=6e-5)
+    assert score.standard_error == pytest.approx(made["out_of_fold_standard_error"], abs=6e-5)
+    assert score.accuracy == pytest.approx(made["out_of_fold_accuracy"], abs=6e-5)
+    assert f"{score.log_loss:.3f} ± {score.standard_error:.3f}" in PAGE.read_text()
+
+
+def test_every_label_is_of_a_row_of_the_record() -> None:
+    record = json.loads((ROOT / "experiments/results/statefarm_mini/ablations.json").read_text())
+    known = {(row["kind"], row["ablation"]) for row in record["rows"]}
+    assert {(kind, name) for kind, names in results_tables.LABELS.items() for name in names} <= known
+
+
+def test_ablations_are_grouped_by_their_intervals() -> None:
+    helped, none, hurt = (part.split("###")[0] for part in results_tables.ablations(ROOT).split("### ")[1:])
+    assert "| per-driver class balancing" in helped
+    assert "noise floor" in none
+    assert "horizontal flip" in hurt and "horizontal flip" not in helped + none
+
+
+def test_commits_that_are_marked_are_not_of_this_repository() -> None:
+    """In a clone that has the whole history; a shallow one has hardly any commit."""
+    shallow = subprocess.run(
+        ["git", "-C", str(ROOT), "rev-parse", "--is-shallow-repository"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    record = json.loads((ROOT / "experiments/results/statefarm_mini/ablations.json").read_text())
+    for commit in sorted({commit for row in record["rows"] for commit in row["commits"]}):
+        names = commit.split(" to ")
+        asked = [["git", "-C", str(ROOT), "cat-file", "-e", f"{name}^{{commit}}"] for name in names]
+        known = all(subprocess.run(each, capture_output=True, check=False).returncode == 0 for each in asked)
+        assert shallow == "true" or known == (commit not in results_tables.ELSEWHERE), commit
