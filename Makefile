@@ -335,7 +335,7 @@ pseudo-labels: need-NAME setup ## keep what MODELS, put together as in an ensemb
 blends: setup ## every blend and calibration of MODELS: loss where fitted, loss on drivers left out, reliability
 	$(DW) blends $(DATA_OPT) $(call option,models,MODELS) $(call option,tta,TTA)
 
-knn: need-EMBEDDINGS setup ## EMBEDDINGS of all images, and what smoothing MODELS over neighbours in them scores (docs/explain/post-processing.md)
+knn: need-EMBEDDINGS setup ## EMBEDDINGS of all images, and what smoothing MODELS over neighbours in them scores (docs/knn_smoothing.md)
 	$(DW) knn $(DATA_OPT) --embeddings=$(call q,$(EMBEDDINGS)) $(call option,models,MODELS) $(call place,weights,WEIGHTS)
 
 submissions: setup ## write each run's TTA sets and fold models as submissions
