@@ -81,7 +81,7 @@ def cluster_options(
     from driverwatch.errors import InputError
 
     if engine not in (None, "local", "ray"):
-        raise InputError(f"ENGINE={engine}: expected ray (a cluster, docs/cluster.md) or local")
+        raise InputError(f"ENGINE={engine}: expected ray (a cluster, docs/how-to/cluster.md) or local")
     if engine != "ray":
         asked = {"ADDRESS": address, "GPUS_PER_FOLD": gpus, "CPUS_PER_FOLD": cpus, "MEMORY_PER_FOLD": memory or None}
         if given := [f"{key}={value}" for key, value in asked.items() if value is not None]:

@@ -49,7 +49,7 @@ EmbeddingSpec = Annotated[str, BeforeValidator(_backbone)]  # like mobilenet_v2:
 
 
 class KnnSettings(Strict):
-    """Smoothing over neighbours, for test sets made of clips (docs/knn_smoothing.md); null is chosen on validation drivers."""
+    """k-NN smoothing, for test sets made of clips (docs/explain/post-processing.md); null is chosen on validation drivers."""
 
     embeddings: EmbeddingSpec  # where images are compared; `make knn` computes them
     method: Literal["average", "clusters"] = "average"  # clusters: those that agree on a class share one prediction

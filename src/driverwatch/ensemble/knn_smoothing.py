@@ -2,7 +2,7 @@
 
 After the first and third places of 2016, who averaged test images with their nearest in a feature space. A fold's validation
 images are smoothed among themselves alone, as test images will be: nobody's label or prediction from another fold's models
-comes in, so that what is chosen on them holds where the test set is made of clips too (docs/knn_smoothing.md).
+comes in, so that what is chosen on them holds where the test set is made of clips too (docs/explain/post-processing.md).
 """
 
 from collections.abc import Iterator
