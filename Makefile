@@ -110,7 +110,7 @@ help-all: ## every target, and the variables of each
 #: MODELS="a b"             runs to average or score (default: every finished one); models that make train trains
 #: NAME=ensemble            names the submission (make trace: whose pipeline is followed; make search: the search; make reproduce: the recipe)
 #: BLEND=mean               mean, geometric, weighted, weighted_geometric, greedy or per_class (make blends compares them)
-#: CLASS_BALANCE=<features>  balance classes within each driver, told apart by looks, or none (docs/class_balance.md)
+#: CLASS_BALANCE=<features>  balance classes within each driver, told apart by looks, or none (docs/explain/post-processing.md)
 #: KNN=<features>           smooth over neighbours among clips' frames, or none (make knn compares features)
 #: EMBEDDINGS="a:cut:2x2 b"  <model>[:<last layer>][:<places>] whose pretrained backbone images are compared in (make knn: efficientnet_lite0)
 #: CALIBRATE=none           none, temperature or bias
@@ -255,7 +255,7 @@ folds: setup ## write folds/<dataset>.csv by driver, or check the one there
 $(FOLDS): | setup
 	$(DW) folds $(DATA_OPT) $(call flag,skip-invalid,SKIP_INVALID)
 
-leakage: setup | $(FOLDS) ## a random split beside the driver split, by the same classifiers on thumbnails (docs/leakage.md)
+leakage: setup | $(FOLDS) ## a random split beside the driver split, by the same classifiers on thumbnails (docs/explain/grouped-validation.md)
 	$(DW) leakage $(DATA_OPT)
 
 trace: need-IMAGE setup ## IMAGE=<name>'s way through the line, as far as it is built: table, fold, pack, models, pipeline NAME, submissions
@@ -280,13 +280,13 @@ ON_CLUSTER = $(call option,engine,ENGINE) $(call option,address,ADDRESS) $(call 
 preflight: setup
 	$(DW) preflight $(DATA_OPT) $(call option,set,SET) $(call place,weights,WEIGHTS) -- $(call q,$(TRAINED))
 
-train: $(if $(TRAINED),,need-MODEL) preflight | $(FOLDS) ## train every fold of MODEL (or MODELS) that is not finished, and predict; ENGINE=ray: on a cluster (docs/cluster.md)
+train: $(if $(TRAINED),,need-MODEL) preflight | $(FOLDS) ## train every fold of MODEL (or MODELS) that is not finished, and predict; ENGINE=ray: on a cluster (docs/how-to/cluster.md)
 	$(Q)$(foreach model,$(TRAINED),PYTHONPATH=src $(PYTHON) -m driverwatch pack $(DATA_OPT) --model=$(call q,$(model)) \
 	  $(call option,set,SET) $(call flag,skip-invalid,SKIP_INVALID) &&) :
 	$(DW) train $(DATA_OPT) $(call option,run,RUN) $(call option,set,SET) $(call place,weights,WEIGHTS) \
 	  $(call option,fold,FOLD) $(call flag,force,FORCE) $(call option,study,STUDY) $(ON_CLUSTER) -- $(call q,$(TRAINED))
 
-node: setup ## lend this machine to a Ray cluster until Ctrl-C: its first one, or one more at ADDRESS=<first>:6379 (docs/cluster.md)
+node: setup ## lend this machine to a Ray cluster until Ctrl-C: its first one, or one more at ADDRESS=<first>:6379 (docs/how-to/cluster.md)
 	$(DW) node $(call option,address,ADDRESS) $(call option,ip,IP) $(call option,port,PORT) $(call option,folder,FOLDER)
 
 linear-probe: need-MODEL preflight | $(FOLDS) ## MODEL's backbone as it is (TRUNCATE_AT= earlier), its features once, a HEAD on them per fold; predictions as train's
@@ -306,7 +306,7 @@ study: setup | $(FOLDS) ## train every run of configs/studies/NAME.yaml (default
 data-scaling: need-MODEL preflight | $(FOLDS) ## train MODEL on N_DRIVERS drivers of each fold and on all; write experiments/results/DATASET/curve-MODEL.md: what more drivers are worth
 	$(DW) data-scaling $(DATA_OPT) $(call option,n-drivers,N_DRIVERS) $(call option,set,SET) $(call place,weights,WEIGHTS) -- $(call q,$(MODEL))
 
-search: need-MODEL preflight | $(FOLDS) ## search MODEL's settings within SPACE by out-of-fold loss, and score the best on other folds; ENGINE=ray: on a cluster (docs/search.md)
+search: need-MODEL preflight | $(FOLDS) ## search MODEL's settings within SPACE by out-of-fold loss, and score the best on other folds; ENGINE=ray: on a cluster (docs/how-to/train-and-tune.md)
 	$(DW) search $(DATA_OPT) $(call option,space,SPACE) $(call option,trials,TRIALS) $(call option,name,NAME) \
 	  $(call option,seed,SEED) $(call option,set,SET) $(call place,weights,WEIGHTS) $(call option,skip-trial,SKIP_TRIAL) $(call flag,force,FORCE) \
 	  $(ON_CLUSTER) -- $(call q,$(MODEL))
@@ -322,7 +322,7 @@ refit: need-RUN setup ## train RUN-all: RUN's settings on all drivers, for the e
 	$(DW) refit $(DATA_OPT) $(call option,set,SET) $(call place,weights,WEIGHTS) $(call option,fold,FOLD) -- $(call q,$(RUN))
 
 # the development requirements have what writes and checks notebooks
-notebook: need-MODEL $(DEV) | $(FOLDS) ## a Kaggle notebook that trains MODEL, and the data set it needs; prints how they go up (docs/kaggle_notebook.md)
+notebook: need-MODEL $(DEV) | $(FOLDS) ## a Kaggle notebook that trains MODEL, and the data set it needs; prints how they go up (docs/how-to/kaggle-gpu.md)
 	$(DW) notebook $(DATA_OPT) $(call option,run,RUN) $(call option,set,SET) $(call place,weights,WEIGHTS) \
 	  $(call option,tta,TTA) $(call option,hours,HOURS) $(call place,account,ACCOUNT) $(call option,name,NAME) \
 	  $(call option,resume-from,RESUME_FROM) $(call option,packages,PACKAGES) $(call flag,vendor,VENDOR) $(call option,machine,MACHINE) -- $(call q,$(MODEL))
@@ -350,7 +350,7 @@ pseudo-labels: need-NAME setup ## keep what MODELS, put together as in an ensemb
 blends: setup ## every blend and calibration of MODELS: loss where fitted, loss on drivers left out, reliability
 	$(DW) blends $(DATA_OPT) $(call option,models,MODELS) $(call option,tta,TTA)
 
-knn: setup ## EMBEDDINGS of all images, and what smoothing MODELS over neighbours in them scores (docs/knn_smoothing.md)
+knn: setup ## EMBEDDINGS of all images, and what smoothing MODELS over neighbours in them scores (docs/explain/post-processing.md)
 	$(DW) knn $(DATA_OPT) $(call option,embeddings,EMBEDDINGS) $(call option,models,MODELS) $(call place,weights,WEIGHTS)
 
 submissions: setup ## write each run's TTA sets and fold models as submissions

@@ -37,6 +37,7 @@ RUN, CHECKPOINTS = (
 GROUPS: dict[str, dict[str, Entry]] = {
     "Start here": {
         "help": Entry(""),
+        "help-all": Entry(""),
         "doctor": Entry(""),
         "setup": Entry("`.venv/`; its log beside it", "make setup EXTRAS=cluster"),
         "demo": Entry("`build/demo/`, `folds/demo.csv`, `submissions/demo/demo.csv`"),
