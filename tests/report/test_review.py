@@ -25,7 +25,7 @@ from driverwatch.errors import InputError
 from driverwatch.inference.predictions import prediction_path
 from driverwatch.metrics import log_loss
 from driverwatch.report import review_measures as measures
-from driverwatch.report import review_page
+from driverwatch.report import review_page, worst_images
 
 NUMPY = {"Float32Array": "<f4", "Int32Array": "<i4", "Uint16Array": "<u2"}
 
@@ -297,7 +297,7 @@ def test_thumbnails_show_the_image_of_their_number(world: World, tmp_path: Path)
 @pytest.mark.parametrize(("regions", "shade"), [(["whole"], 0), (["head", "whole"], 1), (["head", "wheel"], 0)])
 def test_of_packed_regions_the_whole_frame_is_shown(regions: list[str], shade: int) -> None:
     image = np.concatenate([np.full((4, 5, 3), number, np.uint8) for number in range(len(regions))])
-    assert np.array_equal(review_page._frame(image, regions), np.full((4, 5, 3), shade, np.uint8))
+    assert np.array_equal(worst_images.whole_frame(image, regions), np.full((4, 5, 3), shade, np.uint8))
 
 
 def test_no_keras_is_imported_where_no_class_activation_map_is_asked_for() -> None:
@@ -348,6 +348,7 @@ def test_maps_of_test_images_are_of_all_fold_models_and_of_training_images_of_on
         return np.eye(4, dtype=np.float32), "class activation"
 
     monkeypatch.setattr(class_activation, "heat", heat)
+    monkeypatch.setattr(class_activation, "is_linear", lambda _: False)
     shown = review_page.read_predictions(world.context, [], None)
     train, test = maps.MapRequest(3, Path("x"), [1, 0], [2]), maps.MapRequest(60, Path("y"), [2], [0, 1, 2])
     made = maps._of_run(world.context, shown.members[0], [train, test])
@@ -357,5 +358,5 @@ def test_maps_of_test_images_are_of_all_fold_models_and_of_training_images_of_on
         (3, 0, [2]),
         (60, 2, [0, 1, 2]),
     ]
-    assert all(each["picture"].startswith("data:image/jpeg;base64,") for each in made)
+    assert all(each["picture"].startswith("data:image/png;base64,") for each in made)
     assert test.sums[2].max() == 3
