@@ -53,8 +53,8 @@ def main(pretrained: str, scratch: str, submission: str) -> None:
         f"got {kaggle_log_loss(p, truth):.3f}, {accuracy(p, truth):.1%} right on {expected['unseen_drivers']} other drivers"
     )
     say(f"open     {(context.places.build / 'report' / 'index.html').resolve().as_uri()}")
-    photo = context.data / context.settings.test_images.format(image=next(iter(test_labels or {})))
-    say(f"next     make classify DATASET={DATASET} RUN={pretrained} IMAGE={photo}")
+    image = context.data / context.settings.test_images.format(image=next(iter(test_labels or {})))
+    say(f"next     make classify DATASET={DATASET} RUN={pretrained} IMAGE={image}")
     say("then     make data && make train MODEL=inception_v3   # the real competition: docs/tutorials/state-farm.md")
 
 

@@ -105,6 +105,10 @@ GROUPS: dict[str, dict[str, Entry]] = {
         ),
     },
     "Look at results": {
+        "label-issues": Entry(
+            "`experiments/results/<dataset>/label_issues.csv` and `.md`", "make label-issues NAME=ensemble"
+        ),
+        "card": Entry("`submissions/<dataset>/cards/<name>/`", "make card NAME=ensemble"),
         "report": Entry("`build/<dataset>/report/index.html`", "make report DATASET=demo"),
         "review": Entry("`build/<dataset>/report/review.html`", "make review DATASET=demo"),
         "trace": Entry("", "make trace IMAGE=img_1432.jpg DATASET=demo"),
@@ -129,6 +133,8 @@ GROUPS: dict[str, dict[str, Entry]] = {
         "test-size": Entry("`build/size/table.csv`", 'make test-size COMMANDS="pack score"'),
         "coverage": Entry("`build/coverage/`"),
         "lint": Entry(""),
+        "lock": Entry("`requirements/*.txt`"),
+        "audit": Entry(""),
         "docs": Entry("`docs/reference/`, `docs/dev/doc-commands.csv`"),
         "docs-images": Entry("`docs/images/*.png`"),
         "bench": Entry("`build/<dataset>/bench.json`", 'make bench BENCHMARKS="pack load"'),

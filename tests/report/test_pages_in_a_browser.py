@@ -70,12 +70,12 @@ def test_the_report_opens_with_sentences_and_pictures_that_lead_on(pages: tuple[
     browsing.set_width(driver, 1440)
     driver.get(addresses["report"])
     assert len(driver.find_elements("css selector", ".findings li")) >= 4
-    photos = driver.find_elements("css selector", ".photos.worst a")
-    assert len(photos) == 9
-    assert photos[0].location["y"] < 900  # on the first screen
+    thumbnails = driver.find_elements("css selector", ".thumbnails.worst a")
+    assert len(thumbnails) == 9
+    assert thumbnails[0].location["y"] < 900  # on the first screen
     assert driver.execute_script("return [...document.images].every(one => one.complete && one.naturalWidth)")
-    name = photos[0].find_element("css selector", "img").get_attribute("alt").split(", ")[1]
-    photos[0].click()
+    name = thumbnails[0].find_element("css selector", "img").get_attribute("alt").split(", ")[1]
+    thumbnails[0].click()
     assert driver.find_element("id", "file").text == name
     driver.find_element("id", "back").click()
     assert driver.current_url.endswith("index.html#verdict")

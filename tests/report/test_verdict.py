@@ -137,18 +137,18 @@ def test_photos_are_the_worst_of_each_clip_and_lead_to_themselves(
     each = found.scored[0].each
     order = each.sort_values("loss", ascending=False)
     expected = order[~order.duplicated(["driver", "class"])].index[: worst_images.WORST]
-    assert [re.search(r"image=([^&]+)", photo.fragment)[1] for photo in found.photos] == list(expected)  # type: ignore[index]
-    for photo, name in zip(found.photos, expected, strict=True):
+    assert [re.search(r"image=([^&]+)", thumbnail.fragment)[1] for thumbnail in found.thumbnails] == list(expected)  # type: ignore[index]
+    for thumbnail, name in zip(found.thumbnails, expected, strict=True):
         row = each.loc[name]
-        assert (photo.says, photo.true) == (
+        assert (thumbnail.says, thumbnail.true) == (
             f"says {row['says']} {row['sure']:.0%}",
             f"is {row['class']} {row['true']:.0%}",
         )
-        assert photo.source.startswith("data:image/jpeg")
+        assert thumbnail.source.startswith("data:image/jpeg")
     assert len(found.strips) == 3
     for strip, pair in zip(found.strips, confusions(found.scored[0]), strict=False):
         assert f"true={pair.true}&says={pair.says}" in strip.fragment
-        assert all(photo.says.startswith(f"says {pair.says} ") for photo in strip.photos)
+        assert all(thumbnail.says.startswith(f"says {pair.says} ") for thumbnail in strip.thumbnails)
 
 
 def test_what_was_written_by_hand_is_no_diagnostic(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

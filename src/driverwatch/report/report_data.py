@@ -27,7 +27,7 @@ from driverwatch.report.contact_sheets import Figure, example_figures
 from driverwatch.report.score_runs import Packs, RunReport, RunScores, report_run, test_scores
 from driverwatch.report.status import status
 from driverwatch.report.verdict import Sentence, verdict
-from driverwatch.report.worst_images import Photo, Strip, worst_images
+from driverwatch.report.worst_images import Thumbnail, Strip, worst_images
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +49,7 @@ class Report:
     figures: list[Figure]
     no_figures: list[Missing]
     sentences: list[Sentence]
-    photos: list[Photo]  # of most loss
+    thumbnails: list[Thumbnail]  # of most loss
     strips: list[Strip]  # of the most frequent confusions
     tests: pd.DataFrame  # as `test_scores`
     empty: list[Missing]  # what to do where nothing is built at all
@@ -110,7 +110,7 @@ def collect_report(context: Context) -> Report:
     unreadable += [(f"{one.name}.csv", _rewritten(one.problem)) for one in made if one.problem]
     ablations, unmeasured = _ablations(context)
     figures, no_figures = _figures(context, packs, found)
-    photos, strips, no_photos = _photos(context, packs, found)
+    thumbnails, strips, no_thumbnails = _thumbnails(context, packs, found)
     tests, untested = _test_scores(context)
     sound = [one for one in made if one.problem is None]
     classes = len(context.settings.classes)
@@ -129,9 +129,9 @@ def collect_report(context: Context) -> Report:
         _blends(context),
         _folds(context, folds),
         figures,
-        [*no_figures, *no_photos, *untested],
+        [*no_figures, *no_thumbnails, *untested],
         _sentences(context, packs, found, sound, tests),
-        photos,
+        thumbnails,
         strips,
         tests,
         [] if states or made or context.places.result("ablations").exists() else _nothing(context),
@@ -207,15 +207,17 @@ def _sentences(
     return verdict(ranked, context.settings.classes, fold_of, tested)
 
 
-def _photos(context: Context, packs: Packs, found: list[RunReport]) -> tuple[list[Photo], list[Strip], list[Missing]]:
+def _thumbnails(
+    context: Context, packs: Packs, found: list[RunReport]
+) -> tuple[list[Thumbnail], list[Strip], list[Missing]]:
     """Pictures of the best run's mistakes, or why there are none."""
     for each in _scored(found)[:1]:
         run = runs.load(context.places.runs / each.name)
         opened = packs.of(run.settings.input.key)
         if each.scores and not isinstance(opened, InputError):
             try:
-                photos, strips = worst_images(context, each.scores, opened[1]["train"], run.settings.input.regions)
-                return photos, strips, []
+                thumbnails, strips = worst_images(context, each.scores, opened[1]["train"], run.settings.input.regions)
+                return thumbnails, strips, []
             except (InputError, OSError) as error:
                 return [], [], [Missing(f"The worst images of {each.name} cannot be shown: {error}")]
     return [], [], []

@@ -267,9 +267,9 @@ def _confusion(report: Report, made: RunScores) -> HeatTable:
 
     def title(line: str, name: str) -> str:
         is_it, taken = (report.classes[key] or key for key in (line, name))
-        verb = "recognised" if line == name else f"taken for {taken}"
+        what = "recognised" if line == name else f"taken for {taken}"
         mistaken = int(counts[name].to_dict()[line])
-        return f"{is_it} {verb}: {mistaken} of {int(sums.to_dict()[line])}"
+        return f"{is_it} {what}: {mistaken} of {int(sums.to_dict()[line])}"
 
     link = _link(
         report, "confusions", lambda line, name: {"run": made.name, "true": line, "says": name, "view": "grid"}

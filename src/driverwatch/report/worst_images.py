@@ -21,7 +21,7 @@ WIDTHS_PX = 480, 320  # of the worst image, and of the others
 JPEG_QUALITY = 78
 
 
-class Photo(NamedTuple):
+class Thumbnail(NamedTuple):
     """An image of the data set as a data URI, what to say of it in words, and its fragment of the review page's address."""
 
     source: str
@@ -36,7 +36,7 @@ class Strip(NamedTuple):
 
     title: str
     fragment: str
-    photos: list[Photo]
+    thumbnails: list[Thumbnail]
 
 
 def fragment(**asked: str) -> str:
@@ -44,21 +44,23 @@ def fragment(**asked: str) -> str:
     return f"#{urlencode(asked, quote_via=quote)}"
 
 
-def worst_images(context: Context, made: RunScores, pack: Pack, regions: list[str]) -> tuple[list[Photo], list[Strip]]:
+def worst_images(
+    context: Context, made: RunScores, pack: Pack, regions: list[str]
+) -> tuple[list[Thumbnail], list[Strip]]:
     """A run's worst images and confusions.
 
     Raises:
         InputError, OSError: the pack's images cannot be read, where the data folder has none.
     """
-    classes, photos = context.settings.classes, _Photos(context, made, pack, regions)
+    classes, thumbnails = context.settings.classes, _Thumbnails(context, made, pack, regions)
     worst = one_per_clip(made.each.sort_values("loss", ascending=False, kind="stable")).head(WORST)
     strips = []
     for pair in confusions(made)[:STRIPS]:
         mistaken = made.each[(made.each["class"] == pair.true) & (made.each["says"] == pair.says)]
         chosen = one_per_clip(mistaken.sort_values("sure", ascending=False, kind="stable")).head(OF_EACH)
         where = fragment(run=made.name, true=pair.true, says=pair.says, view="grid", **{"from": "verdict"})
-        strips.append(Strip(in_words(pair, classes), where, list(photos.of(chosen, WIDTHS_PX[1]))))
-    return [*photos.of(worst.head(1), WIDTHS_PX[0]), *photos.of(worst.tail(-1), WIDTHS_PX[1])], strips
+        strips.append(Strip(in_words(pair, classes), where, list(thumbnails.of(chosen, WIDTHS_PX[1]))))
+    return [*thumbnails.of(worst.head(1), WIDTHS_PX[0]), *thumbnails.of(worst.tail(-1), WIDTHS_PX[1])], strips
 
 
 def one_per_clip(rows: pd.DataFrame) -> pd.DataFrame:
@@ -66,20 +68,20 @@ def one_per_clip(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[~rows.duplicated(["driver", "class"])]
 
 
-class _Photos:
+class _Thumbnails:
     """Pictures of a pack's images: the data folder's own where they are there, they are larger."""
 
     def __init__(self, context: Context, made: RunScores, pack: Pack, regions: list[str]) -> None:
         self.context, self.made, self.pack, self.regions = context, made, pack, regions
         self.index = {str(name): place for place, name in enumerate(pack.names)}
 
-    def of(self, rows: pd.DataFrame, width: int) -> Iterator[Photo]:
+    def of(self, rows: pd.DataFrame, width: int) -> Iterator[Thumbnail]:
         classes = self.context.settings.classes
         for name, row in zip(rows.index, rows.to_dict("records"), strict=True):
             says, true = (classes[row[key]] or row[key] for key in ("says", "class"))
             where = fragment(run=self.made.name, image=name, **{"from": "verdict"})
             words = f"says {says} {row['sure']:.0%}", f"is {true} {row['true']:.0%}"
-            yield Photo(
+            yield Thumbnail(
                 jpeg_uri(self._pixels(name, row), width, JPEG_QUALITY), f"{row['driver']}, {name}", *words, where
             )
 

@@ -1,7 +1,7 @@
 """The committed list of label issues, and the weight that training gives the images on it (`train.label_issues`).
 
-`make label-issues` writes the list (`experiments/confident_learning.py`). Whoever has looked at the images deletes the lines whose
-label is right, or changes their weights; the run's identity repeats what is left. The list's models of the other folds were trained
+`make label-issues` writes the list (`experiments/confident_learning.py`). After a look at the images, delete the lines whose
+label is right, or change their weights; the run's identity repeats what is left. The list's models of the other folds were trained
 on a fold's validation labels, so a run that follows it has an optimistic out-of-fold score (`Run.uses_validation`).
 """
 

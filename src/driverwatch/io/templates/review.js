@@ -91,7 +91,7 @@ function drawImage() {
   if (current < 0) return box.replaceChildren(made("p", {className: "problem"}, "No image is left under these filters; Reset shows all."));
   const name = rows.names[current], test = rows.isTest(current);
   const alt = `Image ${name}${test ? ", a test image" : `: ${called(rows.label[current])}`}`;
-  const large = made("figure", {}, ...photo(alt));
+  const large = made("figure", {}, ...layers(alt));
   const keys = mapOf(shownLabel()) ? [made("button", {type: "button", id: "veil", ariaPressed: String(veiled), onclick: () => veil()}, "Activation map (h)")] : [];
   const note = alike(current) ? made("button", {type: "button", id: "alike", onclick: unfold}, `+${alike(current)} alike: show the clip`) : "";
   large.append(made("figcaption", {}, ...keys, note, legend()));
@@ -102,7 +102,7 @@ function drawImage() {
     made("h3", {}, "Nearest images"), neighbours(test));
 }
 
-// The class activation map over the photo: of the class that was clicked, or the one that the run says.
+// The class activation map over the image: of the class that was clicked, or the one that the run says.
 let veiled = false, mapped = -1; // whether it is shown, and of which class (-1: what the run says)
 const shownLabel = () => mapped < 0 ? rows.saidBy(judge(), current) : mapped;
 function mapOf(label) {
@@ -110,7 +110,7 @@ function mapOf(label) {
   return maps.find(map => map.run === state.run) || maps[0];
 }
 
-function photo(alt) {
+function layers(alt) {
   const map = veiled && mapOf(shownLabel()), parts = [picture(current, alt, true)];
   if (!map) return parts;
   parts[0].classList.add("grey");
