@@ -230,13 +230,16 @@ $(TORCH): FORCE
 
 FORCE:
 
-demo: setup ## the whole pipeline on synthetic images: no download, no GPU, minutes
+demo: setup ## fine-tune an ImageNet network and train a small one on synthetic drivers, up to a checked submission: no download, no GPU, minutes
 	$(DEMO) synthetic
+	$(DEMO) train MODEL=efficientnet_lite0_96x128
 	$(DEMO) train MODEL=tiny
-	$(DEMO) train MODEL=tiny_separable
-	$(DEMO) ensemble NAME=demo MODELS="tiny tiny_separable"
+	$(DEMO) ensemble NAME=single_image MODELS="efficientnet_lite0_96x128 tiny" CALIBRATE=temperature
+	$(DEMO) ensemble NAME=demo MODELS="efficientnet_lite0_96x128 tiny" CALIBRATE=temperature \
+	  CLASS_BALANCE=efficientnet_lite0_96x128 KNN=efficientnet_lite0_96x128
 	$(DEMO) check FILE=submissions/demo/demo.csv
-	$(DEMO) score MODELS="tiny tiny_separable"
+	$(DEMO) report
+	$(Q)echo; PYTHONPATH=src:. $(PYTHON) -m scripts.demo_summary efficientnet_lite0_96x128 tiny single_image demo
 
 data: setup $(if $(KAGGLE),,$(CLIENT)) ## download the competition into DATA, unpack and verify it (needs a Kaggle token)
 	$(DW) data $(DATA_OPT) $(call place,client,KAGGLE)

@@ -27,7 +27,7 @@ from driverwatch.report.contact_sheets import Figure, example_figures
 from driverwatch.report.score_runs import Packs, RunReport, RunScores, report_run, test_scores
 from driverwatch.report.status import status
 from driverwatch.report.verdict import Sentence, verdict
-from driverwatch.report.worst_images import Thumbnail, Strip, worst_images
+from driverwatch.report.worst_images import Strip, Thumbnail, worst_images
 
 
 @dataclass(frozen=True, eq=False)
