@@ -58,7 +58,7 @@ def test_from_images_to_submission(
     assert (both - ten.drop(columns="img")).abs().to_numpy().max() < 1e-4
     manifest = json.loads((project / "submissions" / "demo" / "first.json").read_text())
     scores = ran("score")
-    assert f"{manifest['out_of_fold_log_loss']:.3f}" in scores
+    assert f"{manifest['out_of_fold_log_loss']:.4f}" in scores
     assert "Unseen test drivers" in scores
     assert "ready to go up" in ran("check", "submissions/demo/first.csv")
 

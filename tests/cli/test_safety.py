@@ -47,9 +47,13 @@ def unsafe(text: str) -> list[str]:
     return found
 
 
+# an unpickler that makes ordered dicts and tensors alone, after the file's checksum: tests/models/test_efficientnet_lite.py
+ADMITTED = {"models/packaged_weights.py": ["imports pickle"]}
+
+
 @pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda p: str(p.relative_to(SOURCE)))
 def test_nothing_here_can_run_a_strangers_file(path: Path) -> None:
-    assert unsafe(path.read_text()) == []
+    assert unsafe(path.read_text()) == ADMITTED.get(str(path.relative_to(SOURCE)), [])
 
 
 def test_the_search_finds_what_it_looks_for() -> None:

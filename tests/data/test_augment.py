@@ -119,7 +119,7 @@ def test_wrong_presets_are_refused(tmp_path: Path, preset: object, said: str) ->
 
 def test_unknown_preset(tmp_path: Path) -> None:
     (tmp_path / "light.yaml").write_text("[]")
-    with pytest.raises(InputError, match=r"no such settings; did you mean light\? \(expected one of light"):
+    with pytest.raises(InputError, match=r"does not exist; did you mean light\? \(expected one of light"):
         load_preset(tmp_path, "ligt")
 
 

@@ -252,10 +252,13 @@ def test_features_are_made_on_the_way_or_the_sentence_says_why_not(
     ended = verb("ensemble", *place, "--knn", "small:fire3_concat")
     assert ended.returncode == 2
     assert (
-        "small-fire3_concat-1x1.h5: no such features; make knn EMBEDDINGS=small:fire3_concat computes them ("
+        "small-fire3_concat-1x1.h5: no such features; make knn EMBEDDINGS=small:fire3_concat DATASET=demo computes them ("
         in ended.stderr
     )
-    assert "pass WEIGHTS=<folder>, or name another model with EMBEDDINGS=" in ended.stderr
+    assert (
+        "pass WEIGHTS=<folder>, take efficientnet_lite0, whose weights are here, or name another model with EMBEDDINGS="
+        in ended.stderr
+    )
     assert "train from scratch" not in ended.stderr
     assert (pack_folder("36x48") / "train.h5").is_file()  # the pack was no obstacle
 

@@ -132,7 +132,9 @@ def written(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
 
 
 def started(world: World, rule: str) -> runs.Run:
-    with train.started_run(world.context, world.settings(label_issues=rule), rule, None, None, False) as claim:
+    with train.started_run(
+        train.TrainRequest(context=world.context, settings=world.settings(label_issues=rule), name=rule)
+    ) as claim:
         return claim.run
 
 

@@ -20,6 +20,7 @@ from driverwatch.experiments import experiment
 from driverwatch.experiments.experiment import load_runs, train_missing
 from driverwatch.inference import predictions
 from driverwatch.io.manifests import read_json
+from driverwatch.training.train import TrainRequest
 
 __all__ = ["world"]
 PSEUDO_LABELS = "train.pseudo.labels=both"
@@ -33,10 +34,10 @@ def done(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[
     (tmp_path / "configs" / "models" / "tiny.yaml").write_text(yaml.safe_dump(MODEL))
     made, real = list[str](), experiment.make_pseudo_labels
 
-    def train(context: Context, settings: Any, name: str, *_: object) -> None:
-        made.append(name)
-        if not (context.places.run(name) / "run.json").is_file():
-            world.run(name, seed=10 * len(made), **settings.train.model_dump(include={"splits"}))
+    def train(request: TrainRequest) -> None:
+        made.append(request.name)
+        if not (request.context.places.run(request.name) / "run.json").is_file():
+            world.run(request.name, seed=10 * len(made), **request.settings.train.model_dump(include={"splits"}))
 
     def make_pseudo_labels(context: Context, names: list[str], name: str, *rest: Any) -> None:
         made.append(f"teach {name}")

@@ -30,7 +30,7 @@ def test_each_answer_is_out_of_fold(finished: list[str], verb: Verb, project: Pa
     run, folds, packs = open_run(context, "tiny")
     split, pack = splits.of(run.settings.train, folds), packs["train"]
     models = fold_models(context, "tiny", None)
-    answers = _answers(context, models)
+    answers = _answers(context, models, None)
     for fold in (0, 1):
         row = int(np.flatnonzero([driver in split.validation[fold] for driver in pack.drivers])[0])
         [path] = Path("data").rglob(pack.names[row])

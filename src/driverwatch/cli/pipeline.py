@@ -285,7 +285,7 @@ def submit(
     every: Annotated[float, typer.Option(min=0.1, help="seconds between two looks at Kaggle's list")] = 20,
     wait: Annotated[float, typer.Option(min=0, help="seconds to wait for the score")] = 1800,
     force: Force = False,
-    dry_run: Annotated[bool, typer.Option(help="check file, message, data and token alone")] = False,
+    dry_run: Annotated[bool, typer.Option(help="check alone whether it could go up")] = False,
 ) -> None:
     """Upload a submission and note its score in the ledger."""
     from driverwatch.submission.submit import Wait, check_upload

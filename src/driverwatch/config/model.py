@@ -177,6 +177,6 @@ def _file(folder: Path, name: str) -> tuple[str, Any]:
     if not path.is_file():
         names = [p.stem for p in matching(folder, "*.yaml")]
         raise InputError(
-            f"augment.preset: {path} does not exist; expected one of {', '.join(names)}{nearest(name, names)}"
+            f"augment.preset: {path} does not exist{nearest(name, names)} (expected one of {', '.join(names)})"
         )
     return str(path), read_yaml(path)

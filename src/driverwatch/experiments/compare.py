@@ -178,7 +178,7 @@ def compare_blends(context: Context, names: list[str], tta: list[TtaSet]) -> Non
         f"{path}, {context.places.calibration('<blend>')}"
     )
     asked, sentence = blend_verdict(lines)
-    words = [f'MODELS="{" ".join(names)}"'] * bool(names) + [f"TTA={tta[0]}"] * (len(tta) == 1)
+    words = [f'MODELS="{" ".join(names)}"'] * bool(names) + [f"TTA={each}" for each in tta if len(tta) == 1]
     say(sentence)
     ending(then=[" ".join([f"make ensemble DATASET={context.dataset}", *words, asked])])
 

@@ -16,7 +16,15 @@ import pandas as pd
 from driverwatch.config.loading import Strict
 from driverwatch.data.context import Context
 from driverwatch.errors import InputError
-from driverwatch.experiments.experiment import Number, Record, markdown_table, read_record, text_table, write_record
+from driverwatch.experiments.experiment import (
+    Number,
+    Record,
+    markdown_table,
+    paragraph,
+    read_record,
+    text_table,
+    write_record,
+)
 from driverwatch.io.atomic import write_text
 from driverwatch.io.console import close, say
 from driverwatch.io.manifests import checksum_of_file, provenance
@@ -196,7 +204,7 @@ def page(record: LabelIssuesRecord) -> str:
         **{name: f"{value:.2f}" for name, value in zip(record.classes, record.thresholds, strict=True)},
     }
     return (
-        f"# Label issues\n\n{about}\n\n## Clips with most probable label errors\n\n{markdown_table(CLIPS, _lines(record))}\n\n"
+        f"# Label issues\n\n{paragraph(about)}\n\n## Clips with most probable label errors\n\n{markdown_table(CLIPS, _lines(record))}\n\n"
         "## Confident joint: images by label (rows) and likely class (columns)\n\n"
         f"{markdown_table(joint, [*lines, threshold])}\n"
     )

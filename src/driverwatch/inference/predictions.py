@@ -80,7 +80,7 @@ def write_named_arrays(
     """
     shape, contents = (sum(map(len, parts)), parts[0].shape[1]), hashlib.sha256()
     with replacing(path) as temporary, created(temporary, bytes_of(parts)) as file:
-        file.create_dataset("names", data=np.array(list(names), object), dtype=h5py.string_dtype(), shape=shape[:1])
+        file.create_dataset("names", data=np.array(list(names), object), dtype=h5py.string_dtype(), shape=(len(names),))
         array, at = file.create_dataset(name, shape, np.float32), 0
         for part in parts:
             for start in range(0, len(part), PIECE_ROWS):
