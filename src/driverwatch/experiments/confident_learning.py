@@ -204,7 +204,8 @@ def page(record: LabelIssuesRecord) -> str:
         **{name: f"{value:.2f}" for name, value in zip(record.classes, record.thresholds, strict=True)},
     }
     return (
-        f"# Label issues\n\n{paragraph(about)}\n\n## Clips with most probable label errors\n\n{markdown_table(CLIPS, _lines(record))}\n\n"
+        f"# Label issues\n\n{paragraph(about)}\n\n## Clips with most probable label errors\n\n"
+        f"{markdown_table(CLIPS, _lines(record))}\n\n"
         "## Confident joint: images by label (rows) and likely class (columns)\n\n"
         f"{markdown_table(joint, [*lines, threshold])}\n"
     )
