@@ -180,7 +180,7 @@ IMAGES = [
     Case("Images", "empty", *image(lambda _: b""), "empty file"),
     Case("Images", "cut short", *image(lambda b: b[: len(b) // 2]), "damaged or cut short"),
     Case("Images", "cut short, end marker added", *image(lambda b: b[: len(b) // 2] + b"\xff\xd9"), "damaged or cut short"),
-    Case("Images", "damaged in its middle", *image(lambda b: b[:-300] + bytes(150) + b[-150:]), "damaged or cut short"),
+    Case("Images", "damaged in its middle", *image(lambda b: b[:-300] + b"\xff\xc4" + b[-300:]), "damaged or cut short"),
     Case("Images", "a web page", replaced(b"<html>404 not found</html>"), PACK, "an HTML or XML page"),
     Case("Images", "text", replaced(b"version https://git-lfs.github.com/spec/v1"), PACK, "neither JPEG nor PNG"),
     Case("Images", "a WebP called .jpg", drawn_again(webp), PACK, "neither JPEG nor PNG but a WebP"),

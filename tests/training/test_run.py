@@ -22,7 +22,7 @@ def test_the_same_again_resumes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("other", "said"),
     [
-        (wanted("train.epochs=2"), "settings.train.epochs: 13 -> 2"),
+        (wanted("train.epochs=2"), "settings.train.epochs: 8 -> 2"),
         (wanted("augment.hflip=keep_labels"), 'settings.augment.hflip: "swap_left_right" -> "keep_labels"'),
         (wanted(folds="g"), 'folds: "f" -> "g"'),
         (wanted(packs={"train": "p", "test": "r"}), 'packs.test: "q" -> "r"'),

@@ -89,11 +89,11 @@ def absent(context: Context) -> str:
         sentence = "the competition is not downloaded (make data downloads it, DATA=<folder> names a download)"
     else:
         makes = " (make synthetic draws them)" if context.settings.test_labels else ""
-        sentence = f"its images are not here{makes}; DATA=<folder> names their folder"
+        sentence = f"{context.dataset}'s images are not here{makes}; DATA=<folder> names their folder"
     if not (others := other_datasets(context.places)):
-        return f"{context.dataset}: {sentence}; make demo needs no download"
+        return f"{context.data}: no such folder; {sentence}; make demo needs no download"
     named = "the demo" if others == ["demo"] else f"runs of {', '.join(others)}"
-    return f"{context.dataset}: {sentence}; what is here is {named}: add DATASET={others[0]}"
+    return f"{context.data}: no such folder; {sentence}; what is here is {named}: add DATASET={others[0]}"
 
 
 def going_on(run: str) -> str:

@@ -119,7 +119,7 @@ def shift(probabilities: np.ndarray, prior: np.ndarray) -> np.ndarray:
     else:
         say(
             f"balance: the class means of a driver with {len(probabilities)} images end {gap:.1g} from those of training after "
-            f"{ROUNDS} rounds, {TOLERANCE:g} is meant; leave BALANCE out if its gain is small"
+            f"{ROUNDS} rounds, {TOLERANCE:g} is meant; leave CLASS_BALANCE out if its gain is small"
         )
     return np.asarray(softmax(best))
 

@@ -249,7 +249,7 @@ def members_of(
         settings = load(EnsembleSettings, recipe.parent, name)
         names, tta = settings.runs, tta or settings.tta_set
         kept = settings.pipeline
-    pipeline = parse(PipelineSettings, {**kept, **changes}, "BLEND, BALANCE, KNN, CALIBRATE or CLIP")
+    pipeline = parse(PipelineSettings, {**kept, **changes}, "BLEND, CLASS_BALANCE, KNN, CALIBRATE or CLIP")
     found, tests, folds, pack = finished_runs(context, names)
     members = [Member(run, test, tta or default_tta(run)) for run, test in zip(found, tests, strict=True)]
     for member in members:

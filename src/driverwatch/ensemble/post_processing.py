@@ -114,8 +114,8 @@ def unfitted(settings: PipelineSettings) -> Unfitted:
     """
     if settings != PipelineSettings(clip=settings.clip) or settings.clip == "fitted":
         raise InputError(
-            "ensemble: none of its runs was trained on folds, so nothing can be fitted to out-of-fold rows; leave BLEND, BALANCE, "
-            "KNN, CALIBRATE and CLIP at their defaults, or add a run that was"
+            "ensemble: none of its runs was trained on folds, so nothing can be fitted to out-of-fold rows; leave BLEND, "
+            "CLASS_BALANCE, KNN, CALIBRATE and CLIP at their defaults, or add a run that was"
         )
     return Unfitted(float(settings.clip), {}, {"steps": {}, "clip": settings.clip})
 

@@ -122,9 +122,11 @@ def _origin(context: Context, name: str, made: dict[str, Any], recipe: RecipeSet
 def _member(context: Context, recipe: RecipeSettings | None, name: str, tta: str) -> dict[str, Any]:
     """A run's line: from its record where it is built, else from the recipe's or its model's settings."""
     folder, facts = context.places.run(name), {"run": name, "tta": tta, "trained": UNRECORDED}
+    loaded: dict[str, str] | None = None
     if (folder / "run.json").is_file():
         run = runs.load(folder)
-        settings, found = run.settings, [run.manifest(k) for k in range(context.settings.folds) if run.finished(k)]
+        settings, loaded = run.settings, run.weights
+        found = [run.manifest(k) for k in range(context.settings.folds) if run.finished(k)]
         hours = sum(one.get("seconds") or 0 for one in found) / 3600
         machines = {
             f"{one.get('machine')}, {one.get('cores')} cores, {hours:.1f} h, {one.get('commit')}" for one in found
@@ -141,15 +143,16 @@ def _member(context: Context, recipe: RecipeSettings | None, name: str, tta: str
         for stage, epochs in zip(settings.train.stages, settings.train.planned, strict=True)
     )
     stages += ", on pseudo-labels of test images too" if settings.train.pseudo else ""
-    weights = _weights(settings.backbone) if settings.weights == "imagenet" else "none"
+    weights = _weights(settings.backbone, loaded) if settings.weights == "imagenet" else "none"
     return facts | {"backbone": settings.backbone, "weights": weights, "input": settings.input.size, "stages": stages}
 
 
-def _weights(backbone: str) -> str:
+def _weights(backbone: str, loaded: dict[str, str] | None = None) -> str:
+    """Which weights were loaded, as the run records it: a file or download, its checksum, its licence."""
     if backbone not in BACKBONES:
         return UNRECORDED
-    row = BACKBONES[backbone]
-    return f"{row.backbone.url if row.downloads else row.checkpoint or 'local files'}, {row.licence}"
+    file = ", ".join(f"{key} {value}" for key, value in (loaded or {}).items())
+    return f"ImageNet, {file or f'file {UNRECORDED}'}, {BACKBONES[backbone].licence}"
 
 
 def _entry_points(context: Context, name: str, made: dict[str, Any], recipe: RecipeSettings | None) -> str:

@@ -223,7 +223,9 @@ def teachers_first(wanted: dict[str, ModelSettings]) -> "TopologicalSorter[str]"
         InputError: runs that teach each other.
     """
     teachers = {name: made.train.pseudo.runs if made.train.pseudo else [] for name, made in wanted.items()}
-    order = TopologicalSorter({name: [one for one in asked if one in wanted] for name, asked in teachers.items()})
+    order = TopologicalSorter(
+        {name: [one for one in asked if one in wanted and one != name] for name, asked in teachers.items()}
+    )
     try:
         order.prepare()
     except CycleError as error:
