@@ -1,6 +1,7 @@
 """A room imports only from rooms below it, a module only from modules before it; Keras and TensorFlow stay where they belong."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,7 @@ KERAS = {"models", "training", "inference"}
 TOOLS = [path for folder in ("benchmarks", "scripts") for path in sorted((ROOT / folder).rglob("*.py"))]
 
 
+@cache
 def imports(path: Path) -> list[tuple[str, bool]]:
     """Every imported module, and whether it is imported at the top level of the file."""
     tree = ast.parse(path.read_text())
@@ -159,6 +161,7 @@ def room(parts: tuple[str, ...]) -> str:
     return parts[0].removesuffix(".py")
 
 
+@cache
 def needs(path: Path) -> set[str]:
     """The package's modules that a module imports anywhere, also lazily."""
     found = set()

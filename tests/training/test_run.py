@@ -143,10 +143,11 @@ def test_what_was_learned_from_is_part_of_a_run(tmp_path: Path) -> None:
 
 
 def test_a_fold_under_way_outlives_settings_that_came_after_it(tmp_path: Path) -> None:
-    """Its checkpoint holds the checksum of settings before `precision` and `splits.train_drivers` came."""
+    """Its checkpoint holds the checksum of settings before `precision`, `label_issues` and `splits.train_drivers` came."""
     checksums = []
-    for number, changed in enumerate(("", "precision=mixed_bfloat16", "train.splits.train_drivers=3")):
-        runs.begin(tmp_path / str(number), wanted(changed), None, False)
+    changes = ("", "precision=mixed_bfloat16", "train.splits.train_drivers=3", "train.label_issues=drop")
+    for number, changed in enumerate(changes):
+        runs.begin(tmp_path / str(number), wanted(f"train.epochs=13 {changed}"), None, False)
         checksums.append(runs.load(tmp_path / str(number)).identity)
     assert checksums[0] == "6bc10b1b91b852ef87326d8e2a74f6f5e5819d71d60b80fbeaeb70bbfcc9a814"
-    assert len(set(checksums)) == 3
+    assert len(set(checksums)) == len(changes)
