@@ -257,7 +257,6 @@ def _decisive(settings: ModelSettings) -> dict[str, Any]:
 ADDED: list[tuple[tuple[str, ...], str, Any]] = [
     ((), "precision", "float32"),
     (("train",), "label_issues", "none"),
-    (("train",), "label_issues", "none"),
     (("train", "splits"), "train_drivers", None),
     (("train", "splits"), "split_seed", None),
 ]
