@@ -357,11 +357,11 @@ def rewritten(select: Callable[[np.ndarray], np.ndarray]) -> Act:
 PREDICTIONS = [
     Case("Predictions", "not there", lambda p: (p.run / "fold1" / "test-five_crop.h5").unlink(), FIVE, "no such predictions; run make predict"),
     Case("Predictions", "cut short", lambda p: cut(p.run / "fold1" / "test-five_crop.h5", 1500), FIVE, "not a whole prediction file"),
-    Case("Predictions", "with NaN", predictions(lambda f: f["probabilities"].write_direct(np.full((40, 10), np.nan, np.float32))), FIVE, "finite"),
-    Case("Predictions", "rows that do not sum to 1", predictions(lambda f: f["probabilities"].write_direct(np.full((40, 10), 0.2, np.float32))), FIVE, "rows must sum to 1"),
+    Case("Predictions", "with NaN", predictions(lambda f: f["probabilities"].write_direct(np.full((40, 10), np.nan, np.float32))), FIVE, "was changed since it was written"),
+    Case("Predictions", "rows that do not sum to 1", predictions(lambda f: f["probabilities"].write_direct(np.full((40, 10), 0.2, np.float32))), FIVE, "was changed since it was written"),
     Case("Predictions", "edited", predictions(lambda f: f["probabilities"].write_direct(np.full((40, 10), 0.1, np.float32))), FIVE, "was changed since it was written"),
     Case("Predictions", "rows missing", rewritten(lambda rows: rows[3:]), FIVE, "3 images missing"),
-    Case("Predictions", "an image twice", predictions(lambda f: f["names"].__setitem__(0, f["names"][1])), FIVE, "an image is named twice"),
+    Case("Predictions", "an image twice", predictions(lambda f: f["names"].__setitem__(0, f["names"][1])), FIVE, "was changed since it was written"),
     Case("Predictions", "of another fold's weights", lambda p: shutil.copyfile(p.run / "fold0" / "test-five_crop.h5", p.run / "fold1" / "test-five_crop.h5"), FIVE, "made from other weights"),
     Case("Predictions", "of another TTA set", lambda p: shutil.copyfile(p.run / "fold1" / "test-centre.h5", p.run / "fold1" / "test-five_crop.h5"), FIVE, "made from other tta"),
 ]  # fmt: skip
