@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,19 +33,26 @@ from driverwatch.report.serve import Subject, app_of, serve
 pytestmark = pytest.mark.slow  # a browser, and a process that imports TensorFlow
 
 
-@pytest.fixture
-def page(tmp_path: Path) -> Iterator[Any]:
-    """A browser that has opened the page; a stand-in answers."""
-    app = app_of(Subject("tiny, mean of 2 fold models", "synthetic images", CLASSES), stand_in)
+@contextmanager
+def served(subject: Subject, folder: Path) -> Iterator[Any]:
+    """A browser that has opened the page of a subject; a stand-in answers."""
+    app = app_of(subject, stand_in)
     server = make_server("127.0.0.1", 0, app, threaded=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        with browsing.browser(tmp_path / "profile") as driver:
+        with browsing.browser(folder / "profile") as driver:
             driver.get(f"http://127.0.0.1:{server.server_port}/")
             yield driver
     finally:
         server.shutdown()
         server.server_close()
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Iterator[Any]:
+    """A browser that has opened the page; a stand-in answers."""
+    with served(Subject("tiny, mean of 2 fold models", "synthetic images", CLASSES), tmp_path) as driver:
+        yield driver
 
 
 def wait(driver: Any, script: str) -> None:
@@ -116,16 +124,8 @@ def with_examples(tmp_path: Path) -> Iterator[Any]:
         path = tmp_path / f"example{number}.jpg"
         path.write_bytes(image(size=(64, 48)))
         found.append(Example(path, "data:image/jpeg;base64,", truth, "no model was trained on its driver"))
-    app = app_of(Subject("tiny", "synthetic images", CLASSES, tuple(found)), stand_in)
-    server = make_server("127.0.0.1", 0, app, threaded=True)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        with browsing.browser(tmp_path / "profile") as driver:
-            driver.get(f"http://127.0.0.1:{server.server_port}/")
-            yield driver
-    finally:
-        server.shutdown()
-        server.server_close()
+    with served(Subject("tiny", "synthetic images", CLASSES, tuple(found)), tmp_path) as driver:
+        yield driver
 
 
 def test_examples_are_tried_by_a_click_and_the_truth_is_told_after(with_examples: Any) -> None:
