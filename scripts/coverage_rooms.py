@@ -21,16 +21,12 @@ WANTED = 0.9  # share of the lines of all tiers that the default tier must reach
 
 
 def measure(folder: Path, tier: str, options: list[str]) -> Path:
-    """Run a tier under coverage.py, unless its data file is there; returns the data file."""
+    """The data file of a tier under coverage.py (by pytest-cov, which gathers it from all workers), made unless it is there."""
     data = (folder / f"{tier}.coverage").resolve()
     if not data.is_file():
-        command = [sys.executable, "-m", "coverage", "run", f"--data-file={data}", "-m", "pytest", *options]
-        path = f"{ROOT / 'src'}{os.pathsep}{ROOT / 'tests'}"
-        status = subprocess.run([*command, "-m", TIERS[tier]], env={**os.environ, "PYTHONPATH": path}, check=False)
-        if status.returncode:
+        command = [sys.executable, "-m", "pytest", "--cov", "--cov-report=", *options, "-m", TIERS[tier]]
+        if subprocess.run(command, env={**os.environ, "COVERAGE_FILE": str(data)}, check=False).returncode:
             print(f"tests of {tier} failed; their coverage is counted all the same", file=sys.stderr)
-        parts = [str(path) for path in folder.glob(f"{tier}.coverage.*")]
-        subprocess.run([sys.executable, "-m", "coverage", "combine", "-q", f"--data-file={data}", *parts], check=True)
     return data
 
 
