@@ -19,7 +19,7 @@ USER ${UID}
 COPY --chown=driver Makefile ./
 COPY --chown=driver requirements requirements
 COPY --chown=driver scripts/install.py scripts/install.py
-RUN make setup && rm -rf /home/driver/.cache/pip
+RUN make setup && .venv/bin/python -m compileall -q -j 0 .venv && rm -rf /home/driver/.cache/pip
 COPY --chown=driver . .
 ENTRYPOINT ["make"]
 CMD ["help"]
