@@ -1,4 +1,4 @@
-"""Strangers' files are data: nothing in them can run, load or reach outside."""
+"""Untrusted files are data: nothing in them can run, load or reach outside."""
 
 import ast
 import pickle

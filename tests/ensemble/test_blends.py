@@ -144,8 +144,8 @@ def test_per_class_leaves_what_nobody_saw_to_all() -> None:
     found = blending.per_class(made.rows.members[:, seen], made.labels[seen])
     assert list(found[:, 2]) == [0.25] * 4
     rule = Mean(np.array([[1.0, 0.0], [0.0, 1.0]]))
-    nobody = rows_of([[0.0, 1.0]], [[1.0, 0.0]])  # each is asked for the class that it gives nothing
-    assert rule(nobody).blended == pytest.approx(np.array([[0.5, 0.5]]))
+    neither = rows_of([[0.0, 1.0]], [[1.0, 0.0]])  # each is asked for the class that it gives nothing
+    assert rule(neither).blended == pytest.approx(np.array([[0.5, 0.5]]))
 
 
 def test_weights_belong_to_their_members() -> None:

@@ -1,4 +1,4 @@
-"""Drivers told apart by looks, and their classes balanced: no label of the images that are changed is asked."""
+"""Drivers found by clustering embeddings, and their classes balanced: no label of the images that are changed is asked."""
 
 import numpy as np
 import pytest

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.places import ROOT
-from support.runs import begun
+from support.runs import started_folder
 
 from driverwatch.io import console
 from driverwatch.io.atomic import write_json
@@ -250,7 +250,7 @@ def test_time_left_of_a_fold_and_its_run() -> None:
 def test_what_finished_folds_took_is_read_and_what_is_broken_is_passed_over(tmp_path: Path) -> None:
     from driverwatch import run as runs
 
-    run = runs.load(begun(tmp_path))
+    run = runs.load(started_folder(tmp_path))
     assert time_remaining(run, 1).each is None
     write_json(run.fold(0) / "manifest.json", {"seconds": 10})
     write_json(run.fold(1) / "manifest.json", {"seconds": 30})

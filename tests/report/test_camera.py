@@ -38,8 +38,8 @@ def known() -> Camera:
 
 
 def test_images_of_an_unseen_driver_are_the_cameras(known: Camera) -> None:
-    told = [known.remarks(cabin(seed, 3.6)) for seed in range(200)]
-    assert sum(map(bool, told)) <= 200 * RARE / 100
+    remarks = [known.remarks(cabin(seed, 3.6)) for seed in range(200)]
+    assert sum(map(bool, remarks)) <= 200 * RARE / 100
 
 
 @pytest.mark.parametrize(
@@ -116,8 +116,8 @@ def test_an_answer_carries_the_remarks(known: Camera, monkeypatch: pytest.Monkey
     assert answers(encoded("PNG"), ".png", None).traits == ()
     flat = io.BytesIO()
     Image.new("RGB", (64, 48), (9, 9, 9)).save(flat, "WebP")
-    told = answers(flat.getvalue(), ".webp", None).traits
-    assert told == ("WebP, read by a second decoder", "unlike the camera's images, so that the answer is worth nothing")
+    remarks = answers(flat.getvalue(), ".webp", None).traits
+    assert remarks == ("WebP, read by a second decoder", "unlike the camera's images, so that the answer is worth nothing")
 
 
 def serve_box() -> Any:

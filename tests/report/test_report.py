@@ -116,7 +116,7 @@ class Page(HTMLParser):
         head, *rows = [row for row in self.sections[key].tables[number] if len(row) != 2 or row[0] != ""]
         return pd.DataFrame(rows, columns=head)
 
-    def told(self, key: str) -> dict[str, str]:
+    def titles(self, key: str) -> dict[str, str]:
         """What a section's shaded cells say in full: the last word by what stands before it."""
         return dict(title.rsplit(": ", 1) for title in self.sections[key].titles)
 
@@ -174,23 +174,23 @@ def test_tables_by_driver_and_class_and_confusions_are_those_by_hand(world: Worl
     page, pack = shown(), world.packs["train"]
     rows = by_hand(world, "one")
     losses = log_losses(rows, pack.labels)
-    told = page.told("drivers")
+    titles = page.titles("drivers")
     for driver, loss in page.frame("drivers").itertuples(index=False):
-        assert told[f"{driver}, one"] == f"{losses[pack.drivers == driver].mean():.4f}"
+        assert titles[f"{driver}, one"] == f"{losses[pack.drivers == driver].mean():.4f}"
         assert loss == f"{losses[pack.drivers == driver].mean():.2f}"
     for line in page.frame("drivers", 1).itertuples(index=False):
         for label, loss in enumerate(line[1:]):
             mean = losses[(pack.drivers == line[0]) & (pack.labels == label)].mean()
-            assert (told[f"{line[0]}, {CLASSES[label]}"], loss) == (f"{mean:.4f}", f"{mean:.2f}")
+            assert (titles[f"{line[0]}, {CLASSES[label]}"], loss) == (f"{mean:.4f}", f"{mean:.2f}")
     by_driver = [losses[pack.drivers == driver].mean() for driver in page.frame("drivers")["driver"]]
     assert by_driver == sorted(by_driver, reverse=True)
-    told = page.told("confusions")
+    titles = page.titles("confusions")
     for name, _ in page.frame("confusions").itertuples(index=False):
-        assert told[f"{name}, one"] == f"{losses[pack.labels == int(name[1])].mean():.4f}"
+        assert titles[f"{name}, one"] == f"{losses[pack.labels == int(name[1])].mean():.4f}"
     for label, taken in np.ndindex(3, 3):
         verb = "recognised" if label == taken else f"taken for {CLASSES[taken]}"
         count = ((pack.labels == label) & (rows.argmax(axis=1) == taken)).sum()
-        assert told[f"{CLASSES[label]} {verb}"] == f"{count} of {(pack.labels == label).sum()}"
+        assert titles[f"{CLASSES[label]} {verb}"] == f"{count} of {(pack.labels == label).sum()}"
 
 
 def test_charts_show_what_their_tables_say(world: World, shown: Callable[..., Page]) -> None:
@@ -538,8 +538,8 @@ def test_folds_are_summed_by_class(world: World, shown: Callable[..., Page]) -> 
 def test_settings_say_what_differs(world: World, shown: Callable[..., Page]) -> None:
     world.run("one", epochs=9, momentum=0.5)
     page = shown()
-    told = dict(page.sections["settings"].tables[0][1:])
-    assert told == {
+    titles = dict(page.sections["settings"].tables[0][1:])
+    assert titles == {
         "backbone": "tiny",
         "weights": "none",
         "input.pack": "36x44",

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.spatial.distance import jensenshannon
-from support.finished import CLASSES, World, told, world  # noqa: F401
+from support.finished import CLASSES, World, skilled, world  # noqa: F401
 from support.reviewing import images_of, rows_of, space_of, with_pixels
 
 from driverwatch.data.pack import LeftOut
@@ -163,9 +163,9 @@ def test_rows_are_joined_by_name(world: World) -> None:  # noqa: F811
     assert train.folds.tolist() == [folds[driver] for driver in train.drivers]
     for place in (0, 20, 53):
         name, label, fold = train.names[place], train.labels[place], train.folds[place]
-        expected = told(np.array([name]), np.array([label]), 9 + int(fold), 1.5)[0]
+        expected = skilled(np.array([name]), np.array([label]), 9 + int(fold), 1.5)[0]
         assert train.members[1, place] == pytest.approx(expected, rel=1e-5)
-    mean = np.mean([told(shown.test.names, shown.test.labels, 1 + fold, 1.5) for fold in range(3)], axis=0)
+    mean = np.mean([skilled(shown.test.names, shown.test.labels, 1 + fold, 1.5) for fold in range(3)], axis=0)
     assert shown.test.members[0] == pytest.approx(mean, rel=1e-5)
     assert (shown.test.labels == -1).all()
 

@@ -43,7 +43,7 @@ PIPELINES: list[dict[str, Any]] = [
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    """Two finished runs, and features by which drivers and classes can be told apart."""
+    """Two finished runs, and features by which drivers and classes differ."""
     monkeypatch.chdir(tmp_path)
     made = world_of(tmp_path)
     made.opened(monkeypatch)

@@ -1,4 +1,4 @@
-"""Where the command line begins and ends: commands put together, bad input told in one sentence."""
+"""Where the command line begins and ends: commands put together, bad input refused in one sentence."""
 
 import os
 import sys
@@ -29,7 +29,7 @@ for part in (pipeline, analysis, tools):
 def main(app: typer.Typer = app) -> None:
     """Run a command of `app`; bad input is one sentence on stderr and exit status 2 (`DEBUG=1` shows the traceback).
 
-    Printing fails no work: what it could not print is told at the end, with status 2, unless nobody reads it any more.
+    Printing fails no work: what it could not print is reported at the end, with status 2, unless the reader has gone.
     """
     console.keep_printing()
     os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")  # for Keras' own files; ours are opened so (`hdf5.py`)

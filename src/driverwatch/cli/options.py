@@ -76,7 +76,7 @@ def cluster_options(
     """Which cluster is meant, and what a task takes; None: this machine, as ever.
 
     Raises:
-        InputError: an engine nobody knows, or options of a cluster without one.
+        InputError: an unknown engine, or options of a cluster without one.
     """
     from driverwatch.errors import InputError
 

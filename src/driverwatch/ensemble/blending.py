@@ -60,7 +60,7 @@ Loss = Callable[[np.ndarray], tuple[float, np.ndarray]]  # weights (M,) -> loss,
 def _on_simplex(loss: Loss, count: int) -> np.ndarray:
     """Weights (count,), not negative, summing to 1, where a loss is least: SLSQP from equal weights.
 
-    Equal weights stay where the search ends no better (members that cannot be told apart), and one member stands alone where
+    Equal weights stay where the search ends no better (members that predict the same), and one member stands alone where
     that is better still: near there the loss has its floor, and so is not convex.
     """
     start = np.full(count, 1 / count)

@@ -1,9 +1,9 @@
 """Balance classes within each driver: every driver of the competition does everything about equally often.
 
 A model that meets a new driver is biased in its own way for that driver (someone whose hair hides the ear is "hair and makeup"
-in every frame). Drivers are told apart by looks (`ensemble/embedding_index.py`), and each driver's probabilities are shifted by
-one bias per class until the classes are about as frequent as in training. No label of the images is asked; but all images of a
-driver are needed at once, so this belongs to competitions, not to single images in use.
+in every frame). Drivers are found by clustering embeddings (`ensemble/embedding_index.py`), and each driver's probabilities are
+shifted by one bias per class until the classes are about as frequent as in training. No label of the images is asked; but all
+images of a driver are needed at once, so this belongs to competitions, not to single images in use.
 """
 
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ class ClassBalance:
     name: str = "class_balance"
 
     def fit(self, predictions: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> FittedClassBalance:
-        """See `Step.fit`. Drivers are told apart within each set, as they will be in a test set."""
+        """See `Transform.fit`. Drivers are clustered within each set, as they will be in a test set."""
         grown = self.space.trees(predictions)
         reach = best_reach([one for _, one in grown], [drivers[chosen] for chosen, _ in grown])
         groups = [(chosen, one.cut(reach)) for chosen, one in grown]

@@ -1,7 +1,7 @@
 """Smoothing over neighbours: an image's probabilities averaged with those of its nearest images, as frames of one clip are.
 
 After the first and third places of 2016, who averaged test images with their nearest in a feature space. A fold's validation
-images are smoothed among themselves alone, as test images will be: nobody's label or prediction from another fold's models
+images are smoothed among themselves alone, as test images will be: no label and no prediction of another fold's models
 comes in, so that what is chosen on them holds where the test set is made of clips too (docs/explain/post-processing.md).
 """
 

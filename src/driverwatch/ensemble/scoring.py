@@ -15,7 +15,7 @@ def summary(probabilities: dict[str, np.ndarray], labels: np.ndarray, groups: np
     """One line per entry of `probabilities` (name: probabilities (N, C)): log loss, standard error over drivers, accuracy.
 
     The standard error is that of the mean over drivers, weighted by their images (a ratio estimate): frames of one driver
-    are not independent, so counting frames would flatter.
+    are not independent, so counting frames would make the error too small.
 
     Args:
         groups: (N,), each row's driver.

@@ -117,7 +117,7 @@ def _began(process: int) -> str:
 
 
 def claim_of(path: Path) -> Claim | None:
-    """Who holds a claim; None: nobody, or somebody who has ended."""
+    """The claim on a place; None: there is none, or its process has ended."""
     try:
         words = path.read_text(encoding="utf-8", errors="replace").split()
     except OSError:
@@ -196,7 +196,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def scratch_beside(path: Path) -> Iterator[Path]:
-    """A folder beside `path`, gone afterwards, for what cannot be written under a temporary name or is kept by nobody."""
+    """A folder beside `path`, gone afterwards, for what cannot be written under a temporary name or is not kept."""
     sweep_partials(path.parent, path.name)
     folder = temporary_path(path)
     folder.mkdir()
@@ -217,7 +217,7 @@ def way_out(error: OSError) -> str:
         return "free space"
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return "make the folder writable"
-    if error.errno == errno.ENOLCK:  # all of ours are gone without: it is HDF5 that was told to insist
+    if error.errno == errno.ENOLCK:  # ours do without: HDF5 was set to insist
         return "unset HDF5_USE_FILE_LOCKING"
     return "see that the disk and the folder are whole"
 
@@ -313,7 +313,7 @@ def _say_without_locks(folder: Path) -> None:
 
 
 def writer_of(folder: Path, name: str = ".lock") -> str | None:
-    """Who holds `folder` as a writer now: a process number, or `unknown`; None: nobody. Writes nothing.
+    """Who holds `folder` as a writer now: a process number, or `unknown`; None: no one does. Writes nothing.
 
     To look takes the lock for a moment, shared with others who look; a writer who comes just then has patience.
     """

@@ -1,4 +1,4 @@
-"""Standard output and error that never fail the work that prints: what cannot be written is dropped, and told at the end."""
+"""Standard output and error that never fail the work that prints: what cannot be written is dropped, and reported at the end."""
 
 import errno
 import io
@@ -24,7 +24,7 @@ class Outlet(io.FileIO):
         while left and self.failure is None:
             try:
                 written = super().write(left)
-                if written is None:  # a pipe that is full and was told not to wait
+                if written is None:  # a full pipe that does not block
                     select.select([], [self], [])
                 left = left[written or 0 :]
             except OSError as error:
@@ -80,7 +80,7 @@ def _raw(stream: Any) -> Any:
 
 
 def lost() -> str | None:
-    """Why something that was printed did not arrive; None where all did, or where nobody wanted it any more (`| head`)."""
+    """Why something that was printed did not arrive; None where all did, or where the reader has gone (`| head`)."""
     with suppress(OSError, ValueError):
         sys.stdout.flush()
     failure = getattr(_raw(sys.stdout), "failure", None)
@@ -208,8 +208,8 @@ class Meter:
     def beside(self, width: int) -> tuple[str, str]:
         """What stands before and after a bar of at least `LEAST` columns in a terminal `width` columns wide."""
         rate = f"{self.rate:.{int(self.rate < 10)}f}" + (f" {self.unit}" if width >= 100 else "") + "/s"
-        told = [(2, rate), (0, f"{clock(self.left)} left")] if self.known else [(0, "starting")]
-        parts = [(5, f"{self.done}/{self.total}"), *told, *self.notes()]
+        pace = [(2, rate), (0, f"{clock(self.left)} left")] if self.known else [(0, "starting")]
+        parts = [(5, f"{self.done}/{self.total}"), *pace, *self.notes()]
         label = self.label[: max(width - LEAST - 2, 1)]
         after = "  ".join(fitting(parts, width - len(label) - LEAST - 2))
         whose = f"{self.whose} "

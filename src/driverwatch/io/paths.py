@@ -25,7 +25,7 @@ OF_TOOLS = re.compile(
 
 
 def is_of_tools(name: str) -> bool:
-    """Whether a file or folder of this name is a tool's own, nobody's image or settings."""
+    """Whether a file or folder of this name is a tool's own, and so no image or settings."""
     return OF_TOOLS.fullmatch(name) is not None
 
 

@@ -67,7 +67,7 @@ def ray_module() -> Any:
 
 
 def _listen_inside() -> None:
-    """Let Ray listen at 127.0.0.1 and nowhere else if it is told to: by itself it takes the machine's outer address instead."""
+    """Let Ray listen at 127.0.0.1 and nowhere else where that is asked: by itself it takes the machine's outer address instead."""
     from ray._private import services  # pinned in requirements/cluster.txt; there is no public way
 
     services.resolve_ip_for_localhost = lambda host: host

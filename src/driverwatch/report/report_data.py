@@ -151,7 +151,7 @@ def _folds(context: Context, folds: FoldsState) -> pd.DataFrame | Missing:
 
 
 def _ablations(context: Context) -> tuple[dict[str, list[Ablation]] | Missing, list[str]]:
-    """Measured ablations by kind, and the names of those that nobody has measured."""
+    """Measured ablations by kind, and the names of those that are not measured."""
     path, command = context.places.result("ablations"), f"make ablation DATASET={context.dataset} TRAIN=1"
     try:
         found = read_record(AblationsRecord, path)

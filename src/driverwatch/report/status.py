@@ -34,7 +34,7 @@ from driverwatch.training.run_summary import FoldState, RunState
 MAX_SUBMISSIONS = 12  # in the table; the others are counted
 MAX_FOLDS = 6  # that are shown one by one; of more, the unfinished ones are
 MAX_NAMES = 4  # beside a reason
-PIPE_COLUMNS = 10_000  # where nobody's terminal limits a line
+PIPE_COLUMNS = 10_000  # where no terminal limits a line
 NOT_IN_JSON = {"manifest", "public", "private"}
 COLOURS = {"stale": "yellow", "differs": "yellow", "invalid": "red", "missing": "red"}
 RUN_COLUMNS = {"run": "left", "folds": "left", "log loss": "right", "± (folds)": "right", "tta": "left", "took": "right",
