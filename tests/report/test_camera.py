@@ -117,7 +117,10 @@ def test_an_answer_carries_the_remarks(known: Camera, monkeypatch: pytest.Monkey
     flat = io.BytesIO()
     Image.new("RGB", (64, 48), (9, 9, 9)).save(flat, "WebP")
     remarks = answers(flat.getvalue(), ".webp", None).traits
-    assert remarks == ("WebP, read by a second decoder", "unlike the camera's images, so that the answer is worth nothing")
+    assert remarks == (
+        "WebP, read by a second decoder",
+        "unlike the camera's images, so that the answer is worth nothing",
+    )
 
 
 def serve_box() -> Any:

@@ -30,7 +30,7 @@ from driverwatch.io.html import EMPTY
 from driverwatch.io.manifests import read_json
 from driverwatch.metrics import FLOOR, limited, log_losses
 from driverwatch.report import score_runs
-from driverwatch.report.report_data import collect_report
+from driverwatch.report.report_data import Report
 from driverwatch.report.report_page import write_report
 from driverwatch.submission.build import make_ensemble
 
@@ -569,7 +569,7 @@ def test_the_command_prints_the_path_and_what_is_next(
     (configs / "made_up.yaml").write_text(yaml.safe_dump(world.context.settings.model_dump()))
     made = CliRunner().invoke(app, ["report", "--dataset", "made_up"], catch_exceptions=False)
     assert made.exit_code == 0
-    assert collect_report(world.context).runs[0].name == "one"
+    assert Report(world.context).runs[0].name == "one"
 
 
 def test_a_report_changes_nothing_but_its_page(world: World, shown: Callable[..., Page]) -> None:

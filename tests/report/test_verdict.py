@@ -13,7 +13,7 @@ from driverwatch.io.atomic import write_json
 from driverwatch.io.manifests import read_json
 from driverwatch.metrics import log_losses
 from driverwatch.report import score_runs, worst_images
-from driverwatch.report.report_data import Report, collect_report
+from driverwatch.report.report_data import Report
 from driverwatch.report.score_runs import RunScores
 from driverwatch.report.verdict import Sentence, against_noise, confusions, nested_temperature, verdict
 from driverwatch.submission.build import make_ensemble, make_submissions
@@ -31,7 +31,7 @@ def report(world: World, monkeypatch: pytest.MonkeyPatch) -> Report:
 
 def collected(world: World, monkeypatch: pytest.MonkeyPatch) -> Report:
     monkeypatch.setattr(score_runs, "open_packs", lambda *_: (world.folds, world.packs))
-    return collect_report(world.context)
+    return Report(world.context)
 
 
 def said(sentences: list[Sentence], start: str) -> Sentence:

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,7 @@ from driverwatch.io.html import (
 from driverwatch.report import charts
 from driverwatch.report.charts import Dot
 from driverwatch.report.collect_runs import SubmissionState
-from driverwatch.report.report_data import Report, collect_report
+from driverwatch.report.report_data import Report
 from driverwatch.report.review_page import keep_review
 from driverwatch.report.score_runs import RunReport, RunScores
 from driverwatch.report.worst_images import fragment
@@ -48,23 +47,18 @@ BOOTSTRAP = "bootstrap over drivers (10,000 resamples)"
 def write_report(context: Context) -> Path:
     """Write `<build>/report/index.html` and the review page that it links to, and return its path."""
     start, path = time.monotonic(), context.places.page("index")
-    report = collect_report(context)
+    report = Report(context)
     if report.scored:
-        report = replace(report, **_reviewed(context))
+        try:
+            report.review = keep_review(context).name
+        except (InputError, OSError) as error:
+            report.no_review = str(error)
     write_text(path, render("report.html", report=report, **sections(report)))
     counts = [_counted(len(report.runs), "run"), _counted(len(report.submissions), "submission")]
     counts += [f"{_counted(len(report.unreadable), 'thing')} not readable"] if report.unreadable else []
     words = f"{', '.join(counts)}, {path.stat().st_size / 1e6:.1f} MB; open it in a browser"
     close(path, words, time.monotonic() - start, then=_next(report, context.settings.slug is not None))
     return path
-
-
-def _reviewed(context: Context) -> dict[str, Any]:
-    """The review page's address, written unless it is of today's runs; why there is none."""
-    try:
-        return {"review": keep_review(context).name, "no_review": ""}
-    except (InputError, OSError) as error:
-        return {"review": None, "no_review": str(error)}
 
 
 def _counted(number: int, what: str) -> str:

@@ -1,5 +1,6 @@
 """Runs as a report shows them: out-of-fold scores, learning curves, settings and times; what is invalid, with the reason."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -98,17 +99,20 @@ class RunReport:
         return self.scores is None, self.scores.loss if self.scores else 0.0, self.name
 
 
-class Packs:
-    """Folds and packs by size, opened once; a size that cannot be opened is refused alike for each run."""
+Packs = Callable[[str], tuple[FoldTable, dict[str, Pack]] | InputError]
 
-    def __init__(self, context: Context) -> None:
-        self.context, self.of = context, cache(self._open)
 
-    def _open(self, size: str) -> tuple[FoldTable, dict[str, Pack]] | InputError:
+def packs_by_size(context: Context) -> Packs:
+    """Opens folds and packs by size, each once; a size that cannot be opened is refused alike for each run."""
+
+    @cache
+    def opened(size: str) -> tuple[FoldTable, dict[str, Pack]] | InputError:
         try:
-            return open_packs(self.context, size)
+            return open_packs(context, size)
         except InputError as error:
             return error
+
+    return opened
 
 
 def report_run(context: Context, state: RunState, packs: Packs) -> RunReport:
@@ -142,7 +146,7 @@ def _scored(run: Run, packs: Packs) -> tuple[RunScores, list[str]]:
     Raises:
         InputError: its packs or all of its predictions cannot be read, or are not those of today.
     """
-    opened = packs.of(run.settings.input.key)
+    opened = packs(run.settings.input.key)
     if isinstance(opened, InputError):
         raise opened
     folds, pair = opened
