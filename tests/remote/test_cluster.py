@@ -20,9 +20,8 @@ from driverwatch.config.loading import parse
 from driverwatch.config.model import ModelSettings
 from driverwatch.errors import InputError
 from driverwatch.remote import ray_cluster, ray_files, ray_tasks
-from driverwatch.remote.ray_cluster import Options
+from driverwatch.remote.ray_cluster import Options, View
 from driverwatch.remote.ray_files import Home, Project, Task
-from driverwatch.remote.ray_view import View
 from driverwatch.training.train import TrainRequest, teachers_first
 
 RUN = "build/demo/runs/tiny"

@@ -9,7 +9,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
@@ -119,6 +119,20 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
+def live(shown: Any, refresh_per_second: float, transient: bool) -> AbstractContextManager[Any]:
+    """A context in which stderr shows something of rich's, where it is a terminal; what is printed meanwhile goes above it."""
+    if plain(sys.stderr):
+        return nullcontext()
+    from rich.console import Console
+    from rich.live import Live
+
+    above = sys.stdout.isatty()  # a file gets what is printed itself
+    return Live(
+        console=Console(stderr=True), get_renderable=lambda: shown, redirect_stdout=above,
+        refresh_per_second=refresh_per_second, transient=transient,
+    )  # fmt: skip
+
+
 def fitting(parts: Sequence[Part], room: int) -> list[str]:
     """Texts in their order, without those of the highest numbers, as many as it takes for them and two blanks each to fit."""
     kept = list(parts)
@@ -153,16 +167,7 @@ class Meter:
 
     def __enter__(self) -> "Meter":
         self.start = time.monotonic()
-        if self.bar:
-            from rich.console import Console
-            from rich.live import Live
-
-            # what is printed meanwhile goes above the bar; unless stdout is a file, which is to get it
-            live = Live(
-                console=Console(stderr=True), get_renderable=lambda: self, redirect_stdout=sys.stdout.isatty(),
-                refresh_per_second=5, transient=not self.end,
-            )  # fmt: skip
-            self.open.enter_context(live)
+        self.open.enter_context(live(self, refresh_per_second=5, transient=not self.end))
         return self
 
     def __exit__(self, *ended: object) -> None:
