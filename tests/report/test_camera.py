@@ -14,7 +14,7 @@ from support.reviewing import with_pixels
 
 from driverwatch.data.context import Context
 from driverwatch.report import camera, serve
-from driverwatch.report.camera import RARE, Camera, camera_of, find_camera, find_examples, thumbnail
+from driverwatch.report.example_images import RARE, Camera, camera_of, find_camera, find_examples, thumbnail
 from driverwatch.report.serve import Answers, ImageError, as_png
 
 __all__ = ["world"]

@@ -24,8 +24,8 @@ from driverwatch.ensemble.members import Member
 from driverwatch.errors import InputError
 from driverwatch.inference.predictions import prediction_path
 from driverwatch.metrics import log_loss
+from driverwatch.report import example_images, review_page
 from driverwatch.report import review_measures as measures
-from driverwatch.report import review_page, worst_images
 
 NUMPY = {"Float32Array": "<f4", "Int32Array": "<i4", "Uint16Array": "<u2"}
 
@@ -297,7 +297,7 @@ def test_thumbnails_show_the_image_of_their_number(world: World, tmp_path: Path)
 @pytest.mark.parametrize(("regions", "shade"), [(["whole"], 0), (["head", "whole"], 1), (["head", "wheel"], 0)])
 def test_of_packed_regions_the_whole_frame_is_shown(regions: list[str], shade: int) -> None:
     image = np.concatenate([np.full((4, 5, 3), number, np.uint8) for number in range(len(regions))])
-    assert np.array_equal(worst_images.whole_frame(image, regions), np.full((4, 5, 3), shade, np.uint8))
+    assert np.array_equal(example_images.whole_frame(image, regions), np.full((4, 5, 3), shade, np.uint8))
 
 
 def test_no_keras_is_imported_where_no_class_activation_map_is_asked_for() -> None:

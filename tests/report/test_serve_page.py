@@ -27,7 +27,7 @@ from werkzeug.test import encode_multipart
 from driverwatch.config.dataset import DatasetSettings
 from driverwatch.data.context import open_context
 from driverwatch.errors import InputError
-from driverwatch.report.camera import Example
+from driverwatch.report.example_images import Example
 from driverwatch.report.serve import Subject, app_of, serve
 
 pytestmark = pytest.mark.slow  # a browser, and a process that imports TensorFlow

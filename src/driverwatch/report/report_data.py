@@ -24,10 +24,10 @@ from driverwatch.report.collect_runs import (
     collect_submissions,
 )
 from driverwatch.report.contact_sheets import Figure, example_figures
+from driverwatch.report.example_images import Strip, Thumbnail, worst_images
 from driverwatch.report.score_runs import RunScores, packs_by_size, report_run, test_scores
 from driverwatch.report.status import status
 from driverwatch.report.verdict import Sentence, verdict
-from driverwatch.report.worst_images import Strip, Thumbnail, worst_images
 from driverwatch.run import Run
 
 

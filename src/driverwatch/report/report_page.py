@@ -34,10 +34,10 @@ from driverwatch.io.html import (
 from driverwatch.report import charts
 from driverwatch.report.charts import Dot
 from driverwatch.report.collect_runs import SubmissionState
+from driverwatch.report.example_images import fragment
 from driverwatch.report.report_data import Report
 from driverwatch.report.review_page import keep_review
 from driverwatch.report.score_runs import RunReport, RunScores
-from driverwatch.report.worst_images import fragment
 
 MAX_LINES = 60  # of a heat table; near-duplicate groups, where no driver is named, come in thousands
 MAX_DRIVERS = 40  # named in a cell

@@ -32,8 +32,8 @@ from driverwatch.io.html import data_uri, inline, jpeg_uri, render
 from driverwatch.io.manifests import checksum_of
 from driverwatch.io.paths import plain_name
 from driverwatch.report import review_measures as measures
+from driverwatch.report.example_images import whole_frame
 from driverwatch.report.review_measures import JPEG_QUALITY, Measures, Reviewed, ReviewImages, ranking
-from driverwatch.report.worst_images import whole_frame
 
 CAM_WIDTH_PX = 24  # of a map, which the browser stretches over the image: networks' own have some 7 cells across
 

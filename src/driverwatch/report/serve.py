@@ -30,7 +30,7 @@ from driverwatch.inference.predict_run import FoldModels, fold_models
 from driverwatch.inference.preprocess import Preprocessed, centre_view
 from driverwatch.io.console import say
 from driverwatch.io.html import data_uri, render
-from driverwatch.report.camera import Camera, Example, find_camera, find_examples
+from driverwatch.report.example_images import Camera, Example, find_camera, find_examples
 
 LONGEST = 1280  # px of the picture's longer side: no page shows more, and a camera's 50 million px would travel back
 PATIENCE = 120.0  # seconds: a class activation map by occlusion takes five fold models a minute on two cores
