@@ -1,6 +1,5 @@
 """The core of every experiment: train what is missing, score it out of fold, compare pairs over drivers, record, render."""
 
-import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -254,11 +253,6 @@ def cells(row: Any, **more: object) -> dict[str, object]:
     """What a page's table is filled in from: a row's values, `more`, and its change: `-0.149 (-0.316 to -0.010)` or empty."""
     change = "" if row.change is None else "{:+.3f} ({:+.3f} to {:+.3f})".format(*row.change)
     return {**row.model_dump(), "difference": change, **more}
-
-
-def paragraph(text: str) -> str:
-    """The text in lines of at most 158 characters."""
-    return textwrap.fill(text, 158, break_long_words=False, break_on_hyphens=False)
 
 
 def markdown_table(columns: Mapping[str, str], lines: Iterable[Line]) -> str:
