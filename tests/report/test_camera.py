@@ -13,7 +13,7 @@ from support.finished import World, world
 from support.reviewing import with_pixels
 
 from driverwatch.data.context import Context
-from driverwatch.report import camera, serve
+from driverwatch.report import example_images, serve
 from driverwatch.report.example_images import RARE, Camera, camera_of, find_camera, find_examples, thumbnail
 from driverwatch.report.serve import Answers, ImageError, as_png
 
@@ -78,7 +78,7 @@ def test_the_camera_is_that_of_the_training_pack(world: World, tmp_path: Path, m
     monkeypatch.setattr(Context, "pack", lambda *_: pack)
     found = find_camera(world.context, models)
     assert found is not None
-    assert found.thumbnails.shape == (54, camera.SIDES[0] * camera.SIDES[1])
+    assert found.thumbnails.shape == (54, example_images.SIDES[0] * example_images.SIDES[1])
     assert found.ratio is None  # no image file is there
     assert find_examples(world.context, models) == []
 
