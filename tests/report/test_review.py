@@ -22,7 +22,7 @@ from driverwatch.ensemble import embeddings
 from driverwatch.ensemble import members as blending
 from driverwatch.ensemble.members import Member
 from driverwatch.errors import InputError
-from driverwatch.inference.predictions import prediction_path
+from driverwatch.inference.predictions import default_tta_of, prediction_path
 from driverwatch.metrics import log_loss
 from driverwatch.report import example_images, review_page
 from driverwatch.report import review_measures as measures
@@ -221,7 +221,7 @@ def test_of_all_runs_one_that_lacks_its_tta_set_is_left_out(
 ) -> None:
     run = world.run("one")
     world.run("two", seed=5)
-    prediction_path(run.fold(1), "test", blending.default_tta(run)).unlink()
+    prediction_path(run.fold(1), "test", default_tta_of(run)).unlink()
     assert review_page.read_predictions(world.context, [], None).runs == ["two"]
     said = capsys.readouterr().out
     assert "left out: " in said

@@ -26,7 +26,7 @@ from driverwatch.ensemble.members import Finished, Member, finished_runs
 from driverwatch.ensemble.scoring import interval
 from driverwatch.ensemble.teacher_ensemble import is_current, make_pseudo_labels
 from driverwatch.errors import InputError
-from driverwatch.inference.predictions import prediction_path
+from driverwatch.inference.predictions import default_tta_of, prediction_path
 from driverwatch.io.atomic import write_json, write_text
 from driverwatch.io.manifests import checksum_of_file, provenance, read_json
 from driverwatch.metrics import FLOOR, oof_score
@@ -183,7 +183,7 @@ def members_of_runs(found: Finished, tta: Sequence[TtaSet] = ()) -> list[Member]
     return [
         Member(run, test, chosen)
         for run, test in zip(found.runs, found.tests, strict=True)
-        for chosen in tta or [blending.default_tta(run)]
+        for chosen in tta or [default_tta_of(run)]
     ]
 
 

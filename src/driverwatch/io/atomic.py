@@ -76,13 +76,8 @@ def abandoned(folder: Path, name: str | None = None) -> list[Path]:
         return []
     made = [(path, found) for path in there if (found := TEMPORARY.fullmatch(path.name))]
     mine = [(path, found) for path, found in made if name is None or found[1] == _repeated(name)]
-    return [path for path, found in mine if _ended(path, found[2], int(found[3]))]
-
-
-def _ended(path: Path, where: str, process: int) -> bool:
-    if where == machine():
-        return not runs(process)
-    return _age(path) > FOREIGN_SECONDS
+    return [path for path, found in mine
+            if (not runs(int(found[3])) if found[2] == machine() else _age(path) > FOREIGN_SECONDS)]  # fmt: skip
 
 
 def _age(path: Path) -> float:

@@ -142,12 +142,11 @@ def user_paths(text: str) -> list[Path]:
     with suppress(PathError):  # two words, of which the first names no user
         if _is_there(whole := user_path(text)):
             return [whole]
-    return [path for word in text.split() for path in _matching(user_path(word))]
-
-
-def _matching(path: Path) -> list[Path]:
-    found = [] if _is_there(path) else sorted(glob.glob(str(path)))  # noqa: PTH207 (as a shell: no hidden files)
-    return [Path(each) for each in found] or [path]
+    paths = []
+    for path in map(user_path, text.split()):
+        found = [] if _is_there(path) else sorted(glob.glob(str(path)))  # noqa: PTH207 (as a shell: no hidden files)
+        paths += [Path(each) for each in found] or [path]
+    return paths
 
 
 def _is_there(path: Path) -> bool:

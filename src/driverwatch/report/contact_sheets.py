@@ -147,11 +147,6 @@ def _training(settings: ModelSettings, folds: FoldTable, pack: Pack, fold: int) 
     return rows
 
 
-def run_sheet(context: Context, run: Run, folds: FoldTable, pack: Pack, fold: int = 0) -> np.ndarray:
-    """The sheet of a run whose folds and training pack are open: uint8 RGB (H, W, 3)."""
-    return _drawn(context, _of_run(run, pack, _training(run.settings, folds, pack, fold)), run.name, fold)[0]
-
-
 def _write(context: Context, shown: Shown, name: str, fold: int) -> Path:
     path = context.places.preview(name)
     picture, columns, count = _drawn(context, shown, name, fold)
@@ -268,7 +263,8 @@ def example_figures(context: Context, run: Run, folds: FoldTable, pack: Pack) ->
 
 def _augmentation(context: Context, run: Run, folds: FoldTable, pack: Pack) -> list[Figure]:
     caption = f"What training sees of one image per class, epoch by epoch: {run.name}, fold 0."
-    return [Figure(caption, f"contact sheet: {caption}", _jpeg(run_sheet(context, run, folds, pack)))]
+    sheet, _, _ = _drawn(context, _of_run(run, pack, _training(run.settings, folds, pack, 0)), run.name, 0)
+    return [Figure(caption, f"contact sheet: {caption}", _jpeg(sheet))]
 
 
 def _ten_crop(context: Context, run: Run, folds: FoldTable, pack: Pack) -> list[Figure]:

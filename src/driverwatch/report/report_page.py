@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,9 @@ def sections(report: Report) -> dict[str, Any]:
         "confusions": [_confusion(report, made) for made in _ranked(report)],
         "learning": _learning(report),
         "calibration": _calibration(report),
-        "ablations": _ablations(report),
+        "ablations": report.ablations
+        if isinstance(report.ablations, Missing)
+        else [*starmap(_ablation, report.ablations.items())],
         "unmeasured": Table(["ablation"], [[name] for name in report.unmeasured]),
         "folds": _folds(report),
         "settings": [_settings(run) for run in report.runs],
@@ -268,11 +271,16 @@ def _confusion(report: Report, made: RunScores) -> HeatTable:
     link = _link(
         report, "confusions", lambda line, name: {"run": made.name, "true": line, "says": name, "view": "grid"}
     )
-    return heat_table(percent, caption, ("is", "taken for"), known(_percent), title, link, report.classes, 100.0)
-
-
-def _percent(value: float) -> str:
-    return "" if value == 0 else "<1" if value < 0.5 else f"{value:.0f}"
+    return heat_table(
+        percent,
+        caption,
+        ("is", "taken for"),
+        known(lambda value: "" if value == 0 else "<1" if value < 0.5 else f"{value:.0f}"),
+        title,
+        link,
+        report.classes,
+        100.0,
+    )
 
 
 def _learning(report: Report) -> dict[str, Any]:
@@ -311,14 +319,8 @@ def _calibration(report: Report) -> dict[str, Any]:
     }
 
 
-def _ablations(report: Report) -> Missing | list[Chart]:
-    """What each ablation is worth: a chart per kind."""
-    if isinstance(report.ablations, Missing):
-        return report.ablations
-    return [_ablation(kind, rows) for kind, rows in report.ablations.items()]
-
-
 def _ablation(kind: str, rows: list[Ablation]) -> Chart:
+    """What each ablation of a kind is worth."""
     lines = []
     for row in rows:
         difference, low, high = row.change

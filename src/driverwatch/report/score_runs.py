@@ -23,7 +23,7 @@ from driverwatch.ensemble import scoring as scores
 from driverwatch.ensemble.members import Finished, Member, finished_runs
 from driverwatch.ensemble.scoring import caveats
 from driverwatch.errors import InputError
-from driverwatch.inference.predictions import predicted_tta
+from driverwatch.inference.predictions import default_tta_of, predicted_tta
 from driverwatch.io.console import ending, say
 from driverwatch.io.paths import matching
 from driverwatch.metrics import KAGGLE_FLOOR, accuracy, kaggle_log_loss, log_loss, log_losses, oof_score
@@ -160,7 +160,7 @@ def _scored(run: Run, packs: Packs) -> tuple[RunScores, list[str]]:
     if not found:
         nothing = f"{run.folder}: no TTA set is there that every fold has predicted; run make predict RUN={run.name}"
         raise InputError("; ".join(problems) or nothing)
-    default = blending.default_tta(run)
+    default = default_tta_of(run)
     return score_tables(run, default if default in found else list(found)[-1], found, pair["train"]), problems
 
 
@@ -289,7 +289,7 @@ def print_scores(context: Context, names: list[str], details: bool = False) -> N
 def _print_best(context: Context, found: Finished) -> None:
     """Print a line for each of the best runs by its default TTA set, and for the mean of all."""
     pack, folds, runs = found.train, found.folds, [run for run in found.runs if blending.oof_of_member(run)]
-    chosen = _default_sets(found, {run.name: [blending.default_tta(run)] for run in runs})
+    chosen = _default_sets(found, {run.name: [default_tta_of(run)] for run in runs})
     table = scores.summary(chosen, pack.labels, pack.drivers).drop(columns="images").sort_values("log loss")
     drivers = f"{len(pack.names)} images of {len(set(pack.drivers))} drivers"
     shown = scores.text(table.head(SHOWN), f"{context.dataset} out of fold, {folds.count} driver folds, {drivers}")
@@ -305,7 +305,7 @@ def _default_sets(found: Finished, sets: dict[str, list[TtaSet]]) -> dict[str, n
         for name, there in sets.items()
         for tta in there
     }
-    defaults = [f"{name} {blending.default_tta(tests[name][0])}" for name in sets]
+    defaults = [f"{name} {default_tta_of(tests[name][0])}" for name in sets]
     if len(defaults) > 1 and made.keys() >= set(defaults):
         made[f"mean of {len(defaults)}"] = blending.mean([made[name] for name in defaults])
     return made
@@ -315,7 +315,7 @@ def _print_out_of_fold(context: Context, found: Finished) -> None:
     """Print tables of all TTA sets, and detailed ones of each run's default set and of the mean of these."""
     pack, folds, runs = found.train, found.folds, [run for run in found.runs if blending.oof_of_member(run)]
     made = _default_sets(found, {run.name: predicted_tta(run, folds.count) for run in runs})
-    defaults = {f"{run.name} {blending.default_tta(run)}" for run in runs}
+    defaults = {f"{run.name} {default_tta_of(run)}" for run in runs}
     chosen = {name: p for name, p in made.items() if name in defaults or name.startswith("mean of ")}
     title = f"Out of fold: {context.dataset}, {folds.count} driver folds"
     say(scores.text(scores.summary(made, pack.labels, pack.drivers), title))

@@ -168,7 +168,11 @@ class _InMemory(flask.Request):
 
 def app_of(subject: Subject, answering: Answering) -> flask.Flask:
     """The application: `GET /` is the page, `POST /classify` (fields `image` and perhaps `class`) an answer as JSON."""
-    page = render("serve.html", title=subject.title, dataset=subject.dataset, largest=LARGEST_FILE, **_shown(subject))
+    names = [name or key for key, name in subject.classes.items()]
+    shown = [(each, subject.classes.get(each.truth) or each.truth) for each in subject.examples]
+    page = render(
+        "serve.html", title=subject.title, dataset=subject.dataset, largest=LARGEST_FILE, names=names, examples=shown
+    )
     app = flask.Flask(__name__, static_folder=None)
     app.request_class = _InMemory
     app.config.update(TRUSTED_HOSTS=HOSTS, MAX_CONTENT_LENGTH=LARGEST_FILE + AROUND, MAX_FORM_PARTS=PARTS)
@@ -198,11 +202,6 @@ def app_of(subject: Subject, answering: Answering) -> flask.Flask:
         return _told(answer, subject.classes)
 
     return app
-
-
-def _shown(subject: Subject) -> dict[str, Any]:
-    examples = [(each, subject.classes.get(each.truth) or each.truth) for each in subject.examples]
-    return {"names": [name or key for key, name in subject.classes.items()], "examples": examples}
 
 
 def _told(answer: Answer, classes: dict[str, str]) -> dict[str, Any]:

@@ -109,6 +109,7 @@ def status(context: Context) -> Status:
     own = {run.name: run for run in runs if run.study is None}
     made, problem = collect_submissions(context, folds, own)
     images, build = _images(context), context.places.build.absolute()
+    caches = list(context.places.feature_caches.glob("*/*.h5"))  # outputs of frozen layers, for any run
     disk = next(path for path in [build, *build.parents] if path.exists())
     return Status(
         context.dataset,
@@ -119,7 +120,7 @@ def status(context: Context) -> Status:
         made,
         collect_pseudo_labels(context, folds, own),
         _embeddings(context, packs),
-        _feature_caches(context),
+        CacheState(str(context.places.feature_caches), len(caches), megabytes(caches)),
         round(shutil.disk_usage(disk).free / 1e9, 1),
         [problem] if problem else [],
         next_command(context, images, folds, runs, made),
@@ -191,12 +192,6 @@ def _embeddings(context: Context, packs: list[PackState]) -> list[CacheState]:
             problem = f"{path}: not a whole file of features ({error}); remove it"
         found.append(CacheState(path.name, 1, megabytes([path]), stale, problem))
     return found
-
-
-def _feature_caches(context: Context) -> CacheState:
-    """Outputs of frozen layers, for any run."""
-    files = list(context.places.feature_caches.glob("*/*.h5"))
-    return CacheState(str(context.places.feature_caches), len(files), megabytes(files))
 
 
 def render(found: Status, console: Console) -> None:

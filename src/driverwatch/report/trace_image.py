@@ -28,7 +28,7 @@ from driverwatch.ensemble.members import Finished, Member, finished_runs
 from driverwatch.ensemble.transform import FittedTransform, MemberPredictions, apply_transforms, fit_transforms
 from driverwatch.errors import InputError, nearest
 from driverwatch.inference import predictions
-from driverwatch.inference.predictions import predicted_tta, prediction_path
+from driverwatch.inference.predictions import default_tta_of, predicted_tta, prediction_path
 from driverwatch.io.console import say, table
 from driverwatch.io.manifests import read_json
 from driverwatch.io.paths import matching
@@ -228,7 +228,7 @@ def _network(run: Run, kind: str) -> list[str]:
             f"shown in training as preset {preset}, {field.crop} patches of {field.size}, {flips[settings.augment.hflip]}, drawn "
             f"by (seed {settings.train.seed}, epoch, index)"
         )
-    tta, sizes = blending.default_tta(run), (pixels(field.pack), pixels(field.size))
+    tta, sizes = default_tta_of(run), (pixels(field.pack), pixels(field.size))
     crops = tta_set(tta, *sizes)
     return [
         *lines,
@@ -246,7 +246,7 @@ def predicted(run: Run, folds: FoldTable, image: TracedImage) -> dict[str, np.nd
         models = (
             [folds.of_driver[image.driver]] if blending.oof_of_member(run) and image.driver in folds.of_driver else []
         )
-    default, found = blending.default_tta(run), dict[str, np.ndarray]()
+    default, found = default_tta_of(run), dict[str, np.ndarray]()
     there = sorted(predicted_tta(run, folds.count, (kind,)), key=lambda tta: tta != default) if models else []
     for tta in there:
         made = {k: p for k in models if (p := _prediction(run, k, kind, tta, image.name)) is not None}
@@ -258,7 +258,7 @@ def predicted(run: Run, folds: FoldTable, image: TracedImage) -> dict[str, np.nd
 
 
 def _prediction(run: Run, fold: int, kind: str, tta: TtaSet, name: str) -> np.ndarray | None:
-    made = predictions.read(prediction_path(run.fold(fold), kind, tta), blending.origin(run, fold, tta))
+    made = predictions.read(prediction_path(run.fold(fold), kind, tta), run.predicted(fold, tta))
     found = np.flatnonzero(made.names == name)
     return made.probabilities[found[0]].astype(np.float64) if len(found) else None
 
