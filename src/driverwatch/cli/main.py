@@ -25,12 +25,14 @@ class Command(TyperCommand):
     """Raises what it refuses as one `InputError`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As click, but a refusal is an `InputError` that names the command."""
         try:
             return list(super().parse_args(ctx, args))
         except USAGE_ERROR as error:
             raise InputError(f"{self.name}: {as_typed(error.format_message())}") from None
 
     def invoke(self, ctx: Any) -> Any:
+        """As click, but commands that an `InputError` suggests name the data set, unless it is the default."""
         try:
             return super().invoke(ctx)
         except InputError as error:

@@ -56,6 +56,7 @@ def making(dataset: str, data: Path | None, study: str | None = None, weights: P
 
 
 def model_settings(model: str, overrides: str) -> Any:
+    """The `ModelSettings` of `configs/models/<model>.yaml`, changed by `SET=`. Raises `InputError` where these are invalid."""
     from driverwatch.config.loading import load
     from driverwatch.config.model import ModelSettings
     from driverwatch.data.context import CONFIGS
@@ -64,6 +65,7 @@ def model_settings(model: str, overrides: str) -> Any:
 
 
 def predict_settings(tta: str, batch_size: int) -> Any:
+    """The `PredictSettings` of TTA sets separated by spaces. Raises `InputError` for an unknown one."""
     from driverwatch.config.loading import parse
     from driverwatch.config.model import PredictSettings
 

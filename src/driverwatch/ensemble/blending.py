@@ -165,7 +165,7 @@ class Blend:
     geometric: bool = False
 
     def fit(self, predictions: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> Mean:
-        """Weights from these rows; every image counts the same, as in the competition's loss."""
+        """Weights for labels int (N,); every image counts the same, as in the competition's loss, so drivers (N,) are not asked."""
         return Mean(self.weigh(predictions.members, labels), self.geometric)
 
 

@@ -53,7 +53,7 @@ class ClassBalance:
     name: str = "class_balance"
 
     def fit(self, predictions: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> FittedClassBalance:
-        """See `Transform.fit`. Drivers are clustered within each set, as they will be in a test set."""
+        """Height and strength for labels int (N,) of drivers (N,), who are clustered within each set, as in a test set."""
         grown = self.space.trees(predictions)
         reach = best_reach([one for _, one in grown], [drivers[chosen] for chosen, _ in grown])
         groups = [(chosen, one.cut(reach)) for chosen, one in grown]
@@ -66,7 +66,7 @@ class ClassBalance:
 def rebalanced(
     predictions: MemberPredictions, groups: list[tuple[np.ndarray, np.ndarray]], prior: np.ndarray, strength: float
 ) -> MemberPredictions:
-    """`balanced` within each set: its row numbers and their clusters."""
+    """Predictions `balanced` within each set; `groups`: a set's row numbers int (n,) and their clusters int (n,)."""
     found = predictions.members.copy()
     for chosen, clusters in groups:
         for member in found:

@@ -275,7 +275,7 @@ class EmbeddingIndex:
             )
 
     def trees(self, predictions: MemberPredictions) -> list[tuple[np.ndarray, Tree]]:
-        """Each set's row numbers, in the order of their names, and the tree of its images by looks (`ensemble/embedding_index.py`).
+        """Each set's row numbers int (n,), in the order of their names, and Ward's tree of its images.
 
         Raises:
             InputError: a row whose features are not there.

@@ -97,7 +97,7 @@ class Average:
     name: str = "knn"
 
     def fit(self, predictions: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> Smoothed:
-        """Every way is tried on the rows, smoothed within their sets; of equally good ones the fewest neighbours win."""
+        """The way with the lowest log loss for labels int (N,), smoothed within sets; of equally good ones, fewest neighbours."""
         counts = COUNTS if self.k is None else (self.k,)
         near = self.space.near(predictions, max(counts))
         best, loss = best_of(self._tried(near, counts, predictions, labels))
@@ -194,7 +194,7 @@ class Clusters:
     name: str = "clusters"
 
     def fit(self, predictions: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> Clustered:
-        """Every cutting is tried on the rows; of equally good ones the fewest neighbours win."""
+        """The cutting with the lowest log loss for labels int (N,); the fewest neighbours of equally good ones."""
         counts = CLUSTER_NEIGHBOURS if self.k is None else (self.k,)
         near = self.space.near(predictions, max(counts))
         best, loss = best_of(_tried(near, counts, predictions, labels))

@@ -107,7 +107,7 @@ class FittedTransform(Protocol):
 
 
 class Transform(Protocol):
-    """A step that is not fitted yet."""
+    """A step that is not fitted yet; `fit` gets labels int (N,), 0..C-1, and drivers (N,), in the order of the rows."""
 
     @property
     def name(self) -> str: ...

@@ -135,6 +135,7 @@ class AblationStudy:
         return ensemble_command(ablation.after)
 
     def trainings(self, names: list[str]) -> str:
+        """Commands that train the study's runs of these names."""
         return "; ".join(self.settings.runs[name].command(name, STUDY) for name in names)
 
     def missing(self, ablation: AblationSettings) -> str:

@@ -184,6 +184,7 @@ class SubmissionState:
 
     @property
     def accuracy(self) -> float:
+        """Out-of-fold accuracy, 0 to 1; NaN: not known."""
         return self._number("out_of_fold_accuracy")
 
     @property
@@ -213,6 +214,7 @@ class SubmissionState:
 
     @property
     def members(self) -> str:
+        """Its runs, each with its TTA set."""
         return ", ".join(f"{run} ({tta})" for run, tta in self.manifest["runs"].items())
 
     @property

@@ -115,6 +115,7 @@ class Shown(NamedTuple):
     swap: list[int]
 
     def who(self, row: int) -> str:
+        """Class and driver of a packed image."""
         return f"{self.classes[self.pack.labels[row]]} {self.pack.drivers[row]}"
 
 
@@ -216,7 +217,7 @@ def captions(shown: Shown, row: int, flipped: bool, mixing: Mixing | None) -> li
 
 
 def chosen_rows(labels: np.ndarray, drivers: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """One of `rows` per class that is among them, by class: the first one, of a driver not shown yet where there is one."""
+    """One of `rows` int (n,) per class, by class, int (K,): the first, of a driver not shown yet where there is one."""
     found: list[int] = []
     for label in np.unique(labels[rows]):
         of_class = rows[labels[rows] == label]

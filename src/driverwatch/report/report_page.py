@@ -271,16 +271,8 @@ def _confusion(report: Report, made: RunScores) -> HeatTable:
     link = _link(
         report, "confusions", lambda line, name: {"run": made.name, "true": line, "says": name, "view": "grid"}
     )
-    return heat_table(
-        percent,
-        caption,
-        ("is", "taken for"),
-        known(lambda value: "" if value == 0 else "<1" if value < 0.5 else f"{value:.0f}"),
-        title,
-        link,
-        report.classes,
-        100.0,
-    )
+    form = known(lambda value: "" if value == 0 else "<1" if value < 0.5 else f"{value:.0f}")
+    return heat_table(percent, caption, ("is", "taken for"), form, title, link, report.classes, 100.0)
 
 
 def _learning(report: Report) -> dict[str, Any]:

@@ -91,6 +91,7 @@ class RunReport:
 
     @property
     def commits(self) -> str:
+        """At which its finished folds were trained."""
         return ", ".join(sorted({str(fold.commit) for fold in self.state.done}))
 
     @property

@@ -115,6 +115,7 @@ def confusions(made: RunScores) -> list[Confusion]:
 
 
 def in_words(pair: Confusion, classes: dict[str, str]) -> str:
+    """Both classes by their meanings, and how many images were mistaken."""
     true, says = (classes[name] or name for name in (pair.true, pair.says))
     return f"“{true}” taken for “{says}”: {pair.mistaken} of {pair.images} images"
 

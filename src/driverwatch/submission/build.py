@@ -219,6 +219,7 @@ def make_submissions(context: Context, names: list[str]) -> None:
 
 
 def check_submission(context: Context, path: Path) -> None:
+    """Print that a submission file could go up. Raises `InputError` as `validate.read_submission`."""
     sample = competition.read_sample_submission(context.settings, context.data)
     validate.read_submission(path, sample, [context.settings.columns.image, *context.settings.classes])
     send = f'make submit DATASET={context.dataset} FILE={path} MESSAGE="..."'
