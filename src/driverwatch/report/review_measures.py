@@ -145,7 +145,7 @@ def ranking(values: np.ndarray, names: np.ndarray) -> np.ndarray:
 
 
 def heads(measures: Measures, names: np.ndarray, count: int) -> np.ndarray:
-    """Row numbers int64 (K,), sorted, of images among the first `count` by the first judge's loss or entropy, or by disagreement."""
+    """Row numbers int64 (K,), sorted, of images among the first `count` by the first judge's loss or entropy, or disagreement."""
     values = [measures.losses[0], measures.entropies[0], measures.divergence]
     found = [ranking(value, names)[:count] for value in values]
     return np.unique(np.concatenate(found)).astype(np.int64)
