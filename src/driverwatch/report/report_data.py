@@ -25,7 +25,7 @@ from driverwatch.report.collect_runs import (
 )
 from driverwatch.report.contact_sheets import Figure, example_figures
 from driverwatch.report.example_images import Strip, Thumbnail, worst_images
-from driverwatch.report.score_runs import RunScores, packs_by_size, report_run, test_scores
+from driverwatch.report.score_runs import RunReport, RunScores, packs_by_size, test_scores
 from driverwatch.report.status import status
 from driverwatch.report.verdict import Sentence, verdict
 from driverwatch.run import Run
@@ -42,7 +42,7 @@ class Report:
         self.title, self.packs, self.fold_file = context.settings.title, packs_by_size(context), collect_folds(context)
         found = collect_runs(context, self.fold_file, collect_packs(context, self.fold_file))
         states = [run for run in found if run.study is None]
-        reported = [report_run(context, state, self.packs) for state in states if state.problem is None]
+        reported = [RunReport(context, state, self.packs) for state in states if state.problem is None]
         self.runs = sorted(reported, key=lambda run: run.rank)  # those with scores first, by their loss
         made, problem = collect_submissions(context, self.fold_file, {state.name: state for state in states})
         made = [one for one in made if context.places.submission(one.name).is_file()]

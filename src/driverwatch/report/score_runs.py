@@ -66,40 +66,6 @@ class RunScores:
     against_centre: tuple[float, float, float]
 
 
-@dataclass(frozen=True, eq=False)
-class RunReport:
-    """A run whose `run.json` is valid: its state, scores, learning curves, and what it was made with."""
-
-    state: RunState
-    scores: RunScores | None
-    problem: str  # why a run that should have scores has none; empty: it has, or is not finished
-    problems: tuple[str, ...]  # all that could not be read
-    histories: dict[int, pd.DataFrame]  # by fold: epoch, stage, loss, val_loss
-    made_with: dict[str, str]  # backend, versions, machine, seed
-    times: pd.DataFrame  # a line per finished fold
-    settings: list[str]  # what differs from the defaults, as `key: value`
-    resume: str  # variables with which make train resumes it
-
-    @property
-    def name(self) -> str:
-        return self.state.name
-
-    @property
-    def minutes(self) -> float:
-        """Of the finished folds."""
-        return sum(fold.seconds for fold in self.state.done) / 60
-
-    @property
-    def commits(self) -> str:
-        """At which its finished folds were trained."""
-        return ", ".join(sorted({str(fold.commit) for fold in self.state.done}))
-
-    @property
-    def rank(self) -> tuple[bool, float, str]:
-        """Sorts runs with scores first, by their loss."""
-        return self.scores is None, self.scores.loss if self.scores else 0.0, self.name
-
-
 Packs = Callable[[str], tuple[FoldTable, dict[str, Pack]] | InputError]
 
 
@@ -116,29 +82,49 @@ def packs_by_size(context: Context) -> Packs:
     return opened
 
 
-def report_run(context: Context, state: RunState, packs: Packs) -> RunReport:
-    """What a report shows of a run that `collect_runs` found, and that has no `problem` itself."""
-    run = runs.load(context.places.runs / state.name)
-    problems = [fold.problem for fold in state.folds if fold.problem and fold.state == "invalid"]
-    histories = dict[int, pd.DataFrame]()
-    for fold in state.folds:
-        path = run.fold(fold.number) / "history.csv"
-        try:
-            histories |= {fold.number: history(path)} if path.is_file() else {}
-        except InputError as error:
-            problems.append(str(error))
-    made, problem, unread = None, "", list[str]()
-    if state.finished and not state.unscored:
-        try:
-            made, unread = _scored(run, packs)
-        except InputError as error:
-            problem = str(error)
-    manifests = {fold.number: run.manifest(fold.number) for fold in state.done}
-    found = (*problems, *([problem] if problem else []), *unread)
-    facts = made_with(manifests, run), times(manifests), settings_of(run)
-    return RunReport(
-        state, made, "; ".join([problem] * bool(problem) + unread), found, histories, *facts, going_on(run.name)
-    )
+class RunReport:
+    """A run that `collect_runs` found, and that has no `problem` itself: its scores, learning curves, and what it was made with."""
+
+    def __init__(self, context: Context, state: RunState, packs: Packs) -> None:
+        run = runs.load(context.places.runs / state.name)
+        self.state, self.name = state, state.name
+        self.resume = going_on(run.name)  # variables with which make train resumes it
+        problems = [fold.problem for fold in state.folds if fold.problem and fold.state == "invalid"]
+        self.histories = dict[int, pd.DataFrame]()  # by fold: epoch, stage, loss, val_loss
+        for fold in state.folds:
+            path = run.fold(fold.number) / "history.csv"
+            try:
+                self.histories |= {fold.number: history(path)} if path.is_file() else {}
+            except InputError as error:
+                problems.append(str(error))
+        self.scores: RunScores | None = None
+        unscored = list[str]()
+        if state.finished and not state.unscored:
+            try:
+                self.scores, unscored = _scored(run, packs)
+            except InputError as error:
+                unscored = [str(error)]
+        self.problem = "; ".join(unscored)  # why it lacks scores that it should have
+        self.problems = (*problems, *unscored)  # all that could not be read
+        manifests = {fold.number: run.manifest(fold.number) for fold in state.done}
+        self.made_with = made_with(manifests, run)  # backend, versions, machine, seed
+        self.times = times(manifests)  # a line per finished fold
+        self.settings = settings_of(run)  # what differs from the defaults, as `key: value`
+
+    @property
+    def minutes(self) -> float:
+        """Of the finished folds."""
+        return sum(fold.seconds for fold in self.state.done) / 60
+
+    @property
+    def commits(self) -> str:
+        """At which its finished folds were trained."""
+        return ", ".join(sorted({str(fold.commit) for fold in self.state.done}))
+
+    @property
+    def rank(self) -> tuple[bool, float, str]:
+        """Sorts runs with scores first, by their loss."""
+        return self.scores is None, self.scores.loss if self.scores else 0.0, self.name
 
 
 def _scored(run: Run, packs: Packs) -> tuple[RunScores, list[str]]:
