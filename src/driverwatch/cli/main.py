@@ -108,10 +108,9 @@ def main(app: typer.Typer = app) -> None:
     except SystemExit as end:
         if end.code == 130:  # Ctrl-C
             print("driverwatch: interrupted; the same command resumes", file=sys.stderr)
-        if (
-            end.code in (None, 0) and "--parent-pipe" not in sys.argv
-        ):  # a fold's process leaves that to who asked for it
-            _refuse_loss()
+        own = "--parent-pipe" not in sys.argv  # a fold's process leaves it to its parent
+        if end.code in (None, 0) and own and (why := console.lost()):
+            _refuse(f"standard output: {why}; what was asked for is done, but not all that it printed arrived")
         raise
     except Exception as error:  # a file that was edited or damaged in a way not thought of, or a defect
         words = " ".join(str(error).split())[:200]
@@ -119,11 +118,6 @@ def main(app: typer.Typer = app) -> None:
             f"unexpected {type(error).__name__} ({words}); DEBUG=1 shows where. If no file was edited or damaged, this is a "
             "defect: please report it with what DEBUG=1 shows"
         )
-
-
-def _refuse_loss() -> None:
-    if why := console.lost():
-        _refuse(f"standard output: {why}; what was asked for is done, but not all that it printed arrived")
 
 
 def _refuse(sentence: str) -> NoReturn:

@@ -136,12 +136,11 @@ class Mean:
             )
         if self.geometric:
             return predictions.changed(geometric(predictions.members, self.weights)[None])
-        total = np.einsum("mnc,mc->nc", predictions.members, self._by_class(predictions.members.shape[2]))
+        each, classes = len(self.weights), predictions.members.shape[2]
+        by_class = np.broadcast_to(self.weights.reshape(each, -1), (each, classes))
+        total = np.einsum("mnc,mc->nc", predictions.members, by_class)
         plain = predictions.members.mean(axis=0)  # where no class's own members give it anything
         return predictions.changed(np.where(total.sum(axis=1, keepdims=True) > 0, total, plain)[None])
-
-    def _by_class(self, classes: int) -> np.ndarray:
-        return np.broadcast_to(self.weights.reshape(len(self.weights), -1), (len(self.weights), classes))
 
 
 def geometric(members: np.ndarray, share: np.ndarray) -> np.ndarray:

@@ -7,7 +7,6 @@ images of a driver are needed at once, so this belongs to competitions, not to s
 """
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -115,14 +114,10 @@ def shift(probabilities: np.ndarray, prior: np.ndarray) -> np.ndarray:
         newton = np.linalg.solve(bend, prior - mean)
         newton *= min(1.0, LEAP / float(np.ptp(newton)))
         tried = (best + step - step.max() for step in (np.log(prior / mean), newton))
-        best = min(tried, key=partial(_potential, logs, prior))
+        best = min(tried, key=lambda u: float(logsumexp(logs + u, axis=1).mean() - prior @ u))
     else:
         say(
             f"balance: the class means of a driver with {len(probabilities)} images end {gap:.1g} from those of training after "
             f"{ROUNDS} rounds, {TOLERANCE:g} is meant; leave CLASS_BALANCE out if its gain is small"
         )
     return np.asarray(softmax(best))
-
-
-def _potential(logs: np.ndarray, prior: np.ndarray, u: np.ndarray) -> float:
-    return float(logsumexp(logs + u, axis=1).mean() - prior @ u)

@@ -180,9 +180,9 @@ def app_of(subject: Subject, answering: Answering) -> flask.Flask:
     app.before_request(_refuse_other_sites)
     app.after_request(lambda response: _guarded(response, preset))
     app.register_error_handler(HTTPException, _problem)
-    app.register_error_handler(ImageError, lambda error: _said(f"This image {_sentence(error)}", 422))
+    app.register_error_handler(ImageError, lambda error: ({"problem": f"This image {_sentence(error)}"}, 422))
     app.register_error_handler(
-        BusyError, lambda _: _said("Other images are being looked at; try again in a minute.", 503)
+        BusyError, lambda _: ({"problem": "Other images are being looked at; try again in a minute."}, 503)
     )
 
     @app.get("/")
@@ -265,11 +265,7 @@ def _problem(error: HTTPException) -> Any:
         sentence = f"This is too much; one image of at most {LARGEST_FILE // 2**20} MB is read."
     elif error.code == 500:
         sentence = "Something went wrong here; the terminal that runs make serve says what."
-    return _said(sentence, error.code or 500)
-
-
-def _said(sentence: str, status: int) -> Any:
-    return {"problem": sentence}, status
+    return {"problem": sentence}, error.code or 500
 
 
 def _preset(page: str) -> str:
