@@ -21,7 +21,7 @@ from support.runs import started_folder
 
 from driverwatch.io import console
 from driverwatch.io.atomic import write_json
-from driverwatch.io.console import LEAST, Meter, clock, close, duration, ending, fitting, painted, scored, table, track
+from driverwatch.io.console import LEAST, Meter, bold, clock, close, duration, ending, fitting, scored, table, track
 from driverwatch.metrics import over_folds
 from driverwatch.training import fold_runner
 from driverwatch.training.epoch import TimeRemaining, time_remaining
@@ -282,12 +282,12 @@ def test_durations(seconds: float, said: str) -> None:
 
 
 def test_colour_only_where_it_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert painted("x", "red") == "x"  # stdout is captured
+    assert bold("x") == "x"  # stdout is captured
     monkeypatch.setattr("driverwatch.io.console.plain", lambda _: False)
     monkeypatch.delenv("NO_COLOR", raising=False)
-    assert painted("x", "red") == "\x1b[31mx\x1b[0m"
+    assert bold("x") == "\x1b[1mx\x1b[0m"
     monkeypatch.setenv("NO_COLOR", "1")
-    assert painted("x", "red") == "x"
+    assert bold("x") == "x"
 
 
 def test_a_table_drops_whole_columns_from_the_end() -> None:

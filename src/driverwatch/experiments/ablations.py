@@ -1,12 +1,11 @@
 """Ablations: each change's out-of-fold log loss without it and with it, from what finished runs predicted."""
 
-import csv
-import io
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from driverwatch.config.ensemble import EnsembleSettings, KnnSettings, PipelineSettings
 from driverwatch.config.experiments import AblationSettings, AblationsSettings
@@ -226,8 +225,5 @@ def page(record: AblationsRecord) -> str:
 
 def bookkeeping(record: AblationsRecord) -> str:
     """As CSV: the command that makes each row, and the commits that its runs were trained at."""
-    text = io.StringIO()
-    lines = csv.writer(text, lineterminator="\n")
-    lines.writerow(BOOKKEEPING)
-    lines.writerows((row.kind, row.ablation, row.command, " ".join(row.commits)) for row in record.rows)
-    return text.getvalue()
+    lines = [(row.kind, row.ablation, row.command, " ".join(row.commits)) for row in record.rows]
+    return pd.DataFrame(lines, columns=BOOKKEEPING).to_csv(index=False, lineterminator="\n")

@@ -243,19 +243,14 @@ def track(items: Iterable[T], total: int, label: str, unit: str = "images", step
             meter.at(done * step)
 
 
-COLOURS = {"bold": "1", "red": "31", "green": "32", "yellow": "33", "grey": "2"}
-
-
 def width() -> int:
     """Columns that a line on stdout may take: the terminal's; without end in a file or a pipe."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
 
 
-def painted(text: str, colour: str) -> str:
-    """Text in colour on a terminal that can, unless NO_COLOR is set (no-color.org); it must say the same without."""
-    if os.environ.get("NO_COLOR") or plain(sys.stdout) or not text:
-        return text
-    return f"\x1b[{COLOURS[colour]}m{text}\x1b[0m"
+def bold(text: str) -> str:
+    """Text in bold on a terminal that can, unless NO_COLOR is set (no-color.org)."""
+    return text if os.environ.get("NO_COLOR") or plain(sys.stdout) or not text else f"\x1b[1m{text}\x1b[0m"
 
 
 def table(
@@ -300,7 +295,7 @@ def ending(seconds: float | None = None, score: str | None = None, then: Sequenc
     facts += [("took", duration(seconds))] if seconds is not None else []
     facts += zip(["next", *[""] * len(then)], then, strict=False)
     for name, fact in facts:
-        say(f"  {painted(f'{name:5}', 'bold')}  {fact}")
+        say(f"  {bold(f'{name:5}')}  {fact}")
 
 
 def close(
