@@ -65,7 +65,7 @@ def test_frames_of_clips_help_each_other(which: int) -> None:
 
 
 @pytest.mark.parametrize("step", [Average, Clusters])
-def test_where_nearness_says_nothing_nobody_comes_in(step: Any) -> None:
+def test_where_nearness_says_nothing_no_neighbour_comes_in(step: Any) -> None:
     w = world(clips=False)
     rule = step(w.space).fit(w.rows, w.labels, w.drivers)
     assert rule.facts["k"] == 0

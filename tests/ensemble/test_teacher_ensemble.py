@@ -198,7 +198,7 @@ def test_a_file_of_an_older_pipeline_is_refused(world: World) -> None:
         open_teacher_ensemble(world.context.places, "both", world.folds).predictions(1, "test")
 
 
-def test_what_was_taught_on_other_folds_is_refused(world: World) -> None:
+def test_pseudo_labels_of_other_folds_are_refused(world: World) -> None:
     world.run("one", 0)
     world.run("two", 50)
     stored(world)
@@ -208,7 +208,7 @@ def test_what_was_taught_on_other_folds_is_refused(world: World) -> None:
         open_teacher_ensemble(world.context.places, "both", FoldTable(frame))
 
 
-def test_who_was_not_trained_on_folds_teaches_nobody(world: World) -> None:
+def test_a_run_that_was_not_trained_on_folds_is_no_teacher(world: World) -> None:
     world.run("one", 0)
     world.run("everybody", 9, splits="all")
     with pytest.raises(InputError, match="everybody was not trained on folds, so it cannot label images fold by fold"):
@@ -237,7 +237,7 @@ def test_other_images_are_found_before_training(world: World) -> None:
 
 
 @pytest.mark.parametrize("images", ["test", "validation", "both"])
-def test_drawn_subsets_cannot_be_taught_by_folds(world: World, images: str) -> None:
+def test_shuffled_splits_take_no_pseudo_labels_by_fold(world: World, images: str) -> None:
     world.run("one", 0)
     world.run("two", 50)
     stored(world)
@@ -251,7 +251,7 @@ def test_drawn_subsets_cannot_be_taught_by_folds(world: World, images: str) -> N
     assert [one.name for one in teachers_of(world, whole)] == ["both"]
 
 
-def test_a_student_that_leaves_nobody_out_hears_every_fold(world: World) -> None:
+def test_a_student_of_all_drivers_learns_from_every_fold(world: World) -> None:
     world.run("one", 0)
     world.run("two", 50)
     kept = stored(world)

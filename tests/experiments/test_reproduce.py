@@ -88,7 +88,7 @@ def test_teachers_speak_again_when_they_or_their_pipeline_changed(world: World, 
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:99])])
-def test_what_is_not_whole_is_taught_again_and_is_the_same(
+def test_what_is_not_whole_is_made_again_and_is_the_same(
     world: World, done: list[str], damage: Callable[[Path], object]
 ) -> None:
     follow(world, RUNS)

@@ -159,7 +159,7 @@ def test_ctrl_c_while_a_child_draws_leaves_a_clean_terminal_and_no_child(tmp_pat
     assert shown.rindex(SHOW) > shown.rindex(HIDE)
 
 
-def test_a_childs_exit_status_is_told(tmp_path: Path) -> None:
+def test_a_childs_exit_status_is_reported(tmp_path: Path) -> None:
     assert fold_runner.run_to_end([sys.executable, "-c", "raise SystemExit(3)"], []) == 3
 
 

@@ -99,7 +99,7 @@ def test_local_weights_are_copied_too(asking: Direct, project: Project, own: Pat
     assert (weights / "vgg16.h5").read_bytes() == b"weights"
 
 
-def test_a_shared_folder_is_told_by_what_is_in_it(
+def test_a_shared_folder_is_known_by_what_is_in_it(
     asking: Direct, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(ray_files.NODE_FOLDER, raising=False)

@@ -75,8 +75,8 @@ def test_one_of_several_is_taken_by_name(here: World) -> None:
     import_runs.import_runs(here.context, KAGGLE, "also", False)
     assert [path.name for path in here.context.places.runs.glob("*/run.json")] == ["run.json"]
     assert here.context.places.run("also").is_dir()
-    with pytest.raises(InputError, match="expected a run called nobody, got also, away"):
-        import_runs.import_runs(here.context, KAGGLE, "nobody", False)
+    with pytest.raises(InputError, match="expected a run called absent, got also, away"):
+        import_runs.import_runs(here.context, KAGGLE, "absent", False)
 
 
 def test_tta_sets_that_were_predicted_since_are_added(here: World) -> None:

@@ -302,7 +302,7 @@ def test_of_a_run_without_scores_each_part_says_what_makes_it(world: World, show
     assert f"{np.log(3):.3f}" in page.sections["verdict"].text  # the uniform baseline
 
 
-def test_a_run_that_is_not_finished_is_told_of(
+def test_a_run_that_is_not_finished_is_named(
     world: World, shown: Callable[..., Page], capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = world.run("slow")
@@ -375,7 +375,7 @@ def test_runs_on_other_folds_or_without_a_pack_are_not_scored(
     assert "No run has an out-of-fold score yet" in page.sections["confusions"].text
 
 
-def test_flattered_and_unscored_runs_are_called_so(world: World, shown: Callable[..., Page]) -> None:
+def test_optimistic_and_unscored_runs_are_called_so(world: World, shown: Callable[..., Page]) -> None:
     world.run("honest", 0, 0.5)
     world.run("chosen", 50, 4.0, select="best")
     world.run("everybody", 90, splits={"kind": "all"})
@@ -517,7 +517,7 @@ def test_a_damaged_record_of_ablations_is_said_to_be_one(world: World, shown: Ca
 
 
 @pytest.mark.parametrize("text", ["", "driver,fold\n", "driver,fold,images,c0,c1,c2\np0,x,1,1,0,0\n"])
-def test_a_broken_fold_file_is_told_in_its_place(world: World, shown: Callable[..., Page], text: str) -> None:
+def test_a_broken_fold_file_is_reported_in_its_place(world: World, shown: Callable[..., Page], text: str) -> None:
     world.run("one")
     world.context.places.folds.write_text(text)
     assert "folds/made_up.csv: " in shown().sections["folds"].text

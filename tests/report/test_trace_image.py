@@ -101,7 +101,7 @@ def test_a_labelled_image_is_followed_by_a_pipeline_that_others_were_fitted_for(
         )
 
 
-def test_a_submission_of_other_rows_is_told_apart(world: World) -> None:
+def test_a_submission_of_other_rows_is_recognised(world: World) -> None:
     build.make_ensemble(world.context, [], "both", None, None, {})
     path = world.context.places.submission("both")
     frame = pd.read_csv(path)

@@ -199,12 +199,12 @@ def app_of(subject: Subject, answering: Answering) -> flask.Flask:
     def classify() -> Any:
         name, content = _image()
         answer = answering(content, PurePosixPath(name).suffix, _label(subject.classes))
-        return _told(answer, subject.classes)
+        return _as_json(answer, subject.classes)
 
     return app
 
 
-def _told(answer: Answer, classes: dict[str, str]) -> dict[str, Any]:
+def _as_json(answer: Answer, classes: dict[str, str]) -> dict[str, Any]:
     """An answer as plain data: classes with the likeliest first, the picture as a data URI."""
     keys = list(classes)
     rows = [
