@@ -312,7 +312,7 @@ def test_neighbours_beside_the_product(monkeypatch: pytest.MonkeyPatch) -> None:
         assert memory.target == (2.0 if full else None)  # of so few it would say nothing
 
 
-def measured(monkeypatch: pytest.MonkeyPatch, seconds: float, memory: float) -> list[tuple[int, str]]:
+def told(monkeypatch: pytest.MonkeyPatch, seconds: float, memory: float) -> list[tuple[int, str]]:
     """Let projects' commands take so many seconds an image and MiB an image beside 100, and note which were run."""
     ran: list[tuple[int, str]] = []
 
@@ -326,7 +326,7 @@ def measured(monkeypatch: pytest.MonkeyPatch, seconds: float, memory: float) -> 
 
 
 def test_memory_at_both_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ran = measured(monkeypatch, 0, 0.001)
+    ran = told(monkeypatch, 0, 0.001)
     found = growth.memory_results(SimpleNamespace(asked=Request(1, 3, True), place=tmp_path))  # type: ignore[arg-type]
     steps = ["start", "synthetic", "folds", "pack", "train", "predict"]
     assert ran == [(images, step) for images in (10_000, 102_150) for step in steps]
@@ -337,7 +337,7 @@ def test_memory_at_both_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_growth_of_every_command_and_its_plot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ran = measured(monkeypatch, 0.01, 0)
+    ran = told(monkeypatch, 0.01, 0)
     monkeypatch.setattr(knn, "memory_of", lambda images: 2**29)
     bench = SimpleNamespace(
         asked=Request(1, 3), place=tmp_path, context=SimpleNamespace(places=Places("demo", tmp_path))
@@ -357,7 +357,7 @@ def test_imports_of_each_command_in_a_project_that_is_trained_first(
 ) -> None:
     monkeypatch.setattr(imports, "imported", lambda folder, words: {"pandas"} if words[0] == "pack" else set())
     monkeypatch.setattr(imports, "_timed", lambda folder, words: (1.0, 0.5))
-    ran = measured(monkeypatch, 0, 0)
+    ran = told(monkeypatch, 0, 0)
     found = imports.results(SimpleNamespace(asked=Request(1, 3), place=tmp_path))  # type: ignore[arg-type]
     assert [step for _, step in ran] == ["start", "synthetic", "folds", "pack", "train"]
     assert [(made.against, made.met) for made in found] == [

@@ -65,7 +65,6 @@ def model_settings(model: str, overrides: str) -> Any:
 
 
 def predict_settings(tta: str, batch_size: int) -> Any:
-    """The `PredictSettings` of TTA sets separated by spaces. Raises `InputError` for an unknown one."""
     from driverwatch.config.loading import parse
     from driverwatch.config.model import PredictSettings
 
