@@ -9,6 +9,7 @@ from driverwatch.config.types import TtaSet
 from driverwatch.data.context import open_context
 from driverwatch.ensemble import members as blending
 from driverwatch.ensemble.members import Member, finished_runs
+from driverwatch.inference.predictions import default_tta_of
 from driverwatch.io.console import say
 from driverwatch.io.manifests import read_json
 from driverwatch.metrics import accuracy, log_loss
@@ -24,7 +25,7 @@ def main(pretrained: str, scratch: str, single: str, together: str) -> None:
     labels, folds = found.train.labels, found.folds
     losses, shares = {}, {}
     for run, test in zip(found.runs, found.tests, strict=True):
-        tta: TtaSet = blending.default_tta(run)
+        tta: TtaSet = default_tta_of(run)
         p = blending.oof_probabilities(Member(run, test, tta), found.train, folds)
         losses[run.name], shares[run.name] = log_loss(p, labels), accuracy(p, labels)
     drivers = len(set(found.train.drivers))

@@ -42,8 +42,12 @@ TARGETS = {  # name: prerequisites, what it does, recipe
 }
 DEFINED = dict(re.findall(r"^([A-Z][A-Z_0-9]*)\s*[:?]?= *(.*)", MAKEFILE, re.MULTILINE))
 VARIABLES = DEFINED["VARIABLES"].split()
-MEANINGS = [tuple(re.split(r"  +", line, maxsplit=1)) for line in re.findall(r"^#: (.*)", MAKEFILE, re.MULTILINE)]
+MEANINGS = [  # a variable as it is typed, and what it is; a line that begins with blanks goes on with the one before
+    tuple(re.split(r"  +", line, maxsplit=1))
+    for line in re.findall(r"^#: (.*)", re.sub(r"\n#:   +", " ", MAKEFILE), re.MULTILINE)
+]
 EVERYWHERE = {"V", "DEBUG", "PYTHON3", "ACCELERATOR"}
+READ_BY = {"PYTEST": ["PYTEST_ADDOPTS", "STRICT"]}  # by the program that a definition runs, from its environment
 USED = re.compile(r"need-([A-Z_0-9]+)|\$\(call (?:option|place|flag),[a-z-]+,([A-Z_0-9]+)\)|\$\(([A-Z_0-9]+)\)")
 
 
@@ -51,9 +55,15 @@ def variables_of(text: str) -> list[str]:
     """Names of the user's variables in a piece of the Makefile, those of the definitions that it names included."""
     found: list[str] = []
     for name in (next(filter(None, each)) for each in USED.findall(text)):
-        inner = [name] if name in VARIABLES else variables_of(DEFINED.get(name, ""))
+        inner = [name] if name in VARIABLES else variables_of(DEFINED.get(name, "")) + READ_BY.get(name, [])
         found += [each for each in inner if each not in found]
     return found
+
+
+def variables_of_target(target: str) -> list[str]:
+    """Names of the user's variables that a target takes, sorted, without those that every target takes."""
+    needs, _, recipe = TARGETS[target]
+    return sorted({*variables_of(needs + recipe)} - EVERYWHERE)
 
 
 def entry(name: str, what: str, width: int = 16) -> list[str]:
@@ -75,11 +85,8 @@ def short() -> Iterator[str]:
 def everything() -> Iterator[str]:
     """Every target with its variables, and what the variables mean."""
     yield f"make <target> [VARIABLE=value ...]; every target takes {', '.join(sorted(EVERYWHERE))}\n"
-    for name, (needs, what, recipe) in TARGETS.items():
-        lines, names = (
-            entry(name, what),
-            " ".join(f"{each}=" for each in sorted({*variables_of(needs + recipe)} - EVERYWHERE)),
-        )
+    for name, (_, what, _) in TARGETS.items():
+        lines, names = entry(name, what), " ".join(f"{each}=" for each in variables_of_target(name))
         yield from lines if len(name) < 14 else [f"  {name}", *entry("", what)]
         yield from entry("", names) if names else []
     yield "\nvariables: text is taken as typed; ~ is the home folder; switches are 1 or 0\n"

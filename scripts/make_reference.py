@@ -1,9 +1,8 @@
 """The reference of make's targets and variables, as Markdown: read off the Makefile, with outputs and examples."""
 
-import re
 from dataclasses import dataclass
-from functools import cached_property
 
+from scripts.make_help import MEANINGS, TARGETS, variables_of_target
 from scripts.markdown import item, paragraph
 
 HEAD = """\
@@ -143,74 +142,14 @@ GROUPS: dict[str, dict[str, Entry]] = {
 }
 
 
-ENVIRONMENT = {
-    "VENV",
-    "PYTHON",
-    "PYTHON3",
-    "RUNTIME",
-    "DEV",
-    "CLIENT",
-    "TORCH",
-    "PINNED",
-    "Q",
-    "V",
-    "DEBUG",
-    "ACCELERATOR",
-}
-READ_BY_PYTEST = {"PYTEST_ADDOPTS", "STRICT"}
-MAKES_OWN = {"DEMO", "GIVEN", "INHERITED", "VARIABLES", "SWITCHES", "ON", "OFF", "LETTERS"}
-
-
-class Makefile:
-    """Targets and variables of a Makefile's text."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text.replace("\\\n", " ")
-
-    @cached_property
-    def names(self) -> set[str]:
-        """The variables that a user may set."""
-        return set(self.definitions["VARIABLES"].split())
-
-    @cached_property
-    def definitions(self) -> dict[str, str]:
-        """What each of make's variables expands to."""
-        return dict(re.findall(r"^(\w+) *:?=(.*)$", self.text, re.MULTILINE))
-
-    @cached_property
-    def targets(self) -> dict[str, str]:
-        """What each target is for, by its name."""
-        return dict(re.findall(r"^([a-z-]+):.*?## (.*)$", self.text, re.MULTILINE))
-
-    @cached_property
-    def variables(self) -> list[tuple[str, str]]:
-        """Each documented variable as it is typed, and what it is."""
-        found = re.findall(r"^#: ((?:[A-Z]\w*(?:=(?:\"[^\"]*\"|\S+))? )+) *(.*)$", self.text, re.MULTILINE)
-        return [(typed.strip(), told) for typed, told in found]
-
-    def variables_of(self, target: str) -> list[str]:
-        """The variables that a target's recipe uses, besides those of the environment that it is run in."""
-        rule = re.search(rf"^{target}:(.*?)##.*\n((?:\t.*\n?)*)", self.text, re.MULTILINE)
-        return sorted(self._used(" ".join(rule.groups()), set())) if rule else []
-
-    def _used(self, text: str, seen: set[str]) -> set[str]:
-        """User variables in a text, in what it expands, and named by `need-` before it; `NAME=` is none: it sets one."""
-        words = set(re.findall(r"\b[A-Z][A-Z0-9_]*\b(?!=)", text))
-        words |= READ_BY_PYTEST if "PYTEST" in words else set()
-        found = {word for word in words & self.names if word not in ENVIRONMENT}
-        for word in (words & self.definitions.keys()) - seen - ENVIRONMENT - MAKES_OWN:
-            found |= self._used(self.definitions[word], seen | words)
-        return found
-
-
-def make_page(text: str) -> str:
-    """`docs/reference/make-targets.md`, whole, of a Makefile's text."""
-    made, parts = Makefile(text), [HEAD.rstrip("\n")]
+def make_page() -> str:
+    """`docs/reference/make-targets.md`, whole."""
+    parts = [HEAD.rstrip("\n")]
     for group, entries in GROUPS.items():
         parts.append(f"## {group}")
         for target, entry in entries.items():
-            parts += [f"### `make {target}`", _section(made, target, entry)]
-    items = [item(f"`{typed}`: {told}") for typed, told in made.variables]
+            parts += [f"### `make {target}`", _section(target, entry)]
+    items = [item(f"`{typed}`: {meaning}") for typed, meaning in MEANINGS]
     parts += ["## Variables", paragraph(VARIABLES), "\n".join(items)]
     return "\n\n".join(parts) + "\n"
 
@@ -221,12 +160,12 @@ VARIABLES = (
 )
 
 
-def _section(made: Makefile, target: str, entry: Entry) -> str:
+def _section(target: str, entry: Entry) -> str:
     """What a target is for, what it writes, its variables, and its example."""
-    told = made.targets[target]
-    lines = [paragraph(f"{told[0].upper()}{told[1:]}."), ""]
+    _, what, _ = TARGETS[target]
+    lines = [paragraph(f"{what[0].upper()}{what[1:]}."), ""]
     if entry.writes:
         lines.append(item(f"Writes {entry.writes}."))
-    if variables := made.variables_of(target):
+    if variables := variables_of_target(target):
         lines.append(item(f"Variables: {', '.join(f'`{name}`' for name in variables)}."))
     return "\n".join([*lines, item(f"Example: `{entry.example or f'make {target}'}`")])

@@ -113,15 +113,14 @@ ROOMS: dict[str, list[str]] = {
         "reproduce",
         "pseudo_label_rounds",
     ],
-    "remote": ["ray_files", "ray_view", "kaggle_session", "ray_cluster", "kaggle_notebook", "import_runs", "ray_tasks"],
+    "remote": ["ray_files", "kaggle_session", "ray_cluster", "kaggle_notebook", "import_runs", "ray_tasks"],
     "report": [
         "charts",
         "review_measures",
         "collect_runs",
         "score_runs",
         "verdict",
-        "worst_images",
-        "camera",
+        "example_images",
         "review_page",
         "serve",
         "status",
@@ -130,7 +129,7 @@ ROOMS: dict[str, list[str]] = {
         "report_data",
         "report_page",
     ],
-    "cli": ["options", "pipeline", "analysis", "tools", "command", "main"],
+    "cli": ["options", "pipeline", "analysis", "tools", "main"],
 }
 KERAS = {"models", "training", "inference"}
 TOOLS = [path for folder in ("benchmarks", "scripts") for path in sorted((ROOT / folder).rglob("*.py"))]

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from support.places import ROOT
 
-from driverwatch.cli.command import HINT, as_typed, commands_of_datasets, variable_of, with_dataset
-from driverwatch.cli.main import app
+from driverwatch.cli.main import HINT, app, as_typed, commands_of_datasets, variable_of, with_dataset
 from scripts.make_help import MAKEFILE, TARGETS, VARIABLES, variables_of
 
 TAKE_A_DATASET = {name for name, (needs, _, recipe) in TARGETS.items() if "DATASET" in variables_of(needs + recipe)}

@@ -19,7 +19,7 @@ def copy(finished_line: Path, tmp_path_factory: pytest.TempPathFactory) -> Worki
 
 @pytest.fixture
 def line(copy: WorkingCopy, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """A finished line as nobody has changed it, in the working directory."""
+    """A finished pipeline, unchanged, in the working directory."""
     copy.put_back()
     monkeypatch.chdir(copy.place)
     return Project(copy.place)

@@ -216,7 +216,7 @@ def test_a_python_of_any_name(checkout: Path, place: str, tmp_path: Path) -> Non
 
 
 def test_several_lines_are_refused(checkout: Path) -> None:
-    """A recipe ends at a newline, inside quotes too; a variable of the environment that nobody asks for may have some."""
+    """A recipe ends at a newline, inside quotes too; a variable of the environment that no recipe uses may have some."""
     made = make(checkout, "submit", "FILE=x.csv", "MESSAGE=one\ntouch made")
     assert (made.returncode, calls(checkout)) == (2, [])
     assert "expected a variable of one line" in made.stderr

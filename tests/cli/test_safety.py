@@ -1,4 +1,4 @@
-"""Strangers' files are data: nothing in them can run, load or reach outside."""
+"""Untrusted files are data: nothing in them can run, load or reach outside."""
 
 import ast
 import pickle
@@ -52,7 +52,7 @@ ADMITTED = {"models/packaged_weights.py": ["imports pickle"]}
 
 
 @pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda p: str(p.relative_to(SOURCE)))
-def test_nothing_here_can_run_a_strangers_file(path: Path) -> None:
+def test_nothing_here_can_run_an_untrusted_file(path: Path) -> None:
     assert unsafe(path.read_text()) == ADMITTED.get(str(path.relative_to(SOURCE)), [])
 
 

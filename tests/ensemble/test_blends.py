@@ -138,14 +138,14 @@ def test_per_class_takes_who_is_best_on_it() -> None:
     assert list(blending.per_class(both, labels)[:, 0]) == [0, 1]  # crying class 0 everywhere is not being good at it
 
 
-def test_per_class_leaves_what_nobody_saw_to_all() -> None:
+def test_per_class_leaves_a_class_without_images_to_all() -> None:
     made = world(members=4)
     seen = made.labels != 2
     found = blending.per_class(made.rows.members[:, seen], made.labels[seen])
     assert list(found[:, 2]) == [0.25] * 4
     rule = Mean(np.array([[1.0, 0.0], [0.0, 1.0]]))
-    nobody = rows_of([[0.0, 1.0]], [[1.0, 0.0]])  # each is asked for the class that it gives nothing
-    assert rule(nobody).blended == pytest.approx(np.array([[0.5, 0.5]]))
+    neither = rows_of([[0.0, 1.0]], [[1.0, 0.0]])  # each is asked for the class that it gives nothing
+    assert rule(neither).blended == pytest.approx(np.array([[0.5, 0.5]]))
 
 
 def test_weights_belong_to_their_members() -> None:

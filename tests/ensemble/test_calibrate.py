@@ -65,7 +65,7 @@ def test_biases_are_found_again(true: np.ndarray) -> None:
 @settings(max_examples=30)
 @given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 12), sure=st.sampled_from([0.0, 0.5, 1.0]))
 def test_any_rows_can_be_calibrated(name: str, seed: int, count: int, sure: float) -> None:
-    """Certain rows, all right or all wrong, one row alone, classes that nobody shows; no loss rises where it is fitted."""
+    """Certain rows, all right or all wrong, one row alone, classes that no image shows; no loss rises where it is fitted."""
     chance = np.random.default_rng(seed)
     labels = chance.integers(3, size=count)
     other = (labels + chance.integers(3, size=count)) % 3

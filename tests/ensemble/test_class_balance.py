@@ -1,4 +1,4 @@
-"""Drivers told apart by looks, and their classes balanced: no label of the images that are changed is asked."""
+"""Drivers found by clustering embeddings, and their classes balanced: no label of the images that are changed is asked."""
 
 import numpy as np
 import pytest
@@ -48,7 +48,7 @@ class World:
         return MemberPredictions(self.names[order], self.rows[None, order], self.sets[order])
 
 
-def test_drivers_are_told_apart_by_looks() -> None:
+def test_drivers_are_found_by_clustering() -> None:
     world = World(0)
     grown = tree(world.features)
     assert adjusted_rand_score(world.drivers, grown.cut(best_reach([grown], [world.drivers]))) == 1

@@ -102,7 +102,7 @@ def test_thousands_of_copies_are_not_compared_with_each_other(monkeypatch: pytes
     assert sum(compared) <= 2000 * 4
 
 
-def test_sets_of_one_have_nobody() -> None:
+def test_sets_of_one_have_no_neighbour() -> None:
     indices, similarities = nearest_neighbours(clips(5), np.arange(5), 2)
     assert (indices == -1).all()
     assert np.isneginf(similarities).all()

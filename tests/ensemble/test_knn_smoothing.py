@@ -1,4 +1,4 @@
-"""Smoothing over neighbours and clusters: what goes into a row, what never does, and when nobody's neighbours help."""
+"""Smoothing over neighbours and clusters: what goes into a row, what never does, and when no neighbours help."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -65,7 +65,7 @@ def test_frames_of_clips_help_each_other(which: int) -> None:
 
 
 @pytest.mark.parametrize("step", [Average, Clusters])
-def test_where_nearness_says_nothing_nobody_comes_in(step: Any) -> None:
+def test_where_nearness_says_nothing_no_neighbour_comes_in(step: Any) -> None:
     w = world(clips=False)
     rule = step(w.space).fit(w.rows, w.labels, w.drivers)
     assert rule.facts["k"] == 0
@@ -199,7 +199,7 @@ def test_weights_are_shares_of_oneself_and_ones_neighbours(
     for row, place in enumerate(shares):
         others = near.indices[row, :k]
         assert set(np.flatnonzero(place)) <= {row, *others[others >= 0]}
-        assert place[row] >= place.max() - 1e-12  # nobody weighs more than the image itself
+        assert place[row] >= place.max() - 1e-12  # no neighbour weighs more than the image itself
     p = np.random.default_rng(0).dirichlet(np.full(CLASSES, 0.1), (2, len(shares)))
     made = averaged(p, weights(near, k, width), geometric, rounds)
     assert made.shape == p.shape
@@ -226,7 +226,7 @@ def test_clusters_by_hand() -> None:
     near = Neighbours(np.array([[1], [0], [1], [-1]]), np.array([[0.9], [0.9], [0.9], [-np.inf]], np.float32))
     found = clusters(near, 1, 0.2)
     assert found[0] == found[1]
-    assert len(set(found)) == 3  # 2 is nobody's nearest: not mutual
+    assert len(set(found)) == 3  # 2 is no row's nearest: not mutual
     assert len(set(clusters(near, 1, 0.05))) == 4  # too far
     p = np.array([[[0.9, 0.1], [0.7, 0.3], [0.2, 0.8], [0.4, 0.6]]])
     np.testing.assert_allclose(shared(p, found, 0.5)[0], [[0.8, 0.2], [0.8, 0.2], [0.2, 0.8], [0.4, 0.6]])

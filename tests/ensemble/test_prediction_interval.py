@@ -1,4 +1,4 @@
-"""Hope: an interval for drivers nobody has seen, and what averaging may save."""
+"""Prediction interval for the log loss on unseen drivers, and what averaging may save."""
 
 import numpy as np
 import pytest

@@ -93,8 +93,8 @@ def test_a_fold_asks_its_own_models_alone_and_joins_by_name(world: World) -> Non
         for kind, pack in (("validation", "train"), ("test", "test")):
             names = world.packs[pack].names[validation(world, fold) if kind == "validation" else slice(None)]
             assert list(made[fold, kind].names) == list(names)
-            told = [predictions.read(prediction_path(run.fold(fold), kind, "five_crop"), {}) for run in found]
-            mean = np.mean([one.aligned_to(list(names)).astype(float) for one in told], axis=0)
+            teachers = [predictions.read(prediction_path(run.fold(fold), kind, "five_crop"), {}) for run in found]
+            mean = np.mean([one.aligned_to(list(names)).astype(float) for one in teachers], axis=0)
             assert np.allclose(made[fold, kind].probabilities, limited(mean, FLOOR), atol=1e-6)
 
 
@@ -120,7 +120,7 @@ def teachers_of(world: World, settings: ModelSettings, packs: dict[str, Pack] | 
 
 
 def student_of(world: World, name: str = "both", **asked: object) -> Run:
-    """A student that was started with what is taught now."""
+    """A student that was started with the pseudo-labels of now."""
     run = world.run("student", pseudo={"labels": name, **asked})
     settings = run.settings.train.pseudo
     found = pseudo_labels.identity([open_teacher_ensemble(world.context.places, name, world.folds)], settings)
@@ -198,7 +198,7 @@ def test_a_file_of_an_older_pipeline_is_refused(world: World) -> None:
         open_teacher_ensemble(world.context.places, "both", world.folds).predictions(1, "test")
 
 
-def test_what_was_taught_on_other_folds_is_refused(world: World) -> None:
+def test_pseudo_labels_of_other_folds_are_refused(world: World) -> None:
     world.run("one", 0)
     world.run("two", 50)
     stored(world)
@@ -208,7 +208,7 @@ def test_what_was_taught_on_other_folds_is_refused(world: World) -> None:
         open_teacher_ensemble(world.context.places, "both", FoldTable(frame))
 
 
-def test_who_was_not_trained_on_folds_teaches_nobody(world: World) -> None:
+def test_a_run_that_was_not_trained_on_folds_is_no_teacher(world: World) -> None:
     world.run("one", 0)
     world.run("everybody", 9, splits="all")
     with pytest.raises(InputError, match="everybody was not trained on folds, so it cannot label images fold by fold"):
@@ -237,7 +237,7 @@ def test_other_images_are_found_before_training(world: World) -> None:
 
 
 @pytest.mark.parametrize("images", ["test", "validation", "both"])
-def test_drawn_subsets_cannot_be_taught_by_folds(world: World, images: str) -> None:
+def test_shuffled_splits_take_no_pseudo_labels_by_fold(world: World, images: str) -> None:
     world.run("one", 0)
     world.run("two", 50)
     stored(world)
@@ -251,7 +251,7 @@ def test_drawn_subsets_cannot_be_taught_by_folds(world: World, images: str) -> N
     assert [one.name for one in teachers_of(world, whole)] == ["both"]
 
 
-def test_a_student_that_leaves_nobody_out_hears_every_fold(world: World) -> None:
+def test_a_student_of_all_drivers_learns_from_every_fold(world: World) -> None:
     world.run("one", 0)
     world.run("two", 50)
     kept = stored(world)
@@ -268,7 +268,7 @@ def test_a_student_that_leaves_nobody_out_hears_every_fold(world: World) -> None
 
 
 def test_an_epoch_chosen_on_held_out_drivers_is_handed_on(world: World) -> None:
-    """A student's score is flattered by what chose its teachers, and by its own choice, whatever it is taught."""
+    """A student's score is optimistic where its teachers' or its own epoch was chosen on validation drivers."""
     world.run("one", 0)
     world.run("two", 50)
     stored(world)
@@ -280,7 +280,7 @@ def test_an_epoch_chosen_on_held_out_drivers_is_handed_on(world: World) -> None:
 
 
 def test_other_features_make_another_pipeline(world: World) -> None:
-    """A taught set made by features of other weights must be taught again."""
+    """Pseudo-labels made by embeddings of other weights are made again."""
     settings, names = PipelineSettings(class_balance="mobilenet_v2"), np.array(["a"])
     spaces = [
         {"mobilenet_v2": EmbeddingIndex(names, np.ones((1, 2), np.float32), "mobilenet_v2", checksum)}

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from support.finished import CLASSES, World, told, world
+from support.finished import CLASSES, World, skilled, world
 from typer.testing import CliRunner
 
 from driverwatch import run as runs
@@ -106,7 +106,7 @@ def test_what_holds_of_any_joint(case: tuple[np.ndarray, np.ndarray]) -> None:
 def scored(world: World, name: str = "sub", **changed: Any) -> Path:
     """Leave out-of-fold probabilities of a submission; the first image's are of another class than its label."""
     pack, path = world.packs["train"], world.context.places.out_of_fold(name)
-    rows = told(pack.names, pack.labels, 0, 4.0)
+    rows = skilled(pack.names, pack.labels, 0, 4.0)
     rows[0] = [0.01, 0.01, 0.98]
     frame = pd.DataFrame(rows, columns=list(CLASSES))
     frame.insert(0, "img", pack.names)

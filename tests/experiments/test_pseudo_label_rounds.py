@@ -52,7 +52,7 @@ def validation(fold: Path) -> list[str]:
 def test_rounds_teach_one_another(verb: Verb, ran: Say, refused: Say, project: Path) -> None:
     runs = project / "build" / "demo" / "runs"
     shutil.rmtree(runs / "tiny" / "fold1")
-    assert "no such run" in refused("pseudo-rounds", "nobody")
+    assert "no such run" in refused("pseudo-rounds", "absent")
     assert "fold 1 is not finished" in refused(*student("x", "train.pseudo.runs=[tiny]"))
     surest = refused("pseudo-rounds", "tiny", "--set", "train.pseudo.threshold=1")  # trains fold 1 first
     assert "nothing to train on" in surest

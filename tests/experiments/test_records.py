@@ -66,7 +66,7 @@ def checksums(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def strangers(folder: Path) -> dict[str, str]:
+def foreign_files(folder: Path) -> dict[str, str]:
     """What is committed here of real drivers."""
     for source in ("docs", "experiments"):
         for path in (ROOT / source).rglob("*"):
@@ -81,7 +81,7 @@ def test_no_experiment_touches_what_is_there_of_another_data_set(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`make ablation`, `make study` and `make data-scaling` of a made-up data set, with the training replaced by finished runs."""
-    before = strangers(tmp_path)
+    before = foreign_files(tmp_path)
     base, longer = world.run("base", 0, study="ablations"), world.run("longer", 50, study="ablations")
     path = tmp_path / "configs" / "ablations" / "made_up.yaml"
     path.parent.mkdir(parents=True)

@@ -24,7 +24,7 @@ from driverwatch.training.train import TrainRequest
 
 __all__ = ["world"]
 PSEUDO_LABELS = "train.pseudo.labels=both"
-Told = dict[str, str]
+Changes = dict[str, str]
 
 
 @pytest.fixture
@@ -50,9 +50,9 @@ def done(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[
     return made
 
 
-def follow(world: World, told: Told, **pipeline: object) -> None:
+def follow(world: World, changes: Changes, **pipeline: object) -> None:
     """Train runs, given as `SET` by name; `both` is what one and two make together."""
-    wanted = {name: RunSettings(model="tiny", set=change) for name, change in told.items()}
+    wanted = {name: RunSettings(model="tiny", set=change) for name, change in changes.items()}
     side = parse(EnsembleSettings, {"runs": ["one", "two"], "tta": "five_crop", **pipeline}, "x")
     train_missing(world.context, load_runs(wanted), None, {"both": side})
 
@@ -88,7 +88,7 @@ def test_teachers_speak_again_when_they_or_their_pipeline_changed(world: World, 
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:99])])
-def test_what_is_not_whole_is_taught_again_and_is_the_same(
+def test_what_is_not_whole_is_made_again_and_is_the_same(
     world: World, done: list[str], damage: Callable[[Path], object]
 ) -> None:
     follow(world, RUNS)
@@ -101,15 +101,15 @@ def test_what_is_not_whole_is_taught_again_and_is_the_same(
 
 
 @pytest.mark.parametrize(
-    ("told", "said"),
+    ("changes", "said"),
     [
         ({"one": "", "student": PSEUDO_LABELS, "two": ""}, "student: its teachers two are not trained before it"),
         ({"one": "train.pseudo.runs=[two]", "two": ""}, "one: its teachers two are not trained before it"),
         ({"one": "train.pseudo.runs=[one]", "two": ""}, "one: its teachers one are not trained before it"),
         ({"one": "train.pseudo.runs=[stranger]", "two": ""}, "stranger: no such run"),
         (
-            {"one": "train.pseudo.labels=nobody", "two": ""},
-            "labels=nobody is neither listed here nor made",
+            {"one": "train.pseudo.labels=absent", "two": ""},
+            "labels=absent is neither listed here nor made",
         ),
         ({"one": "", "two": "train.splits.kind=all"}, "pseudo_labels.both: two is not trained on folds"),
         ({"one": "", "two": "augment.hflip=swap_left_right"}, "needs left_right_pairs"),
@@ -117,9 +117,11 @@ def test_what_is_not_whole_is_taught_again_and_is_the_same(
         ({"one": "", "two": "train.epoch=1"}, "did you mean epochs"),
     ],
 )
-def test_misfits_are_found_before_anything_is_trained(world: World, done: list[str], told: Told, said: str) -> None:
+def test_misfits_are_found_before_anything_is_trained(
+    world: World, done: list[str], changes: Changes, said: str
+) -> None:
     with pytest.raises(InputError, match=said):
-        follow(world, told)
+        follow(world, changes)
     assert done == []
 
 

@@ -237,10 +237,10 @@ def test_trials_that_fail_or_diverge_end_no_search(world: World) -> None:  # noq
     with pytest.raises(InputError, match="SKIP_TRIAL=1: expected a running trial, of 2"):
         searched(world, 4, trainer, skip=1)
     folder = searched(world, 4, trainer, skip=2)
-    told = {line["number"]: (line["state"], line["why"]) for line in read(folder / "trials.csv")}
-    assert told["1"] == ("PRUNED", "the loss became NaN or inf in fold 1")
-    assert told["2"] == ("FAIL", "given up with SKIP_TRIAL=")
-    assert len(told) == 4
+    ends = {line["number"]: (line["state"], line["why"]) for line in read(folder / "trials.csv")}
+    assert ends["1"] == ("PRUNED", "the loss became NaN or inf in fold 1")
+    assert ends["2"] == ("FAIL", "given up with SKIP_TRIAL=")
+    assert len(ends) == 4
 
 
 @pytest.mark.slow

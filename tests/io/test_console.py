@@ -17,11 +17,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.places import ROOT
-from support.runs import begun
+from support.runs import started_folder
 
 from driverwatch.io import console
 from driverwatch.io.atomic import write_json
-from driverwatch.io.console import LEAST, Meter, clock, close, duration, ending, fitting, painted, scored, table, track
+from driverwatch.io.console import LEAST, Meter, bold, clock, close, duration, ending, fitting, scored, table, track
 from driverwatch.metrics import over_folds
 from driverwatch.training import fold_runner
 from driverwatch.training.epoch import TimeRemaining, time_remaining
@@ -159,7 +159,7 @@ def test_ctrl_c_while_a_child_draws_leaves_a_clean_terminal_and_no_child(tmp_pat
     assert shown.rindex(SHOW) > shown.rindex(HIDE)
 
 
-def test_a_childs_exit_status_is_told(tmp_path: Path) -> None:
+def test_a_childs_exit_status_is_reported(tmp_path: Path) -> None:
     assert fold_runner.run_to_end([sys.executable, "-c", "raise SystemExit(3)"], []) == 3
 
 
@@ -250,7 +250,7 @@ def test_time_left_of_a_fold_and_its_run() -> None:
 def test_what_finished_folds_took_is_read_and_what_is_broken_is_passed_over(tmp_path: Path) -> None:
     from driverwatch import run as runs
 
-    run = runs.load(begun(tmp_path))
+    run = runs.load(started_folder(tmp_path))
     assert time_remaining(run, 1).each is None
     write_json(run.fold(0) / "manifest.json", {"seconds": 10})
     write_json(run.fold(1) / "manifest.json", {"seconds": 30})
@@ -282,12 +282,12 @@ def test_durations(seconds: float, said: str) -> None:
 
 
 def test_colour_only_where_it_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert painted("x", "red") == "x"  # stdout is captured
+    assert bold("x") == "x"  # stdout is captured
     monkeypatch.setattr("driverwatch.io.console.plain", lambda _: False)
     monkeypatch.delenv("NO_COLOR", raising=False)
-    assert painted("x", "red") == "\x1b[31mx\x1b[0m"
+    assert bold("x") == "\x1b[1mx\x1b[0m"
     monkeypatch.setenv("NO_COLOR", "1")
-    assert painted("x", "red") == "x"
+    assert bold("x") == "x"
 
 
 def test_a_table_drops_whole_columns_from_the_end() -> None:

@@ -1,4 +1,4 @@
-"""Folders of users: what tools leave in them is nobody's, and linked folders are looked into as others are."""
+"""Folders of users: what tools leave in them is no image, and linked folders are looked into as others are."""
 
 import shutil
 from collections.abc import Callable

@@ -41,13 +41,13 @@ def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def homeless(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """As a container that runs under a number nobody registered."""
+    """As a container that runs under a number that is not registered."""
 
-    def nobody(_: object) -> None:
+    def unregistered(_: object) -> None:
         raise KeyError("getpwuid(): uid not found")
 
     monkeypatch.delenv("HOME", raising=False)
-    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    monkeypatch.setattr(pwd, "getpwuid", unregistered)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.chdir(tmp_path)
 
@@ -69,7 +69,7 @@ def test_a_folder_that_is_called_tilde(at_home: Path) -> None:
     literal = user_path("./~/x")
     assert literal == Path.cwd() / "~/x"
     assert user_path(str(literal)) == user_path(literal) == literal
-    assert user_path("./~nobody.jpg") == Path.cwd() / "~nobody.jpg"
+    assert user_path("./~absent.jpg") == Path.cwd() / "~absent.jpg"
     assert user_text("./~/maps/{image}.png") == "./~/maps/{image}.png"
     assert user_text("~/maps/{image}.png") == f"{at_home}/maps/{{image}}.png"
     assert user_text("kaggle") == "kaggle"
@@ -101,35 +101,35 @@ SEVERAL = {"images"}  # of `classify`
 
 
 def parameters() -> Iterator[tuple[str, str, Any, Any]]:
-    """Every command's every parameter: command, name, annotated type, and what typer is told of it."""
+    """Every command's every parameter: command, name, annotated type, and its typer option."""
     for part in (group.typer_instance for group in app.registered_groups):
         for command in part.registered_commands if part else []:
             assert command.callback is not None
             for name, hint in get_type_hints(command.callback, include_extras=True).items():
-                told = next(
+                option = next(
                     (each for each in getattr(hint, "__metadata__", ()) if isinstance(each, ParameterInfo)), None
                 )
                 if name != "return":
-                    yield command.name or command.callback.__name__, name, hint, told
+                    yield command.name or command.callback.__name__, name, hint, option
 
 
-def is_path(hint: Any, told: Any) -> bool:
+def is_path(hint: Any, option: Any) -> bool:
     """Whether a parameter is one by its type, or by what is said of it."""
-    said = str(getattr(told, "help", ""))
+    said = str(getattr(option, "help", ""))
     named = any(word in said for word in ("folder", "file", "path", "client", "images, ", "download"))
     return "Path" in str(hint).split("typer.")[0] or named
 
 
 def test_every_path_option_goes_through_it() -> None:
     """A path option that is added without `**PATH` is found here, by its type or by its help."""
-    found = {(verb, name): told for verb, name, hint, told in parameters() if is_path(hint, told)}
+    found = {(verb, name): option for verb, name, hint, option in parameters() if is_path(hint, option)}
     known = {("folds", "data"), ("train", "weights"), ("node", "folder"), ("export", "file"), ("import_runs", "source")}
     known |= {("check", "file"), ("submit", "client"), ("classify", "cam"), ("classify", "images")}
     assert known <= set(found)
-    for (verb, name), told in found.items():
+    for (verb, name), option in found.items():
         if name not in NAMES | SEVERAL:
             parser = user_text if name in TEXTS else user_path
-            assert getattr(told, "parser", None) is parser, f"{verb} {name}: give it **PATH (cli/options.py)"
+            assert getattr(option, "parser", None) is parser, f"{verb} {name}: give it **PATH (cli/options.py)"
 
 
 @pytest.mark.parametrize("where", ["option", "yaml"])
@@ -194,14 +194,14 @@ def test_nothing_else_expands_or_asks_for_home() -> None:
 
 
 def test_without_a_home_folder(homeless: None, tmp_path: Path) -> None:
-    """Programs get an empty one, privately; people are told when they write ~."""
+    """Programs get an empty one, privately; people get a sentence when they write ~."""
     assert home() is None
     settle_environment()
     made = Path(os.environ["HOME"])
     assert made.is_dir()
     assert made.is_relative_to(tmp_path)
     assert made.stat().st_mode & 0o777 == 0o700
-    assert home() is None, "it is nobody's home"
+    assert home() is None, "it is no user's home"
     assert home({"HOME": str(made)}) is None, "nor in the processes that are started"
     with pytest.raises(InputError, match="no home folder is known"):
         user_path("~/x")
@@ -214,9 +214,9 @@ def test_without_a_home_folder(homeless: None, tmp_path: Path) -> None:
 
 
 HOMELESS = """import pwd
-def nobody(_):
+def unregistered(_):
     raise KeyError("getpwuid(): uid not found")
-pwd.getpwuid = nobody
+pwd.getpwuid = unregistered
 """
 
 

@@ -9,17 +9,17 @@ from driverwatch.io.prefetch import MadeAhead, in_threads
 
 
 def test_in_order_and_a_bounded_number_ahead() -> None:
-    begun: list[int] = []
+    started: list[int] = []
 
     def work(item: int) -> int:
-        begun.append(item)
+        started.append(item)
         time.sleep(0.001 * (item % 3))
         return item * item
 
     found = []
     for result in in_threads(work, range(100), ahead=10):
         found.append(result)
-        assert max(begun) <= len(found) + 10
+        assert max(started) <= len(found) + 10
     assert found == [n * n for n in range(100)]
     assert list(in_threads(work, [])) == []
 

@@ -88,7 +88,7 @@ def test_an_error_output_that_takes_nothing(tmp_path: Path, redirection: str) ->
 
 
 def test_a_full_pipe_that_does_not_wait(tmp_path: Path) -> None:
-    """What shares its end of a pipe may have told it not to wait: all arrives all the same."""
+    """What shares its end of a pipe may have made it non-blocking: all arrives all the same."""
     (tmp_path / "work.py").write_text(WORK)
     reader, writer = os.pipe()
     os.set_blocking(writer, False)

@@ -113,7 +113,7 @@ def test_hdf5_files_need_no_locks(tmp_path: Path, use: Callable[[Path], None]) -
         use(path)
 
 
-def test_hdf5_that_was_told_to_lock_says_so(tmp_path: Path) -> None:
+def test_hdf5_that_must_lock_says_so(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
     with h5py.File(path, "w") as file:
         file["a"] = np.arange(3)

@@ -20,9 +20,8 @@ from driverwatch.config.loading import parse
 from driverwatch.config.model import ModelSettings
 from driverwatch.errors import InputError
 from driverwatch.remote import ray_cluster, ray_files, ray_tasks
-from driverwatch.remote.ray_cluster import Options
+from driverwatch.remote.ray_cluster import Options, View
 from driverwatch.remote.ray_files import Home, Project, Task
-from driverwatch.remote.ray_view import View
 from driverwatch.training.train import TrainRequest, teachers_first
 
 RUN = "build/demo/runs/tiny"
@@ -100,7 +99,7 @@ def test_local_weights_are_copied_too(asking: Direct, project: Project, own: Pat
     assert (weights / "vgg16.h5").read_bytes() == b"weights"
 
 
-def test_a_shared_folder_is_told_by_what_is_in_it(
+def test_a_shared_folder_is_known_by_what_is_in_it(
     asking: Direct, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(ray_files.NODE_FOLDER, raising=False)
@@ -328,8 +327,8 @@ def test_the_view_shows_what_every_task_does(tmp_path: Path, capsys: pytest.Capt
         assert view.machines == {"tiny fold 0": ["m", "n"]}
         view.ended(FOLD, None)
         view.ended(other, "no room")
-    told = capsys.readouterr().out.splitlines()
-    assert told == [
+    printed = capsys.readouterr().out.splitlines()
+    assert printed == [
         "tiny fold 0: starts on m",
         "tiny fold 0, epoch 1: loss",
         "tiny fold 0: warning",
@@ -371,7 +370,7 @@ def test_trials_wait_for_a_fold_each_and_bear_what_fails(monkeypatch: pytest.Mon
     said, held, hall = list[str](), set[str](), Hall()
 
     @contextmanager
-    def begun(request: Any) -> Iterator[SimpleNamespace]:
+    def started(request: Any) -> Iterator[SimpleNamespace]:
         name = request.name
         if name == "trial-2":
             raise InputError("no such pack")
@@ -393,7 +392,7 @@ def test_trials_wait_for_a_fold_each_and_bear_what_fails(monkeypatch: pytest.Mon
         else:
             said.append(f"{name} complete")
 
-    monkeypatch.setattr(ray_tasks, "started_run", begun)
+    monkeypatch.setattr(ray_tasks, "started_run", started)
     monkeypatch.setattr(ray_tasks, "fold_task", fold_task)
     ray_tasks.search_on_cluster(Options(), lambda _: hall)(trial(f"trial-{n}") for n in range(6))
     failed = {"trial-1: the loss is no number", "trial-2: no such pack"}
@@ -417,27 +416,27 @@ class Queue(Hall):
 def test_students_start_when_their_teachers_are_finished_and_one_that_fails_costs_no_other(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    told, hall = list[str](), Queue()
+    events, hall = list[str](), Queue()
 
     @contextmanager
-    def begun(request: TrainRequest) -> Iterator[SimpleNamespace]:
+    def started(request: TrainRequest) -> Iterator[SimpleNamespace]:
         name = request.name
         if name == "late":
             raise InputError("its teacher is of other folds")
         (tmp_path / name).mkdir()
         run = SimpleNamespace(name=name, folder=tmp_path / name, finished=lambda fold: (name, fold) == ("teacher", 0))
-        yield SimpleNamespace(run=run, asked=[0, 1], folds=2, found=lambda fold: told.append(f"{name} fold {fold}"))
+        yield SimpleNamespace(run=run, asked=[0, 1], folds=2, found=lambda fold: events.append(f"{name} fold {fold}"))
 
     def fold_task(request: object, run: Any, fold: int) -> Task:
-        told.append(f"{run.name} task {fold}")
+        events.append(f"{run.name} task {fold}")
         return Task(f"{run.name} fold {fold}", print, (), (), ())
 
     def settings(*teachers: str) -> SimpleNamespace:
         return SimpleNamespace(train=SimpleNamespace(pseudo=SimpleNamespace(runs=teachers) if teachers else None))
 
-    monkeypatch.setattr(ray_tasks, "started_run", begun)
+    monkeypatch.setattr(ray_tasks, "started_run", started)
     monkeypatch.setattr(ray_tasks, "fold_task", fold_task)
-    monkeypatch.setattr(ray_tasks, "print_summary", lambda context, run, *_: told.append(f"{run.name} closed"))
+    monkeypatch.setattr(ray_tasks, "print_summary", lambda context, run, *_: events.append(f"{run.name} closed"))
     monkeypatch.setattr(ray_tasks, "diverged", lambda folder, fold: folder.name == "lone")
     monkeypatch.setattr(ray_tasks, "way_on", lambda *_: "lower the rate")
     monkeypatch.setattr(ray_tasks, "Cluster", lambda _: hall)
@@ -457,6 +456,6 @@ def test_students_start_when_their_teachers_are_finished_and_one_that_fails_cost
         "  - lone fold 1: the loss is no number; lower the rate",
         "that fixed, the same command without FORCE=1 resumes from their last finished epochs",
     ]
-    assert told.index("teacher closed") < told.index("student task 0") < told.index("student closed")
-    assert "lone fold 0" in told, "the run's other fold was not given up"
-    assert "lone closed" not in told
+    assert events.index("teacher closed") < events.index("student task 0") < events.index("student closed")
+    assert "lone fold 0" in events, "the run's other fold was not given up"
+    assert "lone closed" not in events

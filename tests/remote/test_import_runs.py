@@ -11,7 +11,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from support.elsewhere import FOLDS, KAGGLE, begun, trained_elsewhere, with_weights
+from support.elsewhere import FOLDS, KAGGLE, partly_trained, trained_elsewhere, with_weights
 from support.finished import World, world  # noqa: F401
 
 from driverwatch import run as runs
@@ -75,8 +75,8 @@ def test_one_of_several_is_taken_by_name(here: World) -> None:
     import_runs.import_runs(here.context, KAGGLE, "also", False)
     assert [path.name for path in here.context.places.runs.glob("*/run.json")] == ["run.json"]
     assert here.context.places.run("also").is_dir()
-    with pytest.raises(InputError, match="expected a run called nobody, got also, away"):
-        import_runs.import_runs(here.context, KAGGLE, "nobody", False)
+    with pytest.raises(InputError, match="expected a run called absent, got also, away"):
+        import_runs.import_runs(here.context, KAGGLE, "absent", False)
 
 
 def test_tta_sets_that_were_predicted_since_are_added(here: World) -> None:
@@ -102,7 +102,7 @@ def put(here: World, run: Run, state: State) -> None:
     if kind == "finished":
         with_weights(run, 0, b"weights %d" % which)
     elif kind == "started":
-        begun(run, 0, which)
+        partly_trained(run, 0, which)
     else:
         shutil.rmtree(run.fold(0))
 
@@ -219,14 +219,14 @@ def test_damaged_files_are_refused(here: World, name: str, said: str) -> None:
 
 def test_a_checkpoint_of_another_run_is_refused(here: World) -> None:
     run = trained_elsewhere(here)
-    begun(replace(run, folds="other"), 1, 2)
+    partly_trained(replace(run, folds="other"), 1, 2)
     with pytest.raises(InputError, match="is of another run than this folder's"):
         import_runs.import_runs(here.context, KAGGLE, None, False)
 
 
 def test_a_checkpoint_without_its_history_is_refused(here: World) -> None:
     run = trained_elsewhere(here)
-    begun(run, 1, 2)
+    partly_trained(run, 1, 2)
     with h5py.File(run.fold(1) / "checkpoint.h5", "a") as file:
         file.attrs["progress"] = json.dumps({"epoch": 1, "history": [{"stage": 0}], "best": 1.0})
     with pytest.raises(InputError, match="not a whole checkpoint"):

@@ -92,15 +92,15 @@ def test_interrupted_and_a_machine_lost_it_ends_as_a_local_run(
         assert time.monotonic() < end, "folds outlive who asked for them"
         time.sleep(0.2)
 
-    begun = started(nodes, project)
-    names = [heard(begun, "starts on", said).split() for _ in range(2)]
+    asking = started(nodes, project)
+    names = [heard(asking, "starts on", said).split() for _ in range(2)]
     assert len({line[-1] for line in names}) == 2, "one each"
     mine = {line[-1]: " ".join(line[:3]) for line in names}
     victim = next(machine for machine in mine if machine != head_of(said, nodes))
-    heard(begun, f"{mine[victim].rstrip(':')}, epoch 2", said)
+    heard(asking, f"{mine[victim].rstrip(':')}, epoch 2", said)
     nodes.kill(1)
-    said.append(begun.communicate(timeout=300)[0])
-    assert begun.returncode == 0, "".join(said)
+    said.append(asking.communicate(timeout=300)[0])
+    assert asking.returncode == 0, "".join(said)
     after = said[-1]
     assert f"lost on {victim}" in after
     assert "resumes after epoch " in after

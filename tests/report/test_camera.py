@@ -13,8 +13,8 @@ from support.finished import World, world
 from support.reviewing import with_pixels
 
 from driverwatch.data.context import Context
-from driverwatch.report import camera, serve
-from driverwatch.report.camera import RARE, Camera, camera_of, find_camera, find_examples, thumbnail
+from driverwatch.report import example_images, serve
+from driverwatch.report.example_images import RARE, Camera, camera_of, find_camera, find_examples, thumbnail
 from driverwatch.report.serve import Answers, ImageError, as_png
 
 __all__ = ["world"]
@@ -38,8 +38,8 @@ def known() -> Camera:
 
 
 def test_images_of_an_unseen_driver_are_the_cameras(known: Camera) -> None:
-    told = [known.remarks(cabin(seed, 3.6)) for seed in range(200)]
-    assert sum(map(bool, told)) <= 200 * RARE / 100
+    remarks = [known.remarks(cabin(seed, 3.6)) for seed in range(200)]
+    assert sum(map(bool, remarks)) <= 200 * RARE / 100
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_the_camera_is_that_of_the_training_pack(world: World, tmp_path: Path, m
     monkeypatch.setattr(Context, "pack", lambda *_: pack)
     found = find_camera(world.context, models)
     assert found is not None
-    assert found.thumbnails.shape == (54, camera.SIDES[0] * camera.SIDES[1])
+    assert found.thumbnails.shape == (54, example_images.SIDES[0] * example_images.SIDES[1])
     assert found.ratio is None  # no image file is there
     assert find_examples(world.context, models) == []
 
@@ -116,8 +116,11 @@ def test_an_answer_carries_the_remarks(known: Camera, monkeypatch: pytest.Monkey
     assert answers(encoded("PNG"), ".png", None).traits == ()
     flat = io.BytesIO()
     Image.new("RGB", (64, 48), (9, 9, 9)).save(flat, "WebP")
-    told = answers(flat.getvalue(), ".webp", None).traits
-    assert told == ("WebP, read by a second decoder", "unlike the camera's images, so that the answer is worth nothing")
+    remarks = answers(flat.getvalue(), ".webp", None).traits
+    assert remarks == (
+        "WebP, read by a second decoder",
+        "unlike the camera's images, so that the answer is worth nothing",
+    )
 
 
 def serve_box() -> Any:

@@ -30,7 +30,7 @@ from driverwatch.io.html import EMPTY
 from driverwatch.io.manifests import read_json
 from driverwatch.metrics import FLOOR, limited, log_losses
 from driverwatch.report import score_runs
-from driverwatch.report.report_data import collect_report
+from driverwatch.report.report_data import Report
 from driverwatch.report.report_page import write_report
 from driverwatch.submission.build import make_ensemble
 
@@ -116,7 +116,7 @@ class Page(HTMLParser):
         head, *rows = [row for row in self.sections[key].tables[number] if len(row) != 2 or row[0] != ""]
         return pd.DataFrame(rows, columns=head)
 
-    def told(self, key: str) -> dict[str, str]:
+    def titles(self, key: str) -> dict[str, str]:
         """What a section's shaded cells say in full: the last word by what stands before it."""
         return dict(title.rsplit(": ", 1) for title in self.sections[key].titles)
 
@@ -174,23 +174,23 @@ def test_tables_by_driver_and_class_and_confusions_are_those_by_hand(world: Worl
     page, pack = shown(), world.packs["train"]
     rows = by_hand(world, "one")
     losses = log_losses(rows, pack.labels)
-    told = page.told("drivers")
+    titles = page.titles("drivers")
     for driver, loss in page.frame("drivers").itertuples(index=False):
-        assert told[f"{driver}, one"] == f"{losses[pack.drivers == driver].mean():.4f}"
+        assert titles[f"{driver}, one"] == f"{losses[pack.drivers == driver].mean():.4f}"
         assert loss == f"{losses[pack.drivers == driver].mean():.2f}"
     for line in page.frame("drivers", 1).itertuples(index=False):
         for label, loss in enumerate(line[1:]):
             mean = losses[(pack.drivers == line[0]) & (pack.labels == label)].mean()
-            assert (told[f"{line[0]}, {CLASSES[label]}"], loss) == (f"{mean:.4f}", f"{mean:.2f}")
+            assert (titles[f"{line[0]}, {CLASSES[label]}"], loss) == (f"{mean:.4f}", f"{mean:.2f}")
     by_driver = [losses[pack.drivers == driver].mean() for driver in page.frame("drivers")["driver"]]
     assert by_driver == sorted(by_driver, reverse=True)
-    told = page.told("confusions")
+    titles = page.titles("confusions")
     for name, _ in page.frame("confusions").itertuples(index=False):
-        assert told[f"{name}, one"] == f"{losses[pack.labels == int(name[1])].mean():.4f}"
+        assert titles[f"{name}, one"] == f"{losses[pack.labels == int(name[1])].mean():.4f}"
     for label, taken in np.ndindex(3, 3):
         verb = "recognised" if label == taken else f"taken for {CLASSES[taken]}"
         count = ((pack.labels == label) & (rows.argmax(axis=1) == taken)).sum()
-        assert told[f"{CLASSES[label]} {verb}"] == f"{count} of {(pack.labels == label).sum()}"
+        assert titles[f"{CLASSES[label]} {verb}"] == f"{count} of {(pack.labels == label).sum()}"
 
 
 def test_charts_show_what_their_tables_say(world: World, shown: Callable[..., Page]) -> None:
@@ -302,7 +302,7 @@ def test_of_a_run_without_scores_each_part_says_what_makes_it(world: World, show
     assert f"{np.log(3):.3f}" in page.sections["verdict"].text  # the uniform baseline
 
 
-def test_a_run_that_is_not_finished_is_told_of(
+def test_a_run_that_is_not_finished_is_named(
     world: World, shown: Callable[..., Page], capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = world.run("slow")
@@ -375,7 +375,7 @@ def test_runs_on_other_folds_or_without_a_pack_are_not_scored(
     assert "No run has an out-of-fold score yet" in page.sections["confusions"].text
 
 
-def test_flattered_and_unscored_runs_are_called_so(world: World, shown: Callable[..., Page]) -> None:
+def test_optimistic_and_unscored_runs_are_called_so(world: World, shown: Callable[..., Page]) -> None:
     world.run("honest", 0, 0.5)
     world.run("chosen", 50, 4.0, select="best")
     world.run("everybody", 90, splits={"kind": "all"})
@@ -517,7 +517,7 @@ def test_a_damaged_record_of_ablations_is_said_to_be_one(world: World, shown: Ca
 
 
 @pytest.mark.parametrize("text", ["", "driver,fold\n", "driver,fold,images,c0,c1,c2\np0,x,1,1,0,0\n"])
-def test_a_broken_fold_file_is_told_in_its_place(world: World, shown: Callable[..., Page], text: str) -> None:
+def test_a_broken_fold_file_is_reported_in_its_place(world: World, shown: Callable[..., Page], text: str) -> None:
     world.run("one")
     world.context.places.folds.write_text(text)
     assert "folds/made_up.csv: " in shown().sections["folds"].text
@@ -538,8 +538,8 @@ def test_folds_are_summed_by_class(world: World, shown: Callable[..., Page]) -> 
 def test_settings_say_what_differs(world: World, shown: Callable[..., Page]) -> None:
     world.run("one", epochs=9, momentum=0.5)
     page = shown()
-    told = dict(page.sections["settings"].tables[0][1:])
-    assert told == {
+    titles = dict(page.sections["settings"].tables[0][1:])
+    assert titles == {
         "backbone": "tiny",
         "weights": "none",
         "input.pack": "36x44",
@@ -569,7 +569,7 @@ def test_the_command_prints_the_path_and_what_is_next(
     (configs / "made_up.yaml").write_text(yaml.safe_dump(world.context.settings.model_dump()))
     made = CliRunner().invoke(app, ["report", "--dataset", "made_up"], catch_exceptions=False)
     assert made.exit_code == 0
-    assert collect_report(world.context).runs[0].name == "one"
+    assert Report(world.context).runs[0].name == "one"
 
 
 def test_a_report_changes_nothing_but_its_page(world: World, shown: Callable[..., Page]) -> None:

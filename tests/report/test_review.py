@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.spatial.distance import jensenshannon
-from support.finished import CLASSES, World, told, world  # noqa: F401
+from support.finished import CLASSES, World, skilled, world  # noqa: F401
 from support.reviewing import images_of, rows_of, space_of, with_pixels
 
 from driverwatch.data.pack import LeftOut
@@ -22,10 +22,10 @@ from driverwatch.ensemble import embeddings
 from driverwatch.ensemble import members as blending
 from driverwatch.ensemble.members import Member
 from driverwatch.errors import InputError
-from driverwatch.inference.predictions import prediction_path
+from driverwatch.inference.predictions import default_tta_of, prediction_path
 from driverwatch.metrics import log_loss
+from driverwatch.report import example_images, review_page
 from driverwatch.report import review_measures as measures
-from driverwatch.report import review_page, worst_images
 
 NUMPY = {"Float32Array": "<f4", "Int32Array": "<i4", "Uint16Array": "<u2"}
 
@@ -163,9 +163,9 @@ def test_rows_are_joined_by_name(world: World) -> None:  # noqa: F811
     assert train.folds.tolist() == [folds[driver] for driver in train.drivers]
     for place in (0, 20, 53):
         name, label, fold = train.names[place], train.labels[place], train.folds[place]
-        expected = told(np.array([name]), np.array([label]), 9 + int(fold), 1.5)[0]
+        expected = skilled(np.array([name]), np.array([label]), 9 + int(fold), 1.5)[0]
         assert train.members[1, place] == pytest.approx(expected, rel=1e-5)
-    mean = np.mean([told(shown.test.names, shown.test.labels, 1 + fold, 1.5) for fold in range(3)], axis=0)
+    mean = np.mean([skilled(shown.test.names, shown.test.labels, 1 + fold, 1.5) for fold in range(3)], axis=0)
     assert shown.test.members[0] == pytest.approx(mean, rel=1e-5)
     assert (shown.test.labels == -1).all()
 
@@ -221,7 +221,7 @@ def test_of_all_runs_one_that_lacks_its_tta_set_is_left_out(
 ) -> None:
     run = world.run("one")
     world.run("two", seed=5)
-    prediction_path(run.fold(1), "test", blending.default_tta(run)).unlink()
+    prediction_path(run.fold(1), "test", default_tta_of(run)).unlink()
     assert review_page.read_predictions(world.context, [], None).runs == ["two"]
     said = capsys.readouterr().out
     assert "left out: " in said
@@ -297,7 +297,7 @@ def test_thumbnails_show_the_image_of_their_number(world: World, tmp_path: Path)
 @pytest.mark.parametrize(("regions", "shade"), [(["whole"], 0), (["head", "whole"], 1), (["head", "wheel"], 0)])
 def test_of_packed_regions_the_whole_frame_is_shown(regions: list[str], shade: int) -> None:
     image = np.concatenate([np.full((4, 5, 3), number, np.uint8) for number in range(len(regions))])
-    assert np.array_equal(worst_images.whole_frame(image, regions), np.full((4, 5, 3), shade, np.uint8))
+    assert np.array_equal(example_images.whole_frame(image, regions), np.full((4, 5, 3), shade, np.uint8))
 
 
 def test_no_keras_is_imported_where_no_class_activation_map_is_asked_for() -> None:

@@ -406,7 +406,7 @@ def test_a_grid_shows_many_and_a_click_one(opened: Opened) -> None:
 
 
 def test_nothing_left_says_so_and_what_is_not_here_is_named(opened: Opened) -> None:
-    opened.at("name=nobody&driver=p99&min=-1&image=gone.jpg")
+    opened.at("name=absent&driver=p99&min=-1&image=gone.jpg")
     assert opened.count == 0
     assert "No image is left" in opened.element("#image").text
     assert opened.element("#notice").text.endswith("left out: driver=p99, min=-1, image=gone.jpg.")
@@ -423,7 +423,7 @@ def test_an_image_that_filters_would_leave_out_is_shown_when_it_is_asked_for(ope
 
 
 @pytest.mark.parametrize("width", browsing.WIDTHS)
-@pytest.mark.parametrize("fragment", ["", "set=test", "name=nobody", "run=two&says=c2&sort=disagreement"])
+@pytest.mark.parametrize("fragment", ["", "set=test", "name=absent", "run=two&says=c2&sort=disagreement"])
 def test_nothing_scrolls_sideways_and_the_console_is_silent(opened: Opened, width: int, fragment: str) -> None:
     browsing.problems(opened.driver)
     browsing.set_width(opened.driver, width)

@@ -186,7 +186,7 @@ def test_no_upload_touches_the_disk(client: FlaskClient, monkeypatch: pytest.Mon
     assert ask(client, large, "a.png")[0] == 200
 
 
-def test_a_defect_is_told_without_its_inside(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_defect_is_reported_without_its_inside(caplog: pytest.LogCaptureFixture) -> None:
     def invalid(*_: Any) -> Answer:
         raise RuntimeError("secret place /home/me")
 

@@ -27,7 +27,7 @@ from werkzeug.test import encode_multipart
 from driverwatch.config.dataset import DatasetSettings
 from driverwatch.data.context import open_context
 from driverwatch.errors import InputError
-from driverwatch.report.camera import Example
+from driverwatch.report.example_images import Example
 from driverwatch.report.serve import Subject, app_of, serve
 
 pytestmark = pytest.mark.slow  # a browser, and a process that imports TensorFlow
@@ -128,7 +128,7 @@ def with_examples(tmp_path: Path) -> Iterator[Any]:
         yield driver
 
 
-def test_examples_are_tried_by_a_click_and_the_truth_is_told_after(with_examples: Any) -> None:
+def test_examples_are_tried_by_a_click_and_the_truth_is_shown_after(with_examples: Any) -> None:
     page = with_examples
     assert "radio" not in page.find_element("css selector", "[aria-labelledby=try]").text  # not before
     for number, words in ((0, "✓ It is “texting <right>”"), (1, "✗ It is not; it is “radio”")):
@@ -142,14 +142,14 @@ def test_examples_are_tried_by_a_click_and_the_truth_is_told_after(with_examples
     assert not page.find_element("id", "legend").is_displayed()
     page.execute_script(DROP, "drop", base64.b64encode(image(mode="L")).decode())
     wait(page, "!document.getElementById('traits').hidden")
-    assert not page.find_element("id", "truth").is_displayed()  # of an image of one's own nobody knows it
+    assert not page.find_element("id", "truth").is_displayed()  # it is unknown of an image of one's own
     for width in browsing.WIDTHS:
         browsing.set_width(page, width)
         assert browsing.overflow(page) == 0
     assert browsing.problems(page) == []
 
 
-def test_bad_files_are_told_and_the_page_resumes(page: Any, tmp_path: Path) -> None:
+def test_bad_files_are_refused_and_the_page_resumes(page: Any, tmp_path: Path) -> None:
     (tmp_path / "a.gif").write_bytes(animated())
     (tmp_path / "a.jpg").write_bytes(image())
     with (tmp_path / "large.jpg").open("wb") as large:

@@ -76,7 +76,7 @@ def with_losses(run: Run, losses: dict[int, float]) -> Run:
     return run
 
 
-def begun(world: World, name: str, folds: int = 0, **train: Any) -> Run:  # noqa: F811
+def started_run(world: World, name: str, folds: int = 0, **train: Any) -> Run:  # noqa: F811
     """A run of which only the first `folds` folds are left."""
     run = with_losses(world.run(name, **train), {0: 0.5, 1: 0.7, 2: 0.6})
     for number in range(folds, 3):
@@ -137,15 +137,15 @@ def test_images_are_counted_and_held_against_what_is_expected(there: World) -> N
 
 def test_every_state_of_a_fold(there: World) -> None:
     with_losses(there.run("one", epochs=3), {0: 0.5, 1: 0.7, 2: 0.6})
-    half = begun(there, "half", 1, epochs=3)
+    half = started_run(there, "half", 1, epochs=3)
     checkpoint(half, 1, [0, 0])
-    predicting = begun(there, "predicting", epochs=3)
+    predicting = started_run(there, "predicting", epochs=3)
     checkpoint(predicting, 0, [0, 0, 0])
-    patient = begun(there, "patient", epochs=9, patience=1)
+    patient = started_run(there, "patient", epochs=9, patience=1)
     checkpoint(patient, 0, [0, 0])  # the second was worse than the first
-    killed = begun(there, "killed", epochs=3)
+    killed = started_run(there, "killed", epochs=3)
     checkpoint(killed, 0, [0]).write_bytes(b"\x89HDF\r\n\x1a\n cut short")
-    foreign = begun(there, "foreign", epochs=3)
+    foreign = started_run(there, "foreign", epochs=3)
     checkpoint(foreign, 0, [0], "another run's identity")
     found = {run.name: run for run in status(there.context).runs}
     states = {name: [fold.state for fold in run.folds] for name, run in found.items()}
@@ -171,7 +171,7 @@ def test_the_loss_is_over_images_of_all_folds_and_knows_how_many_are_done(there:
     there.folds.frame.loc[there.folds.frame["fold"] == 0, ["images", "c0"]] += 9  # folds of different sizes
     fold_tables.write(there.folds, there.context.places.folds)
     with_losses(there.run("one"), {0: 0.5, 1: 0.7, 2: 0.6})
-    begun(there, "half", 2)
+    started_run(there, "half", 2)
     found = {run.name: run for run in status(there.context).runs}
     images = fold_file.glance(there.context.places.folds, CLASSES).images
     assert len(set(images)) == 2
@@ -181,7 +181,7 @@ def test_the_loss_is_over_images_of_all_folds_and_knows_how_many_are_done(there:
     assert "so far" in text(status(there.context))
 
 
-def test_no_loss_where_nobody_is_held_out_or_an_epoch_was_chosen_on_them(there: World) -> None:
+def test_no_loss_where_no_driver_is_held_out_or_an_epoch_was_chosen_on_them(there: World) -> None:
     there.run("whole", splits="all")
     with_losses(there.run("chosen", select="best"), {0: 0.5, 1: 0.7, 2: 0.6})
     found = {run.name: run for run in status(there.context).runs}
@@ -193,7 +193,7 @@ def test_no_loss_where_nobody_is_held_out_or_an_epoch_was_chosen_on_them(there: 
 
 
 def test_a_run_that_is_at_work_now_says_so(there: World) -> None:
-    run = begun(there, "one", 1)
+    run = started_run(there, "one", 1)
     with holding(run.folder), holding(run.fold(1)):
         found = status(there.context)
         assert found.runs[0].writer == found.runs[0].folds[1].writer == "4711"
@@ -244,7 +244,7 @@ def test_folds_that_are_stale_are_so_for_packs_too(there: World) -> None:
     assert "packed under other folds than today's" in status(there.context).packs[0].stale[0]
 
 
-def test_a_pack_that_was_copied_or_cut_is_told(there: World) -> None:
+def test_a_pack_that_was_copied_or_cut_is_reported(there: World) -> None:
     path = there.context.places.pack(SIZE) / "test.h5"
     os.utime(path, ns=(1, 1))
     assert "test.h5 was copied or changed since" in status(there.context).packs[0].stale[0]
@@ -410,7 +410,7 @@ def test_what_was_made_with_embeddings_is_stale_once_they_are_computed_again(the
     assert stale() == [[], []]
 
 
-def test_what_is_taught_and_what_is_cached(there: World) -> None:
+def test_what_are_pseudo_labels_and_what_is_cached(there: World) -> None:
     one = there.run("one")
     place = there.context.places.pseudo_labels("class")
     place.mkdir(parents=True)
@@ -485,7 +485,7 @@ def test_a_stage_is_over_by_its_epochs_or_its_patience() -> None:
     assert [is_over(history, 0, stop, None) for stop in (3, 4, 5)] == [True, True, False]
     assert [is_over(history, 0, 9, patience) for patience in (1, 2, 3)] == [True, True, False]
     assert not is_over(history, 1, 1, 1)  # not started
-    assert is_over([{"stage": 0, "val_loss": None}], 0, 1, None)  # nobody held out
+    assert is_over([{"stage": 0, "val_loss": None}], 0, 1, None)  # no driver held out
 
 
 WALK = """

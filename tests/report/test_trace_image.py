@@ -43,7 +43,7 @@ PIPELINES: list[dict[str, Any]] = [
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    """Two finished runs, and features by which drivers and classes can be told apart."""
+    """Two finished runs, and features by which drivers and classes differ."""
     monkeypatch.chdir(tmp_path)
     made = world_of(tmp_path)
     made.opened(monkeypatch)
@@ -101,7 +101,7 @@ def test_a_labelled_image_is_followed_by_a_pipeline_that_others_were_fitted_for(
         )
 
 
-def test_a_submission_of_other_rows_is_told_apart(world: World) -> None:
+def test_a_submission_of_other_rows_is_recognised(world: World) -> None:
     build.make_ensemble(world.context, [], "both", None, None, {})
     path = world.context.places.submission("both")
     frame = pd.read_csv(path)

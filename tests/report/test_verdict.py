@@ -12,8 +12,8 @@ from driverwatch.ensemble.scoring import interval
 from driverwatch.io.atomic import write_json
 from driverwatch.io.manifests import read_json
 from driverwatch.metrics import log_losses
-from driverwatch.report import score_runs, worst_images
-from driverwatch.report.report_data import Report, collect_report
+from driverwatch.report import example_images, score_runs
+from driverwatch.report.report_data import Report
 from driverwatch.report.score_runs import RunScores
 from driverwatch.report.verdict import Sentence, against_noise, confusions, nested_temperature, verdict
 from driverwatch.submission.build import make_ensemble, make_submissions
@@ -31,7 +31,7 @@ def report(world: World, monkeypatch: pytest.MonkeyPatch) -> Report:
 
 def collected(world: World, monkeypatch: pytest.MonkeyPatch) -> Report:
     monkeypatch.setattr(score_runs, "open_packs", lambda *_: (world.folds, world.packs))
-    return collect_report(world.context)
+    return Report(world.context)
 
 
 def said(sentences: list[Sentence], start: str) -> Sentence:
@@ -136,7 +136,7 @@ def test_photos_are_the_worst_of_each_clip_and_lead_to_themselves(
     found = collected(replace(world, packs=packs), monkeypatch)
     each = found.scored[0].each
     order = each.sort_values("loss", ascending=False)
-    expected = order[~order.duplicated(["driver", "class"])].index[: worst_images.WORST]
+    expected = order[~order.duplicated(["driver", "class"])].index[: example_images.WORST]
     assert [re.search(r"image=([^&]+)", thumbnail.fragment)[1] for thumbnail in found.thumbnails] == list(expected)  # type: ignore[index]
     for thumbnail, name in zip(found.thumbnails, expected, strict=True):
         row = each.loc[name]

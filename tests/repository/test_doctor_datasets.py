@@ -62,7 +62,7 @@ def test_a_sound_other_competition_is_ok(place: Make, text: str) -> None:
     says(project.dataset(s), "note", "lacks unseen")
 
 
-def test_a_synthetic_competition_is_told_by_its_truth(place: Make) -> None:
+def test_a_synthetic_competition_is_known_by_its_test_labels(place: Make) -> None:
     s = place(dataset="own")
     write(s.root / "configs/datasets/own.yaml", OTHER + "test_labels: labels/answers.csv\n" + CLASSES)
     says(project.dataset(s), "note", "make synthetic DATASET=own draws it")

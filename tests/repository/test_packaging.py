@@ -82,7 +82,7 @@ def test_the_audit_asks_for_each_lock() -> None:
 
 
 def test_a_lock_is_installed_by_its_hashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """pip is told so, and every package is counted once."""
+    """pip is asked to check them, and every package is counted once."""
     commands = []
 
     class Pip:

@@ -40,7 +40,7 @@ def trained_elsewhere(here: World, name: str = "away", **train: object) -> Run:
     return runs.load(Path(shutil.move(run.folder, KAGGLE / "runs" / name)))
 
 
-def begun(run: Run, number: int, epochs: int) -> None:
+def partly_trained(run: Run, number: int, epochs: int) -> None:
     """Leave a fold as it is after so many epochs."""
     shutil.rmtree(run.fold(number), ignore_errors=True)
     run.fold(number).mkdir(parents=True)

@@ -33,7 +33,7 @@ def pack_of(names: list[str], drivers: list[str], labels: np.ndarray, kind: str,
     return Pack(block, *made, (80.0,) * 3, (60.0,) * 3, kind, folds)
 
 
-def told(names: np.ndarray, labels: np.ndarray, seed: int, skill: float) -> np.ndarray:
+def skilled(names: np.ndarray, labels: np.ndarray, seed: int, skill: float) -> np.ndarray:
     """Probabilities float32 (N, C), by name: right as often as `skill` says, whatever the order of the names."""
     rows = []
     for name, label in zip(names, labels, strict=True):
@@ -80,7 +80,7 @@ class World:
             rows = np.random.default_rng(seed + number).permutation(rows)
             names = (test if kind == "test" else train).names[rows]
             labels = (test if kind == "test" else train).labels[rows]
-            made = Predictions(names, told(names, labels, seed + number, skill), run.predicted(number, "five_crop"))
+            made = Predictions(names, skilled(names, labels, seed + number, skill), run.predicted(number, "five_crop"))
             predictions.write(made, prediction_path(run.fold(number), kind, "five_crop"))
 
     def labelled(self, labels: np.ndarray) -> "World":

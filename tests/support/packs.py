@@ -1,4 +1,4 @@
-"""Packs whose classes are bright quadrants of noise: learnt in seconds, and left is told from right."""
+"""Packs whose classes are bright quadrants of noise: learnt in seconds, and left differs from right."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ SWAP = [1, 0, 3, 2]  # top left and top right change places in a flip, and so be
 
 
 def pack_of(folder: Path, count: int, kind: str) -> Pack:
-    """Images whose class is a bright quadrant: learnable in seconds, and left is told from right."""
+    """Images whose class is a bright quadrant: learnable in seconds, and left differs from right."""
     random = np.random.default_rng(len(kind))
     labels = np.arange(count) % CLASSES
     images = random.integers(0, 90, (count, *SIZE, 3), np.uint8)

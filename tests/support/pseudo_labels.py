@@ -49,7 +49,7 @@ def tell(
     made = Predictions(names, rows, run.predicted(number, tta))
     predictions.write(made, prediction_path(run.fold(number), "test", tta))
     mine = TRAIN[there(number).validation] if number < FOLDS else TRAIN[:0]
-    told = shares(200 + number, len(mine)) if validation is None else validation
+    predicted = shares(200 + number, len(mine)) if validation is None else validation
     predictions.write(
-        Predictions(mine, told, run.predicted(number, tta)), prediction_path(run.fold(number), "validation", tta)
+        Predictions(mine, predicted, run.predicted(number, tta)), prediction_path(run.fold(number), "validation", tta)
     )

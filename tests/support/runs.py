@@ -17,7 +17,7 @@ def wanted(overrides: str = "", **other: Any) -> dict[str, Any]:
     return runs.identity(settings, dataset, **parts)
 
 
-def begun(folder: Path) -> Path:
+def started_folder(folder: Path) -> Path:
     runs.begin(folder, wanted(), None, False)
     for number in range(2):
         (folder / f"fold{number}").mkdir()

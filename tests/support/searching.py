@@ -85,7 +85,7 @@ def searched(
     path = Path("configs/searches/made.yaml")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(space)
-    told = {"seed": 0, "weights": None, **asked}
+    given = {"seed": 0, "weights": None, **asked}
     opened = [
         mock.patch.object(step, "open_packs", lambda *_: (world.folds, world.packs)) for step in (steps, train, runs)
     ]
@@ -93,7 +93,7 @@ def searched(
         steps.search(
             world.context,
             world.settings(),
-            steps.SearchRequest("tiny", "made", "found", trials, **told),
+            steps.SearchRequest("tiny", "made", "found", trials, **given),
             run_works or steps.in_turn(trainer or made_up(world)),
         )
     return world.context.places.search("found")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from support.finished import CLASSES, World, told, world_of
+from support.finished import CLASSES, World, skilled, world_of
 from support.places import ROOT
 from support.project import Verb
 
@@ -88,7 +88,7 @@ def trained(world: World, model: str, tta: list[TtaSet], test: bool = True) -> r
         for kind, rows in asked.items() if test else [("validation", asked["validation"])]:
             pack = world.packs["train" if kind == "validation" else "test"]
             for name in sets:
-                said = told(pack.names[rows], pack.labels[rows], fit, 1.5)
+                said = skilled(pack.names[rows], pack.labels[rows], fit, 1.5)
                 made = Predictions(pack.names[rows], said, run.predicted(fit, name))
                 predictions.write(made, prediction_path(run.fold(fit), kind, name))
     return run

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.runs import begun, wanted
+from support.runs import started_folder, wanted
 
 from driverwatch import run as runs
 from driverwatch.errors import InputError
@@ -13,7 +13,7 @@ from driverwatch.io.manifests import read_json
 
 
 def test_the_same_again_resumes(tmp_path: Path) -> None:
-    folder = begun(tmp_path)
+    folder = started_folder(tmp_path)
     speed = "train.workers=3 train.devices=all predict.batch_size=7"  # these decide no more than that
     runs.begin(folder, wanted(speed), None, False)
     assert runs.load(folder).finished(1)
@@ -31,7 +31,7 @@ def test_the_same_again_resumes(tmp_path: Path) -> None:
     ],
 )
 def test_anything_else_is_refused_with_the_difference(tmp_path: Path, other: dict[str, Any], said: str) -> None:
-    folder = begun(tmp_path)
+    folder = started_folder(tmp_path)
     with pytest.raises(InputError) as error:
         runs.begin(folder, other, None, False)
     assert said in str(error.value)
@@ -43,7 +43,7 @@ def test_anything_else_is_refused_with_the_difference(tmp_path: Path, other: dic
 
 
 def test_force_trains_again_what_it_names(tmp_path: Path) -> None:
-    folder = begun(tmp_path)
+    folder = started_folder(tmp_path)
     runs.begin(folder, wanted(), 1, True)
     assert [p.name for p in folder.glob("fold*")] == ["fold0"]
     runs.begin(folder, wanted(), None, True)
@@ -51,7 +51,7 @@ def test_force_trains_again_what_it_names(tmp_path: Path) -> None:
 
 
 def test_folds_of_nobody_knows_what_are_refused(tmp_path: Path) -> None:
-    folder = begun(tmp_path)
+    folder = started_folder(tmp_path)
     (folder / "run.json").unlink()
     with pytest.raises(InputError, match="missing"):
         runs.begin(folder, wanted(), None, False)
@@ -70,7 +70,7 @@ def test_a_run_without_a_finished_epoch_may_begin_again(tmp_path: Path) -> None:
 
 
 def test_a_manifest_must_be_of_its_run(tmp_path: Path) -> None:
-    folder = begun(tmp_path)
+    folder = started_folder(tmp_path)
     run = runs.load(folder)
     good = {"settings": run.settings.model_dump(), "weights": "w", **run.claim}
     write_json(folder / "fold0" / "manifest.json", good)
@@ -92,7 +92,7 @@ def test_a_manifest_must_be_of_its_run(tmp_path: Path) -> None:
 
 
 def test_settings_added_since_do_not_end_a_run(tmp_path: Path) -> None:
-    folder = begun(tmp_path)
+    folder = started_folder(tmp_path)
     made = read_json(folder / "run.json")
     del made["settings"]["train"]["warmup"]  # stored before `warmup` was a setting: its default is meant
     write_json(folder / "run.json", made)
@@ -104,10 +104,10 @@ def test_settings_added_since_do_not_end_a_run(tmp_path: Path) -> None:
 def test_unknown_and_damaged_runs(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such run; there are: none"):
         runs.load(tmp_path / "x")
-    folder = begun(tmp_path / "y")
+    folder = started_folder(tmp_path / "y")
     with pytest.raises(InputError, match="there are: y"):
         runs.load(tmp_path / "z")
-    begun(tmp_path / "build" / "demo" / "runs" / "one")
+    started_folder(tmp_path / "build" / "demo" / "runs" / "one")
     with pytest.raises(InputError, match=r"first; one of this name is there with DATASET=demo$"):
         runs.load(tmp_path / "build" / "statefarm" / "runs" / "one")
     write_json(folder / "run.json", {"settings": read_json(folder / "run.json")["settings"]})
@@ -116,7 +116,7 @@ def test_unknown_and_damaged_runs(tmp_path: Path) -> None:
 
 
 def test_a_run_from_before_pseudo_labels_and_splits_resumes(tmp_path: Path) -> None:
-    folder = begun(tmp_path)
+    folder = started_folder(tmp_path)
     old = read_json(folder / "run.json")
     del old["learned_from"]
     for added in ("splits", "pseudo", "max_epochs"):

@@ -32,7 +32,7 @@ app = typer.Typer()
 
 @app.command("leakage")
 def print_leakage(dataset: Dataset = "statefarm", data: Data = None) -> None:
-    """Show how much a random split flatters: the same simple classifiers on it and on the driver folds."""
+    """Show how optimistic a random split is: the same simple classifiers on it and on the driver folds."""
     from driverwatch.experiments.leakage import print_leakage as step
 
     step(context_of(dataset, data))

@@ -1,18 +1,73 @@
-"""Where the command line begins and ends: commands put together, bad input told in one sentence."""
+"""Where the command line begins and ends: commands put together, bad input refused in one sentence that reads as it was typed."""
 
 import os
+import re
 import sys
 import traceback
 from contextlib import suppress
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
+from typer.core import TyperCommand
 
 from driverwatch.cli import analysis, pipeline, tools
-from driverwatch.cli.command import Command
 from driverwatch.errors import InputError, printable
 from driverwatch.io import console
 from driverwatch.io.paths import is_on, settle_environment
+
+USAGE_ERROR: Any = typer.BadParameter.__mro__[1]  # click's, which typer carries along under a name of its own
+VARIABLES = {"--cpus": "CPUS_PER_FOLD", "--gpus": "GPUS_PER_FOLD", "--memory": "MEMORY_PER_FOLD", "--client": "KAGGLE"}
+VALUE = r"""(?:"[^"]*"|\.\.\.|<[^>]*>|[^\s"`]*[^\s"`;,.:)])"""
+HINT = re.compile(f"make (?P<target>[a-z]+(?:-[a-z]+)*)(?P<variables>(?: [A-Z_]+={VALUE})*)")
+
+
+class Command(TyperCommand):
+    """Raises what it refuses as one `InputError`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As click, but a refusal is an `InputError` that names the command."""
+        try:
+            return list(super().parse_args(ctx, args))
+        except USAGE_ERROR as error:
+            raise InputError(f"{self.name}: {as_typed(error.format_message())}") from None
+
+    def invoke(self, ctx: Any) -> Any:
+        """As click, but commands that an `InputError` suggests name the data set, unless it is the default."""
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            dataset, usual = ctx.params.get("dataset"), {each.name: each.default for each in self.params}
+            if dataset == usual.get("dataset"):
+                raise
+            raise InputError(with_dataset(str(error), dataset, commands_of_datasets(ctx.parent.command))) from error
+
+
+def commands_of_datasets(group: Any) -> set[str]:
+    """Names of the commands, and so of make's targets, that take a data set."""
+    return {name for name, each in group.commands.items() if any(option.name == "dataset" for option in each.params)}
+
+
+def with_dataset(sentence: str, dataset: str | None, targets: set[str]) -> str:
+    """The sentence with `DATASET=` in each command that it suggests, so that it does what it says when it is copied."""
+
+    def complete(found: "re.Match[str]") -> str:
+        lacks = dataset and found["target"] in targets and " DATASET=" not in found["variables"]
+        return f"{found[0]} DATASET={dataset}" if lacks else found[0]
+
+    return HINT.sub(complete, sentence)
+
+
+def as_typed(sentence: str) -> str:
+    """The sentence with options by the names that were typed after make (`CAM=`), or unchanged without make."""
+    if "MAKELEVEL" not in os.environ:
+        return sentence
+    return re.sub(r"'?(--[a-z-]+)'?", lambda found: f"{variable_of(found[1])}=", sentence)
+
+
+def variable_of(option: str) -> str:
+    """Make's variable of an option."""
+    return VARIABLES.get(option, option.removeprefix("--").upper().replace("-", "_"))
+
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -29,7 +84,7 @@ for part in (pipeline, analysis, tools):
 def main(app: typer.Typer = app) -> None:
     """Run a command of `app`; bad input is one sentence on stderr and exit status 2 (`DEBUG=1` shows the traceback).
 
-    Printing fails no work: what it could not print is told at the end, with status 2, unless nobody reads it any more.
+    Printing fails no work: what it could not print is reported at the end, with status 2, unless the reader has gone.
     """
     console.keep_printing()
     os.environ.setdefault("HDF5_USE_FILE_LOCKING", "FALSE")  # for Keras' own files; ours are opened so (`hdf5.py`)
@@ -53,10 +108,9 @@ def main(app: typer.Typer = app) -> None:
     except SystemExit as end:
         if end.code == 130:  # Ctrl-C
             print("driverwatch: interrupted; the same command resumes", file=sys.stderr)
-        if (
-            end.code in (None, 0) and "--parent-pipe" not in sys.argv
-        ):  # a fold's process leaves that to who asked for it
-            _refuse_loss()
+        own = "--parent-pipe" not in sys.argv  # a fold's process leaves it to its parent
+        if end.code in (None, 0) and own and (why := console.lost()):
+            _refuse(f"standard output: {why}; what was asked for is done, but not all that it printed arrived")
         raise
     except Exception as error:  # a file that was edited or damaged in a way not thought of, or a defect
         words = " ".join(str(error).split())[:200]
@@ -64,11 +118,6 @@ def main(app: typer.Typer = app) -> None:
             f"unexpected {type(error).__name__} ({words}); DEBUG=1 shows where. If no file was edited or damaged, this is a "
             "defect: please report it with what DEBUG=1 shows"
         )
-
-
-def _refuse_loss() -> None:
-    if why := console.lost():
-        _refuse(f"standard output: {why}; what was asked for is done, but not all that it printed arrived")
 
 
 def _refuse(sentence: str) -> NoReturn:

@@ -56,6 +56,7 @@ def making(dataset: str, data: Path | None, study: str | None = None, weights: P
 
 
 def model_settings(model: str, overrides: str) -> Any:
+    """The `ModelSettings` of `configs/models/<model>.yaml`, changed by `SET=`. Raises `InputError` where these are invalid."""
     from driverwatch.config.loading import load
     from driverwatch.config.model import ModelSettings
     from driverwatch.data.context import CONFIGS
@@ -76,7 +77,7 @@ def cluster_options(
     """Which cluster is meant, and what a task takes; None: this machine, as ever.
 
     Raises:
-        InputError: an engine nobody knows, or options of a cluster without one.
+        InputError: an unknown engine, or options of a cluster without one.
     """
     from driverwatch.errors import InputError
 

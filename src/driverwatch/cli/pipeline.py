@@ -241,7 +241,7 @@ def ensemble(
     fold: Fold = None,
     blend: Annotated[str | None, typer.Option(help="how runs become one row per image")] = None,
     class_balance: Annotated[
-        str | None, typer.Option(help="features that drivers are told apart by, to balance classes in each, or none")
+        str | None, typer.Option(help="embeddings that distinguish drivers, to balance classes in each, or none")
     ] = None,
     knn: Annotated[
         str | None, typer.Option(help="features that images are smoothed over their nearest by, or none")

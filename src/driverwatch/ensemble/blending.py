@@ -60,7 +60,7 @@ Loss = Callable[[np.ndarray], tuple[float, np.ndarray]]  # weights (M,) -> loss,
 def _on_simplex(loss: Loss, count: int) -> np.ndarray:
     """Weights (count,), not negative, summing to 1, where a loss is least: SLSQP from equal weights.
 
-    Equal weights stay where the search ends no better (members that cannot be told apart), and one member stands alone where
+    Equal weights stay where the search ends no better (members that predict the same), and one member stands alone where
     that is better still: near there the loss has its floor, and so is not convex.
     """
     start = np.full(count, 1 / count)
@@ -136,12 +136,11 @@ class Mean:
             )
         if self.geometric:
             return predictions.changed(geometric(predictions.members, self.weights)[None])
-        total = np.einsum("mnc,mc->nc", predictions.members, self._by_class(predictions.members.shape[2]))
+        each, classes = len(self.weights), predictions.members.shape[2]
+        by_class = np.broadcast_to(self.weights.reshape(each, -1), (each, classes))
+        total = np.einsum("mnc,mc->nc", predictions.members, by_class)
         plain = predictions.members.mean(axis=0)  # where no class's own members give it anything
         return predictions.changed(np.where(total.sum(axis=1, keepdims=True) > 0, total, plain)[None])
-
-    def _by_class(self, classes: int) -> np.ndarray:
-        return np.broadcast_to(self.weights.reshape(len(self.weights), -1), (len(self.weights), classes))
 
 
 def geometric(members: np.ndarray, share: np.ndarray) -> np.ndarray:
@@ -165,7 +164,7 @@ class Blend:
     geometric: bool = False
 
     def fit(self, predictions: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> Mean:
-        """Weights from these rows; every image counts the same, as in the competition's loss."""
+        """Weights for labels int (N,); every image counts the same, as in the competition's loss, so drivers (N,) are not asked."""
         return Mean(self.weigh(predictions.members, labels), self.geometric)
 
 

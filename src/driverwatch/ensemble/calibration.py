@@ -4,8 +4,8 @@ Out-of-fold probabilities come from single fold models; a submission averages th
 fitted out of fold and put on that average would soften twice. A fitted pipeline is therefore applied to each fold's models as it
 was fitted, and its results are averaged. As -log is convex, the average's loss is at most the mean of the folds' losses
 (Jensen), whose estimate is what was fitted; no such bound holds the other way round. The average of calibrated rows is a little
-underconfident (Rahaman & Thiery 2021, arXiv:2007.08792), which costs less than that bound gains; by how much nobody knows
-before labels of the test set do.
+underconfident (Rahaman & Thiery 2021, arXiv:2007.08792), which costs less than that bound gains; by how much
+only labels of the test set could say.
 """
 
 from collections.abc import Mapping
@@ -40,6 +40,7 @@ class Softmax:
 
     @property
     def facts(self) -> dict[str, Any]:
+        """Temperature, and the biases in the order of the classes, unless all are 0."""
         shift = {"bias": np.round(self.bias, 6).tolist()} if self.bias.any() else {}
         return {"temperature": round(self.temperature, 6), **shift}
 
@@ -55,6 +56,7 @@ class Temperature:
     name: str = "temperature"
 
     def fit(self, predictions: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> Softmax:
+        """The temperature for labels int (N,); drivers (N,) are not asked."""
         return _fit(predictions.blended, labels, np.inf)
 
 
@@ -70,6 +72,7 @@ class Bias:
     name: str = "bias"
 
     def fit(self, predictions: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> Softmax:
+        """Temperature and biases for labels int (N,) of drivers (N,)."""
         return _fit(predictions.blended, labels, 1 / len(np.unique(drivers)))
 
 
@@ -117,6 +120,7 @@ class Clip:
     name: str = "clip"
 
     def fit(self, predictions: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> Floor:
+        """The floor for labels int (N,); drivers (N,) are not asked."""
         losses = [log_loss(predictions.blended, labels, level) for level in LEVELS]
         return Floor(LEVELS[int(np.argmin(losses))])
 

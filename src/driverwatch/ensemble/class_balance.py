@@ -1,13 +1,12 @@
 """Balance classes within each driver: every driver of the competition does everything about equally often.
 
 A model that meets a new driver is biased in its own way for that driver (someone whose hair hides the ear is "hair and makeup"
-in every frame). Drivers are told apart by looks (`ensemble/embedding_index.py`), and each driver's probabilities are shifted by
-one bias per class until the classes are about as frequent as in training. No label of the images is asked; but all images of a
-driver are needed at once, so this belongs to competitions, not to single images in use.
+in every frame). Drivers are found by clustering embeddings (`ensemble/embedding_index.py`), and each driver's probabilities are
+shifted by one bias per class until the classes are about as frequent as in training. No label of the images is asked; but all
+images of a driver are needed at once, so this belongs to competitions, not to single images in use.
 """
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -53,7 +52,7 @@ class ClassBalance:
     name: str = "class_balance"
 
     def fit(self, predictions: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> FittedClassBalance:
-        """See `Step.fit`. Drivers are told apart within each set, as they will be in a test set."""
+        """Height and strength for labels int (N,) of drivers (N,), who are clustered within each set, as in a test set."""
         grown = self.space.trees(predictions)
         reach = best_reach([one for _, one in grown], [drivers[chosen] for chosen, _ in grown])
         groups = [(chosen, one.cut(reach)) for chosen, one in grown]
@@ -66,7 +65,7 @@ class ClassBalance:
 def rebalanced(
     predictions: MemberPredictions, groups: list[tuple[np.ndarray, np.ndarray]], prior: np.ndarray, strength: float
 ) -> MemberPredictions:
-    """`balanced` within each set: its row numbers and their clusters."""
+    """Predictions `balanced` within each set; `groups`: a set's row numbers int (n,) and their clusters int (n,)."""
     found = predictions.members.copy()
     for chosen, clusters in groups:
         for member in found:
@@ -115,14 +114,10 @@ def shift(probabilities: np.ndarray, prior: np.ndarray) -> np.ndarray:
         newton = np.linalg.solve(bend, prior - mean)
         newton *= min(1.0, LEAP / float(np.ptp(newton)))
         tried = (best + step - step.max() for step in (np.log(prior / mean), newton))
-        best = min(tried, key=partial(_potential, logs, prior))
+        best = min(tried, key=lambda u: float(logsumexp(logs + u, axis=1).mean() - prior @ u))
     else:
         say(
             f"balance: the class means of a driver with {len(probabilities)} images end {gap:.1g} from those of training after "
             f"{ROUNDS} rounds, {TOLERANCE:g} is meant; leave CLASS_BALANCE out if its gain is small"
         )
     return np.asarray(softmax(best))
-
-
-def _potential(logs: np.ndarray, prior: np.ndarray, u: np.ndarray) -> float:
-    return float(logsumexp(logs + u, axis=1).mean() - prior @ u)

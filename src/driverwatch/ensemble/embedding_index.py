@@ -275,19 +275,19 @@ class EmbeddingIndex:
             )
 
     def trees(self, predictions: MemberPredictions) -> list[tuple[np.ndarray, Tree]]:
-        """Each set's row numbers, in the order of their names, and the tree of its images by looks (`ensemble/embedding_index.py`).
+        """Each set's row numbers int (n,), in the order of their names, and Ward's tree of its images.
 
         Raises:
             InputError: a row whose features are not there.
         """
         self._refuse_unknown_runs(predictions.names)
-        return [(chosen, self._tree(self._rows(predictions.names[chosen]))) for chosen in _by_set(predictions)]
-
-    def _tree(self, places: np.ndarray) -> Tree:
-        key = places.tobytes()
-        if key not in self._grown:
-            self._grown[key] = tree(self.features[places])
-        return self._grown[key]
+        found = []
+        for chosen in _by_set(predictions):
+            places = self._rows(predictions.names[chosen])
+            if (key := places.tobytes()) not in self._grown:
+                self._grown[key] = tree(self.features[places])
+            found.append((chosen, self._grown[key]))
+        return found
 
     def _refuse_unknown_runs(self, names: np.ndarray) -> None:
         if missing := [str(name) for name in names if name not in self._places]:

@@ -48,7 +48,7 @@ def read(path: Path, origin: dict[str, str]) -> NamedArrays:
 
 
 def write(path: Path, names: np.ndarray, parts: Sequence[np.ndarray], origin: dict[str, str]) -> None:
-    """Write embeddings. Arguments as of `write_named_arrays`; raises `InputError` where there is too little space."""
+    """Write embeddings float32 (N, F), in `parts`, of images named (N,). Raises `InputError` where there is too little space."""
     require_space(path.parent, bytes_of(parts), path.name, "choose a coarser grid")
     write_named_arrays(path, "features", names, parts, origin)
 

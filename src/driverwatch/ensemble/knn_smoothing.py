@@ -1,7 +1,7 @@
 """Smoothing over neighbours: an image's probabilities averaged with those of its nearest images, as frames of one clip are.
 
 After the first and third places of 2016, who averaged test images with their nearest in a feature space. A fold's validation
-images are smoothed among themselves alone, as test images will be: nobody's label or prediction from another fold's models
+images are smoothed among themselves alone, as test images will be: no label and no prediction of another fold's models
 comes in, so that what is chosen on them holds where the test set is made of clips too (docs/explain/post-processing.md).
 """
 
@@ -97,7 +97,7 @@ class Average:
     name: str = "knn"
 
     def fit(self, predictions: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> Smoothed:
-        """Every way is tried on the rows, smoothed within their sets; of equally good ones the fewest neighbours win."""
+        """The way with the lowest log loss for labels int (N,), smoothed within sets; of equally good ones, fewest neighbours."""
         counts = COUNTS if self.k is None else (self.k,)
         near = self.space.near(predictions, max(counts))
         best, loss = best_of(self._tried(near, counts, predictions, labels))
@@ -194,7 +194,7 @@ class Clusters:
     name: str = "clusters"
 
     def fit(self, predictions: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> Clustered:
-        """Every cutting is tried on the rows; of equally good ones the fewest neighbours win."""
+        """The cutting with the lowest log loss for labels int (N,); the fewest neighbours of equally good ones."""
         counts = CLUSTER_NEIGHBOURS if self.k is None else (self.k,)
         near = self.space.near(predictions, max(counts))
         best, loss = best_of(_tried(near, counts, predictions, labels))

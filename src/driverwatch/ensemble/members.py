@@ -33,16 +33,6 @@ class Member:
     tta: TtaSet
 
 
-def default_tta(run: Run) -> TtaSet:
-    """The TTA set that a run takes part with when none is asked for: the best that all its folds have predicted."""
-    return default_tta_of(run)
-
-
-def flipped(run: Run) -> bool:
-    """Whether training showed flipped images."""
-    return run.settings.trains_with_flips
-
-
 def oof_of_member(run: Run) -> bool:
     """Whether a run has an out-of-fold score: others were not trained on folds, and join averages of test images alone."""
     return run.settings.train.splits.scored
@@ -73,7 +63,7 @@ def validation_probabilities(member: Member, fold: int, names: list[str]) -> np.
 def _read(member: Member, fold: int, kind: str) -> Predictions:
     """A fold's predictions, which must be of its weights and of the run's classes."""
     path = prediction_path(member.run.fold(fold), kind, member.tta)
-    made = predictions.read(path, origin(member.run, fold, member.tta))
+    made = predictions.read(path, member.run.predicted(fold, member.tta))
     if made.probabilities.shape[1] != len(member.run.classes):
         raise InputError(
             f"{path}: {made.probabilities.shape[1]} classes, the run has {len(member.run.classes)}; predict again"
@@ -168,11 +158,6 @@ def completed(probabilities: np.ndarray, known: np.ndarray, names: list[str], pr
     return made
 
 
-def origin(run: Run, fold: int, tta: TtaSet) -> dict[str, str]:
-    """What a fold's prediction file must say of its origin: the run's checksums and the weights the fold ended with."""
-    return run.predicted(fold, tta)
-
-
 def mean(parts: list[np.ndarray]) -> np.ndarray:
     """Arithmetic mean of equally shaped probabilities, rows divided by their sum: float64 (N, C)."""
     average = np.stack(parts).mean(axis=0, dtype=np.float64)
@@ -182,7 +167,7 @@ def mean(parts: list[np.ndarray]) -> np.ndarray:
 class Finished(NamedTuple):
     """Finished runs, each one's pack of test images, and the folds and a training pack they all share."""
 
-    runs: list[runs.Run]
+    runs: list[Run]
     tests: list[Pack]
     folds: FoldTable
     train: Pack
@@ -199,7 +184,7 @@ def finished_runs(context: Context, names: list[str]) -> Finished:
     paths = [context.places.run(name) for name in names] or [
         p.parent for p in matching(context.places.runs, "*/run.json")
     ]
-    found = [run for path in paths if (run := _loaded(path, bool(names))) and _is_finished(context, run, bool(names))]
+    found = [run for path in paths if (run := _finished(context, path, bool(names)))]
     if not found:
         raise InputError(
             f"{context.places.runs}: no run is there that has finished every fold; "
@@ -216,26 +201,24 @@ def finished_runs(context: Context, names: list[str]) -> Finished:
     return Finished(found, [packs["test"] for _, packs in opened], folds, first)
 
 
-def _loaded(path: Path, named: bool) -> runs.Run | None:
+def _finished(context: Context, path: Path, named: bool) -> Run | None:
+    """The run in a folder; None, and a line, where it is damaged or not finished, which a named one may not be."""
     try:
-        return runs.load(path)
+        run = runs.load(path)
     except InputError as error:
         if named:
             raise
         say(f"left out: {error}")
         return None
-
-
-def _is_finished(context: Context, run: runs.Run, named: bool) -> bool:
     if all(run.finished(number) for number in range(run.settings.train.splits.models(context.settings.folds))):
-        return True
+        return run
     if named:
         raise InputError(f"{run.folder}: not every fold is finished; repeat the make train that began it, it resumes")
     say(f"left out, not finished: {run.name}")
-    return False
+    return None
 
 
-def chosen_on_validation(members: list[runs.Run]) -> list[str]:
+def chosen_on_validation(members: list[Run]) -> list[str]:
     """Runs whose epoch, or a teacher's, was chosen on the validation drivers, so that their out-of-fold loss is optimistic."""
     return [run.name for run in members if run.uses_validation]
 
@@ -251,9 +234,9 @@ def members_of(
         kept = settings.pipeline
     pipeline = parse(PipelineSettings, {**kept, **changes}, "BLEND, CLASS_BALANCE, KNN, CALIBRATE or CLIP")
     found, tests, folds, pack = finished_runs(context, names)
-    members = [Member(run, test, tta or default_tta(run)) for run, test in zip(found, tests, strict=True)]
+    members = [Member(run, test, tta or default_tta_of(run)) for run, test in zip(found, tests, strict=True)]
     for member in members:
-        if flips(member.tta) and not flipped(member.run):
+        if flips(member.tta) and not member.run.settings.trains_with_flips:
             say(
                 f"{member.run.name}: training never flipped, so {member.tta}'s flipped views mislead; compare five_crop"
             )

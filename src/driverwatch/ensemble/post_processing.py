@@ -63,6 +63,7 @@ class Pipeline:
 
     @property
     def facts(self) -> dict[str, Any]:
+        """What was fitted, by step, and the clip, as JSON-able data."""
         return {"steps": {name: rule.facts for name, rule in self.rules.items()}, "clip": self.clip}
 
 

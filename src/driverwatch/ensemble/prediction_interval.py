@@ -26,6 +26,7 @@ class PredictionInterval:
 
     @property
     def facts(self) -> dict[str, Any]:
+        """The interval as a manifest keeps it, in nats rounded to four decimals."""
         return {
             "expected": round(self.expected, 4),
             "low": round(self.low, 4),

@@ -5,7 +5,6 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from driverwatch.ensemble import members as blending
 from driverwatch.ensemble.members import chosen_on_validation
 from driverwatch.metrics import log_loss, log_losses, oof_score
 from driverwatch.run import Run
@@ -15,7 +14,7 @@ def summary(probabilities: dict[str, np.ndarray], labels: np.ndarray, groups: np
     """One line per entry of `probabilities` (name: probabilities (N, C)): log loss, standard error over drivers, accuracy.
 
     The standard error is that of the mean over drivers, weighted by their images (a ratio estimate): frames of one driver
-    are not independent, so counting frames would flatter.
+    are not independent, so counting frames would make the error too small.
 
     Args:
         groups: (N,), each row's driver.
@@ -93,7 +92,7 @@ def caveats(runs: list[Run]) -> list[str]:
     """What to bear in mind of the runs' scores, a sentence each with the runs that it is about."""
     about = {
         "training never flipped images, so the flipped views of ten_crop, _keep and _swap mislead": [
-            run.name for run in runs if not blending.flipped(run)
+            run.name for run in runs if not run.settings.trains_with_flips
         ],
         "optimistic: epoch chosen on the validation drivers": chosen_on_validation(runs),
     }

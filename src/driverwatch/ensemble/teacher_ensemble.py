@@ -10,12 +10,19 @@ from driverwatch.config.ensemble import EnsembleSettings, PipelineSettings
 from driverwatch.config.types import TtaSet
 from driverwatch.data.context import Context
 from driverwatch.data.folds import FoldTable
+from driverwatch.data.pack import Pack
 from driverwatch.ensemble import members as blending
 from driverwatch.ensemble import post_processing
 from driverwatch.ensemble.embedding_index import EmbeddingIndex
 from driverwatch.ensemble.embeddings import open_embeddings
 from driverwatch.ensemble.members import Member, chosen_on_validation, members_of
-from driverwatch.ensemble.transform import FittedTransform, MemberPredictions, apply_transforms, fit_transforms
+from driverwatch.ensemble.transform import (
+    FittedTransform,
+    MemberPredictions,
+    Transform,
+    apply_transforms,
+    fit_transforms,
+)
 from driverwatch.errors import InputError
 from driverwatch.inference import predictions
 from driverwatch.inference.predictions import Predictions
@@ -43,22 +50,12 @@ def make_pseudo_labels(
     """
     start, folder = time.monotonic(), context.places.pseudo_labels(name)
     members, folds, pack, settings = members_of(context, names, name, tta, changes)
-    if unscored := [member.run.name for member in members if not blending.oof_of_member(member.run)]:
-        raise InputError(
-            f"MODELS: {', '.join(unscored)} was not trained on folds, so it cannot label images fold by fold; leave it out"
-        )
+    _refuse_unscored(members)
     spaces = {text: open_embeddings(context, text) for text in settings.embeddings}
-    steps, rows = post_processing.steps_of(settings, spaces), blending.oof_of_members(members, pack, folds)
-    probabilities = np.empty(rows.members.shape[1:])
     with locked(folder):
         (folder / "manifest.json").unlink(missing_ok=True)
         teacher = EnsembleTeacher(folder, folds.checksum, identity(members, folds, settings, spaces), folds.count, {})
-        for fold in range(folds.count):
-            own = rows.sets == fold
-            rules = fit_transforms(steps, rows.at(~own), pack.labels[~own], pack.drivers[~own])
-            test = blending.test_of_members(members, list(members[0].test.names), [[fold]] * len(members))
-            probabilities[own] = _write(teacher, fold, "validation", rows.at(own), rules)
-            _write(teacher, fold, "test", test, rules)
+        probabilities = _write_folds(teacher, members, folds, pack, post_processing.steps_of(settings, spaces))
         _, loss, error, _ = oof_score(probabilities, pack.labels, pack.drivers)
         facts = {
             "folds": folds.checksum,
@@ -74,6 +71,14 @@ def make_pseudo_labels(
     score = scored(loss, error, "out of fold, ± over drivers")
     student = f'make train DATASET={context.dataset} MODEL=<student> SET="train.pseudo.labels={folder.name}"'
     close(folder, f"{folds.count} folds", time.monotonic() - start, score, [student])
+
+
+def _refuse_unscored(members: list[Member]) -> None:
+    """Refuse a run that was not trained on folds: it has no predictions of drivers that it was not trained on."""
+    if unscored := [member.run.name for member in members if not blending.oof_of_member(member.run)]:
+        raise InputError(
+            f"MODELS: {', '.join(unscored)} was not trained on folds, so it cannot label images fold by fold; leave it out"
+        )
 
 
 def is_current(context: Context, name: str, made: EnsembleSettings) -> bool:
@@ -96,6 +101,21 @@ def identity(
     """Checksum of the members' weights, of how they are put together, and of the embeddings that images are compared by."""
     weights = [[m.run.name, m.tta, m.run.manifest(fold)["weights"]] for m in members for fold in range(folds.count)]
     return checksum_of([weights, settings.model_dump(), [spaces[text].checksum for text in settings.embeddings]])
+
+
+def _write_folds(
+    teacher: EnsembleTeacher, members: list[Member], folds: FoldTable, pack: Pack, steps: list[Transform]
+) -> np.ndarray:
+    """Each labelled image's prediction by a pipeline fitted on the other folds, float64 (N, C), unclipped; files hold all."""
+    rows = blending.oof_of_members(members, pack, folds)
+    found = np.empty(rows.members.shape[1:])
+    for fold in range(folds.count):
+        own = rows.sets == fold
+        rules = fit_transforms(steps, rows.at(~own), pack.labels[~own], pack.drivers[~own])
+        test = blending.test_of_members(members, list(members[0].test.names), [[fold]] * len(members))
+        found[own] = _write(teacher, fold, "validation", rows.at(own), rules)
+        _write(teacher, fold, "test", test, rules)
+    return found
 
 
 def _write(

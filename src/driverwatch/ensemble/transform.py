@@ -47,7 +47,7 @@ class MemberPredictions:
         """The same rows in the order of `names` (N,).
 
         Raises:
-            InputError: an asked name is not there, or images are there that nobody asked for.
+            InputError: an asked name is not there, or there are images that were not asked for.
         """
         if np.array_equal(self.names, names):
             return self
@@ -107,7 +107,7 @@ class FittedTransform(Protocol):
 
 
 class Transform(Protocol):
-    """A step that is not fitted yet."""
+    """A step that is not fitted yet; `fit` gets labels int (N,), 0..C-1, and drivers (N,), in the order of the rows."""
 
     @property
     def name(self) -> str: ...

@@ -1,12 +1,11 @@
 """Ablations: each change's out-of-fold log loss without it and with it, from what finished runs predicted."""
 
-import csv
-import io
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from driverwatch.config.ensemble import EnsembleSettings, KnnSettings, PipelineSettings
 from driverwatch.config.experiments import AblationSettings, AblationsSettings
@@ -26,6 +25,7 @@ from driverwatch.inference.predict_run import predict
 from driverwatch.inference.predictions import predicted_tta
 from driverwatch.io.atomic import write_text
 from driverwatch.io.console import say
+from driverwatch.io.html import render
 
 NAME = STUDY = "ablations"
 COLUMNS = {
@@ -134,6 +134,7 @@ class AblationStudy:
         return ensemble_command(ablation.after)
 
     def trainings(self, names: list[str]) -> str:
+        """Commands that train the study's runs of these names."""
         return "; ".join(self.settings.runs[name].command(name, STUDY) for name in names)
 
     def missing(self, ablation: AblationSettings) -> str:
@@ -214,32 +215,15 @@ def run_ablations(context: Context, training: bool, weights: Path | None) -> Non
 
 def page(record: AblationsRecord) -> str:
     """The record as Markdown."""
-    about = (
-        f"Written by `make ablation DATASET={record.dataset}`; `configs/ablations/{record.dataset}.yaml` names the ablations. "
-        f"{record.images} images of {record.drivers} drivers, {record.folds} driver folds; out-of-fold log loss of single fold "
-        "models, by nested cross-validation wherever something was fitted to labels. Intervals: bootstrap over drivers (10,000 "
-        "resamples). Minutes: training and predicting all folds of the row's new runs, on the machine that trained them. "
-        "The command that makes each row and the commits that it was trained at are in the CSV beside this page; commands lack "
-        f"`DATASET={record.dataset}`, `DATA=` and `WEIGHTS=`. Rows whose runs were not built where this was last written are "
-        "unchanged."
-    )
-    parts = [f"# Ablations\n\n{experiment.paragraph(about)}\n"]
-    for kind in dict.fromkeys(row.kind for row in record.rows):
-        table = experiment.markdown_table(COLUMNS, [_cells(row) for row in record.rows if row.kind == kind])
-        parts.append(f"## {kind}\n\n{table}\n")
-    missing = "".join(f"- {one.ablation}: {one.reason}\n" for one in record.unmeasured)
-    return "\n".join([*parts, *([f"## Not measured\n\n{missing}"] if missing else [])])
-
-
-def _cells(row: Ablation) -> dict[str, object]:
-    adopted = ("yes" if row.kept else "no") + (f": {row.why}" if row.why else "")
-    return experiment.cells(row, adopted=adopted)
+    rows: dict[str, list[dict[str, object]]] = {}
+    for row in record.rows:
+        adopted = ("yes" if row.kept else "no") + (f": {row.why}" if row.why else "")
+        rows.setdefault(row.kind, []).append(experiment.cells(row, adopted=adopted))
+    tables = {kind: experiment.markdown_table(COLUMNS, cells) for kind, cells in rows.items()}
+    return render("ablations.md", record=record, tables=tables)
 
 
 def bookkeeping(record: AblationsRecord) -> str:
     """As CSV: the command that makes each row, and the commits that its runs were trained at."""
-    text = io.StringIO()
-    lines = csv.writer(text, lineterminator="\n")
-    lines.writerow(BOOKKEEPING)
-    lines.writerows((row.kind, row.ablation, row.command, " ".join(row.commits)) for row in record.rows)
-    return text.getvalue()
+    lines = [(row.kind, row.ablation, row.command, " ".join(row.commits)) for row in record.rows]
+    return pd.DataFrame(lines, columns=BOOKKEEPING).to_csv(index=False, lineterminator="\n")

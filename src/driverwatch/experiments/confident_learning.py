@@ -20,13 +20,13 @@ from driverwatch.experiments.experiment import (
     Number,
     Record,
     markdown_table,
-    paragraph,
     read_record,
     text_table,
     write_record,
 )
 from driverwatch.io.atomic import write_text
 from driverwatch.io.console import close, say
+from driverwatch.io.html import render
 from driverwatch.io.manifests import checksum_of_file, provenance
 from driverwatch.submission.validate import read_out_of_fold
 from driverwatch.training.label_issues import AMBIGUOUS, ERROR
@@ -187,25 +187,8 @@ def _lines(record: LabelIssuesRecord) -> list[dict[str, Any]]:
 
 def page(record: LabelIssuesRecord) -> str:
     """The record as Markdown."""
-    about = (
-        f"Written by `make label-issues NAME={record.submission} DATASET={record.dataset}` from out-of-fold probabilities of "
-        f"{record.images} images of {record.drivers} drivers, by confident learning (Northcutt, Jiang, Chuang 2021). "
-        f"{record.errors} images are confidently of another class than their label's; {record.ambiguous} more are confidently of "
-        "none and most likely of another. What is listed is where models doubt a label, not where it is known to be wrong: look "
-        f"at the images before training follows `{record.dataset}/label_issues.csv` (`train.label_issues`)."
-    )
-    joint = {"label": "{label}"} | {name: f"{{{name}}}" for name in record.classes}
-    lines = [
-        {"label": one, **dict(zip(record.classes, row, strict=True))}
-        for one, row in zip(record.classes, record.confident_joint, strict=True)
-    ]
-    threshold = {
-        "label": "threshold",
-        **{name: f"{value:.2f}" for name, value in zip(record.classes, record.thresholds, strict=True)},
-    }
-    return (
-        f"# Label issues\n\n{paragraph(about)}\n\n## Clips with most probable label errors\n\n"
-        f"{markdown_table(CLIPS, _lines(record))}\n\n"
-        "## Confident joint: images by label (rows) and likely class (columns)\n\n"
-        f"{markdown_table(joint, [*lines, threshold])}\n"
-    )
+    rows: dict[str, list[Any]] = dict(zip(record.classes, record.confident_joint, strict=True))
+    rows["threshold"] = [f"{value:.2f}" for value in record.thresholds]
+    lines = [{"label": label, **dict(zip(record.classes, row, strict=True))} for label, row in rows.items()]
+    joint = markdown_table({name: f"{{{name}}}" for name in ["label", *record.classes]}, lines)
+    return render("label_issues.md", record=record, clips=markdown_table(CLIPS, _lines(record)), joint=joint)

@@ -20,6 +20,7 @@ from driverwatch.experiments import experiment
 from driverwatch.experiments.experiment import Change, Interval, Number, StudyRecord, StudyRow
 from driverwatch.io.atomic import replacing
 from driverwatch.io.console import close
+from driverwatch.io.html import render
 from driverwatch.run import Run
 
 STUDY = "curve"  # where its runs lie, which ensembles do not take
@@ -162,22 +163,5 @@ def plot(points: list[ScalingPoint], law: PowerLaw) -> Figure:
 
 def page(record: ScalingRecord) -> str:
     """The record as Markdown."""
-    counts = " ".join(f"{point.drivers:g}" for point in record.points[:-1])
-    command = f'make data-scaling MODEL={record.model} N_DRIVERS="{counts}" DATASET={record.dataset}'
-    about = (
-        f"Written by `{command}`: {record.images} images of {record.drivers} drivers, {record.folds} driver folds (checksum "
-        f"{record.fold_file[:12]}), TTA set {record.tta}, commits {', '.join(record.commits)}. Each fold trains on some of its "
-        "drivers, chosen once at random, a smaller choice always part of a larger one, and is scored on the same validation "
-        "drivers whatever their number. Epochs are the recipe's, so fewer drivers mean fewer steps too. Single fold models; "
-        "intervals: bootstrap over drivers."
-    )
-    (low, high), (doubled, least, most) = record.exponent_interval, record.at_twice_as_many
-    law = (
-        f"A power law through these points has exponent {record.exponent:.2f} (90 % interval {low:.2f} to {high:.2f}): twice as "
-        f"many drivers reduce the loss by {1 - 2**-record.exponent:.0%}. Extrapolated to {2 * record.points[-1].drivers:g} drivers "
-        f"it gives {doubled:.3f} ({least:.3f} to {most:.3f}); no lower bound of the loss is fitted."
-    )
-    shown = f"![log loss over the number of training drivers](curve-{record.model}.png)"
     table = experiment.markdown_table(COLUMNS, map(experiment.cells, record.points))
-    parts = ["# Data scaling: log loss over the number of training drivers", experiment.paragraph(about), shown, table]
-    return "\n\n".join([*parts, experiment.paragraph(law)]) + "\n"
+    return render("data_scaling.md", record=record, table=table)

@@ -1,6 +1,5 @@
 """The core of every experiment: train what is missing, score it out of fold, compare pairs over drivers, record, render."""
 
-import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +26,7 @@ from driverwatch.ensemble.members import Finished, Member, finished_runs
 from driverwatch.ensemble.scoring import interval
 from driverwatch.ensemble.teacher_ensemble import is_current, make_pseudo_labels
 from driverwatch.errors import InputError
-from driverwatch.inference.predictions import prediction_path
+from driverwatch.inference.predictions import default_tta_of, prediction_path
 from driverwatch.io.atomic import write_json, write_text
 from driverwatch.io.manifests import checksum_of_file, provenance, read_json
 from driverwatch.metrics import FLOOR, oof_score
@@ -184,7 +183,7 @@ def members_of_runs(found: Finished, tta: Sequence[TtaSet] = ()) -> list[Member]
     return [
         Member(run, test, chosen)
         for run, test in zip(found.runs, found.tests, strict=True)
-        for chosen in tta or [blending.default_tta(run)]
+        for chosen in tta or [default_tta_of(run)]
     ]
 
 
@@ -254,11 +253,6 @@ def cells(row: Any, **more: object) -> dict[str, object]:
     """What a page's table is filled in from: a row's values, `more`, and its change: `-0.149 (-0.316 to -0.010)` or empty."""
     change = "" if row.change is None else "{:+.3f} ({:+.3f} to {:+.3f})".format(*row.change)
     return {**row.model_dump(), "difference": change, **more}
-
-
-def paragraph(text: str) -> str:
-    """The text in lines of at most 158 characters."""
-    return textwrap.fill(text, 158, break_long_words=False, break_on_hyphens=False)
 
 
 def markdown_table(columns: Mapping[str, str], lines: Iterable[Line]) -> str:

@@ -12,6 +12,7 @@ from driverwatch.errors import InputError
 from driverwatch.experiments import experiment
 from driverwatch.experiments.experiment import Number, ScoredRun, StudyRecord, StudyRow
 from driverwatch.io.console import close
+from driverwatch.io.html import render
 from driverwatch.run import Run
 from driverwatch.training.checkpoint import Row, read_history
 
@@ -88,15 +89,5 @@ def _last_stage(path: Path) -> list[Row]:
 
 def page(record: FreezingRecord) -> str:
     """The record as Markdown."""
-    about = (
-        f"Written by `make study NAME={record.name} DATASET={record.dataset}`. {record.images} images of {record.drivers} drivers "
-        f"({record.dataset}), {record.folds} driver folds (checksum {record.fold_file[:12]}), centre crop, commits "
-        f"{', '.join(record.commits)}; the recipe is `configs/studies/{record.name}.yaml`. Out-of-fold log loss, clipped at "
-        f"{record.clip:g}; intervals, those of the difference too: bootstrap over drivers (10,000 resamples). CPU seconds (of all "
-        "cores): training alone, in the last stage, median over folds and epochs. Features below the freeze boundary are "
-        "computed once for all folds, and not counted."
-    )
-    cells = [
-        experiment.cells(row, frozen_to="whole backbone" if row.change is None else row.depth) for row in record.rows
-    ]
-    return f"# Study: {record.name}\n\n{experiment.paragraph(about)}\n\n{experiment.markdown_table(COLUMNS, cells)}\n"
+    cells = [experiment.cells(row, frozen_to=row.depth if row.change else "whole backbone") for row in record.rows]
+    return render("freezing_study.md", record=record, table=experiment.markdown_table(COLUMNS, cells))

@@ -274,8 +274,8 @@ class _Search:
         others = [one.intermediate_values.get(fold) for one in self._trials() if one.number != trial.number]
         known, least = [loss for loss in others if loss is not None], self.space.asked.prune_after
         middle = median(known) if least is not None and len(known) >= least else None
-        told = "too few other trials to compare with" if middle is None else f"median of the others {middle:.4f}"
-        say(f"{_run_of(trial)}: OOF log loss {mean:.4f} over {fold + 1} of {self.folds} folds, {told}")
+        compared = "too few other trials to compare with" if middle is None else f"median of the others {middle:.4f}"
+        say(f"{_run_of(trial)}: OOF log loss {mean:.4f} over {fold + 1} of {self.folds} folds, {compared}")
         return middle
 
     def _end(self, trial: Any, state: str, why: str) -> None:

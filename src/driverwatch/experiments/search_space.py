@@ -113,7 +113,7 @@ class Space:
         return found
 
     def _takes_no_fraction(self, key: str, dimension: Dimension) -> bool:
-        """Whether the setting takes whole numbers alone, told by a number between `low` and `high` that is none."""
+        """Whether the setting takes whole numbers alone, found by trying a number between `low` and `high` that is none."""
         try:
             self.settings({key: math.nextafter(dimension.low or 0, math.inf)})
         except InputError:

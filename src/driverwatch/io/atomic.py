@@ -76,13 +76,8 @@ def abandoned(folder: Path, name: str | None = None) -> list[Path]:
         return []
     made = [(path, found) for path in there if (found := TEMPORARY.fullmatch(path.name))]
     mine = [(path, found) for path, found in made if name is None or found[1] == _repeated(name)]
-    return [path for path, found in mine if _ended(path, found[2], int(found[3]))]
-
-
-def _ended(path: Path, where: str, process: int) -> bool:
-    if where == machine():
-        return not runs(process)
-    return _age(path) > FOREIGN_SECONDS
+    return [path for path, found in mine
+            if (not runs(int(found[3])) if found[2] == machine() else _age(path) > FOREIGN_SECONDS)]  # fmt: skip
 
 
 def _age(path: Path) -> float:
@@ -117,7 +112,7 @@ def _began(process: int) -> str:
 
 
 def claim_of(path: Path) -> Claim | None:
-    """Who holds a claim; None: nobody, or somebody who has ended."""
+    """The claim on a place; None: there is none, or its process has ended."""
     try:
         words = path.read_text(encoding="utf-8", errors="replace").split()
     except OSError:
@@ -196,7 +191,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def scratch_beside(path: Path) -> Iterator[Path]:
-    """A folder beside `path`, gone afterwards, for what cannot be written under a temporary name or is kept by nobody."""
+    """A folder beside `path`, gone afterwards, for what cannot be written under a temporary name or is not kept."""
     sweep_partials(path.parent, path.name)
     folder = temporary_path(path)
     folder.mkdir()
@@ -217,7 +212,7 @@ def way_out(error: OSError) -> str:
         return "free space"
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return "make the folder writable"
-    if error.errno == errno.ENOLCK:  # all of ours are gone without: it is HDF5 that was told to insist
+    if error.errno == errno.ENOLCK:  # ours do without: HDF5 was set to insist
         return "unset HDF5_USE_FILE_LOCKING"
     return "see that the disk and the folder are whole"
 
@@ -313,7 +308,7 @@ def _say_without_locks(folder: Path) -> None:
 
 
 def writer_of(folder: Path, name: str = ".lock") -> str | None:
-    """Who holds `folder` as a writer now: a process number, or `unknown`; None: nobody. Writes nothing.
+    """Who holds `folder` as a writer now: a process number, or `unknown`; None: no one does. Writes nothing.
 
     To look takes the lock for a moment, shared with others who look; a writer who comes just then has patience.
     """

@@ -1,4 +1,4 @@
-"""Standard output and error that never fail the work that prints: what cannot be written is dropped, and told at the end."""
+"""Standard output and error that never fail the work that prints: what cannot be written is dropped, and reported at the end."""
 
 import errno
 import io
@@ -9,7 +9,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
@@ -24,7 +24,7 @@ class Outlet(io.FileIO):
         while left and self.failure is None:
             try:
                 written = super().write(left)
-                if written is None:  # a pipe that is full and was told not to wait
+                if written is None:  # a full pipe that does not block
                     select.select([], [self], [])
                 left = left[written or 0 :]
             except OSError as error:
@@ -80,7 +80,7 @@ def _raw(stream: Any) -> Any:
 
 
 def lost() -> str | None:
-    """Why something that was printed did not arrive; None where all did, or where nobody wanted it any more (`| head`)."""
+    """Why something that was printed did not arrive; None where all did, or where the reader has gone (`| head`)."""
     with suppress(OSError, ValueError):
         sys.stdout.flush()
     failure = getattr(_raw(sys.stdout), "failure", None)
@@ -119,6 +119,20 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
+def live(shown: Any, refresh_per_second: float, transient: bool) -> AbstractContextManager[Any]:
+    """A context in which stderr shows something of rich's, where it is a terminal; what is printed meanwhile goes above it."""
+    if plain(sys.stderr):
+        return nullcontext()
+    from rich.console import Console
+    from rich.live import Live
+
+    above = sys.stdout.isatty()  # a file gets what is printed itself
+    return Live(
+        console=Console(stderr=True), get_renderable=lambda: shown, redirect_stdout=above,
+        refresh_per_second=refresh_per_second, transient=transient,
+    )  # fmt: skip
+
+
 def fitting(parts: Sequence[Part], room: int) -> list[str]:
     """Texts in their order, without those of the highest numbers, as many as it takes for them and two blanks each to fit."""
     kept = list(parts)
@@ -153,16 +167,7 @@ class Meter:
 
     def __enter__(self) -> "Meter":
         self.start = time.monotonic()
-        if self.bar:
-            from rich.console import Console
-            from rich.live import Live
-
-            # what is printed meanwhile goes above the bar; unless stdout is a file, which is to get it
-            live = Live(
-                console=Console(stderr=True), get_renderable=lambda: self, redirect_stdout=sys.stdout.isatty(),
-                refresh_per_second=5, transient=not self.end,
-            )  # fmt: skip
-            self.open.enter_context(live)
+        self.open.enter_context(live(self, refresh_per_second=5, transient=not self.end))
         return self
 
     def __exit__(self, *ended: object) -> None:
@@ -208,8 +213,8 @@ class Meter:
     def beside(self, width: int) -> tuple[str, str]:
         """What stands before and after a bar of at least `LEAST` columns in a terminal `width` columns wide."""
         rate = f"{self.rate:.{int(self.rate < 10)}f}" + (f" {self.unit}" if width >= 100 else "") + "/s"
-        told = [(2, rate), (0, f"{clock(self.left)} left")] if self.known else [(0, "starting")]
-        parts = [(5, f"{self.done}/{self.total}"), *told, *self.notes()]
+        pace = [(2, rate), (0, f"{clock(self.left)} left")] if self.known else [(0, "starting")]
+        parts = [(5, f"{self.done}/{self.total}"), *pace, *self.notes()]
         label = self.label[: max(width - LEAST - 2, 1)]
         after = "  ".join(fitting(parts, width - len(label) - LEAST - 2))
         whose = f"{self.whose} "
@@ -238,19 +243,14 @@ def track(items: Iterable[T], total: int, label: str, unit: str = "images", step
             meter.at(done * step)
 
 
-COLOURS = {"bold": "1", "red": "31", "green": "32", "yellow": "33", "grey": "2"}
-
-
 def width() -> int:
     """Columns that a line on stdout may take: the terminal's; without end in a file or a pipe."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
 
 
-def painted(text: str, colour: str) -> str:
-    """Text in colour on a terminal that can, unless NO_COLOR is set (no-color.org); it must say the same without."""
-    if os.environ.get("NO_COLOR") or plain(sys.stdout) or not text:
-        return text
-    return f"\x1b[{COLOURS[colour]}m{text}\x1b[0m"
+def bold(text: str) -> str:
+    """Text in bold on a terminal that can, unless NO_COLOR is set (no-color.org)."""
+    return text if os.environ.get("NO_COLOR") or plain(sys.stdout) or not text else f"\x1b[1m{text}\x1b[0m"
 
 
 def table(
@@ -295,7 +295,7 @@ def ending(seconds: float | None = None, score: str | None = None, then: Sequenc
     facts += [("took", duration(seconds))] if seconds is not None else []
     facts += zip(["next", *[""] * len(then)], then, strict=False)
     for name, fact in facts:
-        say(f"  {painted(f'{name:5}', 'bold')}  {fact}")
+        say(f"  {bold(f'{name:5}')}  {fact}")
 
 
 def close(

@@ -69,7 +69,7 @@ def read_csv(path: Path, expected: list[str]) -> pd.DataFrame:
 
 
 def cell_problems(column: pd.Series[str]) -> tuple[list[str], np.ndarray]:
-    """Blank cells and cells with blanks around their text (two spellings of one driver are two drivers), and which rows."""
+    """Sentences on blank cells and blanks around text (two spellings of one driver are two drivers); a mask of rows, bool (N,)."""
     stripped = column.str.strip()
     blank = (stripped == "").to_numpy(bool)
     padded = (stripped != column).to_numpy(bool) & ~blank
@@ -97,7 +97,7 @@ def numbers(frame: pd.DataFrame, whole: bool = False) -> np.ndarray:
 
 
 def name_problems(names: pd.Series[str]) -> tuple[list[str], np.ndarray]:
-    """Names given twice and names that are no plain file names, and which rows (every copy of a repeated name)."""
+    """Sentences on repeated names and names that are no plain file names; a mask of rows, bool (N,), with every copy."""
     repeated = names.duplicated(keep=False).to_numpy(bool) & (names.str.strip() != "").to_numpy(bool)
     unsafe = (~names.str.fullmatch(PLAIN) | names.isin([".", ".."])).to_numpy(bool) & (names != "").to_numpy(bool)
     problems = [f"repeated name {name}" for name in sorted(set(names[repeated]))]

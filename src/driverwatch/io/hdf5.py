@@ -73,7 +73,7 @@ def opened(path: Path) -> Iterator[h5py.File]:
         OSError: not a whole HDF5 file.
         ValueError: links, external storage or virtual data sets; data sets that claim more bytes than the file has; groups
             in groups without end.
-        InputError: HDF5 was told by `HDF5_USE_FILE_LOCKING` to lock files, and cannot.
+        InputError: `HDF5_USE_FILE_LOCKING` asks HDF5 to lock files, and it cannot.
     """
     with _bare(path) as file:
         _examine(file, path.stat().st_size)

@@ -1,6 +1,7 @@
-"""HTML pages that need nothing beside them: styles, scripts and pictures are inside, and nothing is fetched."""
+"""Pages from templates: HTML that needs nothing beside it, with styles, scripts and pictures inside, and Markdown."""
 
 import base64
+import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -17,18 +18,24 @@ TEMPLATES = files("driverwatch.io") / "templates"
 
 @cache
 def _environment() -> jinja2.Environment:
-    """Jinja over this package's templates: values are escaped, and a name that is not given is an error."""
-    loader = jinja2.PackageLoader("driverwatch.io", "templates")
+    """Jinja over this package's templates: values are escaped in HTML, and a name that is not given is an error."""
+    loader, escaped = jinja2.PackageLoader("driverwatch.io", "templates"), jinja2.select_autoescape(["html"])
     made = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=loader, autoescape=escaped, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    made.globals["inline"] = inline
+    made.globals["inline"], made.filters["paragraph"] = inline, paragraph
     return made
 
 
+def paragraph(text: str) -> str:
+    """The text in lines of at most 158 characters."""
+    return textwrap.fill(text.strip(), 158, break_long_words=False, break_on_hyphens=False)
+
+
 def render(template: str, **values: Any) -> str:
-    """A page by the name of its template, which extends `base.html`."""
-    return _environment().get_template(template).render(**values)
+    """A page by the name of its template; HTML extends `base.html`, Markdown ends with one line break."""
+    made = _environment().get_template(template).render(**values)
+    return made if template.endswith(".html") else f"{made.strip()}\n"
 
 
 def inline(name: str) -> Markup:

@@ -25,7 +25,7 @@ OF_TOOLS = re.compile(
 
 
 def is_of_tools(name: str) -> bool:
-    """Whether a file or folder of this name is a tool's own, nobody's image or settings."""
+    """Whether a file or folder of this name is a tool's own, and so no image or settings."""
     return OF_TOOLS.fullmatch(name) is not None
 
 
@@ -142,12 +142,11 @@ def user_paths(text: str) -> list[Path]:
     with suppress(PathError):  # two words, of which the first names no user
         if _is_there(whole := user_path(text)):
             return [whole]
-    return [path for word in text.split() for path in _matching(user_path(word))]
-
-
-def _matching(path: Path) -> list[Path]:
-    found = [] if _is_there(path) else sorted(glob.glob(str(path)))  # noqa: PTH207 (as a shell: no hidden files)
-    return [Path(each) for each in found] or [path]
+    paths = []
+    for path in map(user_path, text.split()):
+        found = [] if _is_there(path) else sorted(glob.glob(str(path)))  # noqa: PTH207 (as a shell: no hidden files)
+        paths += [Path(each) for each in found] or [path]
+    return paths
 
 
 def _is_there(path: Path) -> bool:

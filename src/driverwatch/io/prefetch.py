@@ -86,7 +86,7 @@ class MadeAhead(Generic[R]):
         return found.result() if found is not None else self.make(number)
 
     def close(self) -> None:
-        """Drop what nobody has asked for, and wait for what is being made; a later request makes its own item."""
+        """Drop what was not asked for, and wait for what is being made; a later request makes its own item."""
         with self.lock:
             self.closed = True
             self.made.clear()

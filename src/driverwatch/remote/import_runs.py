@@ -169,7 +169,7 @@ def _files(run: Run, number: int) -> list[Path]:
 
 
 def _same_run(run: Run, target: Path) -> Run | None:
-    """The run of that name here, which must be the same; None where there is none. A folder without a `run.json` is nobody's."""
+    """The run of that name here, which must be the same; None where there is none. A folder without a `run.json` is no run."""
     if not (target / "run.json").is_file():
         return None
     if run.folder == target.resolve():

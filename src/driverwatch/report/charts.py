@@ -234,7 +234,10 @@ def curves(folds: Mapping[int, pd.DataFrame], title: str, caption: str) -> Chart
             axes.plot(history["epoch"], history["val_loss"], "o-", color=PALETTE["c0"], markersize=3.5)
             sound = history.dropna(subset=["val_loss"])
             ends += [(float(sound["val_loss"].iloc[-1]), float(sound["epoch"].iloc[-1]), number)] if len(sound) else []
-        for end in _stage_ends(folds):
+        last = (frame.loc[frame["stage"].diff(-1).fillna(0) != 0, "epoch"] for frame in folds.values())
+        for end in sorted(
+            {int(epoch) for epochs in last for epoch in epochs}
+        ):  # epochs after which a stage ends, in any fold
             axes.axvline(end + 0.5, color=PALETTE["line"], linewidth=1)
         axes.set(xlabel="epoch", ylabel="loss", title=_label(title))
         axes.set_ylim(bottom=0)
@@ -249,12 +252,6 @@ def curves(folds: Mapping[int, pd.DataFrame], title: str, caption: str) -> Chart
     made = pd.concat(parts)[["fold", "epoch", "stage", "loss", "val_loss"]]
     made.columns = ["fold", "epoch", "stage", "training loss", "validation loss"]
     return Chart(drawn, caption, table(made, {"training loss": loss, "validation loss": loss}))
-
-
-def _stage_ends(folds: Mapping[int, pd.DataFrame]) -> list[int]:
-    """Epochs after which another stage begins, in any fold."""
-    last = (frame.loc[frame["stage"].diff(-1).fillna(0) != 0, "epoch"] for frame in folds.values())
-    return sorted({int(epoch) for epochs in last for epoch in epochs})
 
 
 def apart(places: Sequence[float], gap: float) -> list[float]:

@@ -173,7 +173,7 @@ class SubmissionState:
     @property
     def loss(self) -> float:
         """Out-of-fold log loss, nested; NaN: not known."""
-        return self._number("out_of_fold_log_loss")
+        return UNKNOWN if self.log_loss is None else self.log_loss
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -184,16 +184,14 @@ class SubmissionState:
 
     @property
     def accuracy(self) -> float:
+        """Out-of-fold accuracy, 0 to 1; NaN: not known."""
         return self._number("out_of_fold_accuracy")
 
     @property
     def prediction_interval(self) -> tuple[float, float, float]:
         """Low and high log loss for new drivers, and the level; NaN: not recorded."""
-        return (
-            self._number("prediction_interval", "low"),
-            self._number("prediction_interval", "high"),
-            self._number("prediction_interval", "level"),
-        )
+        low, high, level = (self._number("prediction_interval", key) for key in ("low", "high", "level"))
+        return low, high, level
 
     @property
     def optimistic(self) -> bool:
@@ -216,6 +214,7 @@ class SubmissionState:
 
     @property
     def members(self) -> str:
+        """Its runs, each with its TTA set."""
         return ", ".join(f"{run} ({tta})" for run, tta in self.manifest["runs"].items())
 
     @property

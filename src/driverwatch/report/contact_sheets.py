@@ -115,6 +115,7 @@ class Shown(NamedTuple):
     swap: list[int]
 
     def who(self, row: int) -> str:
+        """Class and driver of a packed image."""
         return f"{self.classes[self.pack.labels[row]]} {self.pack.drivers[row]}"
 
 
@@ -145,11 +146,6 @@ def _training(settings: ModelSettings, folds: FoldTable, pack: Pack, fold: int) 
     if not len(rows):
         raise InputError(f"FOLD={fold}: every packed image is held out there; expected images of drivers to train on")
     return rows
-
-
-def run_sheet(context: Context, run: Run, folds: FoldTable, pack: Pack, fold: int = 0) -> np.ndarray:
-    """The sheet of a run whose folds and training pack are open: uint8 RGB (H, W, 3)."""
-    return _drawn(context, _of_run(run, pack, _training(run.settings, folds, pack, fold)), run.name, fold)[0]
 
 
 def _write(context: Context, shown: Shown, name: str, fold: int) -> Path:
@@ -221,7 +217,7 @@ def captions(shown: Shown, row: int, flipped: bool, mixing: Mixing | None) -> li
 
 
 def chosen_rows(labels: np.ndarray, drivers: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """One of `rows` per class that is among them, by class: the first one, of a driver not shown yet where there is one."""
+    """One of `rows` int (n,) per class, by class, int (K,): the first, of a driver not shown yet where there is one."""
     found: list[int] = []
     for label in np.unique(labels[rows]):
         of_class = rows[labels[rows] == label]
@@ -268,7 +264,8 @@ def example_figures(context: Context, run: Run, folds: FoldTable, pack: Pack) ->
 
 def _augmentation(context: Context, run: Run, folds: FoldTable, pack: Pack) -> list[Figure]:
     caption = f"What training sees of one image per class, epoch by epoch: {run.name}, fold 0."
-    return [Figure(caption, f"contact sheet: {caption}", _jpeg(run_sheet(context, run, folds, pack)))]
+    sheet, _, _ = _drawn(context, _of_run(run, pack, _training(run.settings, folds, pack, 0)), run.name, 0)
+    return [Figure(caption, f"contact sheet: {caption}", _jpeg(sheet))]
 
 
 def _ten_crop(context: Context, run: Run, folds: FoldTable, pack: Pack) -> list[Figure]:

@@ -1,7 +1,6 @@
 """What the report shows of a data set: runs, submissions, ablations, folds, figures; what is missing, with the command."""
 
 import time
-from dataclasses import dataclass
 from math import log
 
 import pandas as pd
@@ -9,6 +8,8 @@ import pandas as pd
 from driverwatch import run as runs
 from driverwatch.config.dataset import LeaderboardSettings
 from driverwatch.data.context import CONFIGS, Context
+from driverwatch.data.folds import FoldTable
+from driverwatch.data.pack import Pack
 from driverwatch.errors import InputError
 from driverwatch.experiments.ablations import Ablation, AblationsRecord
 from driverwatch.experiments.experiment import read_record
@@ -16,7 +17,6 @@ from driverwatch.io.html import Missing
 from driverwatch.io.manifests import provenance, read_json
 from driverwatch.report.collect_runs import (
     OTHER_FOLDS,
-    FoldsState,
     SubmissionState,
     collect_folds,
     collect_packs,
@@ -24,37 +24,52 @@ from driverwatch.report.collect_runs import (
     collect_submissions,
 )
 from driverwatch.report.contact_sheets import Figure, example_figures
-from driverwatch.report.score_runs import Packs, RunReport, RunScores, report_run, test_scores
+from driverwatch.report.example_images import Strip, Thumbnail, worst_images
+from driverwatch.report.score_runs import RunReport, RunScores, packs_by_size, test_scores
 from driverwatch.report.status import status
 from driverwatch.report.verdict import Sentence, verdict
-from driverwatch.report.worst_images import Strip, Thumbnail, worst_images
+from driverwatch.run import Run
 
 
-@dataclass(frozen=True, eq=False)
 class Report:
-    """All that the page shows of one data set."""
+    """All that the page shows of one data set, read and scored; nothing of it need be there."""
 
-    dataset: str
-    title: str
-    classes: dict[str, str]
-    made: str  # when, and by which commit
-    baselines: list[LeaderboardSettings]  # the last one is the uniform guess
-    runs: list[RunReport]  # those with scores first, by their loss
-    unreadable: list[tuple[str, str]]  # a run's or a submission's name, and why
-    submissions: list[SubmissionState]
-    ablations: "dict[str, list[Ablation]] | Missing"  # by kind
-    unmeasured: list[str]  # ablations
-    blends: pd.DataFrame | Missing
-    folds: pd.DataFrame | Missing  # driver, fold, images, then a column per class
-    figures: list[Figure]
-    no_figures: list[Missing]
-    sentences: list[Sentence]
-    thumbnails: list[Thumbnail]  # of most loss
-    strips: list[Strip]  # of the most frequent confusions
-    tests: pd.DataFrame  # as `test_scores`
-    empty: list[Missing]  # what to do where nothing is built at all
     review: str | None = None  # the review page's address, relative to this page
-    no_review: str = ""  # why there is none
+    no_review = ""  # why there is none
+
+    def __init__(self, context: Context) -> None:
+        self.context, self.dataset, self.classes = context, context.dataset, context.settings.classes
+        self.title, self.packs, self.fold_file = context.settings.title, packs_by_size(context), collect_folds(context)
+        found = collect_runs(context, self.fold_file, collect_packs(context, self.fold_file))
+        states = [run for run in found if run.study is None]
+        reported = [RunReport(context, state, self.packs) for state in states if state.problem is None]
+        self.runs = sorted(reported, key=lambda run: run.rank)  # those with scores first, by their loss
+        made, problem = collect_submissions(context, self.fold_file, {state.name: state for state in states})
+        made = [one for one in made if context.places.submission(one.name).is_file()]
+        self.submissions = [one for one in made if one.problem is None]
+        unreadable = [(state.name, state.problem) for state in states if state.problem]
+        unreadable += [(run.name, why) for run in self.runs for why in run.problems]
+        unreadable += [("ledger.csv", problem)] if problem else []
+        unreadable += [(f"{one.name}.csv", _with_command(one.problem)) for one in made if one.problem]
+        self.unreadable = [*dict.fromkeys(unreadable)]  # a run's or a submission's name, and why
+        self.made = f"Made on {time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC at commit "
+        self.made += provenance()["commit"] or "unknown"
+        self.ablations, self.unmeasured = self._ablations()
+        self.blends, self.folds = self._blends(), self._folds()
+        self.figures, no_figures = self._figures()
+        self.thumbnails, self.strips, no_thumbnails = self._thumbnails()
+        self.tests, untested = self._test_scores()
+        self.no_figures = [*no_figures, *no_thumbnails, *untested]
+        self.sentences = self._sentences()
+        built = states or made or context.places.result("ablations").exists()
+        self.empty = [] if built else self._nothing()
+
+    @property
+    def baselines(self) -> list[LeaderboardSettings]:
+        """The leaderboard's, and last the uniform guess."""
+        uniform = f"uniform guess, 1/{len(self.classes)} for every class"
+        guess = LeaderboardSettings(team=uniform, log_loss=log(len(self.classes)))
+        return [*self.context.settings.leaderboard, guess]
 
     @property
     def scored(self) -> list[RunScores]:
@@ -62,15 +77,21 @@ class Report:
         return [run.scores for run in self.runs if run.scores]
 
     @property
-    def best(self) -> RunScores | None:
-        """The lowest out-of-fold loss; a run whose epoch was chosen on the validation drivers only where there is no other."""
+    def honest(self) -> list[RunScores]:
+        """Of `scored`, runs whose epoch was not chosen on the validation drivers; all where there is no other."""
         optimistic = {run.name for run in self.runs if run.state.chosen_on_validation}
-        return min(self.scored, key=lambda made: made.name in optimistic, default=None)
+        return [made for made in self.scored if made.name not in optimistic] or self.scored
+
+    @property
+    def best(self) -> RunScores | None:
+        """The lowest out-of-fold loss of honest runs."""
+        return next(iter(self.honest), None)
 
     @property
     def candidates(self) -> list[SubmissionState]:
         """Submissions with a score under today's folds; diagnostics only where there is nothing else."""
-        return candidates(self.submissions)
+        sound = [made for made in self.submissions if made.loss == made.loss and OTHER_FOLDS not in made.stale]
+        return [made for made in sound if not made.diagnostic] or sound
 
     @property
     def best_submission(self) -> SubmissionState | None:
@@ -89,161 +110,91 @@ class Report:
     def command(self, target: str, *words: str) -> str:
         return " ".join([f"make {target}", f"DATASET={self.dataset}", *words])
 
+    def _opened(self, name: str) -> tuple[Run, FoldTable, Pack] | None:
+        """A run with the folds and the packed training images that it is of; None where these cannot be opened."""
+        run = runs.load(self.context.places.runs / name)
+        opened = self.packs(run.settings.input.key)
+        return None if isinstance(opened, InputError) else (run, opened[0], opened[1]["train"])
 
-def candidates(submissions: list[SubmissionState]) -> list[SubmissionState]:
-    sound = [made for made in submissions if made.loss == made.loss and OTHER_FOLDS not in made.stale]
-    return [made for made in sound if not made.diagnostic] or sound
+    def _folds(self) -> pd.DataFrame | Missing:
+        """The fold file, a line per driver: driver, fold, images, then a column per class; packs compare it with the images."""
+        if self.fold_file.checksum is None:
+            return Missing(str(self.fold_file.problem), self.command("folds"))
+        frame = pd.read_csv(self.fold_file.file, dtype={"driver": str}, keep_default_na=False, encoding="utf-8-sig")
+        return frame.sort_values("driver", ignore_index=True)
+
+    def _ablations(self) -> tuple[dict[str, list[Ablation]] | Missing, list[str]]:
+        """Measured ablations by kind, and the names of those that are not measured."""
+        path, command = self.context.places.result("ablations"), self.command("ablation", "TRAIN=1")
+        try:
+            found = read_record(AblationsRecord, path)
+        except InputError as error:
+            return Missing(str(error), command), []
+        unmeasured = [one.ablation for one in found.unmeasured] if found else []
+        if found is None or not found.rows:
+            words = f"{path}: no ablation has been measured on this data set."
+            if not (named := CONFIGS / "ablations" / f"{self.dataset}.yaml").is_file():
+                words += f" Name some in {named} (statefarm_mini.yaml beside it is an example), then:"
+            return Missing(words, command), unmeasured
+        kinds = dict.fromkeys(row.kind for row in found.rows)
+        return {kind: [row for row in found.rows if row.kind == kind] for kind in kinds}, unmeasured
+
+    def _blends(self) -> pd.DataFrame | Missing:
+        """What `make blends` wrote, line by line."""
+        path, command = self.context.places.blends, self.command("blends")
+        if not path.is_file():
+            return Missing("Blends and calibrations have not been compared.", command)
+        names = {"blend": "blend", "calibrate": "calibrated by", "fitted_here": "in-sample", "nested": "nested CV"}
+        names |= {"ece_before": "ECE before", "ece": "ECE"}
+        try:
+            return pd.DataFrame(read_json(path)["blends"])[list(names)].rename(columns=names)
+        except InputError as error:
+            return Missing(str(error), command)
+        except (LookupError, TypeError, ValueError) as error:
+            return Missing(f"{path}: expected what make blends writes, {error} is missing.", command)
+
+    def _sentences(self) -> list[Sentence]:
+        """The verdict on honest runs, or on all where there are no others."""
+        if self.best is None:
+            return []
+        tested, best, opened = None, self.best_submission, self._opened(self.best.name)
+        for line in self.tests.itertuples(index=False):
+            if best is not None and line[0] == f"{best.name}.csv":
+                tested = best, float(line[1]), float(line[2]), int(line[3])
+        return verdict(self.honest, self.classes, dict(opened[1].of_driver) if opened else {}, tested)
+
+    def _thumbnails(self) -> tuple[list[Thumbnail], list[Strip], list[Missing]]:
+        """Pictures of most loss and of the most frequent confusions of the best run; why there are none."""
+        if self.best is None or (opened := self._opened(self.best.name)) is None:
+            return [], [], []
+        try:
+            return *worst_images(self.context, self.best, opened[2], opened[0].settings.input.regions), []
+        except (InputError, OSError) as error:
+            return [], [], [Missing(f"The worst images of {self.best.name} cannot be shown: {error}")]
+
+    def _test_scores(self) -> tuple[pd.DataFrame, list[Missing]]:
+        """As `test_scores`; why there are none."""
+        try:
+            return test_scores(self.context)[0], []
+        except InputError as error:
+            return pd.DataFrame(), [Missing(f"Submissions are not scored on test labels: {error}")]
+
+    def _nothing(self) -> list[Missing]:
+        """What to do first, where no run and no submission is there."""
+        found = status(self.context)
+        there = [Missing(f"The data set {name} has runs here:", f"make report DATASET={name}") for name in found.others]
+        first = "The data is not here." if found.images.problem else "The data is here."
+        return [*there, Missing(f"{first} The next step for {self.dataset}:", found.next or "")]
+
+    def _figures(self) -> tuple[list[Figure], list[Missing]]:
+        """Example images of the best run whose packs are there."""
+        for each in self.runs:
+            opened = self._opened(each.name)
+            if opened and len(opened[2].names) and opened[0].settings.train.splits.scored:
+                return example_figures(self.context, *opened)
+        command = self.command("preview", "MODEL=<model>")
+        return [], [Missing("No run is there whose packed images are, so there is nothing to show here.", command)]
 
 
-def collect_report(context: Context) -> Report:
-    """Read and score all that is there; nothing of it need be."""
-    folds = collect_folds(context)
-    states = [run for run in collect_runs(context, folds, collect_packs(context, folds)) if run.study is None]
-    packs = Packs(context)
-    found = [report_run(context, state, packs) for state in states if state.problem is None]
-    found = sorted(found, key=lambda run: run.rank)
-    made, problem = collect_submissions(context, folds, {state.name: state for state in states})
-    made = [one for one in made if context.places.submission(one.name).is_file()]
-    unreadable = [(state.name, state.problem) for state in states if state.problem]
-    unreadable += [(run.name, why) for run in found for why in run.problems]
-    unreadable += [("ledger.csv", problem)] if problem else []
-    unreadable += [(f"{one.name}.csv", _rewritten(one.problem)) for one in made if one.problem]
-    ablations, unmeasured = _ablations(context)
-    figures, no_figures = _figures(context, packs, found)
-    thumbnails, strips, no_thumbnails = _thumbnails(context, packs, found)
-    tests, untested = _test_scores(context)
-    sound = [one for one in made if one.problem is None]
-    classes = len(context.settings.classes)
-    uniform = LeaderboardSettings(team=f"uniform guess, 1/{classes} for every class", log_loss=log(classes))
-    return Report(
-        context.dataset,
-        context.settings.title,
-        context.settings.classes,
-        f"Made on {time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC at commit {provenance()['commit'] or 'unknown'}",
-        [*context.settings.leaderboard, uniform],
-        found,
-        [*dict.fromkeys(unreadable)],
-        sound,
-        ablations,
-        unmeasured,
-        _blends(context),
-        _folds(context, folds),
-        figures,
-        [*no_figures, *no_thumbnails, *untested],
-        _sentences(context, packs, found, sound, tests),
-        thumbnails,
-        strips,
-        tests,
-        [] if states or made or context.places.result("ablations").exists() else _nothing(context),
-    )
-
-
-def _rewritten(problem: str) -> str:
+def _with_command(problem: str) -> str:
     return problem if "make ensemble" in problem else f"{problem}; make ensemble writes it again"
-
-
-def _folds(context: Context, folds: FoldsState) -> pd.DataFrame | Missing:
-    """The fold file, a line per driver; packs compare it with the images."""
-    if folds.checksum is None:
-        return Missing(str(folds.problem), f"make folds DATASET={context.dataset}")
-    frame = pd.read_csv(folds.file, dtype={"driver": str}, keep_default_na=False, encoding="utf-8-sig")
-    return frame.sort_values("driver", ignore_index=True)
-
-
-def _ablations(context: Context) -> tuple[dict[str, list[Ablation]] | Missing, list[str]]:
-    """Measured ablations by kind, and the names of those that nobody has measured."""
-    path, command = context.places.result("ablations"), f"make ablation DATASET={context.dataset} TRAIN=1"
-    try:
-        found = read_record(AblationsRecord, path)
-    except InputError as error:
-        return Missing(str(error), command), []
-    unmeasured = [one.ablation for one in found.unmeasured] if found else []
-    if found is None or not found.rows:
-        words = f"{path}: no ablation has been measured on this data set."
-        if not (named := CONFIGS / "ablations" / f"{context.dataset}.yaml").is_file():
-            words += f" Name some in {named} (statefarm_mini.yaml beside it is an example), then:"
-        return Missing(words, command), unmeasured
-    kinds = dict.fromkeys(row.kind for row in found.rows)
-    return {kind: [row for row in found.rows if row.kind == kind] for kind in kinds}, unmeasured
-
-
-def _blends(context: Context) -> pd.DataFrame | Missing:
-    """What `make blends` wrote, line by line."""
-    path, command = context.places.blends, f"make blends DATASET={context.dataset}"
-    if not path.is_file():
-        return Missing("Blends and calibrations have not been compared.", command)
-    names = {"blend": "blend", "calibrate": "calibrated by", "fitted_here": "in-sample", "nested": "nested CV"}
-    names |= {"ece_before": "ECE before", "ece": "ECE"}
-    try:
-        return pd.DataFrame(read_json(path)["blends"])[list(names)].rename(columns=names)
-    except InputError as error:
-        return Missing(str(error), command)
-    except (LookupError, TypeError, ValueError) as error:
-        return Missing(f"{path}: expected what make blends writes, {error} is missing.", command)
-
-
-def _scored(found: list[RunReport]) -> list[RunReport]:
-    """Runs with scores, honest ones first, each kind by its loss."""
-    scored = [run for run in found if run.scores]
-    return sorted(scored, key=lambda run: (run.state.chosen_on_validation, *run.rank))
-
-
-def _sentences(
-    context: Context, packs: Packs, found: list[RunReport], made: list[SubmissionState], tests: pd.DataFrame
-) -> list[Sentence]:
-    """The verdict on honest runs, or on all where there are no others."""
-    scored = _scored(found)
-    honest = [run for run in scored if not run.state.chosen_on_validation] or scored
-    ranked = [run.scores for run in honest if run.scores]
-    if not ranked:
-        return []
-    best = min(candidates(made), key=lambda one: (one.optimistic, one.loss, one.name), default=None)
-    tested = None
-    for line in tests.itertuples(index=False):
-        if best is not None and line[0] == f"{best.name}.csv":
-            tested = best, float(line[1]), float(line[2]), int(line[3])
-    opened = packs.of(runs.load(context.places.runs / ranked[0].name).settings.input.key)
-    fold_of = {} if isinstance(opened, InputError) else dict(opened[0].of_driver)
-    return verdict(ranked, context.settings.classes, fold_of, tested)
-
-
-def _thumbnails(
-    context: Context, packs: Packs, found: list[RunReport]
-) -> tuple[list[Thumbnail], list[Strip], list[Missing]]:
-    """Pictures of the best run's mistakes, or why there are none."""
-    for each in _scored(found)[:1]:
-        run = runs.load(context.places.runs / each.name)
-        opened = packs.of(run.settings.input.key)
-        if each.scores and not isinstance(opened, InputError):
-            try:
-                thumbnails, strips = worst_images(context, each.scores, opened[1]["train"], run.settings.input.regions)
-                return thumbnails, strips, []
-            except (InputError, OSError) as error:
-                return [], [], [Missing(f"The worst images of {each.name} cannot be shown: {error}")]
-    return [], [], []
-
-
-def _test_scores(context: Context) -> tuple[pd.DataFrame, list[Missing]]:
-    try:
-        return test_scores(context)[0], []
-    except InputError as error:
-        return pd.DataFrame(), [Missing(f"Submissions are not scored on test labels: {error}")]
-
-
-def _nothing(context: Context) -> list[Missing]:
-    """What to do first, where no run and no submission is there."""
-    found = status(context)
-    there = [Missing(f"The data set {name} has runs here:", f"make report DATASET={name}") for name in found.others]
-    first = "The data is not here." if found.images.problem else "The data is here."
-    return [*there, Missing(f"{first} The next step for {context.dataset}:", found.next or "")]
-
-
-def _figures(context: Context, packs: Packs, found: list[RunReport]) -> tuple[list[Figure], list[Missing]]:
-    """Example images of the best run whose packs are there."""
-    for each in found:
-        run = runs.load(context.places.runs / each.name)
-        opened = packs.of(run.settings.input.key)
-        if not isinstance(opened, InputError) and len(opened[1]["train"].names) and run.settings.train.splits.scored:
-            return example_figures(context, run, opened[0], opened[1]["train"])
-    command = f"make preview DATASET={context.dataset} MODEL=<model>"
-    return [], [Missing("No run is there whose packed images are, so there is nothing to show here.", command)]

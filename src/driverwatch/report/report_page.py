@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +35,10 @@ from driverwatch.io.html import (
 from driverwatch.report import charts
 from driverwatch.report.charts import Dot
 from driverwatch.report.collect_runs import SubmissionState
-from driverwatch.report.report_data import Report, collect_report
+from driverwatch.report.example_images import fragment
+from driverwatch.report.report_data import Report
 from driverwatch.report.review_page import keep_review
 from driverwatch.report.score_runs import RunReport, RunScores
-from driverwatch.report.worst_images import fragment
 
 MAX_LINES = 60  # of a heat table; near-duplicate groups, where no driver is named, come in thousands
 MAX_DRIVERS = 40  # named in a cell
@@ -48,23 +48,18 @@ BOOTSTRAP = "bootstrap over drivers (10,000 resamples)"
 def write_report(context: Context) -> Path:
     """Write `<build>/report/index.html` and the review page that it links to, and return its path."""
     start, path = time.monotonic(), context.places.page("index")
-    report = collect_report(context)
+    report = Report(context)
     if report.scored:
-        report = replace(report, **_reviewed(context))
+        try:
+            report.review = keep_review(context).name
+        except (InputError, OSError) as error:
+            report.no_review = str(error)
     write_text(path, render("report.html", report=report, **sections(report)))
     counts = [_counted(len(report.runs), "run"), _counted(len(report.submissions), "submission")]
     counts += [f"{_counted(len(report.unreadable), 'thing')} not readable"] if report.unreadable else []
     words = f"{', '.join(counts)}, {path.stat().st_size / 1e6:.1f} MB; open it in a browser"
     close(path, words, time.monotonic() - start, then=_next(report, context.settings.slug is not None))
     return path
-
-
-def _reviewed(context: Context) -> dict[str, Any]:
-    """The review page's address, written unless it is of today's runs; why there is none."""
-    try:
-        return {"review": keep_review(context).name, "no_review": ""}
-    except (InputError, OSError) as error:
-        return {"review": None, "no_review": str(error)}
 
 
 def _counted(number: int, what: str) -> str:
@@ -99,7 +94,9 @@ def sections(report: Report) -> dict[str, Any]:
         "confusions": [_confusion(report, made) for made in _ranked(report)],
         "learning": _learning(report),
         "calibration": _calibration(report),
-        "ablations": _ablations(report),
+        "ablations": report.ablations
+        if isinstance(report.ablations, Missing)
+        else [*starmap(_ablation, report.ablations.items())],
         "unmeasured": Table(["ablation"], [[name] for name in report.unmeasured]),
         "folds": _folds(report),
         "settings": [_settings(run) for run in report.runs],
@@ -274,11 +271,8 @@ def _confusion(report: Report, made: RunScores) -> HeatTable:
     link = _link(
         report, "confusions", lambda line, name: {"run": made.name, "true": line, "says": name, "view": "grid"}
     )
-    return heat_table(percent, caption, ("is", "taken for"), known(_percent), title, link, report.classes, 100.0)
-
-
-def _percent(value: float) -> str:
-    return "" if value == 0 else "<1" if value < 0.5 else f"{value:.0f}"
+    form = known(lambda value: "" if value == 0 else "<1" if value < 0.5 else f"{value:.0f}")
+    return heat_table(percent, caption, ("is", "taken for"), form, title, link, report.classes, 100.0)
 
 
 def _learning(report: Report) -> dict[str, Any]:
@@ -317,14 +311,8 @@ def _calibration(report: Report) -> dict[str, Any]:
     }
 
 
-def _ablations(report: Report) -> Missing | list[Chart]:
-    """What each ablation is worth: a chart per kind."""
-    if isinstance(report.ablations, Missing):
-        return report.ablations
-    return [_ablation(kind, rows) for kind, rows in report.ablations.items()]
-
-
 def _ablation(kind: str, rows: list[Ablation]) -> Chart:
+    """What each ablation of a kind is worth."""
     lines = []
     for row in rows:
         difference, low, high = row.change

@@ -55,7 +55,7 @@ class ReviewImages:
 def sorted_images(
     names: np.ndarray, labels: np.ndarray, drivers: np.ndarray, folds: np.ndarray, members: np.ndarray
 ) -> ReviewImages:
-    """`ReviewImages` of columns in any order. Raises as it does."""
+    """`ReviewImages` of columns (N,) and members (M, N, C) in any order. Raises as it does."""
     order = np.argsort(np.asarray(names, str), kind="stable")
     names, labels, drivers, folds = (np.asarray(column)[order] for column in (names, labels, drivers, folds))
     return ReviewImages(names, labels, drivers, folds, np.asarray(members)[:, order])
@@ -145,14 +145,14 @@ def ranking(values: np.ndarray, names: np.ndarray) -> np.ndarray:
 
 
 def heads(measures: Measures, names: np.ndarray, count: int) -> np.ndarray:
-    """Row numbers, sorted, of images among the first `count` by loss, by entropy (the first judge's) or by disagreement."""
+    """Row numbers int64 (K,), sorted, of images among the first `count` by the first judge's loss or entropy, or disagreement."""
     values = [measures.losses[0], measures.entropies[0], measures.divergence]
     found = [ranking(value, names)[:count] for value in values]
     return np.unique(np.concatenate(found)).astype(np.int64)
 
 
 def quantise(shares: np.ndarray) -> np.ndarray:
-    """Shares in 0..1 as whole steps, uint16: at most half a step off, 7.7e-6, which no bar and no tenth of a percent shows."""
+    """Shares (...,) in 0..1 as steps, uint16 (...,): at most 7.7e-6 off, which no bar and no tenth of a percent shows."""
     return np.round(np.clip(shares, 0, 1) * STEPS).astype(np.uint16)
 
 

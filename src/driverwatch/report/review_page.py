@@ -24,7 +24,7 @@ from driverwatch.ensemble.transform import MemberPredictions
 from driverwatch.errors import InputError
 from driverwatch.inference.overlay import overlay_regions
 from driverwatch.inference.predict_run import channel_mean
-from driverwatch.inference.predictions import predicted_tta
+from driverwatch.inference.predictions import default_tta_of, predicted_tta
 from driverwatch.inference.preprocess import Preprocessed, centre_view
 from driverwatch.io.atomic import write_text
 from driverwatch.io.console import close, say, track
@@ -32,8 +32,8 @@ from driverwatch.io.html import data_uri, inline, jpeg_uri, render
 from driverwatch.io.manifests import checksum_of
 from driverwatch.io.paths import plain_name
 from driverwatch.report import review_measures as measures
+from driverwatch.report.example_images import whole_frame
 from driverwatch.report.review_measures import JPEG_QUALITY, Measures, Reviewed, ReviewImages, ranking
-from driverwatch.report.worst_images import whole_frame
 
 CAM_WIDTH_PX = 24  # of a map, which the browser stretches over the image: networks' own have some 7 cells across
 
@@ -206,7 +206,7 @@ def read_predictions(context: Context, names: list[str], tta: TtaSet | None) -> 
     finished = finished_runs(context, names)
     members = []
     for run, test in zip(finished.runs, finished.tests, strict=True):
-        member = Member(run, test, tta or blending.default_tta(run))
+        member = Member(run, test, tta or default_tta_of(run))
         problem = _problem(member, finished.folds.count)
         if problem is None or (names and blending.oof_of_member(run)):  # reading a named run's predictions refuses it
             members.append(member)

@@ -1,5 +1,6 @@
 """Runs as a report shows them: out-of-fold scores, learning curves, settings and times; what is invalid, with the reason."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,7 +23,7 @@ from driverwatch.ensemble import scoring as scores
 from driverwatch.ensemble.members import Finished, Member, finished_runs
 from driverwatch.ensemble.scoring import caveats
 from driverwatch.errors import InputError
-from driverwatch.inference.predictions import predicted_tta
+from driverwatch.inference.predictions import default_tta_of, predicted_tta
 from driverwatch.io.console import ending, say
 from driverwatch.io.paths import matching
 from driverwatch.metrics import KAGGLE_FLOOR, accuracy, kaggle_log_loss, log_loss, log_losses, oof_score
@@ -65,23 +66,50 @@ class RunScores:
     against_centre: tuple[float, float, float]
 
 
-@dataclass(frozen=True, eq=False)
+Packs = Callable[[str], tuple[FoldTable, dict[str, Pack]] | InputError]
+
+
+def packs_by_size(context: Context) -> Packs:
+    """Opens folds and packs by size, each once; a size that cannot be opened is refused alike for each run."""
+
+    @cache
+    def opened(size: str) -> tuple[FoldTable, dict[str, Pack]] | InputError:
+        try:
+            return open_packs(context, size)
+        except InputError as error:
+            return error
+
+    return opened
+
+
 class RunReport:
-    """A run whose `run.json` is valid: its state, scores, learning curves, and what it was made with."""
+    """A run that `collect_runs` found, and that has no `problem` itself: its scores, learning curves, and what it was made with."""
 
-    state: RunState
-    scores: RunScores | None
-    problem: str  # why a run that should have scores has none; empty: it has, or is not finished
-    problems: tuple[str, ...]  # all that could not be read
-    histories: dict[int, pd.DataFrame]  # by fold: epoch, stage, loss, val_loss
-    made_with: dict[str, str]  # backend, versions, machine, seed
-    times: pd.DataFrame  # a line per finished fold
-    settings: list[str]  # what differs from the defaults, as `key: value`
-    resume: str  # variables with which make train resumes it
-
-    @property
-    def name(self) -> str:
-        return self.state.name
+    def __init__(self, context: Context, state: RunState, packs: Packs) -> None:
+        run = runs.load(context.places.runs / state.name)
+        self.state, self.name = state, state.name
+        self.resume = going_on(run.name)  # variables with which make train resumes it
+        problems = [fold.problem for fold in state.folds if fold.problem and fold.state == "invalid"]
+        self.histories = dict[int, pd.DataFrame]()  # by fold: epoch, stage, loss, val_loss
+        for fold in state.folds:
+            path = run.fold(fold.number) / "history.csv"
+            try:
+                self.histories |= {fold.number: history(path)} if path.is_file() else {}
+            except InputError as error:
+                problems.append(str(error))
+        self.scores: RunScores | None = None
+        unscored = list[str]()
+        if state.finished and not state.unscored:
+            try:
+                self.scores, unscored = _scored(run, packs)
+            except InputError as error:
+                unscored = [str(error)]
+        self.problem = "; ".join(unscored)  # why it lacks scores that it should have
+        self.problems = (*problems, *unscored)  # all that could not be read
+        manifests = {fold.number: run.manifest(fold.number) for fold in state.done}
+        self.made_with = made_with(manifests, run)  # backend, versions, machine, seed
+        self.times = times(manifests)  # a line per finished fold
+        self.settings = settings_of(run)  # what differs from the defaults, as `key: value`
 
     @property
     def minutes(self) -> float:
@@ -90,6 +118,7 @@ class RunReport:
 
     @property
     def commits(self) -> str:
+        """At which its finished folds were trained."""
         return ", ".join(sorted({str(fold.commit) for fold in self.state.done}))
 
     @property
@@ -98,51 +127,13 @@ class RunReport:
         return self.scores is None, self.scores.loss if self.scores else 0.0, self.name
 
 
-class Packs:
-    """Folds and packs by size, opened once; a size that cannot be opened is refused alike for each run."""
-
-    def __init__(self, context: Context) -> None:
-        self.context, self.of = context, cache(self._open)
-
-    def _open(self, size: str) -> tuple[FoldTable, dict[str, Pack]] | InputError:
-        try:
-            return open_packs(self.context, size)
-        except InputError as error:
-            return error
-
-
-def report_run(context: Context, state: RunState, packs: Packs) -> RunReport:
-    """What a report shows of a run that `collect_runs` found, and that has no `problem` itself."""
-    run = runs.load(context.places.runs / state.name)
-    problems = [fold.problem for fold in state.folds if fold.problem and fold.state == "invalid"]
-    histories = dict[int, pd.DataFrame]()
-    for fold in state.folds:
-        path = run.fold(fold.number) / "history.csv"
-        try:
-            histories |= {fold.number: history(path)} if path.is_file() else {}
-        except InputError as error:
-            problems.append(str(error))
-    made, problem, unread = None, "", list[str]()
-    if state.finished and not state.unscored:
-        try:
-            made, unread = _scored(run, packs)
-        except InputError as error:
-            problem = str(error)
-    manifests = {fold.number: run.manifest(fold.number) for fold in state.done}
-    found = (*problems, *([problem] if problem else []), *unread)
-    facts = made_with(manifests, run), times(manifests), settings_of(run)
-    return RunReport(
-        state, made, "; ".join([problem] * bool(problem) + unread), found, histories, *facts, going_on(run.name)
-    )
-
-
 def _scored(run: Run, packs: Packs) -> tuple[RunScores, list[str]]:
     """Scores of a finished run, and why some of its TTA sets cannot be read.
 
     Raises:
         InputError: its packs or all of its predictions cannot be read, or are not those of today.
     """
-    opened = packs.of(run.settings.input.key)
+    opened = packs(run.settings.input.key)
     if isinstance(opened, InputError):
         raise opened
     folds, pair = opened
@@ -156,7 +147,7 @@ def _scored(run: Run, packs: Packs) -> tuple[RunScores, list[str]]:
     if not found:
         nothing = f"{run.folder}: no TTA set is there that every fold has predicted; run make predict RUN={run.name}"
         raise InputError("; ".join(problems) or nothing)
-    default = blending.default_tta(run)
+    default = default_tta_of(run)
     return score_tables(run, default if default in found else list(found)[-1], found, pair["train"]), problems
 
 
@@ -285,7 +276,7 @@ def print_scores(context: Context, names: list[str], details: bool = False) -> N
 def _print_best(context: Context, found: Finished) -> None:
     """Print a line for each of the best runs by its default TTA set, and for the mean of all."""
     pack, folds, runs = found.train, found.folds, [run for run in found.runs if blending.oof_of_member(run)]
-    chosen = _default_sets(found, {run.name: [blending.default_tta(run)] for run in runs})
+    chosen = _default_sets(found, {run.name: [default_tta_of(run)] for run in runs})
     table = scores.summary(chosen, pack.labels, pack.drivers).drop(columns="images").sort_values("log loss")
     drivers = f"{len(pack.names)} images of {len(set(pack.drivers))} drivers"
     shown = scores.text(table.head(SHOWN), f"{context.dataset} out of fold, {folds.count} driver folds, {drivers}")
@@ -301,7 +292,7 @@ def _default_sets(found: Finished, sets: dict[str, list[TtaSet]]) -> dict[str, n
         for name, there in sets.items()
         for tta in there
     }
-    defaults = [f"{name} {blending.default_tta(tests[name][0])}" for name in sets]
+    defaults = [f"{name} {default_tta_of(tests[name][0])}" for name in sets]
     if len(defaults) > 1 and made.keys() >= set(defaults):
         made[f"mean of {len(defaults)}"] = blending.mean([made[name] for name in defaults])
     return made
@@ -311,7 +302,7 @@ def _print_out_of_fold(context: Context, found: Finished) -> None:
     """Print tables of all TTA sets, and detailed ones of each run's default set and of the mean of these."""
     pack, folds, runs = found.train, found.folds, [run for run in found.runs if blending.oof_of_member(run)]
     made = _default_sets(found, {run.name: predicted_tta(run, folds.count) for run in runs})
-    defaults = {f"{run.name} {blending.default_tta(run)}" for run in runs}
+    defaults = {f"{run.name} {default_tta_of(run)}" for run in runs}
     chosen = {name: p for name, p in made.items() if name in defaults or name.startswith("mean of ")}
     title = f"Out of fold: {context.dataset}, {folds.count} driver folds"
     say(scores.text(scores.summary(made, pack.labels, pack.drivers), title))

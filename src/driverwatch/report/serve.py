@@ -30,7 +30,7 @@ from driverwatch.inference.predict_run import FoldModels, fold_models
 from driverwatch.inference.preprocess import Preprocessed, centre_view
 from driverwatch.io.console import say
 from driverwatch.io.html import data_uri, render
-from driverwatch.report.camera import Camera, Example, find_camera, find_examples
+from driverwatch.report.example_images import Camera, Example, find_camera, find_examples
 
 LONGEST = 1280  # px of the picture's longer side: no page shows more, and a camera's 50 million px would travel back
 PATIENCE = 120.0  # seconds: a class activation map by occlusion takes five fold models a minute on two cores
@@ -168,7 +168,11 @@ class _InMemory(flask.Request):
 
 def app_of(subject: Subject, answering: Answering) -> flask.Flask:
     """The application: `GET /` is the page, `POST /classify` (fields `image` and perhaps `class`) an answer as JSON."""
-    page = render("serve.html", title=subject.title, dataset=subject.dataset, largest=LARGEST_FILE, **_shown(subject))
+    names = [name or key for key, name in subject.classes.items()]
+    shown = [(each, subject.classes.get(each.truth) or each.truth) for each in subject.examples]
+    page = render(
+        "serve.html", title=subject.title, dataset=subject.dataset, largest=LARGEST_FILE, names=names, examples=shown
+    )
     app = flask.Flask(__name__, static_folder=None)
     app.request_class = _InMemory
     app.config.update(TRUSTED_HOSTS=HOSTS, MAX_CONTENT_LENGTH=LARGEST_FILE + AROUND, MAX_FORM_PARTS=PARTS)
@@ -176,9 +180,9 @@ def app_of(subject: Subject, answering: Answering) -> flask.Flask:
     app.before_request(_refuse_other_sites)
     app.after_request(lambda response: _guarded(response, preset))
     app.register_error_handler(HTTPException, _problem)
-    app.register_error_handler(ImageError, lambda error: _said(f"This image {_sentence(error)}", 422))
+    app.register_error_handler(ImageError, lambda error: ({"problem": f"This image {_sentence(error)}"}, 422))
     app.register_error_handler(
-        BusyError, lambda _: _said("Other images are being looked at; try again in a minute.", 503)
+        BusyError, lambda _: ({"problem": "Other images are being looked at; try again in a minute."}, 503)
     )
 
     @app.get("/")
@@ -195,17 +199,12 @@ def app_of(subject: Subject, answering: Answering) -> flask.Flask:
     def classify() -> Any:
         name, content = _image()
         answer = answering(content, PurePosixPath(name).suffix, _label(subject.classes))
-        return _told(answer, subject.classes)
+        return _as_json(answer, subject.classes)
 
     return app
 
 
-def _shown(subject: Subject) -> dict[str, Any]:
-    examples = [(each, subject.classes.get(each.truth) or each.truth) for each in subject.examples]
-    return {"names": [name or key for key, name in subject.classes.items()], "examples": examples}
-
-
-def _told(answer: Answer, classes: dict[str, str]) -> dict[str, Any]:
+def _as_json(answer: Answer, classes: dict[str, str]) -> dict[str, Any]:
     """An answer as plain data: classes with the likeliest first, the picture as a data URI."""
     keys = list(classes)
     rows = [
@@ -266,11 +265,7 @@ def _problem(error: HTTPException) -> Any:
         sentence = f"This is too much; one image of at most {LARGEST_FILE // 2**20} MB is read."
     elif error.code == 500:
         sentence = "Something went wrong here; the terminal that runs make serve says what."
-    return _said(sentence, error.code or 500)
-
-
-def _said(sentence: str, status: int) -> Any:
-    return {"problem": sentence}, status
+    return {"problem": sentence}, error.code or 500
 
 
 def _preset(page: str) -> str:

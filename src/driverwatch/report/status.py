@@ -34,7 +34,7 @@ from driverwatch.training.run_summary import FoldState, RunState
 MAX_SUBMISSIONS = 12  # in the table; the others are counted
 MAX_FOLDS = 6  # that are shown one by one; of more, the unfinished ones are
 MAX_NAMES = 4  # beside a reason
-PIPE_COLUMNS = 10_000  # where nobody's terminal limits a line
+PIPE_COLUMNS = 10_000  # where no terminal limits a line
 NOT_IN_JSON = {"manifest", "public", "private"}
 COLOURS = {"stale": "yellow", "differs": "yellow", "invalid": "red", "missing": "red"}
 RUN_COLUMNS = {"run": "left", "folds": "left", "log loss": "right", "± (folds)": "right", "tta": "left", "took": "right",
@@ -109,6 +109,7 @@ def status(context: Context) -> Status:
     own = {run.name: run for run in runs if run.study is None}
     made, problem = collect_submissions(context, folds, own)
     images, build = _images(context), context.places.build.absolute()
+    caches = list(context.places.feature_caches.glob("*/*.h5"))  # outputs of frozen layers, for any run
     disk = next(path for path in [build, *build.parents] if path.exists())
     return Status(
         context.dataset,
@@ -119,7 +120,7 @@ def status(context: Context) -> Status:
         made,
         collect_pseudo_labels(context, folds, own),
         _embeddings(context, packs),
-        _feature_caches(context),
+        CacheState(str(context.places.feature_caches), len(caches), megabytes(caches)),
         round(shutil.disk_usage(disk).free / 1e9, 1),
         [problem] if problem else [],
         next_command(context, images, folds, runs, made),
@@ -191,12 +192,6 @@ def _embeddings(context: Context, packs: list[PackState]) -> list[CacheState]:
             problem = f"{path}: not a whole file of features ({error}); remove it"
         found.append(CacheState(path.name, 1, megabytes([path]), stale, problem))
     return found
-
-
-def _feature_caches(context: Context) -> CacheState:
-    """Outputs of frozen layers, for any run."""
-    files = list(context.places.feature_caches.glob("*/*.h5"))
-    return CacheState(str(context.places.feature_caches), len(files), megabytes(files))
 
 
 def render(found: Status, console: Console) -> None:

@@ -1,7 +1,7 @@
 """`make trace`: one image's way through the pipeline, as far as it is built: table, fold, packs, runs, submissions; no Keras."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from driverwatch.config.ensemble import PipelineSettings, kept_settings
 from driverwatch.config.types import TtaSet, pixels, regions_of
 from driverwatch.data import competition
 from driverwatch.data import folds as fold_file
-from driverwatch.data import folds as fold_tables
 from driverwatch.data.competition import ImageTable
 from driverwatch.data.context import Context, open_packs, table_of
 from driverwatch.data.folds import FoldTable
@@ -28,7 +27,7 @@ from driverwatch.ensemble.members import Finished, Member, finished_runs
 from driverwatch.ensemble.transform import FittedTransform, MemberPredictions, apply_transforms, fit_transforms
 from driverwatch.errors import InputError, nearest
 from driverwatch.inference import predictions
-from driverwatch.inference.predictions import predicted_tta, prediction_path
+from driverwatch.inference.predictions import default_tta_of, predicted_tta, prediction_path
 from driverwatch.io.console import say, table
 from driverwatch.io.manifests import read_json
 from driverwatch.io.paths import matching
@@ -86,38 +85,34 @@ def find(context: Context, name: str) -> TracedImage:
     Raises:
         InputError: no such image, with the nearest name.
     """
-    found = _of_tables(context) if (context.data / context.settings.table).is_file() else _of_packs(context)
-    if name not in found:
+    labels, tables = _tables(context)
+    for kind, images in reversed(tables.items()):
+        frame = images.frame[images.frame["image"] == name]
+        for driver, label, path in frame[["driver", "label", "path"]].itertuples(index=False, name=None):
+            known = kind == "test" and name in labels
+            return TracedImage(name, kind, str(driver), labels[name] if known else int(label), str(path), known)
+    names = [str(one) for images in tables.values() for one in images.frame["image"]]
+    raise InputError(
+        f"IMAGE={name}: none of the {len(names)} images of {context.dataset} is called so{nearest(name, names)}"
+    )
+
+
+def _tables(context: Context) -> tuple[dict[str, int], dict[str, ImageTable]]:
+    """Known labels of test images, and the images by kind: the data set's tables, or where these are not here a pack's."""
+    settings, data = context.settings, context.data
+    if (data / settings.table).is_file():
+        labels = competition.read_test_labels(settings, data) or {}
+        tables = {
+            "train": competition.read_train(settings, data).table,
+            "test": competition.read_test(settings, data).table,
+        }
+        return labels, tables
+    if not (sizes := _sizes(context)):
         raise InputError(
-            f"IMAGE={name}: none of the {len(found)} images of {context.dataset} is called so{nearest(name, list(found))}"
-        )
-    return found[name]
-
-
-def _of_tables(context: Context) -> dict[str, TracedImage]:
-    labels = competition.read_test_labels(context.settings, context.data) or {}
-    train = _images(competition.read_train(context.settings, context.data).table, "train")
-    test = _images(competition.read_test(context.settings, context.data).table, "test")
-    return train | test | {name: replace(test[name], label=label, test_label=True) for name, label in labels.items()}
-
-
-def _images(table: ImageTable, kind: str) -> dict[str, TracedImage]:
-    rows = table.frame[["image", "driver", "label", "path"]].itertuples(index=False)
-    return {
-        str(name): TracedImage(str(name), kind, str(driver), int(label), str(path))
-        for name, driver, label, path in rows
-    }
-
-
-def _of_packs(context: Context) -> dict[str, TracedImage]:
-    sizes = _sizes(context)
-    if not sizes:
-        raise InputError(
-            f"{context.data}: holds no {context.settings.table}, and nothing is packed yet; DATA=<folder> must name the images"
+            f"{data}: holds no {settings.table}, and nothing is packed yet; DATA=<folder> must name the images"
         )
     _, packs = open_packs(context, sizes[0])
-    tables = {kind: table_of(pack, tuple(context.settings.classes)) for kind, pack in packs.items()}
-    return _images(tables["train"], "train") | _images(tables["test"], "test")
+    return {}, {kind: table_of(packs[kind], tuple(settings.classes)) for kind in ("train", "test")}
 
 
 def _sizes(context: Context) -> list[str]:
@@ -157,7 +152,7 @@ def _fold(context: Context, image: TracedImage) -> list[str]:
     if not sizes:
         return [f"{path}: {known.count} folds of {known.drivers} drivers; make pack tells who is held out with it"]
     _, packs = open_packs(context, sizes[0])
-    folds = fold_tables.read(path, table_of(packs["train"], tuple(context.settings.classes)))
+    folds = fold_file.read(path, table_of(packs["train"], tuple(context.settings.classes)))
     if image.driver not in folds.of_driver:
         return ["its pack was made without it"]
     home = folds.of_driver[image.driver]
@@ -228,7 +223,7 @@ def _network(run: Run, kind: str) -> list[str]:
             f"shown in training as preset {preset}, {field.crop} patches of {field.size}, {flips[settings.augment.hflip]}, drawn "
             f"by (seed {settings.train.seed}, epoch, index)"
         )
-    tta, sizes = blending.default_tta(run), (pixels(field.pack), pixels(field.size))
+    tta, sizes = default_tta_of(run), (pixels(field.pack), pixels(field.size))
     crops = tta_set(tta, *sizes)
     return [
         *lines,
@@ -246,7 +241,7 @@ def predicted(run: Run, folds: FoldTable, image: TracedImage) -> dict[str, np.nd
         models = (
             [folds.of_driver[image.driver]] if blending.oof_of_member(run) and image.driver in folds.of_driver else []
         )
-    default, found = blending.default_tta(run), dict[str, np.ndarray]()
+    default, found = default_tta_of(run), dict[str, np.ndarray]()
     there = sorted(predicted_tta(run, folds.count, (kind,)), key=lambda tta: tta != default) if models else []
     for tta in there:
         made = {k: p for k in models if (p := _prediction(run, k, kind, tta, image.name)) is not None}
@@ -258,7 +253,7 @@ def predicted(run: Run, folds: FoldTable, image: TracedImage) -> dict[str, np.nd
 
 
 def _prediction(run: Run, fold: int, kind: str, tta: TtaSet, name: str) -> np.ndarray | None:
-    made = predictions.read(prediction_path(run.fold(fold), kind, tta), blending.origin(run, fold, tta))
+    made = predictions.read(prediction_path(run.fold(fold), kind, tta), run.predicted(fold, tta))
     found = np.flatnonzero(made.names == name)
     return made.probabilities[found[0]].astype(np.float64) if len(found) else None
 

@@ -48,7 +48,9 @@ def verdict(
     """
     best = ranked[0]
     found = [_winner(ranked), *_drivers(best)]
-    found += [_confused(pair, classes) for pair in confusions(best)[:1]]
+    for pair in confusions(best)[:1]:
+        share = f"{in_words(pair, classes)} ({pair.mistaken / pair.images:.0%})"
+        found.append(Sentence(f"The most frequent confusion: {share}.", "confusions"))
     found += [_calibration(best, fold_of), *_averaging(ranked)]
     if tested:
         made, loss, accuracy, images = tested
@@ -113,14 +115,9 @@ def confusions(made: RunScores) -> list[Confusion]:
 
 
 def in_words(pair: Confusion, classes: dict[str, str]) -> str:
+    """Both classes by their meanings, and how many images were mistaken."""
     true, says = (classes[name] or name for name in (pair.true, pair.says))
     return f"“{true}” taken for “{says}”: {pair.mistaken} of {pair.images} images"
-
-
-def _confused(pair: Confusion, classes: dict[str, str]) -> Sentence:
-    return Sentence(
-        f"The most frequent confusion: {in_words(pair, classes)} ({pair.mistaken / pair.images:.0%}).", "confusions"
-    )
 
 
 def _calibration(best: RunScores, fold_of: dict[str, int]) -> Sentence:

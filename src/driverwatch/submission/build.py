@@ -55,13 +55,9 @@ def make_ensemble(
         if "out_of_fold_log_loss" in facts:
             error = facts["out_of_fold_standard_error"]
             score = scored(facts["out_of_fold_log_loss"], error, "out of fold, ± over drivers")
-        ending(facts["seconds"], score, _after(context, context.places.submission(name)))
-
-
-def _after(context: Context, file: Path) -> list[str]:
-    """What there is to do with a submission: a competition that is not on Kaggle's list has nowhere to send it."""
-    check = f"make check DATASET={context.dataset} FILE={file}"
-    return [f'make submit DATASET={context.dataset} FILE={file} MESSAGE="..."' if context.settings.slug else check]
+        target = "submit" if context.settings.slug else "check"  # others are not on Kaggle
+        then = f"make {target} DATASET={context.dataset} FILE={context.places.submission(name)}"
+        ending(facts["seconds"], score, [then + (' MESSAGE="..."' if context.settings.slug else "")])
 
 
 def _make_ensemble(
@@ -87,13 +83,7 @@ def _make_ensemble(
         test, sample, [context.settings.columns.image, *context.settings.classes], path, pipeline.level
     )
     left_out = _left_out(members)
-    facts: dict[str, Any] = {
-        "runs": {m.run.name: m.tta for m in members},
-        "folds": folds.checksum,
-        "fold_models": {m.run.name: own for m, own in zip(members, _all_models(models), strict=True)},
-    }
-    facts["weights"] = {m.run.name: m.run.checksums(facts["fold_models"][m.run.name]) for m in members}
-    facts |= {"submission": checksum_of_file(path), "images": len(sample)}
+    facts = _made_of(members, folds, models) | {"submission": checksum_of_file(path), "images": len(sample)}
     facts |= {"class_prior": left_out} if left_out else {}
     facts |= {"embeddings": embeddings} if embeddings else {}
     facts["pipeline"] = {"settings": settings.model_dump(), **pipeline.facts}
@@ -128,9 +118,15 @@ def _write_out_of_fold(context: Context, name: str, pipeline: Pipeline, pack: Pa
     return checksum_of_file(path)
 
 
-def _all_models(models: list[list[list[int]]]) -> list[list[int]]:
-    """By member, the folds whose models it takes part with, from `folds_of_run`."""
-    return [sorted({fold for own in each for fold in own}) for each in zip(*models, strict=True)]
+def _made_of(members: list[Member], folds: FoldTable, models: list[list[list[int]]]) -> dict[str, Any]:
+    """Runs, the folds whose models each takes part with (from `folds_of_run`), and their weights' checksums."""
+    used = [sorted({fold for own in each for fold in own}) for each in zip(*models, strict=True)]
+    return {
+        "runs": {m.run.name: m.tta for m in members},
+        "folds": folds.checksum,
+        "fold_models": {m.run.name: own for m, own in zip(members, used, strict=True)},
+        "weights": {m.run.name: m.run.checksums(own) for m, own in zip(members, used, strict=True)},
+    }
 
 
 def _pipeline(
@@ -223,6 +219,7 @@ def make_submissions(context: Context, names: list[str]) -> None:
 
 
 def check_submission(context: Context, path: Path) -> None:
+    """Print that a submission file could go up. Raises `InputError` as `validate.read_submission`."""
     sample = competition.read_sample_submission(context.settings, context.data)
     validate.read_submission(path, sample, [context.settings.columns.image, *context.settings.classes])
     send = f'make submit DATASET={context.dataset} FILE={path} MESSAGE="..."'

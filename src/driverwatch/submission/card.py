@@ -49,7 +49,7 @@ def write_card(context: Context, name: str) -> Path:
         raise InputError(f"{source}: is not of {path}; make ensemble NAME={name} DATASET={context.dataset} writes both")
     folder, recipe = context.places.card(name), _recipe(context, name)
     facts = {**_results(context, frame, probabilities), **_origin(context, name, made, recipe)}
-    write_text(folder / "MODEL_CARD.md", render("model_card.md", name=name, manifest=path, **facts).lstrip())
+    write_text(folder / "MODEL_CARD.md", render("model_card.md", name=name, manifest=path, **facts))
     write_text(folder / "entry_points.md", _entry_points(context, name, made, recipe))
     write_json(folder / "SETTINGS.json", _settings(context))
     write_text(folder / "directory_structure.txt", "\n".join(_directories()) + "\n")
@@ -173,15 +173,7 @@ def _entry_points(context: Context, name: str, made: dict[str, Any], recipe: Rec
             f"make classify {where} RUN={next(iter(made['runs']))} IMAGE=<image>",
         ],
     }
-    parts = ["# Entry points\n\nEvery command resumes from what is there; folders are those of SETTINGS.json.\n"]
-    for number, (title, commands) in enumerate(steps.items(), start=1):
-        parts.append(f"{number}. {title}\n\n" + "".join(f"       {command}\n" for command in commands))
-    if recipe:
-        parts.append(
-            "`make reproduce` trains these runs and makes this submission of them:\n\n"
-            + "".join(f"    {one}\n" for one in trained)
-        )
-    return "\n".join(parts)
+    return render("entry_points.md", steps=steps, trained=trained, reproduced=recipe is not None)
 
 
 def _settings(context: Context) -> dict[str, str]:

@@ -40,7 +40,7 @@ function picture(image, alt, large = false) {
   return picture;
 }
 
-// Words on an image by what a run says of it: right, wrong, or nobody knows.
+// Words on an image by what a run says of it: right, wrong, or unknown.
 function judged(image, by, words) {
   const right = !rows.isTest(image) && rows.saidBy(by, image) === rows.label[image];
   if (rows.isTest(image)) return made("span", {}, words);
@@ -159,7 +159,7 @@ function drawGrid() {
 }
 
 function facts(test) {
-  const said = rows.saidBy(judge(), current), found = test ? [["set", "test: nobody knows its class"]] : [["true class", called(rows.label[current])]];
+  const said = rows.saidBy(judge(), current), found = test ? [["set", "test: class unknown"]] : [["true class", called(rows.label[current])]];
   found.push([`${state.run} says`, judged(current, judge(), called(said))]);
   if (!test) found.push(["driver", rows.drivers[rows.driver[current]]], ["fold", String(rows.fold[current])], ["loss", shortly(rows.lossOf(judge(), current))]);
   found.push(["entropy", shortly(rows.entropyOf(judge(), current))]);

@@ -107,7 +107,7 @@ function stateOf(hash, rows) {
   return {state: fitting(state, rows), strange};
 }
 
-// The same state without what its set cannot be asked: nobody knows the classes, drivers and losses of test images.
+// The same state without what its set cannot be asked: classes, drivers and losses of test images are unknown.
 function fitting(state, rows) {
   const sorts = [["loss", state.set === "train" && rows.labelled > 0], ["disagreement", rows.judges.length > 1], ["entropy", true], ["name", true]];
   const allowed = sorts.filter(each => each[1]).map(each => each[0]);

@@ -1,12 +1,16 @@
-"""What the data set's camera sees: whether an image is like its images, and a few of them whose class is known."""
+"""Images that pages show as examples: the worst and the confused ones of a run, and some of the camera, whose look is known."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote, urlencode
 
 import cv2
 import numpy as np
+import pandas as pd
 
+from driverwatch.config.types import WHOLE
 from driverwatch.data import competition
 from driverwatch.data.context import Context
 from driverwatch.data.images import examine
@@ -14,7 +18,83 @@ from driverwatch.data.pack import Pack
 from driverwatch.errors import InputError
 from driverwatch.inference.predict_run import FoldModels
 from driverwatch.io.html import jpeg_uri
-from driverwatch.report.worst_images import whole_frame
+from driverwatch.report.score_runs import RunScores
+from driverwatch.report.verdict import confusions, in_words
+
+WORST = 9  # images
+STRIPS, OF_EACH = 3, 6  # confusions, and images of each
+WIDTHS_PX = 480, 320  # of the worst image, and of the others
+JPEG_QUALITY = 78
+
+
+class Thumbnail(NamedTuple):
+    """An image of the data set as a data URI, what to say of it in words, and its fragment of the review page's address."""
+
+    source: str
+    alt: str
+    says: str
+    true: str
+    fragment: str
+
+
+class Strip(NamedTuple):
+    """Images of one confusion."""
+
+    title: str
+    fragment: str
+    thumbnails: list[Thumbnail]
+
+
+def fragment(**asked: str) -> str:
+    """The review page's address of what is asked."""
+    return f"#{urlencode(asked, quote_via=quote)}"
+
+
+def worst_images(
+    context: Context, made: RunScores, pack: Pack, regions: list[str]
+) -> tuple[list[Thumbnail], list[Strip]]:
+    """A run's worst images and confusions.
+
+    Raises:
+        InputError, OSError: the pack's images cannot be read, where the data folder has none.
+    """
+    classes, index = context.settings.classes, {str(name): place for place, name in enumerate(pack.names)}
+
+    def thumbnails(rows: pd.DataFrame, width: int) -> Iterator[Thumbnail]:
+        """Pictures from the data folder where they are there, since they are larger, else from the pack."""
+        for name, row in zip(rows.index, rows.to_dict("records"), strict=True):
+            found = examine(_training_file(context, row["class"], name), None).pixels
+            image = whole_frame(pack.pixels[index[name]], regions) if found is None else found
+            says, true = (classes[row[key]] or row[key] for key in ("says", "class"))
+            words = f"says {says} {row['sure']:.0%}", f"is {true} {row['true']:.0%}"
+            where = fragment(run=made.name, image=name, **{"from": "verdict"})
+            yield Thumbnail(jpeg_uri(image, width, JPEG_QUALITY), f"{row['driver']}, {name}", *words, where)
+
+    worst = one_per_clip(made.each.sort_values("loss", ascending=False, kind="stable")).head(WORST)
+    strips = []
+    for pair in confusions(made)[:STRIPS]:
+        mistaken = made.each[(made.each["class"] == pair.true) & (made.each["says"] == pair.says)]
+        chosen = one_per_clip(mistaken.sort_values("sure", ascending=False, kind="stable")).head(OF_EACH)
+        where = fragment(run=made.name, true=pair.true, says=pair.says, view="grid", **{"from": "verdict"})
+        strips.append(Strip(in_words(pair, classes), where, list(thumbnails(chosen, WIDTHS_PX[1]))))
+    return [*thumbnails(worst.head(1), WIDTHS_PX[0]), *thumbnails(worst.tail(-1), WIDTHS_PX[1])], strips
+
+
+def one_per_clip(rows: pd.DataFrame) -> pd.DataFrame:
+    """The first line of each driver and class: frames of one clip are nearly the same image."""
+    return rows[~rows.duplicated(["driver", "class"])]
+
+
+def _training_file(context: Context, label: str, name: str) -> Path:
+    return context.data / context.settings.train_images.format(label=label, image=name)
+
+
+def whole_frame(image: np.ndarray, regions: list[str]) -> np.ndarray:
+    """Of a packed image, uint8 (R * H, W, 3), the whole frame, or where it holds none the first region: uint8 (H, W, 3)."""
+    height = image.shape[0] // len(regions)
+    top = regions.index(WHOLE) * height if WHOLE in regions else 0
+    return image[top : top + height]
+
 
 SAMPLE = 600  # training images that an image is compared with
 SIDES = (16, 12)  # px of the grey thumbnails that are compared
@@ -78,16 +158,12 @@ def find_camera(context: Context, models: FoldModels) -> Camera | None:
         pack = context.pack(models.run.settings.input.key, "train", models.run.folds)
         rows = np.unique(np.linspace(0, len(pack.names) - 1, SAMPLE).astype(int))
         frames = np.array([whole_frame(pack.pixels[row], models.run.settings.input.regions) for row in rows])
-        first = examine(_training_file(context, pack, 0), None)
+        label = list(context.settings.classes)[pack.labels[0]]
+        first = examine(_training_file(context, label, pack.names[0]), None)
     except (InputError, OSError):
         return None
     ratio = first.shape[1] / first.shape[0] if first.pixels is not None else None
     return camera_of(frames, pack.drivers[rows].astype(str), ratio)
-
-
-def _training_file(context: Context, pack: Pack, row: int) -> Path:
-    label = list(context.settings.classes)[pack.labels[row]]
-    return context.data / context.settings.train_images.format(label=label, image=pack.names[row])
 
 
 @dataclass(frozen=True)
@@ -126,4 +202,5 @@ def _known(context: Context, models: FoldModels) -> Iterator[tuple[Path, str, st
                 yield path, classes[label], "no model was trained on its driver"
         elif pack is not None and len(rows := np.flatnonzero(pack.labels == label)):
             some = "most of these models were" if len(models.numbers) > 1 else "this model may have been"
-            yield _training_file(context, pack, int(rows[0])), classes[label], f"{some} trained on it"
+            path = _training_file(context, classes[label], pack.names[rows[0]])
+            yield path, classes[label], f"{some} trained on it"
