@@ -99,6 +99,9 @@ class PredictSettings(Strict):
 
     tta: TtaSets = ["ten_crop"]  # one or several; sets that are made of their views are written too
     batch_size: Annotated[int, Field(ge=1, le=65_536)] = 20  # crops in one forward pass; few suit a CPU, hundreds a GPU
+    # packed: raw pixels in the pack; streamed: decoded from their files in each pass, so that the pack takes no disk; auto: as
+    # the pack that is there, else packed where all test images take at most 4 GB and both packs half of the free disk
+    test_images: Literal["auto", "packed", "streamed"] = "auto"
     test: bool = True  # the test images too; false: validation drivers alone, as a search does (`make predict` resumes)
 
 

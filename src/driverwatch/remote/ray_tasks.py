@@ -9,6 +9,7 @@ from typing import Any
 
 from driverwatch.config.model import PredictSettings
 from driverwatch.data.context import CONFIGS, Context
+from driverwatch.data.pack import is_streamed
 from driverwatch.errors import InputError, listed
 from driverwatch.experiments.search import FoldRequest, Work, WorkRunner, thrown
 from driverwatch.inference.predict_run import asked_to_predict, predict, trained_classifiers
@@ -46,8 +47,17 @@ def fold_task(request: TrainRequest, run: Run, fold: int) -> Task:
 
 
 def _inputs(context: Context, run: Run) -> list[Path]:
-    """Files that every task of a run reads: the data set's settings, folds and packs, and the run's record."""
+    """Files that every task of a run reads: the data set's settings, folds and packs, and the run's record.
+
+    Raises:
+        InputError: test images that are streamed from files of this machine.
+    """
     places, pack = context.places, context.places.pack(run.settings.input.key)
+    if is_streamed(pack):
+        raise InputError(
+            f"{pack / 'test.h5'}: holds no pixels, and a cluster is not sent the images; pack them first: make pack "
+            f'MODEL=<model of {run.name}> SET="predict.test_images=packed"'
+        )
     tables = [path for path in (places.folds, places.groups) if path.is_file()]
     packs = [pack / f"{kind}.{end}" for kind in ("train", "test") for end in ("h5", "json")]
     return [CONFIGS / "datasets" / f"{context.dataset}.yaml", *tables, *packs, run.folder / "run.json"]
