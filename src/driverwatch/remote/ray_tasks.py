@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from driverwatch.config.model import PredictSettings
+from driverwatch.config.model import PROCESSOR_CROPS, PredictSettings
 from driverwatch.data.context import CONFIGS, Context
 from driverwatch.data.pack import is_streamed
 from driverwatch.errors import InputError, listed
@@ -171,6 +171,8 @@ def predict_on_cluster(
         InputError: as `predict`; no cluster, or none that could do it; tasks that failed.
     """
     start = time.monotonic()
+    if asked.batch_size == "auto":  # tasks and this machine must cut the same shards, whatever each computes on
+        asked = asked.model_copy(update={"batch_size": PROCESSOR_CROPS})
     run, _, _, folds = asked_to_predict(context, name, asked, fold)
     trained = [run.fold(number) / file for number in folds for file in ("manifest.json", "weights.h5")]
     reads = tuple(map(str, [*_inputs(context, run), *trained]))
