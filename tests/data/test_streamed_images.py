@@ -185,6 +185,14 @@ def test_moved_images_are_found_by_DATA(place: Context, tmp_path: Path) -> None:
     assert np.array_equal(found.pixels[7], wanted)
 
 
+def test_gone_images_are_refused_before_training(place: Context) -> None:
+    images = packed(place, STREAMED)["test"].images
+    pack.refuse_absent(images)
+    shutil.rmtree(place.data)
+    with pytest.raises(InputError, match=r"holds no pixels, and .* is not there; give DATA="):
+        pack.refuse_absent(images)
+
+
 def test_auto_streams_what_is_large_and_keeps_what_is_there(
     place: Context, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

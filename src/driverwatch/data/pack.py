@@ -48,6 +48,16 @@ class ImageBlock(NamedTuple):
         return np.memmap(self.path, np.uint8, "r", self.offset, self.shape)
 
 
+def refuse_absent(images: ImageBlock) -> None:
+    """Refuse images that are streamed from a folder that is gone, before hours of training end with that."""
+    files = images.files
+    if files is not None and len(files.paths) and not (path := files.folder / files.paths[0]).is_file():
+        raise InputError(
+            f"{images.path}: holds no pixels, and {path} is not there; give DATA=<folder of the images> to make pack, or train "
+            'with SET="predict.test=false"'
+        )
+
+
 class LeftOut(NamedTuple):
     """Images of the table that are not in the pack (`SKIP_INVALID=1`), one entry each, and why."""
 

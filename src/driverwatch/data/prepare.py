@@ -308,7 +308,8 @@ def _pack_both(context: Context, size: str, force: bool, skip: bool, test_images
     train, lost = _grouped(context, tables.train, skip)
     table = folds.read(context.places.folds, train)
     problems = tables.problems + lost
-    test_pack, rows = None, tuple(tables.problems + lost)
+    test_pack: Path | None = None
+    rows = tuple(tables.problems + lost)
     jobs = [
         Job(images, context.data, folder, kind, size, table.checksum, skip, rows, regions=regions)
         for kind, images in (("test", tables.test), ("train", train))
