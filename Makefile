@@ -149,7 +149,7 @@ help-all: ## every target, and the variables of each
 #: MACHINE=NvidiaTeslaT4    Kaggle's name of the accelerator
 #: RUNS_FROM=<folder>       what came back from Kaggle (make import-runs)
 #: KAGGLE=<path>            the Kaggle client (default: make installs one into .venv-kaggle)
-#: BENCHMARKS="pack load"   rows of make bench: imports memory knn pack load crops train cache, and by name alone growth
+#: BENCHMARKS="pack load"   rows of make bench: imports memory knn leakage pack load crops train cache, and by name alone growth
 #: IMAGES=1000              images that make bench and make profile measure with
 #: REPEAT=3                 repetitions that they time, 3 or more
 #: FULL=1                   rows of make bench that depend on the number of images at the competition's

@@ -1,5 +1,6 @@
 """Ten-crop prediction, beside plain forward passes over crops in memory, the guides' way, and fold models one by one."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from driverwatch.errors import InputError
 
 TOLERANCE = 1e-3  # by which mean probabilities of two sides may differ: the order of sums
 FOLDS = 5
+BATCHES_CROPS = (10, 20, 40, 80, 160)
 BASELINES = [
     Baseline("plain", "forward passes over crops in memory", 0.95),
     Baseline("classic", "the guides' ten-crop", 1.5),
@@ -36,7 +38,29 @@ def results(bench: Bench) -> list[Result]:
     timed = interleaved(sides, bench.asked.repeat)
     facts = {"model": bench.model, "images": len(indices), "images_at_once": predictor.batch, "apart": _apart(made),
              "images_per_second": len(indices) / timed["ours"].median}  # fmt: skip
-    return [*beside("crops", BASELINES, timed, facts), _folds(bench, indices)]
+    return [*beside("crops", BASELINES, timed, facts), _batches(bench, classifier), _folds(bench, indices)]
+
+
+def _batches(bench: Bench, classifier: Any) -> Result:
+    """The batch that `predict.batch_size: auto` takes beside the quickest of five, of all rounds' medians."""
+    from driverwatch.inference.predict import Predictor  # imports Keras
+
+    def of(crops: int | str) -> Any:
+        return Predictor(classifier, ["ten_crop"], bench.size, bench.input_size, crops_at_once=crops)
+
+    sizes = [crops for crops in BATCHES_CROPS if 2 * crops // 10 <= len(bench.table)]
+    indices, images = bench.few(max(sizes) // 10), bench.pack.pixels
+    predictors = {f"{crops} crops": of(crops) for crops in sizes} | {"ours": of("auto")}
+    made = dict[str, np.ndarray]()
+
+    def predicted(name: str) -> None:
+        made[name] = predictors[name](images, indices)["ten_crop"]
+
+    timed = interleaved({name: Side(partial(predicted, name)) for name in predictors}, bench.asked.repeat)
+    best = min((name for name in timed if name != "ours"), key=lambda name: timed[name].median)
+    facts = {"model": bench.model, "images": len(indices), "best": best, "apart": _apart(made)}
+    figure = speed(timed["ours"], timed[best])
+    return Result("crops", "the best of five batch sizes", "higher", 0.95, figure, timed, facts)
 
 
 def _folds(bench: Bench, indices: np.ndarray) -> Result:

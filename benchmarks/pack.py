@@ -16,7 +16,7 @@ from benchmarks.result import Result
 from benchmarks.timing import Side, interleaved, over_rounds, speed
 from benchmarks.workload import NO_FOLDS, Bench, quiet
 from driverwatch.data import pack, pack_writer
-from driverwatch.data.images import examine
+from driverwatch.data.images import examine, pixel_hash
 from driverwatch.data.pack_writer import sums
 from driverwatch.errors import InputError
 from driverwatch.io.hdf5 import write_at
@@ -67,7 +67,7 @@ def _parts(bench: Bench, paths: list[Path]) -> list[Result]:
 
     def checksums(file: tuple[bytes, np.ndarray]) -> None:
         hashlib.sha256(file[0]).digest()
-        pack.pixel_hash(file[1])
+        pixel_hash(file[1])
 
     def written() -> None:
         with target.open("wb") as file:

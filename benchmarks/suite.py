@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import cache, crops, growth, imports, knn, load, pack, result, train
+from benchmarks import cache, crops, growth, imports, knn, leakage, load, pack, result, train
 from benchmarks.result import Result
 from benchmarks.workload import Bench
 from driverwatch.errors import InputError, nearest
@@ -15,6 +15,7 @@ ROWS: dict[str, Callable[[Bench], list[Result]]] = {
     "imports": imports.results,
     "memory": growth.memory_results,
     "knn": knn.results,
+    "leakage": leakage.results,
     "pack": pack.results,
     "load": load.results,
     "crops": crops.results,

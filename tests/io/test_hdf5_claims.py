@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from driverwatch.data import pack
+from driverwatch.data.images import LOOK
 from driverwatch.ensemble import embeddings
 from driverwatch.errors import InputError
 from driverwatch.inference import predictions
@@ -112,7 +113,7 @@ def a_pack(folder: Path) -> tuple[Path, list[str], Callable[[], object]]:
             for name in ("names", "drivers", "reasons"):
                 place.create_dataset(name, data=NAMES, dtype=h5py.string_dtype())
             place["labels"] = np.zeros(6, np.int64)
-        file["images"], file["looks"] = np.zeros((6, 8, 10, 3), np.uint8), np.zeros((6, pack.LOOK), np.uint8)
+        file["images"], file["looks"] = np.zeros((6, 8, 10, 3), np.uint8), np.zeros((6, LOOK), np.uint8)
         file.attrs.update({"checksum": checksum, "mean": [1.0] * 3, "std": [1.0] * 3})
     made = {"checksum": checksum, "folds": "f", "contents": "c", "signature": "s", "images": 6, "left_out": {}}
     columns = ["names", "labels", "drivers", "images", "looks", "left_out/names", "left_out/labels", "left_out/reasons"]

@@ -26,6 +26,7 @@ from benchmarks import (
     growth,
     imports,
     knn,
+    leakage,
     load,
     pack,
     result,
@@ -312,6 +313,18 @@ def test_neighbours_beside_the_product(monkeypatch: pytest.MonkeyPatch) -> None:
         assert memory.target == (2.0 if full else None)  # of so few it would say nothing
 
 
+def test_leakage_counts_cpu_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels, labels, drivers = leakage.frames(520)
+    assert pixels.shape == (520, 2304) and pixels.dtype == np.float32 and 0 <= pixels.min() < pixels.max() <= 1
+    assert set(zip(drivers.tolist(), labels.tolist(), strict=True)) == {(d, c) for d in range(26) for c in range(10)}
+    monkeypatch.setattr(leakage, "COUNT", 520)
+    monkeypatch.setattr(leakage, "FULL_COUNT", 530)
+    for full, count in ((False, 520), (True, 530)):
+        (made,) = leakage.results(SimpleNamespace(asked=Request(1, 3, full)))  # type: ignore[arg-type]
+        assert made.facts["images"] == count and made.target == (30.0 if full else None)
+        assert made.figure is not None and made.figure.median in made.timings["ours"].cpu
+
+
 def told(monkeypatch: pytest.MonkeyPatch, seconds: float, memory: float) -> list[tuple[int, str]]:
     """Let projects' commands take so many seconds an image and MiB an image beside 100, and note which were run."""
     ran: list[tuple[int, str]] = []
@@ -509,7 +522,9 @@ class TestNetworks:
             assert all(len(timing.seconds) == 3 for timing in made.timings.values()) and len(made.timings) == 2
 
     def test_ten_crops_of_both_sides_say_the_same(self, bench: Bench) -> None:
-        plain, classical, folds = crops.results(bench)
+        plain, classical, batches, folds = crops.results(bench)
+        assert batches.figure is not None
+        assert batches.facts["best"] in batches.timings
         assert plain.facts["apart"] < 1e-5 and plain.facts["images"] % plain.facts["images_at_once"] == 0
         assert classical.timings.keys() == {"ours", "classic"}
         assert folds.figure is None and "freezes nothing" in str(folds.skipped)

@@ -64,11 +64,15 @@ def model_settings(model: str, overrides: str) -> Any:
     return load(ModelSettings, CONFIGS / "models", model, overrides)
 
 
-def predict_settings(tta: str, batch_size: int) -> Any:
+def predict_settings(tta: str, batch_size: str) -> Any:
     from driverwatch.config.loading import parse
     from driverwatch.config.model import PredictSettings
 
-    return parse(PredictSettings, {"tta": tta.split(), "batch_size": batch_size}, "TTA")
+    return parse(
+        PredictSettings,
+        {"tta": tta.split(), "batch_size": int(batch_size) if batch_size.isdecimal() else batch_size},
+        "TTA",
+    )
 
 
 def cluster_options(

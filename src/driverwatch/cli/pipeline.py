@@ -207,7 +207,7 @@ def predict(
     data: Data = None,
     tta: Tta = "ten_crop",
     fold: Fold = None,
-    batch_size: int = 20,
+    batch_size: str = "auto",
     study: str | None = None,
     shards: Annotated[int | None, typer.Option(min=1, help="tasks that a cluster makes of it (4)")] = None,
     engine: Engine = None,

@@ -94,11 +94,20 @@ class HeadSettings(Strict):
     auxiliary: Annotated[float, Field(ge=0)] = 0.3  # weight of each auxiliary classifier's loss, where there are any
 
 
+PROCESSOR_CROPS = 20  # in one forward pass: two images' ten crops
+ACCELERATOR_CROPS = 640
+
+
 class PredictSettings(Strict):
     """What `make train` predicts once a fold is trained; decides no weights, so it is no part of a run's identity."""
 
     tta: TtaSets = ["ten_crop"]  # one or several; sets that are made of their views are written too
-    batch_size: Annotated[int, Field(ge=1, le=65_536)] = 20  # crops in one forward pass; few suit a CPU, hundreds a GPU
+    # crops in one forward pass, of several images together; auto: 20 on a processor, 640 on an accelerator. Where memory is
+    # too small for a pass, it is halved and prediction goes on. Results differ by rounding alone
+    batch_size: Annotated[int, Field(ge=1, le=65_536)] | Literal["auto"] = "auto"
+    # packed: raw pixels in the pack; streamed: decoded from their files in each pass, so that the pack takes no disk; auto: as
+    # the pack that is there, else packed where all test images take at most 4 GB and both packs half of the free disk
+    test_images: Literal["auto", "packed", "streamed"] = "auto"
     test: bool = True  # the test images too; false: validation drivers alone, as a search does (`make predict` resumes)
 
 

@@ -62,12 +62,13 @@ class Context:
         least, own = pixels(size), size.partition("-")[0]
         found = [path.name for path in self.places.pack(size).parent.glob("*x*") if re.fullmatch(KEY, path.name)]
         found = [key for key in found if regions_of(key) == regions_of(size) and self.has_packs(key)]
+        found = [key for key in found if not packs.is_streamed(self.places.pack(key))]
         larger = [key for key in found if all(there >= need for there, need in zip(pixels(key), least, strict=True))]
         return f"{own}@{max(larger, key=lambda key: (math.prod(pixels(key)), key))}" if larger else size
 
     def pack(self, size: str, kind: str, folds: str) -> Pack:
         self.ensure_packs(size)
-        return packs.read(self.places.pack(size), kind, folds, size, self.regions(size))
+        return packs.read(self.places.pack(size), kind, folds, size, self.regions(size), self.data)
 
 
 def open_context(dataset: str, data: Path | None, study: str | None = None) -> Context:

@@ -26,7 +26,7 @@ class AugmentedInputs:
 
     def __init__(
         self,
-        images: np.ndarray,
+        images: Any,
         settings: ModelSettings,
         preset: list[dict[str, dict[str, Any]]],
         epoch: int,
@@ -34,7 +34,8 @@ class AugmentedInputs:
         first: int = 0,
     ) -> None:
         """Augment `images`, uint8 (N, R * H, W, 3), the whole pack, mapped; `mixing` (the epoch's) mixes them once they are cut."""
-        self.images = np.asarray(images)  # a mapped file's own class does work of its own at every index
+        # a mapped file's own class does work of its own at every index; streamed images stay what they are
+        self.images = np.asarray(images) if isinstance(images, np.ndarray) else images
         self.settings, self.preset, self.epoch = settings, preset, epoch
         self.first, self.mixing = first, mixing
         self._thread = threading.local()
@@ -59,7 +60,9 @@ class AugmentedInputs:
         """Centre views, copied once: uint8 (B, h, w, 3)."""
         (height, width), (tall, wide) = pixels(self.settings.input.size), self.images.shape[1:3]
         y, x = central(tall, height), central(wide, width)
-        return self.images[:, y : y + height, x : x + width][indices]  # copies once, without a step per image
+        if isinstance(self.images, np.ndarray):
+            return self.images[:, y : y + height, x : x + width][indices]  # copies once, without a step per image
+        return self.images[indices][:, y : y + height, x : x + width]
 
     def _made(self, augment: Augmenter, row: int) -> tuple[np.ndarray, bool]:
         seed = (self.settings.train.seed, self.epoch, self.first + row)

@@ -1,4 +1,4 @@
-"""Packs: images resized once and laid raw and contiguous into HDF5, read as memory maps.
+"""Packs: images resized once and laid raw and contiguous into HDF5, read as memory maps; test images may be streamed.
 
 After the HDF5 guides (images raw, channel means computed while packing), with one difference that matters to many
 readers: a contiguous dataset has a file offset, so a reader maps it and needs neither an HDF5 lock nor a shared handle.
@@ -18,16 +18,16 @@ import numpy as np
 from driverwatch.config.dataset import DatasetSettings
 from driverwatch.config.types import WHOLE, pixels, regions_of
 from driverwatch.data.competition import present
-from driverwatch.data.regions import Box
+from driverwatch.data.images import LOOK, pixel_hash
+from driverwatch.data.regions import FRAME, Box
+from driverwatch.data.streamed_images import ImageFiles, StreamedImages
 from driverwatch.errors import InputError
 from driverwatch.io.atomic import locked, write_json
 from driverwatch.io.hdf5 import UNREADABLE, column, opened, text, texts
 from driverwatch.io.manifests import checksum_of, differences, read_json
 from driverwatch.io.prefetch import in_threads
 
-LOOK = 16  # bytes that tell one image's pixels
-
-
+STREAMED = "streamed_from"  # of a manifest: the data set's folder, where the pack holds no pixels
 Boxes = dict[str, Box]  # regions by name, in the order in which they are stacked
 
 
@@ -37,12 +37,25 @@ class ImageBlock(NamedTuple):
     path: str
     offset: int
     shape: tuple[int, int, int, int]
+    files: ImageFiles | None = None  # where the pack holds no pixels: they are decoded from these
 
-    def open(self) -> np.ndarray:
-        """uint8 (N, H, W, 3), read-only, nothing loaded until it is indexed."""
+    def open(self) -> Any:
+        """uint8 (N, H, W, 3), read-only, nothing loaded until it is indexed; `StreamedImages` of a pack without pixels."""
+        if self.files is not None:
+            return StreamedImages(self.files)
         if self.shape[0] == 0:
             return np.empty(self.shape, np.uint8)
         return np.memmap(self.path, np.uint8, "r", self.offset, self.shape)
+
+
+def refuse_absent(images: ImageBlock) -> None:
+    """Refuse images that are streamed from a folder that is gone, before hours of training end with that."""
+    files = images.files
+    if files is not None and len(files.paths) and not (path := files.folder / files.paths[0]).is_file():
+        raise InputError(
+            f"{images.path}: holds no pixels, and {path} is not there; give DATA=<folder of the images> to make pack, or train "
+            'with SET="predict.test=false"'
+        )
 
 
 class LeftOut(NamedTuple):
@@ -74,14 +87,9 @@ class Pack:
     left_out: LeftOut = field(default_factory=lambda: LeftOut(*(np.array([]) for _ in range(4))))
 
     @cached_property
-    def pixels(self) -> np.ndarray:
+    def pixels(self) -> Any:
         """`images`, mapped once: should somebody pack again meanwhile, this is still the file that was checked."""
         return self.images.open()
-
-
-def pixel_hash(image: np.ndarray) -> bytes:
-    """`LOOK` bytes of the SHA-256 of an image's pixels: equal pixels, equal bytes, whatever file they came from."""
-    return hashlib.sha256(np.ascontiguousarray(image).data).digest()[:LOOK]
 
 
 def contents_checksum(
@@ -121,6 +129,14 @@ def refuse_moved(path: Path, made: dict[str, Any], regions: Boxes) -> None:
         )
 
 
+def is_streamed(folder: Path, kind: str = "test") -> bool | None:
+    """Whether a pack holds no pixels; None where there is no pack, or none whose manifest can be read."""
+    try:
+        return STREAMED in read_json(folder / f"{kind}.json")
+    except (InputError, OSError):
+        return None
+
+
 def folds_of(folder: Path, kind: str, size: str) -> str:
     """Checksum of the folds that a pack was made under."""
     return str(manifest_of(folder, kind, size).get("folds"))
@@ -132,11 +148,13 @@ def stamp(path: Path) -> list[int]:
     return [found.st_size, found.st_mtime_ns]
 
 
-def read(folder: Path, kind: str, folds: str, size: str, regions: Boxes | None = None) -> Pack:
+def read(
+    folder: Path, kind: str, folds: str, size: str, regions: Boxes | None = None, data: Path | None = None
+) -> Pack:
     """Open `<folder>/<kind>.h5` and check it: complete, contiguous, of this size, and packed under these folds.
 
     With `regions` it must be cut at these places too. A file whose size or time is not what packing left (copied, edited) is
-    compared with its checksums image by image.
+    compared with its checksums image by image. Streamed images are read from where they were packed, or else from `data`.
     """
     path, made = folder / f"{kind}.h5", manifest_of(folder, kind, size)
     if made.get("folds") != folds:
@@ -145,7 +163,11 @@ def read(folder: Path, kind: str, folds: str, size: str, regions: Boxes | None =
         refuse_moved(path, made, regions)
     height, width = pixels(size)
     with _whole(path) as file:
-        found = _opened(file, path, made, (len(regions_of(size)) * height, width))
+        if STREAMED in made:
+            images = _streamed(file, path, made, (height, width), data)
+        else:
+            images = _mapped(file, path, (len(regions_of(size)) * height, width))
+        found = _opened(file, path, made, images)
         if made.get("stamp") != stamp(path):
             _verify(found, _looks(file), made)
         return found
@@ -189,7 +211,20 @@ def test_duplicates(path: Path, looks: np.ndarray) -> dict[int, str]:
         return {int(row): names[int(np.flatnonzero(known == looks[row])[-1])] for row in both}
 
 
-def _opened(file: h5py.File, path: Path, made: dict[str, Any], size: tuple[int, int]) -> Pack:
+def _streamed(
+    file: h5py.File, path: Path, made: dict[str, Any], size: tuple[int, int], data: Path | None
+) -> ImageBlock:
+    """Images of a pack without pixels, in the folder that it was packed from; where that is gone, in `data`."""
+    count, recorded = file["paths"].shape[0], Path(str(made[STREAMED]))
+    boxes = tuple(Box(*corners) for corners in made.get("regions", {}).values()) or (FRAME,)
+    folder = recorded if recorded.is_dir() or data is None else data
+    looks = column(file, "looks", np.uint8, (count, LOOK))[...]
+    files = ImageFiles(folder, texts(column(file, "paths", str, (count,))), looks, size, boxes)
+    return ImageBlock(str(path), 0, (count, len(boxes) * size[0], size[1], 3), files)
+
+
+def _mapped(file: h5py.File, path: Path, size: tuple[int, int]) -> ImageBlock:
+    """Images that lie in a pack, whole and in one piece."""
     images = file["images"]
     offset, bytes_there = images.id.get_offset(), path.stat().st_size
     count = images.shape[0]
@@ -200,6 +235,11 @@ def _opened(file: h5py.File, path: Path, made: dict[str, Any], size: tuple[int, 
         )
     if count and (offset is None or offset + images.size > bytes_there):
         raise InputError(f"{path}: cut short ({bytes_there} bytes); run make pack again")
+    return ImageBlock(str(path), offset or 0, images.shape)
+
+
+def _opened(file: h5py.File, path: Path, made: dict[str, Any], images: ImageBlock) -> Pack:
+    count = images.shape[0]
     for name in ("looks", "frames"):
         if name in file or name == "looks":
             column(file, name, np.uint8, (count, LOOK))
@@ -207,7 +247,7 @@ def _opened(file: h5py.File, path: Path, made: dict[str, Any], size: tuple[int, 
         raise InputError(f"{path}: is not the pack that {path.stem}.json describes; run make pack again")
     left, absent = file["left_out"], len(column(file["left_out"], "names", str, (None,)))
     return Pack(
-        ImageBlock(str(path), offset or 0, images.shape),
+        images,
         _values(file, "names", count),
         _values(file, "labels", count),
         _values(file, "drivers", count),
@@ -239,10 +279,11 @@ def _verify(found: Pack, looks: np.ndarray, made: dict[str, Any]) -> None:
     Raises:
         InputError: an image, name, driver or label that was changed since.
     """
-    images, path = found.images.open(), found.images.path
-    for name, kept, now in zip(found.names, looks, in_threads(pixel_hash, images), strict=True):
-        if bytes(kept[:LOOK]) != now:
-            raise InputError(f"{path}: image {name} was changed since it was packed; run make pack again")
+    path = found.images.path
+    if found.images.files is None:  # streamed ones are compared when they are read
+        for name, kept, now in zip(found.names, looks, in_threads(pixel_hash, found.images.open()), strict=True):
+            if bytes(kept[:LOOK]) != now:
+                raise InputError(f"{path}: image {name} was changed since it was packed; run make pack again")
     more = (list(found.mean), list(found.std), [list(map(str, column)) for column in found.left_out])
     if contents_checksum(looks, found.names, found.drivers, found.labels, *more) != made["contents"]:
         raise InputError(f"{path}: names, drivers, labels or means were changed since packing; run make pack again")

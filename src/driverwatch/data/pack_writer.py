@@ -17,7 +17,7 @@ import numpy as np
 from driverwatch.config.types import WHOLE, pixels
 from driverwatch.data import pack
 from driverwatch.data.competition import ImageTable
-from driverwatch.data.images import CheckedImage, examine, resized, source_of
+from driverwatch.data.images import LOOK, CheckedImage, examine, pixel_hash, resized, source_of
 from driverwatch.data.regions import FRAME, join, split
 from driverwatch.errors import InputError
 from driverwatch.io.atomic import locked, replacing, write_json
@@ -28,7 +28,7 @@ from driverwatch.io.prefetch import in_threads, one_opencv_thread
 
 AHEAD = 256  # images looked at before they are noted
 TOGETHER = 8  # that a thread takes at a time: fewer are handed over, noted and waited for one by one
-BYTES_BESIDE = 200  # of a packed image: its name, driver, label and look
+BYTES_BESIDE = 200  # of a packed image: its name, driver, label and look, or path
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ class Job:
     regions: pack.Boxes = field(default_factory=lambda: {WHOLE: FRAME})
     # whose images are resized; `table` is then its own, and no file below `data` is read
     larger: pack.Pack | None = None
+    streamed: bool = False  # no pixels are written: readers decode the files
 
     @property
     def path(self) -> Path:
@@ -55,6 +56,12 @@ class Job:
     @property
     def manifest(self) -> Path:
         return self.folder / f"{self.kind}.json"
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the file that packing writes."""
+        pixels_of_one = 0 if self.streamed else len(self.regions) * math.prod(pixels(self.size)) * 3
+        return len(self.table) * (pixels_of_one + BYTES_BESIDE)
 
     @property
     def made_from(self) -> Path:
@@ -99,7 +106,7 @@ class PackWriter:
         self.frame, self.absent = job.table.where(~absent).frame, job.table.where(absent).frame
         self.places, self.names = np.flatnonzero(~absent), list(self.frame["image"])
         self.total = np.zeros((2, 3), np.int64)  # channel sums and sums of squares: exact in any order
-        self.looks = np.zeros((len(self.frame), pack.LOOK), np.uint8)
+        self.looks = np.zeros((len(self.frame), LOOK), np.uint8)
         self.frames = np.zeros_like(self.looks)  # looks of whole frames, where regions are packed
         self.traits: Counter[str] = Counter()
         self.shapes: Counter[tuple[int, int]] = Counter()
@@ -108,11 +115,15 @@ class PackWriter:
 
     def fill(self, temporary: Path) -> None:
         """Write images as long as none is broken, then everything beside them."""
-        size = len(self.frame) * (math.prod(self.shape) + BYTES_BESIDE)
-        with created(temporary, size, libver="earliest") as file:
-            place = contiguous(file, "images", (len(self.frame), *self.shape))
+        with created(temporary, self.job.size_bytes, libver="earliest") as file:
+            place = None if self.job.streamed else contiguous(file, "images", (len(self.frame), *self.shape))
             with temporary.open("r+b", buffering=0) as bare:
-                for some in self._examined(lambda row, image: write_at(bare.fileno(), image, place + row * image.size)):
+
+                def keep(row: int, image: np.ndarray) -> None:
+                    if place is not None:
+                        write_at(bare.fileno(), image, place + row * image.size)
+
+                for some in self._examined(keep):
                     self._note(some)
                     self.total += some.total
             self._find_copies()
@@ -148,9 +159,9 @@ class PackWriter:
         """An image of a larger pack; its source is a checksum of that pack's and of its pixels there."""
         image = larger.pixels[row]
         tiles = [resized(tile, self.size) for tile in split(image[None], len(self.boxes))]
-        made, look = join(np.stack(tiles), len(tiles))[0], pack.pixel_hash(image)
+        made, look = join(np.stack(tiles), len(tiles))[0], pixel_hash(image)
         source = hashlib.sha256(larger.checksum.encode() + look).hexdigest()
-        return CheckedImage(made, source, pack.pixel_hash(made), look, image.shape[:2], (), None)
+        return CheckedImage(made, source, pixel_hash(made), look, image.shape[:2], (), None)
 
     def _note(self, some: Examined) -> None:
         for row, image in enumerate(some.images, some.start):
@@ -186,6 +197,8 @@ class PackWriter:
         """Write names, labels, drivers and looks, and sum up."""
         frame, mean_std = self.frame, _moments(self.total, len(self.frame) * math.prod(self.shape[:2]))
         _columns(file, {"names": frame["image"], "drivers": frame["driver"], "labels": frame["label"]})
+        if self.job.streamed:
+            _columns(file, {"paths": frame["path"]})
         file.create_dataset("looks", data=self.looks)
         looks, regions = self.looks, pack.recorded(self.job.regions)
         if regions:
@@ -211,6 +224,7 @@ class PackWriter:
             "left_out_rows": list(self.job.rows),
             **({"resized_from": self.job.larger.checksum} if self.job.larger else {}),
             **({"regions": regions} if regions else {}),
+            **({pack.STREAMED: str(self.job.data.absolute())} if self.job.streamed else {}),
         }
         file.attrs.update({"checksum": checksum, **mean_std})
 
@@ -268,8 +282,7 @@ def write(job: Job, force: bool = False) -> None:
         if not force and _is_kept(job):
             return
         start, signature = time.monotonic(), _signature(job)
-        size = len(job.table) * len(job.regions) * math.prod(pixels(job.size)) * 3
-        require_space(job.folder, size, "the pack", "choose a smaller pack size")
+        require_space(job.folder, job.size_bytes, "the pack", "choose a smaller pack size")
         with replacing(job.path) as temporary:
             facts = _fill_sound(temporary, job)
         facts |= {"signature": signature, "folds": job.folds, "size": job.size, "stamp": pack.stamp(job.path)}
@@ -288,7 +301,8 @@ def _tell(job: Job, facts: dict[str, Any]) -> None:
     said = [f"{count} {trait}" for trait, count in facts["taken"].items()]
     left = len(facts["left_out"])
     said += [f"{left} left out as broken ({job.manifest} names them)"] if left else []
-    say(f"{job.path}: {facts['images']} images" + (f"; {', '.join(said)}" if said else ""))
+    how = ", decoded from their files in each pass over them" if job.streamed else ""
+    say(f"{job.path}: {facts['images']} images{how}" + (f"; {', '.join(said)}" if said else ""))
 
 
 def _is_kept(job: Job) -> bool:
@@ -306,6 +320,9 @@ def _is_kept(job: Job) -> bool:
     except InputError as error:
         say(f"packing again: {error}")
         return False
+    if job.streamed != (pack.STREAMED in made):
+        say(f"packing again: {job.path} is to hold {'no pixels' if job.streamed else 'pixels'}")
+        return False
     pack.refuse_moved(job.path, made, job.regions)
     signature = _signature(job)
     if made.get("signature") != signature and made["checksum"] != _source_checksum(job, made["left_out"]):
@@ -320,6 +337,7 @@ def _is_kept(job: Job) -> bool:
     if job.test_pack and pack.test_duplicates(job.test_pack, pack.pixel_hashes(job.path)):
         return False
     today = {"signature": signature, "folds": job.folds, "stamp": pack.stamp(job.path)}
+    today |= {pack.STREAMED: str(job.data.absolute())} if job.streamed else {}
     if made != made | today:
         write_json(job.manifest, made | today)
     say(f"{job.path}: up to date ({made['images']} images)")

@@ -6,7 +6,7 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -23,11 +23,16 @@ from driverwatch.errors import InputError, counted, listed, printable
 from driverwatch.io.atomic import locked, making, replacing, replacing_folder, write_text
 from driverwatch.io.console import duration, ending, say, track
 from driverwatch.io.csv_tables import cell_problems, name_problems, read_csv, read_text
-from driverwatch.io.manifests import read_json, require_space
+from driverwatch.io.manifests import free_bytes, read_json, require_space
 from driverwatch.io.paths import user_path
 
 if TYPE_CHECKING:
     import pandas as pd
+
+TestImages = Literal["auto", "packed", "streamed"]  # `predict.test_images`
+PACKED_BYTES = 4e9  # of test images' pixels at most, else they are streamed: the competition's at 180x240 take 10.3e9
+DISK_SHARE = 0.5  # of the free disk that packs may fill before test images are streamed
+LESS = ', or stream test images with SET="predict.test_images=streamed"'
 
 
 def pick(settings: DatasetSettings, source: Path, data: Path) -> None:
@@ -216,10 +221,12 @@ def make_packs(
     context: Context, size: str | None, model: str | None, overrides: str, force: bool, skip: bool = False
 ) -> None:
     """Pack training and test images at `size` (with regions, `180x240-whole+head`), or as `model` asks for."""
+    test_images: TestImages = "auto"
     if size is None:
         if model is None:
             raise InputError("pack: expected SIZE=<height>x<width> or MODEL=<name>")
-        size = load(ModelSettings, CONFIGS / "models", model, overrides).input.key
+        settings = load(ModelSettings, CONFIGS / "models", model, overrides)
+        size, test_images = settings.input.key, settings.predict.test_images
     elif not re.fullmatch(KEY, size) or min(pixels(size)) < 16:
         raise InputError(
             f"SIZE={size}: expected <height>x<width>, 16 px or more each, like 180x240, or with regions 180x240-whole+head"
@@ -236,7 +243,7 @@ def make_packs(
         and not force
     ):
         return say(f"{folder}: kept; {context.data} is not here to compare it with")
-    _pack_both(context, size, force, skip)
+    _pack_both(context, size, force, skip, test_images)
     # for a model `make train` asks for its pack, and resumes by itself
     train = f"make train DATASET={context.dataset} MODEL=<one with input.pack {asked}>"
     return ending(time.monotonic() - start, None, [train]) if model is None else None
@@ -287,12 +294,13 @@ def _left_out(folder: Path) -> bool:
     return bool(made.get("left_out") or made.get("left_out_rows"))
 
 
-def _pack_both(context: Context, size: str, force: bool, skip: bool) -> None:
+def _pack_both(context: Context, size: str, force: bool, skip: bool, test_images: TestImages = "auto") -> None:
     """Test images first: an image among them must not be trained on."""
     regions = context.regions(size)  # a wrong name ends here, before any image is read
     folder, beside = context.places.pack(size), [context.places.folds, context.places.groups]
     found = unchanged.sources(context.settings, context.data, beside)
-    if not force and (there := unchanged.images_if_unchanged(folder, found)):
+    is_kept = test_images == "auto" or pack.is_streamed(folder) == (test_images == "streamed")
+    if not force and is_kept and (there := unchanged.images_if_unchanged(folder, found)):
         for kind, count in there.items():
             say(f"{folder / kind}.h5: up to date ({count} images)")
         return
@@ -301,14 +309,23 @@ def _pack_both(context: Context, size: str, force: bool, skip: bool) -> None:
     table = folds.read(context.places.folds, train)
     problems = tables.problems + lost
     test_pack: Path | None = None
-    for kind, images in (("test", tables.test), ("train", train)):
-        rows = tuple(tables.problems + lost)
-        job = Job(images, context.data, folder, kind, size, table.checksum, skip, rows, test_pack, regions)
+    rows = tuple(tables.problems + lost)
+    jobs = [
+        Job(images, context.data, folder, kind, size, table.checksum, skip, rows, regions=regions)
+        for kind, images in (("test", tables.test), ("train", train))
+    ]
+    jobs[0] = replace(jobs[0], streamed=_is_streamed(jobs, test_images))
+    if not problems or skip:
+        written = sum(job.size_bytes for job in jobs if force or not job.path.is_file())
+        require_space(
+            folder, written, "what is packed", f"choose a smaller pack size{LESS if not jobs[0].streamed else ''}"
+        )
+    for job in jobs:
         if problems and not skip:  # nothing will be written, but all that is broken is said at once
             problems += pack_writer.invalid(job)
             continue
         try:
-            pack_writer.write(job, force)
+            pack_writer.write(replace(job, test_pack=test_pack), force)
             test_pack = job.path
         except InvalidImagesError as invalid:
             problems += invalid.problems
@@ -322,6 +339,16 @@ def _pack_both(context: Context, size: str, force: bool, skip: bool) -> None:
             )
     if not problems:
         unchanged.note(folder, found)
+
+
+def _is_streamed(jobs: list[Job], test_images: TestImages) -> bool:
+    """Whether the test pack, the first of `jobs`, is to hold no pixels: as is asked, as it is, or by its size and free disk."""
+    if test_images != "auto":
+        return test_images == "streamed"
+    if (there := pack.is_streamed(jobs[0].folder)) is not None:
+        return there
+    both = sum(job.size_bytes for job in jobs)
+    return jobs[0].size_bytes > PACKED_BYTES or both > free_bytes(jobs[0].folder) * DISK_SHARE
 
 
 def _refused(context: Context, problems: list[str], skip: bool) -> list[str]:

@@ -10,8 +10,8 @@ import numpy as np
 from driverwatch.config.types import pixels
 from driverwatch.data import splits
 from driverwatch.data.context import Context
-from driverwatch.data.images import cut_out
-from driverwatch.data.pack import LOOK, as_keys, pixel_hash, pixel_hashes
+from driverwatch.data.images import LOOK, cut_out, pixel_hash
+from driverwatch.data.pack import as_keys, pixel_hashes
 from driverwatch.data.regions import FRAME
 from driverwatch.errors import InputError
 from driverwatch.inference.predict_run import FoldModels

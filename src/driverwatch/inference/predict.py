@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import keras
 import numpy as np
@@ -17,6 +17,7 @@ from driverwatch.io.console import say, track
 from driverwatch.io.manifests import checksum_of_file
 from driverwatch.metrics import log_loss
 from driverwatch.models.classifier import Classifier, join, split
+from driverwatch.models.devices import ForwardPasses, crops_in_a_pass
 from driverwatch.models.split_network import FoldEnsemble, TrainedPart
 from driverwatch.run import Run
 
@@ -62,20 +63,21 @@ class Predictor:
         image: tuple[int, int],
         size: tuple[int, int],
         columns: Columns = KEPT,
-        crops_at_once: int = 20,
+        crops_at_once: int | Literal["auto"] = "auto",
     ) -> None:
         """Compile for packed regions of `image` and inputs of `size` (height, width of one region each).
 
         Args:
             tta: what is asked for; every set made of their views is given too (`vision.tta.held_by`).
             columns: what becomes of the columns of flipped views.
-            crops_at_once: bounds the forward pass' batch.
+            crops_at_once: bounds the forward pass' batch; an image's crops stay together.
         """
         self.asked, self.columns, self.shape = tta, columns, classifier.given
         self.tta = {name: tta_set(name, image, size) for name in columns.sets_of(tta)}
         self.unique = unique(list(self.tta), image, size)
-        self.batch = max(1, crops_at_once // len(self.unique))
+        self.batch = max(1, crops_in_a_pass(crops_at_once) // len(self.unique))
         self.model = self._compiled(classifier, size)
+        self.forward = ForwardPasses(self.model)
 
     def _compiled(self, classifier: Classifier | FoldEnsemble, size: tuple[int, int]) -> keras.Model:
         model = TtaViews(classifier, self.unique, size)
@@ -103,7 +105,7 @@ class Predictor:
 
     def _forward(self, source: Any, rows: np.ndarray) -> np.ndarray:
         """float32 (B, V, C) or (B, V, K, C)."""
-        return np.asarray(self.model.predict_on_batch(source[rows]))
+        return self.forward(source[rows])
 
     def _mean(self, found: np.ndarray, name: TtaSet) -> np.ndarray:
         tta, order = self.tta[name], self.columns.of(name)
@@ -149,7 +151,7 @@ class FeaturePredictor(Predictor):
         return [self.outputs(pack, view) for view in self.unique]
 
     def _forward(self, source: Any, rows: np.ndarray) -> np.ndarray:
-        return np.stack([np.asarray(self.model.predict_on_batch(array[rows])) for array in source], axis=1)
+        return np.stack([self.forward(array[rows]) for array in source], axis=1)
 
 
 SHARD_IMAGES = 2000  # predicted between two files: minutes of ten-crop on a CPU, and small beside a batch's start
@@ -158,7 +160,7 @@ Paths = dict[TtaSet, Path]
 
 
 def whole_predictor(
-    classifier: Classifier | FoldEnsemble, run: Run, tta: Sequence[TtaSet], crops_at_once: int
+    classifier: Classifier | FoldEnsemble, run: Run, tta: Sequence[TtaSet], crops_at_once: int | Literal["auto"]
 ) -> Predictor:
     """A run's classifier, or those of its folds together, from packed images."""
     field = run.settings.input

@@ -142,10 +142,15 @@ def _short(value: object) -> str:
     return f"{text[1:13]}…" if isinstance(value, str) and len(value) == 64 else text
 
 
+def free_bytes(folder: Path) -> int:
+    """Free bytes of the disk that `folder`, or the nearest folder above it that exists, is on."""
+    existing = next(p for p in [folder.absolute(), *folder.absolute().parents] if p.exists())
+    return shutil.disk_usage(existing).free
+
+
 def require_space(folder: Path, needed: int, what: str, way_out: str) -> None:
     """Refuse before writing when `folder`'s disk has fewer than `needed` bytes (and a tenth) free."""
-    existing = next(p for p in [folder.absolute(), *folder.absolute().parents] if p.exists())
-    free = shutil.disk_usage(existing).free
+    free = free_bytes(folder)
     if free < needed * 1.1:
         raise InputError(
             f"{folder}: {what} needs {needed / 1e9:.1f} GB and a tenth, but only {free / 1e9:.1f} GB are free; free space, or "

@@ -15,7 +15,9 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
+from driverwatch.config.model import ACCELERATOR_CROPS, PROCESSOR_CROPS
 from driverwatch.errors import InputError
+from driverwatch.io.console import say
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,43 @@ class Parts(keras.distribution.DataParallel):
         if data_shape[0] % self.device_mesh.devices.size:
             return keras.distribution.TensorLayout([None] * len(data_shape), self.device_mesh)
         return super().get_data_layout(data_shape)
+
+
+def on_processor() -> bool:
+    """Whether Keras computes on the processor, because there is no accelerator."""
+    return all("cpu" in name.lower() for name in LISTED[keras.backend.backend()]())
+
+
+def crops_in_a_pass(asked: int | Literal["auto"]) -> int:
+    """`predict.batch_size` as a number: as asked, or by what Keras computes on."""
+    return asked if asked != "auto" else PROCESSOR_CROPS if on_processor() else ACCELERATOR_CROPS
+
+
+class ForwardPasses:
+    """Forward passes of one network, NumPy in and out: in parts from where a whole batch has not fitted into memory."""
+
+    def __init__(self, model: keras.Model) -> None:
+        self.model, self.parts = model, 1
+
+    def __call__(self, samples: np.ndarray) -> np.ndarray:
+        """The network's answer to `samples` (B, ...). Raises what Keras does, of memory only where one sample is too large."""
+        while True:
+            try:
+                parts = np.array_split(samples, self.parts)
+                return np.concatenate([np.asarray(self.model.predict_on_batch(part)) for part in parts])
+            except Exception as error:
+                if not _is_of_memory(error) or self.parts >= len(samples):
+                    raise
+            self.parts = min(2 * self.parts, len(samples))
+            say(
+                f"not enough memory for {len(samples)} images in one pass; {-(-len(samples) // self.parts)} from now on"
+            )
+
+
+def _is_of_memory(error: Exception) -> bool:
+    """Whether TensorFlow, JAX, PyTorch or NumPy could not have the memory that it asked for: each has a class of its own."""
+    text = f"{type(error).__name__} {error}".lower()
+    return any(words in text for words in ("resourceexhausted", "resource_exhausted", "out of memory", "memoryerror"))
 
 
 LISTED: dict[str, Callable[[], list[str]]] = {

@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from driverwatch.config.model import PredictSettings
+from driverwatch.config.model import PROCESSOR_CROPS, PredictSettings
 from driverwatch.data.context import CONFIGS, Context
+from driverwatch.data.pack import is_streamed
 from driverwatch.errors import InputError, listed
 from driverwatch.experiments.search import FoldRequest, Work, WorkRunner, thrown
 from driverwatch.inference.predict_run import asked_to_predict, predict, trained_classifiers
@@ -46,8 +47,17 @@ def fold_task(request: TrainRequest, run: Run, fold: int) -> Task:
 
 
 def _inputs(context: Context, run: Run) -> list[Path]:
-    """Files that every task of a run reads: the data set's settings, folds and packs, and the run's record."""
+    """Files that every task of a run reads: the data set's settings, folds and packs, and the run's record.
+
+    Raises:
+        InputError: test images that are streamed from files of this machine.
+    """
     places, pack = context.places, context.places.pack(run.settings.input.key)
+    if is_streamed(pack):
+        raise InputError(
+            f"{pack / 'test.h5'}: holds no pixels, and a cluster is not sent the images; pack them first: make pack "
+            f'MODEL=<model of {run.name}> SET="predict.test_images=packed"'
+        )
     tables = [path for path in (places.folds, places.groups) if path.is_file()]
     packs = [pack / f"{kind}.{end}" for kind in ("train", "test") for end in ("h5", "json")]
     return [CONFIGS / "datasets" / f"{context.dataset}.yaml", *tables, *packs, run.folder / "run.json"]
@@ -161,6 +171,8 @@ def predict_on_cluster(
         InputError: as `predict`; no cluster, or none that could do it; tasks that failed.
     """
     start = time.monotonic()
+    if asked.batch_size == "auto":  # tasks and this machine must cut the same shards, whatever each computes on
+        asked = asked.model_copy(update={"batch_size": PROCESSOR_CROPS})
     run, _, _, folds = asked_to_predict(context, name, asked, fold)
     trained = [run.fold(number) / file for number in folds for file in ("manifest.json", "weights.h5")]
     reads = tuple(map(str, [*_inputs(context, run), *trained]))

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -95,7 +96,7 @@ class StageCaching:
         """For final predictions: the whole network, or the head on cached features where the whole backbone was frozen."""
         return self._predictor(predict.tta, predict.batch_size, half if half and half.cut.layer is None else None)
 
-    def _predictor(self, tta: list[TtaSet], crops: int, half: CachedStage | None) -> Predictor:
+    def _predictor(self, tta: list[TtaSet], crops: int | Literal["auto"], half: CachedStage | None) -> Predictor:
         if half is None:
             return whole_predictor(self.classifier, self.run, tta, crops)
 

@@ -14,7 +14,7 @@ from driverwatch.config.model import ModelSettings, read_preset
 from driverwatch.data import folds as fold_file
 from driverwatch.data import splits
 from driverwatch.data.context import CONFIGS, Context, open_context, open_packs
-from driverwatch.data.pack import manifest_of, refuse_moved, stamp
+from driverwatch.data.pack import manifest_of, refuse_absent, refuse_moved, stamp
 from driverwatch.data.tta import Columns
 from driverwatch.errors import InputError
 from driverwatch.io.atomic import locked
@@ -189,6 +189,8 @@ def train_one_fold(folder: Path, fold: int, weights: Path | None = None) -> None
     if run.finished(fold):
         raise InputError(f"{run.fold(fold)}: is finished; make train FORCE=1 FOLD={fold} trains it again")
     run = runs.executed(run, how.settings)
+    if run.settings.predict.test:
+        refuse_absent(packs["test"].images)
     backend.start()
     from driverwatch.training.fold import train_fold
     from driverwatch.training.pseudo_labels import FoldIndices
