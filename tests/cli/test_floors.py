@@ -59,6 +59,7 @@ ROOMS: dict[str, list[str]] = {
         "class_activation",
         "exported_model",
         "predictions",
+        "engine",
         "feature_cache",
         "predict",
         "predict_run",

@@ -9,7 +9,19 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from driverwatch.config.backbones import BACKBONES
 from driverwatch.config.loading import Strict, read_yaml
 from driverwatch.config.training import TrainSettings
-from driverwatch.config.types import NAME, WHOLE, Regions, Share, Size, TtaSet, TtaSets, key_of, known_name, pixels
+from driverwatch.config.types import (
+    NAME,
+    WHOLE,
+    EngineName,
+    Regions,
+    Share,
+    Size,
+    TtaSet,
+    TtaSets,
+    key_of,
+    known_name,
+    pixels,
+)
 from driverwatch.errors import InputError, nearest
 from driverwatch.io.paths import matching
 
@@ -99,6 +111,9 @@ class PredictSettings(Strict):
 
     tta: TtaSets = ["ten_crop"]  # one or several; sets that are made of their views are written too
     batch_size: Annotated[int, Field(ge=1, le=65_536)] = 20  # crops in one forward pass; few suit a CPU, hundreds a GPU
+    # what computes predictions, embeddings and cached features; auto: OpenVINO in float32 on a processor where it is installed
+    # (make setup EXTRAS=openvino) and 10,000 forward passes or more pay for converting the network, else Keras
+    engine: EngineName = "auto"
     test: bool = True  # the test images too; false: validation drivers alone, as a search does (`make predict` resumes)
 
 

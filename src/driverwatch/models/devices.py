@@ -111,6 +111,11 @@ class Parts(keras.distribution.DataParallel):
         return super().get_data_layout(data_shape)
 
 
+def on_processor() -> bool:
+    """Whether Keras computes on the processor, because there is no accelerator."""
+    return all("cpu" in name.lower() for name in LISTED[keras.backend.backend()]())
+
+
 LISTED: dict[str, Callable[[], list[str]]] = {
     "tensorflow": _of_tensorflow,
     "jax": keras.distribution.list_devices,
