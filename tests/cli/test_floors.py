@@ -56,10 +56,10 @@ ROOMS: dict[str, list[str]] = {
     "inference": [
         "overlay",
         "preprocess",
+        "engine",
         "class_activation",
         "exported_model",
         "predictions",
-        "engine",
         "feature_cache",
         "predict",
         "predict_run",

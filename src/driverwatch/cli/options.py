@@ -63,11 +63,17 @@ def model_settings(model: str, overrides: str) -> Any:
     return load(ModelSettings, CONFIGS / "models", model, overrides)
 
 
-def predict_settings(tta: str, batch_size: int) -> Any:
-    from driverwatch.config.loading import parse
+def predict_settings(tta: str, batch_size: int, overrides: str = "") -> Any:
+    """Those of `make predict`, with overrides of `predict.` alone: what a run was trained with stays."""
+    from driverwatch.config.loading import overridden, parse
     from driverwatch.config.model import PredictSettings
+    from driverwatch.errors import InputError
 
-    return parse(PredictSettings, {"tta": tta.split(), "batch_size": batch_size}, "TTA")
+    if other := [each for each in overrides.split() if not each.startswith("predict.")]:
+        raise InputError(f"SET={other[0]}: expected predict.<setting>=<value>; a run keeps what it was trained with")
+    content = {"predict": {"tta": tta.split(), "batch_size": batch_size}}
+    where = f'SET="{overrides}"' if overrides.strip() else "TTA"
+    return parse(PredictSettings, overridden(content, overrides)["predict"], where)
 
 
 def cluster_options(

@@ -26,7 +26,7 @@ class Engine:
     """Forward passes of one network over batches of one length: NumPy in and out.
 
     OpenVINO computes in float32. In bfloat16, its own choice on newer processors, it is 2.4 times as fast, but changed the
-    top class of 4 in 700 photos and the log loss by 0.002 (docs/dev/decisions/0020-prediction-engine.md).
+    top class of 4 in 700 photos and the log loss by 0.002 (docs/dev/decisions/0024-prediction-engine.md).
     """
 
     def __init__(self, model: keras.Model, batch: int, asked: EngineName = "keras", passes: int = 0) -> None:
@@ -99,10 +99,15 @@ def _difference(found: np.ndarray, wanted: np.ndarray) -> str:
     return f"its answer differs from Keras' by {apart:.1g} of the largest number, expected at most {TOLERANCE:g}"
 
 
-def converted(model: keras.Model, samples: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """A network as OpenVINO computes it in float32, for batches of the shape and dtype of `samples`.
+def converted(
+    model: keras.Model, samples: np.ndarray, precision: str | None = "f32"
+) -> Callable[[np.ndarray], np.ndarray]:
+    """A network as OpenVINO computes it, for batches of the shape and dtype of `samples`.
 
     Keras' own export does the conversion, from any of its backends.
+
+    Args:
+        precision: f32, f16 or bf16; None: OpenVINO's own choice, which is bf16 where the processor has it.
     """
     openvino = imported()
     inputs = keras.Input(samples.shape[1:], dtype=samples.dtype.name, name="samples")
@@ -112,14 +117,15 @@ def converted(model: keras.Model, samples: np.ndarray) -> Callable[[np.ndarray],
         core = openvino.Core()
         network = core.read_model(path)
         network.reshape(list(samples.shape))
-        request = core.compile_model(network, "CPU", _options()).create_infer_request()
+        request = core.compile_model(network, "CPU", _options(precision)).create_infer_request()
     return lambda batch: np.array(request.infer({0: np.ascontiguousarray(batch)}, share_inputs=True)[0])
 
 
-def _options() -> dict[str, Any]:
+def _options(precision: str | None) -> dict[str, Any]:
     threads = os.environ.get("TF_NUM_INTRAOP_THREADS", "")  # what a task of a cluster may take
     limit = {"INFERENCE_NUM_THREADS": int(threads)} if threads.isdecimal() and int(threads) else {}
-    return {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", **limit}
+    hint = {"INFERENCE_PRECISION_HINT": precision} if precision else {}
+    return {"PERFORMANCE_HINT": "LATENCY", **hint, **limit}
 
 
 def imported() -> Any:
