@@ -26,7 +26,7 @@ class Engine:
     """Forward passes of one network over batches of one length: NumPy in and out.
 
     OpenVINO computes in float32. In bfloat16, its own choice on newer processors, it is 2.4 times as fast, but changed the
-    top class of 4 in 700 photos and the log loss by 0.002 (docs/dev/decisions/0024-prediction-engine.md).
+    top class of 4 in 700 images and the log loss by 0.002 (docs/dev/decisions/0024-prediction-engine.md).
     """
 
     def __init__(self, model: keras.Model, batch: int, asked: EngineName = "keras", passes: int = 0) -> None:
