@@ -14,8 +14,8 @@ from driverwatch.config.types import EngineName
 from driverwatch.data.pack import Pack
 from driverwatch.data.tta import View
 from driverwatch.errors import InputError
+from driverwatch.inference import class_activation, predict, predictions
 from driverwatch.inference import engine as engines
-from driverwatch.inference import predict, predictions
 from driverwatch.inference.engine import Engine
 from driverwatch.inference.feature_cache import FeatureCache, tta_pass
 from driverwatch.inference.predictions import prediction_path
@@ -97,7 +97,7 @@ def test_a_network_that_openvino_computes_wrongly_is_kerass(
     tmp_path: Path, packs: dict[str, Pack], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What was expected of OpenVINO, by then in file names' origins, is stated and resumed as Keras'."""
-    monkeypatch.setattr(engines, "_converts", lambda asked, passes: asked == "openvino")
+    monkeypatch.setattr(engines, "converts", lambda asked, passes: asked == "openvino")
     monkeypatch.setattr(engines.importlib.metadata, "version", lambda _: "1")
     monkeypatch.setattr(engines, "converted", lambda model, _: lambda batch: 0.99 * model.predict_on_batch(batch))
     several = [network(tmp_path) for _ in range(2)]
@@ -120,7 +120,7 @@ def test_a_network_that_openvino_computes_wrongly_is_kerass(
 def test_whatever_goes_wrong_is_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], answer: Any, said: str
 ) -> None:
-    monkeypatch.setattr(engines, "_converts", lambda *_: True)
+    monkeypatch.setattr(engines, "converts", lambda *_: True)
     monkeypatch.setattr(engines, "converted", answer)
     classifier = network(tmp_path)
     classifier.compile()
@@ -176,3 +176,23 @@ def test_cached_features_of_each_engine_have_their_own_place(tmp_path: Path, pac
     assert ours.folder != keras.folder
     assert [len(list(cache.folder.glob("*.h5"))) for cache in (ours, keras)] == [1, 1]
     assert ours.computed_by.startswith("openvino ")
+
+
+@needs_openvino
+def test_many_images_are_classified_by_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From so many on that converting pays."""
+    monkeypatch.setattr(engines, "PAYS_FROM_PASSES", 20)
+    several = [network(tmp_path) for _ in range(2)]
+    run = folds_of(tmp_path / "folds", several)
+    files = [run.fold(number) / "weights.h5" for number in (0, 1)]
+    about: Any = (run.settings, CLASSES, (0.0, 0.0, 0.0), files)
+    pictures = images(20)
+    found = class_activation.probabilities(class_activation.resident(*about, 20), pictures)
+    wanted = class_activation.probabilities(class_activation.fold_models(*about), pictures)
+    kinds = [
+        type(one.probabilities)
+        for one in (*class_activation.resident(*about, 20)(), *class_activation.resident(*about)())
+    ]
+    assert [kind is Engine for kind in kinds] == [True, True, False, False]
+    assert np.allclose(found, wanted, atol=1e-5)
+    assert np.ptp(wanted, axis=0).max() > 1e-3

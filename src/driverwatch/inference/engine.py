@@ -42,7 +42,7 @@ class Engine:
             InputError: OpenVINO is asked for and not installed.
         """
         self.model, self.batch = model, batch
-        self.converts = _converts(asked, passes)
+        self.converts = converts(asked, passes)
         self._network: Callable[[np.ndarray], np.ndarray] | None = None
 
     @property
@@ -80,7 +80,8 @@ class Engine:
         return np.asarray(self.model.predict_on_batch(samples))
 
 
-def _converts(asked: EngineName, passes: int) -> bool:
+def converts(asked: EngineName, passes: int) -> bool:
+    """Whether OpenVINO is tried for so many passes. Raises `InputError` where it is asked for and not installed."""
     if asked == "keras":
         return False
     installed = importlib.util.find_spec("openvino") is not None
