@@ -101,13 +101,18 @@ def test_a_network_that_openvino_computes_wrongly_is_kerass(
     monkeypatch.setattr(engines.importlib.metadata, "version", lambda _: "1")
     monkeypatch.setattr(engines, "converted", lambda model, _: lambda batch: 0.99 * model.predict_on_batch(batch))
     several = [network(tmp_path) for _ in range(2)]
-    refused = predicted(folds_of(tmp_path / "refused", several), several, packs, "openvino")
+    run = folds_of(tmp_path / "refused", several)
+    refused = predicted(run, several, packs, "openvino")
     said = capsys.readouterr().out
     assert "OpenVINO is not used: its answer differs from Keras' by 0.01 of the largest number" in said
     wanted = predicted(folds_of(tmp_path / "keras", several), several, packs, "keras")
     for file, made in refused.items():
         assert np.array_equal(made.probabilities, wanted[file].probabilities)
         assert made.origin == wanted[file].origin
+    passes: list[int] = []
+    monkeypatch.setattr(predict.Predictor, "__call__", lambda *_: passes.append(1))
+    assert predicted(run, several, packs, "openvino").keys() == refused.keys()
+    assert passes == []  # refused again, it finds Keras' files
 
 
 @pytest.mark.parametrize(

@@ -111,14 +111,12 @@ def converted(
         precision: f32, f16 or bf16; None: OpenVINO's own choice, which is bf16 where the processor has it.
     """
     openvino = imported()
-    inputs = keras.Input(samples.shape[1:], dtype=samples.dtype.name, name="samples")
+    inputs = keras.Input(batch_shape=samples.shape, dtype=samples.dtype.name, name="samples")
+    signature = keras.InputSpec(dtype=samples.dtype.name, shape=samples.shape, name="samples")
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "network.xml"
-        keras.Model(inputs, model(inputs)).export(str(path), format="openvino", verbose=False)
-        core = openvino.Core()
-        network = core.read_model(path)
-        network.reshape(list(samples.shape))
-        request = core.compile_model(network, "CPU", _options(precision)).create_infer_request()
+        path, whole = Path(folder) / "network.xml", keras.Model(inputs, model(inputs))
+        whole.export(str(path), format="openvino", verbose=False, input_signature=[signature])
+        request = openvino.Core().compile_model(path, "CPU", _options(precision)).create_infer_request()
     return lambda batch: np.array(request.infer({0: np.ascontiguousarray(batch)}, share_inputs=True)[0])
 
 

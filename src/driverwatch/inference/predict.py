@@ -289,8 +289,10 @@ def _resumable(
     names, shards = pack.names[rows], [there]
     if not _are_of(there, origin, names):
         parts = _shards(predictor, run, number, kind, len(rows))
-        shards = [paths for _, paths in parts]
-        origin = _fill(predictor, run, number, kind, pack, rows, origin, parts)
+        origin = _settled(predictor, pack, rows, origin, parts)
+        if not _are_of(there, origin, names):
+            shards = [paths for _, paths in parts]
+            _fill(predictor, run, number, kind, pack, rows, origin, parts)
     for tta in predictor.tta:
         rest = [predictions.read(paths[tta], origin | {"tta": tta}).probabilities for paths in shards]
         yield tta, Predictions(names, np.concatenate(rest), origin | {"tta": tta})
@@ -302,8 +304,20 @@ def predict_part(
     """Predict a part of the shards that `write_predictions` will look for; `kind` and `rows` are as there."""
     origin = _origin(predictor, {**run.origin, "weights": checksum_of_file(run.fold(number) / "weights.h5")})
     if not _are_of(_finished(predictor, run, number, kind), origin, pack.names[rows]):
-        shards = _shards(predictor, run, number, kind, len(rows))
-        _fill(predictor, run, number, kind, pack, rows, origin, shards[part.number :: part.of])
+        shards = _shards(predictor, run, number, kind, len(rows))[part.number :: part.of]
+        _fill(predictor, run, number, kind, pack, rows, _settled(predictor, pack, rows, origin, shards), shards)
+
+
+def _settled(
+    predictor: Predictor, pack: Pack, rows: np.ndarray, origin: dict[str, str], shards: list[tuple[int, Paths]]
+) -> dict[str, str]:
+    """The origin that shards will state, by the engine that turns out to compute those that are not there."""
+    starts = [
+        start for start, paths in shards if not _are_of(paths, origin, pack.names[rows[start:][: _length(predictor)]])
+    ]
+    if starts and len(rows):
+        predictor.settle(predictor.source(pack), rows[starts[0] :])
+    return _origin(predictor, origin)
 
 
 def _fill(
@@ -315,25 +329,17 @@ def _fill(
     rows: np.ndarray,
     origin: dict[str, str],
     shards: list[tuple[int, Paths]],
-) -> dict[str, str]:
-    """Predict those of some shards that are not there; the origin that all of them state then."""
-
-    def lacking(origin: dict[str, str]) -> list[tuple[int, Paths]]:
-        parts = {start: pack.names[rows[start : start + _length(predictor)]] for start, _ in shards}
-        return [(start, paths) for start, paths in shards if not _are_of(paths, origin, parts[start])]
-
-    source, wanted = predictor.source(pack), lacking(origin)
-    if wanted and len(rows):
-        predictor.settle(source, rows[wanted[0][0] :])
-    if (settled := _origin(predictor, origin)) != origin:  # by another engine than was expected
-        origin, wanted = settled, lacking(settled)
-    for start, paths in wanted:
+) -> None:
+    """Predict those of some shards that are not there."""
+    source = predictor.source(pack)
+    for start, paths in shards:
         chosen = rows[start : start + _length(predictor)]
+        if _are_of(paths, origin, pack.names[chosen]):
+            continue
         said = f"{run.name} fold {number}: {' and '.join(predictor.asked)} of {kind.replace('_', '-')} images"
         said += f" {start + 1}-{start + len(chosen)} of {len(rows)}" if len(rows) > len(chosen) else ""
         for tta, found in predictor(source, chosen, said).items():
             predictions.write(Predictions(pack.names[chosen], found, origin | {"tta": tta}), paths[tta])
-    return origin
 
 
 def _length(predictor: Predictor) -> int:
