@@ -9,7 +9,7 @@ SHELL := /bin/sh
 # What is typed after make, or is in the environment under one of these names, is text: no $, quote, backtick or # in it means
 # anything to make or to a shell. Here each becomes its own text, for every use and for the processes that make starts.
 VARIABLES := ACCELERATOR ACCOUNT ADDRESS CLASS_BALANCE BLEND CALIBRATE CLASS CLIP CLIPS N_DRIVERS CPUS_PER_FOLD TRUNCATE_AT DATA DATASET DEBUG DETAILS DOCS \
-  DRIVERS RESUME_FROM ENGINE EXTRAS EMBEDDINGS FILE FOLD FOLDER FORCE FRAMES RUNS_FROM FULL GPUS_PER_FOLD HEAD CAM N_CAMS LR_MAX HOURS \
+  DRIVERS RESUME_FROM ENGINE EXTRAS EMBEDDINGS FILE FOLD FOLDER FORCE FORMAT FRAMES RUNS_FROM FULL GPUS_PER_FOLD HEAD CAM N_CAMS LR_MAX HOURS \
   IMAGE IMAGES IP JSON KAGGLE KILLS LR_MIN MACHINE MEMORY_PER_FOLD MESSAGE MODEL MODELS NAME KNN PACKAGES LR_STEPS PORT PYTHON3 \
   REPEAT ROUNDS BENCHMARKS RUN SEED SET SHARDS SIZE SKIP_TRIAL SKIP_INVALID SOURCE SPACE COMMANDS STUDY TEST_DRIVERS TOP TRAIN TRIALS UPGRADE V VENDOR \
   TTA WAIT WEIGHTS JOBS STRICT PYTEST_ADDOPTS
@@ -30,7 +30,7 @@ ON  := 1 yes Yes YES true True TRUE on On ON y Y
 OFF := 0 no No NO false False FALSE off Off OFF n N
 $(foreach each,$(filter $(SWITCHES),$(GIVEN)) $(filter V,$(INHERITED)),$(if \
   $(filter-out $(ON) $(OFF),$($(each)))$(word 2,$($(each))),$(error $(each)=$($(each)): expected 1 (yes, true, on) or 0 (no, false, off))))
-$(if $(filter EXTRAS,$(GIVEN)),$(if $(filter-out onnx cluster backends weights,$(EXTRAS)),$(error EXTRAS=$(EXTRAS): expected some of onnx, cluster, backends, weights)))
+$(if $(filter EXTRAS,$(GIVEN)),$(if $(filter-out onnx openvino litert cluster backends weights,$(EXTRAS)),$(error EXTRAS=$(EXTRAS): expected some of onnx, openvino, litert, cluster, backends, weights)))
 
 PYTHON3     ?= python3
 ACCELERATOR ?= cpu
@@ -123,9 +123,10 @@ help-all: ## every target, and the variables of each
 #: FILE=<csv>               the submission that make check checks and make submit uploads
 #: FILE=<pth>               the PyTorch checkpoint that make convert makes a weight file of, in the folder WEIGHTS
 #: FILE=<file>.onnx         what make export writes (default: build/<dataset>/export/RUN.keras)
+#: FORMAT=openvino          of make export: keras, onnx, openvino or litert (default: as FILE ends, else keras)
 #: PORT=8000                of make serve; of the first make node (6379)
 #: EXTRAS="onnx cluster"    what make setup installs beside: onnx, to write and try .onnx files; cluster, for ENGINE=ray and make search;
-#:                          weights, of efficientnet_lite1 and 2
+#:                          weights, of efficientnet_lite1 and 2; openvino, which predicts quicker on a processor; litert, to write .tflite files
 #: ENGINE=ray               make train, make search and make predict as tasks on a cluster (default: here, one after the other)
 #: ADDRESS=auto             of the cluster: this machine's, or <first>:6379 (default: this machine alone; make node: is the first)
 #: GPUS_PER_FOLD=1          that a task takes, also 0.5 (default: 1 where there are any)
@@ -149,7 +150,7 @@ help-all: ## every target, and the variables of each
 #: MACHINE=NvidiaTeslaT4    Kaggle's name of the accelerator
 #: RUNS_FROM=<folder>       what came back from Kaggle (make import-runs)
 #: KAGGLE=<path>            the Kaggle client (default: make installs one into .venv-kaggle)
-#: BENCHMARKS="pack load"   rows of make bench: imports memory knn leakage pack load crops train cache, and by name alone growth
+#: BENCHMARKS="pack load"   rows of make bench: imports memory knn leakage pack load crops engine train cache, and by name alone growth
 #: IMAGES=1000              images that make bench and make profile measure with
 #: REPEAT=3                 repetitions that they time, 3 or more
 #: FULL=1                   rows of make bench that depend on the number of images at the competition's
@@ -193,7 +194,7 @@ doctor: ## what is fine here, what is not, and what to do about it; installs not
 status: setup ## what there is: images, folds, packs, every run and fold, submissions; what is stale, and why; JSON=1 as JSON
 	$(DW) status $(DATA_OPT) $(call flag,json,JSON)
 
-setup: $(RUNTIME) $(patsubst %,$(VENV)/.extra-%,$(filter onnx cluster backends weights,$(EXTRAS))) ## build .venv from the pinned requirements, with EXTRAS="onnx cluster"
+setup: $(RUNTIME) $(patsubst %,$(VENV)/.extra-%,$(filter onnx openvino litert cluster backends weights,$(EXTRAS))) ## build .venv from the pinned requirements, with EXTRAS="onnx cluster"
 
 # an environment is finished while its stamp holds what its requirements hold: a clone changes dates, not contents
 finished = cmp -s $(1) $(2)
@@ -333,9 +334,9 @@ notebook: need-MODEL $(DEV) | $(FOLDS) ## a Kaggle notebook that trains MODEL, a
 import-runs: need-RUNS_FROM setup ## check runs trained elsewhere, in the folder RUNS_FROM (or RUN of them), and bring them in beside those here
 	$(DW) import-runs $(DATA_OPT) $(call option,run,RUN) $(call flag,force,FORCE) -- $(call q,$(RUNS_FROM))
 
-predict: setup ## predict with the trained RUN (default: MODEL's) under TTA; ENGINE=ray: in SHARDS on a cluster
+predict: setup ## predict with the trained RUN (default: MODEL's) under TTA, by SET="predict.engine=..."; ENGINE=ray: in SHARDS on a cluster
 	$(if $(or $(RUN),$(MODEL)),,$(error make predict needs RUN=<name> or MODEL=<name>))
-	$(DW) predict $(DATA_OPT) $(call option,tta,TTA) $(call option,fold,FOLD) $(call option,study,STUDY) \
+	$(DW) predict $(DATA_OPT) $(call option,tta,TTA) $(call option,fold,FOLD) $(call option,set,SET) $(call option,study,STUDY) \
 	  $(call option,shards,SHARDS) $(ON_CLUSTER) -- $(call q,$(or $(RUN),$(MODEL)))
 
 tta: need-RUN setup ## log loss and cost of every TTA set that RUN has predicted
@@ -392,8 +393,8 @@ classify: need-IMAGE setup ## name what is on IMAGE: ImageNet's classes (MODEL=<
 	  $(call option,fold,FOLD) $(call place,weights,WEIGHTS) $(call option,cam,CAM) $(call option,class,CLASS) \
 	  $(call option,top,TOP) -- $(call q,$(IMAGE))
 
-export: need-RUN setup ## write RUN's fold models (or FOLD's) as one .keras or .onnx FILE, preprocessing and class names inside
-	$(DW) export $(DATA_OPT) $(call option,fold,FOLD) $(call option,file,FILE) $(call flag,force,FORCE) -- $(call q,$(RUN))
+export: need-RUN setup ## write RUN's fold models (or FOLD's) as one FILE for Keras, ONNX, OpenVINO or LiteRT (FORMAT), preprocessing and class names inside
+	$(DW) export $(DATA_OPT) $(call option,fold,FOLD) $(call option,file,FILE) $(call option,format,FORMAT) $(call flag,force,FORCE) -- $(call q,$(RUN))
 
 serve: need-RUN setup ## a page on this machine, http://127.0.0.1:PORT: drop an image, see RUN's probabilities and a class activation map
 	$(DW) serve $(DATA_OPT) $(call option,fold,FOLD) $(call option,port,PORT) -- $(call q,$(RUN))
@@ -421,7 +422,7 @@ AUDIT = pip-audit==2.10.1 --progress-spinner=off --desc=off
 # tests of one file share a worker, since its fixtures serve them all; a test of 15 minutes hangs
 PYTEST    = $(Q)$(PYTHON) -m pytest
 PARALLEL  = -n $(call q,$(JOBS)) --dist loadfile --durations=25
-SLOW_NEED = $(DEV) $(patsubst %,$(VENV)/.extra-%,cluster onnx backends weights)
+SLOW_NEED = $(DEV) $(patsubst %,$(VENV)/.extra-%,cluster onnx openvino litert backends weights)
 
 test: $(DEV) ## the tests, in minutes: every room, one small training per behaviour, the command line end to end
 	$(PYTEST) $(PARALLEL)
@@ -464,7 +465,7 @@ lock: $(DEV) ## pin requirements/*.in with hashes into requirements/*.txt; UPGRA
 	$(Q)$(PYTHON) scripts/lock.py $(call flag,upgrade,UPGRADE)
 
 audit: $(DEV) ## look the pinned packages up among known vulnerabilities
-	$(Q)for file in cpu cuda onnx cluster weights dev kaggle; do \
+	$(Q)for file in cpu cuda onnx openvino litert cluster weights dev kaggle; do \
 	  $(PYTHON) -m uv tool run --quiet $(AUDIT) --disable-pip --require-hashes --requirement requirements/$$file.txt || exit 1; done
 
 clean: ## remove build/ (packs, runs); folds and submissions stay

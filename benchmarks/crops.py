@@ -45,7 +45,7 @@ def _batches(bench: Bench, classifier: Any) -> Result:
     """The batch that `predict.batch_size: auto` takes beside the quickest of five, of all rounds' medians."""
     from driverwatch.inference.predict import Predictor  # imports Keras
 
-    def of(crops: int | str) -> Any:
+    def of(crops: Any) -> Any:
         return Predictor(classifier, ["ten_crop"], bench.size, bench.input_size, crops_at_once=crops)
 
     sizes = [crops for crops in BATCHES_CROPS if 2 * crops // 10 <= len(bench.table)]

@@ -17,6 +17,8 @@ LOCKS = {
     "cuda": "cuda",
     "dev": "dev",
     "onnx": "onnx",
+    "openvino": "openvino",
+    "litert": "litert",
     "cluster": "cluster",
     "weights": "weights",
     "kaggle": "kaggle",

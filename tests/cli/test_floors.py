@@ -57,6 +57,7 @@ ROOMS: dict[str, list[str]] = {
     "inference": [
         "overlay",
         "preprocess",
+        "engine",
         "class_activation",
         "exported_model",
         "predictions",

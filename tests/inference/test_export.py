@@ -16,7 +16,7 @@ from driverwatch import run as runs
 from driverwatch.config.dataset import DatasetSettings
 from driverwatch.data.context import open_context
 from driverwatch.errors import InputError
-from driverwatch.inference.export import export
+from driverwatch.inference.export import KINDS, export
 from driverwatch.run import Run
 
 pytestmark = pytest.mark.keras
@@ -167,7 +167,7 @@ def test_wrong_requests_are_one_sentence(run: Run, tmp_path: Path) -> None:
     mine.write_text("somebody's")
     for fold, file, said in [
         (1, None, r"FOLD=1 is not finished \(finished: 0, 2\)"),
-        (None, tmp_path / "x.h5", r"FILE=.*x.h5: expected a name that ends in .keras or .onnx"),
+        (None, tmp_path / "x.h5", r"FILE=.*x.h5: expected a name that ends in .keras or .onnx or .xml or .tflite"),
         (None, mine, "is there already; choose another name, or replace it with FORCE=1"),
     ]:
         with pytest.raises(InputError, match=said):
@@ -200,3 +200,49 @@ def test_onnx_without_its_packages_is_one_sentence(run: Run, monkeypatch: pytest
     with pytest.raises(InputError, match="needs the package onnx; make setup EXTRAS=onnx installs it"):
         export(open_context("demo", None), "hand", None, Path("hand.onnx"), False)
     assert not list(Path().glob("*.onnx"))
+
+
+def test_openvino_gives_the_same(run: Run) -> None:
+    openvino = pytest.importorskip("openvino", reason="make setup EXTRAS=openvino")
+    export(open_context("demo", None), "hand", None, None, False, "openvino")
+    file = Path("build/demo/export/hand.xml")
+    assert sorted(p.name for p in file.parent.iterdir() if not p.name.startswith(".")) == ["hand.bin", "hand.xml"]
+    network = openvino.Core().compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    found = network(FRAMES.astype(np.float32))[0]
+    assert np.allclose(found, line_says(run, FRAMES, (0, 2)), atol=1e-5)
+    assert np.allclose(network(FRAMES[:1].astype(np.float32))[0], found[:1], atol=1e-6)  # batches of any length
+    said = openvino.Core().read_model(file).get_rt_info("driverwatch").astype(str)
+    assert json.loads(said)["run"] == "hand"
+
+
+def test_litert_gives_the_same(run: Run) -> None:
+    litert = pytest.importorskip("ai_edge_litert.interpreter", reason="make setup EXTRAS=litert")
+    export(open_context("demo", None), "hand", 2, None, False, "litert")
+    file = Path("build/demo/export/hand-fold2.tflite")
+    interpreter = litert.Interpreter(model_path=str(file))
+    interpreter.allocate_tensors()
+    (given,), (said,) = interpreter.get_input_details(), interpreter.get_output_details()
+    for frame, wanted in zip(FRAMES, line_says(run, FRAMES, (2,)), strict=True):
+        interpreter.set_tensor(given["index"], frame[None].astype(np.float32))
+        interpreter.invoke()
+        assert np.allclose(interpreter.get_tensor(said["index"])[0], wanted, atol=1e-5)
+    assert json.loads(zipfile.ZipFile(file).read("driverwatch.json"))["folds"] == [2]
+
+
+@pytest.mark.parametrize(("form", "package"), [("openvino", "openvino"), ("litert", "ai_edge_litert.interpreter")])
+def test_formats_without_their_packages_are_one_sentence(
+    run: Run, monkeypatch: pytest.MonkeyPatch, form: str, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    said = rf"FORMAT={form}: needs the package [a-z-]+; make setup EXTRAS={form} installs it"
+    with pytest.raises(InputError, match=said):
+        export(open_context("demo", None), "hand", None, None, False, form)
+    assert [p.name for p in Path("build/demo/export").iterdir()] == [f".hand{KINDS[form]}.lock"]
+
+
+def test_format_and_name_must_fit(run: Run) -> None:
+    context = open_context("demo", None)
+    with pytest.raises(InputError, match=r"FORMAT=tflight: expected one of keras, onnx, openvino, litert"):
+        export(context, "hand", None, None, False, "tflight")
+    with pytest.raises(InputError, match=r"FILE=hand\.onnx: expected a name that ends in \.tflite"):
+        export(context, "hand", None, Path("hand.onnx"), False, "litert")

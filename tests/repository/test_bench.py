@@ -23,6 +23,7 @@ from benchmarks import (
     baselines,
     cache,
     crops,
+    engine,
     growth,
     imports,
     knn,
@@ -535,6 +536,14 @@ class TestNetworks:
         *_, folds = crops.results(Bench(bench.context, "tiny", frozen, bench.asked))
         assert folds.figure is not None and folds.figure.low > 0
         assert 0 < folds.facts["frozen_layers"] < folds.facts["layers"]
+
+    def test_ten_crops_of_both_engines_say_the_same(self, bench: Bench) -> None:
+        pytest.importorskip("openvino", reason="make setup EXTRAS=openvino")
+        found = engine.results(bench)
+        assert [made.against for made in found] == [against for against, _ in engine.AGAINST.values()]
+        assert all(made.figure is not None and made.figure.low > 0 for made in found)
+        assert found[0].facts["engine"].startswith("openvino ")
+        assert max(found[0].facts["apart"][side] for side in ("plain", "keras")) < 1e-5
 
     def test_training(self, bench: Bench) -> None:
         (made,) = train.results(bench)

@@ -1,10 +1,13 @@
 """Two steps and a prediction under whatever backend KERAS_BACKEND names; leaves weights and probabilities as `<backend>.npz`.
 
+Where OpenVINO is installed, its prediction of the same network is left beside.
+
     KERAS_BACKEND=jax python tests/one_step.py <folder> <backbone>
 
 The first to come writes the weights to begin with, `begin.h5`; the others take them.
 """
 
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -50,8 +53,12 @@ def main(folder: Path, backbone: str) -> None:
     loss = classifier.fit(batches, shuffle=False, verbose=0).history["loss"]
     batches.close()
     found = Predictor(classifier, ["ten_crop"], SIZE, (32, 40))(pack.images.open(), rows)["ten_crop"]
+    by_openvino = {}
+    if importlib.util.find_spec("openvino"):
+        engine = Predictor(classifier, ["ten_crop"], SIZE, (32, 40), engine="openvino")
+        by_openvino = {"openvino": engine(pack.images.open(), rows)["ten_crop"]}
     weights = [keras.ops.convert_to_numpy(weight).ravel() for weight in classifier.trainable_weights]
-    np.savez(folder / f"{name}.npz", loss=loss, probabilities=found, weights=np.concatenate(weights))
+    np.savez(folder / f"{name}.npz", loss=loss, probabilities=found, weights=np.concatenate(weights), **by_openvino)
 
 
 if __name__ == "__main__":

@@ -64,15 +64,18 @@ def model_settings(model: str, overrides: str) -> Any:
     return load(ModelSettings, CONFIGS / "models", model, overrides)
 
 
-def predict_settings(tta: str, batch_size: str) -> Any:
-    from driverwatch.config.loading import parse
+def predict_settings(tta: str, batch_size: str, overrides: str = "") -> Any:
+    """Those of `make predict`, with overrides of `predict.` alone: what a run was trained with stays."""
+    from driverwatch.config.loading import overridden, parse
     from driverwatch.config.model import PredictSettings
+    from driverwatch.errors import InputError
 
-    return parse(
-        PredictSettings,
-        {"tta": tta.split(), "batch_size": int(batch_size) if batch_size.isdecimal() else batch_size},
-        "TTA",
-    )
+    if other := [each for each in overrides.split() if not each.startswith("predict.")]:
+        raise InputError(f"SET={other[0]}: expected predict.<setting>=<value>; a run keeps what it was trained with")
+    crops = int(batch_size) if batch_size.isdecimal() else batch_size
+    content = {"predict": {"tta": tta.split(), "batch_size": crops}}
+    where = f'SET="{overrides}"' if overrides.strip() else "TTA"
+    return parse(PredictSettings, overridden(content, overrides)["predict"], where)
 
 
 def cluster_options(
@@ -132,7 +135,7 @@ def one_tta_set(tta: str) -> Any:
     """The TTA set that a run takes part with."""
     from driverwatch.errors import InputError
 
-    chosen = predict_settings(tta, 1).tta
+    chosen = predict_settings(tta, "1").tta
     if len(chosen) > 1:
         raise InputError(f"TTA={tta}: expected one TTA set here, got {len(chosen)}; several are for make predict")
     return chosen[0]

@@ -208,6 +208,7 @@ def predict(
     tta: Tta = "ten_crop",
     fold: Fold = None,
     batch_size: str = "auto",
+    overrides: Overrides = "",
     study: str | None = None,
     shards: Annotated[int | None, typer.Option(min=1, help="tasks that a cluster makes of it (4)")] = None,
     engine: Engine = None,
@@ -218,7 +219,7 @@ def predict(
 ) -> None:
     """Predict with a trained run under other views."""
     there = cluster_options(engine, address, gpus, cpus, memory)
-    context, asked = making(dataset, data, study), predict_settings(tta, batch_size)
+    context, asked = making(dataset, data, study), predict_settings(tta, batch_size, overrides)
     if there is not None:
         from driverwatch.remote.ray_tasks import predict_on_cluster
 

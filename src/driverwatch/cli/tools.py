@@ -142,14 +142,16 @@ def export(
     data: Data = None,
     fold: Fold = None,
     file: Annotated[
-        Path | None, typer.Option(**PATH, help="a .keras or .onnx file; default: in build/<dataset>/export")
+        Path | None,
+        typer.Option(**PATH, help="a .keras, .onnx, .xml or .tflite file; default: in build/<dataset>/export"),
     ] = None,
+    form: Annotated[str | None, typer.Option("--format", help="keras, onnx, openvino or litert")] = None,
     force: Force = False,
 ) -> None:
     """Write a run's fold models as one file that loads without this project."""
     from driverwatch.inference.export import export as step
 
-    step(making(dataset, data), run, fold, file, force)
+    step(making(dataset, data), run, fold, file, force, form)
 
 
 @app.command()

@@ -9,7 +9,19 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from driverwatch.config.backbones import BACKBONES
 from driverwatch.config.loading import Strict, read_yaml
 from driverwatch.config.training import TrainSettings
-from driverwatch.config.types import NAME, WHOLE, Regions, Share, Size, TtaSet, TtaSets, key_of, known_name, pixels
+from driverwatch.config.types import (
+    NAME,
+    WHOLE,
+    EngineName,
+    Regions,
+    Share,
+    Size,
+    TtaSet,
+    TtaSets,
+    key_of,
+    known_name,
+    pixels,
+)
 from driverwatch.errors import InputError, nearest
 from driverwatch.io.paths import matching
 
@@ -108,6 +120,9 @@ class PredictSettings(Strict):
     # packed: raw pixels in the pack; streamed: decoded from their files in each pass, so that the pack takes no disk; auto: as
     # the pack that is there, else packed where all test images take at most 4 GB and both packs half of the free disk
     test_images: Literal["auto", "packed", "streamed"] = "auto"
+    # what computes predictions, embeddings and cached features; auto: OpenVINO in float32 on a processor where it is installed
+    # (make setup EXTRAS=openvino) and 10,000 forward passes or more pay for converting the network, else Keras
+    engine: EngineName = "auto"
     test: bool = True  # the test images too; false: validation drivers alone, as a search does (`make predict` resumes)
 
 

@@ -9,6 +9,8 @@ from driverwatch.errors import nearest
 
 TtaSet = Literal["centre", "multi_scale", "five_crop", "shifts", "ten_crop", "ten_crop_keep", "ten_crop_swap"]
 TTA_SETS: tuple[TtaSet, ...] = get_args(TtaSet)  # smallest first; what they are stands in data/tta.py
+EngineName = Literal["auto", "keras", "openvino"]  # what computes forward passes of finished networks
+ExportFormat = Literal["keras", "onnx", "openvino", "litert"]
 SIZE = r"[1-9]\d{0,4}x[1-9]\d{0,4}"  # height x width
 REGION = r"[a-z][a-z0-9_]{0,30}"
 KEY = rf"{SIZE}(-{REGION}(\+{REGION})*)?"  # of a pack: the size of each region, and the regions unless it is the frame alone

@@ -104,9 +104,9 @@ def make_embeddings(context: Context, text: str, weights: Path | None) -> None:
         try:
             read(path, origin)
         except InputError:
-            parts = _computed(context, settings, backbone, packs, weights)
+            parts, computed_by = _computed(context, settings, backbone, packs, weights)
             names = np.concatenate([packs[kind].names for kind in ("train", "test")])
-            write(path, names, parts, origin)
+            write(path, names, parts, origin | {"engine": computed_by})  # stated, not asked for: a file has one engine
             megabytes, took = path.stat().st_size / 1e6, duration(time.monotonic() - start)
             say(f"{path}: {len(names)} images, {parts[0].shape[1]} features, {megabytes:,.1f} MB, made in {took}")
 
@@ -137,8 +137,8 @@ def _origin(settings: ModelSettings, backbone: EmbeddingSource, packs: dict[str,
 
 def _computed(
     context: Context, settings: ModelSettings, backbone: EmbeddingSource, packs: dict[str, Pack], weights: Path | None
-) -> list[np.ndarray]:
-    """Features of the training and the test images in the centre view, float32 (N, F) each."""
+) -> tuple[list[np.ndarray], str]:
+    """Features of the training and the test images in the centre view, float32 (N, F) each; the engine of both."""
     from driverwatch.models import backend
 
     backend.start()
@@ -151,8 +151,14 @@ def _computed(
     classifier = build(settings, len(context.settings.classes), packs["train"].mean, found)
     flat = len(classifier.backbone.output.shape) == 2 and backbone.grid == (1, 1)  # a dense layer's, with no places
     pool = None if flat else GridPooling(*backbone.grid, name="grid")
-    cache = FeatureCache(context.places.feature_caches, FrozenPart(classifier, SplitPoint(None, 0), pool), "float32")
+    frozen, images = FrozenPart(classifier, SplitPoint(None, 0), pool), sum(len(pack.names) for pack in packs.values())
+    cache = FeatureCache(context.places.feature_caches, frozen, "float32", settings.predict.engine, images)
     size = pixels(settings.input.size)
     centre = tta_set("centre", pixels(settings.input.pack), size)[0]
     draw = tta_pass(centre, size, len(settings.input.regions))
-    return [cache.outputs(packs[kind], draw, f"{backbone.file}, {kind}").array for kind in ("train", "test")]
+
+    def both() -> list[np.ndarray]:
+        return [cache.outputs(packs[kind], draw, f"{backbone.file}, {kind}").array for kind in ("train", "test")]
+
+    expected, parts = cache.computed_by, both()
+    return (parts if cache.computed_by == expected else both()), cache.computed_by

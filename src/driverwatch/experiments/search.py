@@ -211,7 +211,9 @@ class _Search:
 
     def _fold(self, name: str, settings: ModelSettings, fold: int) -> FoldRequest:
         """A fold that predicts its validation drivers alone, in the TTA set that it is scored by."""
-        predict = PredictSettings(tta=[tta_of(settings)], batch_size=settings.predict.batch_size, test=False)
+        predict = PredictSettings(
+            tta=[tta_of(settings)], batch_size=settings.predict.batch_size, engine=settings.predict.engine, test=False
+        )
         settings = settings.model_copy(update={"predict": predict})
         return FoldRequest(context=self.context, settings=settings, name=name, weights=self.request.weights, fold=fold)
 

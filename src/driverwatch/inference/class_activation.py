@@ -12,6 +12,8 @@ from keras import ops
 
 from driverwatch.config.backbones import BACKBONES
 from driverwatch.config.model import ModelSettings
+from driverwatch.config.types import EngineName
+from driverwatch.inference.engine import Engine, converts
 from driverwatch.models.backend import load_state
 from driverwatch.models.classifier import ChannelScaling, Classifier, build, split
 from driverwatch.models.pretrained import build_whole
@@ -38,15 +40,23 @@ class Network:
         return self.probabilities(images)
 
 
-def of_classifier(classifier: Classifier) -> Network:
-    """A fold's classifier; its backbone may have been cut where no map is left."""
+def of_classifier(classifier: Classifier, asked: EngineName = "keras", passes: int = 0) -> Network:
+    """A fold's classifier; its backbone may have been cut where no map is left.
+
+    Args:
+        asked, passes: the engine of its probabilities, as of `Engine`; with another than keras its weights must stay.
+    """
 
     def features(images: Any) -> Any:
         return classifier.backbone(classifier.scaling(split(images, classifier.regions)), training=False)
 
-    def probabilities(images: Any) -> Any:
+    def eagerly(images: Any) -> Any:
         return classifier(images, training=False)
 
+    probabilities: Callable[[Any], Any] = eagerly
+    if converts(asked, passes):
+        classifier.compile()
+        probabilities = Engine(classifier, IMAGES_AT_ONCE, asked, passes)
     if len(classifier.backbone.output.shape) != 4:
         return Network(probabilities, None, (), regions=classifier.regions)
     head = (classifier.pool, *classifier.hidden, classifier.dropout, classifier.top)
@@ -256,13 +266,15 @@ def fold_models(settings: ModelSettings, classes: int, mean: tuple[float, ...], 
     return each
 
 
-def resident(settings: ModelSettings, classes: int, mean: tuple[float, ...], files: list[Path]) -> Networks:
-    """The same, each fold's classifier kept in memory: for repeated questions about an image at a time."""
+def resident(
+    settings: ModelSettings, classes: int, mean: tuple[float, ...], files: list[Path], passes: int = 0
+) -> Networks:
+    """The same, each fold's classifier kept in memory: for repeated questions about an image at a time, or `passes` images."""
     networks = []
     for file in files:
         classifier = build(settings, classes, mean, None, load=False)
         load_state(file, {"model": classifier.weights})
-        networks.append(of_classifier(classifier))
+        networks.append(of_classifier(classifier, settings.predict.engine, passes))
     return lambda: iter(networks)
 
 

@@ -154,8 +154,14 @@ def classify_drivers(request: Request, context: Context, name: str, fold: int | 
 
     def networks() -> Any:
         from driverwatch.inference.class_activation import fold_models as loaded
+        from driverwatch.inference.class_activation import resident
+        from driverwatch.inference.engine import converts
 
-        return loaded(models.run.settings, len(models.classes), models.mean, models.files)
+        settings, count = models.run.settings, len(image_files(request.images))
+        classes, mean, files = len(models.classes), models.mean, models.files
+        if converts(settings.predict.engine, count):
+            return resident(settings, classes, mean, files, count)
+        return loaded(settings, classes, mean, files)
 
     see = partial(centre_view, field=models.run.settings.input, boxes=models.boxes)
     _classify(request, Judge(models.title, models.classes, see, networks, recogniser(context, models)))

@@ -1,35 +1,40 @@
 """A run as one file for others: the fold models' mean, preprocessing, class names and origin inside."""
 
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
-from driverwatch.config.types import pixels
+from driverwatch.config.types import ExportFormat, pixels
 from driverwatch.data.context import Context
 from driverwatch.data.tta import cut, tta_set
-from driverwatch.errors import InputError
+from driverwatch.errors import InputError, nearest
 from driverwatch.inference.predict_run import FoldModels, fold_models
 from driverwatch.io.atomic import locked, replacing, scratch_beside
 from driverwatch.io.console import ending, say
 from driverwatch.io.manifests import provenance
 
-KINDS = (".keras", ".onnx")
+FORMATS: tuple[ExportFormat, ...] = get_args(ExportFormat)
+KINDS = dict(zip(FORMATS, (".keras", ".onnx", ".xml", ".tflite"), strict=True))
 TRIED = 4  # images on which a written file is held against the line
 TOLERANCE = 1e-5  # largest difference of a probability
 
 
-def export(context: Context, name: str, fold: int | None, file: Path | None, force: bool) -> None:
+def export(
+    context: Context, name: str, fold: int | None, file: Path | None, force: bool, form: str | None = None
+) -> None:
     """Write a run's fold models as one file (`fold`: one of them alone), read it back and hold it against the line.
+
+    Args:
+        form: of `FORMATS`; None: as the name of `file` ends, else keras.
 
     Raises:
         InputError: nothing finished, a file of another kind, one that is there already, a file that gives other probabilities.
     """
     models = fold_models(context, name, fold)
-    path = file or context.places.export(name if fold is None else f"{name}-fold{fold}")
-    kind = path.suffix.lower()
-    if kind not in KINDS:
-        raise InputError(f"FILE={path}: expected a name that ends in {' or '.join(KINDS)}")
+    kind = _kind(file, form)
+    path = file or context.places.export(name if fold is None else f"{name}-fold{fold}").with_suffix(kind)
     if file is not None and file.exists() and not force:
         raise InputError(f"FILE={path}: is there already; choose another name, or replace it with FORCE=1")
     from driverwatch.models import backend
@@ -37,21 +42,44 @@ def export(context: Context, name: str, fold: int | None, file: Path | None, for
     backend.start()
     with locked(path.parent, f".{path.name}.lock", sweep=()), scratch_beside(path) as scratch:
         made = scratch / f"model{kind}"
-        difference = _write(models, made, facts(context, models))
+        difference, seconds = _write(models, made, facts(context, models))
         if not difference <= TOLERANCE:  # NaN, too
             raise InputError(
                 f"{path}: not written, since it would give other probabilities than the line, by up to {difference:.1g}; this is "
                 "a defect: please report it with the model's name"
             )
-        with replacing(path) as temporary:
-            made.replace(temporary)
-    say(f"{path}: {models.title}; on {TRIED} images it gives the line's own probabilities within {difference:.0e}")
+        _take(made, path)
+    said = f"on {TRIED} images it gives the line's own probabilities within {difference:.0e}"
+    say(f"{path}: {models.title}; {said}, {1000 * seconds / TRIED:.1f} ms an image")
     say(how_to(models))
     ending(then=[f"make serve RUN={name} DATASET={context.dataset}"])
 
 
-def _write(models: FoldModels, file: Path, said: dict[str, Any]) -> float:
-    """Write a file, read it back and try it; the largest difference of a probability."""
+def _kind(file: Path | None, form: str | None) -> str:
+    """How the file's name ends."""
+    if form is not None and form not in KINDS:
+        raise InputError(f"FORMAT={form}: expected one of {', '.join(KINDS)}{nearest(form, list(KINDS))}")
+    if file is None:
+        return KINDS["keras" if form is None else form]
+    kind = file.suffix.lower()
+    if kind not in KINDS.values() or (form is not None and kind != KINDS[form]):
+        expected = [KINDS[form]] if form is not None else list(KINDS.values())
+        raise InputError(f"FILE={file}: expected a name that ends in {' or '.join(expected)}")
+    return kind
+
+
+def _take(made: Path, path: Path) -> None:
+    """Give a file its name; OpenVINO's weights come first, so that what a kill leaves is no pair of two exports."""
+    if path.suffix.lower() == KINDS["openvino"]:
+        path.unlink(missing_ok=True)
+        with replacing(path.with_suffix(".bin")) as temporary:
+            made.with_suffix(".bin").replace(temporary)
+    with replacing(path) as temporary:
+        made.replace(temporary)
+
+
+def _write(models: FoldModels, file: Path, said: dict[str, Any]) -> tuple[float, float]:
+    """Write a file, read it back and try it; the largest difference of a probability, and seconds for all images tried."""
     from driverwatch.inference import exported_model as exporting
     from driverwatch.inference.class_activation import fold_models as loaded
     from driverwatch.inference.class_activation import probabilities
@@ -60,10 +88,14 @@ def _write(models: FoldModels, file: Path, said: dict[str, Any]) -> float:
     parts = settings, len(models.classes), models.mean, models.files
     exporting.write(exporting.joined(*parts), file, said)
     images = _images(models)
-    found = exporting.read(file)(images)
+    answer, times = exporting.read(file), []
+    for _ in range(3):  # the first of them may compile
+        start = time.perf_counter()
+        found = answer(images)
+        times.append(time.perf_counter() - start)
     pack, size = pixels(settings.input.pack), pixels(settings.input.size)
     seen = cut(images, tta_set("centre", pack, size)[0], size, len(models.boxes))
-    return float(np.abs(found - probabilities(loaded(*parts), seen)).max())
+    return float(np.abs(found - probabilities(loaded(*parts), seen)).max()), min(times)
 
 
 def _images(models: FoldModels) -> np.ndarray:

@@ -4,6 +4,7 @@ import importlib
 import json
 import warnings
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from driverwatch.config.model import InputSettings, ModelSettings
 from driverwatch.config.types import pixels
 from driverwatch.data.tta import tta_set
 from driverwatch.errors import InputError
+from driverwatch.inference import engine
 from driverwatch.models.backend import load_state
 from driverwatch.models.classifier import ChannelScaling, Classifier, build
 
-FACTS = "driverwatch.json"  # the file inside of a .keras file, which is a ZIP archive; Keras reads past it
-KEY = "driverwatch"  # of the metadata in an ONNX file
+FACTS = "driverwatch.json"  # in the ZIP archive that a .keras file is, and that may follow a .tflite file's model
+KEY = "driverwatch"  # of the metadata in an ONNX file, and of an OpenVINO file's rt_info
 
 
 def joined(settings: ModelSettings, classes: int, mean: tuple[float, ...], files: list[Path]) -> keras.Model:
@@ -75,46 +77,116 @@ def _scaled(x: Any, scaling: ChannelScaling) -> Any:
 
 
 def write(model: keras.Model, path: Path, facts: dict[str, Any]) -> None:
-    """Write a model as .keras or .onnx, by the file's name, with JSON-able `facts` inside.
+    """Write a model as .keras, .onnx, .xml (OpenVINO, its weights in a .bin beside it) or .tflite, with JSON-able `facts` inside.
 
     Raises:
-        InputError: ONNX without the packages that write it.
+        InputError: without the packages that write it and read it back.
     """
-    text = json.dumps(facts, ensure_ascii=False, indent=1)
-    if path.suffix == ".onnx":
-        _write_onnx(model, path, text)
-    else:
-        model.save(path)
-        with zipfile.ZipFile(path, "a") as archive:
-            archive.writestr(FACTS, text)
+    WRITERS[path.suffix](model, path, json.dumps(facts, ensure_ascii=False, indent=1))
+
+
+def _write_keras(model: keras.Model, path: Path, facts: str) -> None:
+    model.save(path)
+    _append(path, facts)
+
+
+def _append(path: Path, facts: str) -> None:
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(FACTS, facts)
 
 
 def _write_onnx(model: keras.Model, path: Path, facts: str) -> None:
-    onnx = _onnx("onnx")
-    _onnx("tf2onnx")
-    images = keras.InputSpec(dtype="float32", shape=model.input_shape, name="images")  # of any number of images
+    onnx = _needed("onnx", "onnx")
+    _needed("tf2onnx", "onnx")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # Keras asks NumPy for np.object, to fix tf2onnx
-        model.export(str(path), format="onnx", verbose=False, input_signature=[images])
+        model.export(str(path), format="onnx", verbose=False, input_signature=[_signature(model)])
     made = onnx.load(str(path))
     made.metadata_props.add(key=KEY, value=facts)
     onnx.save(made, str(path))
 
 
-def _onnx(package: str) -> Any:
+def _signature(model: keras.Model) -> keras.InputSpec:
+    """Float images, any number of them."""
+    return keras.InputSpec(dtype="float32", shape=model.input_shape, name="images")
+
+
+def _write_openvino(model: keras.Model, path: Path, facts: str) -> None:
+    openvino, exported = _openvino(), path.with_name("exported.xml")
+    model.export(str(exported), format="openvino", verbose=False, input_signature=[_signature(model)])
+    network = openvino.Core().read_model(exported)
+    network.set_rt_info(facts, [KEY])
+    openvino.save_model(network, path, compress_to_fp16=False)
+
+
+def _write_litert(model: keras.Model, path: Path, facts: str) -> None:
+    _needed("ai_edge_litert.interpreter", "litert")
+    if keras.backend.backend() != "tensorflow":
+        raise InputError(
+            f"{path.name}: LiteRT files are written under KERAS_BACKEND=tensorflow; leave that variable out"
+        )
+    model.export(str(path), format="litert", verbose=False, input_signature=[_signature(model)])
+    _append(path, facts)
+
+
+WRITERS: dict[str, Callable[[keras.Model, Path, str], None]] = {
+    ".keras": _write_keras,
+    ".onnx": _write_onnx,
+    ".xml": _write_openvino,
+    ".tflite": _write_litert,
+}
+
+
+def _needed(package: str, extra: str) -> Any:
     try:
         return importlib.import_module(package)
     except ImportError as error:
+        name = package.partition(".")[0].replace("_", "-")
+        raise InputError(f"FORMAT={extra}: needs the package {name}; make setup EXTRAS={extra} installs it") from error
+
+
+def _openvino() -> Any:
+    try:
+        return engine.imported()
+    except ImportError as error:
         raise InputError(
-            f"FILE=<name>.onnx: needs the package {package}; make setup EXTRAS=onnx installs it"
+            "FORMAT=openvino: needs the package openvino; make setup EXTRAS=openvino installs it"
         ) from error
 
 
 def read(path: Path) -> Any:
     """What was written, by what others read it with: a function of images as `joined` makes one, NumPy in and out."""
-    if path.suffix == ".onnx":
-        session = _onnx("onnxruntime").InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        name = session.get_inputs()[0].name
-        return lambda images: session.run(None, {name: images.astype(np.float32)})[0]
+    return READERS[path.suffix](path)
+
+
+def _read_keras(path: Path) -> Any:
     model = keras.saving.load_model(path, safe_mode=True)  # no code travels in the file
     return lambda images: keras.ops.convert_to_numpy(model(images, training=False))
+
+
+def _read_onnx(path: Path) -> Any:
+    session = _needed("onnxruntime", "onnx").InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda images: session.run(None, {name: images.astype(np.float32)})[0]
+
+
+def _read_openvino(path: Path) -> Any:
+    network = _openvino().Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return lambda images: network(images.astype(np.float32))[0]
+
+
+def _read_litert(path: Path) -> Any:
+    interpreter = _needed("ai_edge_litert.interpreter", "litert").Interpreter(model_path=str(path))
+    (given,), (said,) = interpreter.get_input_details(), interpreter.get_output_details()
+
+    def answer(images: np.ndarray) -> np.ndarray:
+        interpreter.resize_tensor_input(given["index"], images.shape)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(given["index"], images.astype(np.float32))
+        interpreter.invoke()
+        return np.asarray(interpreter.get_tensor(said["index"]))
+
+    return answer
+
+
+READERS = {".keras": _read_keras, ".onnx": _read_onnx, ".xml": _read_openvino, ".tflite": _read_litert}

@@ -14,11 +14,13 @@ from typing import Any
 import keras
 import numpy as np
 
+from driverwatch.config.types import EngineName
 from driverwatch.data.augment import DRAWS
 from driverwatch.data.epoch_inputs import AugmentedInputs, Inputs
 from driverwatch.data.pack import Pack, stamp
 from driverwatch.data.tta import View, cut
 from driverwatch.errors import InputError
+from driverwatch.inference.engine import Engine
 from driverwatch.io.atomic import locked, replacing, write_json
 from driverwatch.io.console import track
 from driverwatch.io.hdf5 import UNREADABLE, column, created, opened
@@ -82,11 +84,28 @@ class Outputs:
 class FeatureCache:
     """The outputs of one frozen half, a file per pack and draw."""
 
-    def __init__(self, folder: Path, frozen: FrozenPart, dtype: str) -> None:
-        """Keep outputs of `dtype` (float16 or float32) under `folder`, in a place of this half's own."""
+    def __init__(
+        self, folder: Path, frozen: FrozenPart, dtype: str, engine: EngineName = "keras", passes: int = 0
+    ) -> None:
+        """Keep outputs of `dtype` (float16 or float32) under `folder`, in a place of this half's and this engine's own.
+
+        Args:
+            engine: as `predict.engine`.
+            passes: how many outputs will be asked for, by which `auto` chooses the engine.
+        """
         self.frozen, self.dtype, self.identity = frozen, np.dtype(dtype), _identity(frozen, dtype)
-        self.folder = folder / self.identity[:16]
-        self.shape = frozen.features
+        self.caches, self.shape = folder, frozen.features
+        self.engine = Engine(frozen, AT_ONCE, engine, passes)
+
+    @property
+    def computed_by(self) -> str:
+        """The engine of what is asked for next, and its version."""
+        return self.engine.name
+
+    @property
+    def folder(self) -> Path:
+        made = checksum_of([self.identity, self.engine.name]) if self.engine.converts else self.identity
+        return self.caches / made[:16]
 
     def outputs(self, pack: Pack, draw: AugmentationPass, label: str) -> Outputs:
         """Outputs for every image of a pack, in its order; computed if they are not there.
@@ -94,9 +113,12 @@ class FeatureCache:
         Raises:
             InputError: no room, or values that float16 cannot hold.
         """
-        path = self.folder / f"{draw.name}-{checksum_of([pack.checksum, draw.identity])[:16]}.h5"
-        if found := self._there(path, len(pack.names)):
+        name = f"{draw.name}-{checksum_of([pack.checksum, draw.identity])[:16]}.h5"
+        if found := self._there(self.folder / name, len(pack.names)):
             return found
+        if len(pack.names):
+            self.engine.settle(draw.cutting(pack.pixels)(np.arange(AT_ONCE) % len(pack.names))[0])
+        path = self.folder / name
         with locked(self.folder, patience=math.inf):  # another run may be filling it, for minutes, to our use
             return self._there(path, len(pack.names)) or self._made(path, pack, draw, label)
 
@@ -124,11 +146,8 @@ class FeatureCache:
         raise InputError(f"{path}: was changed while it was written; run again")
 
     def _forward(self, batch: np.ndarray, path: Path) -> np.ndarray:
-        """One shape for every pass (the last one filled up), so that nothing is compiled twice."""
-        missing = AT_ONCE - len(batch)
-        filled = np.concatenate([batch, np.repeat(batch[:1], missing, axis=0)]) if missing else batch
         with np.errstate(over="ignore"):
-            found = np.asarray(self.frozen.predict_on_batch(filled))[: len(batch)].astype(self.dtype)
+            found = self.engine(batch).astype(self.dtype)
         if not np.isfinite(found).all():
             raise InputError(f"{path}: an activation is too large for {self.dtype}; set train.cache_dtype: float32")
         return np.ascontiguousarray(found)

@@ -8,16 +8,17 @@ import keras
 import numpy as np
 from keras import ops
 
-from driverwatch.config.types import TtaSet, pixels
+from driverwatch.config.types import EngineName, TtaSet, pixels
 from driverwatch.data.pack import Pack
 from driverwatch.data.tta import KEPT, Columns, View, flips, resampling, tta_set, unique
 from driverwatch.inference import predictions
+from driverwatch.inference.engine import Engine
 from driverwatch.inference.predictions import Predictions, prediction_path
 from driverwatch.io.console import say, track
 from driverwatch.io.manifests import checksum_of_file
 from driverwatch.metrics import log_loss
 from driverwatch.models.classifier import Classifier, join, split
-from driverwatch.models.devices import ForwardPasses, crops_in_a_pass
+from driverwatch.models.devices import crops_in_a_pass
 from driverwatch.models.split_network import FoldEnsemble, TrainedPart
 from driverwatch.run import Run
 
@@ -64,6 +65,8 @@ class Predictor:
         size: tuple[int, int],
         columns: Columns = KEPT,
         crops_at_once: int | Literal["auto"] = "auto",
+        engine: EngineName = "keras",
+        images: int = 0,
     ) -> None:
         """Compile for packed regions of `image` and inputs of `size` (height, width of one region each).
 
@@ -71,22 +74,33 @@ class Predictor:
             tta: what is asked for; every set made of their views is given too (`vision.tta.held_by`).
             columns: what becomes of the columns of flipped views.
             crops_at_once: bounds the forward pass' batch; an image's crops stay together.
+            engine: as `predict.engine`; the network's weights must not change after the first batch, unless it is keras.
+            images: how many will be asked for, by which `auto` chooses the engine.
         """
         self.asked, self.columns, self.shape = tta, columns, classifier.given
         self.tta = {name: tta_set(name, image, size) for name in columns.sets_of(tta)}
         self.unique = unique(list(self.tta), image, size)
         self.batch = max(1, crops_in_a_pass(crops_at_once) // len(self.unique))
         self.model = self._compiled(classifier, size)
-        self.forward = ForwardPasses(self.model)
+        self.engine = Engine(self.model, self.batch, engine, images * len(self.unique))
 
     def _compiled(self, classifier: Classifier | FoldEnsemble, size: tuple[int, int]) -> keras.Model:
         model = TtaViews(classifier, self.unique, size)
         model.compile()
         return model
 
+    @property
+    def computed_by(self) -> str:
+        """The engine and its version."""
+        return self.engine.name
+
     def source(self, pack: Pack) -> Any:
         """What `__call__` predicts from: a pack's images, mapped."""
         return pack.pixels
+
+    def settle(self, source: Any, rows: np.ndarray) -> None:
+        """Have the engine tried on the first batch of `rows`, after which `computed_by` is what will compute."""
+        self.engine.settle(source[next(self._batches(rows, ""))])
 
     def __call__(self, source: Any, rows: np.ndarray, label: str = "") -> dict[TtaSet, np.ndarray]:
         """Predict `rows` of a pack under the TTA sets and every one that they hold.
@@ -105,7 +119,7 @@ class Predictor:
 
     def _forward(self, source: Any, rows: np.ndarray) -> np.ndarray:
         """float32 (B, V, C) or (B, V, K, C)."""
-        return self.forward(source[rows])
+        return self.engine(source[rows])
 
     def _mean(self, found: np.ndarray, name: TtaSet) -> np.ndarray:
         tta, order = self.tta[name], self.columns.of(name)
@@ -135,23 +149,32 @@ class FeaturePredictor(Predictor):
         image: tuple[int, int],
         size: tuple[int, int],
         columns: Columns = KEPT,
+        computed_by: Callable[[], str] = lambda: "",
     ) -> None:
         """As `Predictor`.
 
         Args:
             outputs: a pack's outputs under a view, (N, ...).
+            computed_by: the engine that gave these.
         """
-        self.tail, self.outputs = tail, outputs
+        self.tail, self.outputs, self._outputs_by = tail, outputs, computed_by
         super().__init__(tail.classifier, tta, image, size, columns, crops_at_once=FEATURES_AT_ONCE)
 
     def _compiled(self, classifier: Classifier | FoldEnsemble, size: tuple[int, int]) -> keras.Model:
         return self.tail
 
+    @property
+    def computed_by(self) -> str:
+        return self._outputs_by() or self.engine.name
+
+    def settle(self, source: Any, rows: np.ndarray) -> None:
+        """Nothing: `source` has settled it, and what is left is little."""
+
     def source(self, pack: Pack) -> list[np.ndarray]:
         return [self.outputs(pack, view) for view in self.unique]
 
     def _forward(self, source: Any, rows: np.ndarray) -> np.ndarray:
-        return np.stack([self.forward(array[rows]) for array in source], axis=1)
+        return np.stack([self.engine(array[rows]) for array in source], axis=1)
 
 
 SHARD_IMAGES = 2000  # predicted between two files: minutes of ten-crop on a CPU, and small beside a batch's start
@@ -160,11 +183,17 @@ Paths = dict[TtaSet, Path]
 
 
 def whole_predictor(
-    classifier: Classifier | FoldEnsemble, run: Run, tta: Sequence[TtaSet], crops_at_once: int | Literal["auto"]
+    classifier: Classifier | FoldEnsemble,
+    run: Run,
+    tta: Sequence[TtaSet],
+    crops_at_once: int | Literal["auto"],
+    engine: EngineName = "keras",
+    images: int = 0,
 ) -> Predictor:
-    """A run's classifier, or those of its folds together, from packed images."""
+    """A run's classifier, or those of its folds together, from packed images; `engine` and `images` as of `Predictor`."""
     field = run.settings.input
-    return Predictor(classifier, tta, pixels(field.pack), pixels(field.size), run.columns, crops_at_once)
+    sizes = pixels(field.pack), pixels(field.size)
+    return Predictor(classifier, tta, *sizes, run.columns, crops_at_once, engine, images)
 
 
 def write_predictions(
@@ -213,22 +242,41 @@ def predict_together(predictor: Predictor, run: Run, numbers: list[int], pack: P
     Args:
         predictor: of the models `Together`, in the order of `numbers`.
     """
-    rows, folds = np.arange(len(pack.names)), []
-    for place, number in enumerate(numbers):
-        origin = _origin(predictor, {**run.origin, "weights": checksum_of_file(run.fold(number) / "weights.h5")})
-        if not _are_of(_finished(predictor, run, number, "test"), origin, pack.names):
-            folds.append((place, origin, dict(_shards(predictor, run, number, "test", len(rows)))))
-    for start in list(folds[0][2])[part.number :: part.of] if folds else ():
+    rows = np.arange(len(pack.names))
+    for start, lacking in _lacking_together(predictor, run, numbers, pack, part):
         chosen = rows[start : start + _length(predictor)]
-        lacking = [fold for fold in folds if not _are_of(fold[2][start], fold[1], pack.names[chosen])]
-        if not lacking:
-            continue
         said = f"{run.name}: {' and '.join(predictor.asked)} of test images by {len(numbers)} fold models"
         said += f", {start + 1}-{start + len(chosen)} of {len(rows)}" if len(rows) > len(chosen) else ""
         for tta, found in predictor(predictor.source(pack), chosen, said).items():
             for place, origin, shards in lacking:
                 made = Predictions(pack.names[chosen], found[:, place], origin | {"tta": tta})
                 predictions.write(made, shards[start][tta])
+
+
+Lacking = list[tuple[int, dict[str, str], dict[int, Paths]]]  # a fold's place, the origin of its files, its shards
+
+
+def _lacking_together(
+    predictor: Predictor, run: Run, numbers: list[int], pack: Pack, part: Part
+) -> list[tuple[int, Lacking]]:
+    """The first image of each shard of a part that folds lack, and which: by the engine that will compute it."""
+    rows, weights = np.arange(len(pack.names)), [checksum_of_file(run.fold(n) / "weights.h5") for n in numbers]
+
+    def lacking() -> list[tuple[int, Lacking]]:
+        folds: Lacking = []
+        for place, number in enumerate(numbers):
+            origin = _origin(predictor, {**run.origin, "weights": weights[place]})
+            if not _are_of(_finished(predictor, run, number, "test"), origin, pack.names):
+                folds.append((place, origin, dict(_shards(predictor, run, number, "test", len(rows)))))
+        starts = list(folds[0][2])[part.number :: part.of] if folds else []
+        names = {start: pack.names[start : start + _length(predictor)] for start in starts}
+        found = [(start, [f for f in folds if not _are_of(f[2][start], f[1], names[start])]) for start in starts]
+        return [(start, those) for start, those in found if those]
+
+    found, expected = lacking(), predictor.computed_by
+    if found:
+        predictor.settle(predictor.source(pack), rows[found[0][0] :])
+    return found if predictor.computed_by == expected else lacking()
 
 
 def _resumable(
@@ -242,8 +290,10 @@ def _resumable(
     names, shards = pack.names[rows], [there]
     if not _are_of(there, origin, names):
         parts = _shards(predictor, run, number, kind, len(rows))
-        shards = [paths for _, paths in parts]
-        _fill(predictor, run, number, kind, pack, rows, origin, parts)
+        origin = _settled(predictor, pack, rows, origin, parts)
+        if not _are_of(there, origin, names):
+            shards = [paths for _, paths in parts]
+            _fill(predictor, run, number, kind, pack, rows, origin, parts)
     for tta in predictor.tta:
         rest = [predictions.read(paths[tta], origin | {"tta": tta}).probabilities for paths in shards]
         yield tta, Predictions(names, np.concatenate(rest), origin | {"tta": tta})
@@ -255,8 +305,20 @@ def predict_part(
     """Predict a part of the shards that `write_predictions` will look for; `kind` and `rows` are as there."""
     origin = _origin(predictor, {**run.origin, "weights": checksum_of_file(run.fold(number) / "weights.h5")})
     if not _are_of(_finished(predictor, run, number, kind), origin, pack.names[rows]):
-        shards = _shards(predictor, run, number, kind, len(rows))
-        _fill(predictor, run, number, kind, pack, rows, origin, shards[part.number :: part.of])
+        shards = _shards(predictor, run, number, kind, len(rows))[part.number :: part.of]
+        _fill(predictor, run, number, kind, pack, rows, _settled(predictor, pack, rows, origin, shards), shards)
+
+
+def _settled(
+    predictor: Predictor, pack: Pack, rows: np.ndarray, origin: dict[str, str], shards: list[tuple[int, Paths]]
+) -> dict[str, str]:
+    """The origin that shards will state, by the engine that turns out to compute those that are not there."""
+    starts = [
+        start for start, paths in shards if not _are_of(paths, origin, pack.names[rows[start:][: _length(predictor)]])
+    ]
+    if starts and len(rows):
+        predictor.settle(predictor.source(pack), rows[starts[0] :])
+    return _origin(predictor, origin)
 
 
 def _fill(
@@ -287,8 +349,9 @@ def _length(predictor: Predictor) -> int:
 
 
 def _origin(predictor: Predictor, origin: dict[str, str]) -> dict[str, str]:
-    """What decides the bits besides the model: the batch, and every view computed in one pass."""
-    return {**origin, "batch": str(predictor.batch), "of": ",".join(predictor.tta)}
+    """What decides the bits besides the model: the batch, every view computed in one pass, and the engine."""
+    views = ",".join(predictor.tta)
+    return {**origin, "batch": str(predictor.batch), "of": views, "engine": predictor.computed_by}
 
 
 def _finished(predictor: Predictor, run: Run, number: int, kind: str) -> Paths:

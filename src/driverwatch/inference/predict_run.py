@@ -83,12 +83,13 @@ def predict(context: Context, name: str, options: PredictSettings, fold: int | N
         for number in numbers:
             sweep_partials(run.fold(number))
         classifiers = trained_classifiers(run, numbers, packs["train"])
+        asked: Any = (run, options.tta, options.batch_size, options.engine, images_of(packs))
         if len(numbers) > 1:
-            together = whole_predictor(FoldEnsemble(classifiers), run, options.tta, options.batch_size)
+            together = whole_predictor(FoldEnsemble(classifiers), *asked)
             predict_together(together, run, numbers, packs["test"])
         for number, classifier in zip(numbers, classifiers, strict=True):
             _, validation = split.indices(packs["train"].drivers, number)
-            predictor = whole_predictor(classifier, run, options.tta, options.batch_size)
+            predictor = whole_predictor(classifier, *asked)
             losses = write_predictions(predictor, run, number, packs, validation)
             found = ", ".join(f"{k} {v:.4f}" for k, v in losses.items())
             say(f"{run.name} fold {number}: " + (f"validation log loss {found}" if found else "test images predicted"))
@@ -111,6 +112,11 @@ def asked_to_predict(
     if not numbers:
         raise InputError(f"{run.folder}: no finished fold to predict with; run make train first")
     return run, split, packs, numbers
+
+
+def images_of(packs: dict[str, Pack]) -> int:
+    """Images of all packs: by it every part of a run's predictions chooses the same engine."""
+    return sum(len(pack.names) for pack in packs.values())
 
 
 def trained_classifiers(run: runs.Run, numbers: list[int], pack: Pack) -> list[Any]:

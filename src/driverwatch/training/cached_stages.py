@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
 
 from driverwatch.config.model import PredictSettings
-from driverwatch.config.types import TtaSet, pixels
+from driverwatch.config.types import pixels
 from driverwatch.data.epoch_inputs import Inputs, Joined
 from driverwatch.data.pack import Pack
 from driverwatch.data.tta import View, tta_set
@@ -35,10 +35,17 @@ class StageCaching:
     """Splits a run's classifier where its settings ask for it (`train.augmentation_passes`, `fit: linear_probe`) and it can."""
 
     def __init__(
-        self, classifier: Classifier, run: Run, stages: list[StagePlan], feature_caches: Path, devices: Devices = ONE
+        self,
+        classifier: Classifier,
+        run: Run,
+        stages: list[StagePlan],
+        feature_caches: Path,
+        devices: Devices = ONE,
+        images: int = 0,
     ) -> None:
+        """Plan what of a run's stages is cached, of so many `images` of all packs."""
         self.classifier, self.run, self.stages, self.feature_caches = classifier, run, stages, feature_caches
-        self.devices = devices
+        self.devices, self.images = devices, images
         self.draws = run.settings.train.augmentation_passes
         self.regions = len(run.settings.input.regions)
         self.image, self.size = pixels(run.settings.input.pack), pixels(run.settings.input.size)
@@ -61,7 +68,8 @@ class StageCaching:
         dtype = self.run.settings.train.cache_dtype if cut.layer else "float32"
         with self.devices.scope():
             tail = TrainedPart(self.classifier, cut)
-        return CachedStage(cut, tail, FeatureCache(self.feature_caches, frozen_half, dtype))
+        engine, passes = self.run.settings.predict.engine, self.images * (self.draws or 1)
+        return CachedStage(cut, tail, FeatureCache(self.feature_caches, frozen_half, dtype, engine, passes))
 
     def inputs(self, half: CachedStage, packs: tuple[Pack, ...], epoch: int) -> Inputs:
         """What an epoch trains on: the cached outputs of one draw, each epoch the next one, in turn.
@@ -90,15 +98,16 @@ class StageCaching:
 
     def watcher(self, half: CachedStage | None) -> Predictor:
         """The centre view, for the validation drivers after each epoch."""
-        return self._predictor(["centre"], 64, half)
+        return self._predictor(PredictSettings(tta=["centre"], batch_size=64, engine="keras"), half)
 
     def predictor(self, half: CachedStage | None, predict: PredictSettings) -> Predictor:
         """For final predictions: the whole network, or the head on cached features where the whole backbone was frozen."""
-        return self._predictor(predict.tta, predict.batch_size, half if half and half.cut.layer is None else None)
+        return self._predictor(predict, half if half and half.cut.layer is None else None)
 
-    def _predictor(self, tta: list[TtaSet], crops: int | Literal["auto"], half: CachedStage | None) -> Predictor:
+    def _predictor(self, predict: PredictSettings, half: CachedStage | None) -> Predictor:
         if half is None:
-            return whole_predictor(self.classifier, self.run, tta, crops)
+            asked: Any = (predict.tta, predict.batch_size, predict.engine, self.images)
+            return whole_predictor(self.classifier, self.run, *asked)
 
         def outputs(pack: Pack, view: View) -> np.ndarray:
             label = f"{self.run.name}: frozen layers, {len(pack.names)} images, "
@@ -106,4 +115,8 @@ class StageCaching:
             return half.cache.outputs(pack, tta_pass(view, self.size, self.regions), label).array
 
         tail = half.tail if self.devices.count == 1 else TrainedPart(self.classifier, half.cut)  # the other is split
-        return FeaturePredictor(tail, outputs, tta, self.image, self.size, self.run.columns)
+
+        def computed_by() -> str:
+            return half.cache.computed_by
+
+        return FeaturePredictor(tail, outputs, predict.tta, self.image, self.size, self.run.columns, computed_by)

@@ -76,11 +76,12 @@ def train_fold(
             training.take_best()
         write_state(folder / "weights.h5", {"model": classifier.weights}, run.origin)
         start = time.monotonic()
-        losses = write_predictions(training.predictor(predict), run, number, packs, indices.validation, predict.test)
+        predictor = training.predictor(predict)
+        losses = write_predictions(predictor, run, number, packs, indices.validation, predict.test)
         facts = _outcome(run, number, progress, predict) | {"log_loss": losses, "seed": mine.settings.train.seed}
         facts["pseudo_labels"] = indices.fold_labels and indices.fold_labels.facts(run.classes)
         facts["trainable_parameters"] = sum(int(np.prod(w.shape)) for w in classifier.trainable_weights)
-        facts["devices"] = on.count
+        facts["devices"], facts["predicted_by"] = on.count, predictor.computed_by
         facts["diverged"] = progress.diverged
         facts["seconds"] = facts["training_seconds"] + time.monotonic() - start
         write_json(folder / "manifest.json", facts | made_by)
@@ -127,7 +128,8 @@ class FoldTraining:
         self.checkpoint = self.folder / "checkpoint.h5"
         self.stages = plan(run.settings)
         check(classifier, self.stages)  # a wrong name ends here, not after an hour
-        self.caching = StageCaching(classifier, run, self.stages, feature_caches, self.devices)
+        images = len(self.pack.names) + len(self.test.names)
+        self.caching = StageCaching(classifier, run, self.stages, feature_caches, self.devices, images)
         self.learner: Learner = classifier
         self.half: CachedStage | None = None
         self.progress = Progress()
