@@ -73,6 +73,7 @@ class SearchResult:
             f"# OOF log loss against that of {self.request.model} itself: {searched} on the folds searched on,\n"
             f"# {fresh} on fresh folds.\n"
         )
+        content = {"base": "none", **content}  # what was searched, whatever the recommended recipe becomes
         return head + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None)
 
 
