@@ -41,6 +41,7 @@ def test_a_backbones_file_says_what_the_network_is_and_nothing_else(name: str) -
     assert said["backbone"] == name
     assert said.keys() <= OWN or name in SYNTHETIC
     assert ("freeze_until" in said) == (name in FINE_TUNED)
+    assert name in FROM_SCRATCH or said["freeze_until"] in BACKBONES[name].freeze_points  # which the zoo's tests build
     assert (said.get("weights") == "none") == (name in FROM_SCRATCH)
 
 

@@ -86,7 +86,9 @@ def test_settings_of_strange_values_are_one_sentence(tmp_path: Path, key: str, v
     "text",
     [
         "\n".join(pair)
-        for pair in itertools.product(["1: a", "true: a", "~: a", "1.5: a", "2024-01-01: a"], ["base: none\nbackbone: tiny"])
+        for pair in itertools.product(
+            ["1: a", "true: a", "~: a", "1.5: a", "2024-01-01: a"], ["base: none\nbackbone: tiny"]
+        )
     ],
 )
 def test_keys_that_are_no_text_are_one_sentence(tmp_path: Path, text: str) -> None:
