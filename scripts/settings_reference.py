@@ -22,9 +22,11 @@ from driverwatch.config.dataset import DatasetSettings
 from driverwatch.config.ensemble import EnsembleSettings
 from driverwatch.config.experiments import AblationsSettings, RecipeSettings, SearchSettings, StudySettings
 from driverwatch.config.model import ModelSettings
+from driverwatch.config.recommended import ModelFile
 from scripts.markdown import item, paragraph
 
 FILES: dict[type[BaseModel], str] = {
+    ModelFile: "A model's file: what it may say beside the model's settings",
     ModelSettings: "A model: `configs/models/<name>.yaml`",
     DatasetSettings: "A data set: `configs/datasets/<name>.yaml`",
     EnsembleSettings: "An ensemble: `configs/ensembles/<name>.yaml`",
@@ -59,16 +61,17 @@ HEAD = """\
 # Settings
 
 Every key of every settings file: what it may be, its default, and what it does. A YAML file says only what differs from the
-defaults, and its file name is its name everywhere. An unknown key or a wrong value ends in one line that names the key, what was
+defaults (a model's: from the [recommended recipe](../explain/fine-tuning.md), `configs/recommended.yaml`), and its file name is
+its name everywhere. An unknown key or a wrong value ends in one line that names the key, what was
 expected and what was got.
 
 Settings of a model can be changed on make's command line, several separated by spaces:
 
 ```sh
-make train MODEL=inception_v3 RUN=inception_v3_short SET="train.epochs=3 train.stages.0.epochs=1"
+make train MODEL=inception_v3 RUN=inception_v3_short SET="train.epochs=3 train.stages.1.learning_rate=3e-5"
 ```
 
-Below, `<n>` stands for a number like the `0` above, counted from 0, and `<name>` for a name of your choice. Keys without a
+Below, `<n>` stands for a number like the `1` above, counted from 0, and `<name>` for a name of your choice. Keys without a
 default must be given.
 
 `make docs` writes this page from the typed settings in `src/driverwatch/config/`. A test reads every example as the command
@@ -76,6 +79,9 @@ would.
 """
 # by section: an example, YAML of the whole file
 EXAMPLES: dict[tuple[str, str], str] = {
+    ("modelfile", ""): """\
+freeze_until: conv3_block4_out
+""",
     ("model", ""): """\
 backbone: resnet50
 truncate_at: conv4_block6_out

@@ -9,6 +9,7 @@ from typing import Any
 from driverwatch.config.dataset import DatasetSettings
 from driverwatch.config.loading import parse
 from driverwatch.config.model import ModelSettings
+from driverwatch.config.training import AVERAGE_SPAN
 from driverwatch.config.types import WHOLE, TtaSet
 from driverwatch.data.context import Context, open_packs
 from driverwatch.data.folds import FoldTable
@@ -257,6 +258,8 @@ def _decisive(settings: ModelSettings) -> dict[str, Any]:
 ADDED: list[tuple[tuple[str, ...], str, Any]] = [
     ((), "precision", "float32"),
     (("train",), "label_issues", "none"),
+    (("train",), "average_weights", "none"),
+    (("train",), "average_span", AVERAGE_SPAN),
     (("train", "splits"), "train_drivers", None),
     (("train", "splits"), "split_seed", None),
 ]

@@ -13,7 +13,17 @@ ROOMS: dict[str, list[str]] = {
     "errors": [],
     "metrics": [],
     "io": ["console", "prefetch", "html", "paths", "manifests", "csv_tables", "hdf5", "atomic"],
-    "config": ["types", "backbones", "loading", "dataset", "ensemble", "training", "model", "experiments"],
+    "config": [
+        "types",
+        "backbones",
+        "loading",
+        "dataset",
+        "ensemble",
+        "training",
+        "recommended",
+        "model",
+        "experiments",
+    ],
     "data": [
         "regions",
         "synthetic_driver",

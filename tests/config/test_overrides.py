@@ -14,7 +14,7 @@ from driverwatch.errors import InputError
 from driverwatch.models import weight_files
 
 MODELS = sorted(path.stem for path in (ROOT / "configs" / "models").glob("*.yaml"))
-BASE = "backbone: tiny\nweights: none\ninput: {pack: 40x40, size: 36x36}\n"
+BASE = "base: none\nbackbone: tiny\nweights: none\ninput: {pack: 40x40, size: 36x36}\n"
 
 
 def settings(folder: Path, yaml: str, overrides: str) -> ModelSettings:

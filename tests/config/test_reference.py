@@ -70,6 +70,7 @@ def test_every_setting_is_on_the_page_with_what_it_may_be() -> None:
 
 MODELS = list(reference.sections(ModelSettings))
 BASES: dict[str, dict[str, Any]] = {
+    "ModelFile": {},
     "ModelSettings": {"backbone": "resnet50", "input": {"pack": "256x342", "size": "224x298"}},
     "DatasetSettings": {"title": "x", "data": "x", "classes": {"a": "x", "b": "y"}, "train_images": "{label}/{image}"},
     "EnsembleSettings": {"runs": ["a"]},

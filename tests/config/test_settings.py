@@ -12,7 +12,7 @@ from driverwatch.config.model import ModelSettings
 from driverwatch.config.types import pixels
 from driverwatch.errors import InputError
 
-GOOD = "backbone: tiny\nweights: none\ninput: {pack: 40x40, size: 36x36}\n"
+GOOD = "base: none\nbackbone: tiny\nweights: none\ninput: {pack: 40x40, size: 36x36}\n"
 
 
 def model(tmp_path: Path, text: str, overrides: str = "") -> ModelSettings:
@@ -56,7 +56,7 @@ def test_overrides_reach_into_lists(tmp_path: Path) -> None:
         (GOOD.replace("36x36", "44x36"), "", "input.size must fit into input.pack"),
         (GOOD.replace("36x36", "36x16"), "", "at least 32 px"),
         (GOOD + "train: {stages: [{freeze_until: head}]}", "", "random layers would stay random"),
-        ("weights: none", "", "2 problems|backbone: is missing"),
+        ("base: none\nweights: none", "", "2 problems|backbone: is missing"),
         (GOOD + "backbone: tiny", "", "key given twice: backbone"),
         ("- a\n- b", "", "expected settings as key: value lines, got list"),
         ("a: [", "", "expected YAML"),

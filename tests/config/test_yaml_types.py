@@ -77,7 +77,7 @@ def test_what_stays() -> None:
     ["train.batch_size", "train.learning_rate", "train.seed", "input.size", "head.dropout", "train.stages", "backbone"],
 )
 def test_settings_of_strange_values_are_one_sentence(tmp_path: Path, key: str, value: str) -> None:
-    (tmp_path / "m.yaml").write_text("backbone: tiny\nweights: none\ninput: {pack: 40x52, size: 36x48}\n")
+    (tmp_path / "m.yaml").write_text("base: none\nbackbone: tiny\nweights: none\ninput: {pack: 40x52, size: 36x48}\n")
     with pytest.raises(InputError, match=f"{key.partition('.')[0]}"):
         load(ModelSettings, tmp_path, "m", f"{key}={value.replace(' ', '')}")
 
@@ -86,7 +86,9 @@ def test_settings_of_strange_values_are_one_sentence(tmp_path: Path, key: str, v
     "text",
     [
         "\n".join(pair)
-        for pair in itertools.product(["1: a", "true: a", "~: a", "1.5: a", "2024-01-01: a"], ["backbone: tiny"])
+        for pair in itertools.product(
+            ["1: a", "true: a", "~: a", "1.5: a", "2024-01-01: a"], ["base: none\nbackbone: tiny"]
+        )
     ],
 )
 def test_keys_that_are_no_text_are_one_sentence(tmp_path: Path, text: str) -> None:

@@ -70,7 +70,8 @@ def test_every_preset_changes_images_and_keeps_their_size(name: str) -> None:
 def test_a_preset_in_the_settings_is_the_same_as_in_a_file(tmp_path: Path) -> None:
     text = (ROOT / "configs" / "presets" / "strong.yaml").read_text()
     (tmp_path / "m.yaml").write_text(
-        f"backbone: tiny\nweights: none\ninput: {{pack: 40x40, size: 36x36}}\naugment:\n  preset:\n{indent(text, '    ')}"
+        "base: none\nbackbone: tiny\nweights: none\ninput: {pack: 40x40, size: 36x36}\n"
+        f"augment:\n  preset:\n{indent(text, '    ')}"
     )
     inline = load(ModelSettings, tmp_path, "m").augment.preset
     assert isinstance(inline, list)

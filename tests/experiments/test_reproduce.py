@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
-from support.finished import MODEL, World, world
+from support.finished import MODEL_FILE, World, world
 from support.project import QUICK, Verb
 
 from driverwatch.config.ensemble import EnsembleSettings
@@ -31,7 +31,7 @@ Changes = dict[str, str]
 def done(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What was done, in turn, where a training leaves a finished run at once."""
     (tmp_path / "configs" / "models").mkdir(parents=True)
-    (tmp_path / "configs" / "models" / "tiny.yaml").write_text(yaml.safe_dump(MODEL))
+    (tmp_path / "configs" / "models" / "tiny.yaml").write_text(yaml.safe_dump(MODEL_FILE))
     made, real = list[str](), experiment.make_pseudo_labels
 
     def train(request: TrainRequest) -> None:

@@ -175,7 +175,7 @@ def test_state_files_hold_plain_arrays(tmp_path: Path) -> None:
 BUILT = (
     "tiny",
     "squeezenet",
-    "inception_v3_mixed7",
+    "inception_v3",
     "mobilenet_v2",
     "xception",
 )  # by `make test`; the others by test-all

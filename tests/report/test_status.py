@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 import pytest
 from rich.console import Console
-from support.finished import CLASSES, MODEL, World, world  # noqa: F401
+from support.finished import CLASSES, MODEL_FILE, World, world  # noqa: F401
 from support.places import ROOT
 
 from driverwatch.data import folds as fold_file
@@ -58,7 +58,7 @@ def placed(world: World) -> World:  # noqa: F811
         }
         write_json(path.with_suffix(".json"), {**facts, "images": len(pack.names), "stamp": stamp(path)})
     Path("configs/models").mkdir(parents=True)
-    Path("configs/models/one.yaml").write_text(json.dumps(MODEL))
+    Path("configs/models/one.yaml").write_text(json.dumps(MODEL_FILE))
     return world
 
 
@@ -256,7 +256,7 @@ def test_a_pack_that_was_copied_or_cut_is_reported(there: World) -> None:
 def test_settings_that_were_edited_since_and_weights_that_are_gone(there: World) -> None:
     run = with_losses(there.run("one"), {0: 0.5, 1: 0.7, 2: 0.6})
     assert status(there.context).runs[0].differs == []
-    settings = {**MODEL, "train": {"epochs": 7, "seed": 1}, "predict": {"tta": "centre"}}
+    settings = {**MODEL_FILE, "train": {"epochs": 7, "seed": 1}, "predict": {"tta": "centre"}}
     Path("configs/models/one.yaml").write_text(json.dumps(settings))
     assert status(there.context).runs[0].differs == [
         "train.epochs: 4 -> 7",
@@ -273,7 +273,7 @@ def test_the_transforms_of_a_preset_are_compared_too(there: World) -> None:
     there.run("one")
     Path("configs/presets").mkdir()
     Path("configs/presets/mine.yaml").write_text("- Blur: {p: 0.5}")
-    Path("configs/models/one.yaml").write_text(json.dumps({**MODEL, "augment": {"preset": "mine"}}))
+    Path("configs/models/one.yaml").write_text(json.dumps({**MODEL_FILE, "augment": {"preset": "mine"}}))
     assert status(there.context).runs[0].differs == ['augment.preset: null -> "mine"', "the preset's transforms"]
 
 

@@ -25,6 +25,7 @@ from driverwatch.io.paths import Places
 CLASSES = ("c0", "c1", "c2")
 DRIVERS, EACH, TESTS = 6, 9, 12
 MODEL = {"backbone": "tiny", "weights": "none", "input": {"pack": "36x44", "size": "32x40"}}
+MODEL_FILE = {"base": "none", **MODEL}  # as a YAML in configs/models
 
 
 def pack_of(names: list[str], drivers: list[str], labels: np.ndarray, kind: str, folds: str) -> Pack:

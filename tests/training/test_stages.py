@@ -206,7 +206,7 @@ def test_a_backbone_that_keeps_its_dense_layers_needs_no_pooling() -> None:
 
 def test_alexnet_is_the_guides(tmp_path: Path) -> None:
     """Trunk and head together, with 1000 classes: 62,378,344 of the ungrouped network and 19,136 of normalisation."""
-    made = load(ModelSettings, Path("configs/models"), "alexnet")
+    made = load(ModelSettings, Path("configs/models"), "guide_alexnet_hdf5")
     keras.backend.clear_session()
     classifier = classifier_of(made, 1000)
     statistics = sum(int(np.prod(w.shape)) for w in classifier.non_trainable_weights if "moving" in w.path)

@@ -3,7 +3,7 @@
 import re
 import reprlib
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -117,6 +117,12 @@ class Strict(BaseModel):
     """Unknown keys and loosely typed values are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    file_keys: ClassVar[tuple[str, ...]] = ()  # what a file may say beside the fields, for sentences about it
+
+    @classmethod
+    def from_file(cls, content: dict[str, Any], path: Path, overrides: str) -> dict[str, Any]:
+        """What is parsed of a file's content: with `SET=`'s overrides, and whatever else this kind of file is read with."""
+        return overridden(content, overrides, cls)
 
 
 S = TypeVar("S", bound=Strict)
@@ -138,7 +144,7 @@ def load(kind: type[S], folder: Path, name: str, overrides: str = "") -> S:
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected settings as key: value lines, got {type(content).__name__}")
     where = f"{path}" + (f' with SET="{overrides}"' if overrides.strip() else "")
-    return parse(kind, overridden(content, overrides, kind), where)
+    return parse(kind, kind.from_file(content, path, overrides), where, kind.file_keys)
 
 
 def overridden(content: dict[str, Any], overrides: str, kind: type[BaseModel] | None = None) -> dict[str, Any]:
@@ -202,22 +208,22 @@ def _index(place: list[Any], part: str, where: str) -> int:
     return int(part)
 
 
-def parse(kind: type[S], content: dict[str, Any], where: str) -> S:
-    """Typed settings from plain data, or one sentence per mistake."""
+def parse(kind: type[S], content: dict[str, Any], where: str, beside: tuple[str, ...] = ()) -> S:
+    """Typed settings from plain data, or one sentence per mistake; `beside`: what else its top level may say there."""
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        raise InputError(f"{where}: {_sentences(kind, error)}") from None
+        raise InputError(f"{where}: {_sentences(kind, error, beside)}") from None
 
 
-def _sentences(kind: type[Strict], error: ValidationError) -> str:
+def _sentences(kind: type[Strict], error: ValidationError, beside: tuple[str, ...]) -> str:
     lines = []
     for problem in error.errors():
         location = [str(part) for part in problem["loc"]]
         dotted = ".".join(location)
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
-            keys = _keys(kind, location[:-1])
+            keys = [*(beside if len(location) == 1 else ()), *_keys(kind, location[:-1])]
             message = f"unknown key; expected one of {', '.join(keys)}{nearest(location[-1], keys)}"
         elif problem["type"] == "missing":
             message = "is missing"

@@ -2,12 +2,13 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from driverwatch.config.backbones import BACKBONES
-from driverwatch.config.loading import Strict, read_yaml
+from driverwatch.config.loading import Strict, overridden, read_yaml
+from driverwatch.config.recommended import ModelFile, over_recipe, without_file_keys
 from driverwatch.config.training import TrainSettings
 from driverwatch.config.types import (
     NAME,
@@ -127,8 +128,9 @@ class PredictSettings(Strict):
 
 
 class ModelSettings(Strict):
-    """`configs/models/<name>.yaml`."""
+    """`configs/models/<name>.yaml`, read over `configs/recommended.yaml`; the defaults below hold where neither says anything."""
 
+    file_keys: ClassVar[tuple[str, ...]] = tuple(ModelFile.model_fields)
     # what the backbone is: one line of backbones.csv (`make backbones` lists them)
     backbone: Annotated[str, AfterValidator(lambda name: known_name(list(BACKBONES), "backbone", name))]
     weights: Literal["imagenet", "none"] = "imagenet"  # none: random, so that nothing may be frozen at first
@@ -154,6 +156,11 @@ class ModelSettings(Strict):
             stage.fit == "linear_probe" for stage in self.train.stages
         )
         return self.augment.hflip != "none" and not centre_alone
+
+    @classmethod
+    def from_file(cls, content: dict[str, Any], path: Path, overrides: str) -> dict[str, Any]:
+        """A model's YAML over the recommended recipe, with `SET=`'s overrides."""
+        return overridden(over_recipe(content, path, overrides), without_file_keys(overrides), cls)
 
     @model_validator(mode="after")
     def _fits(self) -> "ModelSettings":

@@ -18,6 +18,7 @@ def _boundary(until: object) -> object:
 
 Rate = Annotated[float, Field(gt=0, le=10)]
 L2 = [0.03, 0.1, 0.3, 1.0]
+AVERAGE_SPAN = 0.2  # of a stage: its first steps then weigh e^-5, however short it is
 Boundary = Annotated[str | int | float | None, BeforeValidator(_boundary)]
 Penalties = Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
 Factor = Annotated[float, Field(gt=0, le=1000)]
@@ -144,6 +145,11 @@ class TrainSettings(Strict):
     # images of the committed list experiments/results/<dataset>/label_issues.csv: down_weight: their loss weighs as it says;
     # drop: its label errors are left out. The list knows labels of validation drivers, so the OOF score is optimistic
     label_issues: Literal["none", "down_weight", "drop"] = "none"
+    # ema: every step moves an exponential moving average of the trained weights too; it is what is validated, kept and predicted
+    # with, while training goes on from the weights themselves. The next stage starts from it
+    average_weights: Literal["none", "ema"] = "none"
+    # of ema: share of a stage's steps that the average looks back over; momentum is 1 - 1 / (that many steps)
+    average_span: Annotated[float, Field(gt=0, le=1)] = AVERAGE_SPAN
     # best: the epoch that scores best on the validation drivers (optimistic)
     select: Literal["last", "best"] = "last"
     # end a stage after so many epochs without a better validation loss
@@ -166,6 +172,8 @@ class TrainSettings(Strict):
         last = self.stages[-1]
         if self.max_epochs and (last.fit == "linear_probe" or self.max_epochs > (last.epochs or self.epochs)):
             raise ValueError("max_epochs must be at most the last stage's epochs, and needs fit: gradient there")
+        if self.average_weights == "none" and self.average_span != AVERAGE_SPAN:
+            raise ValueError("average_span belongs to average_weights: ema; leave it out")
         if self.splits.kind == "all" and self.uses_validation:
             raise ValueError("splits: all has no validation drivers; select must be last, and patience null")
         if self.pseudo and self.pseudo.images != "test" and self.splits.kind == "all":

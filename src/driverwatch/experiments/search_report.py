@@ -62,7 +62,7 @@ class SearchResult:
         return made.assign(difference=made["best"] - made["own"]).sort_values("difference", ignore_index=True)
 
     def yaml(self, dataset: str, facts: dict[str, Any]) -> str:
-        """The best trial's settings for `configs/models`: what differs from the defaults, and `facts` on where it is from."""
+        """The best trial's settings for `configs/models`, over no recipe, and in comments `facts` on where they are from."""
         settings = self.space.settings(facts["values"])
         content = settings.model_dump(exclude_defaults=True)
         if parse(ModelSettings, content, "best.yaml") != settings:
@@ -73,6 +73,7 @@ class SearchResult:
             f"# OOF log loss against that of {self.request.model} itself: {searched} on the folds searched on,\n"
             f"# {fresh} on fresh folds.\n"
         )
+        content = {"base": "none", **content}  # what was searched, whatever the recommended recipe becomes
         return head + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None)
 
 

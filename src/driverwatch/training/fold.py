@@ -35,7 +35,7 @@ from driverwatch.training.checkpoint import HistoryLog, Progress, is_over, judge
 from driverwatch.training.data_loader import TrainingBatches, class_weights, followed, one_hot
 from driverwatch.training.epoch import HALFWAY_LOG_SECONDS, EpochBar, TimeRemaining, reseed, time_remaining, train_epoch
 from driverwatch.training.linear_probe import Sample, fit_linear_probe
-from driverwatch.training.optimizer import StagePlan, check, lr_multipliers, plan, prepare
+from driverwatch.training.optimizer import StagePlan, averaged, check, lr_multipliers, plan, prepare, take_average
 from driverwatch.training.pseudo_labels import FoldIndices
 
 
@@ -202,7 +202,8 @@ class FoldTraining:
         ready, cpu = time.monotonic(), time.process_time()  # what frozen layers cost, once for all folds, lies behind
         loss, right = train()
         seconds = time.monotonic() - ready, time.process_time() - cpu
-        validation = self._watch()
+        with averaged(self.learner):
+            validation = self._watch()
         self._refuse_overflow(stage, {"the validation loss": validation[0] or 0.0})
         progress.epoch += 1
         progress.history.append({
@@ -263,7 +264,8 @@ class FoldTraining:
             self._judge(stage, loss - penalty, float(batches.weighed.sum()) / len(rows))
             if stage.normalization == "recalibrated":
                 count = max(1, min(BATCHES, len(rows) // self.settings.batch_size))
-                recalibrate_batch_norm(self.learner, (batches[step][0] for step in range(count)))
+                with averaged(self.learner):
+                    recalibrate_batch_norm(self.learner, (batches[step][0] for step in range(count)))
         return loss, right
 
     def _judge(self, stage: StagePlan, loss: float, weight: float) -> None:
@@ -314,7 +316,10 @@ class FoldTraining:
         progress, kept = self.progress, self.progress.history[-1]
         if self.settings.select == "best" and kept["val_loss"] < progress.best:
             progress.best = kept["val_loss"]
-            write_state(self.folder / "best.h5", {"model": self.classifier.weights}, self.run.origin)
+            with averaged(self.learner):
+                write_state(self.folder / "best.h5", {"model": self.classifier.weights}, self.run.origin)
+        if self._is_over(stage):
+            take_average(self.learner)  # what a stage leaves to the next one, or to the predictions
         write_state(
             self.checkpoint, self._state(), {"run": self.run.identity, "progress": json.dumps(asdict(progress))}
         )

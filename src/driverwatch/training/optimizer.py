@@ -1,5 +1,7 @@
 """Optimizers: the guides' SGD, Adam, AdamW; each with learning-rate factors by depth."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
@@ -13,14 +15,19 @@ from driverwatch.models.freezing import check_names, frozen_count
 Rate: TypeAlias = "float | keras.optimizers.schedules.LearningRateSchedule"
 
 
-def make_optimizer(train: TrainSettings, rate: Rate, factors: dict[str, float]) -> keras.optimizers.Optimizer:
+def make_optimizer(
+    train: TrainSettings, rate: Rate, factors: dict[str, float], average: float | None = None
+) -> keras.optimizers.Optimizer:
     """SGD with Nesterov momentum (the fine-tuning guide's), Adam or AdamW; weight decay never touches biases and normalisation.
 
     Args:
         factors: factor on the rate by variable path; 1 for those not named.
+        average: momentum of an exponential moving average of the weights, kept beside them; None: there is none.
     """
-    momentum = {"momentum": train.momentum, "nesterov": train.momentum > 0} if train.optimizer == "sgd" else {}
-    made: Any = KINDS[train.optimizer](rate, weight_decay=train.weight_decay, **momentum)
+    more: dict[str, Any] = {} if average is None else {"use_ema": True, "ema_momentum": average}
+    if train.optimizer == "sgd":
+        more |= {"momentum": train.momentum, "nesterov": train.momentum > 0}
+    made: Any = KINDS[train.optimizer](rate, weight_decay=train.weight_decay, **more)
     made.by_path = factors
     if made.weight_decay:
         made.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
@@ -47,6 +54,13 @@ class _ByDepth:
 
     def _apply_weight_decay(self, variables: list[Any]) -> None:
         """Keras' own decay, at the plain rate: done in `update_step` instead."""
+
+    def finalize_variable_values(self, variables: list[Any]) -> None:
+        """Nothing: Keras puts the average in place of the weights after every `fit`, which is one epoch here."""
+
+    def take_average(self, variables: list[Any]) -> None:
+        """Put the moving average in place of the weights."""
+        super().finalize_variable_values(variables)  # type: ignore[misc]
 
 
 class SGD(_ByDepth, keras.optimizers.SGD):
@@ -129,16 +143,52 @@ def lr_multipliers(classifier: Classifier, stage: StagePlan) -> dict[str, float]
 
 def prepare(learner: Learner, stage: StagePlan, train: TrainSettings, steps: int, factors: dict[str, float]) -> None:
     """Compile what is already frozen for a stage of `stage.epochs` x `steps` steps, with a new optimizer."""
-    compile_at(learner, train, schedule(train, stage.learning_rate, stage.epochs * steps), factors)
+    total = stage.epochs * steps
+    averages = train.average_weights == "ema" and stage.settings.fit == "gradient"  # a linear probe takes no steps
+    average = 1 - 1 / max(1.0, train.average_span * total) if averages else None
+    compile_at(learner, train, schedule(train, stage.learning_rate, total), factors, average)
 
 
-def compile_at(learner: Learner, train: TrainSettings, rate: Rate, factors: dict[str, float]) -> None:
-    """Compile with a new optimizer at a rate, or one that follows a schedule."""
-    optimizer = make_optimizer(train, rate, factors)
+def compile_at(
+    learner: Learner, train: TrainSettings, rate: Rate, factors: dict[str, float], average: float | None = None
+) -> None:
+    """Compile with a new optimizer at a rate, or one that follows a schedule; `average` as `make_optimizer` takes it."""
+    optimizer = make_optimizer(train, rate, factors, average)
     loss = keras.losses.CategoricalCrossentropy(label_smoothing=train.label_smoothing)
     accuracy = keras.metrics.CategoricalAccuracy("accuracy")  # from a string it would be made in a step, traced twice
     learner.compile(optimizer, loss, weighted_metrics=[accuracy])
     learner.optimizer.build(learner.trainable_variables)  # not ours where Keras put a loss scale around it
+
+
+def take_average(learner: Learner) -> None:
+    """Put the moving average of the trained weights in their place, where the optimizer keeps one.
+
+    Statistics of normalisation are not averaged: they are moving averages themselves, or frozen, or measured anew.
+    """
+    if _keeps_average(learner):
+        _inner(learner).take_average(learner.trainable_variables)
+
+
+@contextmanager
+def averaged(learner: Learner) -> Iterator[None]:
+    """For a while, the same; then the trained weights again."""
+    variables = learner.trainable_variables if _keeps_average(learner) else []
+    trained = [keras.ops.convert_to_numpy(variable) for variable in variables]
+    take_average(learner)
+    try:
+        yield
+    finally:
+        for variable, value in zip(variables, trained, strict=True):
+            variable.assign(value)
+
+
+def _inner(learner: Learner) -> Any:
+    """The optimizer itself: under float16 Keras puts a loss scale around it."""
+    return getattr(learner.optimizer, "inner_optimizer", learner.optimizer)
+
+
+def _keeps_average(learner: Learner) -> bool:
+    return bool(_inner(learner).use_ema)
 
 
 def schedule(train: TrainSettings, rate: float, steps: int) -> Rate:
