@@ -241,7 +241,12 @@ demo: setup ## fine-tune an ImageNet network and train a small one on synthetic 
 	$(DEMO) report
 	$(Q)echo; PYTHONPATH=src:. $(PYTHON) -m scripts.demo_summary efficientnet_lite0_96x128 tiny single_image demo
 
-data: setup $(if $(KAGGLE),,$(CLIENT)) ## download the competition into DATA, unpack and verify it (needs a Kaggle token)
+# what a download is refused for without Kaggle: before its client is installed
+.PHONY: downloadable
+downloadable: setup
+	$(DW) data $(DATA_OPT) --dry-run
+
+data: setup $(if $(KAGGLE),,downloadable $(CLIENT)) ## download the competition into DATA, unpack and verify it (needs a Kaggle token)
 	$(DW) data $(DATA_OPT) $(call place,client,KAGGLE)
 
 synthetic: setup ## draw a competition (DATASET=demo)

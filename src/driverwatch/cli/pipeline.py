@@ -56,10 +56,18 @@ def synthetic(
 
 
 @app.command("data")
-def fetch(dataset: Dataset = "statefarm", data: Data = None, client: Client = "") -> None:
+def fetch(
+    dataset: Dataset = "statefarm",
+    data: Data = None,
+    client: Client = "",
+    dry_run: Annotated[bool, typer.Option(help="check alone whether it could be downloaded")] = False,
+) -> None:
     """Download, unpack and verify a competition."""
-    from driverwatch.submission.download import download_competition
+    from driverwatch.submission.download import check_download, download_competition
 
+    if dry_run:
+        check_download(context_of(dataset, data))
+        return
     download_competition(context_of(dataset, data), client)
 
 
