@@ -10,7 +10,7 @@ SHELL := /bin/sh
 # anything to make or to a shell. Here each becomes its own text, for every use and for the processes that make starts.
 VARIABLES := ACCELERATOR ACCOUNT ADDRESS CLASS_BALANCE BLEND CALIBRATE CLASS CLIP CLIPS N_DRIVERS CPUS_PER_FOLD TRUNCATE_AT DATA DATASET DEBUG DETAILS DOCS \
   DRIVERS RESUME_FROM ENGINE EXTRAS EMBEDDINGS FILE FOLD FOLDER FORCE FRAMES RUNS_FROM FULL GPUS_PER_FOLD HEAD CAM N_CAMS LR_MAX HOURS \
-  IMAGE IMAGES IP JSON KAGGLE KILLS LR_MIN MACHINE MEMORY_PER_FOLD MESSAGE MODEL MODELS NAME KNN PACKAGES LR_STEPS PORT PYTHON3 \
+  IMAGE IMAGES IP JSON KAGGLE KAGGLE_WEIGHTS KILLS LR_MIN MACHINE MEMORY_PER_FOLD MESSAGE MODEL MODELS NAME KNN PACKAGES LR_STEPS PORT PYTHON3 \
   REPEAT ROUNDS BENCHMARKS RUN SEED SET SHARDS SIZE SKIP_TRIAL SKIP_INVALID SOURCE SPACE COMMANDS STUDY TEST_DRIVERS TOP TRAIN TRIALS UPGRADE V VENDOR \
   TTA WAIT WEIGHTS JOBS STRICT PYTEST_ADDOPTS
 GIVEN     := $(foreach each,$(.VARIABLES),$(if $(findstring command,$(origin $(each))),$(each)))
@@ -148,6 +148,7 @@ help-all: ## every target, and the variables of each
 #: VENDOR=1                 take wheels of PACKAGES along, for notebooks without internet
 #: MACHINE=NvidiaTeslaT4    Kaggle's name of the accelerator
 #: RUNS_FROM=<folder>       what came back from Kaggle (make import-runs)
+#: KAGGLE_WEIGHTS=<account>/<data set>  on Kaggle, whose weight files the notebook takes by kagglehub (default: WEIGHTS' travel along)
 #: KAGGLE=<path>            the Kaggle client (default: make installs one into .venv-kaggle)
 #: BENCHMARKS="pack load"   rows of make bench: imports memory knn pack load crops train cache, and by name alone growth
 #: IMAGES=1000              images that make bench and make profile measure with
@@ -330,10 +331,11 @@ refit: need-RUN setup ## train RUN-all: RUN's settings on all drivers, for the e
 	$(DW) refit $(DATA_OPT) $(call option,set,SET) $(call place,weights,WEIGHTS) $(call option,fold,FOLD) -- $(call q,$(RUN))
 
 # the development requirements have what writes and checks notebooks
-notebook: need-MODEL $(DEV) | $(FOLDS) ## a Kaggle notebook that trains MODEL, and the data set it needs; prints how they go up (docs/how-to/kaggle-gpu.md)
+notebook: need-MODEL $(DEV) | $(FOLDS) ## a notebook for Kaggle or Colab that trains MODEL, and the data set it needs; prints how they go up (docs/how-to/kaggle-gpu.md)
 	$(DW) notebook $(DATA_OPT) $(call option,run,RUN) $(call option,set,SET) $(call place,weights,WEIGHTS) \
 	  $(call option,tta,TTA) $(call option,hours,HOURS) $(call place,account,ACCOUNT) $(call option,name,NAME) \
-	  $(call option,resume-from,RESUME_FROM) $(call option,packages,PACKAGES) $(call flag,vendor,VENDOR) $(call option,machine,MACHINE) -- $(call q,$(MODEL))
+	  $(call option,resume-from,RESUME_FROM) $(call option,packages,PACKAGES) $(call flag,vendor,VENDOR) $(call option,machine,MACHINE) \
+	  $(call option,kaggle-weights,KAGGLE_WEIGHTS) -- $(call q,$(MODEL))
 
 import-runs: need-RUNS_FROM setup ## check runs trained elsewhere, in the folder RUNS_FROM (or RUN of them), and bring them in beside those here
 	$(DW) import-runs $(DATA_OPT) $(call option,run,RUN) $(call flag,force,FORCE) -- $(call q,$(RUNS_FROM))
