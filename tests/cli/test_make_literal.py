@@ -58,6 +58,7 @@ NO_VERB = {
 }
 INSTALLED = {
     ".venv/.runtime-cpu": "cpu", ".venv/.dev": "dev", ".venv/.extra-cluster": "cluster", ".venv/.extra-onnx": "onnx",
+    ".venv/.extra-tracking": "tracking",
     ".venv/.extra-backends": "backends", ".venv-kaggle/.installed": "kaggle",
     ".venv-torch/.installed": "torch",
 }  # fmt: skip

@@ -120,8 +120,11 @@ def preflight(
     """Refuse what cannot be trained, and have its weights here, before folds and packs are made for it."""
     from driverwatch.data.prepare import refuse_unready
     from driverwatch.models.weight_files import ready
+    from driverwatch.training.tracking import refuse_missing
 
     wanted = [model_settings(name, overrides) for name in models.split()]
+    for settings in wanted:
+        refuse_missing(settings)
     for settings in refuse_unready(context_of(dataset, data), wanted):
         ready(settings, weights)
 
