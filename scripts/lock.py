@@ -20,10 +20,12 @@ LOCKS = {
     "openvino": "openvino",
     "litert": "litert",
     "cluster": "cluster",
+    "tracking": "tracking",
     "weights": "weights",
     "kaggle": "kaggle",
 }
 APART = {"cpu", "kaggle"}  # all others are installed beside cpu.txt, and have its versions
+FIRST = {"cuda", "dev"}  # all others are installed beside dev.txt too
 
 
 def command(name: str, options: list[str]) -> list[str]:
@@ -37,7 +39,8 @@ def command(name: str, options: list[str]) -> list[str]:
         "--custom-compile-command",
         "make lock",
     ]
-    beside = [] if name in APART else ["--constraint", "requirements/cpu.txt"]
+    others = [] if name in APART else ["cpu"] if name in FIRST else ["cpu", "dev"]
+    beside = [word for other in others for word in ("--constraint", f"requirements/{other}.txt")]
     files = [f"requirements/{LOCKS[name]}.in", "--output-file", f"requirements/{name}.txt"]
     return [sys.executable, "-m", "uv", "pip", "compile", *fixed, *beside, *options, *files]
 

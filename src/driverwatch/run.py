@@ -22,7 +22,7 @@ from driverwatch.io.manifests import checksum_of, checksum_of_file, differences,
 SPENT = ("checkpoint.h5", "best.h5")
 NUMBERS = ("seconds", "training_seconds", "step_seconds", "trainable_parameters")  # of a manifest
 DIVERGED = "diverged.json"  # left by a fold whose loss was no number any more, for who trains many
-SPEED: Any = {"predict": True, "train": {"workers", "loader", "devices"}}  # settings that decide no result
+SPEED: Any = {"predict": True, "tracking": True, "train": {"workers", "loader", "devices"}}  # decide no result
 
 
 @dataclass(frozen=True)
@@ -323,7 +323,7 @@ def speed(settings: ModelSettings) -> dict[str, Any]:
     return settings.model_dump(include=SPEED)
 
 
-def executed(run: Run, how: dict[str, dict[str, Any]]) -> Run:
+def executed(run: Run, how: dict[str, Any]) -> Run:
     """The same run with settings that decide its speed, as `speed` has them. Raises `InputError` for others."""
     made = run.settings.model_dump()
     settings = {**made, **how, "train": {**made["train"], **how.get("train", {})}}

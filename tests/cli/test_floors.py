@@ -90,6 +90,7 @@ ROOMS: dict[str, list[str]] = {
         "label_issues",
         "pseudo_labels",
         "run_summary",
+        "tracking",
         "cached_stages",
         "fold",
         "train",

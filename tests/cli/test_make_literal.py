@@ -58,7 +58,7 @@ NO_VERB = {
 }
 INSTALLED = {
     ".venv/.runtime-cpu": "cpu", ".venv/.dev": "dev", ".venv/.extra-cluster": "cluster", ".venv/.extra-onnx": "onnx",
-    ".venv/.extra-openvino": "openvino", ".venv/.extra-litert": "litert",
+    ".venv/.extra-openvino": "openvino", ".venv/.extra-litert": "litert", ".venv/.extra-tracking": "tracking",
     ".venv/.extra-backends": "backends", ".venv-kaggle/.installed": "kaggle",
     ".venv-torch/.installed": "torch",
 }  # fmt: skip
@@ -302,7 +302,7 @@ def test_a_misspelt_word_gets_a_suggestion(checkout: Path, words: list[str], sai
 
 
 def test_cheap_checks_come_first(checkout: Path) -> None:
-    """Models, images and weights before folds and packs; a submission before the client is installed."""
+    """Models, images and weights before folds and packs; a token and a submission before the client is installed."""
     (checkout / "folds/statefarm.csv").unlink()
     python = checkout / ".venv/bin/python"
     refusing = "if sys.argv[1:2] != ['-c'] and (sys.argv[3] == 'preflight' or '--dry-run' in sys.argv): sys.exit(2)\n"
@@ -312,8 +312,12 @@ def test_cheap_checks_come_first(checkout: Path) -> None:
         assert make(checkout, target, "MODEL=typo", "SET=a=1", "WEIGHTS=w").returncode == 2
         [(arguments, _)] = calls(checkout)
         assert arguments[2:] == ["preflight", "--dataset=statefarm", "--set=a=1", "--weights=w", "--", "typo"]
-    (checkout / "calls.txt").unlink()
     (checkout / ".venv-kaggle/.installed").unlink()
+    (checkout / "calls.txt").unlink()
+    assert make(checkout, "data", "DATA=x").returncode == 2
+    [(arguments, _)] = calls(checkout)
+    assert arguments[2:] == ["data", "--dataset=statefarm", "--data=x", "--dry-run"]
+    (checkout / "calls.txt").unlink()
     assert make(checkout, "submit", "FILE=a.csv", "MESSAGE=m").returncode == 2
     [(arguments, _)] = calls(checkout)
     assert arguments[2:] == ["submit", "--dataset=statefarm", "--message=m", "--dry-run", "--", "a.csv"]

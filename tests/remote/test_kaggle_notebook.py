@@ -4,10 +4,12 @@ import ast
 import json
 import re
 import shutil
+import sys
 import time
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
@@ -37,6 +39,7 @@ from driverwatch.submission import kaggle_client
 
 SLUG = "drawn-competition"
 PLAN = {"notebook": "me/driverwatch-tiny", "dataset": "demo", "model": "tiny", "run": "tiny"}
+THERE = {"COMPETITION": SLUG, "FILES": "me/driverwatch-tiny-files"}
 INSTALL = ["--no-index", "driverwatch==0.1.0", "simplejpeg==1.9.0"]
 FEW = "input.pack=40x52 input.size=36x48 train.batch_size=16"
 
@@ -49,8 +52,9 @@ def publication(**changed: object) -> Publication:
     return parse(Publication, {"account": "me", "name": "driverwatch-tiny", **changed}, "test")
 
 
-def test_every_step_is_one_sentence_and_code_that_compiles() -> None:
-    made = nbformat.reads(notebook_text(plan(), INSTALL), as_version=4)
+@pytest.mark.parametrize("service", ["kaggle", "colab"])
+def test_every_step_is_one_sentence_and_code_that_compiles(service: str) -> None:
+    made = nbformat.reads(notebook_text(plan(service=service), INSTALL, THERE), as_version=4)
     kinds = [cell.cell_type for cell in made.cells]
     assert kinds == ["markdown"] + ["markdown", "code"] * (len(kinds) // 2)
     for cell in made.cells:
@@ -61,21 +65,24 @@ def test_every_step_is_one_sentence_and_code_that_compiles() -> None:
             ]
             assert len(cell.source.splitlines()) <= 20
     assert len({cell.id for cell in made.cells}) == len(made.cells)
+    text = "".join(cell.source for cell in made.cells)
+    assert ("google.colab" in text, "/kaggle/input" in text) == (service == "colab", service == "kaggle")
 
 
 def test_the_same_settings_give_the_same_bytes() -> None:
-    assert notebook_text(plan(), INSTALL) == notebook_text(plan(), INSTALL)
-    assert notebook_text(plan(), INSTALL) != notebook_text(plan(hours=2.0), INSTALL)
+    assert notebook_text(plan(), INSTALL, THERE) == notebook_text(plan(), INSTALL, THERE)
+    assert notebook_text(plan(), INSTALL, THERE) != notebook_text(plan(hours=2.0), INSTALL, THERE)
 
 
 @given(overrides=st.text(max_size=30), tta=st.text(max_size=30))
 def test_the_first_cell_repeats_the_plan_whatever_is_in_it(overrides: str, tta: str) -> None:
     mine = plan(overrides=overrides, tta=tta)
-    made = nbformat.reads(notebook_text(mine, INSTALL), as_version=4)
+    made = nbformat.reads(notebook_text(mine, INSTALL, THERE), as_version=4)
     names: dict[str, object] = {}
     exec(next(cell.source for cell in made.cells if cell.cell_type == "code"), names)
     assert names["PLAN"] == mine.model_dump()
     assert names["INSTALL"] == INSTALL
+    assert {name: names[name] for name in THERE} == THERE
 
 
 @pytest.mark.parametrize("run", ["inception_v3_robust", "tiny", "a.b-C__d", "9"])
@@ -201,6 +208,17 @@ def test_internet_is_on_where_something_must_be_fetched(
     assert made["enable_internet"] is internet
 
 
+def test_weights_of_a_data_set_on_kaggle_do_not_travel(project: Path, no_pip: list[tuple[str, ...]]) -> None:
+    there, settings = context(project), load(ModelSettings, Path("configs/models"), "squeezenet")
+    asked = {"dataset": "demo", "model": "squeezenet", "run": "mine", "weights_from": "someone/weights"}
+    kaggle_notebook.make_notebook(there, settings, asked, {"account": "me", "vendor": True}, None)
+    folder = there.places.notebook("driverwatch-mine")
+    assert {path.suffix for path in (folder / "dataset").iterdir()} == {".whl", ".json"}
+    assert read_json(folder / "kernel-metadata.json")["enable_internet"] is True
+    for name in (kaggle_notebook.TEMPLATE, kaggle_notebook.COLAB):
+        assert '\\"weights_from\\": \\"someone/weights\\"' in (folder / name).read_text()
+
+
 def test_the_next_version_needs_no_new_data_set(
     project: Path, no_pip: list[tuple[str, ...]], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -274,7 +292,7 @@ def mounted(top: Path, layout: tuple[str, str, str]) -> tuple[str, str, str]:
 def test_everything_is_found_wherever_it_is_mounted(attached: Path, layout: tuple[str, str, str]) -> None:
     made = kaggle_session.start(PLAN, mounted(attached, layout), time.monotonic())
     top = attached / "input"
-    assert (made.data, made.files) == (top / layout[0], top / layout[1])
+    assert (made.data, made.weights) == (top / layout[0], top / layout[1])
     assert made.earlier == [top / layout[2] / "runs" / "tiny"]
     assert (made.project / "folds/demo.csv").is_file()
     (Places("demo", made.project).run("tiny")).mkdir()
@@ -308,10 +326,72 @@ def test_what_is_not_attached_or_attached_twice_is_told(attached: Path) -> None:
         kaggle_session.start({**PLAN, "moddel": "x"}, places, 0.0)
 
 
+KAGGLEHUB = """
+from pathlib import Path
+def competition_download(handle):
+    return _place("competitions", handle)
+def dataset_download(handle):
+    return _place("datasets", handle)
+def _place(kind, handle):
+    found = Path({cache!r}, kind, handle)
+    if not found.is_dir():
+        raise ValueError(f"404 Client Error.\\nResource not found at URL: {{handle}}")
+    return str(found)
+"""
+
+
+@pytest.fixture
+def hub(attached: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What a stand-in for kagglehub has, by kind and address; its names and results are those of kagglehub 1.0.3."""
+    modules, cache = attached / "modules", attached / "cache"
+    (modules / "google" / "colab").mkdir(parents=True)
+    (modules / "google" / "colab" / "__init__.py").touch()
+    (modules / "google" / "colab" / "drive.py").write_text("def mount(place):\n    assert place == '/content/drive'\n")
+    (modules / "kagglehub.py").write_text(KAGGLEHUB.format(cache=str(cache)))
+    for name in ("google", "google.colab", "google.colab.drive", "kagglehub"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.syspath_prepend(str(modules))
+    shutil.copytree(attached / "data", cache / "competitions" / SLUG)
+    shutil.copytree(attached / "files", cache / "datasets" / THERE["FILES"])
+    (cache / "datasets" / "someone" / "weights").mkdir(parents=True)
+    return cache
+
+
+def test_on_colab_kagglehub_brings_what_kaggle_mounts(
+    attached: Path, hub: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The notebook's own cells, but those that install and train."""
+    monkeypatch.setenv("DRIVERWATCH_OUTPUT", str(attached / "drive"))
+    monkeypatch.setenv("DRIVERWATCH_SCRATCH", str(attached / "temp"))
+    made = nbformat.reads(notebook_text(plan(service="colab"), INSTALL, THERE), as_version=4)
+    code = [cell.source for cell in made.cells if cell.cell_type == "code"]
+    names: dict[str, Any] = {}
+    for source in (*code[:2], next(each for each in code if "import start" in each)):
+        exec(source, names)
+    session = names["session"]
+    assert session.data.resolve() == hub / "competitions" / SLUG
+    assert session.weights.resolve() == hub / "datasets" / THERE["FILES"]
+    assert Places("demo", session.project).runs.resolve() == attached / "drive" / "runs"
+    wheels = next(each for each in code if "WHEELS" in each).split("PIP =")[0]
+    exec(wheels, names)
+    assert [path.name for path in names["WHEELS"]] == ["driverwatch-0.1.0-py3-none-any.whl"]
+    monkeypatch.setattr(Session, "_python", lambda *_: 0)
+    assert session.train()
+    assert f"download the folder {attached / 'drive'} from Google Drive" in capsys.readouterr().out
+
+
+def test_weights_may_be_a_data_set_of_kaggles(attached: Path, hub: Path) -> None:
+    places = mounted(attached, LAYOUTS[1])
+    made = kaggle_session.start({**PLAN, "weights_from": "someone/weights"}, places, 0.0)
+    assert made.weights == hub / "datasets" / "someone" / "weights"
+    with pytest.raises(InputError, match=r"KAGGLE_WEIGHTS=someone/else: kagglehub has no .* here \(404 Client Error"):
+        kaggle_session.start({**PLAN, "weights_from": "someone/else"}, places, 0.0)
+
+
 @pytest.fixture
 def there(project: Path, tmp_path: Path) -> Session:
     """A session in a project with settings and without data, with hours ahead."""
-    return Session(plan(commit="abc"), project, tmp_path, tmp_path / "data", [], time.monotonic() + 3600)
+    return Session(plan(commit="abc"), project, tmp_path, tmp_path / "data", tmp_path, [], time.monotonic() + 3600)
 
 
 @pytest.mark.slow

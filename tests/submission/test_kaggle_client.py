@@ -95,6 +95,25 @@ def test_other_counts_are_refused_and_nothing_takes_the_folders_place(context: C
         download_competition(context, STANDIN)
 
 
+def test_a_token_is_asked_for_only_where_kaggle_is(
+    context: Context, remote: Path, verb: Verb, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the client is installed; what is here already needs neither."""
+    asked = ["data", "--dataset", "there", "--dry-run"]
+    assert verb(*asked).returncode == 0
+    monkeypatch.delenv("KAGGLE_API_TOKEN")
+    refused = verb(*asked)
+    assert (refused.returncode, "no Kaggle token is there; make one at" in refused.stderr) == (2, True)
+    assert not context.data.exists()
+    folder = context.data.with_name("there.download")
+    folder.mkdir(parents=True)
+    shutil.copyfile(remote / "archive.zip", folder / f"{SLUG}.zip")
+    assert verb(*asked).returncode == 0
+    download_competition(context, "/no/client/needed")
+    assert verb(*asked).returncode == 0
+    assert calls(remote, "download") == 0
+
+
 def started(*arguments: str, **environment: str) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "driverwatch", *arguments, "--dataset", "there", "--client", STANDIN]
     return subprocess.Popen(

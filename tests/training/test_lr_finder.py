@@ -5,10 +5,14 @@ import io
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from support.project import Verb
 
+from driverwatch.io.paths import Places
+from driverwatch.training import lr_finder
 from driverwatch.training.lr_finder import RangeTest, diverged, plot, smoothed, suggested, usable_steps
+from driverwatch.training.pseudo_labels import FoldIndices
 
 RATES = np.geomspace(1e-7, 10, 161)
 
@@ -140,3 +144,33 @@ def test_the_command_rises_step_by_step_and_touches_no_run(
     assert {path.name for path in (project / "build/demo/lr_find").iterdir()} == {"tiny.csv", "tiny.png", ".tiny.lock"}
     assert not (project / "build/demo/runs").exists()
     assert 'SET="train.learning_rate=' in made.stdout or "no clear range" in made.stdout
+
+
+@pytest.mark.line
+def test_the_list_of_label_issues_counts_as_in_training(
+    verb: Verb, data: Path, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = ["--dataset", "demo", "--data", data]
+    assert verb("folds", *place).returncode == 0
+    shown = "input.pack=40x52 input.size=36x48 train.batch_size=16 train.label_issues="
+    asked = ["lr-find", "tiny", "--lr-steps", "20", "--fold", "0", *place, "--set"]
+    missing = verb(*asked, f"{shown}drop")
+    assert (missing.returncode, "label_issues.csv is not there" in missing.stderr) == (2, True)
+    table = pd.read_csv(data / "driver_imgs_list.csv")
+    folds = pd.read_csv(project / "folds" / "demo.csv").set_index("driver")["fold"]
+    doubted = table[table["subject"].map(folds) != 0].iloc[::5]
+    listed = doubted[["img"]].assign(**{"class": doubted["classname"], "kind": "error", "weight": 0.25})
+    path = Places("demo").label_issues
+    path.parent.mkdir(parents=True)
+    listed.to_csv(path, index=False)
+    found: list[FoldIndices] = []
+    run = lr_finder.range_test
+    monkeypatch.setattr(lr_finder, "range_test", lambda made, rates: found.append(made.indices) or run(made, rates))
+    for rule in ("none", "drop", "down_weight"):
+        made = verb(*asked, f"{shown}{rule}")
+        assert made.returncode == 0, made.stderr
+    every, dropped, weighed = found
+    assert every.sample_weights is None
+    assert len(every.training) - len(dropped.training) == len(listed)
+    assert np.array_equal(weighed.training, every.training)
+    assert (weighed.sample_weights == 0.25).sum() == len(listed)

@@ -56,10 +56,18 @@ def synthetic(
 
 
 @app.command("data")
-def fetch(dataset: Dataset = "statefarm", data: Data = None, client: Client = "") -> None:
+def fetch(
+    dataset: Dataset = "statefarm",
+    data: Data = None,
+    client: Client = "",
+    dry_run: Annotated[bool, typer.Option(help="check alone whether it could be downloaded")] = False,
+) -> None:
     """Download, unpack and verify a competition."""
-    from driverwatch.submission.download import download_competition
+    from driverwatch.submission.download import check_download, download_competition
 
+    if dry_run:
+        check_download(context_of(dataset, data))
+        return
     download_competition(context_of(dataset, data), client)
 
 
@@ -112,8 +120,11 @@ def preflight(
     """Refuse what cannot be trained, and have its weights here, before folds and packs are made for it."""
     from driverwatch.data.prepare import refuse_unready
     from driverwatch.models.weight_files import ready
+    from driverwatch.training.tracking import refuse_missing
 
     wanted = [model_settings(name, overrides) for name in models.split()]
+    for settings in wanted:
+        refuse_missing(settings)
     for settings in refuse_unready(context_of(dataset, data), wanted):
         ready(settings, weights)
 

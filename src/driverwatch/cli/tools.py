@@ -186,8 +186,11 @@ def notebook(
     packages: Annotated[str | None, typer.Option(help="that Kaggle's image lacks; default: simplejpeg")] = None,
     vendor: Annotated[bool, typer.Option(help="take their wheels along, for sessions without internet")] = False,
     machine: Annotated[str | None, typer.Option(help="Kaggle's name of the accelerator")] = None,
+    kaggle_weights: Annotated[
+        str, typer.Option(help="data set on Kaggle (<account>/<name>) whose weight files the session takes")
+    ] = "",
 ) -> None:
-    """Write a notebook that trains a model on Kaggle, and the data set that it needs."""
+    """Write a notebook that trains a model on Kaggle or Colab, and the data set that it needs."""
     from driverwatch.remote.kaggle_notebook import make_notebook
 
     plan: dict[str, Any] = {
@@ -196,6 +199,7 @@ def notebook(
         "run": run or model,
         "overrides": overrides,
         "tta": tta,
+        "weights_from": kaggle_weights,
     }
     plan |= {} if hours is None else {"hours": hours}  # what is not given has its default in the settings
     given = {

@@ -138,6 +138,8 @@ class ModelSettings(Strict):
     mean: Literal["weights", "dataset"] = "weights"  # what is subtracted: the weights' own mean, or this data set's
     # what layers compute in; weights stay float32. Mixed ones are for accelerators: a processor gains nothing by them
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    # where settings, epochs, scores and checksums are copied to (make setup EXTRAS=tracking); never changes a result
+    tracking: Literal["none", "tensorboard", "mlflow", "wandb"] = "none"
     input: InputSettings
     head: HeadSettings = HeadSettings()
     augment: AugmentSettings = AugmentSettings()

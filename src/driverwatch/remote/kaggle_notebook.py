@@ -1,4 +1,4 @@
-"""`make notebook`: the committed notebook with a plan filled in, and a data set of all that it needs."""
+"""`make notebook`: the committed notebook with a plan filled in, for Kaggle and for Colab, and a data set of all that it needs."""
 
 import json
 import os
@@ -29,7 +29,8 @@ from driverwatch.submission import kaggle_client
 from driverwatch.submission.download import competition_slug
 from driverwatch.submission.kaggle_client import INSTALLED
 
-TEMPLATE = "kaggle_notebook.ipynb"  # its first code cell is written again
+TEMPLATE = "kaggle_notebook.ipynb"  # its first code cell is written again, and cells tagged for another service go
+COLAB = "colab_notebook.ipynb"
 SOURCES = ("pyproject.toml", "README.md", "LICENSE")  # with src, what a wheel is made of
 SOURCE_DATE_EPOCH = "315532800"  # 1980, a zip's first second: the same source gives the same wheel
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")  # that Kaggle's image can load
@@ -87,7 +88,7 @@ def make_notebook(
         raise InputError("make notebook needs ACCOUNT=..., your name in Kaggle's addresses (no token here says it)")
     ours = parse(Publication, given, "make notebook")
     mine = parse(Plan, {"notebook": ours.notebook, "commit": manifests.commit() or "", **plan}, "make notebook")
-    needed = weight_files.find(settings, weights)
+    needed = None if mine.weights_from else weight_files.find(settings, weights)
     folder = context.places.notebook(ours.name)
     with making(folder), replacing_folder(folder) as partial:
         files = partial / FILES
@@ -96,7 +97,9 @@ def make_notebook(
         if needed is not None:
             shutil.copyfile(needed, files / needed.name)
         internet = "--no-index" not in install or (needed is None and settings.weights != "none")
-        write_text(partial / TEMPLATE, notebook_text(mine, install))
+        there = {"COMPETITION": slug, "FILES": ours.files}
+        write_text(partial / TEMPLATE, notebook_text(mine, install, there))
+        write_text(partial / COLAB, notebook_text(mine.model_copy(update={"service": "colab"}), install, there))
         write_json(partial / "kernel-metadata.json", kernel_metadata(ours, slug, internet))
         write_json(files / "dataset-metadata.json", dataset_metadata(ours))
         size = sum(path.stat().st_size for path in files.iterdir())
@@ -109,11 +112,12 @@ def name_of(run: str) -> str:
     return "-".join(["driverwatch", *re.findall("[a-z0-9]+", run.lower())])
 
 
-def notebook_text(plan: Plan, install: list[str]) -> str:
+def notebook_text(plan: Plan, install: list[str], there: dict[str, str]) -> str:
     """The committed notebook as JSON, with its first code cell replaced by what varies; the same settings give the same bytes.
 
     Args:
         install: what pip gets: options and `name==version` each.
+        there: addresses on Kaggle of the COMPETITION and of the data set FILES.
     """
     import nbformat  # with the development requirements, which make notebook installs
 
@@ -122,7 +126,9 @@ def notebook_text(plan: Plan, install: list[str]) -> str:
         f"    {json.dumps(k)}: {json.dumps(v, ensure_ascii=False)},\n" for k, v in plan.model_dump().items()
     )
     first = next(cell for cell in made.cells if cell.cell_type == "code")
-    first.source = f"PLAN = {{\n{pairs}}}\nINSTALL = {json.dumps(install)}"
+    places = "".join(f"\n{name} = {json.dumps(value)}" for name, value in there.items())
+    first.source = f"PLAN = {{\n{pairs}}}\nINSTALL = {json.dumps(install)}{places}"
+    made.cells = [cell for cell in made.cells if plan.service in cell.metadata.get("tags", [plan.service])]
     nbformat.validate(made)
     return str(nbformat.writes(made)) + "\n"
 
@@ -169,6 +175,7 @@ def _commands(folder: Path, ours: Publication, dataset: str) -> list[str]:
         f"{client} kernels push -p {folder}",
         f"{client} kernels output {ours.notebook} -p {home}   # when it has ended",
         f"make import-runs RUNS_FROM={home} DATASET={dataset}",
+        f"# or open {folder / COLAB} at https://colab.research.google.com, once the data set is ready",
     ]
 
 

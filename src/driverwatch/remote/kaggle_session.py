@@ -1,4 +1,4 @@
-"""A session on Kaggle's machine, as the notebook's cells call it: inputs found, commands run, an end before Kaggle's own.
+"""A session on Kaggle's or Colab's machine, as the notebook's cells call it: inputs found, commands run, an end in time.
 
 Images and attached files are read where they are mounted, packs are in the scratch folder, and only runs are in the output,
 of which Kaggle keeps up to 20 GB.
@@ -12,14 +12,14 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Timer
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from driverwatch.config.dataset import DatasetSettings
 from driverwatch.config.loading import Strict, load, parse
 from driverwatch.config.types import Name
-from driverwatch.errors import InputError
+from driverwatch.errors import InputError, printable
 from driverwatch.io.console import duration, say
 from driverwatch.io.paths import Places, is_of_tools, user_path
 
@@ -45,6 +45,8 @@ class Plan(Strict):
     overrides: str = ""  # SET=
     tta: str = ""  # TTA=: more TTA sets, predicted once every fold is trained
     hours: Annotated[float, Field(gt=0, le=SESSION_HOURS)] = 11.0  # the rest is for starting and saving
+    service: Literal["kaggle", "colab"] = "kaggle"
+    weights_from: Reference | Literal[""] = ""  # KAGGLE_WEIGHTS=: a data set on Kaggle with local weight files
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,9 @@ class Session:
 
     plan: Plan
     project: Path  # settings, folds, packs; its runs are a link into the output
-    files: Path  # the attached data set, weights among its files
+    weights: Path  # folder of local weight files: the attached data set, or the one that the plan names
     data: Path  # the competition
+    output: Path  # what is kept
     earlier: list[Path]  # the run's folders in the outputs of earlier versions
     ends: float  # `time.monotonic()`
 
@@ -77,22 +80,23 @@ class Session:
     def train(self) -> bool:
         """True once every fold is trained and predicted; False if the session's hours ended that. Prints what to do next."""
         plan, at_home = self.plan, f"build/{self.plan.dataset}/from_kaggle"
-        options = ["--run", plan.run, "--set", plan.overrides, "--weights", str(self.files)]
+        options = ["--run", plan.run, "--set", plan.overrides, "--weights", str(self.weights)]
         done = self.run("train", plan.model, *options)
         if done and plan.tta:
             done = self.run("predict", plan.run, "--tta", plan.tta)
         self._python(["-m", "driverwatch", "status", *self._options], STATUS_SECONDS)
+        on_kaggle = plan.service == "kaggle"
         if done:
             say(f"\n{plan.run}: finished. At home:")
-            say(f"  .venv-kaggle/bin/kaggle kernels output {plan.notebook} -p {at_home}")
+            fetched = f".venv-kaggle/bin/kaggle kernels output {plan.notebook} -p {at_home}"
+            say(f"  {fetched}" if on_kaggle else f"  download the folder {self.output} from Google Drive as {at_home}")
             say(f"  make import-runs RUNS_FROM={at_home} DATASET={plan.dataset}")
         else:
             say(
                 f"\n{plan.run}: stopped after {plan.hours:g} hours; the next version resumes from its last finished epoch:"
             )
-            say(
-                f"  make notebook MODEL={plan.model} ... RESUME_FROM={plan.notebook}   # at home, and the two commands it prints"
-            )
+            again = f"make notebook MODEL={plan.model} ... RESUME_FROM={plan.notebook}   # at home, and the two commands it prints"
+            say(f"  {again}" if on_kaggle else "  run this notebook again")
         return done
 
     def run(self, command: str, *arguments: str) -> bool:
@@ -169,12 +173,30 @@ def start(plan: dict[str, Any], places: tuple[str, str, str], started: float) ->
     runs.parent.mkdir(parents=True, exist_ok=True)
     if not runs.is_symlink():
         runs.symlink_to((output / "runs").resolve(), target_is_directory=True)
-    session = Session(mine, project, files, data, earlier, started + mine.hours * 3600)
-    named = {"images": data, "attached files": files, "project": project, "runs": output / "runs"}
+    weights = fetched_weights(mine.weights_from) if mine.weights_from else files
+    session = Session(mine, project, weights, data, output, earlier, started + mine.hours * 3600)
+    named = {"images": data, "attached files": files, "weights": weights, "project": project, "runs": output / "runs"}
     for name, path in [*named.items(), *(("earlier version", folder) for folder in earlier)]:
         say(f"{name:15} {path}")
     say(f"{'stops after':15} {duration(session.ends - time.monotonic())}")
     return session
+
+
+def fetched_weights(reference: str) -> Path:
+    """The folder of a data set on Kaggle, which `kagglehub` mounts in a Kaggle notebook and downloads elsewhere.
+
+    Its weight files are looked up by name and checksum, as in any folder of WEIGHTS.
+
+    Raises:
+        InputError: whatever kagglehub says.
+    """
+    import kagglehub  # part of Kaggle's and Colab's image
+
+    try:
+        return Path(kagglehub.dataset_download(reference))
+    except Exception as error:  # kagglehub's own errors, and those of its HTTP library
+        said = printable(" ".join(str(error).split()))
+        raise InputError(f"KAGGLE_WEIGHTS={reference}: kagglehub has no such data set here ({said})") from error
 
 
 def _folders(top: Path) -> list[Path]:

@@ -23,6 +23,7 @@ from driverwatch.errors import DAMAGED_ZIP, InputError, counted, listed
 from driverwatch.io.atomic import making, reason, way_out
 from driverwatch.io.console import close, say, track
 from driverwatch.io.manifests import require_space
+from driverwatch.submission import kaggle_client
 from driverwatch.submission.kaggle_client import Client
 
 MOST_BYTES = (
@@ -78,6 +79,17 @@ def download_competition(context: Context, command: str) -> None:
             ) from error
         shutil.rmtree(folder, ignore_errors=True)
     return close(context.data, counts, time.monotonic() - start, then=[after])
+
+
+def check_download(context: Context) -> None:
+    """Refuse what `download_competition` would refuse before it needs the client, a missing token included.
+
+    A folder or an archive that is there needs no token: that is verified or unpacked, and Kaggle is not asked.
+    """
+    slug, data = competition_slug(context), context.data.resolve()
+    there = data.is_dir() and any(data.iterdir())
+    if not there and not is_whole_zip(data.with_name(f"{data.name}.download") / f"{slug}.zip"):
+        kaggle_client.require_token()
 
 
 def competition_slug(context: Context) -> str:

@@ -102,6 +102,12 @@ def found() -> dict[str, dict[str, str]]:
     return tokens
 
 
+def require_token() -> None:
+    """Refuse to go on where no place holds a token. Raises `InputError`, with where one comes from."""
+    if not found():
+        raise InputError(f"no Kaggle token is there; {how_to()}")
+
+
 def for_client() -> dict[str, str]:
     """The first token as variables for the client's process, which itself cannot read files that start with a byte-order mark.
 

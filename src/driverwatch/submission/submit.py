@@ -83,8 +83,7 @@ def check_upload(context: Context, file: Path, message: str) -> None:
     competition_slug(context)
     _checked(context, file)
     _plain(message)
-    if not kaggle_client.found():
-        raise InputError(f"no Kaggle token is there; {kaggle_client.how_to()}")
+    kaggle_client.require_token()
     say(f"{file}: fits {context.dataset}, and a Kaggle token is there")
 
 

@@ -32,7 +32,7 @@ class Execution(Strict):
     dataset: str
     study: str | None  # whose run it is
     weights: str | None  # folder of local ImageNet weights, where the model's file is there
-    settings: dict[str, dict[str, Any]]  # those that decide speed alone, as `runs.speed` has them
+    settings: dict[str, Any]  # those that decide speed alone, as `runs.speed` has them
     folds: list[int]  # which the command trains in turn, for the time that is told to be left
 
     def others(self, run: Run, number: int) -> int:

@@ -24,6 +24,7 @@ from driverwatch.io.atomic import locked, replacing, scratch_beside, write_text
 from driverwatch.io.console import Meter, close, say
 from driverwatch.models import weight_files
 from driverwatch.run import Run, refuse_fold
+from driverwatch.training import label_issues
 from driverwatch.training.train import read_augmentation
 
 if TYPE_CHECKING:
@@ -116,10 +117,12 @@ def _before_last_stage(
     from driverwatch.training.fold import FoldTraining
     from driverwatch.training.pseudo_labels import FoldIndices
 
-    rows = FoldIndices(split.indices(packs["train"].drivers, fold)[0], np.array([], int))
+    doubted = label_issues.identity(context, settings, packs["train"])
     about, checksums = context.settings, {kind: pack.checksum for kind, pack in packs.items()}
     run = Run(scratch / "range_test", settings, tuple(about.classes), about.swap(), preset, folds.checksum, checksums, None,
-              regions=about.boxes(settings.input.regions))  # fmt: skip
+              {"label_issues": doubted} if doubted else None, about.boxes(settings.input.regions))  # fmt: skip
+    training, factors = label_issues.weighted_rows(run, packs, split.indices(packs["train"].drivers, fold)[0])
+    rows = FoldIndices(training, np.array([], int), sample_weights=factors)
     backend.deterministic(settings.train.seed)
     classifier = build(settings, len(run.classes), packs["train"].mean, weights)
     if before := settings.train.stages[:-1]:

@@ -20,7 +20,7 @@ from driverwatch.errors import InputError
 from driverwatch.io.atomic import locked
 from driverwatch.models import weight_files
 from driverwatch.run import open_run, refuse_fold
-from driverwatch.training import fold_runner, label_issues, pseudo_labels
+from driverwatch.training import fold_runner, label_issues, pseudo_labels, tracking
 from driverwatch.training.fold_runner import FoldProcess
 from driverwatch.training.pseudo_labels import Student, checked_teachers, open_teachers
 from driverwatch.training.run_summary import print_summary
@@ -122,11 +122,14 @@ def started_run(request: TrainRequest) -> Iterator[LockedRun]:
     """Hold a run, started with these settings or found to be. Raises as `train`."""
     folder, fold = request.context.places.run(request.name), request.fold
     weight_files.find(request.settings, request.weights)
+    tracking.refuse_missing(request.settings)
     refuse_flipping(request.context, request.settings)
     wanted, count = _wanted(request)
     with locked(folder) as lock:
         runs.begin(folder, wanted, fold, request.force)
-        yield LockedRun(runs.load(folder), [fold] if fold is not None else list(range(count)), count, lock)
+        run = runs.load(folder)
+        with tracking.tracked(request.context, run, count, request.settings.tracking):
+            yield LockedRun(run, [fold] if fold is not None else list(range(count)), count, lock)
 
 
 def _wanted(request: TrainRequest) -> Done:
