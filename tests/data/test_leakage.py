@@ -8,13 +8,14 @@ import pytest
 from sklearn.model_selection import KFold, PredefinedSplit
 from support.project import Verb
 
-from driverwatch.experiments.leakage import CLASSIFIERS, LOGISTIC, NEAREST, compared_splits, out_of_fold
+from driverwatch.experiments import leakage
+from driverwatch.experiments.leakage import LOGISTIC, NEAREST, compared_splits, out_of_fold
 
 
 def test_the_nearest_of_equals_is_the_first() -> None:
     pixels = np.array([[0.0], [1.0], [1.0], [9.0], [1.1], [100.0], [-5.0]])
     folds = PredefinedSplit([0, 0, 0, 0, 1, 1, 1])
-    found = out_of_fold(CLASSIFIERS[NEAREST], pixels, np.array([0, 2, 1, 1, 3, 3, 3]), folds, 4)[4:]
+    found = out_of_fold(pixels, np.array([0, 2, 1, 1, 3, 3, 3]), folds, 4)[NEAREST][4:]
     assert found.argmax(axis=1).tolist() == [2, 1, 0]
     assert found.sum(axis=1).tolist() == [1, 1, 1]
 
@@ -22,9 +23,8 @@ def test_the_nearest_of_equals_is_the_first() -> None:
 @pytest.mark.parametrize("labels", [[1, 1, 1, 1], [0, 2, 0, 2], [0, 1, 2, 3]])
 def test_classes_that_training_lacks_get_nothing(labels: list[int]) -> None:
     pixels = np.random.default_rng(0).normal(size=(6, 3))
-    found = out_of_fold(
-        CLASSIFIERS[LOGISTIC], pixels, np.array([*labels, 4, 4]), PredefinedSplit([0] * 4 + [1] * 2), 5
-    )[4:]
+    folds = PredefinedSplit([0] * 4 + [1] * 2)
+    found = out_of_fold(pixels, np.array([*labels, 4, 4]), folds, 5)[LOGISTIC][4:]
     assert np.allclose(found.sum(axis=1), 1)
     assert not found[:, [c for c in range(5) if c not in labels]].any()
 
@@ -63,14 +63,32 @@ def test_the_order_of_drivers_decides_nothing_of_a_driver_split() -> None:
     seen, labels, drivers = clips(noise=0.5)
     folds = np.unique(drivers, return_inverse=True)[1] % 4
     order = np.random.default_rng(3).permutation(len(labels))
-    found = out_of_fold(CLASSIFIERS[NEAREST], seen, labels, PredefinedSplit(folds), 3)
-    shuffled = out_of_fold(CLASSIFIERS[NEAREST], seen[order], labels[order], PredefinedSplit(folds[order]), 3)
+    found = out_of_fold(seen, labels, PredefinedSplit(folds), 3)[NEAREST]
+    shuffled = out_of_fold(seen[order], labels[order], PredefinedSplit(folds[order]), 3)[NEAREST]
     assert np.array_equal(found[order], shuffled)
+
+
+def test_components_are_of_training_images_alone() -> None:
+    """What a validation image shows decides nothing of the others' answers: no component is fitted on it."""
+    seen, labels, drivers = clips(drivers=3)
+    folds = PredefinedSplit(np.where(drivers == "p0", 0, -1))
+    before = out_of_fold(seen, labels, folds, 3)
+    seen[0] += 1000 * np.random.default_rng(0).normal(size=seen.shape[1])
+    for name, found in out_of_fold(seen, labels, folds, 3).items():
+        assert np.allclose(found[1:], before[name][1:]), name
+
+
+def test_components_of_some_training_images_move_no_score(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = table(*clips(noise=0.5))
+    monkeypatch.setattr(leakage, "FITTED_ON", 50)
+    some = table(*clips(noise=0.5))
+    assert some != whole, "the number decides"
+    assert all(abs(some[key] - whole[key]) < 10 for key in whole)
 
 
 def test_a_driver_alone_in_a_fold_and_folds_of_other_sizes() -> None:
     seen, labels, drivers = clips(drivers=3)
-    made = out_of_fold(CLASSIFIERS[LOGISTIC], seen, labels, PredefinedSplit((drivers == "p0").astype(int)), 3)
+    made = out_of_fold(seen, labels, PredefinedSplit((drivers == "p0").astype(int)), 3)[LOGISTIC]
     assert made.shape == (len(labels), 3)
     assert np.allclose(made.sum(axis=1), 1)
 
