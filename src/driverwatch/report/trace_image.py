@@ -16,7 +16,7 @@ from driverwatch.data import competition
 from driverwatch.data import folds as fold_file
 from driverwatch.data import folds as fold_tables
 from driverwatch.data.competition import ImageTable
-from driverwatch.data.context import Context, open_packs, table_of
+from driverwatch.data.context import Context, absent, open_packs, table_of
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.images import examine
 from driverwatch.data.tta import tta_set, unique
@@ -112,9 +112,10 @@ def _images(table: ImageTable, kind: str) -> dict[str, TracedImage]:
 def _of_packs(context: Context) -> dict[str, TracedImage]:
     sizes = _sizes(context)
     if not sizes:
-        raise InputError(
-            f"{context.data}: holds no {context.settings.table}, and nothing is packed yet; DATA=<folder> must name the images"
+        way = (
+            absent(context) or f"{context.data}: holds no {context.settings.table}; DATA=<folder> must name the images"
         )
+        raise InputError(f"nothing is packed yet, and {way}")
     _, packs = open_packs(context, sizes[0])
     tables = {kind: table_of(pack, tuple(context.settings.classes)) for kind, pack in packs.items()}
     return _images(tables["train"], "train") | _images(tables["test"], "test")
