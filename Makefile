@@ -113,6 +113,7 @@ help-all: ## every target, and the variables of each
 #: CLASS_BALANCE=<features>  balance classes within each driver, told apart by looks, or none (docs/explain/post-processing.md)
 #: KNN=<features>           smooth over neighbours among clips' frames, or none (make knn compares features)
 #: EMBEDDINGS="a:cut:2x2 b"  <model>[:<last layer>][:<places>] whose pretrained backbone images are compared in (make knn: efficientnet_lite0)
+#: EMBEDDINGS=own           neighbours on make review's page by the first run's own embeddings
 #: CALIBRATE=none           none, temperature or bias
 #: CLIP=1e-5                lowest probability of a submission, or fitted
 #: SIZE=180x240             pack size, height x width; with regions 180x240-whole+head (default: the model's)

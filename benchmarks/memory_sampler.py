@@ -1,6 +1,12 @@
-"""Private (anonymous) memory of a command and all its processes, sampled while it runs; pages of mapped packs do not count."""
+"""Private (anonymous) memory of a command and all its processes, sampled while it runs; pages of mapped packs do not count.
+
+    PYTHONPATH=. python -m benchmarks.memory_sampler make demo
+
+runs the command, says its peaks, and ends with its exit status.
+"""
 
 import subprocess
+import sys
 import time
 
 import psutil
@@ -33,3 +39,15 @@ def _family(pid: int) -> dict[psutil.Process, int]:
     except psutil.NoSuchProcess:
         pass
     return found
+
+
+def main(command: list[str]) -> int:
+    """The exit status of a command, after its peaks are printed in 10^9 bytes."""
+    with subprocess.Popen(command) as process:
+        total, largest = watched(process)
+    print(f"peak of private memory: {total / 1e9:.2f} GB of all its processes, {largest / 1e9:.2f} GB of the largest")
+    return process.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

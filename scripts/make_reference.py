@@ -39,7 +39,10 @@ GROUPS: dict[str, dict[str, Entry]] = {
         "help-all": Entry(""),
         "doctor": Entry(""),
         "setup": Entry("`.venv/`; its log beside it", "make setup EXTRAS=cluster"),
-        "demo": Entry("`build/demo/`, `folds/demo.csv`, `submissions/demo/demo.csv`"),
+        "demo": Entry(
+            "`build/demo/` with `report/index.html` and `report/review.html`, `folds/demo.csv`, `submissions/demo/demo.csv` "
+            "and `single_image.csv`"
+        ),
         "status": Entry("", "make status DATASET=demo"),
         "clean": Entry("nothing; removes `build/`"),
     },

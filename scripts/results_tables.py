@@ -1,4 +1,4 @@
-"""The tables of `docs/results.md`: made from the submissions' out-of-fold files and from records of experiments."""
+"""The tables of the pages with results: made from the submissions' out-of-fold files and from records of experiments."""
 
 import gzip
 import hashlib
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from driverwatch.metrics import OofScore, oof_score
-from scripts.markdown import table
+from scripts.markdown import paragraph, table
 
 DATASET = "statefarm_mini"
 # commits that records name and that are no commits of this repository
@@ -192,13 +192,36 @@ def data_scaling(root: Path) -> str:
     return table(("training drivers per fold", "images", "log loss (95%)"), lines)
 
 
-TABLES = {"scores": scores, "ablations": ablations, "freezing": freezing, "data scaling": data_scaling}
+def leakage(root: Path) -> str:
+    """Two simple classifiers on a random split and on the driver folds, and what made their figures."""
+    record = json.loads((root / "experiments" / "results" / DATASET / "leakage.json").read_text())
+    lines = []
+    for row in record["rows"]:
+        known = row["log_loss"] is not None
+        loss = f"{row['log_loss']:.3f} ({row['interval'][0]:.2f} to {row['interval'][1]:.2f})" if known else ""
+        lines.append((row["classifier"], row["split"], f"{100 * row['accuracy']:.1f}%", loss))
+    made = (
+        f"{record['images']:,} images of {record['drivers']} drivers, {record['thumbnail']} px, {record['folds']} folds "
+        f"(`folds/{DATASET}.csv`, checksum {record['fold_file']}), at commit {record['made']['commit'][:7]}."
+    )
+    return f"{table(('classifier', 'split', 'accuracy', 'log loss (95%)'), lines)}\n\n{paragraph(made)}"
+
+
+TABLES = {
+    "scores": scores,
+    "ablations": ablations,
+    "freezing": freezing,
+    "data scaling": data_scaling,
+    "leakage": leakage,
+}
 
 
 def with_tables(text: str, root: Path) -> str:
     """The page's text with today's tables between its marks."""
     for name, made in TABLES.items():
         begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+        if begin not in text:
+            continue
         before, _, rest = text.partition(begin)
         text = f"{before}{begin}\n\n{made(root)}\n\n{end}{rest.partition(end)[2]}"
     return text

@@ -1,5 +1,6 @@
 """Random against driver split: what the classifiers answer, what is refused, and the command."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -41,9 +42,9 @@ def clips(drivers: int = 8, classes: int = 3, frames: int = 6, noise: float = 0.
 def table(seen: np.ndarray, labels: np.ndarray, drivers: np.ndarray) -> dict[tuple[str, str], float]:
     numbers = np.unique(drivers, return_inverse=True)[1]
     splits = {"random": KFold(4, shuffle=True, random_state=0), "drivers": PredefinedSplit(numbers % 4)}
-    lines = compared_splits(seen, labels, drivers, splits, 3)
-    assert all(bool(loss) == (name == "logistic regression") for name, _, _, loss, _ in lines)
-    return {(name, split): float(right.rstrip("%")) for name, split, right, *_ in lines}
+    rows = compared_splits(seen, labels, drivers, splits, 3)
+    assert all((row.log_loss is not None) == (row.classifier == "logistic regression") for row in rows)
+    return {(row.classifier, row.split): 100 * row.accuracy for row in rows}
 
 
 def test_clips_leak_through_a_random_split_alone() -> None:
@@ -108,6 +109,10 @@ def test_the_command_prints_both_splits(verb: Verb, project: Path, data: Path) -
     assert f"A random split would have promised {shares[0]}% accuracy" in made.stdout
     assert f"of drivers it has not seen it gets {shares[1]}%" in made.stdout
     assert "next   make train MODEL=tiny DATASET=demo" in made.stdout
+    record = json.loads((project / "experiments" / "results" / "demo" / "leakage.json").read_text())
+    assert [f"{row['accuracy']:.1%}" for row in record["rows"][:2]] == [f"{share}%" for share in shares]
+    assert record["images"] == len(pd.read_csv(data / "driver_imgs_list.csv"))
+    assert f"(checksum {record['fold_file']})" in made.stdout
     first = pd.read_csv(data / "driver_imgs_list.csv").iloc[0]
     (data / "imgs" / "train" / first["classname"] / first["img"]).write_bytes(b"")
     invalid = verb("leakage", *options)

@@ -107,7 +107,9 @@ CLOSED = """return [...document.querySelectorAll('main details')].filter(one => 
 
 def test_on_paper_details_are_open_and_controls_are_not_there(pages: tuple[Any, dict[str, str]]) -> None:
     driver, addresses = pages
-    for page, gone in (("report", ["nav"]), ("review", ["nav", ".side", ".images"])):
+    review = ["nav", ".side", ".images"]
+    kept = {"review": ".probabilities th[scope=row]", "report": ".heat th[scope=row]", "grid": ".near button"}
+    for page, gone in (("review", review), ("report", ["nav"]), ("grid", review)):
         driver.get(addresses[page])
         driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
         try:
@@ -115,6 +117,9 @@ def test_on_paper_details_are_open_and_controls_are_not_there(pages: tuple[Any, 
                 assert not driver.find_element("css selector", css).is_displayed(), css
             closed = driver.execute_script(CLOSED)
             assert closed == 0
+            there = driver.find_elements("css selector", kept[page])
+            assert there
+            assert all(one.is_displayed() and one.text.strip() for one in there)
             printed = base64.b64decode(driver.execute_cdp_cmd("Page.printToPDF", {"printBackground": False})["data"])
             assert len(re.findall(rb"/Type\s*/Page\b", printed)) <= 12
         finally:

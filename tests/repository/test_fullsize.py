@@ -1,11 +1,14 @@
 """The measuring of `make test-size` sees what it is there to see."""
 
+import re
 import subprocess
 import sys
 
 import pytest
 from support import fullsize
 from support.fullsize import Cost
+
+from benchmarks import memory_sampler
 
 HOLDS = "import time; held = b'x' * ({} << 20); time.sleep(0.5)"
 
@@ -33,3 +36,12 @@ def test_limits(step: str, full: Cost, invalid: str) -> None:
     line = fullsize.row(step, Cost(10, 100, 100), full)
     assert (invalid in str(line["invalid"])) if invalid else line["invalid"] == ""
     assert step in fullsize.formatted([line])
+
+
+def test_the_sampler_says_what_a_command_took_and_how_it_ended(capfd: pytest.CaptureFixture[str]) -> None:
+    command = "import time; taken = b'x' * 300_000_000; time.sleep(0.5); raise SystemExit(3)"
+    assert memory_sampler.main([sys.executable, "-c", command]) == 3
+    said = re.fullmatch(
+        r"peak of private memory: ([\d.]+) GB of all its processes, [\d.]+ GB of the largest\n", capfd.readouterr().out
+    )
+    assert said and 0.3 <= float(said[1]) < 0.6

@@ -1,7 +1,8 @@
-"""The page of results says what the committed out-of-fold files and records say."""
+"""The pages with results say what the committed out-of-fold files and records say."""
 
 import json
 import subprocess
+from pathlib import Path
 
 import pytest
 from support.places import ROOT
@@ -10,14 +11,24 @@ from driverwatch.io.paths import is_on
 from scripts import results_tables
 
 PAGE = ROOT / "docs" / "results.md"
+LEAKAGE = ROOT / "docs" / "explain" / "grouped-validation.md"
 SUBMISSIONS = ROOT / "submissions" / "statefarm_mini"
 
 
-def test_the_tables_are_todays() -> None:
+@pytest.mark.parametrize(("page", "tables"), [(PAGE, 4), (LEAKAGE, 1)], ids=["results", "leakage"])
+def test_the_tables_are_todays(page: Path, tables: int) -> None:
     """`make docs` writes them."""
     if is_on("WRITE_DOCS"):
-        PAGE.write_text(results_tables.with_tables(PAGE.read_text(), ROOT))
-    assert PAGE.read_text() == results_tables.with_tables(PAGE.read_text(), ROOT), "run make docs"
+        page.write_text(results_tables.with_tables(page.read_text(), ROOT))
+    assert page.read_text().count(": begin -->") == tables
+    assert page.read_text() == results_tables.with_tables(page.read_text(), ROOT), "run make docs"
+
+
+def test_the_readme_says_what_the_record_of_leakage_says() -> None:
+    rows = json.loads((ROOT / "experiments/results/statefarm_mini/leakage.json").read_text())["rows"]
+    shares = {row["split"]: f"{row['accuracy']:.1%}" for row in rows if row["classifier"] == "nearest neighbour"}
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    assert f"reaches {shares['random']} accuracy on a random split, {shares['drivers']} on [unseen drivers]" in readme
 
 
 @pytest.mark.parametrize("method", results_tables.METHODS, ids=lambda method: method.name)

@@ -418,7 +418,7 @@ def test_files_that_are_no_submission_of_this_competition_are_refused(
     for name, said in (
         ("short.csv", "40 images once each, got 39"),
         ("text.txt", "expected a submission"),
-        ("no.csv", "FILE="),
+        ("no.csv", "FILE=no.csv: no such file; make ensemble DATASET=.* writes one"),
     ):
         with pytest.raises(InputError, match=said):
             send(context, Path(name))

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from support.project import Verb
 
 from driverwatch.io.paths import Places
 from driverwatch.training import lr_finder
-from driverwatch.training.lr_finder import RangeTest, diverged, plot, smoothed, suggested, usable_steps
+from driverwatch.training.lr_finder import SETTLING_STEPS, RangeTest, diverged, plot, smoothed, suggested, usable_steps
 from driverwatch.training.pseudo_labels import FoldIndices
 
 RATES = np.geomspace(1e-7, 10, 161)
@@ -53,6 +54,29 @@ def test_a_collapse_to_the_uniform_guess_is_no_descent(noise: float) -> None:
     assert suggested(test_of(collapsed(noise))) is None
     gentle = 2.75 - 0.45 / (1 + np.exp(-4 * (np.log10(RATES) + 1)))
     assert suggested(test_of(gentle + noise * np.random.default_rng(1).normal(size=len(RATES)))) is None
+
+
+RECORDED = json.loads(Path(__file__).with_name("range_tests.json").read_text())["models"]
+
+
+@pytest.mark.parametrize("model", RECORDED)
+def test_recorded_courses_without_a_clear_fall_suggest_nothing(model: str) -> None:
+    """Real networks' losses: their noise, and a fall that ends near the uniform guess, are no range."""
+    recorded = RECORDED[model]
+    made = RangeTest(np.array(recorded["rates"]), np.array(recorded["losses"]), float(np.log(10)))
+    assert suggested(made) is None
+    assert SETTLING_STEPS < usable_steps(made) < len(made.losses)
+    assert recorded["configured"] < made.rates[usable_steps(made)]
+
+
+def test_the_rate_that_is_kept_is_the_best_by_training() -> None:
+    """And one at which training ends at the uniform guess lies beyond the first clear rise."""
+    tiny = RECORDED["tiny"]
+    trained = {float(rate): loss for rate, loss in tiny["trained"].items()}
+    assert min(trained, key=trained.__getitem__) == tiny["configured"]
+    made = RangeTest(np.array(tiny["rates"]), np.array(tiny["losses"]), float(np.log(10)))
+    assert abs(trained[3e-2] - made.uniform) < 1e-3
+    assert made.rates[usable_steps(made)] < 3e-2
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.05, 0.2])

@@ -24,6 +24,7 @@ from driverwatch.metrics import TINY, limited, log_loss, standard_error
 
 SHARPNESS = (0.05, 20.0)  # bounds of 1 / temperature: rows that are all right or all wrong would resume without end
 STARTS = (1.0, *np.geomspace(*SHARPNESS, 17).tolist())
+CURVES = (("#0072b2", "o"), ("#d55e00", "s"), ("#009e73", "^"), ("#cc79a7", "D"), ("#e69f00", "v"))  # colour, marker
 LEVELS = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)  # of the floor; no printed loss tells lower ones apart
 
 
@@ -160,19 +161,27 @@ def calibration_error(reliability: pd.DataFrame) -> float:
 
 
 def draw(curves: Mapping[Any, pd.DataFrame], title: str, path: Path) -> None:
-    """Write the curves (name: table) as a PNG: accuracy over confidence, with the standard error over drivers."""
+    """Write the curves (name: table) as a PNG: accuracy over confidence, with the standard error over drivers.
+
+    Okabe and Ito's colours come with a marker each. The file's `Description` says in words what is drawn.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 5.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    axes.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle="--", label="as it says")
-    for name, curve in curves.items():
-        label = f"{name} (error {calibration_error(curve):.3f})"
-        error = curve["error"].fillna(0)
-        axes.errorbar(curve["confidence"], curve["accuracy"], error, marker="o", markersize=4, linewidth=1, label=label)
-    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="confidence in the likeliest class", ylabel="accuracy", title=title)
-    axes.legend(loc="upper left")
+    axes.plot([0, 1], [0, 1], color="#7a7a7a", linewidth=1, linestyle="--", label="perfect calibration")
+    for (name, curve), (colour, marker) in zip(curves.items(), CURVES, strict=False):
+        label = f"{name} (calibration error {calibration_error(curve):.3f})"
+        axes.errorbar(curve["confidence"], curve["accuracy"], curve["error"].fillna(0), color=colour, marker=marker,
+                      markersize=5, linewidth=1.5, elinewidth=1, label=label)  # fmt: skip
+    axes.set(xlim=(0, 1.01), ylim=(0, 1.03), xlabel="confidence in the likeliest class", ylabel="accuracy", title=title)
+    axes.grid(color="#d9dde2", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="upper left", frameon=False)
+    errors = ", ".join(f"{name} {calibration_error(curve):.3f}" for name, curve in curves.items())
+    words = f"{title}: accuracy over confidence in the likeliest class; calibration error: {errors}"
     with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120, metadata={"Software": None})
+        figure.savefig(temporary, format="png", dpi=120, metadata={"Software": None, "Description": words})

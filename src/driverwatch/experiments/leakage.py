@@ -17,6 +17,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from driverwatch.config.loading import Strict
 from driverwatch.data import competition
 from driverwatch.data import folds as fold_tables
 from driverwatch.data.competition import ImageTable
@@ -24,7 +25,10 @@ from driverwatch.data.context import Context
 from driverwatch.data.images import examine
 from driverwatch.ensemble.scoring import interval
 from driverwatch.errors import InputError, listed
-from driverwatch.io.console import ending, say, table, track
+from driverwatch.experiments.experiment import Interval, Number, Record
+from driverwatch.io.atomic import write_json
+from driverwatch.io.console import close, say, table, track
+from driverwatch.io.manifests import provenance
 from driverwatch.io.prefetch import in_threads
 from driverwatch.metrics import oof_score
 
@@ -40,8 +44,33 @@ CLASSIFIERS: dict[str, Callable[[], Any]] = {
 COLUMNS = {"classifier": False, "split": False, "accuracy": True, "log loss": True, "95 % over drivers": True}
 
 
+class SplitScore(Strict):
+    """Accuracy of a classifier on a split, 0-1, and log loss with its 95 % interval over drivers where there is one."""
+
+    classifier: str
+    split: str
+    accuracy: Number
+    log_loss: Number | None = None
+    interval: Interval | None = None
+
+    def cells(self) -> list[str]:
+        """The score as text, a cell for each of `COLUMNS`."""
+        known = [] if self.log_loss is None or self.interval is None else [
+            f"{self.log_loss:.3f}", "{:.3f} to {:.3f}".format(*self.interval)
+        ]  # fmt: skip
+        return [self.classifier, self.split, f"{self.accuracy:.1%}", *(known or ["", ""])]
+
+
+class Leakage(Record):
+    """The record of `make leakage`; `thumbnail` is width x height in px."""
+
+    fold_file: str
+    thumbnail: str
+    rows: list[SplitScore]
+
+
 def print_leakage(context: Context) -> None:
-    """Print accuracy and log loss of both classifiers on thumbnails, on a random split and on the driver folds.
+    """Print accuracy and log loss of both classifiers on thumbnails, on a random split and on the driver folds; record them.
 
     Raises:
         InputError: no fold file, a data set without drivers, or images that cannot be read.
@@ -55,21 +84,32 @@ def print_leakage(context: Context) -> None:
         "random": KFold(folds.count, shuffle=True, random_state=0),
         "drivers": PredefinedSplit([folds.of_driver[driver] for driver in drivers]),
     }
-    lines = compared_splits(pixels, labels, drivers, splits, len(images.classes))
-    height, width = THUMBNAIL
+    rows = compared_splits(pixels, labels, drivers, splits, len(images.classes))
+    path, (height, width) = context.places.result("leakage"), THUMBNAIL
+    record = Leakage(
+        dataset=context.dataset,
+        images=len(labels),
+        drivers=len(folds.frame),
+        folds=folds.count,
+        made=provenance(),
+        fold_file=folds.checksum[:12],
+        thumbnail=f"{width}x{height}",
+        rows=rows,
+    )
+    write_json(path, record.model_dump())
     say(
         f"{context.dataset}: {len(labels)} images of {len(folds.frame)} drivers, {width}x{height} thumbnails, {folds.count} "
         f"folds; drivers as in {context.places.folds} (checksum {folds.checksum[:12]}), random by seed 0"
     )
-    say("\n".join(table(COLUMNS, lines, COLUMNS, 0)[0]))
-    say(meaning(lines))
-    ending(time.monotonic() - start, then=[f"make train MODEL=tiny DATASET={context.dataset}"])
+    say("\n".join(table(COLUMNS, [row.cells() for row in rows], COLUMNS, 0)[0]))
+    say(meaning(rows))
+    close(path, "the same figures", time.monotonic() - start, then=[f"make train MODEL=tiny DATASET={context.dataset}"])
 
 
 def compared_splits(
     pixels: np.ndarray, labels: np.ndarray, drivers: np.ndarray, splits: dict[str, Split], classes: int
-) -> list[list[str]]:
-    """A line of text for each classifier and split; one without probabilities has no log loss that means anything.
+) -> list[SplitScore]:
+    """A score for each classifier and split; one without probabilities has no log loss that means anything.
 
     Args:
         pixels: float32 (N, F).
@@ -78,18 +118,19 @@ def compared_splits(
         classes: C.
     """
     found = {split: out_of_fold(pixels, labels, folds, classes) for split, folds in splits.items()}
-    lines = []
+    rows = []
     for name in CLASSIFIERS:
         for split in splits:
             losses, loss, _, right = oof_score(found[split][name], labels, drivers)
-            known = [f"{loss:.3f}", "{:.3f} to {:.3f}".format(*interval(losses, drivers))]
-            lines.append([name, split, f"{right:.1%}", *(known if name == LOGISTIC else ["", ""])])
-    return lines
+            known = loss if name == LOGISTIC else None
+            bounds = None if known is None else list(interval(losses, drivers))
+            rows.append(SplitScore(classifier=name, split=split, accuracy=right, log_loss=known, interval=bounds))
+    return rows
 
 
-def meaning(lines: list[list[str]]) -> str:
-    """What the lines of `compared_splits` come to, in a sentence."""
-    accuracy = {(name, split): share for name, split, share, *_ in lines}
+def meaning(rows: list[SplitScore]) -> str:
+    """What the scores of `compared_splits` come to, in a sentence."""
+    accuracy = {(row.classifier, row.split): f"{row.accuracy:.1%}" for row in rows}
     random, drivers = (accuracy[NEAREST, split] for split in ("random", "drivers"))
     return (
         f"A random split would have promised {random} accuracy of the {NEAREST}; of drivers it has not seen it gets {drivers}: "

@@ -11,8 +11,7 @@ from driverwatch.config.model import ModelSettings
 from driverwatch.errors import InputError, nearest
 from driverwatch.io.manifests import checksum_of_file
 from driverwatch.io.paths import programs_home
-from driverwatch.models import packaged_weights
-from driverwatch.models.backend import config_file
+from driverwatch.models import backend, packaged_weights
 
 SCRATCH = 'or train from scratch with SET="weights=none train.stages=[{}]"'  # one stage, nothing frozen: of any model
 OTHER = "or choose another network"
@@ -107,6 +106,7 @@ def fetch(backbone: str, files: WeightFiles, otherwise: str, folder: Path | None
     Raises:
         InputError: no network, or another file came.
     """
+    backend.start()  # or TensorFlow logs a screenful while it loads
     import keras
 
     try:
@@ -176,7 +176,7 @@ def _in_folder(files: WeightFiles, folder: Path) -> Path | None:
 
 def _cached(files: WeightFiles) -> Path | None:
     """The download, if Keras keeps it."""
-    path = config_file(os.environ, programs_home()).parent / "models" / (files.official or "-")
+    path = backend.config_file(os.environ, programs_home()).parent / "models" / (files.official or "-")
     return path if path.is_file() else None
 
 

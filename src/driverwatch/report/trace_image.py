@@ -15,7 +15,7 @@ from driverwatch.config.types import TtaSet, pixels, regions_of
 from driverwatch.data import competition
 from driverwatch.data import folds as fold_file
 from driverwatch.data.competition import ImageTable
-from driverwatch.data.context import Context, open_packs, table_of
+from driverwatch.data.context import Context, absent, open_packs, table_of
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.images import examine
 from driverwatch.data.tta import tta_set, unique
@@ -108,9 +108,8 @@ def _tables(context: Context) -> tuple[dict[str, int], dict[str, ImageTable]]:
         }
         return labels, tables
     if not (sizes := _sizes(context)):
-        raise InputError(
-            f"{data}: holds no {settings.table}, and nothing is packed yet; DATA=<folder> must name the images"
-        )
+        way = absent(context) or f"{data}: holds no {settings.table}; DATA=<folder> must name the images"
+        raise InputError(f"nothing is packed yet, and {way}")
     _, packs = open_packs(context, sizes[0])
     return {}, {kind: table_of(packs[kind], tuple(settings.classes)) for kind in ("train", "test")}
 

@@ -89,7 +89,10 @@ def check_upload(context: Context, file: Path, message: str) -> None:
 
 def _checked(context: Context, file: Path) -> str:
     """The checksum of a file that passes every check, and that did not change meanwhile."""
-    if not file.is_file() or file.suffix != ".csv":
+    if not file.is_file():
+        way = absent(context) or f"make ensemble DATASET={context.dataset} writes one"
+        raise InputError(f"FILE={file}: no such file; {way}")
+    if file.suffix != ".csv":
         raise InputError(f"FILE={file}: expected a submission, <name>.csv")
     if file.stat().st_size > MOST_BYTES:
         raise InputError(
