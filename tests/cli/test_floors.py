@@ -113,9 +113,9 @@ ROOMS: dict[str, list[str]] = {
     "submission": ["kaggle_client", "ledger", "validate", "download", "submit", "build", "card"],
     "experiments": [
         "search_space",
-        "leakage",
         "search_report",
         "experiment",
+        "leakage",
         "confident_learning",
         "search",
         "compare",
