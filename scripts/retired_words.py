@@ -52,7 +52,6 @@ LEGITIMATE: dict[str, dict[str, str]] = {
     "digest": {
         "benchmarks/pack.py": HASHLIB,
         "src/driverwatch/data/images.py": HASHLIB,
-        "src/driverwatch/data/pack.py": HASHLIB,
         "src/driverwatch/ensemble/embedding_index.py": HASHLIB,
         "src/driverwatch/io/manifests.py": HASHLIB,
         "src/driverwatch/models/weight_files.py": HASHLIB,
