@@ -35,7 +35,7 @@ def test_private_memory_of_all_processes_is_seen() -> None:
 def test_limits(step: str, full: Cost, invalid: str) -> None:
     line = fullsize.row(step, Cost(10, 100, 100), full)
     assert (invalid in str(line["invalid"])) if invalid else line["invalid"] == ""
-    assert step in fullsize.formatted([line])
+    assert step in fullsize.told([line])
 
 
 def test_the_sampler_says_what_a_command_took_and_how_it_ended(capfd: pytest.CaptureFixture[str]) -> None:

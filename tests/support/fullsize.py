@@ -118,7 +118,7 @@ def row(step: str, tenth: Cost, full: Cost) -> dict[str, object]:
     }
 
 
-def formatted(rows: list[dict[str, object]]) -> str:
+def told(rows: list[dict[str, object]]) -> str:
     """The table as aligned text."""
     cells = [list(rows[0]), *([str(value) for value in line.values()] for line in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -136,13 +136,13 @@ def main(steps: list[str]) -> int:
     for step in steps or STEPS:
         costs[step] = {name: asdict(measured(step, name)) for name in DEMO}
         kept.write_text(json.dumps(costs, indent=2) + "\n")
-        print(formatted([row(step, *(Cost(**costs[step][name]) for name in DEMO))]), flush=True)
+        print(told([row(step, *(Cost(**costs[step][name]) for name in DEMO))]), flush=True)
     rows = [row(step, *(Cost(**costs[step][name]) for name in DEMO)) for step in STEPS if step in costs]
     with (PLACE / "table.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    print(f"\n{IMAGES['tenth']} and {IMAGES['full']} images\n{formatted(rows)}")
+    print(f"\n{IMAGES['tenth']} and {IMAGES['full']} images\n{told(rows)}")
     return int(any(line["invalid"] for line in rows))
 
 
