@@ -131,7 +131,7 @@ def one_tta_set(tta: str) -> Any:
     """The TTA set that a run takes part with."""
     from driverwatch.errors import InputError
 
-    chosen = predict_settings(tta, 1).tta
+    chosen = predict_settings(tta, "1").tta
     if len(chosen) > 1:
         raise InputError(f"TTA={tta}: expected one TTA set here, got {len(chosen)}; several are for make predict")
     return chosen[0]
