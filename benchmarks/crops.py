@@ -1,7 +1,7 @@
 """Ten-crop prediction, beside plain forward passes over crops in memory, the guides' way, and fold models one by one."""
 
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -45,7 +45,7 @@ def _batches(bench: Bench, classifier: Any) -> Result:
     """The batch that `predict.batch_size: auto` takes beside the quickest of five, of all rounds' medians."""
     from driverwatch.inference.predict import Predictor  # imports Keras
 
-    def of(crops: Any) -> Any:
+    def of(crops: int | Literal["auto"]) -> Any:
         return Predictor(classifier, ["ten_crop"], bench.size, bench.input_size, crops_at_once=crops)
 
     sizes = [crops for crops in BATCHES_CROPS if 2 * crops // 10 <= len(bench.table)]

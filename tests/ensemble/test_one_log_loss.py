@@ -84,7 +84,7 @@ def watched() -> float:
 
 
 def of_a_study(monkeypatch: pytest.MonkeyPatch) -> float:
-    monkeypatch.setattr(experiment.blending, "oof_probabilities", lambda *_: dict.fromkeys(leakage.CLASSIFIERS, ROWS))
+    monkeypatch.setattr(experiment.blending, "oof_probabilities", lambda *_: ROWS)
     train, folds = SimpleNamespace(labels=LABELS, drivers=DRIVERS), SimpleNamespace(count=1)
     found: Any = SimpleNamespace(runs=[None], tests=[None], train=train, folds=folds)
     return float(experiment.score_runs(found, ["centre"])[0].losses.mean())
@@ -97,7 +97,7 @@ def of_a_fold(monkeypatch: pytest.MonkeyPatch) -> float:
     monkeypatch.setattr(searches, "open_run", lambda *_: (run, None, {"train": pack, "test": None}))
     monkeypatch.setattr(searches.splits, "of", lambda *_: split)
     monkeypatch.setattr(searches, "tta_of", lambda _: "centre")
-    monkeypatch.setattr(searches, "validation_probabilities", lambda *_: dict.fromkeys(leakage.CLASSIFIERS, ROWS))
+    monkeypatch.setattr(searches, "validation_probabilities", lambda *_: ROWS)
     here: Any = searches._Search(None, None, None, 1)  # type: ignore[arg-type]
     return float(here._losses("r", None, 1).mean())
 
