@@ -163,7 +163,7 @@ def compile_at(
 def take_average(learner: Learner) -> None:
     """Put the moving average of the trained weights in their place, where the optimizer keeps one.
 
-    Statistics of normalisation are not averaged: they are moving averages themselves, or frozen, or measured anew.
+    Statistics of normalisation are not averaged: they are moving averages themselves, or frozen, or measured again.
     """
     if _keeps_average(learner):
         _inner(learner).take_average(learner.trainable_variables)
