@@ -59,7 +59,7 @@ def good(verb: Verb, *arguments: str | Path) -> str:
 
 def test_features_then_an_ensemble(verb: Verb, place: list[str | Path], weights: Path, project: Path) -> None:
     good(verb, "pack", *place, "--size", "36x48")
-    asked = [*place, "--weights", weights, "--set", f"{SMALL} predict.tta=ten_crop"]
+    asked = [*place, "--weights", weights, "--set", SMALL]
     said = good(verb, "linear-probe", "squeezenet", *asked)
     assert said.count("logistic regression on 512 features") == 2
     assert (
