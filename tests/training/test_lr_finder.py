@@ -56,7 +56,16 @@ def test_a_collapse_to_the_uniform_guess_is_no_descent(noise: float) -> None:
     assert suggested(test_of(gentle + noise * np.random.default_rng(1).normal(size=len(RATES)))) is None
 
 
-RECORDED = json.loads(Path(__file__).with_name("range_tests.json").read_text())["models"]
+RECORD = json.loads(Path(__file__).with_name("range_tests.json").read_text())
+RECORDED = RECORD["models"]
+
+
+def test_both_rates_of_a_recorded_head_train_as_well_as_the_best() -> None:
+    """Each lies between the two rates that trained best, a decade's half apart; one at either side trained worse."""
+    head = RECORD["head"]
+    made = RangeTest(np.array(head["rates"]), np.array(head["losses"]), float(np.log(10)))
+    first, second = sorted(map(float, sorted(head["trained"], key=head["trained"].__getitem__)[:2]))
+    assert all(first <= rate <= second for rate in suggested(made).values())
 
 
 @pytest.mark.parametrize("model", RECORDED)
