@@ -300,7 +300,7 @@ class _Wandb:
         quiet = wandb.Settings(silent=True, console="off", disable_git=True, save_code=False, x_disable_stats=True,
                                x_disable_meta=True, x_disable_machine_info=True)  # fmt: skip
         self.id = found or secrets.token_hex(4)
-        about = {"project": f"driverwatch-{dataset}", "name": name, "id": self.id, "resume": "allow"}
+        about: dict[str, Any] = {"project": f"driverwatch-{dataset}", "name": name, "id": self.id, "resume": "allow"}
         self.run = wandb.init(**about, dir=str(folder), settings=quiet)
         self.run.define_metric("epoch")
         self.run.define_metric("fold*", step_metric="epoch")
