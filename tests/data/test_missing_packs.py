@@ -207,8 +207,8 @@ def test_embeddings_of_a_resized_pack_say_so_and_are_computed_again_from_the_ima
 ) -> None:
     monkeypatch.setattr(embeddings.weight_files, "identity", lambda *_: {"file": "x"})
 
-    def computed(context: object, settings: object, backbone: object, packs: dict, weights: object) -> list:
-        return [pack.pixels.mean(axis=(1, 2)) + 1 for pack in (packs["train"], packs["test"])]
+    def computed(context: object, settings: object, backbone: object, packs: dict, weights: object) -> tuple:
+        return [pack.pixels.mean(axis=(1, 2)) + 1 for pack in (packs["train"], packs["test"])], "counting"
 
     monkeypatch.setattr(embeddings, "_computed", computed)
     monkeypatch.setattr(embeddings, "_settings", lambda _: parse(ModelSettings, MODEL, "x"))
@@ -264,12 +264,10 @@ def test_features_are_made_on_the_way_or_the_sentence_says_why_not(
 
     def computed(
         context: Context, settings: ModelSettings, backbone: object, packs: dict, weights: Path | None
-    ) -> list:
+    ) -> tuple:
         assert weights == project / "files"
-        return [
-            np.random.default_rng(0).normal(size=(len(packs[kind].names), 3)).astype(np.float32)
-            for kind in ("train", "test")
-        ]
+        rng = np.random.default_rng(0)
+        return [rng.normal(size=(len(packs[kind].names), 3)).astype(np.float32) for kind in ("train", "test")], "chance"
 
     monkeypatch.setattr(embeddings, "_computed", computed)
     monkeypatch.setattr(embeddings.weight_files, "identity", lambda *_: {"file": "x"})

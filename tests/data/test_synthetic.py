@@ -13,7 +13,7 @@ from support.project import MINI
 from driverwatch.config.dataset import DatasetSettings
 from driverwatch.data import competition, synthetic
 from driverwatch.errors import InputError
-from driverwatch.experiments.leakage import CLASSIFIERS, NEAREST, Split, out_of_fold, scaled
+from driverwatch.experiments.leakage import NEAREST, Split, out_of_fold, scaled
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -71,7 +71,7 @@ def test_it_teaches_leakage() -> None:
     labels, drivers = (np.array([getattr(shot, name) for shot in shots]) for name in ("label", "driver"))
 
     def accuracy(folds: Split) -> float:
-        made = out_of_fold(CLASSIFIERS[NEAREST], seen, labels, folds, 10)
+        made = out_of_fold(seen, labels, folds, 10)[NEAREST]
         return float((made.argmax(axis=1) == labels).mean())
 
     assert accuracy(KFold(5, shuffle=True, random_state=0)) >= 0.95

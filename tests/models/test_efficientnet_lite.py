@@ -56,7 +56,7 @@ def settings(backbone: str, **more: object) -> ModelSettings:
 
 def photos() -> list[np.ndarray]:
     """uint8 RGB: scikit-learn's two photos, and two drawn drivers."""
-    options = SyntheticOptions()
+    options = SyntheticOptions(frames=4)
     shots = plan(options)
     return [*load_sample_images().images, picture(shots[0], options), picture(shots[100], options)]
 

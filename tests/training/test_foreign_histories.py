@@ -6,7 +6,7 @@ from pathlib import Path
 
 import h5py
 import pytest
-from support.elsewhere import KAGGLE, begun, trained_elsewhere
+from support.elsewhere import KAGGLE, partly_trained, trained_elsewhere
 from support.finished import World, world  # noqa: F401
 
 from driverwatch.errors import InputError
@@ -85,7 +85,7 @@ def test_what_a_fold_writes_is_read_as_it_was(tmp_path: Path, validation: float 
 def test_the_import_reads_as_those_who_come_after(here: World, name: str, finished: bool) -> None:
     run = trained_elsewhere(here)
     if not finished:
-        begun(run, 1, 1)
+        partly_trained(run, 1, 1)
     (run.fold(1) / "history.csv").write_text(STRANGE[name])
     with pytest.raises(InputError, match=r"fold1/history\.csv: expected a line of numbers per epoch"):
         import_runs.import_runs(here.context, KAGGLE, None, False)
@@ -102,7 +102,7 @@ def test_the_import_reads_as_those_who_come_after(here: World, name: str, finish
 )  # fmt: skip
 def test_a_checkpoint_with_a_strange_history_is_refused(here: World, row: str) -> None:
     run = trained_elsewhere(here)
-    begun(run, 1, 1)
+    partly_trained(run, 1, 1)
     with h5py.File(run.fold(1) / "checkpoint.h5", "a") as file:
         file.attrs["progress"] = f'{{"epoch": 1, "history": [{row}], "best": 1.0}}'
     with pytest.raises(InputError, match="not a whole checkpoint"):

@@ -60,7 +60,7 @@ def fetch(
     dataset: Dataset = "statefarm",
     data: Data = None,
     client: Client = "",
-    dry_run: Annotated[bool, typer.Option(help="check alone whether it could be downloaded")] = False,
+    dry_run: Annotated[bool, typer.Option(help="check alone whether it could be had")] = False,
 ) -> None:
     """Download, unpack and verify a competition."""
     from driverwatch.submission.download import check_download, download_competition

@@ -52,10 +52,11 @@ def make_pseudo_labels(
     members, folds, pack, settings = members_of(context, names, name, tta, changes)
     _refuse_unscored(members)
     spaces = {text: open_embeddings(context, text) for text in settings.embeddings}
+    rows = blending.oof_of_members(members, pack, folds)  # refuses before what is there is touched
     with locked(folder):
         (folder / "manifest.json").unlink(missing_ok=True)
         teacher = EnsembleTeacher(folder, folds.checksum, identity(members, folds, settings, spaces), folds.count, {})
-        probabilities = _write_folds(teacher, members, folds, pack, post_processing.steps_of(settings, spaces))
+        probabilities = _write_folds(teacher, members, rows, pack, post_processing.steps_of(settings, spaces))
         _, loss, error, _ = oof_score(probabilities, pack.labels, pack.drivers)
         facts = {
             "folds": folds.checksum,
@@ -104,12 +105,11 @@ def identity(
 
 
 def _write_folds(
-    teacher: EnsembleTeacher, members: list[Member], folds: FoldTable, pack: Pack, steps: list[Transform]
+    teacher: EnsembleTeacher, members: list[Member], rows: MemberPredictions, pack: Pack, steps: list[Transform]
 ) -> np.ndarray:
     """Each labelled image's prediction by a pipeline fitted on the other folds, float64 (N, C), unclipped; files hold all."""
-    rows = blending.oof_of_members(members, pack, folds)
     found = np.empty(rows.members.shape[1:])
-    for fold in range(folds.count):
+    for fold in range(teacher.count):
         own = rows.sets == fold
         rules = fit_transforms(steps, rows.at(~own), pack.labels[~own], pack.drivers[~own])
         test = blending.test_of_members(members, list(members[0].test.names), [[fold]] * len(members))
