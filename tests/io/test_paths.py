@@ -96,7 +96,7 @@ def test_several_in_one_text(at_home: Path) -> None:
 
 
 TEXTS = {"client", "cam"}  # paths that may be something else: a command's name, a pattern
-NAMES = {"image"}  # of `image`: a name in a table, or a path of which the last part is
+NAMES = {"image", "kaggle_weights"}  # a name in a table, or a path of which the last part is; a name on Kaggle
 SEVERAL = {"images"}  # of `classify`
 
 

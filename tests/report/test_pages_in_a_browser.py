@@ -108,7 +108,7 @@ CLOSED = """return [...document.querySelectorAll('main details')].filter(one => 
 def test_on_paper_details_are_open_and_controls_are_not_there(pages: tuple[Any, dict[str, str]]) -> None:
     driver, addresses = pages
     review = ["nav", ".side", ".images"]
-    kept = {"review": ".probabilities th[scope=row]", "report": ".heat th[scope=row]", "grid": ".near button"}
+    kept = {"review": ".probabilities th[scope=row]", "report": ".beside .heat th[scope=row]", "grid": ".near button"}
     for page, gone in (("review", review), ("report", ["nav"]), ("grid", review)):
         driver.get(addresses[page])
         driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})

@@ -227,7 +227,7 @@ def test_wandb_has_it_offline(train: Callable[..., str], monkeypatch: pytest.Mon
     [file] = Path("build/demo/tracking/wandb").glob("offline-run-*/*.wandb")
     assert file.stem == f"run-{read_json(STATE)['id']}"
     records = wandb_records(file)
-    config = {item.key: item.value_json for each in records for item in each.config.update}
+    config = {"/".join(item.nested_key) or item.key: item.value_json for each in records for item in each.config.update}
     assert config["train.epochs"] == "1"
     history = {"/".join(item.nested_key) or item.key: item.value_json for each in records for item in each.history.item}
     [row] = read_history(RUN / "fold0" / "history.csv")
