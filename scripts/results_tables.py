@@ -35,6 +35,9 @@ METHODS = (
     Method("students", "and a MobileNetV2 student, mean of both", True),
     Method("without_neighbours", "both students, class balancing, temperature; no k-NN", True),
     Method("best", "**both students, class balancing, k-NN, temperature**", True),
+    Method("offline_alone", "EfficientNet-Lite2, weights of the package index, five-crop TTA", False),
+    Method("offline_pair", "and EfficientNet-Lite0; temperature scaling", False),
+    Method("offline_best", "and class balancing, k-NN: every weight of the package index", True),
 )
 # by kind and name in the record: the words of the page; what is not here is on the record's own page alone
 LABELS: dict[str, dict[str, str]] = {
