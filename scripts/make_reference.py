@@ -113,7 +113,7 @@ GROUPS: dict[str, dict[str, Entry]] = {
         "card": Entry("`submissions/<dataset>/cards/<name>/`", "make card NAME=ensemble"),
         "report": Entry("`build/<dataset>/report/index.html`", "make report DATASET=demo"),
         "review": Entry("`build/<dataset>/report/review.html`", "make review DATASET=demo"),
-        "trace": Entry("", "make trace IMAGE=img_1432.jpg DATASET=demo"),
+        "trace": Entry("", "make trace IMAGE=img_1003.jpg DATASET=demo"),
         "classify": Entry("`CAM`, where one is asked for", "make classify IMAGE=frame.jpg RUN=tiny DATASET=demo"),
         "serve": Entry("", "make serve RUN=tiny DATASET=demo"),
         "export": Entry("`build/<dataset>/export/<run>.keras` (or `FILE`)", "make export RUN=tiny DATASET=demo"),
