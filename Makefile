@@ -426,7 +426,7 @@ profile: need-MODEL setup ## where the time of MODEL's training step goes: readi
 convert: need-FILE need-MODEL need-WEIGHTS $(TORCH) ## make MODEL's file in the folder WEIGHTS of FILE=<public PyTorch checkpoint>
 	$(Q)PYTHONPATH=src .venv-torch/bin/python -m driverwatch convert --model=$(call q,$(MODEL)) --weights=$(call q,$(WEIGHTS)) -- $(call q,$(FILE))
 
-AUDIT = pip-audit==2.10.1 --progress-spinner=off --desc=off --strict  # a package that nobody knows fails it
+AUDIT = pip-audit==2.10.1 --progress-spinner=off --desc=off --strict  # a package without data on it fails it
 
 # tests of one file share a worker, since its fixtures serve them all; a test of 15 minutes hangs
 PYTEST    = $(Q)$(PYTHON) -m pytest

@@ -233,7 +233,7 @@ def test_the_disk_is_asked_before_anything_is_written(
     disk(150 * image)  # the test images fit, or the training images, but not both
     with pytest.raises(InputError, match=r"what is packed needs .*SET=.predict.test_images=streamed"):
         packed(place, "predict.test_images=packed")
-    assert not list(folder.glob("*.h5*")), "nothing was begun"
+    assert not list(folder.glob("*.h5*")), "nothing was started"
     disk(100 * image)
     with pytest.raises(InputError, match=r"what is packed needs .*choose a smaller pack size$"):
         packed(place, STREAMED)

@@ -121,9 +121,9 @@ def test_a_run_goes_on_in_the_same_tracked_run_and_one_trained_again_gets_a_new_
 def test_a_tracker_that_fails_costs_one_sentence(train: Callable[..., str], recorder: Recorder, broken: str) -> None:
     recorder.broken = broken
     said = train()
-    [told] = [line for line in said.splitlines() if "tracking" in line]
-    assert told.startswith("tiny: tracking with mlflow failed (")
-    assert told.endswith("training is not affected, and the same command sends the rest later")
+    [printed] = [line for line in said.splitlines() if "tracking" in line]
+    assert printed.startswith("tiny: tracking with mlflow failed (")
+    assert printed.endswith("training is not affected, and the same command sends the rest later")
     recorder.broken = ""
     assert "failed" not in train()
     [sent] = recorder.kept.values()

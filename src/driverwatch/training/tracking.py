@@ -115,7 +115,7 @@ class _Following:
     tracker: Tracker | None = None
 
     def until_ended(self) -> None:
-        """Look until the caller has ended, and once more; a tracker that fails is told of once."""
+        """Look until the caller has ended, and once more; a tracker that fails is named once."""
         try:
             sent = self._sent()
             while not self.ended.wait(LOOK_SECONDS):
