@@ -22,7 +22,11 @@ from driverwatch.io.manifests import checksum_of, checksum_of_file, differences,
 SPENT = ("checkpoint.h5", "best.h5")
 NUMBERS = ("seconds", "training_seconds", "step_seconds", "trainable_parameters")  # of a manifest
 DIVERGED = "diverged.json"  # left by a fold whose loss was no number any more, for who trains many
-SPEED: Any = {"predict": True, "tracking": True, "train": {"workers", "loader", "devices"}}  # decide no result
+SPEED: Any = {
+    "predict": True,
+    "tracking": True,
+    "train": {"workers", "loader", "devices", "parallel_folds"},
+}  # decide no result
 
 
 @dataclass(frozen=True)

@@ -141,7 +141,7 @@ from pathlib import Path
 from driverwatch.training import fold_runner
 fold_runner.PATIENCE = 1.0
 try:
-    fold_runner.run_to_end([sys.executable, "-c", Path({child!r}).read_text()], [])
+    fold_runner.FoldProcess().run_to_end([sys.executable, "-c", Path({child!r}).read_text()], [])
 except KeyboardInterrupt:
     print("the parent resumes")
 """
@@ -160,7 +160,7 @@ def test_ctrl_c_while_a_child_draws_leaves_a_clean_terminal_and_no_child(tmp_pat
 
 
 def test_a_childs_exit_status_is_reported(tmp_path: Path) -> None:
-    assert fold_runner.run_to_end([sys.executable, "-c", "raise SystemExit(3)"], []) == 3
+    assert fold_runner.FoldProcess().run_to_end([sys.executable, "-c", "raise SystemExit(3)"], []) == 3
 
 
 def counted(capsys: pytest.CaptureFixture[str], meter: Meter, steps: list[int]) -> list[str]:

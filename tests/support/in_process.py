@@ -23,6 +23,9 @@ class InThisProcess:
 
         train_one_fold(run.folder, number)
 
+    def stop(self) -> None:
+        pass
+
 
 @contextlib.contextmanager
 def folds_by(runner: FoldRunner) -> Iterator[None]:

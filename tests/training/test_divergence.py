@@ -78,7 +78,7 @@ def failed(world: World, monkeypatch: pytest.MonkeyPatch, diverges: bool) -> str
             write_json(left, {"epoch": 2})
         return 2
 
-    monkeypatch.setattr(fold_runner, "run_to_end", ended)
+    monkeypatch.setattr(fold_runner.FoldProcess, "run_to_end", ended)
     with pytest.raises(InputError) as error:
         fold_runner.FoldProcess().run_fold(run, 0, 0)
     return str(error.value)

@@ -140,6 +140,8 @@ class TrainSettings(Strict):
     # that train a fold, each on an equal part of `batch_size`, which stays the whole step's, so that rates stay as they are;
     # all: of those there are. The result differs in rounding, as between machines, so a run may resume on other devices
     devices: Annotated[int, Field(ge=1, le=1024)] | Literal["all"] = 1
+    # of a run, trained beside each other on this machine's cores. Small networks keep few cores busy; never changes a result
+    parallel_folds: Annotated[int, Field(ge=1, le=64)] = 1
     label_smoothing: Share = 0.0  # share of each target spread evenly over all classes
     class_weights: Literal["none", "balanced"] = "none"  # balanced: a class's loss weighs by how seldom it is
     # images of the committed list experiments/results/<dataset>/label_issues.csv: down_weight: their loss weighs as it says;

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -36,8 +37,9 @@ class Execution(Strict):
     folds: list[int]  # which the command trains in turn, for the time that is told to be left
 
     def others(self, run: Run, number: int) -> int:
-        """How many folds are to be trained after this one."""
-        return sum(later > number and not run.finished(later) for later in self.folds)
+        """How many times a fold's own time the command goes on after this one."""
+        later = sum(later > number and not run.finished(later) for later in self.folds)
+        return -(-later // self.settings["train"].get("parallel_folds", 1))
 
 
 def write(places: Places, run: Run, settings: ModelSettings, weights: Path | None, folds: list[int]) -> None:
@@ -73,9 +75,17 @@ class FoldRunner(Protocol):
     def run_fold(self, run: Run, number: int, lock: int) -> None:
         """Return when the fold is finished; `lock` is the descriptor of the run's lock. Raises `InputError` if it fails."""
 
+    def stop(self) -> None:
+        """End what runs, for a command that was interrupted."""
+
 
 class FoldProcess:
     """Every fold in a process of its own on this machine: memory goes back, a crash costs one fold."""
+
+    def __init__(self, beside: bool = False) -> None:
+        """Prepare for folds in turn, or `beside` each other, each told by lines: two bars would share one place."""
+        self.environment = {**os.environ, "TERM": "dumb"} if beside else None
+        self.running: list[subprocess.Popen[bytes]] = []
 
     def run_fold(self, run: Run, number: int, lock: int) -> None:
         """Train a fold to its end.
@@ -87,7 +97,7 @@ class FoldProcess:
         parent_pipe, held = os.pipe()
         command = [sys.executable, "-m", "driverwatch", *fold_command(run, number), "--parent-pipe", str(parent_pipe)]
         try:
-            status = run_to_end(command, [lock, parent_pipe])
+            status = self.run_to_end(command, [lock, parent_pipe])
         finally:
             os.close(parent_pipe)
             os.close(held)
@@ -97,23 +107,31 @@ class FoldProcess:
                 f"{runs.way_on(run.folder, number)}"
             )
 
+    def run_to_end(self, command: list[str], descriptors: list[int]) -> int:
+        """Run a fold's process to its end; its exit status."""
+        with subprocess.Popen(command, pass_fds=descriptors, env=self.environment) as process:
+            self.running.append(process)
+            try:
+                return process.wait()
+            except BaseException:
+                self.stop()
+                raise
+            finally:
+                self.running.remove(process)
+
+    def stop(self) -> None:
+        """End every process, after a moment to put the terminal in order: on Ctrl-C they are told too."""
+        until = time.monotonic() + PATIENCE
+        for process in list(self.running):
+            with suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
+                process.wait(max(until - time.monotonic(), 0))
+            process.kill()
+        show_cursor()
+
 
 def fold_command(run: Run, number: int) -> list[str]:
     """The command that trains a fold; the rest it reads from the run's folder."""
     return ["train-fold", "--run", str(run.folder), "--fold", str(number)]
-
-
-def run_to_end(command: list[str], descriptors: list[int]) -> int:
-    """Run a fold's process to its end; its exit status. On Ctrl-C it has a moment to put the terminal in order."""
-    with subprocess.Popen(command, pass_fds=descriptors) as process:
-        try:
-            return process.wait()
-        except BaseException:
-            with suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
-                process.wait(PATIENCE)
-            process.kill()
-            show_cursor()
-            raise
 
 
 def exit_with_parent(parent_pipe: int) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +22,7 @@ from driverwatch.io.atomic import locked
 from driverwatch.models import weight_files
 from driverwatch.run import open_run, refuse_fold
 from driverwatch.training import fold_runner, label_issues, pseudo_labels, tracking
-from driverwatch.training.fold_runner import FoldProcess
+from driverwatch.training.fold_runner import FoldProcess, FoldRunner
 from driverwatch.training.pseudo_labels import Student, checked_teachers, open_teachers
 from driverwatch.training.run_summary import print_summary
 
@@ -93,14 +94,43 @@ def train(request: TrainRequest, last: bool = True) -> None:
     """
     start, context = time.monotonic(), request.context
     with started_run(request) as held:
-        if not all(map(held.run.finished, held.asked)):
-            fold_runner.write(context.places, held.run, request.settings, request.weights, held.asked)
-        for number in held.asked:
-            if not held.run.finished(number):
-                (context.runner or FoldProcess()).run_fold(held.run, number, held.lock)
+        for number in filter(held.run.finished, held.asked):
             held.found(number)
+        _train_unfinished(request, held)
     if last:
         print_summary(context, held.run, held.folds, time.monotonic() - start)
+
+
+def _train_unfinished(request: TrainRequest, held: "LockedRun") -> None:
+    """Have those asked for that are not finished trained, `train.parallel_folds` at once.
+
+    The first that fails ends the command when those beside it have ended; no other begins.
+    """
+    unfinished = [number for number in held.asked if not held.run.finished(number)]
+    if not unfinished:
+        return
+    fold_runner.write(request.context.places, held.run, request.settings, request.weights, held.asked)
+    at_once = min(request.settings.train.parallel_folds, len(unfinished))
+    runner: FoldRunner = request.context.runner or FoldProcess(beside=at_once > 1)
+
+    def trained(number: int) -> None:
+        runner.run_fold(held.run, number, held.lock)
+        held.found(number)
+
+    if at_once == 1:  # in this thread
+        for number in unfinished:
+            trained(number)
+        return
+    with ThreadPoolExecutor(at_once) as pool:
+        folds = [pool.submit(trained, number) for number in unfinished]
+        try:
+            for fold in as_completed(folds):
+                fold.result()
+        except BaseException as error:
+            pool.shutdown(wait=False, cancel_futures=True)
+            if not isinstance(error, InputError):
+                runner.stop()
+            raise
 
 
 class LockedRun(NamedTuple):
