@@ -39,7 +39,7 @@ LINE = (
     "settings",
     [
         pytest.param(NAMED, id="another group column", marks=pytest.mark.slow),
-        pytest.param(UNGROUPED, id="no group column"),
+        pytest.param(UNGROUPED, id="no group column", marks=pytest.mark.slow),
     ],
 )
 def test_the_whole_pipeline_on_another_competition(verb: Verb, project: Path, settings: str) -> None:

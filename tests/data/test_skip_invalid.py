@@ -66,6 +66,7 @@ def test_groups_are_made_of_whole_images_alone(verb: Verb, project: Path, data: 
     made(verb, "pack", "--size", "32x32", *options)
 
 
+@pytest.mark.slow
 def test_the_whole_pipeline_without_what_is_broken(
     verb: Verb, project: Path, data: Path, invalid: dict[str, str]
 ) -> None:

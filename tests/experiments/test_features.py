@@ -57,6 +57,7 @@ def good(verb: Verb, *arguments: str | Path) -> str:
     return made.stdout
 
 
+@pytest.mark.slow
 def test_features_then_an_ensemble(verb: Verb, place: list[str | Path], weights: Path, project: Path) -> None:
     good(verb, "pack", *place, "--size", "36x48")
     asked = [*place, "--weights", weights, "--set", SMALL]

@@ -63,6 +63,7 @@ def predicted(run: Run, several: list[Classifier], packs: dict[str, Pack], engin
     return found
 
 
+@pytest.mark.slow
 @needs_openvino
 def test_openvino_predicts_what_keras_predicts(tmp_path: Path, packs: dict[str, Pack]) -> None:
     several = [network(tmp_path) for _ in range(2)]
@@ -79,6 +80,7 @@ def test_openvino_predicts_what_keras_predicts(tmp_path: Path, packs: dict[str, 
         assert wanted[file].origin["engine"].startswith("keras ")
 
 
+@pytest.mark.slow
 @needs_openvino
 def test_files_of_another_engine_are_predicted_again_and_none_twice(
     tmp_path: Path, packs: dict[str, Pack], monkeypatch: pytest.MonkeyPatch
@@ -183,6 +185,7 @@ def test_cached_features_of_each_engine_have_their_own_place(tmp_path: Path, pac
     assert ours.computed_by.startswith("openvino ")
 
 
+@pytest.mark.slow
 @needs_openvino
 def test_many_images_are_classified_by_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From so many on that converting pays."""

@@ -202,6 +202,7 @@ def test_onnx_without_its_packages_is_one_sentence(run: Run, monkeypatch: pytest
     assert not list(Path().glob("*.onnx"))
 
 
+@pytest.mark.slow
 def test_openvino_gives_the_same(run: Run) -> None:
     openvino = pytest.importorskip("openvino", reason="make setup EXTRAS=openvino")
     export(open_context("demo", None), "hand", None, None, False, "openvino")

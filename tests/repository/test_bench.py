@@ -305,6 +305,7 @@ def test_the_process_whose_memory_is_measured_imports_little() -> None:
     assert made.stdout == "\n"
 
 
+@pytest.mark.slow
 def test_neighbours_beside_the_product(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(knn, "COUNT", 300)
     monkeypatch.setattr(knn, "FULL_COUNT", 310)
@@ -314,6 +315,7 @@ def test_neighbours_beside_the_product(monkeypatch: pytest.MonkeyPatch) -> None:
         assert memory.target == (2.0 if full else None)  # of so few it would say nothing
 
 
+@pytest.mark.slow
 def test_leakage_counts_cpu_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     pixels, labels, drivers = leakage.frames(520)
     assert pixels.shape == (520, 2304) and pixels.dtype == np.float32 and 0 <= pixels.min() < pixels.max() <= 1

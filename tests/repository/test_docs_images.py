@@ -23,6 +23,7 @@ def test_a_picture_of_few_colours_is_kept_as_it_is() -> None:
     assert np.array_equal(np.asarray(made.convert("RGB")), np.asarray(picture))
 
 
+@pytest.mark.slow
 def test_a_picture_that_does_not_fit_loses_colours_then_pixels() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (400, 400, 3), np.uint8)
     content = docs_images.small_png(Image.fromarray(noise), 40_000)

@@ -164,6 +164,7 @@ def test_accelerator_without_keras(place: Make) -> None:
     says(project.accelerator(place()), "problem", "killed by SIGILL", "AVX")
 
 
+@pytest.mark.slow
 @pytest.mark.keras
 def test_accelerator_asks_the_real_keras(place: Make) -> None:
     s = place(environ={"KERAS_BACKEND": "tensorflow"})

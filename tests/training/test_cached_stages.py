@@ -89,7 +89,11 @@ def test_a_cut_is_the_last_single_tensor_below_the_boundary() -> None:
 
 @pytest.mark.parametrize(
     ("until", "tta"),
-    [("head", "five_crop"), ("stage2", "centre"), pytest.param("stage3_conv", "centre", marks=pytest.mark.slow)],
+    [
+        ("stage2", "centre"),
+        pytest.param("head", "five_crop", marks=pytest.mark.slow),
+        pytest.param("stage3_conv", "centre", marks=pytest.mark.slow),
+    ],
 )
 def test_cached_and_uncached_training_agree(
     pretrained: Callable[..., Run], packs: dict[str, Pack], until: str, tta: str
@@ -115,6 +119,7 @@ def test_half_a_caches_precision_rounds_and_fewer_draws_show_other_images(
         assert sorted(path.name.split("-")[0] for path in (made.folder.parent / "backbone").glob("*/*.h5")) == draws
 
 
+@pytest.mark.slow
 def test_folds_and_runs_share_a_cache(
     pretrained: Callable[..., Run], packs: dict[str, Pack], monkeypatch: pytest.MonkeyPatch
 ) -> None:

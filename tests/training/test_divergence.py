@@ -106,7 +106,7 @@ def test_the_end_of_a_run_names_its_folds_that_diverged(world: World, capsys: py
 
 
 @pytest.mark.keras
-@pytest.mark.parametrize("validation", [True, False])
+@pytest.mark.parametrize("validation", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_fold_that_diverged_says_so_and_one_that_learns_does_not(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], validation: bool
 ) -> None:

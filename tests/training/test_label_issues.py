@@ -35,6 +35,7 @@ def test_each_images_loss_weighs_as_the_list_says(tmp_path: Path, packs: dict[st
     assert listed.weighed.sum() < plain.weighed.sum()
 
 
+@pytest.mark.slow
 def test_a_fold_is_another_with_weights_and_resumes_with_them(tmp_path: Path, packs: dict[str, Pack]) -> None:
     plain = trained(run_of(tmp_path / "plain", epochs=2), packs)
     ones = replace(ROWS, sample_weights=np.ones_like(FACTORS))

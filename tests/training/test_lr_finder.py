@@ -179,6 +179,7 @@ def test_the_command_rises_step_by_step_and_touches_no_run(
     assert 'SET="train.learning_rate=' in made.stdout or "no clear range" in made.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.line
 def test_the_list_of_label_issues_counts_as_in_training(
     verb: Verb, data: Path, project: Path, monkeypatch: pytest.MonkeyPatch

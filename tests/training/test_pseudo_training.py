@@ -105,7 +105,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, packs: dict[str, Pack]) -> W
     return whole_of(student_of(tmp_path_factory.mktemp("whole"), epochs=2, stages=stages), packs, rows=STUDENT)
 
 
-@pytest.mark.parametrize("after", [1, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("after", [pytest.param(epoch, marks=pytest.mark.slow) for epoch in (1, 3)])
 def test_a_killed_student_ends_as_an_uninterrupted_one(whole: Whole, tmp_path: Path, after: int) -> None:
     assert whole.ends_alike(after, tmp_path)
 
@@ -126,7 +126,7 @@ def test_students_train_on_their_teachers(whole: Whole, tmp_path: Path, packs: d
 
 
 @pytest.mark.parametrize(
-    "mix", ["none", *(pytest.param(mix, marks=pytest.mark.slow) for mix in ("mixup", "same_class_halves"))]
+    "mix", [pytest.param(mix, marks=pytest.mark.slow) for mix in ("none", "mixup", "same_class_halves")]
 )
 def test_held_out_images_are_trained_on_without_their_labels(tmp_path: Path, packs: dict[str, Pack], mix: str) -> None:
     """Other labels of validation images change the score they are held against, and not one bit of the weights."""
@@ -151,6 +151,7 @@ def test_held_out_images_are_trained_on_without_their_labels(tmp_path: Path, pac
         assert not same(weights, trained(student("three"), packs, rows=unaware))
 
 
+@pytest.mark.slow
 def test_a_fit_on_all_drivers_holds_nobody_out_and_has_no_score(tmp_path: Path, packs: dict[str, Pack]) -> None:
     run = run_of(tmp_path, epochs=1, splits={"kind": "all", "count": 2})
     everybody = FoldIndices(np.arange(COUNT), np.arange(0))

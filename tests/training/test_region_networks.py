@@ -178,7 +178,7 @@ def test_both_regions_together_say_what_neither_says(runs: Callable[..., Run], p
     assert (lost.argmax(axis=1) == labels).mean() < 0.8
 
 
-@pytest.mark.parametrize("until", [pytest.param("head", marks=pytest.mark.slow), "stage2"])
+@pytest.mark.parametrize("until", [pytest.param(until, marks=pytest.mark.slow) for until in ("head", "stage2")])
 def test_cached_and_uncached_training_agree(runs: Callable[..., Run], packs: dict[str, Pack], until: str) -> None:
     stages = [{"freeze_until": until}]
     plain = trained(runs("plain", stages=stages), packs)
@@ -186,7 +186,7 @@ def test_cached_and_uncached_training_agree(runs: Callable[..., Run], packs: dic
     assert apart(plain, cached) < 2e-4
 
 
-@pytest.mark.parametrize("cached", [pytest.param(None, marks=pytest.mark.slow), 2])
+@pytest.mark.parametrize("cached", [pytest.param(passes, marks=pytest.mark.slow) for passes in (None, 2)])
 def test_pseudo_labels_join_two_packs_of_mosaics(
     runs: Callable[..., Run], packs: dict[str, Pack], cached: int | None
 ) -> None:

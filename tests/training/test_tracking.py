@@ -74,6 +74,7 @@ def train(verb: Verb, finished: list[str]) -> Callable[..., str]:
     return command
 
 
+@pytest.mark.slow
 def test_what_a_run_records_is_sent_once(train: Callable[..., str], recorder: Recorder) -> None:
     for _ in range(2):
         assert "failed" not in (said := train()), said
