@@ -282,6 +282,8 @@ def _as_before(decisive: dict[str, Any]) -> dict[str, Any]:
 
 def changed(run: Run, settings: ModelSettings) -> list[str]:
     """Where other settings differ from what decides the run's result, one `train.epochs: 3 -> 4` each."""
+    if settings.precision == "auto":  # whichever it was started in
+        settings = settings.model_copy(update={"precision": run.settings.precision})
     return differences(_decisive(run.settings), _decisive(settings))
 
 

@@ -93,6 +93,7 @@ ROOMS: dict[str, list[str]] = {
         "tracking",
         "cached_stages",
         "fold",
+        "precision",
         "train",
         "lr_finder",
     ],

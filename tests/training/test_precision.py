@@ -1,70 +1,84 @@
-"""Mixed precision: layers compute in half, weights and probabilities stay float32, and a fold resumes as it was."""
+"""`precision: auto`: timed once, kept with the run, and never a run of its own kind."""
 
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
-import keras
-import numpy as np
 import pytest
-from support.packs import CLASSES
-from support.training import history, run_of, same, trained, whole_of
+from support.finished import World, world
 
-from driverwatch.data.pack import Pack
-from driverwatch.models.classifier import build
-from driverwatch.models.split_network import FrozenPart, split_point
-from driverwatch.run import Run
+from driverwatch import run as runs
+from driverwatch.io.manifests import read_json
+from driverwatch.training import precision, train
 
-pytestmark = pytest.mark.keras
-MIXED = ["mixed_bfloat16", "mixed_float16"]
+__all__ = ["world"]
 
 
-def mixed(run: Run, precision: str) -> Run:
-    return replace(run, settings=run.settings.model_copy(update={"precision": precision}))
+@pytest.fixture(autouse=True)
+def _packs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "open_packs", lambda *_: (world.folds, world.packs))
 
 
-@pytest.mark.parametrize("precision", MIXED)
-def test_layers_compute_in_it_and_nothing_else_does(precision: str, tmp_path: Path) -> None:
-    run = mixed(run_of(tmp_path), precision)
-    classifier = build(run.settings, CLASSES, (80.0,) * 3, None)
-    half = precision.removeprefix("mixed_")
-    inner = [layer for layer in classifier.backbone.layers if layer.weights]
-    assert inner
-    assert {layer.compute_dtype for layer in inner} == {half}
-    assert {weight.dtype for weight in classifier.weights if "seed" not in weight.path} == {"float32"}
-    images = np.random.default_rng(0).integers(0, 256, (5, 32, 40, 3), np.uint8)
-    found = np.asarray(classifier(images))
-    assert found.dtype == np.float32
-    assert np.allclose(found.sum(axis=1), 1, atol=1e-5)
+class Timed:
+    """In place of the process that times: says what it is given, and how often it was asked."""
 
-    whole = build(run_of(tmp_path).settings, CLASSES, (80.0,) * 3, None)
-    assert {layer.compute_dtype for layer in whole.backbone.layers} == {"float32"}  # what was asked for is over
-    whole.set_weights(classifier.get_weights())
-    assert np.allclose(np.asarray(whole(images)), found, atol=0.02)
-    assert not np.array_equal(np.asarray(whole(images)), found)
-    assert keras.config.dtype_policy().name == "float32"
+    def __init__(self, plain: float, mixed: float) -> None:
+        self.seconds, self.asked = {"float32": plain, "mixed_bfloat16": mixed}, 0
 
+    def __call__(self, *_: Any) -> "Timed":
+        return self
 
-@pytest.mark.slow
-@pytest.mark.parametrize("precision", MIXED)
-def test_it_learns_and_resumes_after_a_kill_bit_for_bit(precision: str, tmp_path: Path, packs: dict[str, Pack]) -> None:
-    whole, plain = whole_of(mixed(run_of(tmp_path / "whole"), precision), packs), run_of(tmp_path / "float32")
-    assert not same(whole.found, trained(plain, packs))
-    losses = [float(history(run)[-1]["loss"]) for run in (whole.run, plain)]
-    assert max(losses) < 0.2  # log(4) is guessing
-    assert whole.ends_alike(1, tmp_path / "killed")
+    def __enter__(self) -> "Timed":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def submit(self, work: Callable[..., Any], *given: Any) -> "Future[Any]":
+        assert work is precision.step_seconds and given[1] == 3
+        self.asked += 1
+        made: Future[Any] = Future()
+        made.set_result(self.seconds)
+        return made
 
 
-def test_caches_of_frozen_layers_are_of_a_precision(tmp_path: Path) -> None:
-    from driverwatch.inference.feature_cache import FeatureCache
+def request(world: World, **more: Any) -> train.TrainRequest:
+    settings = world.settings(epochs=3).model_copy(update={"precision": "auto"})
+    return train.TrainRequest(context=world.context, settings=settings, name="mine", **more)
 
-    run, identities = run_of(tmp_path), set()
-    for precision in ("float32", *MIXED):
-        keras.utils.set_random_seed(0)
-        classifier = build(mixed(run, precision).settings, CLASSES, (80.0,) * 3, None)
-        cut = split_point(classifier, 4)
-        assert cut is not None
-        cache = FeatureCache(tmp_path / "backbone", FrozenPart(classifier, cut), "float16")
-        identities.add(cache.identity)
-        made = cache._forward(np.zeros((3, 32, 40, 3), np.uint8), tmp_path)
-        assert made.dtype == np.float16
-    assert len(identities) == 3
+
+@pytest.mark.parametrize(
+    ("plain", "mixed", "chosen"),
+    [(1.0, 0.5, "mixed_bfloat16"), (1.0, 0.95, "float32"), (1.0, 2.0, "float32")],
+)
+def test_the_quicker_precision_is_the_runs(
+    plain: float, mixed: float, chosen: str, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed = Timed(plain, mixed)
+    monkeypatch.setattr(precision, "ProcessPoolExecutor", timed)
+    with train.started_run(request(world)) as held:
+        assert held.run.settings.precision == chosen
+    assert read_json(held.run.folder / "precision.json") == {"precision": chosen, "step_seconds": timed.seconds}
+    with train.started_run(request(world)) as again:
+        assert again.run.identity == held.run.identity
+    assert timed.asked == 1, "a run that has begun keeps its precision"
+    assert runs.changed(held.run, request(world).settings) == []
+
+
+def test_a_run_resumes_in_the_precision_that_it_was_started_in(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "ProcessPoolExecutor", Timed(1.0, 0.5))
+    asked = request(world)
+    with train.started_run(replace(asked, settings=world.settings(epochs=3))) as held:
+        assert held.run.settings.precision == "float32"
+    with train.started_run(asked) as again:
+        assert again.run.settings.precision == "float32"
+    with train.started_run(replace(asked, force=True)) as anew:
+        assert anew.run.settings.precision == "mixed_bfloat16"
+
+
+@pytest.mark.keras
+def test_steps_of_both_precisions_are_timed(world: World) -> None:
+    seconds = precision.step_seconds(request(world).settings, 3)
+    assert list(seconds) == list(precision.PRECISIONS)
+    assert all(0 < second < 60 for second in seconds.values())

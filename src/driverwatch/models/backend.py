@@ -161,11 +161,11 @@ def _divide_processor(count: int) -> None:
 
 @contextmanager
 def computing(precision: str) -> Iterator[None]:
-    """Layers that are made meanwhile compute in `precision`, a dtype preset of Keras'."""
+    """Layers that are made meanwhile compute in `precision`, a dtype preset of Keras'; `auto` is float32 where nothing trains."""
     import keras
 
     before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(precision)
+    keras.config.set_dtype_policy("float32" if precision == "auto" else precision)
     try:
         yield
     finally:

@@ -21,7 +21,7 @@ from driverwatch.errors import InputError
 from driverwatch.io.atomic import locked
 from driverwatch.models import weight_files
 from driverwatch.run import open_run, refuse_fold
-from driverwatch.training import fold_runner, label_issues, pseudo_labels, tracking
+from driverwatch.training import fold_runner, label_issues, precision, pseudo_labels, tracking
 from driverwatch.training.fold_runner import FoldProcess, FoldRunner
 from driverwatch.training.pseudo_labels import Student, checked_teachers, open_teachers
 from driverwatch.training.run_summary import print_summary
@@ -56,6 +56,10 @@ def finished_run(request: TrainRequest) -> Done | None:
     """
     context, settings = request.context, request.settings
     folder, learned = context.places.run(request.name), {"epochs": request.epochs} if request.epochs else None
+    if settings.precision == "auto":
+        if not (folder / "run.json").is_file():
+            return None
+        settings = _with_precision(request)
     if settings.train.pseudo is not None or settings.train.label_issues != "none":
         return None
     try:
@@ -162,6 +166,12 @@ def started_run(request: TrainRequest) -> Iterator[LockedRun]:
             yield LockedRun(run, [fold] if fold is not None else list(range(count)), count, lock)
 
 
+def _with_precision(request: TrainRequest) -> ModelSettings:
+    """The request's settings, with `precision: auto` decided."""
+    folder, classes = request.context.places.run(request.name), len(request.context.settings.classes)
+    return precision.resolved(request.settings, folder, classes, request.force)
+
+
 def _wanted(request: TrainRequest) -> Done:
     """What the run is to be; packs are opened unless it is finished and nothing has changed."""
     if not request.force and (done := finished_run(request)):
@@ -171,6 +181,7 @@ def _wanted(request: TrainRequest) -> Done:
     folds, packs = open_packs(context, settings.input.key)
     count = splits.of(settings.train, folds).count
     refuse_fold(request.fold, count)
+    settings = _with_precision(request)
     student = Student(
         name=request.name,
         settings=settings,
