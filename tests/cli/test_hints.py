@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.in_process import here
 from support.places import ROOT
 
 from driverwatch.cli.main import HINT, app, as_typed, commands_of_datasets, variable_of, with_dataset
@@ -98,3 +99,14 @@ def test_options_are_called_as_they_were_typed(monkeypatch: pytest.MonkeyPatch) 
     assert as_typed("Invalid value for '--n-cams': no") == "Invalid value for N_CAMS=: no"
     monkeypatch.delenv("MAKELEVEL")
     assert as_typed("Invalid value for '--n-cams': no") == "Invalid value for '--n-cams': no"
+
+
+@pytest.mark.parametrize("given", [["--set", "train.epochs=3", "--set", "train.seed=1"], ["--fold=1", "--fold", "2"]])
+def test_an_option_that_is_given_twice_is_refused(given: list[str]) -> None:
+    """Of two values click would take the last and say nothing."""
+    made = here("train", "tiny", *given)
+    assert made.returncode == 2
+    assert (
+        made.stderr
+        == f"driverwatch: train: {given[0].partition('=')[0]} is given twice; put both values into one, in quotes\n"
+    )

@@ -5,6 +5,7 @@ import re
 import sys
 import traceback
 from contextlib import suppress
+from itertools import takewhile
 from typing import Any, NoReturn
 
 import typer
@@ -25,7 +26,11 @@ class Command(TyperCommand):
     """Raises what it refuses as one `InputError`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """As click, but a refusal is an `InputError` that names the command."""
+        """As click, but a refusal is an `InputError` that names the command, and no option given twice loses a value."""
+        words = [word.partition("=")[0] for word in takewhile(lambda word: word != "--", args)]
+        once = [name for each in self.params if not getattr(each, "multiple", True) for name in each.opts]
+        if twice := [name for name in once if words.count(name) > 1]:
+            raise InputError(f"{self.name}: {twice[0]} is given twice; put both values into one, in quotes")
         try:
             return list(super().parse_args(ctx, args))
         except USAGE_ERROR as error:
