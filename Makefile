@@ -236,8 +236,8 @@ FORCE:
 
 demo: setup ## fine-tune an ImageNet network and train a small one on synthetic drivers, up to a checked submission: no download, no GPU, minutes
 	$(DEMO) synthetic
-	$(DEMO) train MODEL=efficientnet_lite0_96x128
-	$(DEMO) train MODEL=tiny
+	$(DEMO) train MODEL=efficientnet_lite0_96x128 SET="train.parallel_folds=2"
+	$(DEMO) train MODEL=tiny SET="train.parallel_folds=2"
 	$(DEMO) ensemble NAME=single_image MODELS="efficientnet_lite0_96x128 tiny" CALIBRATE=temperature
 	$(DEMO) ensemble NAME=demo MODELS="efficientnet_lite0_96x128 tiny" CALIBRATE=temperature \
 	  CLASS_BALANCE=efficientnet_lite0_96x128 KNN=efficientnet_lite0_96x128

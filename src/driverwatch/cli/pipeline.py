@@ -43,7 +43,7 @@ def synthetic(
     drivers: int = 36,
     test_drivers: int = 8,
     clips: int = 1,
-    frames: int = 3,
+    frames: int = 2,
     size: str = "240x320",
     seed: int = 0,
     force: Force = False,

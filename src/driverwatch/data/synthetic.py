@@ -32,7 +32,7 @@ class SyntheticOptions:
     drivers: int = 36
     test_drivers: int = 8
     clips: int = 1
-    frames: int = 3
+    frames: int = 2
     size: str = "240x320"
     seed: int = 0
 
