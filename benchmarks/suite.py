@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import cache, crops, engine, growth, imports, knn, leakage, load, pack, result, train
+from benchmarks import cache, crops, engine, growth, imports, knn, leakage, load, pack, precision, result, train
 from benchmarks.result import Result
 from benchmarks.workload import Bench
 from driverwatch.errors import InputError, nearest
@@ -20,6 +20,7 @@ ROWS: dict[str, Callable[[Bench], list[Result]]] = {
     "load": load.results,
     "crops": crops.results,
     "engine": engine.results,
+    "precision": precision.results,
     "train": train.results,
     "cache": cache.results,
 }

@@ -30,6 +30,7 @@ from benchmarks import (
     leakage,
     load,
     pack,
+    precision,
     result,
     suite,
     train,
@@ -546,6 +547,12 @@ class TestNetworks:
         assert all(made.figure is not None and made.figure.low > 0 for made in found)
         assert found[0].facts["engine"].startswith("openvino ")
         assert max(found[0].facts["apart"][side] for side in ("plain", "keras")) < 1e-5
+
+    def test_a_step_in_the_chosen_precision(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(precision, "NETWORKS", {"tiny": 1.0})
+        (made,) = precision.results(bench)
+        assert made.figure is not None and made.figure.low > 0
+        assert made.facts["chosen"] in ("float32", "mixed_bfloat16")
 
     def test_training(self, bench: Bench) -> None:
         (made,) = train.results(bench)

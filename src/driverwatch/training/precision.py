@@ -2,6 +2,7 @@
 
 import multiprocessing
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from statistics import median
@@ -52,37 +53,47 @@ def quicker(seconds: dict[str, float]) -> str:
 
 
 def step_seconds(settings: ModelSettings, classes: int) -> dict[str, float]:
-    """Median seconds of a training step of the last stage, by precision; random weights and images cost as much as any."""
+    """Median seconds of a training step of the last stage, by precision."""
     from driverwatch.models import backend
 
     backend.start()
-    from driverwatch.models.classifier import Learner, build
+    made = steps(settings, classes)
+    for step in made.values():
+        step(), step()  # compiles
+    times = [{precision: _seconds(step) for precision, step in made.items()} for _ in range(STEPS)]
+    return {precision: median(each[precision] for each in times) for precision in made}
+
+
+def steps(settings: ModelSettings, classes: int) -> dict[str, Callable[[], object]]:
+    """A training step of the last stage, by precision; random weights and images cost as much as any."""
+    from driverwatch.models.classifier import build
     from driverwatch.models.devices import devices
     from driverwatch.models.freezing import freeze
     from driverwatch.training.optimizer import lr_multipliers, plan, prepare
 
     train, stage = settings.train, plan(settings)[-1]
     on, (height, width) = devices(train.devices, train.batch_size), pixels(settings.input.size)
-    random = np.random.default_rng(0)
     shape = train.batch_size, height * len(settings.input.regions), width, 3
-    batch = random.integers(0, 256, shape, np.uint8), np.eye(classes, dtype=np.float32)[np.arange(shape[0]) % classes]
+    images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    targets = np.eye(classes, dtype=np.float32)[np.arange(train.batch_size) % classes]
 
-    def learner(precision: str) -> Learner:
+    def step_in(precision: str) -> Callable[[], object]:
         asked = settings.model_copy(update={"precision": precision})
         made = build(asked, classes, (127.0,) * 3, None, load=False, scope=on.scope())
         freeze(made, stage.freeze_until, stage.train_statistics)
         with on.scope():
             prepare(made, stage, train, STEPS, lr_multipliers(made, stage))
-        return made
 
-    def step(made: Learner) -> float:
-        start = time.monotonic()
-        with on.scope():
-            made.train_on_batch(*batch)
-        return time.monotonic() - start
+        def step() -> object:
+            with on.scope():
+                return made.train_on_batch(images, targets)
 
-    learners = {precision: learner(precision) for precision in PRECISIONS}
-    for made in learners.values():
-        step(made), step(made)  # compiles
-    times = [{precision: step(made) for precision, made in learners.items()} for _ in range(STEPS)]
-    return {precision: median(each[precision] for each in times) for precision in PRECISIONS}
+        return step
+
+    return {precision: step_in(precision) for precision in PRECISIONS}
+
+
+def _seconds(step: Callable[[], object]) -> float:
+    start = time.monotonic()
+    step()
+    return time.monotonic() - start
