@@ -28,7 +28,11 @@ from driverwatch.report.collect_runs import PackState, collect_folds, collect_ru
 from driverwatch.report.status import ImagesState, next_command
 from driverwatch.training.run_summary import print_summary
 
-MODELS = sorted(path.stem for path in (ROOT / "configs" / "models").glob("*.yaml"))
+KINDS = "tiny", "efficientnet_lite0_96x128", "inception_v3", "guide_vgg16", "mobilenet_v2_strong"
+MODELS = [
+    pytest.param(name, marks=() if name in KINDS else pytest.mark.slow)
+    for name in sorted(path.stem for path in (ROOT / "configs" / "models").glob("*.yaml"))
+]
 
 
 @pytest.mark.parametrize(
