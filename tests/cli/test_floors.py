@@ -48,7 +48,6 @@ ROOMS: dict[str, list[str]] = {
         "alexnet",
         "tiny",
         "devices",
-        "pooling",
         "build_backbone",
         "backend",
         "convert_torch",
