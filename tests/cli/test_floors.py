@@ -54,7 +54,6 @@ ROOMS: dict[str, list[str]] = {
         "squeezenet",
         "googlenet",
         "efficientnet_lite",
-        "packaged_weights",
         "weight_files",
         "pretrained",
         "classifier",

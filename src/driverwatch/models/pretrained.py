@@ -18,7 +18,6 @@ from driverwatch.config.model import ModelSettings
 from driverwatch.config.types import pixels
 from driverwatch.errors import DAMAGED_ZIP, InputError
 from driverwatch.io.hdf5 import UNREADABLE, opened
-from driverwatch.models import packaged_weights
 from driverwatch.models.build_backbone import (
     automatic_number,
     automatic_prefix,
@@ -28,7 +27,16 @@ from driverwatch.models.build_backbone import (
     truncated,
 )
 from driverwatch.models.convert_torch import MADE_FOR, converted_arrays
-from driverwatch.models.weight_files import OTHER, SCRATCH, fetch, files_of, find_whole, refuse_damaged, refuse_size
+from driverwatch.models.weight_files import (
+    OTHER,
+    SCRATCH,
+    fetch,
+    files_of,
+    find_whole,
+    read_packaged,
+    refuse_damaged,
+    refuse_size,
+)
 
 LARGEST = 2 * 10**9  # bytes of unpacked arrays; VGG16 with its dense layers has 0.55e9
 Pair = tuple[Any, Any]  # a variable, and the array or dataset that is its value
@@ -84,7 +92,7 @@ def _packaged(backbone: str, path: Path) -> dict[str, np.ndarray]:
     package = BACKBONES[backbone].package if backbone in BACKBONES else None
     if package is None:
         raise ValueError("no package holds a checkpoint of it")
-    return converted_arrays(packaged_weights.read(path, package.checksum), backbone, str(path)).arrays
+    return converted_arrays(read_packaged(path, package.checksum), backbone, str(path)).arrays
 
 
 def _refuse_anothers(network: Any, arrays: dict[str, np.ndarray]) -> None:
