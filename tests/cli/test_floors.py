@@ -29,7 +29,6 @@ ROOMS: dict[str, list[str]] = {
         "synthetic_driver",
         "jpeg",
         "images",
-        "streamed_images",
         "tta",
         "synthetic",
         "competition",

@@ -132,8 +132,7 @@ def open_packs(context: Context, size: str) -> tuple[FoldTable, dict[str, Pack]]
     if not path.is_file():
         raise InputError(f"{path}: no fold file; run make folds DATASET={context.dataset} first")
     context.ensure_packs(size)
-    made_under = packs.folds_of(context.places.pack(size), "train", size)
-    pack = context.pack(size, "train", made_under)
+    pack = context.pack(size, "train", packs.manifest_of(context.places.pack(size), "train", size)["folds"])
     try:
         folds = fold_tables.read(path, table_of(pack, tuple(context.settings.classes)))
     except InputError as error:
