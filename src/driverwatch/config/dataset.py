@@ -30,6 +30,11 @@ class Columns(Strict):
     label: str = "classname"  # one of `classes`
     driver: str | None = "subject"  # what folds keep together; null: near-duplicate images, found by their looks
 
+    @property
+    def named(self) -> list[str]:
+        """Those that the table has, the driver's first."""
+        return [column for column in (self.driver, self.label, self.image) if column]
+
 
 def _template(*fields: str) -> AfterValidator:
     """A path below the data folder, with these `{fields}` and no others."""
@@ -156,8 +161,7 @@ class DatasetSettings(Strict):
             raise ValueError(
                 f"columns.image: must not be {self.columns.image}, a column of ours; rename it in table and YAML"
             )
-        named = [name for name in (self.columns.image, self.columns.label, self.columns.driver) if name is not None]
-        if len(set(named)) < len(named):
+        if len(set(named := self.columns.named[::-1])) < len(named):
             raise ValueError(f"columns: image, label and driver must be columns of their own, got {', '.join(named)}")
         return self
 

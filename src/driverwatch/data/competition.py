@@ -242,9 +242,8 @@ def read_train(settings: DatasetSettings, data: Path) -> Sound:
             f"{table}: no such file; DATA=<folder> must name the unpacked competition (make data fetches it, make synthetic "
             "draws one)"
         )
-    groups = [] if columns.driver is None else [columns.driver]
-    raw = read_text(table, [*groups, columns.label, columns.image])
-    problems, bad = _row_problems(raw, [*groups, columns.label, columns.image], columns.label, classes)
+    raw = read_text(table, columns.named)
+    problems, bad = _row_problems(raw, columns.named, columns.label, classes)
     more, misnamed = name_problems(raw[columns.image])
     sound = raw[~(bad | misnamed)]
     if raw.empty:
