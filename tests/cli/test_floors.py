@@ -20,7 +20,6 @@ ROOMS: dict[str, list[str]] = {
         "dataset",
         "ensemble",
         "training",
-        "recommended",
         "model",
         "experiments",
     ],
