@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -30,11 +31,14 @@ def environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 def git(root: Path, *arguments: str) -> str | None:
     """What git says in `root`; None where it fails or is not installed."""
-    command = ["git", "-C", str(root), *arguments]
+    settings: Any = {
+        "env": environment(os.environ),
+        "stdin": subprocess.DEVNULL,
+        "capture_output": True,
+        "check": False,
+    }
     try:
-        made = subprocess.run(
-            command, env=environment(os.environ), stdin=subprocess.DEVNULL, capture_output=True, check=False
-        )
+        made = subprocess.run(["git", "-C", str(root), *arguments], **settings)
     except OSError:
         return None
     return made.stdout.decode("utf-8", "surrogateescape").strip("\n") if made.returncode == 0 else None
@@ -74,14 +78,13 @@ PIECE = 4096  # entries of a long list that are converted at once
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a manifest; anything but a JSON object is refused."""
+    way_out = "remove it and run the step again."
     try:
         content = plain_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: expected a JSON manifest, got {error}; remove it and run the step again.") from error
+        raise InputError(f"{path}: expected a JSON manifest, got {error}; {way_out}") from error
     if not isinstance(content, dict):
-        raise InputError(
-            f"{path}: expected a JSON object, got {type(content).__name__}; remove it and run the step again."
-        )
+        raise InputError(f"{path}: expected a JSON object, got {type(content).__name__}; {way_out}")
     return content
 
 
@@ -152,10 +155,8 @@ def require_space(folder: Path, needed: int, what: str, way_out: str) -> None:
     """Refuse before writing when `folder`'s disk has fewer than `needed` bytes (and a tenth) free."""
     free = free_bytes(folder)
     if free < needed * 1.1:
-        raise InputError(
-            f"{folder}: {what} needs {needed / 1e9:.1f} GB and a tenth, but only {free / 1e9:.1f} GB are free; free space, or "
-            f"{way_out}"
-        )
+        lacks = f"{what} needs {needed / 1e9:.1f} GB and a tenth, but only {free / 1e9:.1f} GB are free"
+        raise InputError(f"{folder}: {lacks}; free space, or {way_out}")
 
 
 @cache
@@ -163,14 +164,7 @@ def provenance() -> dict[str, Any]:
     """What made an artefact: package versions, Python, machine type and the commit (with `+` if the tree was changed)."""
     versions = {}
     for package in PACKAGES:
-        try:
+        with suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return {
-        "commit": commit(),
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
-        "versions": versions,
-    }
+    system = {"python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count()}
+    return {"commit": commit(), **system, "versions": versions}
