@@ -17,10 +17,8 @@ import numpy as np
 from driverwatch.config.model import AugmentSettings
 from driverwatch.data.regions import join, split
 
-SEAM = (
-    1 / 3,
-    2 / 3,
-)  # of the width, where splices meet: outside of it, one part would hold hardly anything that decides
+# of the width, where splices meet: outside of it, one part would hold hardly anything that decides
+SEAM = (1 / 3, 2 / 3)
 STREAM = 1  # keeps this randomness apart from the Augmenter's, which is seeded by (run seed, epoch, row) alone
 
 Box = tuple[int, int, int, int]

@@ -43,7 +43,8 @@ def refused(path: Path) -> str | None:
     content = _content(path)
     if not isinstance(content, dict | None):
         return f"{path}: expected a JSON object, Keras fails on anything else; remove the file"
-    wrong = [f"{key}: {content[key]!r:.60}" for key in TAKEN if key in (content or {}) and not TAKEN[key](content[key])]
+    stated: dict[str, Any] = content or {}
+    wrong = [f"{key}: {stated[key]!r:.60}" for key, takes in TAKEN.items() if key in stated and not takes(stated[key])]
     return f"{path}: {wrong[0]} is nothing that Keras takes; remove that line (no run follows it)" if wrong else None
 
 
