@@ -173,10 +173,8 @@ class ModelSettings(Strict):
     @property
     def trains_with_flips(self) -> bool:
         """Whether training shows flipped images; logistic regression on the centre view alone does not."""
-        centre_alone = self.train.augmentation_passes is None and all(
-            stage.fit == "linear_probe" for stage in self.train.stages
-        )
-        return self.augment.hflip != "none" and not centre_alone
+        probes = all(stage.fit == "linear_probe" for stage in self.train.stages)
+        return self.augment.hflip != "none" and not (probes and self.train.augmentation_passes is None)
 
     @classmethod
     def from_file(cls, content: dict[str, Any], path: Path, overrides: str) -> dict[str, Any]:
@@ -192,14 +190,11 @@ class ModelSettings(Strict):
         if size[0] > pack[0] or size[1] > pack[1]:
             raise ValueError("input.size must fit into input.pack")
         if self.weights == "none" and self.train.stages[0].freeze_until is not None:
-            raise ValueError(
-                "train.stages.0.freeze_until must be null with weights: none (random layers would stay random)"
-            )
+            why = "random layers would stay random"
+            raise ValueError(f"train.stages.0.freeze_until must be null with weights: none ({why})")
         if self.augment.mix != "none" and self.train.augmentation_passes is not None:
-            raise ValueError(
-                f"augment.mix: {self.augment.mix} needs train.augmentation_passes: null (every fold shares the cached "
-                "images, and a mixed one would carry validation drivers into training)"
-            )
+            why = "every fold shares the cached images, and a mixed one would carry validation drivers into training"
+            raise ValueError(f"augment.mix: {self.augment.mix} needs train.augmentation_passes: null ({why})")
         if self.head.dense and any(stage.fit == "linear_probe" for stage in self.train.stages):
             raise ValueError("fit: linear_probe solves for a softmax alone; head.dense must be empty, or fit: gradient")
         return self
@@ -276,7 +271,6 @@ def _frozen(content: Content, until: str | int | float | None, path: Path) -> Co
         return content  # refused for that
     if all("freeze_until" in stage for stage in stages):
         last = len(stages) - 1
-        raise InputError(
-            f"{path}: freeze_until is for stages that name none, and each does; set train.stages.{last}.freeze_until"
-        )
+        way_out = f"set train.stages.{last}.freeze_until"
+        raise InputError(f"{path}: freeze_until is for stages that name none, and each does; {way_out}")
     return {**content, "train": {**train, "stages": [{"freeze_until": until, **stage} for stage in stages]}}
