@@ -17,7 +17,7 @@ from driverwatch.config.model import AugmentSettings, InputSettings, Transforms,
 from driverwatch.config.types import pixels
 from driverwatch.data.regions import join, split
 from driverwatch.data.tta import central
-from driverwatch.errors import InputError, nearest
+from driverwatch.errors import InputError, nearest, words
 
 UPDATE = "NO_ALBUMENTATIONS_UPDATE"
 GIVEN = os.environ.get(UPDATE)
@@ -61,8 +61,7 @@ def _probe(preset: Transforms, where: str) -> None:
         except InputError:
             raise
         except Exception as error:  # whatever a transform that asks for more than an image raises
-            words = " ".join(str(error).split())[:150]
-            raise InputError(f"{where}: {name} does not take an image alone ({words})") from error
+            raise InputError(f"{where}: {name} does not take an image alone ({words(error)})") from error
         if isinstance(keywords.get("scale"), dict | list) and _has_negative(keywords["scale"]):
             raise InputError(
                 f"{where}: {name} flips by a negative scale, without moving left/right labels; use augment.hflip: keep or swap"

@@ -19,6 +19,7 @@ from PIL import Image, JpegImagePlugin, PngImagePlugin
 
 from driverwatch.data import jpeg
 from driverwatch.data.regions import FRAME, Box, join
+from driverwatch.errors import words
 
 LOOK = 16  # bytes that tell one image's pixels
 LARGEST_FILE = 64 * 2**20  # bytes
@@ -149,7 +150,7 @@ def _decoded(content: bytes, suffix: str) -> tuple[np.ndarray, list[str]]:
     try:
         image, traits = _jpeg(content, head) if content[:2] == b"\xff\xd8" else (_png(content), [])
     except (ValueError, OSError, SyntaxError, cv2.error) as error:
-        raise InvalidImageError(f"damaged or cut short ({_words(error)}; {len(content)} bytes)") from error
+        raise InvalidImageError(f"damaged or cut short ({words(error, 100)}; {len(content)} bytes)") from error
     traits = [*_traits(content, head, suffix), *traits]
     if turn:
         traits.append("turned upright by its EXIF orientation")
@@ -170,7 +171,7 @@ def _head(content: bytes) -> Image.Image:
             said = f"is a JPEG of a kind that is not read, or its header is damaged ({len(content)} bytes)"
             raise InvalidImageError(said) from None
     except (OSError, ValueError) as error:
-        raise InvalidImageError(f"damaged header ({_words(error)})") from error
+        raise InvalidImageError(f"damaged header ({words(error, 100)})") from error
     raise InvalidImageError(f"is neither JPEG nor PNG but {kind} ({len(content)} bytes)")
 
 
@@ -202,7 +203,7 @@ def _first_decoder(content: bytes, colours: str) -> np.ndarray | None:
             image = simplejpeg.decode_jpeg(content, colours, strict=False)
         except ValueError:
             return None
-        if not any(words in str(error) for words in HARMLESS) or not jpeg.is_whole(content):
+        if not any(warning in str(error) for warning in HARMLESS) or not jpeg.is_whole(content):
             raise
         return image
 
@@ -234,7 +235,3 @@ def _orientation(head: Image.Image) -> int:
         return int(head.getexif().get(0x0112, 1))
     except (OSError, ValueError, TypeError, SyntaxError, struct.error):  # damaged EXIF: the picture itself is whole
         return 1
-
-
-def _words(error: Exception) -> str:
-    return " ".join(str(error).split())[:100]

@@ -21,7 +21,7 @@ from driverwatch.config.types import WHOLE, pixels, regions_of
 from driverwatch.data.competition import present
 from driverwatch.data.images import LOOK, examine, pixel_hash
 from driverwatch.data.regions import FRAME, Box
-from driverwatch.errors import InputError
+from driverwatch.errors import InputError, words
 from driverwatch.io.atomic import locked, write_json
 from driverwatch.io.hdf5 import UNREADABLE, column, opened, text, texts
 from driverwatch.io.manifests import checksum_of, differences, read_json
@@ -173,10 +173,8 @@ def manifest_of(folder: Path, kind: str, size: str) -> dict[str, Any]:
     made = read_json(manifest)
     expected = {"checksum": str, "folds": str, "contents": str, "signature": str, "images": int, "left_out": dict}
     if wrong := [key for key, kind in expected.items() if not isinstance(made.get(key), kind)]:
-        raise InputError(
-            f"{manifest}: expected a pack's manifest, {wrong[0]} is missing or no {expected[wrong[0]].__name__}; "
-            "run make pack again"
-        )
+        lacks = f"{wrong[0]} is missing or no {expected[wrong[0]].__name__}"
+        raise InputError(f"{manifest}: expected a pack's manifest, {lacks}; run make pack again")
     return made
 
 
@@ -240,8 +238,7 @@ def _whole(path: Path) -> Iterator[h5py.File]:
         with opened(path) as file:
             yield file
     except UNREADABLE as error:
-        words = " ".join(str(error).split())[:150]
-        raise InputError(f"{path}: not a whole pack ({words}); run make pack again") from error
+        raise InputError(f"{path}: not a whole pack ({words(error)}); run make pack again") from error
 
 
 def pixel_hashes(path: Path) -> np.ndarray:
@@ -287,10 +284,8 @@ def _mapped(file: h5py.File, path: Path, size: tuple[int, int]) -> ImageBlock:
     images, bytes_there = file["images"], path.stat().st_size
     offset, count = images.id.get_offset(), images.shape[0]
     if images.dtype != np.uint8 or images.shape[1:] != (*size, 3) or images.chunks is not None:
-        raise InputError(
-            f"{path}: expected contiguous uint8 images {size} x 3, got {images.dtype} {images.shape[1:]}; "
-            "run make pack again"
-        )
+        got = f"{images.dtype} {images.shape[1:]}"
+        raise InputError(f"{path}: expected contiguous uint8 images {size} x 3, got {got}; run make pack again")
     if count and (offset is None or offset + images.size > bytes_there):
         raise InputError(f"{path}: cut short ({bytes_there} bytes); run make pack again")
     return ImageBlock(str(path), offset or 0, images.shape)

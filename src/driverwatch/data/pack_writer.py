@@ -211,14 +211,8 @@ class PackWriter:
         left_out = [[str(value) for value in column] for column in absent.values()]
         checksum = source_checksum(self.job, self.left, self.sources)
         contents = pack.contents_checksum(looks, *columns, mean_std["mean"], mean_std["std"], left_out)
-        self.facts = {
-            "checksum": checksum,
-            **mean_std,
-            "contents": contents,
-            "images": len(frame),
-            "taken": self._taken(),
-        }
-        self.facts |= {"left_out": self.left, "left_out_rows": list(self.job.rows)}
+        self.facts = {"checksum": checksum, **mean_std, "contents": contents, "images": len(frame)}
+        self.facts |= {"taken": self._taken(), "left_out": self.left, "left_out_rows": list(self.job.rows)}
         self.facts |= {"resized_from": self.job.larger.checksum} if self.job.larger else {}
         self.facts |= {"regions": regions} if regions else {}
         self.facts |= {pack.STREAMED: str(self.job.data.absolute())} if self.job.streamed else {}

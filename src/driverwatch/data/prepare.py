@@ -125,10 +125,9 @@ def _make_folds(context: Context, force: bool, skip: bool) -> None:
     if path.is_file() and not force:
         found = folds.read(path, table)
         if found.count != context.settings.folds:
-            raise InputError(
-                f"{path}: holds {found.count} folds, the dataset's YAML asks for {context.settings.folds}; "
-                "change the YAML, or make folds FORCE=1 (runs on the old folds then no longer count)"
-            )
+            way_out = "change the YAML, or make folds FORCE=1 (runs on the old folds then no longer count)"
+            asked = f"the dataset's YAML asks for {context.settings.folds}"
+            raise InputError(f"{path}: holds {found.count} folds, {asked}; {way_out}")
         said = f"{found.count} folds, {len(found.frame)} {kind}, checksum {found.checksum[:12]}"
         return say(f"{path}: fits the data ({said})")
     made = folds.make(table, context.settings.folds)
@@ -173,10 +172,8 @@ def _grouped(context: Context, train: ImageTable, skip: bool) -> tuple[ImageTabl
     of_image = dict(zip(known["image"], known["group"], strict=True))
     there = train.frame["image"].isin(of_image).to_numpy(bool)
     if len(of_image) < len(known) or there.sum() < len(of_image) or not (there.all() or skip):
-        raise InputError(
-            f"{path}: names other images than the table; restore it, or make folds FORCE=1 (runs on the old folds then no "
-            "longer count)"
-        )
+        way_out = "restore it, or make folds FORCE=1 (runs on the old folds then no longer count)"
+        raise InputError(f"{path}: names other images than the table; {way_out}")
     kept = train.where(there)
     grouped = ImageTable(kept.frame.assign(driver=kept.frame["image"].map(of_image)), train.classes)
     lost = [f"{path}: in no group, since it was broken when groups were made" for path in train.frame["path"][~there]]
@@ -266,8 +263,10 @@ def _left_out(folder: Path) -> bool:
 
 def _pack_both(context: Context, size: str, force: bool, skip: bool, test_images: TestImages = "auto") -> None:
     """Pack test images, then training images, unless both packs are there and nothing has changed since."""
-    context.regions(size)  # a wrong name ends here, before any image is read
-    folder = context.places.pack(size)
+    folder, regions = (
+        context.places.pack(size),
+        context.regions(size),
+    )  # a wrong name ends here, before any image is read
     found = pack.sources(context.settings, context.data, [context.places.folds, context.places.groups])
     is_kept = test_images == "auto" or pack.is_streamed(folder) == (test_images == "streamed")
     if not force and is_kept and (there := pack.images_if_unchanged(folder, found)):
@@ -277,21 +276,10 @@ def _pack_both(context: Context, size: str, force: bool, skip: bool, test_images
     tables = competition.read_both(context.settings, context.data)
     train, lost = _grouped(context, tables.train, skip)
     table, problems = folds.read(context.places.folds, train), tables.problems + lost
-    jobs = [
-        Job(
-            images,
-            context.data,
-            folder,
-            kind,
-            size,
-            table.checksum,
-            skip,
-            tuple(problems),
-            regions=context.regions(size),
-        )
-        for kind, images in (("test", tables.test), ("train", train))
-    ]
-    jobs[0] = replace(jobs[0], streamed=_is_streamed(jobs, test_images))
+    rows = tuple(problems)
+    test = Job(tables.test, context.data, folder, "test", size, table.checksum, skip, rows, regions=regions)
+    jobs = [test, replace(test, table=train, kind="train")]
+    jobs[0] = replace(test, streamed=_is_streamed(jobs, test_images))
     if not problems or skip:
         written = sum(job.size_bytes for job in jobs if force or not job.path.is_file())
         less = "" if jobs[0].streamed else LESS

@@ -7,7 +7,7 @@ import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
 from importlib import metadata
@@ -23,22 +23,16 @@ CODE = ("src", "configs", "folds", "requirements")  # a change in one of these m
 
 def environment(environ: Mapping[str, str]) -> dict[str, str]:
     """`environ` without git's variables: GIT_DIR and its like name another repository than the one git would find."""
-    return {name: value for name, value in environ.items() if not name.startswith("GIT_")} | {
-        "GIT_OPTIONAL_LOCKS": "0",  # looking must not write the index, which others may be writing
-        "LC_ALL": "C",
-    }
+    kept = {name: value for name, value in environ.items() if not name.startswith("GIT_")}
+    # looking must not write the index, which others may be writing
+    return {**kept, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
 
 
 def git(root: Path, *arguments: str) -> str | None:
     """What git says in `root`; None where it fails or is not installed."""
-    settings: Any = {
-        "env": environment(os.environ),
-        "stdin": subprocess.DEVNULL,
-        "capture_output": True,
-        "check": False,
-    }
+    command, environ = ["git", "-C", str(root), *arguments], environment(os.environ)
     try:
-        made = subprocess.run(["git", "-C", str(root), *arguments], **settings)
+        made = subprocess.run(command, env=environ, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     except OSError:
         return None
     return made.stdout.decode("utf-8", "surrogateescape").strip("\n") if made.returncode == 0 else None
@@ -73,7 +67,6 @@ def changed_since(recorded: str, root: Path = ROOT) -> bool:
 
 PACKAGES = ("tensorflow", "keras", "albumentations", "opencv-python-headless", "simplejpeg", "numpy", "h5py")
 DIGITS = 100  # of a whole number in JSON; beyond 308 it is no floating-point number either
-PIECE = 4096  # entries of a long list that are converted at once
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -101,27 +94,11 @@ def _whole(text: str) -> int:
 
 def checksum_of(content: object) -> str:
     """SHA-256 (hex) of a JSON-able value, the same on every machine; a NumPy array counts as its list."""
+    encoder = json.JSONEncoder(sort_keys=True, ensure_ascii=False, default=lambda array: array.tolist())
     checksum = hashlib.sha256()
-    for piece in _json(content):
+    for piece in encoder.iterencode(content):  # so that a long list is never written out whole
         checksum.update(piece.encode("utf-8", "surrogateescape"))  # names of files may be no UTF-8
     return checksum.hexdigest()
-
-
-def _json(content: Any) -> Iterator[str]:
-    """What `json.dumps` gives, in pieces, so that a long list or array is never written out whole."""
-    if isinstance(content, list | tuple) and len(content) <= 8:  # perhaps of long ones
-        for number, entry in enumerate(content):
-            yield ", " if number else "["
-            yield from _json(entry)
-        yield "]" if content else "[]"
-    elif isinstance(content, list | tuple) or (hasattr(content, "tolist") and content.ndim):
-        for start in range(0, max(len(content), 1), PIECE):
-            part = content[start : start + PIECE]
-            part = part.tolist() if hasattr(part, "tolist") else part
-            yield (", " if start else "[") + json.dumps(part, sort_keys=True, ensure_ascii=False)[1:-1]
-        yield "]"
-    else:
-        yield json.dumps(content, sort_keys=True, ensure_ascii=False)
 
 
 def checksum_of_file(path: Path) -> str:

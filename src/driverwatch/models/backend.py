@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from driverwatch.errors import InputError, nearest
+from driverwatch.errors import InputError, nearest, words
 from driverwatch.io.atomic import replacing
 from driverwatch.io.hdf5 import UNREADABLE, created, opened
 from driverwatch.io.paths import home, user_path
@@ -65,9 +65,8 @@ def backend_of(environ: Mapping[str, str]) -> str:
     """
     name = environ.get("KERAS_BACKEND") or BACKENDS[0]
     if name not in BACKENDS:
-        raise InputError(
-            f"KERAS_BACKEND={name}: expected {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}{nearest(name, list(BACKENDS))}"
-        )
+        expected = f"{', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}"
+        raise InputError(f"KERAS_BACKEND={name}: expected {expected}{nearest(name, list(BACKENDS))}")
     return name
 
 
@@ -131,9 +130,8 @@ def start() -> None:
 def _virtual_devices() -> int:
     asked = os.environ.get("VIRTUAL_DEVICES") or "1"
     if not asked.isdecimal() or not 1 <= int(asked) <= 64:
-        raise InputError(
-            f"VIRTUAL_DEVICES={asked}: expected a number from 1 to 64, of devices to make of the processor"
-        )
+        expected = "a number from 1 to 64, of devices to make of the processor"
+        raise InputError(f"VIRTUAL_DEVICES={asked}: expected {expected}")
     return int(asked)
 
 
@@ -194,8 +192,7 @@ def load_state(path: Path, groups: dict[str, list[Any]]) -> dict[str, str]:
                     variable.assign(value[...])
             return dict(file.attrs)
     except UNREADABLE as error:
-        words = " ".join(str(error).split())[:150]
-        raise InputError(f"{path}: not a whole state file ({words}); remove it and run again") from error
+        raise InputError(f"{path}: not a whole state file ({words(error)}); remove it and run again") from error
 
 
 def is_finite(variables: list[Any]) -> bool:

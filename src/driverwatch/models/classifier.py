@@ -195,11 +195,8 @@ def build(
         scope: of the devices that train it; entered after the session was cleared, which would forget it.
     """
     keras.backend.clear_session()  # automatic layer names begin again, so that `freeze_until` finds the same layers
-    row, regions, (height, width) = (
-        BACKBONES[settings.backbone],
-        len(settings.input.regions),
-        pixels(settings.input.size),
-    )
+    row, regions = BACKBONES[settings.backbone], len(settings.input.regions)
+    height, width = pixels(settings.input.size)
     with computing(settings.precision), scope or nullcontext():
         backbone = build_backbone(settings, weights, load)
         scaling = ChannelScaling.of(row.scaling, mean if settings.mean == "dataset" else None)

@@ -16,7 +16,7 @@ import numpy as np
 from driverwatch.config.backbones import BACKBONES, WeightFiles
 from driverwatch.config.model import ModelSettings
 from driverwatch.config.types import pixels
-from driverwatch.errors import DAMAGED_ZIP, InputError
+from driverwatch.errors import DAMAGED_ZIP, InputError, words
 from driverwatch.io.hdf5 import UNREADABLE, opened
 from driverwatch.models.backend import is_finite
 from driverwatch.models.build_backbone import (
@@ -63,10 +63,8 @@ def fill(network: Any, path: Path, official: bool = False) -> None:
                 match = _by_class if path.name.endswith(".weights.h5") else _by_position
                 _assign(match(network, file, _Names(official)))
     except (MemoryError, *UNREADABLE, *DAMAGED_ZIP) as error:
-        raise InputError(
-            f"{path}: expected weights of {network.name}, got another file ({' '.join(str(error).split())[:200]}); "
-            "check WEIGHTS= and the model's backbone"
-        ) from error
+        got = f"another file ({words(error, 200)}); check WEIGHTS= and the model's backbone"
+        raise InputError(f"{path}: expected weights of {network.name}, got {got}") from error
     fix_normalization(network)
 
 

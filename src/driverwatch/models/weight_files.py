@@ -19,7 +19,7 @@ import numpy as np
 
 from driverwatch.config.backbones import BACKBONES, WeightFiles, WeightPackage
 from driverwatch.config.model import ModelSettings
-from driverwatch.errors import InputError, nearest, printable
+from driverwatch.errors import InputError, nearest, printable, words
 from driverwatch.io.manifests import checksum_of_file
 from driverwatch.io.paths import programs_home
 from driverwatch.models import backend
@@ -79,10 +79,8 @@ def find_whole(backbone: str, folder: Path | None) -> Path | None:
         raise InputError(f"{backbone}: no such backbone; make backbones lists them{nearest(backbone, list(BACKBONES))}")
     files = BACKBONES[backbone].whole
     if not files.names:
-        raise InputError(
-            f"{backbone}: has no ImageNet network with its 1000 classes; {_instead(backbone, folder)}make backbones lists "
-            "those that have"
-        )
+        way_out = f"{_instead(backbone, folder)}make backbones lists those that have"
+        raise InputError(f"{backbone}: has no ImageNet network with its 1000 classes; {way_out}")
     return _find(backbone, files, folder, OTHER)
 
 
@@ -127,10 +125,9 @@ def fetch(backbone: str, files: WeightFiles, otherwise: str, folder: Path | None
     try:
         return Path(keras.utils.get_file(files.official, files.url, cache_subdir="models", file_hash=files.checksum))
     except Exception as error:  # Keras wraps every network failure in a bare Exception
-        raise InputError(
-            f"{backbone}: ImageNet weights could not be downloaded ({' '.join(str(error).split())[:160]}); "
-            f"put {' or '.join(files.names)} into a folder and pass WEIGHTS=<folder>, {_instead(backbone, folder)}{otherwise}"
-        ) from error
+        lacks = f"ImageNet weights could not be downloaded ({words(error, 160)})"
+        way_out = f"put {' or '.join(files.names)} into a folder and pass WEIGHTS=<folder>"
+        raise InputError(f"{backbone}: {lacks}; {way_out}, {_instead(backbone, folder)}{otherwise}") from error
 
 
 def refuse_damaged(path: Path, backbone: str, files: WeightFiles) -> None:
@@ -144,10 +141,8 @@ def refuse_damaged(path: Path, backbone: str, files: WeightFiles) -> None:
     with path.open("rb") as file:
         found = hashlib.file_digest(file, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()
     if found != files.checksum:
-        raise InputError(
-            f"{path}: expected the official file of that name, with {kind} {files.checksum}, got {found}; it is damaged or "
-            "another file: fetch it again"
-        )
+        expected = f"the official file of that name, with {kind} {files.checksum}"
+        raise InputError(f"{path}: expected {expected}, got {found}; it is damaged or another file: fetch it again")
 
 
 def refuse_size(settings: ModelSettings) -> None:
@@ -237,10 +232,8 @@ def refuse_other(path: Path, sha256: str) -> None:
     """Hold a released file against its checksum. Raises as `read_packaged`."""
     found = checksum_of_file(path)
     if found != sha256:
-        raise InputError(
-            f"{path}: expected the released file of that name, with SHA-256 {sha256}, got {found}; it is damaged or "
-            "another file: install its package again"
-        )
+        expected, way_out = f"the released file of that name, with SHA-256 {sha256}", "install its package again"
+        raise InputError(f"{path}: expected {expected}, got {found}; it is damaged or another file: {way_out}")
 
 
 def tensors(file: BinaryIO, where: str) -> dict[str, np.ndarray]:
@@ -253,10 +246,8 @@ def tensors(file: BinaryIO, where: str) -> dict[str, np.ndarray]:
         return _tensors(file)
     except (pickle.UnpicklingError, EOFError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError,
             MemoryError, RecursionError) as error:  # fmt: skip
-        reason = printable(" ".join(str(error).split()) or type(error).__name__, 150)
-        raise InputError(
-            f"{where}: expected a PyTorch checkpoint of plain tensors, got another file ({reason})"
-        ) from error
+        got = f"another file ({printable(words(error, 1000) or type(error).__name__, 150)})"
+        raise InputError(f"{where}: expected a PyTorch checkpoint of plain tensors, got {got}") from error
 
 
 def _tensors(file: BinaryIO) -> dict[str, np.ndarray]:
