@@ -284,9 +284,9 @@ def load(folder: Path) -> Run:
         raise InputError(f"{folder}: no such run; there are: {names}{_elsewhere(folder)}")
     made = read_json(path)
     try:
-        settings, classes = parse(ModelSettings, made["settings"], str(path)), tuple(made["classes"])
-        facts = [made[name] for name in ("swap", "preset", "folds", "packs", "weights")]
-        return Run(folder, settings, classes, *facts, made.get("learned_from"), made.get("regions", {}))
+        facts: list[Any] = [parse(ModelSettings, made["settings"], str(path)), tuple(made["classes"])]
+        facts += [made[name] for name in ("swap", "preset", "folds", "packs", "weights")]
+        return Run(*[folder, *facts, made.get("learned_from"), made.get("regions", {})])
     except (LookupError, TypeError) as error:
         raise InputError(f"{path}: lacks {error}; train again with FORCE=1") from error
 

@@ -170,7 +170,7 @@ def _row(cells: list[str]) -> tuple[str, Backbone]:
         if bool(files.download) != bool(files.checksum):
             found = f"{files.download!r} and {files.checksum!r}"
             raise ValueError(f"expected a download with its checksum or neither, got {found}")
-    return name, Backbone(*facts[:-9], WeightPackage(*package) if all(package) else None, *both)
+    return name, Backbone(*[*facts[:-9], WeightPackage(*package) if all(package) else None, *both])
 
 
 def _text(pattern: str, told: str) -> Callable[[str], str]:

@@ -98,12 +98,12 @@ class FoldTable:
         Raises:
             InputError: a driver that no fold knows, or a fold that is not there.
         """
-        refuse_strangers(drivers, set(self.of_driver), fold, self.count)
+        refuse_unknown(drivers, set(self.of_driver), fold, self.count)
         validation = np.array([self.of_driver[driver] == fold for driver in drivers], dtype=bool)
         return np.flatnonzero(~validation), np.flatnonzero(validation)
 
 
-def refuse_strangers(drivers: np.ndarray, known: Container[str], fold: int, count: int) -> None:
+def refuse_unknown(drivers: np.ndarray, known: Container[str], fold: int, count: int) -> None:
     """Refuse drivers that no fold knows, or a fold that is none of `count`."""
     if unknown := sorted(driver for driver in set(drivers) if driver not in known):
         raise InputError(f"folds: no fold holds driver {', '.join(unknown[:5])}; make folds FORCE=1 for this data")

@@ -38,11 +38,6 @@ class Mixing:
     boxes: np.ndarray
     regions: int = 1  # R, how many are stacked in an image
 
-    def image(self, images: np.ndarray, row: int) -> np.ndarray:
-        """What becomes of image `row` of uint8 (N, R * h, w, 3), which are cut already: uint8 (R * h, w, 3)."""
-        partner = int(self.partners[row])
-        return np.asarray(images[row]) if partner == row else self.mixed(images[row], images[partner], row)
-
     def mixed(self, image: np.ndarray, other: np.ndarray, row: int) -> np.ndarray:
         """Image `row` and its partner's, both as the network would see them alone, as one: uint8 (R * h, w, 3)."""
         if self.kind == "mixup":

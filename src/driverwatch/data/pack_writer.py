@@ -204,8 +204,8 @@ class PackWriter:
             file.create_dataset("frames", data=self.frames)
             looks = np.concatenate([self.looks, self.frames], axis=1)
         reasons = [self.left[name] for name in self.absent["image"]]
-        absent = {f"{name}s": self.absent[name] for name in ("driver", "label")}
-        absent = {"names": self.absent["image"], **absent, "reasons": reasons}
+        columns_of = {f"{name}s": self.absent[name] for name in ("driver", "label")}
+        absent: dict[str, Any] = {"names": self.absent["image"], **columns_of, "reasons": reasons}
         _columns(file.create_group("left_out"), absent)
         columns = [frame[name].to_numpy() for name in ("image", "driver", "label")]
         left_out = [[str(value) for value in column] for column in absent.values()]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from driverwatch.config.training import TrainSettings
-from driverwatch.data.folds import FoldTable, refuse_strangers
+from driverwatch.data.folds import FoldTable, refuse_unknown
 from driverwatch.errors import InputError
 
 DRAWS = 50  # of which the one that shares the fewest pairs with the fold file is taken
@@ -70,7 +70,7 @@ class Splits:
         Raises:
             InputError: a driver that no fold knows, or a fold that is not there.
         """
-        refuse_strangers(drivers, self.drivers, number, self.count)
+        refuse_unknown(drivers, self.drivers, number, self.count)
         validation = np.array([driver in self.validation[number] for driver in drivers], dtype=bool)
         unused = np.array([driver in self.unused[number] for driver in drivers], dtype=bool)
         return np.flatnonzero(~(validation | unused)), np.flatnonzero(validation)

@@ -112,8 +112,10 @@ def plan(options: SyntheticOptions, classes: int = len(POSES)) -> list[Shot]:
     """Every image with its name; names are shuffled numbers, so that they tell nothing."""
     shots = list(np.ndindex(options.drivers + options.test_drivers, classes, options.clips, options.frames))
     numbers = np.random.default_rng((options.seed, 1)).permutation(len(shots)) + 1
-    named = zip(numbers, shots, strict=True)
-    return [Shot(f"img_{number}.jpg", *shot, shot[0] >= options.drivers) for number, shot in named]
+    return [
+        Shot(f"img_{number}.jpg", driver, label, clip, frame, driver >= options.drivers)
+        for number, (driver, label, clip, frame) in zip(numbers, shots, strict=True)
+    ]
 
 
 def picture(shot: Shot, options: SyntheticOptions) -> np.ndarray:
@@ -151,12 +153,13 @@ def _write_tables(shots: list[Shot], settings: DatasetSettings, folder: Path) ->
     import pandas as pd  # half a second, for who draws
 
     columns, classes = settings.columns, list(settings.classes)
-    uniform = dict.fromkeys(classes, round(1 / len(classes), 6))
+    uniform: dict[str, Any] = dict.fromkeys(classes, round(1 / len(classes), 6))
     train = sorted((shot for shot in shots if not shot.test), key=lambda s: (s.driver, s.label, s.name))
     test = sorted((shot for shot in shots if shot.test), key=lambda s: s.name)
     drivers = [{columns.driver: f"p{s.driver:03d}"} if columns.driver else {} for s in train]
     labelled = [{columns.label: classes[s.label], columns.image: s.name} for s in train]
-    tables = {settings.table: [driver | image for driver, image in zip(drivers, labelled, strict=True)]}
+    tables: dict[str, list[dict[str, Any]]] = {}
+    tables[settings.table] = [driver | image for driver, image in zip(drivers, labelled, strict=True)]
     tables[settings.sample_submission] = [{columns.image: s.name, **uniform} for s in test]
     if settings.test_labels:
         tables[settings.test_labels] = [{columns.image: s.name, columns.label: classes[s.label]} for s in test]
