@@ -10,7 +10,7 @@ import io
 import stat
 import struct
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -160,7 +160,7 @@ def _decoded(content: bytes, suffix: str) -> tuple[np.ndarray, list[str]]:
 
 def _head(content: bytes) -> Image.Image:
     """The header, nothing decoded. Not by `Image.open`, which has limits of the process on pixels: `LARGEST` is asked instead."""
-    openers = {b"\xff\xd8": JpegImagePlugin.jpeg_factory, b"\x89P": PngImagePlugin.PngImageFile}
+    openers: dict[bytes, Any] = {b"\xff\xd8": JpegImagePlugin.jpeg_factory, b"\x89P": PngImagePlugin.PngImageFile}
     kind = "a HEIC (save it as JPEG first)" if content[4:12] in HEIC else "something else"
     kind = next((kind for start, kind in KINDS.items() if content.startswith(start)), kind)
     try:

@@ -35,8 +35,9 @@ LESS = ', or stream test images with SET="predict.test_images=streamed"'
 
 
 def pick_subset(context: Context, source: Path) -> None:
-    """Copy the listed images and their table rows from `source` (a full download, same layout) to the data folder, whole or not
-    at all. Its sample submission names the listed test images, each class equally likely.
+    """Copy the listed images and their table rows from `source` (a full download, same layout), whole or not at all.
+
+    The sample submission names the listed test images, each class equally likely.
 
     Raises:
         InputError: no list, something in the way, or images that the download lacks or labels otherwise (all listed).
@@ -263,10 +264,8 @@ def _left_out(folder: Path) -> bool:
 
 def _pack_both(context: Context, size: str, force: bool, skip: bool, test_images: TestImages = "auto") -> None:
     """Pack test images, then training images, unless both packs are there and nothing has changed since."""
-    folder, regions = (
-        context.places.pack(size),
-        context.regions(size),
-    )  # a wrong name ends here, before any image is read
+    regions = context.regions(size)  # a wrong name ends here, before any image is read
+    folder = context.places.pack(size)
     found = pack.sources(context.settings, context.data, [context.places.folds, context.places.groups])
     is_kept = test_images == "auto" or pack.is_streamed(folder) == (test_images == "streamed")
     if not force and is_kept and (there := pack.images_if_unchanged(folder, found)):
