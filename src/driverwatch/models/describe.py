@@ -7,7 +7,6 @@ from pathlib import Path
 from driverwatch.config.backbones import BACKBONES, Backbone
 from driverwatch.config.loading import load
 from driverwatch.config.model import ModelSettings
-from driverwatch.data.context import CONFIGS
 from driverwatch.errors import InputError, nearest
 from driverwatch.io.console import say, table, width
 from driverwatch.models import backend
@@ -122,6 +121,8 @@ def _weights(name: str, row: Backbone, folder: Path | None) -> str:
 
 def print_layers(model: str, overrides: str) -> None:
     """Print a model's backbone layer by layer; it is built with random weights, so that none need be there."""
+    from driverwatch.data.context import CONFIGS  # images' decoders, which the table of backbones needs not
+
     settings = load(ModelSettings, CONFIGS / "models", model, overrides)
     backend.start()
     layers = described(settings)
