@@ -186,10 +186,9 @@ def recorded(regions: Boxes) -> dict[str, list[float]]:
 def refuse_moved(path: Path, made: dict[str, Any], regions: Boxes) -> None:
     """Refuse a pack whose regions were cut at other places than `regions`."""
     if moved := differences(made.get("regions", {}), recorded(regions), "regions"):
-        raise InputError(
-            f"{path}: cut where the data set's YAML no longer has it ({', '.join(moved)}); restore the boxes, give the moved "
-            "region a new name, or make pack FORCE=1 (runs on the old pack then no longer count)"
-        )
+        again = "make pack FORCE=1 (runs on the old pack then no longer count)"
+        way_out = f"restore the boxes, give the moved region a new name, or {again}"
+        raise InputError(f"{path}: cut where the data set's YAML no longer has it ({', '.join(moved)}); {way_out}")
 
 
 def is_streamed(folder: Path, kind: str = "test") -> bool | None:

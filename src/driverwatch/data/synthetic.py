@@ -4,6 +4,7 @@ Frames come in clips of near-duplicates and test drivers are nowhere in training
 nearest-neighbour classifier looks perfect on a random split and fails on a driver split.
 """
 
+import re
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,8 +14,7 @@ import cv2
 import numpy as np
 
 from driverwatch.config.dataset import DatasetSettings
-from driverwatch.config.loading import Strict
-from driverwatch.config.types import Size, pixels
+from driverwatch.config.types import SIZE, pixels
 from driverwatch.data import synthetic_driver
 from driverwatch.data.synthetic_driver import POSES, Driver, draw
 from driverwatch.errors import InputError
@@ -47,10 +47,6 @@ class Shot:
     clip: int
     frame: int
     test: bool
-
-
-class _Checked(Strict):
-    size: Size
 
 
 def write(options: SyntheticOptions, settings: DatasetSettings, data: Path, force: bool = False) -> None:
@@ -100,10 +96,8 @@ def _check(options: SyntheticOptions, settings: DatasetSettings) -> None:
         raise InputError(f"sample: SEED={options.seed} must be at least 0")
     if settings.test_labels is None:
         raise InputError("sample: this dataset's YAML names no truth file, so it is not a drawn one; use DATASET=demo")
-    try:
-        _Checked(size=options.size)
-    except ValueError as error:
-        raise InputError(f"sample: SIZE={options.size} must be <height>x<width>, like 240x320") from error
+    if not re.fullmatch(SIZE, options.size):
+        raise InputError(f"sample: SIZE={options.size} must be <height>x<width>, like 240x320")
     if (classes := len(settings.classes)) > len(POSES):
         raise InputError(f"sample: draws at most {len(POSES)} classes, but the dataset's YAML lists {classes}")
 

@@ -147,14 +147,12 @@ def refuse_damaged(path: Path, backbone: str, files: WeightFiles) -> None:
 
 def refuse_size(settings: ModelSettings) -> None:
     """Pretrained dense layers take one input size."""
-    row = BACKBONES[settings.backbone]
+    row, cut, size = BACKBONES[settings.backbone], settings.truncate_at, settings.input.size
     wanted = f"{row.native}x{row.native}"
-    if settings.truncate_at in row.top_cuts and settings.input.size != wanted:
-        raise InputError(
-            f"truncate_at: {settings.truncate_at}: keeps {settings.backbone}'s pretrained dense layers, which take an "
-            f"input.size of {wanted} alone, got {settings.input.size}; change it, or truncate at {row.freeze_points[-1]}, "
-            "which takes any"
-        )
+    if cut in row.top_cuts and size != wanted:
+        why = f"keeps {settings.backbone}'s pretrained dense layers, which take an input.size of {wanted} alone"
+        way_out = f"change it, or truncate at {row.freeze_points[-1]}, which takes any"
+        raise InputError(f"truncate_at: {cut}: {why}, got {size}; {way_out}")
 
 
 def files_of(settings: ModelSettings) -> WeightFiles:
@@ -173,10 +171,10 @@ def _find(backbone: str, files: WeightFiles, folder: Path | None, otherwise: str
         refuse_damaged(found, backbone, files)
         return found
     if not files.download:
-        raise InputError(
-            f"{backbone}: no ImageNet weights to download; {_way_to_weights(backbone, files)} and pass WEIGHTS=<folder>, "
-            f"{_instead(backbone, folder)}{otherwise}"
+        way_out = (
+            f"{_way_to_weights(backbone, files)} and pass WEIGHTS=<folder>, {_instead(backbone, folder)}{otherwise}"
         )
+        raise InputError(f"{backbone}: no ImageNet weights to download; {way_out}")
     return None
 
 
