@@ -63,7 +63,7 @@ def _refuse_gaps(path: Path, numbers: set[int]) -> None:
     """Refuse folds that are not numbered 0 to K-1, or are fewer than two."""
     if numbers != set(range(len(numbers))) or len(numbers) < 2:
         found = sorted(numbers)[:9]
-        raise InputError(f"{path}: folds must be numbered 0 to K-1 with K at least 2, got {found}; restore it")
+        raise InputError(f"{path}: folds must be numbered 0 to K-1 with K at least 2, got {found}; restore the file")
 
 
 if TYPE_CHECKING:
