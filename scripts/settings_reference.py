@@ -21,8 +21,7 @@ from driverwatch.config import types as setting_types
 from driverwatch.config.dataset import DatasetSettings
 from driverwatch.config.ensemble import EnsembleSettings
 from driverwatch.config.experiments import AblationsSettings, RecipeSettings, SearchSettings, StudySettings
-from driverwatch.config.model import ModelSettings
-from driverwatch.config.recommended import ModelFile
+from driverwatch.config.model import ModelFile, ModelSettings
 from scripts.markdown import item, paragraph
 
 FILES: dict[type[BaseModel], str] = {

@@ -15,8 +15,8 @@ from driverwatch.config.loading import load
 from driverwatch.errors import InputError
 from driverwatch.io.manifests import commit, is_own
 from driverwatch.io.paths import PathError, programs_home, user_path
-from driverwatch.models import packaged_weights
 from driverwatch.models.backend import BACKENDS, OURS, backend_of, config_file, ignored, refused
+from driverwatch.models.weight_files import installed
 from scripts.doctor import machine
 from scripts.doctor.machine import REBUILD, Answer, Finding, Surroundings, ask, names, note, ok, problem
 
@@ -277,7 +277,7 @@ def weights(s: Surroundings) -> Finding:
     kept = s.environ.get("KERAS_HOME", "")
     cache = (s.root / user_path(kept, s.environ) if kept else programs_home(s.environ) / ".keras") / "models"
     cached = [name for name, row in published.items() if row.downloads and _holds(cache, (row.backbone.official,))]
-    packaged = [name for name, row in published.items() if row.package and packaged_weights.installed(row.package)]
+    packaged = [name for name, row in published.items() if row.package and installed(row.package)]
     places = {"WEIGHTS": local, "installed packages": packaged, "Keras' cache": cached}
     found = "; ".join(f"{place}: {', '.join(names) or 'none'}" for place, names in places.items())
     rest = [name for name in published if name not in {*local, *packaged, *cached}]

@@ -29,6 +29,11 @@ def printable(text: str, longest: int = 300) -> str:
     return safe if len(safe) <= longest else f"{safe[:longest]}…"
 
 
+def words(error: Exception, longest: int = 150) -> str:
+    """What an exception says, in one line and not too much of it."""
+    return " ".join(str(error).split())[:longest]
+
+
 def counted(problems: list[str]) -> str:
     """`1 problem`, `2 problems`."""
     return f"{len(problems)} problem{'s' * (len(problems) != 1)}"

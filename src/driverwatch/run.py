@@ -8,7 +8,7 @@ from typing import Any
 
 from driverwatch.config.dataset import DatasetSettings
 from driverwatch.config.loading import parse
-from driverwatch.config.model import ModelSettings
+from driverwatch.config.model import ModelSettings, Transforms
 from driverwatch.config.training import AVERAGE_SPAN
 from driverwatch.config.types import WHOLE, TtaSet
 from driverwatch.data.context import Context, open_packs
@@ -37,7 +37,7 @@ class Run:
     settings: ModelSettings
     classes: tuple[str, ...]
     swap: list[int]
-    preset: list[dict[str, dict[str, Any]]]
+    preset: Transforms
     folds: str  # checksums
     packs: dict[str, str]
     weights: dict[str, str] | None
@@ -97,10 +97,8 @@ class Run:
         """The weights of a finished fold, if they are what it was trained to. Raises as `manifest`, or if they are not."""
         made, file = self.manifest(number), self.fold(number) / "weights.h5"
         if not file.is_file() or checksum_of_file(file) != made["weights"]:
-            raise InputError(
-                f"{file}: is not what fold {number} was trained to; restore it, or train the fold again with make train "
-                f"FORCE=1 FOLD={number}"
-            )
+            way_out = f"restore it, or train the fold again with make train FORCE=1 FOLD={number}"
+            raise InputError(f"{file}: is not what fold {number} was trained to; {way_out}")
         return file
 
     def manifest(self, number: int) -> dict[str, Any]:
@@ -111,22 +109,16 @@ class Run:
         """
         path = self.fold(number) / "manifest.json"
         if not path.is_file():
-            raise InputError(
-                f"{self.folder}: fold {number} is not finished; repeat the make train that began it, it resumes"
-            )
-        made = read_json(path)
+            way_out = "repeat the make train that began it, it resumes"
+            raise InputError(f"{self.folder}: fold {number} is not finished; {way_out}")
+        made, again = read_json(path), f"train the fold again with FORCE=1 FOLD={number}"
         settings = _decisive(parse(ModelSettings, made.get("settings", {}), str(path)))
         mine = {"settings": _decisive(self.settings), **self.claim}
         strange = differences({**{key: made.get(key) for key in mine}, "settings": settings}, mine)
         if strange or "weights" not in made:
-            raise InputError(
-                f"{path}: is of another run than {self.folder / 'run.json'}; train the fold again with FORCE=1 "
-                f"FOLD={number}:{listed(strange)}"
-            )
+            raise InputError(f"{path}: is of another run than {self.folder / 'run.json'}; {again}:{listed(strange)}")
         if wrong := _strange_facts(made):
-            raise InputError(
-                f"{path}: {wrong} is nothing that a fold's manifest says; train the fold again with FORCE=1 FOLD={number}"
-            )
+            raise InputError(f"{path}: {wrong} is nothing that a fold's manifest says; {again}")
         return made
 
     def checksums(self, numbers: Iterable[int]) -> dict[str, str]:
@@ -144,16 +136,12 @@ class Run:
 
 def _strange_facts(made: dict[str, Any]) -> str | None:
     """The first of a manifest's facts that is of another kind than its readers expect."""
-    for name in NUMBERS:
-        if not isinstance(made.get(name), int | float | None):
-            return name
-    losses = made.get("log_loss")
-    if not isinstance(losses, dict | None) or not all(
-        isinstance(loss, int | float) for loss in (losses or {}).values()
-    ):
-        return "log_loss"
-    words = {"weights": str, "commit": str | None, "versions": dict | None}
-    return next((name for name, kind in words.items() if not isinstance(made.get(name), kind)), None)
+    number = int | float
+    kinds: dict[str, Any] = {**dict.fromkeys(NUMBERS, number | None), "log_loss": dict | None, "weights": str}
+    kinds |= {"commit": str | None, "versions": dict | None}
+    if wrong := next((name for name, kind in kinds.items() if not isinstance(made.get(name), kind)), None):
+        return wrong
+    return None if all(isinstance(loss, number) for loss in (made.get("log_loss") or {}).values()) else "log_loss"
 
 
 def identity(
@@ -194,17 +182,12 @@ def begin(folder: Path, wanted: dict[str, Any], fold: int | None, force: bool) -
         InputError: the folder holds a run with another identity (each difference is shown), or folds of nobody knows what.
     """
     path = folder / "run.json"
-    trained = [
-        p
-        for p in sorted(folder.glob("fold*"))
-        if any((p / name).exists() for name in ("checkpoint.h5", "manifest.json"))
-    ]
+    trained = any((p / name).exists() for p in folder.glob("fold*") for name in ("checkpoint.h5", "manifest.json"))
     changes = _changes(path, wanted, force)
     if changes and trained and not force:
-        raise InputError(
-            f"{folder}: this run was started with other settings or data; give the new one a name with RUN=, "
-            f"or FORCE=1 to train it again (old -> new):{listed(changes, 20)}"
-        )
+        way_out = "give the new one a name with RUN=, or FORCE=1 to train it again"
+        differing = f"(old -> new):{listed(changes, 20)}"
+        raise InputError(f"{folder}: this run was started with other settings or data; {way_out} {differing}")
     if force or changes:
         for spent in folder.glob(f"fold{'*' if changes or fold is None else fold}"):
             (spent / "manifest.json").unlink(missing_ok=True)  # first: a removal cut short must not look finished
@@ -303,23 +286,13 @@ def load(folder: Path) -> Run:
     path = folder / "run.json"
     if not path.is_file():
         there = sorted(p.parent.name for p in folder.parent.glob("*/run.json"))
-        raise InputError(
-            f"{folder}: no such run; there are: {', '.join(there) or 'none, run make train MODEL=... first'}{_elsewhere(folder)}"
-        )
+        names = ", ".join(there) or "none, run make train MODEL=... first"
+        raise InputError(f"{folder}: no such run; there are: {names}{_elsewhere(folder)}")
     made = read_json(path)
     try:
-        return Run(
-            folder,
-            parse(ModelSettings, made["settings"], str(path)),
-            tuple(made["classes"]),
-            made["swap"],
-            made["preset"],
-            made["folds"],
-            made["packs"],
-            made["weights"],
-            made.get("learned_from"),
-            made.get("regions", {}),
-        )
+        facts: list[Any] = [parse(ModelSettings, made["settings"], str(path)), tuple(made["classes"])]
+        facts += [made[name] for name in ("swap", "preset", "folds", "packs", "weights")]
+        return Run(*[folder, *facts, made.get("learned_from"), made.get("regions", {})])
     except (LookupError, TypeError) as error:
         raise InputError(f"{path}: lacks {error}; train again with FORCE=1") from error
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.mixing import CLASSES, COUNT, DRIVERS, IMAGES, LABELS, SIZE, TRAINING, model, pack
+from support.mixing import CLASSES, COUNT, DRIVERS, IMAGES, LABELS, SIZE, TRAINING, mixed_image, model, pack
 
 from driverwatch.config.model import AugmentSettings, ModelSettings
 from driverwatch.data.epoch_inputs import AugmentedInputs, augmentation_epochs, epoch_mixing
@@ -65,7 +65,7 @@ def test_no_held_out_pixel_reaches_training(kind: str) -> None:
     assert theirs is not None
     assert same(mine, theirs)
     for row in TRAINING:
-        assert np.array_equal(mine.image(IMAGES, row), theirs.image(images, row))
+        assert np.array_equal(mixed_image(mine, IMAGES, row), mixed_image(theirs, images, row))
     targets = np.eye(CLASSES, dtype=np.float32)[labels]
     assert np.array_equal(mine.targets(TARGETS)[TRAINING], theirs.targets(targets)[TRAINING])
 
@@ -117,7 +117,7 @@ def test_labels_have_the_shares_of_the_pixels(kind: str) -> None:
     images = np.zeros((COUNT, *SIZE, CLASSES), np.uint8)
     images[np.arange(COUNT), :, :, LABELS] = 255
     mixing = drawn(kind, mix_prob=1.0)
-    seen = np.stack([mixing.image(images, row).mean(axis=(0, 1)) / 255 for row in range(COUNT)])
+    seen = np.stack([mixed_image(mixing, images, row).mean(axis=(0, 1)) / 255 for row in range(COUNT)])
     assert len(mixed(mixing)) == len(TRAINING)
     assert np.allclose(seen, mixing.targets(TARGETS), atol=0.5 / 255 + 1e-6 if kind == "mixup" else 1e-6)
 
@@ -137,7 +137,7 @@ def test_splices_join_two_drivers_of_one_class() -> None:
     assert (DRIVERS[mixing.partners[rows]] != DRIVERS[rows]).all()
     assert np.array_equal(mixing.targets(TARGETS), TARGETS)
     for row in rows:
-        made, seam = mixing.image(IMAGES, row), mixing.boxes[row][1]
+        made, seam = mixed_image(mixing, IMAGES, row), mixing.boxes[row][1]
         assert SIZE[1] / 3 <= seam <= 2 * SIZE[1] / 3
         assert np.array_equal(made[:, :seam], IMAGES[row][:, :seam])
         assert np.array_equal(made[:, seam:], IMAGES[mixing.partners[row]][:, seam:])
@@ -158,7 +158,7 @@ def test_a_class_of_one_driver_is_same_class_half_mixed_within_him_and_of_one_im
 def test_one_training_row_stays_as_it_is(kind: str) -> None:
     mixing = drawn(kind, np.array([4]), mix_prob=1.0)
     assert not len(mixed(mixing))
-    assert np.array_equal(mixing.image(IMAGES, 4), IMAGES[4])
+    assert np.array_equal(mixed_image(mixing, IMAGES, 4), IMAGES[4])
 
 
 @given(st.integers(1, 60), st.integers(1, 60), st.floats(0, 1), st.integers(0, 999))
@@ -195,7 +195,7 @@ def test_a_packs_images_are_never_written_to() -> None:
     images.setflags(write=False)  # as a mapped pack's
     for kind in KINDS:
         mixing = drawn(kind, mix_prob=1.0)
-        assert any(not np.array_equal(mixing.image(images, row), IMAGES[row]) for row in TRAINING)
+        assert any(not np.array_equal(mixed_image(mixing, images, row), IMAGES[row]) for row in TRAINING)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -232,8 +232,8 @@ def test_regions_of_a_mosaic_are_mixed_alike(kind: str) -> None:
     assert same(alone, together)
     inputs = AugmentedInputs(mosaics, three, [], 1, together)
     for row in TRAINING:
-        tiles = split(together.image(mosaics, row)[None], 3)
-        assert np.array_equal(tiles, np.stack([alone.image(region, row) for region in regions]))
+        tiles = split(mixed_image(together, mosaics, row)[None], 3)
+        assert np.array_equal(tiles, np.stack([mixed_image(alone, region, row) for region in regions]))
     tiles = np.stack([AugmentedInputs(region, one, [], 1, alone)(TRAINING)[0] for region in regions], axis=1)
     made = join(tiles.reshape(-1, 10, 16, 3), 3)
     assert np.array_equal(inputs(TRAINING)[0], made)

@@ -12,7 +12,7 @@ import pytest
 from support.project import Verb
 
 from driverwatch.cli.options import making
-from driverwatch.data import pack, pack_writer, prepare, streamed_images
+from driverwatch.data import pack, pack_writer, prepare
 from driverwatch.data.context import Context, open_context, open_packs
 from driverwatch.data.epoch_inputs import AugmentedInputs
 from driverwatch.data.pack import Pack
@@ -89,14 +89,14 @@ def test_in_order_the_next_images_are_decoded_ahead_and_each_once(
 ) -> None:
     raw, streamed = both
     decoded: list[str] = []
-    real = streamed_images.examine
+    real = pack.examine
 
     def counted(path: Path, *more: object) -> object:
         decoded.append(path.name)
         return real(path, *more)
 
-    monkeypatch.setattr(streamed_images, "examine", counted)
-    monkeypatch.setattr(streamed_images, "AHEAD", 8)
+    monkeypatch.setattr(pack, "examine", counted)
+    monkeypatch.setattr(pack, "AHEAD", 8)
     images = streamed.images.open()
     for start in range(0, 40, 5):  # as `Predictor` asks, the last batch filled up with its first image
         rows = np.minimum(np.arange(start, start + 5), 39)
@@ -154,14 +154,14 @@ def test_a_file_that_shows_something_else_is_refused(place: Context) -> None:
 def test_a_decoder_that_gives_other_pixels_is_refused(place: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     from driverwatch.data.images import pixel_hash
 
-    streamed, real = packed(place, STREAMED)["test"], streamed_images.examine
+    streamed, real = packed(place, STREAMED)["test"], pack.examine
 
     def swapped(*about: object) -> object:
         image = real(*about)
         pixels = np.ascontiguousarray(image.pixels[..., ::-1])
         return image._replace(pixels=pixels, look=pixel_hash(pixels))
 
-    monkeypatch.setattr(streamed_images, "examine", swapped)
+    monkeypatch.setattr(pack, "examine", swapped)
     with pytest.raises(InputError, match="shows something else"):
         streamed.images.open()[0]
 

@@ -92,7 +92,7 @@ def test_share_of_neighbours_of_the_same_clip() -> None:
 @pytest.mark.keras
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (2, 2), (3, 4), (5, 7)])
 def test_a_grid_of_means(rows: int, columns: int) -> None:
-    from driverwatch.models.pooling import GridPooling
+    from driverwatch.models.split_network import GridPooling
 
     maps = np.random.default_rng(0).normal(size=(2, 5, 7, 3)).astype(np.float32)
     layer = GridPooling(rows, columns)
@@ -110,7 +110,7 @@ def test_a_grid_of_means(rows: int, columns: int) -> None:
 @pytest.mark.keras
 @pytest.mark.parametrize("shape", [(2, 4, 7, 3), (2, 9)])
 def test_no_grid_is_finer_than_the_map(shape: tuple[int, ...]) -> None:
-    from driverwatch.models.pooling import GridPooling
+    from driverwatch.models.split_network import GridPooling
 
     with pytest.raises(InputError, match="at least 5x7 cells"):
         GridPooling(5, 7)(np.zeros(shape, np.float32))

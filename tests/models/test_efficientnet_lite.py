@@ -19,11 +19,11 @@ from driverwatch.data.synthetic import SyntheticOptions, picture, plan
 from driverwatch.errors import InputError
 from driverwatch.inference.classify import classes
 from driverwatch.inference.preprocess import centre_square
-from driverwatch.models import packaged_weights, weight_files
+from driverwatch.models import weight_files
 from driverwatch.models.convert_torch import converted_arrays
 from driverwatch.models.efficientnet_lite import efficientnet_lite0
-from driverwatch.models.packaged_weights import MAGIC, PROTOCOL, tensors
 from driverwatch.models.pretrained import build_backbone, build_whole, fill
+from driverwatch.models.weight_files import MAGIC, PROTOCOL, tensors
 
 pytestmark = pytest.mark.keras
 LITE0 = BACKBONES["efficientnet_lite0"].package
@@ -34,7 +34,7 @@ EXTRAS = [
         marks=[
             pytest.mark.slow,
             pytest.mark.skipif(
-                packaged_weights.installed(package) is None, reason="not installed; make setup EXTRAS=weights"
+                weight_files.installed(package) is None, reason="not installed; make setup EXTRAS=weights"
             ),
         ],
     )
@@ -77,7 +77,7 @@ def test_photos_are_named_as_they_were(name: str) -> None:
 def test_a_model_takes_the_packages_weights_without_a_folder_or_a_download() -> None:
     wanted = settings("efficientnet_lite0")
     path = weight_files.find(wanted, None)
-    assert path == packaged_weights.installed(LITE0)
+    assert path == weight_files.installed(LITE0)
     assert weight_files.identity(wanted, None) == {"file": Path(LITE0.file).name, "sha256": LITE0.checksum}
     backbone = build_backbone(wanted, path)
     assert np.asarray(backbone.get_layer("stem_bn").moving_variance).std() > 0.01
@@ -86,7 +86,7 @@ def test_a_model_takes_the_packages_weights_without_a_folder_or_a_download() -> 
 
 
 def test_a_file_in_the_folder_comes_before_the_packages(tmp_path: Path) -> None:
-    path = packaged_weights.installed(LITE0)
+    path = weight_files.installed(LITE0)
     assert path is not None
     mine = tmp_path / path.name
     mine.write_bytes(path.read_bytes())
@@ -100,16 +100,16 @@ def test_a_file_in_the_folder_comes_before_the_packages(tmp_path: Path) -> None:
 
 
 def test_another_members_checkpoint_is_refused_by_its_arrays() -> None:
-    path = packaged_weights.installed(LITE0)
+    path = weight_files.installed(LITE0)
     assert path is not None
     with pytest.raises(InputError, match=r"(?s)expected PyTorch's weights of efficientnet_lite1.*lacks _blocks"):
-        converted_arrays(packaged_weights.read(path, LITE0.checksum), "efficientnet_lite1", str(path))
+        converted_arrays(weight_files.read_packaged(path, LITE0.checksum), "efficientnet_lite1", str(path))
 
 
 def test_where_no_weights_are_another_network_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     absent = {"efficientnet_lite1": None, "efficientnet_lite0": Path("there.pth")}
     monkeypatch.setattr(
-        packaged_weights, "installed", lambda package: absent[package.name[:17].replace("-", "_") + package.name[17]]
+        weight_files, "installed", lambda package: absent[package.name[:17].replace("-", "_") + package.name[17]]
     )
     with pytest.raises(
         InputError,

@@ -13,7 +13,7 @@ from support.places import ROOT
 from driverwatch.config.backbones import BACKBONES
 from driverwatch.config.loading import parse
 from driverwatch.config.model import ModelSettings
-from driverwatch.models import efficientnet_lite, packaged_weights, pretrained, weight_files
+from driverwatch.models import efficientnet_lite, pretrained, weight_files
 from driverwatch.models.convert_torch import NORMALIZATION
 from driverwatch.models.googlenet import auxiliary, googlenet
 from driverwatch.models.pretrained import fill
@@ -79,7 +79,7 @@ def test_outputs_are_pytorchs(reference: tuple[str, Path, dict[str, Any]], tmp_p
 def test_packaged_weights_give_what_pytorchs_layers_give(name: str, tmp_path: Path) -> None:
     package = BACKBONES[name].package
     assert package is not None
-    path = packaged_weights.installed(package)
+    path = weight_files.installed(package)
     if path is None:
         pytest.skip("not installed; make setup EXTRAS=weights")
     random, side = np.random.default_rng(0), BACKBONES[name].native

@@ -4,6 +4,7 @@ import numpy as np
 
 from driverwatch.config.model import AugmentSettings, InputSettings, ModelSettings
 from driverwatch.config.training import TrainSettings
+from driverwatch.data.mix import Mixing
 from driverwatch.data.pack import ImageBlock, Pack
 
 SIZE, COUNT, CLASSES = (12, 18), 60, 4
@@ -17,6 +18,12 @@ TRAINING = np.flatnonzero(DRIVERS != "p002")
 def pack() -> Pack:
     block = ImageBlock("nowhere", 0, IMAGES.shape)
     return Pack(block, np.arange(COUNT).astype(str), LABELS, DRIVERS, (0.0,) * 3, (1.0,) * 3, "", "")
+
+
+def mixed_image(mixing: Mixing, images: np.ndarray, row: int) -> np.ndarray:
+    """What becomes of image `row` of uint8 (N, R * h, w, 3), which are cut already: uint8 (R * h, w, 3)."""
+    partner = int(mixing.partners[row])
+    return images[row] if partner == row else mixing.mixed(images[row], images[partner], row)
 
 
 def model(**augment: object) -> ModelSettings:

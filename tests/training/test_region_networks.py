@@ -22,8 +22,7 @@ from driverwatch.inference.class_activation import heat, of_classifier
 from driverwatch.inference.feature_cache import FeatureCache, tta_pass
 from driverwatch.inference.predict import Predictor
 from driverwatch.models.classifier import Classifier, build
-from driverwatch.models.pooling import GridPooling
-from driverwatch.models.split_network import FrozenPart, SplitPoint, TrainedPart
+from driverwatch.models.split_network import FrozenPart, GridPooling, SplitPoint, TrainedPart
 from driverwatch.run import Run
 from driverwatch.training import fold as folds
 from driverwatch.training.pseudo_labels import FoldIndices, PseudoLabels

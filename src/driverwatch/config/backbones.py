@@ -1,6 +1,5 @@
 """The backbone table: every network that `backbone:` can name, as plain data, read from `backbones.csv` beside this file.
 
-It lies on the ground floor so that settings can check names, and `make backbones` can print them, without Keras.
 Adding a backbone is one line of the table and one YAML in `configs/models/`. What its columns hold stands at the attributes of
 `Backbone` and `WeightFiles`; a blank cell is "unknown" or "none".
 """
@@ -31,9 +30,7 @@ class Scaling:
 
 TF = Scaling("rgb", (127.5,) * 3, (127.5,) * 3)  # keras.applications mode "tf": [-1, 1]
 CAFFE = Scaling("bgr", (103.939, 116.779, 123.68), (1.0,) * 3)  # mode "caffe": BGR minus ImageNet's mean
-TORCH = Scaling(
-    "rgb", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
-)  # mode "torch": ImageNet's mean and deviation
+TORCH = Scaling("rgb", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))  # mode "torch": ImageNet's mean, deviation
 RAW = Scaling("rgb", (0.0,) * 3, (1.0,) * 3)  # networks that scale in their own first layers
 SQUEEZENET = Scaling("bgr", (104.0, 117.0, 123.0), (1.0,) * 3)  # the Caffe release of SqueezeNet v1.0
 LITE = Scaling("rgb", (127.0,) * 3, (128.0,) * 3)  # the release of EfficientNet-Lite
@@ -93,14 +90,11 @@ class Backbone:
     top1: float | None  # % accuracy on ImageNet's validation set, as Keras' documentation or the paper states
     top5: float | None
     licence: str  # of the weights, as they were released
-    freeze_points: tuple[
-        str, ...
-    ]  # block_ends, where it may be frozen and cut; `conv{1..3}_out`, `fire{2,4}` are several
+    # block_ends, where it may be frozen and cut; `conv{1..3}_out`, `fire{2,4}` are several
+    freeze_points: tuple[str, ...]
     top_cuts: tuple[str, ...]  # cuts that keep pretrained dense layers of the top
     auxiliary: tuple[str, ...]  # layers at which auxiliary classifiers hang in training
-    checkpoint_file: (
-        str  # checkpoint: the public PyTorch checkpoint below PYTORCH that `make convert` makes other_files of
-    )
+    checkpoint_file: str  # checkpoint: the public PyTorch one below PYTORCH that `make convert` makes other_files of
     package: WeightPackage | None
     backbone: WeightFiles  # columns download, checksum, other_files
     whole: WeightFiles  # the same with whole_: the network with its top
@@ -138,17 +132,15 @@ def read(path: Path) -> dict[str, Backbone]:
     """
     rows: dict[str, Backbone] = {}
     if not path.is_file():
-        raise InputError(
-            f"{path}: the backbone table is not there; restore it (git checkout) or install the package again"
-        )
+        way_out = "restore it (git checkout) or install the package again"
+        raise InputError(f"{path}: the backbone table is not there; {way_out}")
     with path.open(encoding="utf-8", newline="") as file:
         lines = csv.reader(file, strict=True)
         try:
             for wanted, found in zip_longest(COLUMNS, next(lines, [])):
                 if wanted != found:
-                    raise ValueError(
-                        f"expected {f'the column {wanted}' if wanted else 'no more columns'}, got {found or 'none'}"
-                    )
+                    expected = f"the column {wanted}" if wanted else "no more columns"
+                    raise ValueError(f"expected {expected}, got {found or 'none'}")
             for cells in lines:
                 name, row = _row(cells)
                 if name in rows:
@@ -176,11 +168,9 @@ def _row(cells: list[str]) -> tuple[str, Backbone]:
     both = [WeightFiles(*facts[-6:-3]), WeightFiles(*facts[-3:])]
     for files in both:
         if bool(files.download) != bool(files.checksum):
-            raise ValueError(
-                f"expected a download with its checksum or neither, got {files.download!r} and {files.checksum!r}"
-            )
-    carried = WeightPackage(*package) if all(package) else None
-    return name, Backbone(*[*facts[:-9], carried, *both])
+            found = f"{files.download!r} and {files.checksum!r}"
+            raise ValueError(f"expected a download with its checksum or neither, got {found}")
+    return name, Backbone(*[*facts[:-9], WeightPackage(*package) if all(package) else None, *both])
 
 
 def _text(pattern: str, told: str) -> Callable[[str], str]:
@@ -217,17 +207,14 @@ def _names(cell: str) -> tuple[str, ...]:
     parts = cell.split(" ") if cell else []
     if not all(part and re.fullmatch(word, part) for part in parts):
         raise ValueError(told)
-    return tuple(name for part in parts for name in _several(part))
-
-
-def _several(part: str) -> list[str]:
-    before, brace, rest = part.partition("{")
-    if not brace:
-        return [part]
-    inside, _, after = rest.partition("}")
-    first, dots, last = inside.partition("..")
-    chosen = [str(i) for i in range(int(first), int(last) + 1)] if dots else inside.split(",")
-    return [before + each + after for each in chosen]
+    found: list[str] = []
+    for part in parts:
+        before, _, rest = part.partition("{")
+        inside, _, after = rest.partition("}")
+        first, dots, last = inside.partition("..")
+        chosen = map(str, range(int(first), int(last) + 1)) if dots else inside.split(",")
+        found += [before + each + after for each in chosen]
+    return tuple(found)
 
 
 _DOWNLOAD = _text(r"([\w.-]+/)+[\w.-]+\.h5|", f"a path below {STORAGE}, or nothing")

@@ -30,6 +30,11 @@ class Columns(Strict):
     label: str = "classname"  # one of `classes`
     driver: str | None = "subject"  # what folds keep together; null: near-duplicate images, found by their looks
 
+    @property
+    def named(self) -> list[str]:
+        """Those that the table has, the driver's first."""
+        return [column for column in (self.driver, self.label, self.image) if column]
+
 
 def _template(*fields: str) -> AfterValidator:
     """A path below the data folder, with these `{fields}` and no others."""
@@ -71,14 +76,8 @@ Corners = Annotated[list[float], Field(min_length=4, max_length=4), AfterValidat
 Pair = Annotated[list[str], Field(min_length=2, max_length=2)]
 
 
-OWN_COLUMNS = (
-    "driver",
-    "drivers",
-    "fold",
-    "images",
-    "class",
-    "log loss",
-)  # of tables that have a column per class as well
+# of tables that have a column per class as well
+OWN_COLUMNS = ("driver", "drivers", "fold", "images", "class", "log loss")
 
 
 def class_columns(classes: Iterable[str]) -> list[str]:
@@ -116,9 +115,8 @@ class DatasetSettings(Strict):
     test_images: Annotated[str, _template("image")] = TEST_IMAGES  # by name
     sample_submission: Below = SAMPLE_SUBMISSION  # names the test images, in a submission's order
     test_labels: Below | None = None  # the test images' labels, where they are known (synthetic competitions)
-    leaderboard: Annotated[
-        list[LeaderboardSettings], Field(default_factory=list)
-    ]  # where the competition ended; reports show it
+    # where the competition ended; reports show it
+    leaderboard: Annotated[list[LeaderboardSettings], Field(default_factory=list)]
     # where known; null: prediction interval speaks of as many as training has
     test_drivers: Annotated[int, Field(ge=1)] | None = None
     classes: Annotated[dict[Class, str], Field(min_length=2)]  # name: meaning, in the submission's column order
@@ -132,40 +130,31 @@ class DatasetSettings(Strict):
     subset: str | None = None
 
     @model_validator(mode="after")
-    def _pairs_are_classes(self) -> "DatasetSettings":
+    def _fits(self) -> "DatasetSettings":
         named = [name for pair in self.left_right_pairs for name in pair]
         if unknown := sorted(set(named) - set(self.classes)):
             raise ValueError(f"left_right_pairs must name classes, got {', '.join(unknown)}")
         if len(set(named)) < len(named):
             raise ValueError("left_right_pairs must name each class at most once")
-        return self
-
-    @model_validator(mode="after")
-    def _columns_are_told_apart(self) -> "DatasetSettings":
-        if self.columns.image in self.classes:
-            raise ValueError(
-                f"classes: {self.columns.image} is the column of images' names (columns.image), and a submission has a column for "
-                "each class; give one of them another name"
-            )
-        columns = class_columns(self.classes)
-        if twice := sorted({column for column in columns if columns.count(column) > 1}):
-            raise ValueError(
-                f"classes: two would be the column {', '.join(twice)} of the fold file; give one another name"
-            )
-        if self.columns.image in OWN_COLUMNS:
-            raise ValueError(
-                f"columns.image: must not be {self.columns.image}, a column of ours; rename it in table and YAML"
-            )
-        named = [name for name in (self.columns.image, self.columns.label, self.columns.driver) if name is not None]
-        if len(set(named)) < len(named):
-            raise ValueError(f"columns: image, label and driver must be columns of their own, got {', '.join(named)}")
-        return self
-
-    @model_validator(mode="after")
-    def _whole_is_built_in(self) -> "DatasetSettings":
         if WHOLE in self.regions:
             raise ValueError(f"regions: {WHOLE} is the frame itself and always there; choose another name")
+        self._tell_columns_apart()
         return self
+
+    def _tell_columns_apart(self) -> None:
+        image, columns = self.columns.image, class_columns(self.classes)
+        if image in self.classes:
+            clash = (
+                f"{image} is the column of images' names (columns.image), and a submission has a column for each class"
+            )
+            raise ValueError(f"classes: {clash}; give one of them another name")
+        if twice := sorted({column for column in columns if columns.count(column) > 1}):
+            clash = f"two would be the column {', '.join(twice)} of the fold file"
+            raise ValueError(f"classes: {clash}; give one another name")
+        if image in OWN_COLUMNS:
+            raise ValueError(f"columns.image: must not be {image}, a column of ours; rename it in table and YAML")
+        if len(set(named := self.columns.named[::-1])) < len(named):
+            raise ValueError(f"columns: image, label and driver must be columns of their own, got {', '.join(named)}")
 
     def boxes(self, names: list[str]) -> dict[str, list[float]]:
         """Regions by name as [top, left, bottom, right], shares of the frame, in the order of `names`.
@@ -174,12 +163,9 @@ class DatasetSettings(Strict):
             InputError: a name that is no region here.
         """
         known = {WHOLE: [0.0, 0.0, 1.0, 1.0], **self.regions}
-        for name in names:
-            if name not in known:
-                raise InputError(
-                    f"input.regions: {name} is no region of this data set ({self.title}); expected {', '.join(known)}"
-                    f"{nearest(name, list(known))}"
-                )
+        if (name := next((name for name in names if name not in known), None)) is not None:
+            wrong = f"{name} is no region of this data set ({self.title})"
+            raise InputError(f"input.regions: {wrong}; expected {', '.join(known)}{nearest(name, list(known))}")
         return {name: known[name] for name in names}
 
     def swap(self) -> list[int]:

@@ -117,10 +117,8 @@ def kept_settings(pipeline: object, where: Path) -> PipelineSettings:
     """
     kept = pipeline.get("settings") if isinstance(pipeline, dict) else None
     if not isinstance(kept, dict):
-        raise InputError(
-            f"{where}: does not say the settings of its post-processing, as manifests from before they were kept; make ensemble "
-            "writes it again"
-        )
+        lacks = "does not say the settings of its post-processing, as manifests from before they were kept"
+        raise InputError(f"{where}: {lacks}; make ensemble writes it again")
     return parse(PipelineSettings, kept, f"{where}: pipeline.settings")
 
 

@@ -28,9 +28,8 @@ class RecipeSettings(Strict):
     """`configs/recipes/<dataset>.yaml`: runs, trained in this order, and the submissions that are made of them."""
 
     runs: Annotated[dict[Name, RunSettings], Field(min_length=1)]
-    pseudo_labels: Annotated[
-        dict[Name, EnsembleSettings], Field(default_factory=dict)
-    ]  # for runs with `train.pseudo.labels`
+    # for runs with `train.pseudo.labels`
+    pseudo_labels: Annotated[dict[Name, EnsembleSettings], Field(default_factory=dict)]
     submissions: Annotated[dict[Name, EnsembleSettings], Field(min_length=1)]  # by the name of the CSV
 
     @model_validator(mode="after")
@@ -115,9 +114,8 @@ class StudySettings(Strict):
                 stages = [self.head] if depth == "head" else [self.head, {"freeze_until": depth}]
                 content = {**self.settings, "backbone": model.backbone, "truncate_at": model.truncate_at}
                 content["train"] = {**(content.get("train") or {}), "stages": stages}
-                made[f"{study}-{name}-{depth}"] = parse(
-                    ModelSettings, content, f"study {study}: {name} frozen to {depth}"
-                )
+                where = f"study {study}: {name} frozen to {depth}"
+                made[f"{study}-{name}-{depth}"] = parse(ModelSettings, content, where)
         return made
 
 

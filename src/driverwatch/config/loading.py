@@ -10,10 +10,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
 from driverwatch.errors import InputError, listed, nearest
+from driverwatch.io.manifests import DIGITS
 from driverwatch.io.paths import matching
 
 LARGEST = 2**20  # bytes
-DIGITS = 100  # of a whole number; beyond 308 it is no floating-point number either
 
 
 class _Loader(yaml.SafeLoader):
@@ -55,10 +55,6 @@ def _mapping(loader: _Loader, node: yaml.Node) -> dict[Any, Any]:
     return loader.construct_mapping(node, deep=True)
 
 
-def _sequence(loader: _Loader, node: Any) -> list[Any]:
-    return list(loader.construct_sequence(node, deep=True))
-
-
 def _int(loader: _Loader, node: Any) -> int:
     text = loader.construct_scalar(node)
     if not INT.match(text) or len(text) > DIGITS:
@@ -85,7 +81,7 @@ _Loader.yaml_constructors = {  # a tag of any other kind (!!timestamp, !!binary,
     "tag:yaml.org,2002:int": _told(f"whole number of at most {DIGITS} digits", _int),
     "tag:yaml.org,2002:float": _told("number", _SAFE.construct_yaml_float),
     "tag:yaml.org,2002:str": _SAFE.construct_yaml_str,
-    "tag:yaml.org,2002:seq": _sequence,
+    "tag:yaml.org,2002:seq": lambda loader, node: list(loader.construct_sequence(node, deep=True)),
     "tag:yaml.org,2002:map": _mapping,
     None: _SAFE.construct_undefined,
 }
@@ -134,17 +130,22 @@ def load(kind: type[S], folder: Path, name: str, overrides: str = "") -> S:
     Raises:
         InputError: no such file, unreadable YAML, or settings that do not fit, one line per mistake.
     """
-    path = folder / f"{name}.yaml"
-    if not path.is_file():
-        names = [p.stem for p in matching(folder, "*.yaml")]
-        raise InputError(
-            f"{path}: no such settings{nearest(name, names)} (expected one of {', '.join(names) or 'none there'})"
-        )
+    path = named_file(folder, name, "{path}: no such settings")
     content = read_yaml(path) or {}
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected settings as key: value lines, got {type(content).__name__}")
     where = f"{path}" + (f' with SET="{overrides}"' if overrides.strip() else "")
     return parse(kind, kind.from_file(content, path, overrides), where, kind.file_keys)
+
+
+def named_file(folder: Path, name: str, lacks: str) -> Path:
+    """`<folder>/<name>.yaml`; where it is not there, an `InputError` that says `lacks`, the nearest name and all names."""
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        names = [p.stem for p in matching(folder, "*.yaml")]
+        there = f"(expected one of {', '.join(names) or 'none there'})"
+        raise InputError(f"{lacks.format(path=path)}{nearest(name, names)} {there}")
+    return path
 
 
 def overridden(content: dict[str, Any], overrides: str, kind: type[BaseModel] | None = None) -> dict[str, Any]:
@@ -200,9 +201,8 @@ def _default(kind: type[BaseModel] | None, path: list[str], where: str) -> dict[
 
 def _index(place: list[Any], part: str, where: str) -> int:
     if not place:
-        raise InputError(
-            f"{where}: there is an empty list in place of one with an entry {part}; set it as a whole: =[...]"
-        )
+        there = f"there is an empty list in place of one with an entry {part}"
+        raise InputError(f"{where}: {there}; set it as a whole: =[...]")
     if not part.isdecimal() or int(part) >= len(place):
         raise InputError(f"{where}: expected a number from 0 to {len(place) - 1} in place of {part}")
     return int(part)
@@ -219,9 +219,8 @@ def parse(kind: type[S], content: dict[str, Any], where: str, beside: tuple[str,
 def _sentences(kind: type[Strict], error: ValidationError, beside: tuple[str, ...]) -> str:
     lines = []
     for problem in error.errors():
-        location = [str(part) for part in problem["loc"]]
+        location, message = [str(part) for part in problem["loc"]], problem["msg"].removeprefix("Value error, ")
         dotted = ".".join(location)
-        message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             keys = [*(beside if len(location) == 1 else ()), *_keys(kind, location[:-1])]
             message = f"unknown key; expected one of {', '.join(keys)}{nearest(location[-1], keys)}"

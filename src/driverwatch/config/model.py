@@ -1,4 +1,7 @@
-"""Settings of a model: every default once, with its unit or reason on the line."""
+"""Settings of a model: every default once, with its unit or reason on the line.
+
+A model's YAML says only what differs from the recommended recipe, `configs/recommended.yaml`, over which it is read.
+"""
 
 import re
 from pathlib import Path
@@ -7,9 +10,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from driverwatch.config.backbones import BACKBONES
-from driverwatch.config.loading import Strict, overridden, read_yaml
-from driverwatch.config.recommended import ModelFile, over_recipe, without_file_keys
-from driverwatch.config.training import TrainSettings
+from driverwatch.config.loading import Strict, named_file, overridden, parse, read_yaml
+from driverwatch.config.training import Boundary, TrainSettings
 from driverwatch.config.types import (
     NAME,
     WHOLE,
@@ -23,11 +25,28 @@ from driverwatch.config.types import (
     known_name,
     pixels,
 )
-from driverwatch.errors import InputError, nearest
-from driverwatch.io.paths import matching
+from driverwatch.errors import InputError
+
+Transforms = list[dict[str, dict[str, Any]]]
 
 
-def transforms(content: object) -> list[dict[str, dict[str, Any]]]:
+RECIPE = "recommended.yaml"  # beside the folder of models
+Content = dict[str, Any]  # settings as plain data
+
+
+class ModelFile(Strict):
+    """What a model's YAML, or `SET=`, may say beside its settings: it is written out in them before they are checked."""
+
+    # what the file is read over: the recipe in configs/recommended.yaml, or none, for settings that must not move with it
+    base: Literal["recommended", "none"] = "recommended"
+    # freeze point of every stage that names none of its own, such as the recipe's second one
+    freeze_until: Boundary = None
+
+
+KEYS = tuple(ModelFile.model_fields)
+
+
+def transforms(content: object) -> Transforms:
     """A preset's list of one transform each as plain data; keywords left out are {}.
 
     Raises:
@@ -55,7 +74,7 @@ def _preset(content: object) -> object:
     return transforms(content)
 
 
-Preset = Annotated[str | list[dict[str, dict[str, Any]]] | None, BeforeValidator(_preset)]
+Preset = Annotated[str | Transforms | None, BeforeValidator(_preset)]
 
 
 class InputSettings(Strict):
@@ -155,15 +174,13 @@ class ModelSettings(Strict):
     @property
     def trains_with_flips(self) -> bool:
         """Whether training shows flipped images; logistic regression on the centre view alone does not."""
-        centre_alone = self.train.augmentation_passes is None and all(
-            stage.fit == "linear_probe" for stage in self.train.stages
-        )
-        return self.augment.hflip != "none" and not centre_alone
+        probes = all(stage.fit == "linear_probe" for stage in self.train.stages)
+        return self.augment.hflip != "none" and not (probes and self.train.augmentation_passes is None)
 
     @classmethod
     def from_file(cls, content: dict[str, Any], path: Path, overrides: str) -> dict[str, Any]:
         """A model's YAML over the recommended recipe, with `SET=`'s overrides."""
-        return overridden(over_recipe(content, path, overrides), without_file_keys(overrides), cls)
+        return overridden(over_recipe(content, path, overrides), picked(overrides, False), cls)
 
     @model_validator(mode="after")
     def _fits(self) -> "ModelSettings":
@@ -174,20 +191,14 @@ class ModelSettings(Strict):
         if size[0] > pack[0] or size[1] > pack[1]:
             raise ValueError("input.size must fit into input.pack")
         if self.weights == "none" and self.train.stages[0].freeze_until is not None:
-            raise ValueError(
-                "train.stages.0.freeze_until must be null with weights: none (random layers would stay random)"
-            )
+            why = "random layers would stay random"
+            raise ValueError(f"train.stages.0.freeze_until must be null with weights: none ({why})")
         if self.augment.mix != "none" and self.train.augmentation_passes is not None:
-            raise ValueError(
-                f"augment.mix: {self.augment.mix} needs train.augmentation_passes: null (every fold shares the cached "
-                "images, and a mixed one would carry validation drivers into training)"
-            )
+            why = "every fold shares the cached images, and a mixed one would carry validation drivers into training"
+            raise ValueError(f"augment.mix: {self.augment.mix} needs train.augmentation_passes: null ({why})")
         if self.head.dense and any(stage.fit == "linear_probe" for stage in self.train.stages):
             raise ValueError("fit: linear_probe solves for a softmax alone; head.dense must be empty, or fit: gradient")
         return self
-
-
-Transforms = list[dict[str, dict[str, Any]]]
 
 
 def read_preset(folder: Path, preset: str | Transforms | None) -> tuple[str, Transforms]:
@@ -199,18 +210,68 @@ def read_preset(folder: Path, preset: str | Transforms | None) -> tuple[str, Tra
     Raises:
         InputError: no such file, or anything but a list of transforms in it.
     """
-    where, content = ("augment.preset", preset or []) if not isinstance(preset, str) else _file(folder, preset)
+    where, content = "augment.preset", preset or []
+    if isinstance(preset, str):
+        path = named_file(folder, preset, "augment.preset: {path} does not exist")
+        where, content = str(path), read_yaml(path)
     try:
         return where, transforms(content)
     except ValueError as error:
         raise InputError(f"{where}: {error}") from error
 
 
-def _file(folder: Path, name: str) -> tuple[str, Any]:
-    path = folder / f"{name}.yaml"
+def over_recipe(content: Content, path: Path, overrides: str) -> Content:
+    """A model's settings over the recommended recipe: its section `from_scratch` with `weights: none`, else `fine_tuning`.
+
+    Args:
+        content: the YAML of the model, at `path`.
+        overrides: of `SET=`; only `weights` and the keys of `ModelFile` are looked at.
+
+    Raises:
+        InputError: such a key holds something else, no stage takes the freeze point, or the recipe's file lacks the section.
+    """
+    said = overridden({}, picked(overrides, True))
+    passed_by = ("freeze_until",) if said.get("weights") == "none" else ()  # nothing random may be frozen
+    asked = {key: content[key] for key in KEYS if key in content and key not in passed_by}
+    asked |= {key: said[key] for key in KEYS if key in said}
+    file = parse(ModelFile, asked, str(path))
+    made = {key: value for key, value in content.items() if key not in KEYS}
+    if file.base == "recommended":
+        scratch = said.get("weights", content.get("weights")) == "none"
+        made = merged(_section(path.parent.parent / RECIPE, "from_scratch" if scratch else "fine_tuning"), made)
+    return _frozen(made, file.freeze_until, path) if "freeze_until" in asked else made
+
+
+def picked(overrides: str, early: bool) -> str:
+    """What of `SET=` `over_recipe` looks at (`early`), or what it has not taken of it."""
+    keys = (*KEYS, "weights") if early else KEYS
+    return " ".join(one for one in overrides.split() if (one.partition("=")[0] in keys) is early)
+
+
+def _section(path: Path, name: str) -> Content:
     if not path.is_file():
-        names = [p.stem for p in matching(folder, "*.yaml")]
-        raise InputError(
-            f"augment.preset: {path} does not exist{nearest(name, names)} (expected one of {', '.join(names)})"
-        )
-    return str(path), read_yaml(path)
+        raise InputError(f"{path}: is not there; restore it (git checkout), or say base: none in the model's YAML")
+    sections = read_yaml(path)
+    if not isinstance(sections, dict) or not isinstance(sections.get(name), dict):
+        raise InputError(f"{path}: expected settings of a model below {name}:")
+    return dict(sections[name])
+
+
+def merged(below: Content, above: Content) -> Content:
+    """Two levels of settings as one: mappings key by key (a null is an empty one), all else (lists too) as `above` has it."""
+    shared = below.keys() & above.keys()
+    both = {key for key in shared if isinstance(below[key], dict) and isinstance(above[key], dict | None)}
+    return {**below, **above, **{key: merged(below[key], above[key] or {}) for key in both}}
+
+
+def _frozen(content: Content, until: str | int | float | None, path: Path) -> Content:
+    """The same settings with a freeze point in every stage that names none. Raises `InputError` if each names its own."""
+    train = content.get("train") or {}
+    stages = train.get("stages", [{}]) if isinstance(train, dict) else None
+    if not isinstance(stages, list) or not all(isinstance(stage, dict) for stage in stages):
+        return content  # refused for that
+    if all("freeze_until" in stage for stage in stages):
+        last = len(stages) - 1
+        way_out = f"set train.stages.{last}.freeze_until"
+        raise InputError(f"{path}: freeze_until is for stages that name none, and each does; {way_out}")
+    return {**content, "train": {**train, "stages": [{"freeze_until": until, **stage} for stage in stages]}}

@@ -29,9 +29,8 @@ class Stage(Strict):
 
     # layer or block, that many layers, that share of them, `head` (the whole backbone), or null
     freeze_until: Boundary = None
-    fit: Literal["gradient", "linear_probe"] = (
-        "gradient"  # linear_probe: solve for the softmax on features computed once
-    )
+    # linear_probe: solve for the softmax on features computed once
+    fit: Literal["gradient", "linear_probe"] = "gradient"
     l2: Penalties = L2  # of the linear probe: the one that does best on inner driver folds is taken
     epochs: Annotated[int, Field(ge=1, le=10_000)] | None = None  # null: `train.epochs`
     learning_rate: Rate | None = None  # null: `train.learning_rate`
@@ -43,9 +42,8 @@ class Stage(Strict):
     def _fits(self) -> "Stage":
         if self.fit == "gradient":
             if self.l2 != L2:
-                raise ValueError(
-                    "l2 belongs to fit: linear_probe; for kernels' decay see head.weight_decay, train.weight_decay"
-                )
+                other = "for kernels' decay see head.weight_decay, train.weight_decay"
+                raise ValueError(f"l2 belongs to fit: linear_probe; {other}")
             return self
         if self.freeze_until != "head":
             raise ValueError("fit: linear_probe trains the softmax alone and needs freeze_until: head")
@@ -64,9 +62,8 @@ class SplitSettings(Strict):
     # folds: the committed file; reshuffled: as many other folds, which share few pairs of drivers with the file's; shuffle_split:
     # random validation drivers for each model; all: no validation drivers
     kind: Literal["folds", "reshuffled", "shuffle_split", "all"] = "folds"
-    count: Annotated[int, Field(ge=1, le=1000)] | None = (
-        None  # models; null: 10 with shuffle_split, 1 with all. Folds have their own number
-    )
+    # models; null: 10 with shuffle_split, 1 with all. Folds have their own number
+    count: Annotated[int, Field(ge=1, le=1000)] | None = None
     val_drivers: Annotated[int, Field(ge=1)] | None = None  # validation drivers of each shuffle_split; null: 4
     # drivers that each model is trained on, of those that do not validate it; null: all of them. Fewer are always among more
     train_drivers: Annotated[int, Field(ge=1)] | None = None

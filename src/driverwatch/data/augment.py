@@ -13,11 +13,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from driverwatch.config.model import AugmentSettings, InputSettings, read_preset
+from driverwatch.config.model import AugmentSettings, InputSettings, Transforms, read_preset
 from driverwatch.config.types import pixels
 from driverwatch.data.regions import join, split
 from driverwatch.data.tta import central
-from driverwatch.errors import InputError, nearest
+from driverwatch.errors import InputError, nearest, words
 
 UPDATE = "NO_ALBUMENTATIONS_UPDATE"
 GIVEN = os.environ.get(UPDATE)
@@ -29,12 +29,13 @@ if GIVEN is None:
 else:
     os.environ[UPDATE] = GIVEN
 
+TRANSFORMS = {n: k for n, k in vars(A).items() if isinstance(k, type) and issubclass(k, A.BasicTransform)}
 FOREIGN = {"Lambda", "TextImage", "OverlayElements"}  # they take code or files
 DRAWS = 2  # how a seed becomes a picture; another number where the same seed gives another
 FLIPPING = {"HorizontalFlip", "VerticalFlip", "Flip", "Transpose", "D4", "RandomRotate90", "SquareSymmetry"}
 
 
-def load_preset(folder: Path, preset: str | list[dict[str, dict[str, Any]]] | None) -> list[dict[str, dict[str, Any]]]:
+def load_preset(folder: Path, preset: str | Transforms | None) -> Transforms:
     """Read a preset as plain data, so that it can be recorded and compared, and try it.
 
     Args:
@@ -51,7 +52,7 @@ def load_preset(folder: Path, preset: str | list[dict[str, dict[str, Any]]] | No
     return made
 
 
-def _probe(preset: list[dict[str, dict[str, Any]]], where: str) -> None:
+def _probe(preset: Transforms, where: str) -> None:
     """Try each transform on its own, for certain: it must take an image and give one of the same shape and type."""
     image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
     for name, keywords in ((n, k) for transform in preset for n, k in transform.items()):
@@ -60,9 +61,7 @@ def _probe(preset: list[dict[str, dict[str, Any]]], where: str) -> None:
         except InputError:
             raise
         except Exception as error:  # whatever a transform that asks for more than an image raises
-            raise InputError(
-                f"{where}: {name} does not take an image alone ({' '.join(str(error).split())[:150]})"
-            ) from error
+            raise InputError(f"{where}: {name} does not take an image alone ({words(error)})") from error
         if isinstance(keywords.get("scale"), dict | list) and _has_negative(keywords["scale"]):
             raise InputError(
                 f"{where}: {name} flips by a negative scale, without moving left/right labels; use augment.hflip: keep or swap"
@@ -80,24 +79,19 @@ def _has_negative(value: Any) -> bool:
     return isinstance(value, int | float) and value < 0
 
 
-def build(preset: list[dict[str, dict[str, Any]]], where: str = "preset") -> A.Compose:
+def build(preset: Transforms, where: str = "preset") -> A.Compose:
     """Make an albumentations pipeline. Build one per thread: a pipeline carries its random state."""
     made = []
     for name, keywords in ((n, k) for transform in preset for n, k in transform.items()):
-        kind = getattr(A, str(name), None)
-        if not (isinstance(kind, type) and issubclass(kind, A.BasicTransform)):
-            names = [
-                n for n in dir(A) if isinstance(getattr(A, n), type) and issubclass(getattr(A, n), A.BasicTransform)
-            ]
-            raise InputError(f"{where}: {name} is no albumentations transform{nearest(str(name), names)}")
+        if name not in TRANSFORMS:
+            raise InputError(f"{where}: {name} is no albumentations transform{nearest(str(name), list(TRANSFORMS))}")
         if name in FLIPPING:
             raise InputError(f"{where}: {name} flips without moving left/right labels; use augment.hflip: keep or swap")
         if name in FOREIGN or not isinstance(keywords, dict):
-            raise InputError(
-                f"{where}: {name}: expected keywords that are numbers, names and lists, nothing that loads or runs"
-            )
+            expected = "keywords that are numbers, names and lists, nothing that loads or runs"
+            raise InputError(f"{where}: {name}: expected {expected}")
         try:
-            made.append(kind(**keywords))
+            made.append(TRANSFORMS[name](**keywords))
         except Exception as error:  # whatever a transform finds wrong with its keywords
             raise InputError(f"{where}: {name}: {' '.join(str(error).split())}") from error
     return A.Compose(made)
@@ -109,7 +103,7 @@ class Augmenter:
     The regions of a mosaic are changed alike, by the same draw each: they show one moment of one camera.
     """
 
-    def __init__(self, preset: list[dict[str, dict[str, Any]]], augment: AugmentSettings, field: InputSettings):
+    def __init__(self, preset: Transforms, augment: AugmentSettings, field: InputSettings):
         self.pipeline = build(preset) if preset else None
         self.hflip = augment.hflip
         self.crop = field.crop

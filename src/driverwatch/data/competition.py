@@ -2,7 +2,6 @@
 
 from __future__ import annotations  # pandas, half a second, is imported only where a frame is made
 
-import os
 import shutil
 from collections import deque
 from collections.abc import Iterator
@@ -17,16 +16,18 @@ from driverwatch.errors import InputError, counted, listed, printable
 from driverwatch.io.csv_tables import cell_problems, name_problems, read_csv, read_text
 from driverwatch.io.paths import walk
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 DEEPEST = 6  # folders below the one that is searched
 MOST = 2000  # folders that are looked into: DATA may be a whole home folder
 
 
 def layout_parts(settings: DatasetSettings) -> dict[str, bool]:
     """Tables and image folders by their paths below the data folder, and whether each is a folder."""
-    templates = (settings.train_images, settings.test_images)
-    folders = (PurePosixPath(f"{template.split('{')[0]}x").parent for template in templates)
+    folders = (folder_of(template) for template in (settings.train_images, settings.test_images))
     tables = (settings.table, settings.sample_submission)
-    return dict.fromkeys(tables, False) | {str(folder): True for folder in folders if folder.parts}
+    return dict.fromkeys(tables, False) | {folder.as_posix(): True for folder in folders if folder.parts}
 
 
 def absent_parts(settings: DatasetSettings, folder: Path) -> list[str]:
@@ -75,8 +76,7 @@ def _nearest(folder: Path, wanted: tuple[str, ...], is_folder: bool) -> Path | N
     """The least deep place of these last names, or else of the last name alone."""
     for names in (wanted, wanted[-1:]):
         places = [path for path in _below(folder, is_folder) if path.parts[-len(names) :] == names]
-        depth = min((len(path.parts) for path in places), default=0)
-        best = [path for path in places if len(path.parts) == depth]
+        best = [path for path in places if len(path.parts) == len(places[0].parts)]
         if len(best) > 1:
             both = " and ".join(printable(str(path.relative_to(folder))) for path in best[:4])
             raise InputError(f"{folder}: holds {'/'.join(names)} at {both}; name one in the data set's YAML")
@@ -92,17 +92,14 @@ def _below(folder: Path, is_folder: bool) -> Iterator[Path]:
         place, depth = left.popleft()
         seen += 1
         try:
-            entries = sorted(os.scandir(place), key=lambda entry: entry.name)
+            inside = [(path, path.is_dir() and not path.is_symlink()) for path in sorted(_inside(place))]
         except OSError:  # somebody else's
             continue
-        for entry in entries:
-            if entry.name.startswith((".", "__MACOSX")):
-                continue
-            is_one = entry.is_dir(follow_symlinks=False)
-            if is_one == is_folder and (not is_folder or _is_there(Path(entry.path), True)):
-                yield Path(entry.path)
+        for path, is_one in inside:
+            if is_one == is_folder and (not is_folder or _is_there(path, True)):
+                yield path
             if is_one and depth < DEEPEST:
-                left.append((Path(entry.path), depth + 1))
+                left.append((path, depth + 1))
 
 
 def arranged_parts(settings: DatasetSettings, unpacked: Path, target: Path) -> Path:
@@ -145,9 +142,6 @@ def layout_hint(settings: DatasetSettings, data: Path) -> str:
     moves = [f"{places[part]} belongs to {data / part}" for part in lacking if part in places]
     return f"parts lie elsewhere: {'; '.join(moves)}" if moves else ""
 
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png"}
 
@@ -215,13 +209,9 @@ def read_both(settings: DatasetSettings, data: Path) -> Tables:
     twice = [f"{name} is a training and a test image at once" for name in train.frame["image"][both]]
     dropped = dropped | set(train.frame["image"][both])
     train = train.where(~both)
-    absent, strange = {*train.frame["path"], *test.frame["path"]}, []
-    for path in present(settings, data):
-        if path in absent:
-            absent.remove(path)
-        elif Path(path).name not in dropped:
-            strange.append(path)
-    extra = [f"extra file {printable(path)} (in no table)" for path in sorted(strange)]
+    absent, there = {*train.frame["path"], *test.frame["path"]}, set(present(settings, data))
+    strange = sorted(path for path in there - absent if Path(path).name not in dropped)
+    extra, absent = [f"extra file {printable(path)} (in no table)" for path in strange], absent - there
     missing = sorted(path for path in absent if not (data / path).exists())
     elsewhere = [layout_hint(settings, data)] if missing else []
     return Tables(train, test, [*filter(None, elsewhere), *problems, *twice, *extra], missing)
@@ -238,28 +228,18 @@ def read_train(settings: DatasetSettings, data: Path) -> Sound:
     columns, classes = settings.columns, tuple(settings.classes)
     table = data / settings.table
     if not table.is_file():
-        raise InputError(
-            f"{table}: no such file; DATA=<folder> must name the unpacked competition (make data fetches it, make synthetic "
-            "draws one)"
-        )
-    groups = [] if columns.driver is None else [columns.driver]
-    raw = read_text(table, [*groups, columns.label, columns.image])
-    problems, bad = _row_problems(raw, [*groups, columns.label, columns.image], columns.label, classes)
+        way_out = "DATA=<folder> must name the unpacked competition (make data fetches it, make synthetic draws one)"
+        raise InputError(f"{table}: no such file; {way_out}")
+    raw = read_text(table, columns.named)
+    problems, bad = _row_problems(raw, columns.named, columns.label, classes)
     more, misnamed = name_problems(raw[columns.image])
     sound = raw[~(bad | misnamed)]
     if raw.empty:
         raise InputError(f"{table}: expected labelled images, got none")
-    frame = pd.DataFrame(
-        {
-            "image": sound[columns.image],
-            "driver": sound[columns.driver] if columns.driver else "",
-            "label": sound[columns.label].map(classes.index).astype("int64"),
-            "path": [
-                settings.train_images.format(label=label, image=image)
-                for label, image in zip(sound[columns.label], sound[columns.image], strict=True)
-            ],
-        }
-    )
+    both = zip(sound[columns.label], sound[columns.image], strict=True)
+    drivers, labels = sound[columns.driver] if columns.driver else "", sound[columns.label].map(classes.index)
+    frame = pd.DataFrame({"image": sound[columns.image], "driver": drivers, "label": labels.astype("int64")})
+    frame["path"] = [settings.train_images.format(label=label, image=image) for label, image in both]
     said = [f"{settings.table}: {problem}" for problem in problems + more]
     sorted_table = ImageTable(frame.sort_values("image", ignore_index=True), classes)
     return Sound(sorted_table, said, set(raw[columns.image]) - set(sound[columns.image]))
@@ -312,18 +292,13 @@ def read_test_labels(settings: DatasetSettings, data: Path) -> dict[str, int] | 
     """Labels of the test images by name, for competitions that have them (drawn ones); otherwise None."""
     if settings.test_labels is None or not (data / settings.test_labels).is_file():
         return None
-    raw = read_csv(data / settings.test_labels, [settings.columns.image, settings.columns.label])
-    if sorted(raw[settings.columns.image]) != sorted(read_sample_submission(settings, data)):
-        raise InputError(
-            f"{data / settings.test_labels}: names other images than {settings.sample_submission}; draw again"
-        )
-    classes = list(settings.classes)
-    if unknown := sorted(set(raw[settings.columns.label]) - set(classes)):
-        raise InputError(
-            f"{data / settings.test_labels}: unknown classes {', '.join(unknown)}; expected {', '.join(classes)}"
-        )
-    labels = map(classes.index, raw[settings.columns.label])
-    return dict(zip(raw[settings.columns.image], labels, strict=True))
+    path, columns, classes = data / settings.test_labels, settings.columns, list(settings.classes)
+    raw = read_csv(path, [columns.image, columns.label])
+    if sorted(raw[columns.image]) != sorted(read_sample_submission(settings, data)):
+        raise InputError(f"{path}: names other images than {settings.sample_submission}; draw again")
+    if unknown := sorted(set(raw[columns.label]) - set(classes)):
+        raise InputError(f"{path}: unknown classes {', '.join(unknown)}; expected {', '.join(classes)}")
+    return dict(zip(raw[columns.image], map(classes.index, raw[columns.label]), strict=True))
 
 
 def present(settings: DatasetSettings, data: Path) -> Iterator[str]:
@@ -333,7 +308,6 @@ def present(settings: DatasetSettings, data: Path) -> Iterator[str]:
     prefixes = tuple(Path(f"{template.split('{')[0]}x").as_posix()[:-1] for template in templates)
     for root in (root for root in roots if roots.isdisjoint(root.parents)):
         for path in walk(data / root, settings.classes):
-            if path.suffix.lower() in IMAGE_SUFFIXES and (below := path.relative_to(data).as_posix()).startswith(
-                prefixes
-            ):
+            below = path.relative_to(data).as_posix()
+            if path.suffix.lower() in IMAGE_SUFFIXES and below.startswith(prefixes):
                 yield below

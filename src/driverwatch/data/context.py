@@ -132,13 +132,12 @@ def open_packs(context: Context, size: str) -> tuple[FoldTable, dict[str, Pack]]
     if not path.is_file():
         raise InputError(f"{path}: no fold file; run make folds DATASET={context.dataset} first")
     context.ensure_packs(size)
-    made_under = packs.folds_of(context.places.pack(size), "train", size)
-    pack = context.pack(size, "train", made_under)
+    pack = context.pack(size, "train", packs.manifest_of(context.places.pack(size), "train", size)["folds"])
     try:
         folds = fold_tables.read(path, table_of(pack, tuple(context.settings.classes)))
     except InputError as error:
-        raise InputError(
-            f"{pack.images.path}: does not go with {path}; make pack SIZE={size} FORCE=1 if the images have changed since (its "
-            f"runs then no longer count: leave them out with MODELS=), else restore the folds: {error}"
-        ) from error
+        again = f"make pack SIZE={size} FORCE=1 if the images have changed since"
+        lost = "its runs then no longer count: leave them out with MODELS="
+        said = f"does not go with {path}; {again} ({lost}), else restore the folds: {error}"
+        raise InputError(f"{pack.images.path}: {said}") from error
     return folds, {kind: context.pack(size, kind, folds.checksum) for kind in ("train", "test")}

@@ -5,7 +5,9 @@ from __future__ import annotations  # pandas, half a second, is imported only wh
 import csv
 import io
 from collections import Counter
+from collections.abc import Container
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,13 +51,19 @@ def glance(path: Path, classes: tuple[str, ...]) -> FoldFile:
         raise InputError(f"{path}: no fold file; run make folds first") from None
     except (OSError, ValueError, csv.Error) as error:
         raise InputError(f"{path}: not a whole fold file ({error}); restore it") from error
-    held = Counter({numbers[0]: 0 for _, numbers in table})
+    held: Counter[int] = Counter()
     for _, (fold, images, *_) in table:
         held[fold] += images
-    if sorted(held) != list(range(len(held))) or len(held) < 2:
-        raise InputError(f"{path}: folds must be numbered 0 to K-1 with K at least 2, got {sorted(held)}; restore it")
+    _refuse_gaps(path, set(held))
     checksum = checksum_of([[driver, *map(str, numbers)] for driver, numbers in table])
     return FoldFile(checksum, len(table), tuple(held[fold] for fold in range(len(held))))
+
+
+def _refuse_gaps(path: Path, numbers: set[int]) -> None:
+    """Refuse folds that are not numbered 0 to K-1, or are fewer than two."""
+    if numbers != set(range(len(numbers))) or len(numbers) < 2:
+        found = sorted(numbers)[:9]
+        raise InputError(f"{path}: folds must be numbered 0 to K-1 with K at least 2, got {found}; restore the file")
 
 
 if TYPE_CHECKING:
@@ -79,7 +87,7 @@ class FoldTable:
     def count(self) -> int:
         return int(self.frame["fold"].max()) + 1
 
-    @property
+    @cached_property
     def of_driver(self) -> dict[str, int]:
         return dict(zip(self.frame["driver"], self.frame["fold"], strict=True))
 
@@ -90,13 +98,17 @@ class FoldTable:
         Raises:
             InputError: a driver that no fold knows, or a fold that is not there.
         """
-        known = self.of_driver
-        if unknown := sorted(set(drivers) - set(known)):
-            raise InputError(f"folds: no fold holds driver {', '.join(unknown[:5])}; make folds FORCE=1 for this data")
-        if not 0 <= fold < self.count:
-            raise InputError(f"FOLD={fold}: expected 0 to {self.count - 1}")
-        validation = np.array([known[driver] == fold for driver in drivers], dtype=bool)
+        refuse_unknown(drivers, set(self.of_driver), fold, self.count)
+        validation = np.array([self.of_driver[driver] == fold for driver in drivers], dtype=bool)
         return np.flatnonzero(~validation), np.flatnonzero(validation)
+
+
+def refuse_unknown(drivers: np.ndarray, known: Container[str], fold: int, count: int) -> None:
+    """Refuse drivers that no fold knows, or a fold that is none of `count`."""
+    if unknown := sorted(driver for driver in set(drivers) if driver not in known):
+        raise InputError(f"folds: no fold holds driver {', '.join(unknown[:5])}; make folds FORCE=1 for this data")
+    if not 0 <= fold < count:
+        raise InputError(f"FOLD={fold}: expected 0 to {count - 1}")
 
 
 def class_counts(table: ImageTable) -> pd.DataFrame:
@@ -214,30 +226,22 @@ def read(path: Path, table: ImageTable) -> FoldTable:
         raise InputError(f"{path}: expected whole numbers beside each driver, got {error}; restore the file") from error
     if (twice := frame["driver"].duplicated()).any():
         raise InputError(f"{path}: driver {frame['driver'][twice].iloc[0]} is listed twice; restore the file")
-    if sorted(frame["fold"].unique()) != list(range(frame["fold"].nunique())) or frame["fold"].nunique() < 2:
-        raise InputError(
-            f"{path}: folds must be numbered 0 to K-1 with K at least 2, got {sorted(set(frame['fold'].tolist()))[:9]}; "
-            "restore the file"
-        )
+    _refuse_gaps(path, set(frame["fold"].tolist()))
     if (frame["images"] != frame[expected[3:]].sum(axis=1)).any():
         raise InputError(f"{path}: the column images is not the sum of the classes; restore the file")
-    counts = class_counts(table)
-    found = frame.set_index("driver")[expected[3:]].sort_index()
-    if problems := _mismatches(found, counts):
-        raise InputError(
-            f"{path}: does not fit the data: {len(problems)} drivers differ; check DATA=, or make folds "
-            f"FORCE=1 (runs on the old folds then no longer count):{listed(problems)}"
-        )
+    if problems := _mismatches(frame.set_index("driver")[expected[3:]].sort_index(), class_counts(table)):
+        way_out = "check DATA=, or make folds FORCE=1 (runs on the old folds then no longer count)"
+        raise InputError(f"{path}: does not fit the data: {len(problems)} drivers differ; {way_out}:{listed(problems)}")
     return FoldTable(frame.sort_values("driver", ignore_index=True))
 
 
 def _mismatches(found: pd.DataFrame, counts: pd.DataFrame) -> list[str]:
     missing = [f"{driver}: in the data, in no fold" for driver in counts.index.difference(found.index)]
     extra = [f"{driver}: in a fold, not in the data" for driver in found.index.difference(counts.index)]
-    both = counts.index.intersection(found.index)
+    both = [
+        (driver, list(found.loc[driver]), list(counts.loc[driver])) for driver in counts.index.intersection(found.index)
+    ]
     differ = [
-        f"{driver}: counts per class {list(found.loc[driver])}, data has {list(counts.loc[driver])}"
-        for driver in both
-        if list(found.loc[driver]) != list(counts.loc[driver])
+        f"{driver}: counts per class {ours}, data has {theirs}" for driver, ours, theirs in both if ours != theirs
     ]
     return missing + extra + differ

@@ -10,15 +10,16 @@ import io
 import stat
 import struct
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import simplejpeg
-from PIL import Image, JpegImagePlugin, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, JpegImagePlugin, PngImagePlugin
 
 from driverwatch.data import jpeg
 from driverwatch.data.regions import FRAME, Box, join
+from driverwatch.errors import words
 
 LOOK = 16  # bytes that tell one image's pixels
 LARGEST_FILE = 64 * 2**20  # bytes
@@ -37,17 +38,8 @@ TURNS = {
 
 HARMLESS = ("Invalid SOS parameters for sequential JPEG", "unknown JFIF revision number")  # some cameras' headers
 HEIC = (b"ftypheic", b"ftypheix", b"ftypmif1")  # as phones save images; after four bytes of length
-KINDS = {
-    b"GIF8": "a GIF",
-    b"BM": "a BMP",
-    b"RIFF": "a WebP",
-    b"II*\0": "a TIFF",
-    b"MM\0*": "a TIFF",
-    b"%PDF": "a PDF",
-} | {
-    b"PK\3\4": "a ZIP archive",
-    b"<": "an HTML or XML page",
-}
+KINDS = {b"GIF8": "a GIF", b"BM": "a BMP", b"RIFF": "a WebP", b"II*\0": "a TIFF", b"MM\0*": "a TIFF", b"%PDF": "a PDF"}
+KINDS |= {b"PK\3\4": "a ZIP archive", b"<": "an HTML or XML page"}
 
 
 def pixel_hash(image: np.ndarray) -> bytes:
@@ -78,10 +70,9 @@ def examine(path: Path, size: tuple[int, int] | None, boxes: tuple[Box, ...] = (
     any EXIF orientation.
     """
     try:
-        content = _content(path)
+        return examine_content(_content(path), path.suffix, size, boxes)
     except InvalidImageError as error:
-        return _invalid("", error)
-    return examine_content(content, path.suffix, size, boxes)
+        return CheckedImage(None, "", b"", b"", (0, 0), (), str(error))
 
 
 def examine_content(
@@ -92,18 +83,15 @@ def examine_content(
     try:
         image, traits = _decoded(content, suffix.lower())
     except InvalidImageError as error:
-        return _invalid(source, error)
+        return CheckedImage(None, source, b"", b"", (0, 0), (), str(error))
     shape, frame = image.shape[:2], b""
     if size is not None:
-        if any(_is_smaller(box, shape, size) for box in boxes):
+        parts = [box.slices(*shape) for box in boxes]
+        if any(down.stop - down.start < size[0] and across.stop - across.start < size[1] for down, across in parts):
             traits.append("smaller than the pack and enlarged")
         frame = b"" if boxes == (FRAME,) else pixel_hash(image)
         image = cut_out(image, boxes, size)
     return CheckedImage(image, source, pixel_hash(image), frame, shape, tuple(traits), None)
-
-
-def _invalid(source: str, error: InvalidImageError) -> CheckedImage:
-    return CheckedImage(None, source, b"", b"", (0, 0), (), str(error))
 
 
 def cut_out(image: np.ndarray, boxes: tuple[Box, ...], size: tuple[int, int]) -> np.ndarray:
@@ -112,11 +100,6 @@ def cut_out(image: np.ndarray, boxes: tuple[Box, ...], size: tuple[int, int]) ->
         return resized(image, size)
     parts = [np.ascontiguousarray(image[box.slices(*image.shape[:2])]) for box in boxes]
     return join(np.stack([resized(part, size) for part in parts]), len(parts))[0]
-
-
-def _is_smaller(box: Box, shape: tuple[int, int], size: tuple[int, int]) -> bool:
-    rows, columns = box.slices(*shape)
-    return rows.stop - rows.start < size[0] and columns.stop - columns.start < size[1]
 
 
 def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -159,16 +142,15 @@ def _decoded(content: bytes, suffix: str) -> tuple[np.ndarray, list[str]]:
         raise InvalidImageError("empty file")
     head = _head(content)
     if head.width * head.height > LARGEST:
-        raise InvalidImageError(
-            f"claims {head.width}x{head.height} px; at most {LARGEST // 10**6} million px are decoded"
-        )
+        claim = f"claims {head.width}x{head.height} px"
+        raise InvalidImageError(f"{claim}; at most {LARGEST // 10**6} million px are decoded")
     if min(head.size) < SMALLEST:
         raise InvalidImageError(f"is {head.width}x{head.height} px; expected at least {SMALLEST} on each side")
     turn = TURNS.get(_orientation(head))
     try:
         image, traits = _jpeg(content, head) if content[:2] == b"\xff\xd8" else (_png(content), [])
     except (ValueError, OSError, SyntaxError, cv2.error) as error:
-        raise InvalidImageError(f"damaged or cut short ({_words(error)}; {len(content)} bytes)") from error
+        raise InvalidImageError(f"damaged or cut short ({words(error, 100)}; {len(content)} bytes)") from error
     traits = [*_traits(content, head, suffix), *traits]
     if turn:
         traits.append("turned upright by its EXIF orientation")
@@ -177,30 +159,20 @@ def _decoded(content: bytes, suffix: str) -> tuple[np.ndarray, list[str]]:
 
 
 def _head(content: bytes) -> Image.Image:
-    """The header, nothing decoded."""
+    """The header, nothing decoded. Not by `Image.open`, which has limits of the process on pixels: `LARGEST` is asked instead."""
+    openers: dict[bytes, Any] = {b"\xff\xd8": JpegImagePlugin.jpeg_factory, b"\x89P": PngImagePlugin.PngImageFile}
+    kind = "a HEIC (save it as JPEG first)" if content[4:12] in HEIC else "something else"
+    kind = next((kind for start, kind in KINDS.items() if content.startswith(start)), kind)
     try:
-        return _opened(content)
-    except UnidentifiedImageError:
-        kind = "a HEIC (save it as JPEG first)" if content[4:12] in HEIC else "something else"
-        kind = next((kind for start, kind in KINDS.items() if content.startswith(start)), kind)
+        if content[:2] in openers:
+            return openers[content[:2]](io.BytesIO(content))
+    except (SyntaxError, IndexError, TypeError, struct.error):  # as Image.open takes them
         if content.startswith(b"\xff\xd8"):
-            raise InvalidImageError(
-                f"is a JPEG of a kind that is not read, or its header is damaged ({len(content)} bytes)"
-            ) from None
-        raise InvalidImageError(f"is neither JPEG nor PNG but {kind} ({len(content)} bytes)") from None
-    except (OSError, ValueError, SyntaxError, struct.error) as error:
-        raise InvalidImageError(f"damaged header ({_words(error)})") from error
-
-
-def _opened(content: bytes) -> Image.Image:
-    """As `Image.open`, without its limits of the process on pixels: `LARGEST` is asked instead, with one sentence."""
-    opener = {b"\xff\xd8": JpegImagePlugin.jpeg_factory, b"\x89P": PngImagePlugin.PngImageFile}.get(content[:2])
-    if opener is None:
-        raise UnidentifiedImageError
-    try:
-        return opener(io.BytesIO(content))
-    except (SyntaxError, IndexError, TypeError, struct.error) as error:  # as Image.open takes them
-        raise UnidentifiedImageError from error
+            said = f"is a JPEG of a kind that is not read, or its header is damaged ({len(content)} bytes)"
+            raise InvalidImageError(said) from None
+    except (OSError, ValueError) as error:
+        raise InvalidImageError(f"damaged header ({words(error, 100)})") from error
+    raise InvalidImageError(f"is neither JPEG nor PNG but {kind} ({len(content)} bytes)")
 
 
 def _jpeg(content: bytes, head: Image.Image) -> tuple[np.ndarray, list[str]]:
@@ -209,15 +181,13 @@ def _jpeg(content: bytes, head: Image.Image) -> tuple[np.ndarray, list[str]]:
         if lack := jpeg.lacking(content):
             raise OSError(lack)
     except NotImplementedError as error:
-        raise InvalidImageError(
-            f"is a JPEG of a kind that is not read ({error}); save it as a baseline or progressive one"
-        ) from error
+        way_out = "save it as a baseline or progressive one"
+        raise InvalidImageError(f"is a JPEG of a kind that is not read ({error}); {way_out}") from error
     image = _first_decoder(content, "CMYK" if head.mode == "CMYK" else "RGB")
     if image is None:
         return jpeg.decoded_by_pillow(content), ["of unusual chroma sampling, read by a second decoder"]
-    return np.asarray(
-        head.convert("RGB")
-    ) if head.mode == "CMYK" else image, []  # Pillow turns Adobe's inverted inks, too
+    # Pillow turns Adobe's inverted inks, too
+    return np.asarray(head.convert("RGB")) if head.mode == "CMYK" else image, []
 
 
 def _first_decoder(content: bytes, colours: str) -> np.ndarray | None:
@@ -233,7 +203,7 @@ def _first_decoder(content: bytes, colours: str) -> np.ndarray | None:
             image = simplejpeg.decode_jpeg(content, colours, strict=False)
         except ValueError:
             return None
-        if not any(words in str(error) for words in HARMLESS) or not jpeg.is_whole(content):
+        if not any(warning in str(error) for warning in HARMLESS) or not jpeg.is_whole(content):
             raise
         return image
 
@@ -265,7 +235,3 @@ def _orientation(head: Image.Image) -> int:
         return int(head.getexif().get(0x0112, 1))
     except (OSError, ValueError, TypeError, SyntaxError, struct.error):  # damaged EXIF: the picture itself is whole
         return 1
-
-
-def _words(error: Exception) -> str:
-    return " ".join(str(error).split())[:100]

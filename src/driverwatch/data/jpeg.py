@@ -150,8 +150,9 @@ def is_whole(content: bytes) -> bool:
         return False
     sequential = any(segment.marker in SEQUENTIAL for segment in found)
     content = _uncropped(content, found) if sequential else content
-    pixels, ends = _pixels(content), [end for _, end, _ in coded]
-    if not all(np.array_equal(_pixels(_with_more(content, ends, step)), pixels) for step in STEPS):
+    pixels, ends = _pixels(content), [0, *(end for _, end, _ in coded), len(content)]
+    pieces = [content[a:b] for a, b in pairwise(ends)]
+    if not all(np.array_equal(_pixels(_other_bytes(step, MORE).join(pieces)), pixels) for step in STEPS):
         return False
     last = [(start, end) for start, end, then in coded if then not in RESTARTS]  # of each scan
     return not sequential or all(_is_needed(content, start, end, pixels) for start, end in last)
@@ -176,18 +177,13 @@ def _restarts_are_all_there(found: list[Segment]) -> bool:
 
 def _frame(parameters: bytes) -> Frame:
     height, width = (int.from_bytes(parameters[at : at + 2]) for at in (1, 3))
-    return Frame(
-        height, width, dict(zip(parameters[6::3], (divmod(byte, 16) for byte in parameters[7::3]), strict=False))
-    )
+    factors = (divmod(byte, 16) for byte in parameters[7::3])
+    return Frame(height, width, dict(zip(parameters[6::3], factors, strict=False)))
 
 
 def _other_bytes(step: int, count: int) -> bytes:
     """Bytes from 0 to 254; which, `step` says."""
     return bytes(step * place % 255 for place in range(1, count + 1))
-
-
-def _with_more(content: bytes, ends: list[int], step: int) -> bytes:
-    return _other_bytes(step, MORE).join(content[a:b] for a, b in pairwise([0, *ends, len(content)]))
 
 
 def _is_needed(content: bytes, start: int, end: int, pixels: np.ndarray) -> bool:

@@ -17,10 +17,8 @@ import numpy as np
 from driverwatch.config.model import AugmentSettings
 from driverwatch.data.regions import join, split
 
-SEAM = (
-    1 / 3,
-    2 / 3,
-)  # of the width, where splices meet: outside of it, one part would hold hardly anything that decides
+# of the width, where splices meet: outside of it, one part would hold hardly anything that decides
+SEAM = (1 / 3, 2 / 3)
 STREAM = 1  # keeps this randomness apart from the Augmenter's, which is seeded by (run seed, epoch, row) alone
 
 Box = tuple[int, int, int, int]
@@ -39,11 +37,6 @@ class Mixing:
     shares: np.ndarray
     boxes: np.ndarray
     regions: int = 1  # R, how many are stacked in an image
-
-    def image(self, images: np.ndarray, row: int) -> np.ndarray:
-        """What becomes of image `row` of uint8 (N, R * h, w, 3), which are cut already: uint8 (R * h, w, 3)."""
-        partner = int(self.partners[row])
-        return np.asarray(images[row]) if partner == row else self.mixed(images[row], images[partner], row)
 
     def mixed(self, image: np.ndarray, other: np.ndarray, row: int) -> np.ndarray:
         """Image `row` and its partner's, both as the network would see them alone, as one: uint8 (R * h, w, 3)."""

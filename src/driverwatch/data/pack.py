@@ -5,6 +5,7 @@ readers: a contiguous dataset has a file offset, so a reader maps it and needs n
 """
 
 import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,17 +19,83 @@ import numpy as np
 from driverwatch.config.dataset import DatasetSettings
 from driverwatch.config.types import WHOLE, pixels, regions_of
 from driverwatch.data.competition import present
-from driverwatch.data.images import LOOK, pixel_hash
+from driverwatch.data.images import LOOK, examine, pixel_hash
 from driverwatch.data.regions import FRAME, Box
-from driverwatch.data.streamed_images import ImageFiles, StreamedImages
-from driverwatch.errors import InputError
+from driverwatch.errors import InputError, words
 from driverwatch.io.atomic import locked, write_json
 from driverwatch.io.hdf5 import UNREADABLE, column, opened, text, texts
 from driverwatch.io.manifests import checksum_of, differences, read_json
-from driverwatch.io.prefetch import in_threads
+from driverwatch.io.prefetch import MadeAhead, in_threads, one_opencv_thread
 
 STREAMED = "streamed_from"  # of a manifest: the data set's folder, where the pack holds no pixels
+AHEAD = 64  # streamed images decoded before they are asked for, where they are read in order: at 180x240 px 8 MB
 Boxes = dict[str, Box]  # regions by name, in the order in which they are stacked
+
+
+class ImageFiles(NamedTuple):
+    """The files of a pack's images, and what each must show; small enough to hand to another process."""
+
+    folder: Path  # of the data set
+    paths: np.ndarray  # text (N,), below `folder`
+    looks: np.ndarray  # uint8 (N, `LOOK`): of each image as it was packed
+    size: tuple[int, int]  # height, width of a region
+    boxes: tuple[Box, ...]  # of the regions
+
+
+class StreamedImages:
+    """An array uint8 (N, R * H, W, 3) whose images are decoded when it is indexed: along its first axis alone.
+
+    Indexed in order, as predictions do, it decodes the next images meanwhile, so that one pass costs no waiting beside a
+    network. The pixels are those that a pack would hold, bit for bit: each image's are compared with the checksum taken
+    when it was packed.
+    """
+
+    dtype, ndim = np.dtype(np.uint8), 4
+
+    def __init__(self, files: ImageFiles) -> None:
+        self.files = files
+        self.shape = (len(files.paths), len(files.boxes) * files.size[0], files.size[1], 3)
+        self.next = 0  # the image after those that were read last
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        yield from in_threads(self._decoded, range(len(self)), AHEAD)
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        """One image for a number, (R * H, W, 3); several for a slice, numbers or a mask, (B, R * H, W, 3).
+
+        Raises:
+            InputError: a file that is missing, or shows something else than when it was packed.
+        """
+        asked = np.arange(len(self))[key]
+        if asked.ndim == 0:
+            return self._decoded(int(asked))
+        numbers, made = asked.tolist(), in_threads(self._decoded, asked.tolist(), AHEAD)
+        if numbers and numbers[0] in (0, self.next):  # in order
+            self._ahead.ahead = max(AHEAD, 2 * len(numbers))
+            made = map(self._ahead, numbers)
+        self.next = max(numbers, default=-1) + 1
+        found = np.empty((len(numbers), *self.shape[1:]), np.uint8)
+        for place, image in enumerate(made):
+            found[place] = image
+        return found
+
+    @cached_property
+    def _ahead(self) -> MadeAhead[np.ndarray]:
+        return MadeAhead(self._decoded, len(self), os.cpu_count() or 1)
+
+    def _decoded(self, number: int) -> np.ndarray:
+        files = self.files
+        path = files.folder / files.paths[number]
+        with one_opencv_thread():
+            image = examine(path, files.size, files.boxes)
+        if image.pixels is None:
+            raise InputError(f"{path}: {image.problem}; test images are read from their files, so restore it (DATA=)")
+        if image.look != files.looks[number, :LOOK].tobytes():
+            raise InputError(f"{path}: shows something else than when it was packed; restore it, or make pack FORCE=1")
+        return image.pixels
 
 
 class ImageBlock(NamedTuple):
@@ -80,9 +147,7 @@ class Pack:
     drivers: np.ndarray
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    checksum: (
-        str  # of the sources' names, bytes, labels and drivers, what was left out, the size and the regions' boxes
-    )
+    checksum: str  # of the sources' names, bytes, labels, drivers, what was left out, the size and the regions' boxes
     folds: str  # checksum of the folds that it was packed under
     left_out: LeftOut = field(default_factory=lambda: LeftOut(*(np.array([]) for _ in range(4))))
 
@@ -108,10 +173,8 @@ def manifest_of(folder: Path, kind: str, size: str) -> dict[str, Any]:
     made = read_json(manifest)
     expected = {"checksum": str, "folds": str, "contents": str, "signature": str, "images": int, "left_out": dict}
     if wrong := [key for key, kind in expected.items() if not isinstance(made.get(key), kind)]:
-        raise InputError(
-            f"{manifest}: expected a pack's manifest, {wrong[0]} is missing or no {expected[wrong[0]].__name__}; "
-            "run make pack again"
-        )
+        lacks = f"{wrong[0]} is missing or no {expected[wrong[0]].__name__}"
+        raise InputError(f"{manifest}: expected a pack's manifest, {lacks}; run make pack again")
     return made
 
 
@@ -123,10 +186,9 @@ def recorded(regions: Boxes) -> dict[str, list[float]]:
 def refuse_moved(path: Path, made: dict[str, Any], regions: Boxes) -> None:
     """Refuse a pack whose regions were cut at other places than `regions`."""
     if moved := differences(made.get("regions", {}), recorded(regions), "regions"):
-        raise InputError(
-            f"{path}: cut where the data set's YAML no longer has it ({', '.join(moved)}); restore the boxes, give the moved "
-            "region a new name, or make pack FORCE=1 (runs on the old pack then no longer count)"
-        )
+        again = "make pack FORCE=1 (runs on the old pack then no longer count)"
+        way_out = f"restore the boxes, give the moved region a new name, or {again}"
+        raise InputError(f"{path}: cut where the data set's YAML no longer has it ({', '.join(moved)}); {way_out}")
 
 
 def is_streamed(folder: Path, kind: str = "test") -> bool | None:
@@ -135,11 +197,6 @@ def is_streamed(folder: Path, kind: str = "test") -> bool | None:
         return STREAMED in read_json(folder / f"{kind}.json")
     except (InputError, OSError):
         return None
-
-
-def folds_of(folder: Path, kind: str, size: str) -> str:
-    """Checksum of the folds that a pack was made under."""
-    return str(manifest_of(folder, kind, size).get("folds"))
 
 
 def stamp(path: Path) -> list[int]:
@@ -180,9 +237,7 @@ def _whole(path: Path) -> Iterator[h5py.File]:
         with opened(path) as file:
             yield file
     except UNREADABLE as error:
-        raise InputError(
-            f"{path}: not a whole pack ({' '.join(str(error).split())[:150]}); run make pack again"
-        ) from error
+        raise InputError(f"{path}: not a whole pack ({words(error)}); run make pack again") from error
 
 
 def pixel_hashes(path: Path) -> np.ndarray:
@@ -225,14 +280,11 @@ def _streamed(
 
 def _mapped(file: h5py.File, path: Path, size: tuple[int, int]) -> ImageBlock:
     """Images that lie in a pack, whole and in one piece."""
-    images = file["images"]
-    offset, bytes_there = images.id.get_offset(), path.stat().st_size
-    count = images.shape[0]
+    images, bytes_there = file["images"], path.stat().st_size
+    offset, count = images.id.get_offset(), images.shape[0]
     if images.dtype != np.uint8 or images.shape[1:] != (*size, 3) or images.chunks is not None:
-        raise InputError(
-            f"{path}: expected contiguous uint8 images {size} x 3, got {images.dtype} {images.shape[1:]}; "
-            "run make pack again"
-        )
+        got = f"{images.dtype} {images.shape[1:]}"
+        raise InputError(f"{path}: expected contiguous uint8 images {size} x 3, got {got}; run make pack again")
     if count and (offset is None or offset + images.size > bytes_there):
         raise InputError(f"{path}: cut short ({bytes_there} bytes); run make pack again")
     return ImageBlock(str(path), offset or 0, images.shape)
@@ -246,17 +298,10 @@ def _opened(file: h5py.File, path: Path, made: dict[str, Any], images: ImageBloc
     if text(file, "checksum") != made.get("checksum"):
         raise InputError(f"{path}: is not the pack that {path.stem}.json describes; run make pack again")
     left, absent = file["left_out"], len(column(file["left_out"], "names", str, (None,)))
-    return Pack(
-        images,
-        _values(file, "names", count),
-        _values(file, "labels", count),
-        _values(file, "drivers", count),
-        _channels(file, "mean"),
-        _channels(file, "std"),
-        text(file, "checksum"),
-        made["folds"],
-        LeftOut(*(_values(left, name, absent) for name in LeftOut._fields)),
-    )
+    names, labels, drivers = (_values(file, name, count) for name in ("names", "labels", "drivers"))
+    mean, std = (_channels(file, name) for name in ("mean", "std"))
+    left_out = LeftOut(*(_values(left, name, absent) for name in LeftOut._fields))
+    return Pack(images, names, labels, drivers, mean, std, made["checksum"], made["folds"], left_out)
 
 
 def _values(place: h5py.Group, name: str, count: int) -> np.ndarray:
@@ -320,10 +365,8 @@ def images_if_unchanged(folder: Path, sources: str) -> dict[str, int] | None:
     """Images of the test and the training pack, if nothing was left out and nothing has changed since `note`; else None."""
     try:
         checksum, made = _of(folder, sources)
-        if made["train"].get(KEY) != checksum or any(
-            made[kind]["left_out"] or made[kind]["left_out_rows"] for kind in KINDS
-        ):
-            return None
-        return {kind: int(made[kind]["images"]) for kind in KINDS}
+        left = [made[kind][what] for kind in KINDS for what in ("left_out", "left_out_rows")]
+        unchanged = made["train"].get(KEY) == checksum and not any(left)
+        return {kind: int(made[kind]["images"]) for kind in KINDS} if unchanged else None
     except (InputError, OSError, LookupError, TypeError, ValueError):
         return None

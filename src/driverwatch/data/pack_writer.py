@@ -55,7 +55,7 @@ class Job:
 
     @property
     def manifest(self) -> Path:
-        return self.folder / f"{self.kind}.json"
+        return self.path.with_suffix(".json")
 
     @property
     def size_bytes(self) -> int:
@@ -71,8 +71,8 @@ class Job:
     @property
     def left_out(self) -> dict[str, str]:
         """Images that the larger pack was made without, and why."""
-        left = () if self.larger is None else zip(self.larger.left_out.names, self.larger.left_out.reasons, strict=True)
-        return dict(left)
+        left = self.larger.left_out if self.larger else None
+        return dict(zip(left.names, left.reasons, strict=True)) if left else {}
 
 
 def table_checksum(job: Job) -> str:
@@ -138,12 +138,11 @@ class PackWriter:
 
     def _examined(self, keep: Callable[[int, np.ndarray], None] | None = None) -> Iterator[Examined]:
         """Decode in parallel, a few images at a time, in the table's order; `keep` is given each sound one's row and pixels."""
-        label, paths = f"pack {self.job.kind} {self.job.size}", list(self.frame["path"])
+        label, paths, larger = f"pack {self.job.kind} {self.job.size}", list(self.frame["path"]), self.job.larger
 
         def some(start: int) -> Examined:
             images, total = [], np.zeros((2, 3), np.int64)
             for row, path in enumerate(paths[start : start + TOGETHER], start):
-                larger = self.job.larger
                 image = self._resized(larger, row) if larger else examine(self.job.data / path, self.size, self.boxes)
                 if keep is not None and image.pixels is not None:
                     keep(row, image.pixels)
@@ -205,27 +204,18 @@ class PackWriter:
             file.create_dataset("frames", data=self.frames)
             looks = np.concatenate([self.looks, self.frames], axis=1)
         reasons = [self.left[name] for name in self.absent["image"]]
-        absent: dict[str, Any] = {
-            "names": self.absent["image"],
-            "drivers": self.absent["driver"],
-            "labels": self.absent["label"],
-        }
-        _columns(file.create_group("left_out"), {**absent, "reasons": reasons})
+        columns_of = {f"{name}s": self.absent[name] for name in ("driver", "label")}
+        absent: dict[str, Any] = {"names": self.absent["image"], **columns_of, "reasons": reasons}
+        _columns(file.create_group("left_out"), absent)
         columns = [frame[name].to_numpy() for name in ("image", "driver", "label")]
-        left_out = [[str(value) for value in column] for column in (*absent.values(), reasons)]
+        left_out = [[str(value) for value in column] for column in absent.values()]
         checksum = source_checksum(self.job, self.left, self.sources)
-        self.facts = {
-            "checksum": checksum,
-            **mean_std,
-            "contents": pack.contents_checksum(looks, *columns, mean_std["mean"], mean_std["std"], left_out),
-            "images": len(frame),
-            "taken": self._taken(),
-            "left_out": self.left,
-            "left_out_rows": list(self.job.rows),
-            **({"resized_from": self.job.larger.checksum} if self.job.larger else {}),
-            **({"regions": regions} if regions else {}),
-            **({pack.STREAMED: str(self.job.data.absolute())} if self.job.streamed else {}),
-        }
+        contents = pack.contents_checksum(looks, *columns, mean_std["mean"], mean_std["std"], left_out)
+        self.facts = {"checksum": checksum, **mean_std, "contents": contents, "images": len(frame)}
+        self.facts |= {"taken": self._taken(), "left_out": self.left, "left_out_rows": list(self.job.rows)}
+        self.facts |= {"resized_from": self.job.larger.checksum} if self.job.larger else {}
+        self.facts |= {"regions": regions} if regions else {}
+        self.facts |= {pack.STREAMED: str(self.job.data.absolute())} if self.job.streamed else {}
         file.attrs.update({"checksum": checksum, **mean_std})
 
     def _taken(self) -> dict[str, int]:
@@ -255,9 +245,8 @@ def sums(image: np.ndarray) -> np.ndarray:
 
 
 def _moments(total: np.ndarray, count: int) -> dict[str, list[float]]:
-    mean = total[0] / max(count, 1)
-    variance = np.maximum(total[1] / max(count, 1) - mean**2, 0)
-    return {"mean": [float(m) for m in mean], "std": [float(s) for s in np.sqrt(variance)]}
+    mean, square = total / max(count, 1)
+    return {"mean": mean.tolist(), "std": np.sqrt(np.maximum(square - mean**2, 0)).tolist()}
 
 
 class InvalidImagesError(InputError):
@@ -325,13 +314,11 @@ def _is_kept(job: Job) -> bool:
         return False
     pack.refuse_moved(job.path, made, job.regions)
     signature = _signature(job)
-    if made.get("signature") != signature and made["checksum"] != _source_checksum(job, made["left_out"]):
+    if made.get("signature") != signature and (job.larger or not _is_of_same_bytes(job, made)):
         if not job.skip and (lines := invalid(job)):
             raise InvalidImagesError(lines)
-        raise InputError(
-            f"{job.path}: packed from other files than {job.made_from} now holds; make pack FORCE=1 packs again (runs on the old "
-            "pack then no longer count), or use another DATASET"
-        )
+        way_out = "make pack FORCE=1 packs again (runs on the old pack then no longer count), or use another DATASET"
+        raise InputError(f"{job.path}: packed from other files than {job.made_from} now holds; {way_out}")
     if made["left_out"] and not job.skip:
         raise InvalidImagesError(_lines(job, made["left_out"]))
     if job.test_pack and pack.test_duplicates(job.test_pack, pack.pixel_hashes(job.path)):
@@ -344,12 +331,10 @@ def _is_kept(job: Job) -> bool:
     return True
 
 
-def _source_checksum(job: Job, left_out: dict[str, str]) -> str:
-    """What `PackWriter` would call its sources, without decoding them; empty of a larger pack's, whose checksum says it all."""
-    if job.larger is not None:
-        return ""
+def _is_of_same_bytes(job: Job, made: dict[str, Any]) -> bool:
+    """Whether a pack's manifest names the sources that `PackWriter` would find; none is decoded."""
     sources = in_threads(lambda path: source_of(job.data / path), job.table.frame["path"])
-    return source_checksum(job, left_out, np.fromiter(sources, "S64", len(job.table)))
+    return bool(made["checksum"] == source_checksum(job, made["left_out"], np.fromiter(sources, "S64", len(job.table))))
 
 
 def _signature(job: Job) -> str:

@@ -15,7 +15,6 @@ from driverwatch.config.loading import load
 from driverwatch.config.model import ModelSettings
 from driverwatch.config.types import KEY, key_of, larger_of, pixels, regions_of
 from driverwatch.data import competition, folds, pack, pack_writer, synthetic
-from driverwatch.data import pack as unchanged
 from driverwatch.data.competition import ImageTable
 from driverwatch.data.context import CONFIGS, Context, absent, open_packs, table_of
 from driverwatch.data.pack_writer import InvalidImagesError, Job
@@ -35,23 +34,21 @@ DISK_SHARE = 0.5  # of the free disk that packs may fill before test images are 
 LESS = ', or stream test images with SET="predict.test_images=streamed"'
 
 
-def pick(settings: DatasetSettings, source: Path, data: Path) -> None:
-    """Copy the listed images and their table rows from `source` (a full download, same layout) to `data`, whole or not at all.
+def pick_subset(context: Context, source: Path) -> None:
+    """Copy the listed images and their table rows from `source` (a full download, same layout), whole or not at all.
 
-    Its sample submission names the listed test images, each class equally likely.
+    The sample submission names the listed test images, each class equally likely.
 
     Raises:
         InputError: no list, something in the way, or images that the download lacks or labels otherwise (all listed).
     """
     import pandas as pd
 
-    named = settings.columns
-    wanted, tests = _wanted(settings)
+    start, settings, data = time.monotonic(), context.settings, context.data
+    named, (wanted, tests) = settings.columns, _wanted(settings)
     paths = [settings.test_images.format(image=image) for image in tests]
-    paths += [
-        settings.train_images.format(label=label, image=image)
-        for label, image in zip(wanted[named.label], wanted[named.image], strict=True)
-    ]
+    labelled = zip(wanted[named.label], wanted[named.image], strict=True)
+    paths += [settings.train_images.format(label=label, image=image) for label, image in labelled]
     _refuse_lacking(settings, source, wanted, paths)
     with making(data):
         if data.exists():
@@ -59,18 +56,16 @@ def pick(settings: DatasetSettings, source: Path, data: Path) -> None:
         size = sum((source / path).stat().st_size for path in paths)
         require_space(data.parent, size, "the copy", "name a folder on a larger disk with DATA=")
         with replacing_folder(data) as partial:
-            _copy(paths, source, partial)
+            for path in track(paths, len(paths), "copy"):
+                (partial / path).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source / path, partial / path)
             wanted.to_csv(partial / settings.table, index=False, lineterminator="\n")
             (partial / settings.test_images.format(image="x")).parent.mkdir(parents=True, exist_ok=True)
             sample = pd.DataFrame({named.image: tests, **dict.fromkeys(settings.classes, 1 / len(settings.classes))})
             sample.to_csv(partial / settings.sample_submission, index=False, lineterminator="\n")
     drivers = f" of {wanted[named.driver].nunique()} drivers" if named.driver else ""
     say(f"{data}: {len(wanted)} labelled images{drivers}, {len(tests)} test images")
-
-
-def _columns(settings: DatasetSettings) -> list[str]:
-    named = settings.columns
-    return [column for column in (named.driver, named.label, named.image) if column]
+    ending(time.monotonic() - start, None, [f"make folds DATASET={context.dataset}"])
 
 
 def _wanted(settings: DatasetSettings) -> "tuple[pd.DataFrame, list[str]]":
@@ -81,7 +76,7 @@ def _wanted(settings: DatasetSettings) -> "tuple[pd.DataFrame, list[str]]":
     """
     if settings.subset is None:
         raise InputError("subset: this dataset's YAML names no list (subset: <csv>); use DATASET=statefarm_mini")
-    columns, label = _columns(settings), settings.columns.label
+    columns, label = settings.columns.named, settings.columns.label
     rows = read_text(user_path(settings.subset), columns)[columns]
     test = (rows[[column for column in columns if column != settings.columns.image]] == "").all(axis=1)
     wanted = rows[~test]
@@ -94,33 +89,19 @@ def _wanted(settings: DatasetSettings) -> "tuple[pd.DataFrame, list[str]]":
 
 
 def _refuse_lacking(settings: DatasetSettings, source: Path, wanted: "pd.DataFrame", paths: list[str]) -> None:
-    full = read_csv(source / settings.table, _columns(settings))[_columns(settings)]
+    full = read_csv(source / settings.table, settings.columns.named)[settings.columns.named]
     known, asked = ({tuple(row) for row in frame.itertuples(index=False)} for frame in (full, wanted))
     missing = sorted(" ".join(row) for row in asked - known)
     missing += [f"file {path}" for path in paths if not (source / path).is_file()]
     if missing:
-        raise InputError(
-            f"{source}: lacks {len(missing)} of the listed images; is it the whole download?{listed(missing)}"
-        )
-
-
-def _copy(paths: list[str], source: Path, target: Path) -> None:
-    for path in track(paths, len(paths), "copy"):
-        (target / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source / path, target / path)
+        lacks = f"lacks {len(missing)} of the listed images"
+        raise InputError(f"{source}: {lacks}; is it the whole download?{listed(missing)}")
 
 
 def draw(context: Context, options: synthetic.SyntheticOptions, force: bool) -> None:
     """Write a synthetic competition into the context's data folder. Raises as `synthetic.write`."""
     synthetic.write(options, context.settings, context.data, force)
     ending(then=[f"make folds DATASET={context.dataset}"])
-
-
-def pick_subset(context: Context, source: Path) -> None:
-    """Copy the listed images of a download. Raises as `pick`."""
-    start = time.monotonic()
-    pick(context.settings, source, context.data)
-    ending(time.monotonic() - start, None, [f"make folds DATASET={context.dataset}"])
 
 
 def make_folds(context: Context, force: bool, skip: bool = False) -> None:
@@ -141,28 +122,21 @@ def _make_folds(context: Context, force: bool, skip: bool) -> None:
     if context.settings.columns.driver is None and (force or not context.places.groups.is_file()):
         _make_groups(context, tables.train, skip)
     table, _ = _grouped(context, tables.train, skip)
-    path = context.places.folds
+    path, kind = context.places.folds, "drivers" if context.settings.columns.driver else "groups of look-alikes"
     if path.is_file() and not force:
         found = folds.read(path, table)
         if found.count != context.settings.folds:
-            raise InputError(
-                f"{path}: holds {found.count} folds, the dataset's YAML asks for {context.settings.folds}; "
-                "change the YAML, or make folds FORCE=1 (runs on the old folds then no longer count)"
-            )
-        return say(
-            f"{path}: fits the data ({found.count} folds, {len(found.frame)} {_kind(context)}, checksum {found.checksum[:12]})"
-        )
+            way_out = "change the YAML, or make folds FORCE=1 (runs on the old folds then no longer count)"
+            asked = f"the dataset's YAML asks for {context.settings.folds}"
+            raise InputError(f"{path}: holds {found.count} folds, {asked}; {way_out}")
+        said = f"{found.count} folds, {len(found.frame)} {kind}, checksum {found.checksum[:12]}"
+        return say(f"{path}: fits the data ({said})")
     made = folds.make(table, context.settings.folds)
     folds.write(made, path)
     sums = made.frame.drop(columns="driver").groupby("fold").sum()
     sums.insert(0, "drivers", made.frame.groupby("fold").size())
-    return say(
-        f"{path}: {made.count} folds of {len(made.frame)} {_kind(context)}, checksum {made.checksum[:12]}\n{sums.to_string()}"
-    )
-
-
-def _kind(context: Context) -> str:
-    return "drivers" if context.settings.columns.driver else "groups of look-alikes"
+    said = f"{made.count} folds of {len(made.frame)} {kind}, checksum {made.checksum[:12]}"
+    return say(f"{path}: {said}\n{sums.to_string()}")
 
 
 def _make_groups(context: Context, train: ImageTable, skip: bool) -> None:
@@ -199,10 +173,8 @@ def _grouped(context: Context, train: ImageTable, skip: bool) -> tuple[ImageTabl
     of_image = dict(zip(known["image"], known["group"], strict=True))
     there = train.frame["image"].isin(of_image).to_numpy(bool)
     if len(of_image) < len(known) or there.sum() < len(of_image) or not (there.all() or skip):
-        raise InputError(
-            f"{path}: names other images than the table; restore it, or make folds FORCE=1 (runs on the old folds then no "
-            "longer count)"
-        )
+        way_out = "restore it, or make folds FORCE=1 (runs on the old folds then no longer count)"
+        raise InputError(f"{path}: names other images than the table; {way_out}")
     kept = train.where(there)
     grouped = ImageTable(kept.frame.assign(driver=kept.frame["image"].map(of_image)), train.classes)
     lost = [f"{path}: in no group, since it was broken when groups were made" for path in train.frame["path"][~there]]
@@ -228,20 +200,16 @@ def make_packs(
         settings = load(ModelSettings, CONFIGS / "models", model, overrides)
         size, test_images = settings.input.key, settings.predict.test_images
     elif not re.fullmatch(KEY, size) or min(pixels(size)) < 16:
-        raise InputError(
-            f"SIZE={size}: expected <height>x<width>, 16 px or more each, like 180x240, or with regions 180x240-whole+head"
-        )
+        wanted = "<height>x<width>, 16 px or more each, like 180x240, or with regions 180x240-whole+head"
+        raise InputError(f"SIZE={size}: expected {wanted}")
     start, asked = time.monotonic(), size
     size, regions = size.partition("-")[0], regions_of(size)
     if len(set(regions)) < len(regions):
         raise InputError(f"SIZE={size}-{'+'.join(regions)}: expected each region once")
     size = key_of(size, regions)
     folder = context.places.pack(size)
-    if (
-        not context.data.is_dir()
-        and all((folder / f"{kind}.json").is_file() for kind in ("train", "test"))
-        and not force
-    ):
+    packed = all((folder / f"{kind}.json").is_file() for kind in pack.KINDS)
+    if packed and not context.data.is_dir() and not force:
         return say(f"{folder}: kept; {context.data} is not here to compare it with")
     _pack_both(context, size, force, skip, test_images)
     # for a model `make train` asks for its pack, and resumes by itself
@@ -266,20 +234,19 @@ def pack_missing(context: Context, size: str) -> None:
         _resize_both(context, size, larger)
     elif not context.data.is_dir():
         beside = f" (resized again, {', '.join(others)} would give other pixels)" if others else ""
-        raise InputError(
-            f"{folder}: no pack, and {context.data} is not here to make it from{beside}; give DATA=<folder of the images>"
-        )
+        missing = f"no pack, and {context.data} is not here to make it from{beside}"
+        raise InputError(f"{folder}: {missing}; give DATA=<folder of the images>")
     else:
         say(f"{folder}: no pack yet; packing {context.data} as make pack SIZE={size} would")
         _pack_both(context, size, False, any(_left_out(folder.parent / other) for other in others))
-    megabytes = sum((folder / f"{kind}.h5").stat().st_size for kind in ("train", "test")) / 1e6
+    megabytes = sum((folder / f"{kind}.h5").stat().st_size for kind in pack.KINDS) / 1e6
     say(f"{folder}: made in {duration(time.monotonic() - start)}, {megabytes:,.1f} MB")
 
 
 def _resize_both(context: Context, size: str, larger: str) -> None:
     """Both packs of a key that names a larger pack, without what that was made without."""
     table, packs = open_packs(context, larger)
-    for kind in ("test", "train"):
+    for kind in pack.KINDS:
         images, folder = table_of(packs[kind], tuple(context.settings.classes)), context.places.pack(size)
         job = Job(images, context.data, folder, kind, size, table.checksum, True, regions=context.regions(size))
         pack_writer.write(replace(job, larger=packs[kind]))
@@ -287,39 +254,45 @@ def _resize_both(context: Context, size: str, larger: str) -> None:
 
 def _left_out(folder: Path) -> bool:
     """Whether packs were made without what was broken (`SKIP_INVALID=1`), as far as their manifests can be read."""
-    made: dict[str, object] = {}
-    for kind in ("train", "test"):
+    for kind in pack.KINDS:
         with suppress(InputError):
-            made |= {key: value for key, value in read_json(folder / f"{kind}.json").items() if value}
-    return bool(made.get("left_out") or made.get("left_out_rows"))
+            made = read_json(folder / f"{kind}.json")
+            if made.get("left_out") or made.get("left_out_rows"):
+                return True
+    return False
 
 
 def _pack_both(context: Context, size: str, force: bool, skip: bool, test_images: TestImages = "auto") -> None:
-    """Test images first: an image among them must not be trained on."""
+    """Pack test images, then training images, unless both packs are there and nothing has changed since."""
     regions = context.regions(size)  # a wrong name ends here, before any image is read
-    folder, beside = context.places.pack(size), [context.places.folds, context.places.groups]
-    found = unchanged.sources(context.settings, context.data, beside)
+    folder = context.places.pack(size)
+    found = pack.sources(context.settings, context.data, [context.places.folds, context.places.groups])
     is_kept = test_images == "auto" or pack.is_streamed(folder) == (test_images == "streamed")
-    if not force and is_kept and (there := unchanged.images_if_unchanged(folder, found)):
+    if not force and is_kept and (there := pack.images_if_unchanged(folder, found)):
         for kind, count in there.items():
             say(f"{folder / kind}.h5: up to date ({count} images)")
         return
     tables = competition.read_both(context.settings, context.data)
     train, lost = _grouped(context, tables.train, skip)
-    table = folds.read(context.places.folds, train)
-    problems = tables.problems + lost
-    test_pack: Path | None = None
-    rows = tuple(tables.problems + lost)
-    jobs = [
-        Job(images, context.data, folder, kind, size, table.checksum, skip, rows, regions=regions)
-        for kind, images in (("test", tables.test), ("train", train))
-    ]
-    jobs[0] = replace(jobs[0], streamed=_is_streamed(jobs, test_images))
+    table, problems = folds.read(context.places.folds, train), tables.problems + lost
+    rows = tuple(problems)
+    test = Job(tables.test, context.data, folder, "test", size, table.checksum, skip, rows, regions=regions)
+    jobs = [test, replace(test, table=train, kind="train")]
+    jobs[0] = replace(test, streamed=_is_streamed(jobs, test_images))
     if not problems or skip:
         written = sum(job.size_bytes for job in jobs if force or not job.path.is_file())
-        require_space(
-            folder, written, "what is packed", f"choose a smaller pack size{LESS if not jobs[0].streamed else ''}"
-        )
+        less = "" if jobs[0].streamed else LESS
+        require_space(folder, written, "what is packed", f"choose a smaller pack size{less}")
+    _write_both(context, jobs, problems, force)
+    _refuse_empty_folds(context, folder, table, pack.read(folder, "train", table.checksum, size).drivers)
+    if not problems:
+        pack.note(folder, found)
+
+
+def _write_both(context: Context, jobs: list[Job], problems: list[str], force: bool) -> None:
+    """Test images first: an image among them must not be trained on. `problems` gets what is wrong with images."""
+    test_pack: Path | None = None
+    skip = jobs[0].skip
     for job in jobs:
         if problems and not skip:  # nothing will be written, but all that is broken is said at once
             problems += pack_writer.invalid(job)
@@ -330,15 +303,16 @@ def _pack_both(context: Context, size: str, force: bool, skip: bool, test_images
         except InvalidImagesError as invalid:
             problems += invalid.problems
     _refused(context, problems, skip)
-    drivers = pack.read(folder, "train", table.checksum, size).drivers
+
+
+def _refuse_empty_folds(context: Context, folder: Path, table: folds.FoldTable, drivers: np.ndarray) -> None:
+    """Refuse packs in `folder` without any image to train or validate a fold on; `drivers` (N,): of the packed training images."""
     for fold in range(table.count):
         if 0 in (len(part) for part in table.indices(drivers, fold)):
             raise InputError(
                 f"{folder}: every image of fold {fold}'s drivers, or of all others, was left out; fix some, or lower folds: in "
                 f"configs/datasets/{context.dataset}.yaml and make folds FORCE=1"
             )
-    if not problems:
-        unchanged.note(folder, found)
 
 
 def _is_streamed(jobs: list[Job], test_images: TestImages) -> bool:

@@ -23,12 +23,9 @@ class Box(NamedTuple):
     def within(self, inner: "Box") -> "Box":
         """A box `inner`, whose shares are of this one, in the image's."""
         height, width = self.bottom - self.top, self.right - self.left
-        return Box(
-            self.top + inner.top * height,
-            self.left + inner.left * width,
-            self.top + inner.bottom * height,
-            self.left + inner.right * width,
-        )
+        top, bottom = (self.top + share * height for share in (inner.top, inner.bottom))
+        left, right = (self.left + share * width for share in (inner.left, inner.right))
+        return Box(top, left, bottom, right)
 
 
 FRAME = Box(0.0, 0.0, 1.0, 1.0)

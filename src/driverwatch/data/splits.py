@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from driverwatch.config.training import TrainSettings
-from driverwatch.data.folds import FoldTable
+from driverwatch.data.folds import FoldTable, refuse_unknown
 from driverwatch.errors import InputError
 
 DRAWS = 50  # of which the one that shares the fewest pairs with the fold file is taken
@@ -70,10 +70,7 @@ class Splits:
         Raises:
             InputError: a driver that no fold knows, or a fold that is not there.
         """
-        if unknown := sorted(set(drivers) - self.drivers):
-            raise InputError(f"folds: no fold holds driver {', '.join(unknown[:5])}; make folds FORCE=1 for this data")
-        if not 0 <= number < self.count:
-            raise InputError(f"FOLD={number}: expected 0 to {self.count - 1}")
+        refuse_unknown(drivers, self.drivers, number, self.count)
         validation = np.array([driver in self.validation[number] for driver in drivers], dtype=bool)
         unused = np.array([driver in self.unused[number] for driver in drivers], dtype=bool)
         return np.flatnonzero(~(validation | unused)), np.flatnonzero(validation)
@@ -98,9 +95,8 @@ def of(train: TrainSettings, folds: FoldTable) -> Splits:
     elif splits.kind == "all":
         validation = [set()] * count
     else:
-        validation = [
-            {drivers[i] for i in subset} for subset in subsets(len(drivers), splits.validation, count, train.seed)
-        ]
+        found = subsets(len(drivers), splits.validation, count, train.seed)
+        validation = [{drivers[i] for i in subset} for subset in found]
     unused = [_unused([d for d in drivers if d not in held], fold, train) for fold, held in enumerate(validation)]
     return Splits(frozenset(drivers), tuple(map(frozenset, validation)), tuple(unused))
 
@@ -111,9 +107,8 @@ def _unused(drivers: list[str], fold: int, train: TrainSettings) -> frozenset[st
     if count is None:
         return frozenset()
     if count > len(drivers):
-        raise InputError(
-            f"train.splits.train_drivers: fold {fold} has only {len(drivers)} drivers to train on, got {count}; lower it"
-        )
+        lacks = f"fold {fold} has only {len(drivers)} drivers to train on, got {count}"
+        raise InputError(f"train.splits.train_drivers: {lacks}; lower it")
     order = np.random.default_rng((train.seed, fold, len(drivers))).permutation(len(drivers))
     return frozenset(drivers[place] for place in order[count:])
 
@@ -128,13 +123,11 @@ def subsets(drivers: int, size: int, count: int, seed: int) -> list[frozenset[in
         InputError: no driver left to train on, or fewer such subsets than asked for.
     """
     if size >= drivers:
-        raise InputError(
-            f"train.splits.val_drivers: {size} of {drivers} drivers leave nobody to train on; lower it to {drivers - 1} or less"
-        )
-    if count > math.comb(drivers, size):
-        raise InputError(
-            f"train.splits.count: {drivers} drivers have only {math.comb(drivers, size)} subsets of {size}, got {count}; lower it"
-        )
+        lacks = f"{size} of {drivers} drivers leave nobody to train on"
+        raise InputError(f"train.splits.val_drivers: {lacks}; lower it to {drivers - 1} or less")
+    if count > (most := math.comb(drivers, size)):
+        lacks = f"{drivers} drivers have only {most} subsets of {size}, got {count}"
+        raise InputError(f"train.splits.count: {lacks}; lower it")
     random = np.random.default_rng((seed, drivers, size, count))
     drawn: dict[frozenset[int], None] = {}  # a set that keeps its order
     while len(drawn) < count:

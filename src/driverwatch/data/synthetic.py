@@ -4,6 +4,7 @@ Frames come in clips of near-duplicates and test drivers are nowhere in training
 nearest-neighbour classifier looks perfect on a random split and fails on a driver split.
 """
 
+import re
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,8 +14,7 @@ import cv2
 import numpy as np
 
 from driverwatch.config.dataset import DatasetSettings
-from driverwatch.config.loading import Strict
-from driverwatch.config.types import Size, pixels
+from driverwatch.config.types import SIZE, pixels
 from driverwatch.data import synthetic_driver
 from driverwatch.data.synthetic_driver import POSES, Driver, draw
 from driverwatch.errors import InputError
@@ -49,10 +49,6 @@ class Shot:
     test: bool
 
 
-class _Checked(Strict):
-    size: Size
-
-
 def write(options: SyntheticOptions, settings: DatasetSettings, data: Path, force: bool = False) -> None:
     """Draw a competition into `data`: whole or not at all; the same options give the same bytes.
 
@@ -61,14 +57,11 @@ def write(options: SyntheticOptions, settings: DatasetSettings, data: Path, forc
     """
     _check(options, settings)
     if data.name in ("", ".."):
-        raise InputError(
-            f"DATA={data}: expected a folder of its own for the synthetic competition, like build/demo/data"
-        )
-    wanted = {
-        "options": asdict(options),
-        "drawing": checksum_of_file(Path(synthetic_driver.__file__)),
-        "layout": _layout(settings),
-    }
+        expected = "a folder of its own for the synthetic competition, like build/demo/data"
+        raise InputError(f"DATA={data}: expected {expected}")
+    layout = settings.model_dump(include={"classes", "columns", "table", "train_images", "test_images", "test_labels"})
+    drawing = checksum_of_file(Path(synthetic_driver.__file__))
+    wanted = {"options": asdict(options), "drawing": drawing, "layout": checksum_of(layout)}
     with making(data):
         if _is_synthetic(data, wanted, force):
             return close(data, f"up to date (seed {options.seed})")
@@ -83,24 +76,14 @@ def write(options: SyntheticOptions, settings: DatasetSettings, data: Path, forc
     return close(data, f"{said}{options.test_drivers} others", seconds)
 
 
-def _layout(settings: DatasetSettings) -> str:
-    """Checksum of what the dataset's YAML says about names and places."""
-    return checksum_of(
-        settings.model_dump(include={"classes", "columns", "table", "train_images", "test_images", "test_labels"})
-    )
-
-
 def _is_synthetic(data: Path, wanted: dict[str, Any], force: bool) -> bool:
     """Whether `data` is what is wanted already; anything else that must not be replaced is refused."""
     manifest = data / "sample.json"
     if manifest.is_file() and not force and wanted.items() <= read_json(manifest).items():
         return True
     if data.exists() and not is_empty(data) and not (force and manifest.is_file()):
-        way = (
-            "make synthetic FORCE=1 draws again, make clean forgets all that is built"
-            if manifest.is_file()
-            else "it was not drawn by make synthetic and is left alone"
-        )
+        again = "make synthetic FORCE=1 draws again, make clean forgets all that is built"
+        way = again if manifest.is_file() else "it was not drawn by make synthetic and is left alone"
         raise InputError(f"{data}: holds something else; name another DATA= folder ({way})")
     return False
 
@@ -113,29 +96,19 @@ def _check(options: SyntheticOptions, settings: DatasetSettings) -> None:
         raise InputError(f"sample: SEED={options.seed} must be at least 0")
     if settings.test_labels is None:
         raise InputError("sample: this dataset's YAML names no truth file, so it is not a drawn one; use DATASET=demo")
-    try:
-        _Checked(size=options.size)
-    except ValueError as error:
-        raise InputError(f"sample: SIZE={options.size} must be <height>x<width>, like 240x320") from error
-    if len(settings.classes) > len(POSES):
-        raise InputError(
-            f"sample: draws at most {len(POSES)} classes, but the dataset's YAML lists {len(settings.classes)}"
-        )
+    if not re.fullmatch(SIZE, options.size):
+        raise InputError(f"sample: SIZE={options.size} must be <height>x<width>, like 240x320")
+    if (classes := len(settings.classes)) > len(POSES):
+        raise InputError(f"sample: draws at most {len(POSES)} classes, but the dataset's YAML lists {classes}")
 
 
 def plan(options: SyntheticOptions, classes: int = len(POSES)) -> list[Shot]:
     """Every image with its name; names are shuffled numbers, so that they tell nothing."""
-    shots = [
-        (driver, label, clip, frame)
-        for driver in range(options.drivers + options.test_drivers)
-        for label in range(classes)
-        for clip in range(options.clips)
-        for frame in range(options.frames)
-    ]
+    shots = list(np.ndindex(options.drivers + options.test_drivers, classes, options.clips, options.frames))
     numbers = np.random.default_rng((options.seed, 1)).permutation(len(shots)) + 1
     return [
-        Shot(f"img_{number}.jpg", *shot, shot[0] >= options.drivers)
-        for number, shot in zip(numbers, shots, strict=True)
+        Shot(f"img_{number}.jpg", driver, label, clip, frame, driver >= options.drivers)
+        for number, (driver, label, clip, frame) in zip(numbers, shots, strict=True)
     ]
 
 
@@ -158,11 +131,8 @@ def _draw_all(shots: list[Shot], options: SyntheticOptions, settings: DatasetSet
     (folder / settings.test_images.format(image="x")).parent.mkdir(parents=True, exist_ok=True)
 
     def one(shot: Shot) -> None:
-        path = (
-            settings.test_images.format(image=shot.name)
-            if shot.test
-            else (settings.train_images.format(label=classes[shot.label], image=shot.name))
-        )
+        template = settings.test_images if shot.test else settings.train_images
+        path = template.format(label=classes[shot.label], image=shot.name)
         drawn, encoded = cv2.imencode(".jpg", picture(shot, options)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
         if not drawn:
             raise InputError(f"{folder / path}: could not be encoded as JPEG")
@@ -177,23 +147,16 @@ def _write_tables(shots: list[Shot], settings: DatasetSettings, folder: Path) ->
     import pandas as pd  # half a second, for who draws
 
     columns, classes = settings.columns, list(settings.classes)
-    uniform = dict.fromkeys(classes, round(1 / len(classes), 6))
+    uniform: dict[str, Any] = dict.fromkeys(classes, round(1 / len(classes), 6))
     train = sorted((shot for shot in shots if not shot.test), key=lambda s: (s.driver, s.label, s.name))
     test = sorted((shot for shot in shots if shot.test), key=lambda s: s.name)
-    tables = {
-        settings.table: pd.DataFrame(
-            [
-                ({columns.driver: f"p{s.driver:03d}"} if columns.driver else {})
-                | {columns.label: classes[s.label], columns.image: s.name}
-                for s in train
-            ]
-        ),
-        settings.sample_submission: pd.DataFrame([{columns.image: s.name, **uniform} for s in test]),
-    }
+    drivers = [{columns.driver: f"p{s.driver:03d}"} if columns.driver else {} for s in train]
+    labelled = [{columns.label: classes[s.label], columns.image: s.name} for s in train]
+    tables: dict[str, list[dict[str, Any]]] = {}
+    tables[settings.table] = [driver | image for driver, image in zip(drivers, labelled, strict=True)]
+    tables[settings.sample_submission] = [{columns.image: s.name, **uniform} for s in test]
     if settings.test_labels:
-        tables[settings.test_labels] = pd.DataFrame(
-            [{columns.image: s.name, columns.label: classes[s.label]} for s in test]
-        )
-    for name, table in tables.items():
+        tables[settings.test_labels] = [{columns.image: s.name, columns.label: classes[s.label]} for s in test]
+    for name, lines in tables.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        table.to_csv(folder / name, index=False, lineterminator="\n")
+        pd.DataFrame(lines).to_csv(folder / name, index=False, lineterminator="\n")

@@ -28,23 +28,13 @@ class Canvas:
         cv2.fillPoly(self.pixels, [self._at(points)], colour, cv2.LINE_AA, SHIFT)
 
     def line(self, points: list[Point], colour: Colour, width: float) -> None:
-        cv2.polylines(
-            self.pixels, [self._at(points)], False, colour, max(1, round(width * self.fine)), cv2.LINE_AA, SHIFT
-        )
+        thickness = max(1, round(width * self.fine))
+        cv2.polylines(self.pixels, [self._at(points)], False, colour, thickness, cv2.LINE_AA, SHIFT)
 
     def ellipse(self, centre: Point, axes: Point, colour: Colour, angle: float = 0, width: float = -1) -> None:
-        cv2.ellipse(
-            self.pixels,
-            self._at([centre])[0].tolist(),
-            self._at([axes])[0].tolist(),
-            angle,
-            0,
-            360,
-            colour,
-            max(1, round(width * self.fine)) if width > 0 else -1,
-            cv2.LINE_AA,
-            SHIFT,
-        )
+        middle, sides = self._at([centre, axes]).tolist()
+        thickness = max(1, round(width * self.fine)) if width > 0 else -1
+        cv2.ellipse(self.pixels, middle, sides, angle, 0, 360, colour, thickness, cv2.LINE_AA, SHIFT)
 
 
 SKINS: tuple[Colour, ...] = (
@@ -92,11 +82,7 @@ def _shade(colour: Colour, factor: float = 1.0, plus: int = 0) -> Colour:
     return red, green, blue
 
 
-def _dark(random: np.random.Generator) -> Colour:
-    return _colour(random, 20, 120)
-
-
-def _colour(random: np.random.Generator, low: int, high: int) -> Colour:
+def _colour(random: np.random.Generator, low: int = 20, high: int = 120) -> Colour:
     red, green, blue = (int(v) for v in random.integers(low, high, 3))
     return red, green, blue
 
@@ -139,11 +125,11 @@ class Driver:
             short_sleeves=bool(random.random() < 0.6),
             build=random.uniform(0.82, 1.28),
             seat=(random.uniform(-14, 12), random.uniform(-10, 10)),
-            upholstery=_dark(random),
-            cabin=_dark(random),
+            upholstery=_colour(random),
+            cabin=_colour(random),
             sky=_colour(random, 120, 255),
             ground=_colour(random, 40, 200),
-            trousers=_dark(random),
+            trousers=_colour(random),
             light=tuple(gain * random.uniform(0.88, 1.12, 3)),
             slope=tuple(random.uniform(-0.25, 0.25, 2)),
             camera=camera,
@@ -283,9 +269,8 @@ def _head(canvas: Canvas, driver: Driver, centre: Point, look: Point) -> None:
             canvas.ellipse(eye, (5, 4.5), (30, 30, 30), width=1.5)
     nose = (face[0] + look[0] * 1.5, face[1] + 4)
     canvas.line([(face[0] + look[0] * 0.9, face[1] - 2), nose], _shade(driver.skin, 0.75), 2.5)
-    canvas.line(
-        [(face[0] + look[0] * 0.7 - 5, face[1] + 11), (face[0] + look[0] * 0.7 + 5, face[1] + 11)], (150, 60, 60), 2
-    )
+    mouth = face[0] + look[0] * 0.7
+    canvas.line([(mouth - 5, face[1] + 11), (mouth + 5, face[1] + 11)], (150, 60, 60), 2)
 
 
 def _lit(picture: np.ndarray, driver: Driver, frame: np.random.Generator) -> np.ndarray:

@@ -144,8 +144,7 @@ def _computed(
     backend.start()
     from driverwatch.inference.feature_cache import FeatureCache, tta_pass
     from driverwatch.models.classifier import build
-    from driverwatch.models.pooling import GridPooling
-    from driverwatch.models.split_network import FrozenPart, SplitPoint
+    from driverwatch.models.split_network import FrozenPart, GridPooling, SplitPoint
 
     found = weight_files.ready(settings, weights, OTHER)
     classifier = build(settings, len(context.settings.classes), packs["train"].mean, found)

@@ -70,14 +70,14 @@ def _repeated(name: str) -> str:
 
 def abandoned(folder: Path, name: str | None = None) -> list[Path]:
     """Temporary files and folders in `folder` (those for `name`, or all) whose writers have ended; never another program's."""
-    try:
-        there = [Path(entry.path) for entry in os.scandir(folder) if entry.name.endswith(".partial")]
-    except OSError:
-        return []
-    made = [(path, found) for path in there if (found := TEMPORARY.fullmatch(path.name))]
-    mine = [(path, found) for path, found in made if name is None or found[1] == _repeated(name)]
-    return [path for path, found in mine
-            if (not runs(int(found[3])) if found[2] == machine() else _age(path) > FOREIGN_SECONDS)]  # fmt: skip
+    left: list[Path] = []
+    with suppress(OSError):
+        for path in [Path(entry.path) for entry in os.scandir(folder)]:
+            found = TEMPORARY.fullmatch(path.name)
+            if found and (name is None or found[1] == _repeated(name)):
+                own = found[2] == machine()
+                left += [path] if (not runs(int(found[3])) if own else _age(path) > FOREIGN_SECONDS) else []
+    return left
 
 
 def _age(path: Path) -> float:
@@ -175,16 +175,14 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary = temporary_path(path)
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({reason(error)}); {way_out(error)}.") from error
+        raise _cannot_write(path, error) from error
     try:
         yield temporary
         _flush(temporary)
         temporary.replace(path)
         _flush(path.parent)
     except OSError as error:
-        raise InputError(
-            f"{path}: not written ({reason(error)}); what was there before is unchanged; {way_out(error)}, and run again."
-        ) from error
+        raise _unchanged(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -215,6 +213,15 @@ def way_out(error: OSError) -> str:
     if error.errno == errno.ENOLCK:  # ours do without: HDF5 was set to insist
         return "unset HDF5_USE_FILE_LOCKING"
     return "see that the disk and the folder are whole"
+
+
+def _cannot_write(path: Path, error: OSError) -> InputError:
+    return InputError(f"{path}: cannot be written ({reason(error)}); {way_out(error)}.")
+
+
+def _unchanged(path: Path, error: OSError) -> InputError:
+    said = f"not written ({reason(error)}); what was there before is unchanged"
+    return InputError(f"{path}: {said}; {way_out(error)}, and run again.")
 
 
 def _flush(path: Path) -> None:
@@ -249,8 +256,8 @@ def locked(
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / name).open("a+", encoding="utf-8")
     except OSError as error:
-        raise InputError(f"{folder}: cannot be written ({reason(error)}); {way_out(error)}.") from error
-    holder = _holder(folder, name)
+        raise _cannot_write(folder, error) from error
+    holder = folder / f"{name}.holder"
     with lock:
         by_system = _take(lock, holder, PATIENCE if patience is None else patience)
         try:
@@ -262,10 +269,6 @@ def locked(
                 holder.unlink(missing_ok=True)
 
 
-def _holder(folder: Path, name: str) -> Path:
-    return folder / f"{name}.holder"
-
-
 def _take(lock: IO[str], holder: Path, patience: float) -> bool:
     """Wait for a folder; whether it is the operating system's lock that was taken, else the holder's file."""
     end, folder = time.monotonic() + patience, holder.parent
@@ -275,10 +278,12 @@ def _take(lock: IO[str], holder: Path, patience: float) -> bool:
             if taken and claim_of(holder) is None:
                 break
             if taken is None and claimed(holder):
-                _say_without_locks(folder)
+                if (device := folder.stat().st_dev) not in _UNLOCKED:  # once for each file system
+                    _UNLOCKED.add(device)
+                    say(f"{folder}: this file system has no locks; a file that ends in .holder says who is writing")
                 break
         except OSError as error:
-            raise InputError(f"{folder}: cannot be written ({reason(error)}); {way_out(error)}.") from error
+            raise _cannot_write(folder, error) from error
         if time.monotonic() > end:
             raise InputError(_occupied(lock, holder))
         time.sleep(0.05)
@@ -290,21 +295,12 @@ def _take(lock: IO[str], holder: Path, patience: float) -> bool:
 
 
 def _occupied(lock: IO[str], holder: Path) -> str:
-    way_out = "wait for it to end, then run again."
-    if claim := claim_of(holder):
-        return (
-            f"{holder.parent}: another command is writing here (process {claim}); {way_out} Nothing else tells when it "
-            f"ends on another machine: if it has, remove {holder}."
-        )
     lock.seek(0)
-    return f"{holder.parent}: another command is writing here (process {lock.read().strip() or 'unknown'}); {way_out}"
-
-
-def _say_without_locks(folder: Path) -> None:
-    """Once for each file system."""
-    if (device := folder.stat().st_dev) not in _UNLOCKED:
-        _UNLOCKED.add(device)
-        say(f"{folder}: this file system has no locks; a file that ends in .holder says who is writing")
+    claim = claim_of(holder)
+    who = claim or lock.read().strip() or "unknown"
+    said = f"another command is writing here (process {who}); wait for it to end, then run again."
+    more = f" Nothing else tells when it ends on another machine: if it has, remove {holder}." if claim else ""
+    return f"{holder.parent}: {said}{more}"
 
 
 def writer_of(folder: Path, name: str = ".lock") -> str | None:
@@ -312,7 +308,7 @@ def writer_of(folder: Path, name: str = ".lock") -> str | None:
 
     To look takes the lock for a moment, shared with others who look; a writer who comes just then has patience.
     """
-    if claim := claim_of(_holder(folder, name)):
+    if claim := claim_of(folder / f"{name}.holder"):
         return str(claim)
     try:
         with (folder / name).open(encoding="utf-8") as lock:
@@ -350,9 +346,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
             path.rename(old)
         partial.rename(path)
     except OSError as error:
-        raise InputError(
-            f"{path}: not written ({reason(error)}); what was there before is unchanged; {way_out(error)}, and run again."
-        ) from error
+        raise _unchanged(path, error) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)

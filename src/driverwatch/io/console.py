@@ -44,9 +44,7 @@ def keep_printing() -> None:
         stream = getattr(sys, name)
         if stream is not getattr(sys, f"__{name}__") or isinstance(_raw(stream), Outlet):
             continue
-        made = (
-            _behind_outlet(stream) if stream else io.TextIOWrapper(Outlet(os.devnull, "w"), "utf-8", "backslashreplace")
-        )
+        made = _behind_outlet(stream)
         setattr(sys, name, made)
         setattr(sys, f"__{name}__", made)
 
@@ -61,6 +59,8 @@ def _occupy() -> None:
 
 
 def _behind_outlet(stream: Any) -> io.TextIOWrapper:
+    if stream is None:
+        return io.TextIOWrapper(Outlet(os.devnull, "w"), "utf-8", "backslashreplace")
     with suppress(OSError):
         stream.flush()
     outlet = Outlet(stream.fileno(), "w", closefd=False)
@@ -203,12 +203,9 @@ class Meter:
         if half or (self.end and self.done == self.total):
             self.said_half = True
             whose = f"{self.whose} " if self.whose else ""
-            said = [
-                f"{self.done}/{self.total} {self.unit}",
-                f"{self.rate:.0f} {self.unit}/s",
-                f"{self.left:.0f} s left",
-            ]
-            say(f"{whose}{self.label}: {', '.join([*said, *(text for _, text in self.notes())])}")
+            pace = f"{self.rate:.0f} {self.unit}/s, {self.left:.0f} s left"
+            notes = "".join(f", {text}" for _, text in self.notes())
+            say(f"{whose}{self.label}: {self.done}/{self.total} {self.unit}, {pace}{notes}")
 
     def beside(self, width: int) -> tuple[str, str]:
         """What stands before and after a bar of at least `LEAST` columns in a terminal `width` columns wide."""

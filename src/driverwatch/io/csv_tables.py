@@ -38,14 +38,12 @@ def read_text(path: Path, expected: list[str]) -> pd.DataFrame:
         raise InputError(f"{path}: no such file; see that its name, DATA= and DATASET= are right") from None
     # pandas' parser and decoding errors are ValueErrors
     except (ValueError, OSError, pd.errors.ParserWarning) as error:
-        raise InputError(
-            f"{path}: expected a UTF-8 CSV with columns {', '.join(expected)}, got {printable(' '.join(str(error).split()))}"
-        ) from error
+        words = printable(" ".join(str(error).split()))
+        raise InputError(f"{path}: expected a UTF-8 CSV with columns {', '.join(expected)}, got {words}") from error
     if missing := [column for column in expected if column not in frame]:
         names = list(map(str, frame.columns))
-        raise InputError(
-            f"{path}: missing column {', '.join(missing)}; got {printable(', '.join(names), 200)}{nearest(missing[0], names)}"
-        )
+        got = f"{printable(', '.join(names), 200)}{nearest(missing[0], names)}"
+        raise InputError(f"{path}: missing column {', '.join(missing)}; got {got}")
     return frame.fillna("")
 
 
@@ -53,11 +51,9 @@ def _refuse_foreign(path: Path) -> None:
     """Refuse what a parser would take for a strange header, by its first bytes."""
     with path.open("rb") as file:
         start = file.read(1024)
-    kind = next(
-        (kind for bom, kind in BOMS.items() if start.startswith(bom)), "binary data" if b"\0" in start else None
-    )
-    if kind:
-        raise ValueError(f"{kind}; save it as UTF-8 text")
+    kinds = [kind for bom, kind in BOMS.items() if start.startswith(bom)] + ["binary data"] * (b"\0" in start)
+    if kinds:
+        raise ValueError(f"{kinds[0]}; save it as UTF-8 text")
 
 
 def read_csv(path: Path, expected: list[str]) -> pd.DataFrame:

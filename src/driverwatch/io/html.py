@@ -20,9 +20,8 @@ TEMPLATES = files("driverwatch.io") / "templates"
 def _environment() -> jinja2.Environment:
     """Jinja over this package's templates: values are escaped in HTML, and a name that is not given is an error."""
     loader, escaped = jinja2.PackageLoader("driverwatch.io", "templates"), jinja2.select_autoescape(["html"])
-    made = jinja2.Environment(
-        loader=loader, autoescape=escaped, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    blocks: Any = {"trim_blocks": True, "lstrip_blocks": True}
+    made = jinja2.Environment(loader=loader, autoescape=escaped, undefined=jinja2.StrictUndefined, **blocks)
     made.globals["inline"], made.filters["paragraph"] = inline, paragraph
     return made
 
@@ -138,10 +137,10 @@ def table(
     frame: pd.DataFrame, forms: Mapping[str, Form | str], words: Iterable[str] = (), best: int | None = None
 ) -> Table:
     """A frame as a table: each column by its form (none: as it is). `words`: columns of sentences."""
-    chosen = {name: forms.get(str(name), plain) for name in frame.columns}
-    columns = [
-        [(known(form) if isinstance(form, str) else form)(v) for v in frame[name]] for name, form in chosen.items()
-    ]
+    columns = []
+    for name in frame.columns:
+        form = forms.get(str(name), plain)
+        columns.append(list(map(known(form) if isinstance(form, str) else form, frame[name])))
     wordy = frozenset(number for number, name in enumerate(frame.columns) if name in words)
     return Table([str(name) for name in frame.columns], [list(row) for row in zip(*columns, strict=True)], wordy, best)
 
@@ -167,14 +166,14 @@ def heat_table(
     """
     values, called = frame.to_numpy(np.float64), names or {}
     full = max([top, *values[np.isfinite(values)]]) or 1.0
-    rows = []
+    columns, rows = list(map(str, frame.columns)), []
     for label, line in zip(map(str, frame.index), values.tolist(), strict=True):
-        cells = [
-            HeatCell(form(value), value / full, title(label, column), link(label, column) if link and value > 0 else "")
-            for column, value in zip(map(str, frame.columns), line, strict=True)
-        ]
+        cells = []
+        for column, value in zip(columns, line, strict=True):
+            address = link(label, column) if link and value > 0 else ""
+            cells.append(HeatCell(form(value), value / full, title(label, column), address))
         rows.append((called.get(label) or label, cells))
-    return HeatTable(caption, axes, [called.get(name) or name for name in map(str, frame.columns)], rows)
+    return HeatTable(caption, axes, [called.get(name) or name for name in columns], rows)
 
 
 def without_unknown(frame: pd.DataFrame) -> pd.DataFrame:

@@ -7,7 +7,8 @@ import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -22,19 +23,16 @@ CODE = ("src", "configs", "folds", "requirements")  # a change in one of these m
 
 def environment(environ: Mapping[str, str]) -> dict[str, str]:
     """`environ` without git's variables: GIT_DIR and its like name another repository than the one git would find."""
-    return {name: value for name, value in environ.items() if not name.startswith("GIT_")} | {
-        "GIT_OPTIONAL_LOCKS": "0",  # looking must not write the index, which others may be writing
-        "LC_ALL": "C",
-    }
+    kept = {name: value for name, value in environ.items() if not name.startswith("GIT_")}
+    # looking must not write the index, which others may be writing
+    return {**kept, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
 
 
 def git(root: Path, *arguments: str) -> str | None:
     """What git says in `root`; None where it fails or is not installed."""
-    command = ["git", "-C", str(root), *arguments]
+    command, environ = ["git", "-C", str(root), *arguments], environment(os.environ)
     try:
-        made = subprocess.run(
-            command, env=environment(os.environ), stdin=subprocess.DEVNULL, capture_output=True, check=False
-        )
+        made = subprocess.run(command, env=environ, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     except OSError:
         return None
     return made.stdout.decode("utf-8", "surrogateescape").strip("\n") if made.returncode == 0 else None
@@ -69,19 +67,17 @@ def changed_since(recorded: str, root: Path = ROOT) -> bool:
 
 PACKAGES = ("tensorflow", "keras", "albumentations", "opencv-python-headless", "simplejpeg", "numpy", "h5py")
 DIGITS = 100  # of a whole number in JSON; beyond 308 it is no floating-point number either
-PIECE = 4096  # entries of a long list that are converted at once
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a manifest; anything but a JSON object is refused."""
+    way_out = "remove it and run the step again."
     try:
         content = plain_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: expected a JSON manifest, got {error}; remove it and run the step again.") from error
+        raise InputError(f"{path}: expected a JSON manifest, got {error}; {way_out}") from error
     if not isinstance(content, dict):
-        raise InputError(
-            f"{path}: expected a JSON object, got {type(content).__name__}; remove it and run the step again."
-        )
+        raise InputError(f"{path}: expected a JSON object, got {type(content).__name__}; {way_out}")
     return content
 
 
@@ -98,27 +94,11 @@ def _whole(text: str) -> int:
 
 def checksum_of(content: object) -> str:
     """SHA-256 (hex) of a JSON-able value, the same on every machine; a NumPy array counts as its list."""
+    encoder = json.JSONEncoder(sort_keys=True, ensure_ascii=False, default=lambda array: array.tolist())
     checksum = hashlib.sha256()
-    for piece in _json(content):
+    for piece in encoder.iterencode(content):  # so that a long list is never written out whole
         checksum.update(piece.encode("utf-8", "surrogateescape"))  # names of files may be no UTF-8
     return checksum.hexdigest()
-
-
-def _json(content: Any) -> Iterator[str]:
-    """What `json.dumps` gives, in pieces, so that a long list or array is never written out whole."""
-    if isinstance(content, list | tuple) and len(content) <= 8:  # perhaps of long ones
-        for number, entry in enumerate(content):
-            yield ", " if number else "["
-            yield from _json(entry)
-        yield "]" if content else "[]"
-    elif isinstance(content, list | tuple) or (hasattr(content, "tolist") and content.ndim):
-        for start in range(0, max(len(content), 1), PIECE):
-            part = content[start : start + PIECE]
-            part = part.tolist() if hasattr(part, "tolist") else part
-            yield (", " if start else "[") + json.dumps(part, sort_keys=True, ensure_ascii=False)[1:-1]
-        yield "]"
-    else:
-        yield json.dumps(content, sort_keys=True, ensure_ascii=False)
 
 
 def checksum_of_file(path: Path) -> str:
@@ -152,10 +132,8 @@ def require_space(folder: Path, needed: int, what: str, way_out: str) -> None:
     """Refuse before writing when `folder`'s disk has fewer than `needed` bytes (and a tenth) free."""
     free = free_bytes(folder)
     if free < needed * 1.1:
-        raise InputError(
-            f"{folder}: {what} needs {needed / 1e9:.1f} GB and a tenth, but only {free / 1e9:.1f} GB are free; free space, or "
-            f"{way_out}"
-        )
+        lacks = f"{what} needs {needed / 1e9:.1f} GB and a tenth, but only {free / 1e9:.1f} GB are free"
+        raise InputError(f"{folder}: {lacks}; free space, or {way_out}")
 
 
 @cache
@@ -163,14 +141,7 @@ def provenance() -> dict[str, Any]:
     """What made an artefact: package versions, Python, machine type and the commit (with `+` if the tree was changed)."""
     versions = {}
     for package in PACKAGES:
-        try:
+        with suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return {
-        "commit": commit(),
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
-        "versions": versions,
-    }
+    system = {"python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count()}
+    return {"commit": commit(), **system, "versions": versions}

@@ -39,21 +39,16 @@ def walk(root: Path, keep: Container[str] = ()) -> Iterator[Path]:
         OSError: a folder that cannot be read. One that is not there holds nothing.
     """
     if root.exists():
-        yield from _walk(root, keep, frozenset(_identity(folder) for folder in root.resolve().parents))
+        yield from _walk(root, keep, frozenset(root.resolve().parents))
 
 
-def _identity(folder: Path) -> tuple[int, int]:
-    """What tells a folder, by whatever path it is reached."""
-    found = folder.stat()
-    return found.st_dev, found.st_ino
-
-
-def _walk(folder: Path, keep: Container[str], above: frozenset[tuple[int, int]]) -> Iterator[Path]:
-    try:
-        mine, entries = _identity(folder), list(os.scandir(folder))
-    except (FileNotFoundError, NotADirectoryError):
-        return
+def _walk(folder: Path, keep: Container[str], above: frozenset[Path]) -> Iterator[Path]:
+    mine = folder.resolve()
     if mine in above:
+        return
+    try:
+        entries = list(os.scandir(folder))
+    except (FileNotFoundError, NotADirectoryError):
         return
     for entry in entries:
         is_folder = Path(entry.path).is_dir() if entry.is_symlink() else entry.is_dir()
@@ -309,7 +304,6 @@ class Places:
 def plain_name(name: str, variable: str) -> str:
     """Return a name that can only ever be one file or folder name; refuse anything else."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
-        raise InputError(
-            f"{variable}={name}: expected letters, digits, '.', '_' and '-', beginning with a letter or digit"
-        )
+        expected = "letters, digits, '.', '_' and '-', beginning with a letter or digit"
+        raise InputError(f"{variable}={name}: expected {expected}")
     return name

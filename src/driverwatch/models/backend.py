@@ -1,7 +1,6 @@
 """What a machine says of Keras beside a run's settings (keras.json, KERAS_*): known, shown, and never followed.
 
-Keras reads them when it is imported. A run's numbers depend on its own settings alone, and on the backend that KERAS_BACKEND
-names. No Keras is needed for this, so that the doctor shows it.
+A run's numbers depend on its own settings alone, and on the backend that KERAS_BACKEND names. The doctor shows it without Keras.
 """
 
 import json
@@ -15,14 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from driverwatch.errors import InputError, nearest
+from driverwatch.errors import InputError, nearest, words
 from driverwatch.io.atomic import replacing
 from driverwatch.io.hdf5 import UNREADABLE, created, opened
 from driverwatch.io.paths import home, user_path
 
 BACKENDS = ("tensorflow", "jax", "torch")  # that train; the first one is taken where KERAS_BACKEND names none
 OURS: dict[str, Any] = {"floatx": "float32", "epsilon": 1e-7, "image_data_format": "channels_last"}
-CAPS = ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH")  # Keras would cut epochs short by them without a word
+CAPPED = ("max_epochs", "max_steps_per_epoch")  # Keras would cut epochs short by them without a word
+CAPS = tuple(f"KERAS_{name.upper()}" for name in CAPPED)
 TAKEN = {  # what Keras does not refuse to be imported with
     "floatx": lambda value: value in ("float16", "float32", "float64"),
     "epsilon": lambda value: isinstance(value, float),
@@ -41,18 +41,11 @@ def config_file(environ: Mapping[str, str], home: Path | None) -> Path:
 def refused(path: Path) -> str | None:
     """Why Keras would not be imported beside this keras.json, in one sentence; None: it would, or there is none."""
     content = _content(path)
-    if content is None or not isinstance(content, dict):
-        return (
-            None
-            if content is None
-            else f"{path}: expected a JSON object, Keras fails on anything else; remove the file"
-        )
-    for key, takes in TAKEN.items():
-        if key in content and not takes(content[key]):
-            return (
-                f"{path}: {key}: {content[key]!r:.60} is nothing that Keras takes; remove that line (no run follows it)"
-            )
-    return None
+    if not isinstance(content, dict | None):
+        return f"{path}: expected a JSON object, Keras fails on anything else; remove the file"
+    stated: dict[str, Any] = content or {}
+    wrong = [f"{key}: {stated[key]!r:.60}" for key, takes in TAKEN.items() if key in stated and not takes(stated[key])]
+    return f"{path}: {wrong[0]} is nothing that Keras takes; remove that line (no run follows it)" if wrong else None
 
 
 def ignored(path: Path, environ: Mapping[str, str]) -> list[str]:
@@ -72,9 +65,8 @@ def backend_of(environ: Mapping[str, str]) -> str:
     """
     name = environ.get("KERAS_BACKEND") or BACKENDS[0]
     if name not in BACKENDS:
-        raise InputError(
-            f"KERAS_BACKEND={name}: expected {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}{nearest(name, list(BACKENDS))}"
-        )
+        expected = f"{', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}"
+        raise InputError(f"KERAS_BACKEND={name}: expected {expected}{nearest(name, list(BACKENDS))}")
     return name
 
 
@@ -118,9 +110,13 @@ def start() -> None:
         try:
             import keras
 
-            _as_runs_need_it()
+            for name, value in {**OURS, "dtype_policy": OURS["floatx"], **dict.fromkeys(CAPPED)}.items():
+                getattr(keras.config, f"set_{name}")(value)  # what Keras read before it was imported, or was set since
             if virtual > 1 and keras.backend.backend() == "tensorflow":
-                _divide_processor(virtual)
+                import tensorflow as tf
+
+                parts = [tf.config.LogicalDeviceConfiguration()] * virtual
+                tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], parts)
             keras.ops.zeros(1)
         except BaseException:
             held.seek(0)
@@ -131,32 +127,12 @@ def start() -> None:
             os.close(kept)
 
 
-def _as_runs_need_it() -> None:
-    """Set what Keras may have read of this machine before it was imported, or what was set in this process since."""
-    import keras
-
-    keras.config.set_floatx(OURS["floatx"])
-    keras.config.set_epsilon(OURS["epsilon"])
-    keras.config.set_image_data_format(OURS["image_data_format"])
-    keras.config.set_dtype_policy(OURS["floatx"])
-    keras.config.set_max_epochs(None)
-    keras.config.set_max_steps_per_epoch(None)
-
-
 def _virtual_devices() -> int:
     asked = os.environ.get("VIRTUAL_DEVICES") or "1"
     if not asked.isdecimal() or not 1 <= int(asked) <= 64:
-        raise InputError(
-            f"VIRTUAL_DEVICES={asked}: expected a number from 1 to 64, of devices to make of the processor"
-        )
+        expected = "a number from 1 to 64, of devices to make of the processor"
+        raise InputError(f"VIRTUAL_DEVICES={asked}: expected {expected}")
     return int(asked)
-
-
-def _divide_processor(count: int) -> None:
-    import tensorflow as tf
-
-    made = [tf.config.LogicalDeviceConfiguration()] * count
-    tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], made)
 
 
 @contextmanager
@@ -209,18 +185,14 @@ def load_state(path: Path, groups: dict[str, list[Any]]) -> dict[str, str]:
                 found = [file[group][key] for key in sorted(file[group])]
                 if strange := next((one.name for one in found if one.dtype.kind not in "fiub"), None):
                     raise ValueError(f"{strange} holds no numbers")
-                shapes = [one.shape for one in found]
-                if shapes != [tuple(v.shape) for v in variables]:
-                    raise InputError(
-                        f"{path}: holds {len(shapes)} arrays of other shapes than the {len(variables)} in "
-                        f"{group}; it is another network's"
-                    )
+                if [one.shape for one in found] != [tuple(v.shape) for v in variables]:
+                    there = f"holds {len(found)} arrays of other shapes than the {len(variables)} in {group}"
+                    raise InputError(f"{path}: {there}; it is another network's")
                 for variable, value in zip(variables, found, strict=True):
                     variable.assign(value[...])
             return dict(file.attrs)
     except UNREADABLE as error:
-        words = " ".join(str(error).split())[:150]
-        raise InputError(f"{path}: not a whole state file ({words}); remove it and run again") from error
+        raise InputError(f"{path}: not a whole state file ({words(error)}); remove it and run again") from error
 
 
 def is_finite(variables: list[Any]) -> bool:

@@ -12,8 +12,7 @@ from driverwatch.config.backbones import BACKBONES, Backbone
 from driverwatch.errors import InputError, nearest
 
 # of ImageNet's channels, RGB in 0-1
-MEAN = (0.485, 0.456, 0.406)
-DEVIATION = (0.229, 0.224, 0.225)
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def build_network(row: Backbone, size: tuple[int, int], top: bool = False) -> Any:
@@ -112,19 +111,16 @@ def truncated(network: Any, cut: str | None, backbone: str) -> Any:
     legal = single_tensor_layers(network)
     if cut not in legal:
         named = [layer.name for layer in network.layers]
+        row = BACKBONES[backbone]
+        points = [point for point in row.freeze_points if point in legal] or legal
         reason = "lies inside a branch or beside a shortcut" if cut in named else "is no layer of it"
         raise InputError(
-            f"truncate_at: {cut} {reason}; {backbone} can be cut at {', '.join(_points(backbone, legal))} "
+            f"truncate_at: {cut} {reason}; {backbone} can be cut at {', '.join([*points[-8:], *row.top_cuts])} "
             f"and other single-tensor layers (make layers lists them){nearest(cut, legal)}"
         )
     import keras
 
     return keras.Model(network.input, network.get_layer(cut).output, name=network.name)
-
-
-def _points(backbone: str, legal: list[str]) -> list[str]:
-    row = BACKBONES[backbone]
-    return [*([point for point in row.freeze_points if point in legal] or legal)[-8:], *row.top_cuts]
 
 
 def refuse_empty(network: Any, kept: Any, backbone: str, source: Path) -> None:
@@ -137,26 +133,21 @@ def refuse_empty(network: Any, kept: Any, backbone: str, source: Path) -> None:
     Raises:
         InputError: with the cuts that leave no such layer.
     """
+    import keras
+
+    def is_empty(layer: Any) -> bool:
+        kernels = [weight for weight in layer.weights if len(weight.shape) > 1]
+        return any(not np.any(keras.ops.convert_to_numpy(kernel)) for kernel in kernels)
+
     names = [layer.name for layer in network.layers]
     remaining = {layer.name for layer in kept.layers}
-    empty = [layer.name for layer in network.layers if any(_is_zero(w) for w in layer.weights if len(w.shape) > 1)]
-    if not (blocked := [name for name in empty if name in remaining]):
+    if not (blocked := [layer.name for layer in network.layers if layer.name in remaining and is_empty(layer)]):
         return
     first = names.index(blocked[0])
     legal = [name for name in single_tensor_layers(network) if names.index(name) < first]
     points = [name for name in legal if name in BACKBONES[backbone].freeze_points]
-    others = list(dict.fromkeys([*points[-3:], *legal[-1:]]))
-    way_out = (
-        f"cut earlier, for example truncate_at: {' or truncate_at: '.join(reversed(others))}"
-        if others
-        else "fetch the file again"
-    )
+    others = " or truncate_at: ".join(reversed(list(dict.fromkeys([*points[-3:], *legal[-1:]]))))
+    way_out = f"cut earlier, for example truncate_at: {others}" if others else "fetch the file again"
     raise InputError(
         f"{source}: holds nothing for {len(blocked)} layers that this model keeps ({', '.join(blocked[:3])}, ...); {way_out}"
     )
-
-
-def _is_zero(weight: Any) -> bool:
-    import keras
-
-    return not np.any(keras.ops.convert_to_numpy(weight))

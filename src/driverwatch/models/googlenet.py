@@ -10,7 +10,7 @@ import keras
 from keras import Model, layers
 
 from driverwatch.models.convert_torch import INCEPTIONS, Inception
-from driverwatch.models.pooling import max_pool_up
+from driverwatch.models.squeezenet import max_pool_up
 
 Shape = tuple[int, int, int]
 POOL_AFTER = {"3b": ("pool3", 3), "4e": ("pool4", 2)}  # name and side, px; the stem has pool1 and pool2

@@ -16,9 +16,9 @@ import numpy as np
 from driverwatch.config.backbones import BACKBONES, WeightFiles
 from driverwatch.config.model import ModelSettings
 from driverwatch.config.types import pixels
-from driverwatch.errors import DAMAGED_ZIP, InputError
+from driverwatch.errors import DAMAGED_ZIP, InputError, words
 from driverwatch.io.hdf5 import UNREADABLE, opened
-from driverwatch.models import packaged_weights
+from driverwatch.models.backend import is_finite
 from driverwatch.models.build_backbone import (
     automatic_number,
     automatic_prefix,
@@ -27,10 +27,18 @@ from driverwatch.models.build_backbone import (
     refuse_empty,
     truncated,
 )
-from driverwatch.models.convert_torch import MADE_FOR, converted_arrays
-from driverwatch.models.weight_files import OTHER, SCRATCH, fetch, files_of, find_whole, refuse_damaged, refuse_size
+from driverwatch.models.convert_torch import LARGEST, MADE_FOR, converted_arrays, unpacked_size
+from driverwatch.models.weight_files import (
+    OTHER,
+    SCRATCH,
+    fetch,
+    files_of,
+    find_whole,
+    read_packaged,
+    refuse_damaged,
+    refuse_size,
+)
 
-LARGEST = 2 * 10**9  # bytes of unpacked arrays; VGG16 with its dense layers has 0.55e9
 Pair = tuple[Any, Any]  # a variable, and the array or dataset that is its value
 
 
@@ -45,38 +53,35 @@ def fill(network: Any, path: Path, official: bool = False) -> None:
     """
     try:
         if path.suffix == ".pth":
-            _assign(list(_by_layer(network, _packaged(network.name, path))))
+            _assign(_by_layer(network, _packaged(network.name, path)))
         elif path.suffix == ".npz":
             arrays = _npz(path)
             _refuse_anothers(network, arrays)
-            _assign(list(_by_layer(network, arrays)))
+            _assign(_by_layer(network, arrays))
         else:
             with opened(path) as file:
                 match = _by_class if path.name.endswith(".weights.h5") else _by_position
-                _assign(list(match(network, file, _Names(official))))
+                _assign(match(network, file, _Names(official)))
     except (MemoryError, *UNREADABLE, *DAMAGED_ZIP) as error:
-        raise InputError(
-            f"{path}: expected weights of {network.name}, got another file ({' '.join(str(error).split())[:200]}); "
-            "check WEIGHTS= and the model's backbone"
-        ) from error
+        got = f"another file ({words(error, 200)}); check WEIGHTS= and the model's backbone"
+        raise InputError(f"{path}: expected weights of {network.name}, got {got}") from error
     fix_normalization(network)
 
 
-def _assign(pairs: list[Pair]) -> None:
-    for variable, value in pairs:
+def _assign(pairs: Iterator[Pair]) -> None:
+    """Fill variables once every one has its value."""
+    for variable, value in list(pairs):
         variable.assign(value[...])
 
 
 def _npz(path: Path) -> dict[str, np.ndarray]:
     """Named arrays; a file of another kind is a ValueError."""
-    with path.open("rb") as file:
-        if not zipfile.is_zipfile(file):
-            raise ValueError("not an .npz archive")
-        if (size := sum(member.file_size for member in zipfile.ZipFile(file).infolist())) > LARGEST:
-            raise ValueError(f"unpacks to {size} bytes")
-        file.seek(0)
-        with np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+    if not zipfile.is_zipfile(path):
+        raise ValueError("not an .npz archive")
+    if (size := unpacked_size(path)) > LARGEST:
+        raise ValueError(f"unpacks to {size} bytes")
+    with np.load(path, allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
 
 
 def _packaged(backbone: str, path: Path) -> dict[str, np.ndarray]:
@@ -84,7 +89,7 @@ def _packaged(backbone: str, path: Path) -> dict[str, np.ndarray]:
     package = BACKBONES[backbone].package if backbone in BACKBONES else None
     if package is None:
         raise ValueError("no package holds a checkpoint of it")
-    return converted_arrays(packaged_weights.read(path, package.checksum), backbone, str(path)).arrays
+    return converted_arrays(read_packaged(path, package.checksum), backbone, str(path)).arrays
 
 
 def _refuse_anothers(network: Any, arrays: dict[str, np.ndarray]) -> None:
@@ -116,7 +121,9 @@ def _by_class(network: Any, file: h5py.File, names: "_Names") -> Iterator[Pair]:
         for i, weight in enumerate(layer.weights):
             wanted.add(f"{key}/vars/{i}")
             yield _pair(f"{key} ({layer.name}), array {i}", weight, group.get(str(i)))
-    if extra := next((name for name in _datasets(file) if name not in wanted and "seed_generator" not in name), None):
+    held: list[str] = []
+    file.visititems(lambda name, item: held.append(name) if isinstance(item, h5py.Dataset) else None)
+    if extra := next((name for name in held if name not in wanted and "seed_generator" not in name), None):
         raise ValueError(f"holds {extra}, which {network.name} has no place for")
 
 
@@ -131,12 +138,6 @@ def _keys(network: Any, inside: str = "layers") -> Iterator[tuple[str, Any]]:
             yield from _keys(layer, f"{key}/layers")
         elif layer.weights:
             yield key, layer
-
-
-def _datasets(file: h5py.File) -> list[str]:
-    found: list[str] = []
-    file.visititems(lambda name, item: found.append(name) if isinstance(item, h5py.Dataset) else None)
-    return found
 
 
 def _by_position(network: Any, file: h5py.File, names: "_Names") -> Iterator[Pair]:
@@ -158,11 +159,8 @@ def _by_position(network: Any, file: h5py.File, names: "_Names") -> Iterator[Pai
 
 def _texts(group: h5py.Group, name: str) -> list[str]:
     """A list of names, which Keras splits into `<name>0`, `<name>1`, ... where it is too long for one attribute."""
-    parts = (
-        [name]
-        if name in group.attrs
-        else [key for i in range(len(group.attrs)) if (key := f"{name}{i}") in group.attrs]
-    )
+    numbered = [key for i in range(len(group.attrs)) if (key := f"{name}{i}") in group.attrs]
+    parts = [name] if name in group.attrs else numbered
     return [text.decode() if isinstance(text, bytes) else str(text) for part in parts for text in group.attrs[part]]
 
 
@@ -250,14 +248,7 @@ def _load(network: Any, backbone: str, files: WeightFiles, path: Path | None, ot
     else:
         refuse_damaged(path, backbone, files)
     fill(network, path, official=path.name == files.official)
-    _refuse_infinite(network, path)
-    return path
-
-
-def _refuse_infinite(network: Any, path: Path) -> None:
-    """Refuse weights with NaN or infinity: every prediction would be NaN."""
-    import keras
-
-    for weight in network.weights:
-        if not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
+    for weight in network.weights:  # or every prediction would be NaN
+        if not is_finite([weight]):
             raise InputError(f"{path}: holds NaN or infinity in {weight.path}; fetch the file again")
+    return path

@@ -1,12 +1,14 @@
 """A classifier split in two: what is frozen, computed once per image, and what is trained on its outputs."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
 
+from driverwatch.errors import InputError
 from driverwatch.models.build_backbone import single_tensor_layers
 from driverwatch.models.classifier import Classifier, Learner, join, split, tapped
 
@@ -26,6 +28,41 @@ def split_point(classifier: Classifier, frozen: int) -> SplitPoint | None:
     legal = set(single_tensor_layers(classifier.backbone))
     found = [i for i, layer in enumerate(layers[:frozen]) if layer.name in legal]
     return SplitPoint(layers[found[-1]].name, frozen - 1 - found[-1]) if found else None
+
+
+class GridPooling(keras.layers.Layer):
+    """Averages over a grid of places, so that features keep where things are: (B, h, w, C) -> (B, rows * columns * C).
+
+    Places are as even as whole cells of the map allow, row by row; of one place it is global average pooling.
+    """
+
+    def __init__(self, rows: int, columns: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.rows, self.columns = rows, columns
+
+    def call(self, x: Any) -> Any:
+        height, width = x.shape[1:3]
+        down = list(pairwise(height * i // self.rows for i in range(self.rows + 1)))
+        across = list(pairwise(width * i // self.columns for i in range(self.columns + 1)))
+        places = [ops.mean(x[:, top:bottom, left:right], axis=(1, 2)) for top, bottom in down for left, right in across]
+        return ops.concatenate(places, axis=1)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Raises as `compute_output_shape`."""
+        self.compute_output_shape(input_shape)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Raises InputError where the map has fewer cells than places, or is none."""
+        asked = (self.rows, self.columns)
+        if len(input_shape) != 4 or any((n or 0) < k for n, k in zip(input_shape[1:3], asked, strict=True)):
+            raise InputError(
+                f"features: expected a map of at least {self.rows}x{self.columns} cells, got {input_shape[1:]}; choose a "
+                "coarser grid, or cut the network earlier"
+            )
+        return input_shape[0], self.rows * self.columns * (input_shape[3] or 0)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "rows": self.rows, "columns": self.columns}
 
 
 class FrozenPart(keras.Model):

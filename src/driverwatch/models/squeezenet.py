@@ -1,21 +1,21 @@
 """SqueezeNet (Iandola et al. 2016, arXiv:1602.07360), which keras.applications lacks: three published versions of it."""
 
+from functools import partial
 from typing import Any
 
 from keras import Model, layers
 
 from driverwatch.models.convert_torch import FIRES, SQUEEZENETS
-from driverwatch.models.pooling import max_pool_up
 
 Shape = tuple[int, int, int]
 
 
-def squeezenet(
-    weights: None = None, include_top: bool = False, input_shape: Shape = (227, 227, 3), classes: int = 1000
+def _build(
+    name: str, weights: None = None, include_top: bool = False, input_shape: Shape = (224, 224, 3), classes: int = 1000
 ) -> Model:
-    """Build v1.0 as its authors released it for Caffe: (B, H, W, 3), already scaled -> (B, h, w, 512), `fire9_concat`.
+    """Build a version: (B, H, W, 3), already scaled -> (B, h, w, 512), `fire9_concat`.
 
-    conv1 is 7x7/2 'valid'; pools are 3x3/2 and round up (at 227 px up and down agree). Layers: `conv1`, `pool1`,
+    conv1 is 'valid' with stride 2; pools are 3x3/2 and round up (at 227 px up and down agree). Layers: `conv1`, `pool1`,
     `fire<i>_squeeze1x1`, `fire<i>_expand1x1`, `fire<i>_expand3x3`, `fire<i>_concat`, `pool<i>`, ...
 
     Args:
@@ -25,27 +25,6 @@ def squeezenet(
     Raises:
         ValueError: `weights` given; arrays are loaded by `driverwatch.models.pretrained`.
     """
-    return _build("squeezenet", weights, include_top, input_shape, classes)
-
-
-def squeezenet_torch(
-    weights: None = None, include_top: bool = False, input_shape: Shape = (224, 224, 3), classes: int = 1000
-) -> Model:
-    """Build v1.0 as torchvision releases it, `conv10` without padding. Arguments, layers and errors as `squeezenet`."""
-    return _build("squeezenet_torch", weights, include_top, input_shape, classes)
-
-
-def squeezenet_v1_1(
-    weights: None = None, include_top: bool = False, input_shape: Shape = (224, 224, 3), classes: int = 1000
-) -> Model:
-    """Build v1.1: a 3x3 conv1 of 64 channels and earlier pools, 2.4 times less work (its authors' figure).
-
-    Arguments, layers and errors as `squeezenet`.
-    """
-    return _build("squeezenet_v1_1", weights, include_top, input_shape, classes)
-
-
-def _build(name: str, weights: None, include_top: bool, input_shape: Shape, classes: int) -> Model:
     if weights is not None:
         raise ValueError(f"{name} is built empty: weights must be None")
     version = SQUEEZENETS[name]
@@ -78,3 +57,25 @@ def _top(x: Any, padding: int, classes: int) -> Any:
     x = layers.Conv2D(classes, 1, activation="relu", name="conv10")(x)
     x = layers.GlobalAveragePooling2D(name="pool10")(x)
     return layers.Softmax(dtype="float32", name="prob")(x)
+
+
+def max_pool_up(x: Any, size: int, name: str) -> Any:
+    """`size`x`size` max-pool with stride 2 whose last window may hang over the edge: n px -> ceil((n - size) / 2) + 1 px.
+
+    Where the windows do not fit, one row or column of zeros is added below or to the right (`<name>_round_up`), so the
+    input must be 0 or more, as it is after a ReLU.
+
+    Args:
+        x: Keras tensor (B, h, w, C) of known h and w.
+    """
+    spare = [(side - size) % 2 for side in x.shape[1:3]]
+    if any(spare):
+        x = layers.ZeroPadding2D(((0, spare[0]), (0, spare[1])), name=f"{name}_round_up")(x)
+    return layers.MaxPooling2D(size, 2, name=name)(x)
+
+
+# v1.0 as its authors released it for Caffe; as torchvision releases it, `conv10` without padding; and v1.1: a 3x3 conv1 of 64
+# channels and earlier pools, 2.4 times less work (its authors' figure)
+squeezenet = partial(_build, "squeezenet", input_shape=(227, 227, 3))
+squeezenet_torch = partial(_build, "squeezenet_torch")
+squeezenet_v1_1 = partial(_build, "squeezenet_v1_1")

@@ -1,21 +1,36 @@
-"""Where ImageNet weights come from: the folder WEIGHTS, an installed package, Keras' cache or its download. Imports no Keras."""
+"""Where ImageNet weights come from: the folder WEIGHTS, an installed package, Keras' cache or its download. Imports no Keras.
 
+A package's files are legacy PyTorch checkpoints: five pickles, then the raw numbers. An unpickler of general use runs what a
+file asks for; the one here knows how to make an ordered dict and a tensor, and nothing else.
+"""
+
+import collections
 import hashlib
+import math
 import os
+import pickle
 from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 
-from driverwatch.config.backbones import BACKBONES, Backbone, WeightFiles
+import numpy as np
+
+from driverwatch.config.backbones import BACKBONES, WeightFiles, WeightPackage
 from driverwatch.config.model import ModelSettings
-from driverwatch.errors import InputError, nearest
+from driverwatch.errors import InputError, nearest, printable, words
 from driverwatch.io.manifests import checksum_of_file
 from driverwatch.io.paths import programs_home
-from driverwatch.models import backend, packaged_weights
+from driverwatch.models import backend
 
 SCRATCH = 'or train from scratch with SET="weights=none train.stages=[{}]"'  # one stage, nothing frozen: of any model
 OTHER = "or choose another network"
 PREFERRED = "efficientnet_lite0"  # whose package is part of the set-up
+MAGIC = 0x1950A86A20F9469CFC6C  # torch.serialization.MAGIC_NUMBER: the first pickle
+PROTOCOL = 1001  # torch.serialization.PROTOCOL_VERSION: the second; the third describes the machine
+LARGEST = 2 * 10**9  # bytes of all numbers
+STORAGES = {"FloatStorage": np.dtype("<f4"), "LongStorage": np.dtype("<i8"), "IntStorage": np.dtype("<i4")}
 
 
 class Source(NamedTuple):
@@ -64,10 +79,8 @@ def find_whole(backbone: str, folder: Path | None) -> Path | None:
         raise InputError(f"{backbone}: no such backbone; make backbones lists them{nearest(backbone, list(BACKBONES))}")
     files = BACKBONES[backbone].whole
     if not files.names:
-        raise InputError(
-            f"{backbone}: has no ImageNet network with its 1000 classes; {_instead(backbone, folder)}make backbones lists "
-            "those that have"
-        )
+        way_out = f"{_instead(backbone, folder)}make backbones lists those that have"
+        raise InputError(f"{backbone}: has no ImageNet network with its 1000 classes; {way_out}")
     return _find(backbone, files, folder, OTHER)
 
 
@@ -88,7 +101,7 @@ def on_this_machine(backbone: str, folder: Path | None, whole: bool = False) -> 
     files = row.whole if whole else row.backbone
     if folder is not None and (found := _in_folder(files, folder)):
         return Source("WEIGHTS", found)
-    if row.package and (found := packaged_weights.installed(row.package)):
+    if row.package and (found := installed(row.package)):
         return Source("package", found)
     return Source("cache", cached) if (cached := _cached(files)) else None
 
@@ -112,39 +125,34 @@ def fetch(backbone: str, files: WeightFiles, otherwise: str, folder: Path | None
     try:
         return Path(keras.utils.get_file(files.official, files.url, cache_subdir="models", file_hash=files.checksum))
     except Exception as error:  # Keras wraps every network failure in a bare Exception
-        raise InputError(
-            f"{backbone}: ImageNet weights could not be downloaded ({' '.join(str(error).split())[:160]}); "
-            f"put {' or '.join(files.names)} into a folder and pass WEIGHTS=<folder>, {_instead(backbone, folder)}{otherwise}"
-        ) from error
+        lacks = f"ImageNet weights could not be downloaded ({words(error, 160)})"
+        way_out = f"put {' or '.join(files.names)} into a folder and pass WEIGHTS=<folder>"
+        raise InputError(f"{backbone}: {lacks}; {way_out}, {_instead(backbone, folder)}{otherwise}") from error
 
 
 def refuse_damaged(path: Path, backbone: str, files: WeightFiles) -> None:
     """Hold a local file that bears a released file's name against that file's checksum."""
     package = BACKBONES[backbone].package
     if package and path.name == Path(package.file).name:
-        packaged_weights.check(path, package.checksum)
+        refuse_other(path, package.checksum)
     if path.name != files.official:
         return
     kind = "MD5" if len(files.checksum) == 32 else "SHA-256"
     with path.open("rb") as file:
         found = hashlib.file_digest(file, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()
     if found != files.checksum:
-        raise InputError(
-            f"{path}: expected the official file of that name, with {kind} {files.checksum}, got {found}; it is damaged or "
-            "another file: fetch it again"
-        )
+        expected = f"the official file of that name, with {kind} {files.checksum}"
+        raise InputError(f"{path}: expected {expected}, got {found}; it is damaged or another file: fetch it again")
 
 
 def refuse_size(settings: ModelSettings) -> None:
     """Pretrained dense layers take one input size."""
-    row: Backbone = BACKBONES[settings.backbone]
+    row, cut, size = BACKBONES[settings.backbone], settings.truncate_at, settings.input.size
     wanted = f"{row.native}x{row.native}"
-    if settings.truncate_at in row.top_cuts and settings.input.size != wanted:
-        raise InputError(
-            f"truncate_at: {settings.truncate_at}: keeps {settings.backbone}'s pretrained dense layers, which take an "
-            f"input.size of {wanted} alone, got {settings.input.size}; change it, or truncate at {row.freeze_points[-1]}, "
-            "which takes any"
-        )
+    if cut in row.top_cuts and size != wanted:
+        why = f"keeps {settings.backbone}'s pretrained dense layers, which take an input.size of {wanted} alone"
+        way_out = f"change it, or truncate at {row.freeze_points[-1]}, which takes any"
+        raise InputError(f"truncate_at: {cut}: {why}, got {size}; {way_out}")
 
 
 def files_of(settings: ModelSettings) -> WeightFiles:
@@ -158,15 +166,15 @@ def _find(backbone: str, files: WeightFiles, folder: Path | None, otherwise: str
     if folder is not None and not folder.is_dir():
         raise InputError(f"WEIGHTS={folder}: no such folder; name the folder that holds {files.names[0]}")
     package = BACKBONES[backbone].package
-    found = (folder and _in_folder(files, folder)) or (package and packaged_weights.installed(package))
+    found = (folder and _in_folder(files, folder)) or (package and installed(package))
     if found:
         refuse_damaged(found, backbone, files)
         return found
     if not files.download:
-        raise InputError(
-            f"{backbone}: no ImageNet weights to download; {_way_to_weights(backbone, files)} and pass WEIGHTS=<folder>, "
-            f"{_instead(backbone, folder)}{otherwise}"
+        way_out = (
+            f"{_way_to_weights(backbone, files)} and pass WEIGHTS=<folder>, {_instead(backbone, folder)}{otherwise}"
         )
+        raise InputError(f"{backbone}: no ImageNet weights to download; {way_out}")
     return None
 
 
@@ -193,3 +201,134 @@ def _instead(backbone: str, folder: Path | None) -> str:
     """Another network, whose weights are here."""
     other = next((name for name in available(folder) if name != backbone), None)
     return f"take {other}, whose weights are here, " if other else ""
+
+
+def installed(package: WeightPackage) -> Path | None:
+    """The weight file of an installed package; None where the package, or its file, is not there. Runs none of its code."""
+    try:
+        found = Path(str(metadata.distribution(package.name).locate_file(package.file)))
+    except metadata.PackageNotFoundError:
+        return None
+    return found if found.is_file() else None
+
+
+def read_packaged(path: Path, sha256: str) -> dict[str, np.ndarray]:
+    """Tensors of a legacy PyTorch checkpoint by name, float32 or whole numbers, in PyTorch's order of axes.
+
+    Args:
+        sha256: of the whole file, in hexadecimal digits; compared before anything is unpickled.
+
+    Raises:
+        InputError: another checksum, or a file that asks for more than tensors by name.
+    """
+    refuse_other(path, sha256)
+    with path.open("rb") as file:
+        return tensors(file, str(path))
+
+
+def refuse_other(path: Path, sha256: str) -> None:
+    """Hold a released file against its checksum. Raises as `read_packaged`."""
+    found = checksum_of_file(path)
+    if found != sha256:
+        expected, way_out = f"the released file of that name, with SHA-256 {sha256}", "install its package again"
+        raise InputError(f"{path}: expected {expected}, got {found}; it is damaged or another file: {way_out}")
+
+
+def tensors(file: BinaryIO, where: str) -> dict[str, np.ndarray]:
+    """Tensors by name, of an open legacy checkpoint; only what `STORAGES` and `_ADMITTED` name is ever made.
+
+    Raises:
+        InputError: anything else in it, or a file that ends early.
+    """
+    try:
+        return _tensors(file)
+    except (pickle.UnpicklingError, EOFError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError,
+            MemoryError, RecursionError) as error:  # fmt: skip
+        got = f"another file ({printable(words(error, 1000) or type(error).__name__, 150)})"
+        raise InputError(f"{where}: expected a PyTorch checkpoint of plain tensors, got {got}") from error
+
+
+def _tensors(file: BinaryIO) -> dict[str, np.ndarray]:
+    storages: dict[str, _Storage] = {}  # those that the pickles name
+    magic, protocol, machine = (_Unpickler(file, storages).load() for _ in range(3))
+    if magic != MAGIC or protocol != PROTOCOL or not machine["little_endian"]:
+        raise ValueError("no legacy checkpoint")
+    state, order = (_Unpickler(file, storages).load() for _ in range(2))
+    if not isinstance(state, dict) or not all(isinstance(tensor, _Tensor) for tensor in state.values()):
+        raise ValueError("no state dict")
+    if sorted(order) != sorted(storages) or sum(s.bytes for s in storages.values()) > LARGEST:
+        raise ValueError("its storages are not those that its tensors name")
+    numbers = {key: storages[key].read(file) for key in order}
+    return {str(name): tensor.array(numbers[tensor.storage.key]) for name, tensor in state.items()}
+
+
+@dataclass(frozen=True)
+class _Storage:
+    """Numbers that follow the pickles, named in them."""
+
+    key: str
+    dtype: np.dtype[Any]
+    count: int
+
+    @property
+    def bytes(self) -> int:
+        return self.count * self.dtype.itemsize
+
+    def read(self, file: BinaryIO) -> np.ndarray:
+        """Its numbers, (count,); a count of eight bytes stands before them."""
+        data = file.read(8 + self.bytes)
+        if len(data) != 8 + self.bytes or int.from_bytes(data[:8], "little") != self.count:
+            raise ValueError(f"storage {self.key} is cut short")
+        return np.frombuffer(data, self.dtype, offset=8)
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """A view of a storage, as `torch._utils._rebuild_tensor_v2` is asked for it; offset and strides count numbers."""
+
+    storage: _Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    def array(self, numbers: np.ndarray) -> np.ndarray:
+        """A copy of the numbers, in the tensor's shape."""
+        whole = [self.offset, *self.shape, *self.strides]
+        if len(self.shape) != len(self.strides) or not all(type(n) is int and n >= 0 for n in whole):
+            raise ValueError("no tensor's shape")
+        last = self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.strides, strict=True))
+        if math.prod(self.shape) > len(numbers) or last >= len(numbers):
+            raise ValueError("a tensor reaches beyond its storage")
+        steps = [step * numbers.itemsize for step in self.strides]
+        return np.lib.stride_tricks.as_strided(numbers[self.offset :], self.shape, steps).copy()
+
+
+def _rebuilt(storage: _Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: object) -> _Tensor:
+    if not isinstance(storage, _Storage):
+        raise pickle.UnpicklingError("a tensor without a storage")
+    return _Tensor(storage, offset, shape, strides)
+
+
+_ADMITTED: dict[tuple[str, str], Any] = {
+    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("torch._utils", "_rebuild_tensor_v2"): _rebuilt,
+    **{("torch", name): dtype for name, dtype in STORAGES.items()},
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, file: BinaryIO, storages: dict[str, _Storage]) -> None:
+        super().__init__(file)
+        self.storages = storages
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _ADMITTED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        return _ADMITTED[module, name]
+
+    def persistent_load(self, pid: Any) -> _Storage:
+        kind, dtype, key, _, count, view = pid
+        counts = type(count) is int and count >= 0
+        if kind != "storage" or not isinstance(dtype, np.dtype) or not counts or view is not None:
+            raise pickle.UnpicklingError("it names something else than a storage")
+        return self.storages.setdefault(str(key), _Storage(str(key), dtype, count))
