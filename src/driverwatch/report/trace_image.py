@@ -1,5 +1,6 @@
 """`make trace`: one image's way through the pipeline, as far as it is built: table, fold, packs, runs, submissions; no Keras."""
 
+import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,7 @@ from driverwatch.metrics import limited, log_loss
 from driverwatch.run import Run
 
 MAX_CLASSES = 12  # that a table has room for; of more, the likeliest
+WIDTH = 96  # characters of a printed sentence's line
 TOLERANCE = 2e-6  # a submission has seven decimals
 
 
@@ -76,7 +78,14 @@ def _section(title: str, lines: Callable[[], list[str]], named: bool = False) ->
         if named:
             raise
         found = [f"not yet: {error}"]
-    say(f"\n{title}\n" + "\n".join(f"  {line}".rstrip() for line in found))
+    say(f"\n{title}\n" + "\n".join(textwrap.indent(_wrapped(line), "  ") for line in found))
+
+
+def _wrapped(line: str) -> str:
+    """A sentence in lines that fit; a table's line, whose columns are two blanks apart, and several lines as they are."""
+    if "  " in line or "\n" in line:
+        return line.rstrip()
+    return textwrap.fill(line, WIDTH - 2, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def find(context: Context, name: str) -> TracedImage:
