@@ -167,7 +167,7 @@ def ablations(root: Path) -> str:
 def _ablation(row: dict[str, Any]) -> tuple[str, ...]:
     label = LABELS[row["kind"]][row["ablation"]] + (f" {MARK}" if set(row["commits"]) & ELSEWHERE else "")
     change, low, high = row["change"]
-    losses = f"{row['before']:.3f} → {row['after']:.3f}"
+    losses = f"{row['before']:.3f} → {row['after']:.3f}".replace(" ", UNBROKEN)
     return label, losses, f"{change:+.3f} ({low:+.3f} to {high:+.3f})", "yes" if row["kept"] else "no"
 
 
