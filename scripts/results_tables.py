@@ -138,7 +138,9 @@ def scores(root: Path) -> str:
                 "transductive" if method.transductive else "single-image",
             )
         )
-    return table(("submission", "method", "log loss", "accuracy", "90% for 7 unseen drivers", "uses test images"), lines)
+    return table(
+        ("submission", "method", "log loss", "accuracy", "90% for 7 unseen drivers", "uses test images"), lines
+    )
 
 
 def checksums(root: Path) -> str:

@@ -187,9 +187,9 @@ def keep_review(context: Context) -> Path:
     """The review page of all finished runs, written again unless it was made from what is there now. Raises as `write_review`."""
     path, doubted = context.places.page("review"), context.places.label_issues
     shown = read_predictions(context, [], None)
-    if path.is_file() and f'content="{_made_of(shown)}"' in path.read_text("utf-8")[:4096]:
-        if not doubted.is_file() or doubted.stat().st_mtime_ns <= path.stat().st_mtime_ns:
-            return path
+    is_there = path.is_file() and f'content="{_made_of(shown)}"' in path.read_text("utf-8")[:4096]
+    if is_there and not (doubted.is_file() and doubted.stat().st_mtime_ns > path.stat().st_mtime_ns):
+        return path
     return write_review(context, [], None, None, 0)
 
 
