@@ -36,12 +36,11 @@ TURNS = {
 }  # EXIF orientation: how to show it upright (EXIF 2.32, tag 0x0112)
 
 HARMLESS = ("Invalid SOS parameters for sequential JPEG", "unknown JFIF revision number")  # some cameras' headers
-BRANDS = dict.fromkeys((b"ftypheic", b"ftypheix", b"ftypmif1"), "a HEIC (save it as JPEG first)") | dict.fromkeys(
-    (b"ftypavif", b"ftypavis"), "an AVIF"
-)  # as phones and browsers save images; after four bytes of length
+HEIC = (b"ftypheic", b"ftypheix", b"ftypmif1")  # as phones save images; after four bytes of length
 KINDS = {
     b"GIF8": "a GIF",
     b"BM": "a BMP",
+    b"RIFF": "a WebP",
     b"II*\0": "a TIFF",
     b"MM\0*": "a TIFF",
     b"%PDF": "a PDF",
@@ -182,8 +181,7 @@ def _head(content: bytes) -> Image.Image:
     try:
         return _opened(content)
     except UnidentifiedImageError:
-        webp = content.startswith(b"RIFF") and content[8:12] == b"WEBP"
-        kind = "a WebP" if webp else BRANDS.get(content[4:12], "something else")
+        kind = "a HEIC (save it as JPEG first)" if content[4:12] in HEIC else "something else"
         kind = next((kind for start, kind in KINDS.items() if content.startswith(start)), kind)
         if content.startswith(b"\xff\xd8"):
             raise InvalidImageError(

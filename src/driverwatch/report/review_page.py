@@ -196,8 +196,8 @@ def keep_review(context: Context) -> Path:
 def _doubted(context: Context, names: np.ndarray) -> list[int]:
     """Indices of the images `names` (N,) on the list that `make label-issues` wrote; none where there is no list."""
     path, column = context.places.label_issues, context.settings.columns.image
-    listed = read_csv(path, [column])[column] if path.is_file() else []
-    return np.flatnonzero(np.isin(names.astype(str), np.array(listed, str))).tolist()
+    listed: list[str] = read_csv(path, [column])[column].tolist() if path.is_file() else []
+    return [number for number, name in enumerate(names.astype(str)) if name in listed]
 
 
 def _made_of(shown: Reviewed) -> str:
