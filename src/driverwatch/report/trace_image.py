@@ -36,7 +36,7 @@ from driverwatch.metrics import limited, log_loss
 from driverwatch.run import Run
 
 MAX_CLASSES = 12  # that a table has room for; of more, the likeliest
-WIDTH = 96  # characters of a printed sentence's line
+SENTENCES = textwrap.TextWrapper(96, "  ", "    ", break_long_words=False, break_on_hyphens=False)
 TOLERANCE = 2e-6  # a submission has seven decimals
 
 
@@ -78,14 +78,9 @@ def _section(title: str, lines: Callable[[], list[str]], named: bool = False) ->
         if named:
             raise
         found = [f"not yet: {error}"]
-    say(f"\n{title}\n" + "\n".join(textwrap.indent(_wrapped(line), "  ") for line in found))
-
-
-def _wrapped(line: str) -> str:
-    """A sentence in lines that fit; a table's line, whose columns are two blanks apart, and several lines as they are."""
-    if "  " in line or "\n" in line:
-        return line.rstrip()
-    return textwrap.fill(line, WIDTH - 2, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    is_whole = ["  " in line or "\n" in line for line in found]  # a table's line has columns two blanks apart
+    lines = [f"  {line}" if whole else SENTENCES.fill(line) for whole, line in zip(is_whole, found, strict=True)]
+    say("\n".join([f"\n{title}", *map(str.rstrip, lines)]))
 
 
 def find(context: Context, name: str) -> TracedImage:
