@@ -79,8 +79,8 @@ def _section(title: str, lines: Callable[[], list[str]], named: bool = False) ->
             raise
         found = [f"not yet: {error}"]
     is_whole = ["  " in line or "\n" in line for line in found]  # a table's line has columns two blanks apart
-    lines = [f"  {line}" if whole else SENTENCES.fill(line) for whole, line in zip(is_whole, found, strict=True)]
-    say("\n".join([f"\n{title}", *map(str.rstrip, lines)]))
+    shown = [f"  {line}" if whole else SENTENCES.fill(line) for whole, line in zip(is_whole, found, strict=True)]
+    say("\n".join([f"\n{title}", *(line.rstrip() for line in shown)]))
 
 
 def find(context: Context, name: str) -> TracedImage:
