@@ -32,10 +32,8 @@ def main(pretrained: str, scratch: str, single: str, together: str) -> None:
     say(
         f"made     {len(labels)} images of {drivers} drivers in {folds.count} folds without a driver in common; two networks"
     )
-    for name, what in ((pretrained, "ImageNet weights, fine-tuned"), (scratch, "a small network from scratch")):
-        say(
-            f"         {name}: {what}: log loss {losses[name]:.3f}, accuracy {shares[name]:.1%} on drivers it never saw"
-        )
+    for name, what in ((pretrained, "ImageNet weights"), (scratch, "from scratch")):
+        say(f"         {name} ({what}): OOF log loss {losses[name]:.3f}, accuracy {shares[name]:.1%}")
     gain, more = losses[scratch] - losses[pretrained], shares[pretrained] - shares[scratch]
     say(f"gained   by pretrained weights: {gain:.3f} of log loss, {100 * more:.0f} points of accuracy")
     tested = test_scores(context)[0].set_index("model")
@@ -43,12 +41,10 @@ def main(pretrained: str, scratch: str, single: str, together: str) -> None:
         path = context.places.submission(name)
         expected = read_json(path.with_suffix(".json"))["out_of_fold_log_loss"]
         loss, right = tested.loc[path.name, ["log loss", "accuracy"]]
-        say(
-            f"scored   {path} ({what}): {loss:.3f} on the test drivers, {expected:.3f} out of fold, accuracy {right:.1%}"
-        )
+        say(f"scored   {path.name}, {what}: test drivers {loss:.3f}, OOF {expected:.3f}, accuracy {right:.1%}")
     say(f"open     {(context.places.build / 'report' / 'index.html').resolve().as_uri()}")
     image = min((context.data / context.settings.test_images.format(image="x")).parent.iterdir())
-    say(f"next     make classify DATASET={DATASET} RUN={pretrained} IMAGE={image}")
+    say(f"next     make trace IMAGE={image.name} DATASET={DATASET}")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
     PYTHONPATH=. python scripts/prose.py
 
 refuses retired words (in every tracked file that people read), lines over 160 characters, links and anchors that lead
-nowhere, and a README over 900 words. Sentences over 35 words are listed and refuse nothing.
+nowhere, a README over 900 words, and lines of code over 96 characters on pages that are written by hand. Sentences over 35
+words are listed and refuse nothing.
 """
 
 import re
@@ -30,6 +31,8 @@ PLACES = (
 )
 WORD_TABLES = ("docs/dev/decisions/0017-words.md", "scripts/retired_words.py")  # they name the retired words
 LONGEST_LINE, LONGEST_README, LONGEST_SENTENCE = 160, 900, 35  # characters, words, words
+LONGEST_CODE = 96  # characters of a line of code that a rendered page shows without scrolling
+GENERATED = "docs/reference/"
 FENCED = re.compile(r"^ *```.*?^ *```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(?<!`)!?\[[^\]]*\]\(([^)\s]+)\)|<img [^>]*src=\"([^\"]+)\"")
 
@@ -62,6 +65,12 @@ def long_lines(text: str) -> list[str]:
     """Lines with more characters than fit."""
     lines = enumerate(text.splitlines(), 1)
     return [f"line {number}: {len(line)} characters" for number, line in lines if len(line) > LONGEST_LINE]
+
+
+def long_code(text: str) -> list[str]:
+    """Lines of code blocks with more characters than a rendered page shows."""
+    lines = (line for block in FENCED.findall(text) for line in block.splitlines())
+    return [f"{len(line)} characters of code: {line.strip()[:60]} ..." for line in lines if len(line) > LONGEST_CODE]
 
 
 @cache
@@ -111,7 +120,8 @@ def mistakes(root: Path = ROOT) -> Iterator[str]:
             continue  # an image
     for path in pages(root):
         text, page = path.read_text(encoding="utf-8"), path.relative_to(root)
-        yield from (f"{page}: {one}" for one in [*long_lines(text), *dead_links(path, root)])
+        code = [] if str(page).startswith(GENERATED) else long_code(text)
+        yield from (f"{page}: {one}" for one in [*long_lines(text), *code, *dead_links(path, root)])
     count = len((root / "README.md").read_text(encoding="utf-8").split())
     if count > LONGEST_README:
         yield f"README.md: {count} words; at most {LONGEST_README}: move detail to docs/"

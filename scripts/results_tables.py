@@ -17,6 +17,7 @@ DATASET = "statefarm_mini"
 # commits that records name and that are no commits of this repository
 ELSEWHERE = {"40f486f", "fb63f8e", "425dad6 to ee182cf", "ee182cfb895a", "1f9123c"}
 MARK = "†"  # of rows that were trained at one of them
+UNBROKEN = "\u00a0"  # a blank at which no line of a narrow column breaks
 
 
 class Method(NamedTuple):
@@ -123,8 +124,9 @@ def scores(root: Path) -> str:
     folder, lines = root / "submissions" / DATASET, []
     for method in METHODS:
         made = json.loads((folder / f"{method.name}.json").read_text())
-        score, checksum = oof_score_of(folder / "out_of_fold" / f"{method.name}.csv.gz")
+        score, _ = oof_score_of(folder / "out_of_fold" / f"{method.name}.csv.gz")
         loss, interval = f"{score.log_loss:.3f} ± {score.standard_error:.3f}", made["prediction_interval"]
+        loss = loss.replace(" ", UNBROKEN)
         best = "**" if method.name == "best" else ""
         lines.append(
             (
@@ -134,11 +136,18 @@ def scores(root: Path) -> str:
                 f"{100 * score.accuracy:.1f}%",
                 f"{interval['low']:.2f} to {interval['high']:.2f}",
                 "transductive" if method.transductive else "single-image",
-                f"`{checksum[:12]}`",
             )
         )
-    head = ("submission", "method", "log loss", "accuracy", "90% for 7 unseen drivers", "uses test images", "file")
-    return table(head, lines)
+    return table(
+        ("submission", "method", "log loss", "accuracy", "90% for 7 unseen drivers", "uses test images"), lines
+    )
+
+
+def checksums(root: Path) -> str:
+    """The SHA-256 of each submission's file of out-of-fold probabilities."""
+    folder = root / "submissions" / DATASET / "out_of_fold"
+    files = [(each.name, hashlib.sha256((folder / f"{each.name}.csv.gz").read_bytes()).hexdigest()) for each in METHODS]
+    return table(("submission", "SHA-256"), [(f"`{name}`", f"`{checksum[:12]}`") for name, checksum in files])
 
 
 def ablations(root: Path) -> str:
@@ -160,7 +169,7 @@ def ablations(root: Path) -> str:
 def _ablation(row: dict[str, Any]) -> tuple[str, ...]:
     label = LABELS[row["kind"]][row["ablation"]] + (f" {MARK}" if set(row["commits"]) & ELSEWHERE else "")
     change, low, high = row["change"]
-    losses = f"{row['before']:.3f} → {row['after']:.3f}"
+    losses = f"{row['before']:.3f} → {row['after']:.3f}".replace(" ", UNBROKEN)
     return label, losses, f"{change:+.3f} ({low:+.3f} to {high:+.3f})", "yes" if row["kept"] else "no"
 
 
@@ -212,6 +221,7 @@ def leakage(root: Path) -> str:
 
 TABLES = {
     "scores": scores,
+    "checksums": checksums,
     "ablations": ablations,
     "freezing": freezing,
     "data scaling": data_scaling,

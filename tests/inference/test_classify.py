@@ -23,7 +23,7 @@ from driverwatch.data.regions import Box
 from driverwatch.errors import InputError
 from driverwatch.inference import classify as imagenet
 from driverwatch.inference.classify import image_files, overlay_files
-from driverwatch.inference.overlay import normalized, overlay, write_picture
+from driverwatch.inference.overlay import normalized, overlay, side_by_side, write_picture
 from driverwatch.inference.preprocess import centre_square, centre_view
 from driverwatch.io.atomic import write_json
 from driverwatch.io.manifests import checksum_of_file
@@ -105,6 +105,17 @@ def test_a_map_that_says_nothing_is_dark_and_one_pixel_is_a_picture() -> None:
         1,
         3,
     )
+
+
+@pytest.mark.parametrize(("shape", "sheet"), [((30, 40), (536, 1328)), ((40, 20), (696, 688)), ((1, 900), (57, 1328))])
+def test_pictures_of_any_shape_lie_side_by_side(shape: tuple[int, int], sheet: tuple[int, int]) -> None:
+    dark, light = (np.full((*shape, 3), shade, np.uint8) for shade in (60, 120))
+    made = side_by_side([dark, light], ["short", "a name that is far too long for its picture " * 9])
+    assert made.shape == (*sheet, 3)
+    middle = 16 + (sheet[0] - 56) // 2
+    assert (made[middle, 20] == 60).all()
+    assert (made[middle, -20] == 120).all()
+    assert (made[:, -16:] == 255).all(), "no caption goes beyond its picture"
 
 
 def test_overlays_are_read_back(tmp_path: Path) -> None:
@@ -222,9 +233,12 @@ def test_a_run_prints_its_classes_and_the_mean_of_its_folds(
     assert f"{tmp_path}/maps/a.png: {demo_settings.classes['c3']}, by class activation" in said
     picture = examine(tmp_path / "maps" / "a.png", None).pixels
     assert picture is not None
-    assert picture.shape == (48, 64, 3)
-    assert (picture[0] == 200).all()  # above the centre view
-    assert (picture[24, 32] != 200).any()
+    assert picture.shape == (480 + 56, 2 * 640 + 48, 3)
+    photo, seen, captions = picture[16:496, 16:656], picture[16:496, 672:1312], picture[496:]
+    assert (photo == 200).all()
+    assert (seen[0] == 200).all()  # above the centre view
+    assert (seen[240, 320] != 200).any()
+    assert all(half.min() < 50 < 250 < half.max() for half in (captions[:, :664], captions[:, 664:])), "black on white"
 
 
 @pytest.mark.keras
@@ -317,4 +331,4 @@ def test_real_weights_see_the_seat_belt(classify: Callable[..., Said], tmp_path:
     assert "   1  n04162706  seat_belt" in said
     assert said.count("%") == 5
     assert f"{tmp_path / 'x.png'}: car_mirror, by class activation" in said
-    assert examine(tmp_path / "x.png", None).shape == examine(image, None).shape
+    assert examine(tmp_path / "x.png", None).shape == (480 + 56, 2 * 640 + 48)

@@ -294,6 +294,17 @@ def test_thumbnails_show_the_image_of_their_number(world: World, tmp_path: Path)
         assert abs(int(picture.mean()) - sum(names[number].encode()) % 256) <= 2
 
 
+def test_doubted_labels_are_those_of_the_list(world: World) -> None:  # noqa: F811
+    world.run("one")
+    names = review_page.read_predictions(world.context, [], None).train.names
+    assert review_page._doubted(world.context, names) == []
+    path = world.context.places.label_issues
+    path.parent.mkdir(parents=True)
+    path.write_text("rank,img\n1,p3_4.jpg\n2,gone.jpg\n")
+    [number] = review_page._doubted(world.context, names)
+    assert names[number] == "p3_4.jpg"
+
+
 @pytest.mark.parametrize(("regions", "shade"), [(["whole"], 0), (["head", "whole"], 1), (["head", "wheel"], 0)])
 def test_of_packed_regions_the_whole_frame_is_shown(regions: list[str], shade: int) -> None:
     image = np.concatenate([np.full((4, 5, 3), number, np.uint8) for number in range(len(regions))])

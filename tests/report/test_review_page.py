@@ -22,6 +22,7 @@ from driverwatch.report.review_measures import Measures, ReviewImages
 
 pytestmark = pytest.mark.slow  # a browser
 ODD = "p0_a#b%20&'c.jpg"  # a name that must be quoted in an address, and escaped in a page
+DOUBTED = ["p3_4.jpg", "p1_2.jpg"]  # on the list of label issues
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,9 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opened]:
             write_images(folder / "data", pack)
         patch.setattr(score_runs, "open_packs", lambda *_: (world.folds, world.packs))
         write_report(world.context)
+        listed = world.context.places.label_issues
+        listed.parent.mkdir(parents=True)
+        listed.write_text("\n".join(["rank,img", *(f"1,{name}" for name in [*DOUBTED, "gone.jpg"])]))
         path = review_page.write_review(world.context, [], None, None, 0)
         shown = review_page.read_predictions(world.context, [], None)
         found = measures.measure(shown.train, shown.runs)
@@ -120,6 +124,8 @@ def test_filters_leave_what_numpy_leaves(opened: Opened) -> None:
         "driver=p3": train.drivers == "p3",
         "fold=1": train.folds == 1,
         "wrong=1": made.said[0] != train.labels,
+        "doubted=1": np.isin(train.names.astype(str), DOUBTED),
+        "doubted=1&driver=p3": train.names.astype(str) == DOUBTED[0],
         "run=one&wrong=1&true=c0": (made.said[1] != train.labels) & (train.labels == 0),
         f"min={middle}": made.losses[0] >= middle,
         f"max={middle}&fold=0": (made.losses[0] <= middle) & (train.folds == 0),

@@ -97,11 +97,15 @@ def test_a_turned_image_is_shown_upright(client: FlaskClient) -> None:
 WHOLE = image()
 REFUSED = [
     (b"", "a.jpg", "This image cannot be used: empty file. Expected a whole JPEG, PNG, WebP or AVIF."),
-    (b"hello", "a.jpg", "This image is neither JPEG nor PNG but something else (5 bytes)."),
-    (animated(), "a.gif", "This image is neither JPEG nor PNG but a GIF"),
-    (animated(), "a.jpg", "This image is neither JPEG nor PNG but a GIF"),
-    (b"\0\0\0\x18ftypheic" + bytes(40), "a.jpg", "but a HEIC (save it as JPEG first)"),
-    (b"<svg onload='x'>", "a.svg", "but an HTML or XML page"),
+    (
+        b"hello",
+        "a.txt",
+        "This image is of no known kind (5 bytes). Expected a whole JPEG, PNG, WebP or AVIF.",
+    ),
+    (animated(), "a.gif", "This image is a GIF"),
+    (animated(), "a.jpg", "This image is a GIF"),
+    (b"\0\0\0\x18ftypheic" + bytes(40), "a.jpg", "This image is a HEIC (save it as JPEG first)"),
+    (b"<svg onload='x'>", "a.svg", "This image is an HTML or XML page"),
     (WHOLE[:-100], "a.jpg", "This image cannot be used: damaged or cut short"),
     (image("PNG")[:-20], "a.png", "This image cannot be used: damaged"),
     (image("PNG", size=(1, 1)), "a.png", "This image is 1x1 px; expected at least 16 on each side."),

@@ -160,7 +160,7 @@ def test_writable(place: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     says(machine.folders(s), "problem", "cannot be written")
 
 
-@pytest.mark.parametrize(("free", "mark"), [(50, "ok"), (15, "note"), (0.5, "problem")])
+@pytest.mark.parametrize(("free", "mark"), [(12, "ok"), (11.5, "note"), (0.5, "problem")])
 def test_disk(place: Make, monkeypatch: pytest.MonkeyPatch, free: float, mark: str) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, int(free * 1e9)))  # type: ignore[attr-defined]
     s = place()

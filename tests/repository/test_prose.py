@@ -57,6 +57,14 @@ def test_code_is_neither_link_nor_sentence(root: Path) -> None:
     assert prose.long_sentences("```\n" + "word\n" * 40 + "```\n") == []
 
 
+def test_code_must_fit_a_rendered_page_unless_the_page_is_generated(root: Path) -> None:
+    text = f"## How it works\n\n```sh\n{'x' * 96}\n{'y' * 97}\n```\n"
+    (root / "docs" / "page.md").write_text(text)
+    (root / "docs" / "reference").mkdir()
+    (root / "docs" / "reference" / "made.md").write_text(text)
+    assert found(root) == [f"docs/page.md: 97 characters of code: {'y' * 60} ..."]
+
+
 def test_long_sentences_are_listed() -> None:
     text = f"Short one. {'word ' * 36}end. Next.\n\n- {'item ' * 20}\n- {'item ' * 20}\n"
     assert prose.long_sentences(text) == ["37 words: word word word word word word word word word ..."]

@@ -68,6 +68,27 @@ def test_both_rates_of_a_recorded_head_train_as_well_as_the_best() -> None:
     assert all(first <= rate <= second for rate in suggested(made).values())
 
 
+def recorded(name: str) -> tuple[RangeTest, dict[float, float]]:
+    """A range test that was made on a real network, and the validation loss after training at each rate."""
+    kept = RECORD[name]
+    losses = np.array(kept["losses"])
+    rates = np.array(kept["rates"]) if "rates" in kept else np.geomspace(1e-5, 1, 400)[: len(losses)]
+    trained = {float(rate): loss for rate, loss in kept["trained"].items()}
+    return RangeTest(rates, losses, float(np.log(10))), trained
+
+
+@pytest.mark.parametrize("name", ["head", "mobilenet_v2_head"])
+def test_suggestions_on_real_networks_lie_within_a_factor_of_three_of_the_best_trained_rate(name: str) -> None:
+    """Heads of EfficientNet-Lite0 and MobileNetV2 on the demo's fold 0, trained at five rates and more."""
+    made, trained = recorded(name)
+    best = min(trained, key=trained.__getitem__)
+    assert min(trained) < best < max(trained), "the best is no end of what was tried"
+    found = suggested(made)
+    assert found is not None
+    assert all(best / 3 < rate < best * 3 for rate in found.values()), found
+    assert max(found.values()) < made.rates[usable_steps(made) - 1]
+
+
 @pytest.mark.parametrize("model", RECORDED)
 def test_recorded_courses_without_a_clear_fall_suggest_nothing(model: str) -> None:
     """Real networks' losses: their noise, and a fall that ends near the uniform guess, are no range."""

@@ -18,7 +18,7 @@ from driverwatch.data.images import examine
 from driverwatch.data.regions import split
 from driverwatch.errors import InputError, counted, listed, nearest, printable
 from driverwatch.inference.held_out import Asked, Recogniser, recogniser
-from driverwatch.inference.overlay import overlay_regions, write_picture
+from driverwatch.inference.overlay import overlay_regions, side_by_side, write_picture
 from driverwatch.inference.predict_run import fold_models
 from driverwatch.inference.preprocess import Preprocessed, centre_square, centre_view
 from driverwatch.io.console import say
@@ -222,12 +222,12 @@ def _answer(top: int, judge: Judge, networks: Any, sound: Sound, label: int | No
         say("\n".join([*(f"  {sentence}" for sentence in shown.asked.said), _table(row, judge.classes, top)]))
         if path in targets:
             number = int(row.argmax()) if label is None else label
-            method = _draw(networks, path, shown, number, targets[path])
+            method = _draw(networks, path, shown, number, targets[path], _called(number, judge.classes))
             say(f"  {printable(str(targets[path]))}: {_called(number, judge.classes)}, by {method}")
 
 
-def _draw(networks: Any, path: Path, shown: Shown, label: int, target: Path) -> str:
-    """Write an image's overlay; return how the map was made."""
+def _draw(networks: Any, path: Path, shown: Shown, label: int, target: Path, called: str) -> str:
+    """Write an image and, beside it, its overlay of the class `called`; return how the map was made."""
     from driverwatch.inference.class_activation import class_activation_map
 
     heat, method = class_activation_map(networks, shown.seen.pixels, label, shown.asked.places)
@@ -235,7 +235,8 @@ def _draw(networks: Any, path: Path, shown: Shown, label: int, target: Path) -> 
     if image is None:
         raise InputError(f"{path}: changed while it was classified; run the same command again")
     maps = split(heat[None], len(shown.seen.boxes))
-    write_picture(overlay_regions(image, maps, shown.seen.boxes), target)
+    pictures = image, overlay_regions(image, maps, shown.seen.boxes)
+    write_picture(side_by_side(pictures, (path.name, f"{called}, by {method}")), target)
     return method
 
 

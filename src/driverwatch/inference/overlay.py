@@ -1,15 +1,18 @@
 """Class activation maps drawn over the images that they explain."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 from driverwatch.data.regions import Box
-from driverwatch.errors import InputError
+from driverwatch.errors import InputError, printable
 from driverwatch.io.atomic import replacing
 
 STRENGTH = 0.5  # share of the colour in the blend
+SHOWN_PX, GAP_PX, TEXT_PX, CAPTION_PX = 640, 16, 20, 40  # longer side of a picture, white between, letters, their line
 
 
 def normalized(heat: np.ndarray) -> np.ndarray:
@@ -68,6 +71,30 @@ def _coloured(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
     colours = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB)
     grey = cv2.cvtColor(cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     return np.asarray(cv2.addWeighted(grey, 1 - STRENGTH, colours, STRENGTH, 0))
+
+
+def side_by_side(pictures: Sequence[np.ndarray], captions: Sequence[str]) -> np.ndarray:
+    """Pictures on white, the longer side of each `SHOWN_PX`, with its caption below, cut where it is wider.
+
+    Args:
+        pictures: uint8 RGB (H, W, 3), all of one shape.
+
+    Returns:
+        uint8 RGB (H', W', 3).
+    """
+    height, width = pictures[0].shape[:2]
+    scale = SHOWN_PX / max(height, width)
+    size = max(1, round(scale * width)), max(1, round(scale * height))
+    whole = len(pictures) * (size[0] + GAP_PX) + GAP_PX, GAP_PX + size[1] + CAPTION_PX
+    sheet, font = Image.new("RGB", whole, "white"), ImageFont.load_default(TEXT_PX)
+    draw = ImageDraw.Draw(sheet)
+    for place, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
+        left, words = GAP_PX + place * (size[0] + GAP_PX), printable(caption, 100)
+        while len(words) > 1 and draw.textlength(words, font) > size[0]:
+            words = words[:-2] + "…"
+        sheet.paste(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS), (left, GAP_PX))
+        draw.text((left, GAP_PX + size[1] + CAPTION_PX // 2), words, "black", font, anchor="lm")
+    return np.asarray(sheet)
 
 
 def encoded(picture: np.ndarray, kind: str) -> bytes:

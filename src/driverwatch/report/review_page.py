@@ -28,6 +28,7 @@ from driverwatch.inference.predictions import default_tta_of, predicted_tta
 from driverwatch.inference.preprocess import Preprocessed, centre_view
 from driverwatch.io.atomic import write_text
 from driverwatch.io.console import close, say, track
+from driverwatch.io.csv_tables import read_csv
 from driverwatch.io.html import data_uri, inline, jpeg_uri, render
 from driverwatch.io.manifests import checksum_of
 from driverwatch.io.paths import plain_name
@@ -168,6 +169,7 @@ def write_review(context: Context, names: list[str], tta: TtaSet | None, feature
     content = measures.content(shown.train, shown.test, sets) | near
     content |= {"thumbnails": _thumbnails(shown, sets), "images": _addresses(context, path, shown)}
     content |= {"maps": class_activation_maps(context, shown, sets, count) if count else {}}
+    content |= {"doubted": _doubted(context, shown.train.names)}
     content |= {"classes": list(map(list, context.settings.classes.items())), "dataset": context.dataset}
     report, used = context.places.page("index"), {member.run.name: member.tta for member in shown.members}
     facts = {"dataset": context.dataset, "title": context.settings.title, "data": str(context.data), "tta": used}
@@ -183,11 +185,19 @@ def write_review(context: Context, names: list[str], tta: TtaSet | None, feature
 
 def keep_review(context: Context) -> Path:
     """The review page of all finished runs, written again unless it was made from what is there now. Raises as `write_review`."""
-    path = context.places.page("review")
+    path, doubted = context.places.page("review"), context.places.label_issues
     shown = read_predictions(context, [], None)
-    if path.is_file() and f'content="{_made_of(shown)}"' in path.read_text("utf-8")[:4096]:
+    is_there = path.is_file() and f'content="{_made_of(shown)}"' in path.read_text("utf-8")[:4096]
+    if is_there and not (doubted.is_file() and doubted.stat().st_mtime_ns > path.stat().st_mtime_ns):
         return path
     return write_review(context, [], None, None, 0)
+
+
+def _doubted(context: Context, names: np.ndarray) -> list[int]:
+    """Indices of the images `names` (N,) on the list that `make label-issues` wrote; none where there is no list."""
+    path, column = context.places.label_issues, context.settings.columns.image
+    listed: list[str] = read_csv(path, [column])[column].tolist() if path.is_file() else []
+    return [number for number, name in enumerate(names.astype(str)) if name in listed]
 
 
 def _made_of(shown: Reviewed) -> str:

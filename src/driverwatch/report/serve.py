@@ -244,7 +244,9 @@ def _label(classes: dict[str, str]) -> int | None:
 
 
 def _sentence(error: Exception) -> str:
-    text = str(error)
+    """What is wrong with an image, by what this page reads: packs and `make classify` take JPEG and PNG alone."""
+    other = "neither JPEG nor PNG but "
+    text = str(error).replace(f"{other}something else", "of no known kind").replace(other, "")
     command = "" if re.match(r"(is|has|claims) ", text) else "cannot be used: "
     return f"{command}{text}. Expected a whole JPEG, PNG, WebP or AVIF."
 

@@ -1,5 +1,6 @@
 """`make trace`: one image's way through the pipeline, as far as it is built: table, fold, packs, runs, submissions; no Keras."""
 
+import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,7 @@ from driverwatch.metrics import limited, log_loss
 from driverwatch.run import Run
 
 MAX_CLASSES = 12  # that a table has room for; of more, the likeliest
+SENTENCES = textwrap.TextWrapper(96, "  ", "    ", break_long_words=False, break_on_hyphens=False)
 TOLERANCE = 2e-6  # a submission has seven decimals
 
 
@@ -76,7 +78,9 @@ def _section(title: str, lines: Callable[[], list[str]], named: bool = False) ->
         if named:
             raise
         found = [f"not yet: {error}"]
-    say(f"\n{title}\n" + "\n".join(f"  {line}".rstrip() for line in found))
+    is_whole = ["  " in line or "\n" in line for line in found]  # a table's line has columns two blanks apart
+    shown = [f"  {line}" if whole else SENTENCES.fill(line) for whole, line in zip(is_whole, found, strict=True)]
+    say("\n".join([f"\n{title}", *(line.rstrip() for line in shown)]))
 
 
 def find(context: Context, name: str) -> TracedImage:

@@ -253,7 +253,7 @@ function show() { // the state in the controls
     if (control.name === "clips") control.checked = state.clips !== "0";
     else if (control.type === "checkbox") control.checked = state[control.name] === "1";
     else if (control.value.replace(",", ".") !== state[control.name]) control.value = state[control.name];
-    control.disabled = state.set === "test" && ["true", "driver", "fold", "min", "max", "wrong", "clips"].includes(control.name);
+    control.disabled = state.set === "test" && ["true", "driver", "fold", "min", "max", "wrong", "doubted", "clips"].includes(control.name);
   }
   const back = byId("back");
   back.href = `${back.pathname ? back.getAttribute("href").split("#")[0] : ""}${state.from ? `#${state.from}` : ""}`;
@@ -326,6 +326,7 @@ function press(event) {
 function begin() {
   rows = new Rows(JSON.parse(byId("data").textContent));
   byId("clips").closest("label").hidden = !rows.labelled;
+  byId("doubted").closest("label").hidden = !rows.doubted.size;
   for (const fold of rows.folds) byId("fold").append(made("option", {}, String(fold)));
   if (matchMedia("(max-width: 47.99rem)").matches) byId("panel").open = false;
   const typing = target => target.matches("[type=search], [inputmode=decimal]"); // each letter counts; other controls, once they are done

@@ -13,6 +13,7 @@ class Rows {
     for (const [key, value] of Object.entries(data)) this[key] = value && value.type ? unpacked(value) : value;
     this.count = this.names.length;
     this.folds = [...new Set(this.fold)].sort((one, other) => one - other);
+    this.doubted = new Set(this.doubted); // on the list of `make label-issues`
     this.orders = new Map();
     this.runs = this.judges.length > 1 ? this.judges.slice(1) : this.judges;
   }
@@ -68,6 +69,7 @@ class Rows {
       if (driver !== "" && this.driver[image] !== driver) return false;
       if (state.fold !== "" && this.fold[image] !== Number(state.fold)) return false;
       if (state.wrong && this.saidBy(judge, image) === this.label[image]) return false;
+      if (state.doubted && !this.doubted.has(image)) return false;
       const loss = this.lossOf(judge, image);
       return loss >= min && loss <= max;
     });
@@ -95,9 +97,10 @@ function stateOf(hash, rows) {
   const known = {
     set: ["train", "test"], sort: ["loss", "disagreement", "entropy", "name"], run: rows.judges, true: rows.classes.map(each => each[0]),
     says: rows.classes.map(each => each[0]), driver: rows.drivers, fold: rows.folds.map(String), wrong: ["1"], clips: ["1", "0"],
+    doubted: rows.doubted.size ? ["1"] : [],
     view: ["grid"], from: ["verdict", "drivers", "confusions"], // the section of the report that led here
   };
-  const state = {set: "train", sort: "", run: rows.judges[0], true: "", says: "", driver: "", fold: "", min: "", max: "", wrong: "", clips: "", name: "", image: "", view: "", from: ""};
+  const state = {set: "train", sort: "", run: rows.judges[0], true: "", says: "", driver: "", fold: "", min: "", max: "", wrong: "", doubted: "", clips: "", name: "", image: "", view: "", from: ""};
   for (const [key, value] of asked) {
     const number = key === "min" || key === "max";
     const there = key in known ? known[key].includes(value) : number ? value !== "" && Number(value) >= 0 : key in state;
@@ -112,7 +115,7 @@ function fitting(state, rows) {
   const sorts = [["loss", state.set === "train" && rows.labelled > 0], ["disagreement", rows.judges.length > 1], ["entropy", true], ["name", true]];
   const allowed = sorts.filter(each => each[1]).map(each => each[0]);
   const made = {...state, sort: allowed.includes(state.sort) ? state.sort : allowed.find(sort => sort !== "disagreement")};
-  if (state.set === "test") for (const key of ["true", "driver", "fold", "min", "max", "wrong"]) made[key] = "";
+  if (state.set === "test") for (const key of ["true", "driver", "fold", "min", "max", "wrong", "doubted"]) made[key] = "";
   if (made.clips === "1") made.clips = ""; // as without a word
   return made;
 }
