@@ -40,10 +40,10 @@ app = typer.Typer()
 def synthetic(
     dataset: Dataset = "demo",
     data: Data = None,
-    drivers: int = 36,
+    drivers: int = 27,
     test_drivers: int = 8,
     clips: int = 1,
-    frames: int = 2,
+    frames: int = 3,
     size: str = "240x320",
     seed: int = 0,
     force: Force = False,

@@ -29,10 +29,10 @@ from driverwatch.io.prefetch import in_threads, one_opencv_thread
 class SyntheticOptions:
     """How much is drawn: `drivers` in training, `test_drivers` in test, each with `clips` clips of `frames` frames per class."""
 
-    drivers: int = 36
+    drivers: int = 27
     test_drivers: int = 8
     clips: int = 1
-    frames: int = 2
+    frames: int = 3
     size: str = "240x320"
     seed: int = 0
 
