@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
+import pandas as pd
 
 from driverwatch.errors import InputError
-
-TOLERANCE = 1e-4  # of a row's sum, as in a prediction file: float32 rows of some thousand classes may miss by as much
+from driverwatch.inference.predictions import positions, refuse_invalid
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +37,7 @@ class MemberPredictions:
         for field, value in zip(("names", "members", "sets"), found, strict=True):
             object.__setattr__(self, field, value)
         _refuse_shapes(*found)
-        _refuse_values(found[0], found[1])
+        refuse_invalid("rows", *found[:2])
 
     def at(self, chosen: np.ndarray) -> "MemberPredictions":
         """Some of the images: a mask or row numbers (K,)."""
@@ -49,16 +49,7 @@ class MemberPredictions:
         Raises:
             InputError: an asked name is not there, or there are images that were not asked for.
         """
-        if np.array_equal(self.names, names):
-            return self
-        position = {name: i for i, name in enumerate(self.names)}
-        missing = [str(name) for name in names if name not in position]
-        extra = len(position) - (len(names) - len(missing))
-        if missing or extra:
-            raise InputError(
-                f"rows: {len(missing)} images missing ({', '.join(missing[:3])}), {extra} not asked for; predict again"
-            )
-        return self.at(np.array([position[name] for name in names], np.int64))
+        return self if np.array_equal(self.names, names) else self.at(positions("rows", self.names, names))
 
     def changed(self, members: np.ndarray) -> "MemberPredictions":
         """The same images with other probabilities (M', N, C), each row divided by its sum."""
@@ -88,15 +79,6 @@ def _refuse_shapes(names: np.ndarray, members: np.ndarray, sets: np.ndarray) -> 
         raise InputError(f"rows: expected whole set numbers, got {sets.dtype}")
 
 
-def _refuse_values(names: np.ndarray, members: np.ndarray) -> None:
-    if len(set(names.tolist())) < len(names):
-        raise InputError("rows: an image is named twice; predict again")
-    if not np.isfinite(members).all() or (members < 0).any():
-        raise InputError("rows: probabilities must be finite and not negative; predict again")
-    if members.size and (worst := float(np.abs(members.sum(axis=2) - 1).max())) > TOLERANCE:
-        raise InputError(f"rows: rows must sum to 1, one is {worst:.2g} off; predict again")
-
-
 class FittedTransform(Protocol):
     """A fitted step; `facts` is what was fitted, as JSON-able data."""
 
@@ -121,8 +103,7 @@ def fit_transforms(
     """Fit each step on what the ones before it make of all rows: what a submission uses.
 
     Args:
-        labels: int (N,), 0..C-1, in the order of `rows.names`.
-        drivers: (N,), in the same order.
+        labels: int (N,), 0..C-1, in the order of `rows.names`; drivers (N,) likewise.
 
     Raises:
         InputError: labels or drivers that do not go with the rows.
@@ -188,7 +169,6 @@ def _checked(predictions: MemberPredictions, labels: np.ndarray, drivers: np.nda
 
 def _refuse_divided(drivers: np.ndarray, sets: np.ndarray) -> None:
     """Refuse a driver whose images are in two sets: a pipeline would be fitted on whom it is scored on."""
-    home: dict[Any, Any] = {}
-    for driver, number in zip(drivers.tolist(), sets.tolist(), strict=True):
-        if home.setdefault(driver, number) != number:
-            raise InputError(f"rows: driver {driver} is in sets {home[driver]} and {number}; folds group by driver")
+    for driver, found in pd.Series(sets).groupby(drivers).unique().items():
+        if len(found) > 1:
+            raise InputError(f"rows: driver {driver} is in sets {found[0]} and {found[1]}; folds group by driver")

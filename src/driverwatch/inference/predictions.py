@@ -21,6 +21,7 @@ from driverwatch.io.manifests import checksum_of
 from driverwatch.run import Run
 
 PIECE_ROWS = 4096  # that are written at once
+TOLERANCE = 1e-4  # of a row's sum: float32 rows of some thousand classes may miss by as much
 
 
 class Words(NamedTuple):
@@ -115,17 +116,7 @@ class Predictions:
             raise InputError(
                 f"{self.where}: {len(self.names)} names for probabilities of shape {rows.shape}; predict again"
             )
-        if any(
-            one == next_one for one, next_one in pairwise(sorted(self.names))
-        ):  # a set would take 100 bytes per name
-            raise InputError(f"{self.where}: an image is named twice; predict again")
-        if not np.isfinite(rows).all() or (rows < 0).any():
-            raise InputError(
-                f"{self.where}: probabilities must be finite and not negative; predict again, and if that repeats, train again at "
-                "a lower learning rate: the weights have diverged"
-            )
-        if len(rows) and (worst := float(np.abs(rows.sum(axis=1, dtype=np.float64) - 1).max())) > 1e-4:
-            raise InputError(f"{self.where}: rows must sum to 1, one is {worst:.2g} off; predict again")
+        refuse_invalid(self.where, self.names, rows)
 
     def aligned_to(self, names: list[str]) -> np.ndarray:
         """Probabilities in the order of `names`, float32 (len(names), C).
@@ -135,15 +126,37 @@ class Predictions:
         """
         if list(self.names) == names:
             return self.probabilities
-        position = {name: i for i, name in enumerate(self.names)}
-        missing = [name for name in names if name not in position]
-        extra = len(position) - (len(names) - len(missing))
-        if missing or extra:
-            raise InputError(
-                f"{self.where}: {len(missing)} images missing ({', '.join(missing[:3])}), {extra} not asked for; "
-                "predict again with today's pack"
-            )
-        return self.probabilities[[position[name] for name in names]]
+        return self.probabilities[positions(self.where, self.names, names)]
+
+
+def refuse_invalid(where: str, names: np.ndarray, rows: np.ndarray) -> None:
+    """Raise `InputError` unless names (N,) are unique, and probabilities (..., C) finite, not negative and sum to 1."""
+    if any(one == following for one, following in pairwise(sorted(names))):  # a set would take 100 bytes per name
+        raise InputError(f"{where}: an image is named twice; predict again")
+    if not np.isfinite(rows).all() or (rows < 0).any():
+        raise InputError(
+            f"{where}: probabilities must be finite and not negative; predict again, and if that repeats, train again at "
+            "a lower learning rate: the weights have diverged"
+        )
+    if rows.size and (worst := float(np.abs(rows.sum(axis=-1, dtype=np.float64) - 1).max())) > TOLERANCE:
+        raise InputError(f"{where}: rows must sum to 1, one is {worst:.2g} off; predict again")
+
+
+def positions(where: str, there: np.ndarray, names: Sequence[str] | np.ndarray) -> np.ndarray:
+    """Where `names` (K,) are among those of the images `there` (N,): int64 (K,).
+
+    Raises:
+        InputError: an asked name is not there, or images are there that nobody asked for.
+    """
+    position = {name: i for i, name in enumerate(there)}
+    missing = [str(name) for name in names if name not in position]
+    extra = len(position) - (len(names) - len(missing))
+    if missing or extra:
+        raise InputError(
+            f"{where}: {len(missing)} images missing ({', '.join(missing[:3])}), {extra} not asked for; "
+            "predict again with today's pack"
+        )
+    return np.array([position[name] for name in names], np.int64)
 
 
 def write(predictions: Predictions, path: Path) -> None:
