@@ -74,7 +74,6 @@ ROOMS: dict[str, list[str]] = {
         "feature_cache",
         "predict",
         "predict_run",
-        "held_out",
         "classify",
         "export",
     ],

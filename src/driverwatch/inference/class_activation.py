@@ -43,8 +43,7 @@ class Network:
 def of_classifier(classifier: Classifier, asked: EngineName = "keras", passes: int = 0) -> Network:
     """A fold's classifier; its backbone may have been cut where no map is left.
 
-    Args:
-        asked, passes: the engine of its probabilities, as of `Engine`; with another than keras its weights must stay.
+    `asked, passes`: the engine of its probabilities, as of `Engine`; with another than keras its weights must stay.
     """
 
     def features(images: Any) -> Any:
@@ -281,8 +280,7 @@ def resident(
 def probabilities(networks: Networks, images: np.ndarray, asked: Sequence[tuple[int, ...]] | None = None) -> np.ndarray:
     """The mean over networks: uint8 (B, R * h, w, 3) -> float64 (B, C), rows sum to 1.
 
-    Args:
-        asked: the networks that answer for each image, by their places; none of them, or None: all.
+    `asked`: the networks that answer for each image, by their places; none of them, or None: all.
     """
     found = np.stack([np.concatenate([_rows(network, part) for part in _parts(images)]) for network in networks()])
     everyone = tuple(range(len(found)))

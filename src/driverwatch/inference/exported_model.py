@@ -79,8 +79,7 @@ def _scaled(x: Any, scaling: ChannelScaling) -> Any:
 def write(model: keras.Model, path: Path, facts: dict[str, Any]) -> None:
     """Write a model as .keras, .onnx, .xml (OpenVINO, its weights in a .bin beside it) or .tflite, with JSON-able `facts` inside.
 
-    Raises:
-        InputError: without the packages that write it and read it back.
+    Raises `InputError`: without the packages that write it and read it back.
     """
     WRITERS[path.suffix](model, path, json.dumps(facts, ensure_ascii=False, indent=1))
 

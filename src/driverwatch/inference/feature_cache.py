@@ -110,8 +110,7 @@ class FeatureCache:
     def outputs(self, pack: Pack, draw: AugmentationPass, label: str) -> Outputs:
         """Outputs for every image of a pack, in its order; computed if they are not there.
 
-        Raises:
-            InputError: no room, or values that float16 cannot hold.
+        Raises `InputError`: no room, or values that float16 cannot hold.
         """
         name = f"{draw.name}-{checksum_of([pack.checksum, draw.identity])[:16]}.h5"
         if found := self._there(self.folder / name, len(pack.names)):

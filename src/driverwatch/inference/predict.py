@@ -326,8 +326,7 @@ def write_predictions(
 def predict_together(predictor: Predictor, run: Run, numbers: list[int], pack: Pack, part: Part = WHOLE) -> None:
     """Predict the test images by the models of several folds in one pass, as shards that `write_predictions` takes over.
 
-    Args:
-        predictor: of the models `Together`, in the order of `numbers`.
+    `predictor`: of the models `Together`, in the order of `numbers`.
     """
     rows = np.arange(len(pack.names))
     _fill([_Asked(predictor, run, number, "test", pack, rows) for number in numbers], part)

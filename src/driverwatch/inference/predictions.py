@@ -46,8 +46,7 @@ class NamedArrays(NamedTuple):
 def read_named_arrays(path: Path, name: str, origin: dict[str, str], words: Words) -> NamedArrays:
     """Read names and the float32 array called `name`, if the file's origin is what is expected (the keys given in `origin`).
 
-    Raises:
-        InputError: no such file, not a whole one, made from something else, or changed since it was written.
+    Raises `InputError`: no such file, not a whole one, made from something else, or changed since it was written.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such {words.what}; {words.missing}")
@@ -101,8 +100,7 @@ def bytes_of(parts: Sequence[np.ndarray]) -> int:
 class Predictions:
     """`names` (N,) unique, `probabilities` float32 (N, C), finite, non-negative, rows sum to 1; `origin`: its makers' checksums.
 
-    Raises:
-        InputError: when built from anything else.
+    Raises `InputError`: when built from anything else.
     """
 
     names: np.ndarray
@@ -121,8 +119,7 @@ class Predictions:
     def aligned_to(self, names: list[str]) -> np.ndarray:
         """Probabilities in the order of `names`, float32 (len(names), C).
 
-        Raises:
-            InputError: an asked name is not there, or images are there that nobody asked for.
+        Raises `InputError`: an asked name is not there, or images are there that nobody asked for.
         """
         if list(self.names) == names:
             return self.probabilities
@@ -145,8 +142,7 @@ def refuse_invalid(where: str, names: np.ndarray, rows: np.ndarray) -> None:
 def positions(where: str, there: np.ndarray, names: Sequence[str] | np.ndarray) -> np.ndarray:
     """Where `names` (K,) are among those of the images `there` (N,): int64 (K,).
 
-    Raises:
-        InputError: an asked name is not there, or images are there that nobody asked for.
+    Raises `InputError`: an asked name is not there, or images are there that nobody asked for.
     """
     position = {name: i for i, name in enumerate(there)}
     missing = [str(name) for name in names if name not in position]
@@ -194,8 +190,7 @@ WORDS = Words(
 def read(path: Path, origin: dict[str, str]) -> Predictions:
     """Read a file and compare what it says of its origin with what is expected (the keys given in `origin`).
 
-    Raises:
-        InputError: no such file, not a whole one, or one of another origin.
+    Raises `InputError`: no such file, not a whole one, or one of another origin.
     """
     names, probabilities, found, _ = read_named_arrays(path, "probabilities", origin, WORDS)
     return Predictions(names, probabilities, found, str(path))
