@@ -30,11 +30,7 @@ LEVELS = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)  # of the floor; no pr
 
 @dataclass(frozen=True, eq=False)
 class Softmax:
-    """Rows become softmax(log(p) / temperature + bias).
-
-    Args:
-        bias: float (C,).
-    """
+    """Rows become softmax(log(p) / temperature + bias). `bias`: float (C,)."""
 
     temperature: float
     bias: np.ndarray

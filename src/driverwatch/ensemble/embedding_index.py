@@ -24,6 +24,8 @@ def nearest_neighbours(
     product can be off, is compared again in float64 and rounded to float32: so neither the block's size nor the library,
     nor its number of threads, decides anything, and equal rows are equally similar. Of these the lower row number is first.
 
+    Raises `InputError`: features that are not finite, rows of zeros, a negative k, or shapes that do not fit.
+
     Args:
         features: float (N, F), finite, no row zero; of any length, rows are divided by their norm.
         sets: int (N,); only rows with the same number are neighbours.
@@ -32,9 +34,6 @@ def nearest_neighbours(
     Returns:
         Row numbers int64 (N, k), most similar first, never the row itself, and cosines float32 (N, k). Where a set has
         fewer than k other rows the rest is -1 and -inf.
-
-    Raises:
-        InputError: features that are not finite, rows of zeros, a negative k, or shapes that do not fit.
     """
     features, sets = np.asarray(features), np.asarray(sets)
     if features.ndim != 2 or sets.shape != features.shape[:1] or k < 0:
@@ -175,30 +174,18 @@ class Tree:
             return np.zeros(len(self.gathered), np.int64)
         # a leaf stands for len(gathered) / leaves images, and Ward's height grows with the root of the images on each side
         height = reach * np.sqrt(leaves / len(self.gathered))
-        from scipy.cluster.hierarchy import (
-            fcluster,  # SciPy and scikit-learn: a second, not for commands that only look
-        )
+        from scipy.cluster.hierarchy import fcluster  # a second, not for commands that only look
 
         found = fcluster(self.merges, height, "distance")[self.gathered]
         return np.unique(found, return_inverse=True)[1]
 
 
 def tree(features: np.ndarray) -> Tree:
-    """Join images by looks: Ward's method (1963, JASA 58:236) on features of unit length.
-
-    Args:
-        features: float (N, F), finite, no row all zero.
-
-    Raises:
-        InputError: features that are not finite, or a row without length.
-    """
+    """Join images by looks: Ward's method (1963, JASA 58:236) on features (N, F) that are finite, of any length but 0."""
     from scipy.cluster.hierarchy import linkage
     from sklearn.cluster import MiniBatchKMeans
 
-    lengths = np.linalg.norm(features, axis=1, keepdims=True)
-    if not np.isfinite(lengths).all() or (lengths == 0).any():
-        raise InputError("features: expected finite rows of some length; make the features again")
-    unit = np.asarray(features / lengths, np.float64)
+    unit = np.asarray(features / np.linalg.norm(features, axis=1, keepdims=True), np.float64)
     if len(unit) <= MOST:
         return Tree(linkage(unit, "ward") if len(unit) > 1 else np.zeros((0, 4)), np.arange(len(unit)))
     means = MiniBatchKMeans(MOST, random_state=0, n_init=1, batch_size=4096).fit(unit)
@@ -243,14 +230,13 @@ class Neighbours:
 class EmbeddingIndex:
     """Features by image name; what was found near is kept, because nested scores and folds ask for the same sets again.
 
+    Raises `InputError`: when built from anything else.
+
     Args:
         names: (N,), unique.
         features: float32 (N, F), finite, no row zero.
         what: how sentences call it.
         checksum: of the features, for those who keep what came of them.
-
-    Raises:
-        InputError: when built from anything else.
     """
 
     names: np.ndarray
@@ -277,8 +263,7 @@ class EmbeddingIndex:
     def trees(self, predictions: MemberPredictions) -> list[tuple[np.ndarray, Tree]]:
         """Each set's row numbers int (n,), in the order of their names, and Ward's tree of its images.
 
-        Raises:
-            InputError: a row whose features are not there.
+        Raises `InputError`: a row whose features are not there.
         """
         self._refuse_unknown_runs(predictions.names)
         found = []
@@ -302,14 +287,11 @@ class EmbeddingIndex:
     def near(self, predictions: MemberPredictions, k: int) -> Neighbours:
         """The k nearest others of each row, within its set alone; equally near ones in the order of their names.
 
-        Raises:
-            InputError: a row whose features are not there.
+        Raises `InputError`: a row whose features are not there.
         """
         self._refuse_unknown_runs(predictions.names)
-        indices, similarities = (
-            np.full((len(predictions.names), k), -1),
-            np.full((len(predictions.names), k), -np.inf, np.float32),
-        )
+        shape = len(predictions.names), k
+        indices, similarities = np.full(shape, -1), np.full(shape, -np.inf, np.float32)
         for chosen in _by_set(predictions):
             found, near = self._nearest(self._rows(predictions.names[chosen]), k)
             indices[chosen], similarities[chosen] = np.where(found >= 0, chosen[found], -1), near
@@ -318,9 +300,7 @@ class EmbeddingIndex:
     def _nearest(self, places: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         key = hashlib.sha256(places.tobytes() + k.to_bytes(8, "big")).hexdigest()
         if key not in self._found:
-            in_a_row = (
-                len(places) > 0 and (np.diff(places) == 1).all()
-            )  # as all test images are: no copy of their features
+            in_a_row = len(places) > 0 and (np.diff(places) == 1).all()  # as all test images are: not copied
             features = self.features[places[0] : places[-1] + 1] if in_a_row else self.features[places]
             self._found[key] = nearest_neighbours(features, np.zeros(len(places), np.int64), k)
         return self._found[key]

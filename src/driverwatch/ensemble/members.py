@@ -41,9 +41,8 @@ def oof_of_member(run: Run) -> bool:
 def oof_probabilities(member: Member, pack: Pack, folds: FoldTable) -> np.ndarray:
     """Each labelled image's probabilities from the model that never saw its driver, float32 (N, C), in the pack's order.
 
-    Raises:
-        InputError: a fold without predictions, or with predictions for other images than its validation drivers'; a run that
-            was not trained on folds.
+    Raises `InputError`: a fold without predictions, or with predictions for other images than its validation drivers';
+    a run that was not trained on folds.
     """
     run = member.run
     if not oof_of_member(run):
@@ -176,8 +175,7 @@ class Finished(NamedTuple):
 def finished_runs(context: Context, names: list[str]) -> Finished:
     """The named runs (default: every finished one).
 
-    Raises:
-        InputError: none there, a named one not finished or named twice, or runs on other folds or other images.
+    Raises `InputError`: none there, a named one not finished or named twice, or runs on other folds or other images.
     """
     if twice := {name for name in names if names.count(name) > 1}:
         raise InputError(f"MODELS: {', '.join(sorted(twice))} is named twice")

@@ -42,11 +42,10 @@ def make_pseudo_labels(
     label of fold k's validation drivers is fitted to. What leaks is what nested scores share too (`ensemble/transform.py`): the
     models whose predictions it is fitted on were trained on these drivers, of which its few parameters carry little.
 
+    Raises `InputError`: a run that was not trained on folds, or images that not every run knows.
+
     Args:
         changes: keys of `PipelineSettings` that the caller sets.
-
-    Raises:
-        InputError: a run that was not trained on folds, or images that not every run knows.
     """
     start, folder = time.monotonic(), context.places.pseudo_labels(name)
     members, folds, pack, settings = members_of(context, names, name, tta, changes)

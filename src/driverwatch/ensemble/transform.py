@@ -15,14 +15,13 @@ from driverwatch.inference.predictions import positions, refuse_invalid
 class MemberPredictions:
     """What a step works on: one row per image.
 
+    Raises `InputError`: when built from anything else.
+
     Args:
         names: (N,), unique.
         members: float (M, N, C), finite, not negative, rows sum to 1; kept as float64. M = 1 after blending.
         sets: int (N,): images with the same number were predicted by the same models (the fold that held them out; all 0 in
             a test set).
-
-    Raises:
-        InputError: when built from anything else.
     """
 
     names: np.ndarray
@@ -46,8 +45,7 @@ class MemberPredictions:
     def aligned_to(self, names: np.ndarray) -> "MemberPredictions":
         """The same rows in the order of `names` (N,).
 
-        Raises:
-            InputError: an asked name is not there, or there are images that were not asked for.
+        Raises `InputError`: an asked name is not there, or there are images that were not asked for.
         """
         return self if np.array_equal(self.names, names) else self.at(positions("rows", self.names, names))
 
@@ -59,8 +57,7 @@ class MemberPredictions:
     def blended(self) -> np.ndarray:
         """The one row that each image has after blending, float64 (N, C).
 
-        Raises:
-            InputError: nothing was blended yet.
+        Raises `InputError`: nothing was blended yet.
         """
         if len(self.members) != 1:
             raise InputError(f"rows: expected one blended row per image, got {len(self.members)} members; blend first")
@@ -102,11 +99,10 @@ def fit_transforms(
 ) -> list[FittedTransform]:
     """Fit each step on what the ones before it make of all rows: what a submission uses.
 
+    Raises `InputError`: labels or drivers that do not go with the rows.
+
     Args:
         labels: int (N,), 0..C-1, in the order of `rows.names`; drivers (N,) likewise.
-
-    Raises:
-        InputError: labels or drivers that do not go with the rows.
     """
     labels, drivers = _checked(predictions, labels, drivers)
     rules: list[FittedTransform] = []
