@@ -179,11 +179,10 @@ def run_ablations(context: Context, training: bool, weights: Path | None) -> Non
 
     A row of an earlier record whose runs are not built here stays as it is, with the commits it was trained at.
 
+    Raises `InputError`: no ablation's runs are finished.
+
     Args:
         training: train that first.
-
-    Raises:
-        InputError: no ablation's runs are finished.
     """
     settings = load(AblationsSettings, CONFIGS / "ablations", context.dataset)
     study, place = AblationStudy(context, settings, weights), context.places.result(NAME)

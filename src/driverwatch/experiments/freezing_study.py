@@ -72,8 +72,7 @@ def depth_of(run: Run) -> str:
 def training_cost(run: Run, folds: int) -> tuple[float, float]:
     """Million trainable weights, and CPU seconds of an epoch of the last stage: the median over folds and epochs.
 
-    Raises:
-        InputError: a fold's history does not say how long its epochs took.
+    Raises `InputError`: a fold's history does not say how long its epochs took.
     """
     epochs = [epoch for fold in range(folds) for epoch in _last_stage(run.fold(fold) / "history.csv")]
     weights = {run.manifest(fold)["trainable_parameters"] for fold in range(folds)}

@@ -72,8 +72,7 @@ class Leakage(Record):
 def print_leakage(context: Context) -> None:
     """Print accuracy and log loss of both classifiers on thumbnails, on a random split and on the driver folds; record them.
 
-    Raises:
-        InputError: no fold file, a data set without drivers, or images that cannot be read.
+    Raises `InputError`: no fold file, a data set without drivers, or images that cannot be read.
     """
     start = time.monotonic()
     images = _labelled_images(context)

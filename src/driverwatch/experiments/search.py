@@ -94,12 +94,11 @@ def space_of(model: str, name: str | None) -> str:
 def search(context: Context, own: ModelSettings, request: SearchRequest, run_works: WorkRunner | None = None) -> None:
     """Run the trials that are missing, score the best one and `own` on fresh folds, and write the report.
 
+    Raises `InputError`: Optuna is not installed, the space does not fit, a search of this name was started with other
+    inputs, a fold failed, or no trial finished all folds.
+
     Args:
         run_works: None: on this machine, one fold after the other.
-
-    Raises:
-        InputError: Optuna is not installed, the space does not fit, a search of this name was started with other inputs,
-            a fold failed, or no trial finished all folds.
     """
     start, path = time.monotonic(), CONFIGS / "searches" / f"{request.space}.yaml"
     load_optuna()

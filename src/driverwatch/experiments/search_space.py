@@ -41,11 +41,7 @@ class SearchRequest:
 
 
 def load_optuna() -> Any:
-    """The package, an extra that is imported nowhere else.
-
-    Raises:
-        InputError: it is not installed.
-    """
+    """The package, an extra that is imported nowhere else. Raises `InputError`: it is not installed."""
     try:
         import optuna
     except ImportError as error:
@@ -60,8 +56,7 @@ class Space:
     def __init__(self, own: ModelSettings, asked: SearchSettings, where: str) -> None:
         """Check the space `asked` (of the file `where`) against the model's own settings.
 
-        Raises:
-            InputError: a setting that may not be varied or does not exist, or a value that it does not take.
+        Raises `InputError`: a setting that may not be varied or does not exist, or a value that it does not take.
         """
         self.own, self.asked, self.where = own, asked, where
         self.keys = list(asked.space)

@@ -190,8 +190,7 @@ def _pour(pipe: Connection, images: np.ndarray) -> None:
 def _fill(pipe: Connection, images: np.ndarray) -> None:
     """Read bytes that `_pour` wrote straight into an array: `recv_bytes_into` allocates as much again and copies twice.
 
-    Raises:
-        EOFError: the other end is gone.
+    Raises `EOFError`: the other end is gone.
     """
     left = memoryview(images.reshape(-1).data)
     while left:

@@ -74,8 +74,7 @@ class StageCaching:
     def inputs(self, half: CachedStage, packs: tuple[Pack, ...], epoch: int) -> Inputs:
         """What an epoch trains on: the cached outputs of one draw, each epoch the next one, in turn.
 
-        Args:
-            packs: one, or two; rows of the second are numbered from where the first's end, as are its seeds.
+        `packs`: one, or two; rows of the second are numbered from where the first's end, as are its seeds.
         """
         draw, count = epoch % (self.draws or 1), len(packs[0].names)
         first = self._augmented(half, packs[0], draw)

@@ -135,8 +135,7 @@ def kinds_of(settings: PseudoSettings) -> tuple[str, ...]:
 def identity(teachers: Sequence[Teacher], settings: PseudoSettings | None) -> dict[str, Any]:
     """What a student's run repeats of its teachers: the checksums of every fold's predictions, by teacher and kind of images.
 
-    Raises:
-        InputError: predictions missing, damaged, or of other weights than the teacher ended with.
+    Raises `InputError`: predictions missing, damaged, or of other weights than the teacher ended with.
     """
     found: dict[str, Any] = {}
     if settings is None:
@@ -280,8 +279,7 @@ class FoldIndices:
     def targets(self, labels: np.ndarray, classes: int) -> np.ndarray:
         """Label shares float32 by such a row: labels, pseudo-labels, and 0 for images that are not shown.
 
-        Args:
-            labels: int (N,), of the training pack.
+        `labels`: int (N,), of the training pack.
         """
         found = np.zeros((len(self.guessed(len(labels))), classes), np.float32)
         found[self.training] = np.eye(classes, dtype=np.float32)[labels[self.training]]
@@ -311,9 +309,8 @@ class Student:
 def checked_teachers(student: Student) -> list[Teacher]:
     """The teachers that `train.pseudo` names; none where it is not set.
 
-    Raises:
-        InputError: one that is missing, not finished, on other folds, classes or images, or that was trained on drivers
-            whom the student holds out.
+    Raises `InputError`: one that is missing, not finished, on other folds, classes or images, or that was trained on
+    drivers whom the student holds out.
     """
     pseudo, train = student.settings.train.pseudo, student.settings.train
     if pseudo is None:
@@ -342,8 +339,7 @@ def open_teachers(places: Places, settings: ModelSettings, folds: FoldTable) -> 
 def open_teacher_ensemble(places: Places, name: str, folds: FoldTable) -> EnsembleTeacher:
     """The teacher ensemble whose pseudo-labels `make pseudo-labels NAME=` wrote.
 
-    Raises:
-        InputError: not there, or made on other folds.
+    Raises `InputError`: not there, or made on other folds.
     """
     folder = places.pseudo_labels(name)
     if not (folder / "manifest.json").is_file():

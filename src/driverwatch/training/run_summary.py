@@ -84,12 +84,11 @@ class RunState:
 def run_state(run: Run, folds: int, images: Sequence[int], study: str | None = None) -> RunState:
     """A run's state, without what a comparison with today's data set would add.
 
+    Raises `InputError`: a fold's files cannot be listed.
+
     Args:
         folds: how many the data set has.
         images: how many images each fold holds out, by which its losses are weighted; empty: not known.
-
-    Raises:
-        InputError: a fold's files cannot be listed.
     """
     splits = run.settings.train.splits
     states = [fold_state(run, number) for number in range(splits.models(folds))]

@@ -58,11 +58,7 @@ class Tracker(Protocol):
 
 
 def refuse_missing(settings: ModelSettings) -> None:
-    """Refuse a tracker whose packages are not installed.
-
-    Raises:
-        InputError: with the command that installs them.
-    """
+    """Refuse a tracker whose packages are not installed. Raises `InputError`: with the command that installs them."""
     if missing := [name for name in PACKAGES.get(settings.tracking, []) if find_spec(name) is None]:
         raise InputError(
             f"tracking: {settings.tracking} needs the package {missing[0]}; make setup EXTRAS=tracking installs it"
