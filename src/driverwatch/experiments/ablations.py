@@ -205,7 +205,8 @@ def run_ablations(context: Context, training: bool, weights: Path | None) -> Non
             f"{CONFIGS / 'ablations'}: no ablation's runs are finished; make ablation TRAIN=1 trains them:\n"
             + "\n".join(f"- {one.ablation}: {one.reason}" for one in [*kept, *unmeasured])
         )
-    facts = experiment.record_facts(context, next(iter(study.sides.values())).found.train, context.settings.folds)
+    pack = next(iter(study.sides.values())).found.train
+    facts = experiment.record_facts(context, len(pack.names), pack.drivers, context.settings.folds)
     record = AblationsRecord(**facts, rows=rows, unmeasured=unmeasured)
     written = experiment.write_record(place, record, page)
     write_text(place.with_suffix(".csv"), bookkeeping(record))

@@ -44,11 +44,12 @@ class FreezingRecord(StudyRecord):
 
 def run_study(context: Context, name: str, weights: Path | None) -> None:
     """Train the runs of `configs/studies/<name>.yaml` that are not finished, and write the study's record and page."""
-    start, settings = time.monotonic(), load(StudySettings, CONFIGS / "studies", name)
-    found, facts = experiment.study_runs(context, name, settings.runs(name), weights)
+    start, study = time.monotonic(), load(StudySettings, CONFIGS / "studies", name)
+    found, facts = experiment.study_runs(context, name, study.runs(name), weights)
     rows, frozen = list[FreezingRow](), dict[str, ScoredRun]()
     for scored in experiment.score_runs(found, ["centre"]):
-        network, depth = network_of(scored.run), depth_of(scored.run)
+        settings, depth = scored.run.settings, depth_of(scored.run)
+        network = settings.backbone + (f" cut at {settings.truncate_at}" if settings.truncate_at else "")
         millions, seconds = training_cost(scored.run, found.folds.count)
         compared = scored.facts(None if depth == "head" else frozen[network], found.train.drivers)
         about: dict[str, Any] = {"network": network, "depth": depth, "learns": millions, "seconds": seconds}
@@ -57,11 +58,6 @@ def run_study(context: Context, name: str, weights: Path | None) -> None:
     record = FreezingRecord(**facts, name=name, rows=rows)
     path = experiment.write_record(context.places.result(f"study-{name}"), record, page)
     close(path, "written", time.monotonic() - start)
-
-
-def network_of(run: Run) -> str:
-    """A run's backbone and where it is truncated."""
-    return run.settings.backbone + (f" cut at {run.settings.truncate_at}" if run.settings.truncate_at else "")
 
 
 def depth_of(run: Run) -> str:

@@ -185,9 +185,8 @@ class _Search:
         run_works(self._works(folder))
         self._clean_up(folder)
         if (best := self._best()) is None:
-            raise InputError(
-                f"{folder}: no trial finished all folds (trials.csv says why); raise TRIALS=, or change the space"
-            )
+            way_out = "raise TRIALS=, or change the space"
+            raise InputError(f"{folder}: no trial finished all folds (trials.csv says why); {way_out}")
         both = {"own": self.space.own, _run_of(best): self.space.settings(self.space.values(best.params))}
         fresh = {f"{name}-fresh": _reshuffled(made, self.request.seed) for name, made in both.items()}
         run_works(self._whole(fresh))
@@ -300,9 +299,8 @@ class _Search:
             if one.state.is_finished() and (best is None or one.number != best.number):
                 for name in (_run_of(one), f"{_run_of(one)}-fresh"):
                     shutil.rmtree(self.context.places.run(name), ignore_errors=True)
-        write_text(
-            folder / "trials.csv", trial_table(self.study).to_csv(index=False, float_format="%.9g", lineterminator="\n")
-        )
+        table = trial_table(self.study)
+        write_text(folder / "trials.csv", table.to_csv(index=False, float_format="%.9g", lineterminator="\n"))
 
     def _losses(self, name: str, settings: ModelSettings, folds: int) -> np.ndarray:
         """Log loss of each training image that a run's first `folds` folds hold out, in the pack's order: float64 (n,).
@@ -310,11 +308,8 @@ class _Search:
         The folds are those that the run was trained on, of the fold file or reshuffled; all of them hold out every image.
         """
         run, table, packs = open_run(self.context, name)
-        pack, split, member = (
-            packs["train"],
-            splits.of(run.settings.train, table),
-            Member(run, packs["test"], tta_of(settings)),
-        )
+        pack, split = packs["train"], splits.of(run.settings.train, table)
+        member = Member(run, packs["test"], tta_of(settings))
         validation = [split.indices(pack.drivers, fold)[1] for fold in range(folds)]
         losses = [
             log_losses(validation_probabilities(member, fold, list(pack.names[rows])), pack.labels[rows])

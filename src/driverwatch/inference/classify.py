@@ -210,16 +210,15 @@ def _seen(paths: list[Path], judge: Judge, invalid: list[str]) -> Iterator[Sound
 def _answer(top: int, judge: Judge, networks: Any, sound: Sound, label: int | None, targets: dict[Path, Path]) -> None:
     from driverwatch.inference.class_activation import probabilities
 
-    images, asked = (
-        list(each) for each in zip(*((s.seen.pixels, s.asked.places) for s in sound.values()), strict=True)
-    )
-    for row, (path, shown) in zip(probabilities(networks, np.stack(images), asked), sound.items(), strict=True):
+    images, asked = np.stack([s.seen.pixels for s in sound.values()]), [s.asked.places for s in sound.values()]
+    for row, (path, shown) in zip(probabilities(networks, images, asked), sound.items(), strict=True):
         say("\n" + printable(str(path)) + (f" ({', '.join(shown.traits)})" if shown.traits else ""))
         say("\n".join([*(f"  {sentence}" for sentence in shown.asked.said), _table(row, judge.classes, top)]))
         if path in targets:
             number = int(row.argmax()) if label is None else label
             method = _draw(networks, path, shown, number, targets[path])
-            say(f"  {printable(str(targets[path]))}: {_called(number, judge.classes)}, by {method}")
+            key, name = list(judge.classes.items())[number]
+            say(f"  {printable(str(targets[path]))}: {name or key}, by {method}")
 
 
 def _draw(networks: Any, path: Path, shown: Shown, label: int, target: Path) -> str:
@@ -244,11 +243,6 @@ def _table(row: np.ndarray, classes: dict[str, str], top: int) -> str:
         f"{rank:4}  {keys[i]:{wide[0]}}  {classes[keys[i]]:{wide[1]}}  {row[i]:8.2%}"
         for rank, i in enumerate(best, start=1)
     )
-
-
-def _called(label: int, classes: dict[str, str]) -> str:
-    key, name = list(classes.items())[label]
-    return name or key
 
 
 def _index(wanted: str, classes: dict[str, str]) -> int:

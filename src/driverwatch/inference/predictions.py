@@ -28,10 +28,8 @@ class Words(NamedTuple):
     """How sentences speak of a kind of file."""
 
     what: str  # no such ...
-    missing: str  # what to do then
     whole: str  # not a whole ...
-    again: str  # what to do then
-    other: str  # made from other ... than today's: what to do then
+    way_out: str
 
 
 class NamedArrays(NamedTuple):
@@ -49,22 +47,22 @@ def read_named_arrays(path: Path, name: str, origin: dict[str, str], words: Word
     Raises `InputError`: no such file, not a whole one, made from something else, or changed since it was written.
     """
     if not path.is_file():
-        raise InputError(f"{path}: no such {words.what}; {words.missing}")
+        raise InputError(f"{path}: no such {words.what}; {words.way_out}")
     try:
         with opened(path) as file:
             found = json.loads(text(file, "origin"))
             if other := [key for key, value in origin.items() if found.get(key) != value]:
-                raise InputError(f"{path}: made from other {', '.join(other)} than today's; {words.other}")
+                raise InputError(f"{path}: made from other {', '.join(other)} than today's; {words.way_out}")
             names = column(file, "names", str, (None,))
             rows = column(file, name, np.float32, (None, None))
             if len(rows) != len(names):
-                raise InputError(f"{path}: {len(names)} names for {name} of shape {rows.shape}; {words.again}")
+                raise InputError(f"{path}: {len(names)} names for {name} of shape {rows.shape}; {words.way_out}")
             made = NamedArrays(texts(names), rows[...], found, text(file, "contents"))
     except UNREADABLE as error:
         said = " ".join(str(error).split())[:150]
-        raise InputError(f"{path}: not a whole {words.whole} ({said}); {words.again}") from error
+        raise InputError(f"{path}: not a whole {words.whole} ({said}); {words.way_out}") from error
     if made.contents != _contents(made.names, made.array, found):
-        raise InputError(f"{path}: was changed since it was written; {words.again}")
+        raise InputError(f"{path}: was changed since it was written; {words.way_out}")
     return made
 
 
@@ -178,13 +176,7 @@ def is_of(path: Path, origin: dict[str, str], names: np.ndarray) -> bool:
         return False
 
 
-WORDS = Words(
-    what="predictions",
-    missing="run make predict with the views you want",
-    whole="prediction file",
-    again="predict again",
-    other="run make predict again",
-)
+WORDS = Words("predictions", "prediction file", "run make predict with the views you want")
 
 
 def read(path: Path, origin: dict[str, str]) -> Predictions:
@@ -217,12 +209,8 @@ def default_tta_of(run: Run) -> TtaSet:
     set takes its place in silence.
     """
     folds = [int(path.parent.name[4:]) for path in run.folder.glob("fold[0-9]*/manifest.json")]
-    known = [tta for tta in TTA_SETS if folds and all(_is_known(run, fold, tta) for fold in folds)]
+    known = [v for v in TTA_SETS if folds and all(_is_there(run, k, v, KINDS) or v in _stated(run, k) for k in folds)]
     return best_of(known, run.settings.default_tta)
-
-
-def _is_known(run: Run, fold: int, tta: TtaSet) -> bool:
-    return _is_there(run, fold, tta, KINDS) or tta in _stated(run, fold)
 
 
 def _is_there(run: Run, fold: int, tta: TtaSet, kinds: tuple[str, ...]) -> bool:
@@ -233,6 +221,5 @@ def _is_there(run: Run, fold: int, tta: TtaSet, kinds: tuple[str, ...]) -> bool:
 def _stated(run: Run, fold: int) -> dict[str, float]:
     """Loss on the validation drivers by TTA set, as far as a fold's manifest can be read."""
     with suppress(InputError):
-        losses = run.manifest(fold).get("log_loss")
-        return losses if isinstance(losses, dict) else {}
+        return run.manifest(fold).get("log_loss") or {}  # a dictionary, or `manifest` refuses it
     return {}

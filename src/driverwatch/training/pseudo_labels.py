@@ -141,11 +141,10 @@ def identity(teachers: Sequence[Teacher], settings: PseudoSettings | None) -> di
     if settings is None:
         return found
     for teacher in teachers:
-        said = {
-            kind: [predictions.checksum(teacher.predictions(number, kind)) for number in range(teacher.count)]
-            for kind in kinds_of(settings)
-        }
-        found[teacher.name] = {**teacher.facts, **said}
+        found[teacher.name] = dict(teacher.facts)
+        for kind in kinds_of(settings):
+            said = [teacher.predictions(number, kind) for number in range(teacher.count)]
+            found[teacher.name][kind] = [predictions.checksum(made) for made in said]
     return found
 
 
@@ -349,11 +348,8 @@ def open_teacher_ensemble(places: Places, name: str, folds: FoldTable) -> Ensemb
     if made.get("folds") != folds.checksum or not isinstance(made.get("identity"), str):
         again = f"make pseudo-labels NAME={name} MODELS=... again"
         raise InputError(f"{folder}: was made on other folds than today's; {again}")
-    facts = {
-        "runs": made.get("runs"),
-        "pipeline": made.get("pipeline"),
-        "chosen_on_validation": bool(made.get("chosen_on_validation")),
-    }
+    facts = {key: made.get(key) for key in ("runs", "pipeline")}
+    facts["chosen_on_validation"] = bool(made.get("chosen_on_validation"))
     return EnsembleTeacher(folder, folds.checksum, made["identity"], folds.count, facts)
 
 
