@@ -49,7 +49,10 @@ def make_pseudo_labels(
     """
     start, folder = time.monotonic(), context.places.pseudo_labels(name)
     members, folds, pack, settings = members_of(context, names, name, tta, changes)
-    _refuse_unscored(members)
+    if unscored := [member.run.name for member in members if not blending.oof_of_member(member.run)]:
+        raise InputError(
+            f"MODELS: {', '.join(unscored)} was not trained on folds, so it cannot label images fold by fold; leave it out"
+        )
     spaces = {text: open_embeddings(context, text) for text in settings.embeddings}
     rows = blending.oof_of_members(members, pack, folds)  # refuses before what is there is touched
     with locked(folder):
@@ -71,14 +74,6 @@ def make_pseudo_labels(
     score = scored(loss, error, "out of fold, ± over drivers")
     student = f'make train DATASET={context.dataset} MODEL=<student> SET="train.pseudo.labels={folder.name}"'
     close(folder, f"{folds.count} folds", time.monotonic() - start, score, [student])
-
-
-def _refuse_unscored(members: list[Member]) -> None:
-    """Refuse a run that was not trained on folds: it has no predictions of drivers that it was not trained on."""
-    if unscored := [member.run.name for member in members if not blending.oof_of_member(member.run)]:
-        raise InputError(
-            f"MODELS: {', '.join(unscored)} was not trained on folds, so it cannot label images fold by fold; leave it out"
-        )
 
 
 def is_current(context: Context, name: str, made: EnsembleSettings) -> bool:

@@ -195,8 +195,8 @@ def resumed(checkpoint: Path, identity: str, number: int) -> Progress:
         stages = [(row["stage"], row["val_loss"]) for row in progress.history]
         if type(progress.epoch) is not int or not isinstance(progress.best, int | float):
             raise ValueError(f"epoch {progress.epoch!r}, best {progress.best!r}")
+        if len(stages) != progress.epoch:
+            raise ValueError(f"{len(stages)} epochs of {progress.epoch}")
     except (LookupError, TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{checkpoint}: not a whole checkpoint ({error}); make train FORCE=1 FOLD={number}") from error
-    if len(stages) != progress.epoch:
-        raise InputError(f"{checkpoint}: not a whole checkpoint; make train FORCE=1 FOLD={number}")
     return progress
