@@ -1,11 +1,9 @@
 """Calibration of blended probabilities: temperature, class biases and a floor, each fitted on out-of-fold ones.
 
-Out-of-fold probabilities come from single fold models; a submission averages the folds, which is softer already, so a temperature
-fitted out of fold and put on that average would soften twice. A fitted pipeline is therefore applied to each fold's models as it
-was fitted, and its results are averaged. As -log is convex, the average's loss is at most the mean of the folds' losses
-(Jensen), whose estimate is what was fitted; no such bound holds the other way round. The average of calibrated rows is a little
-underconfident (Rahaman & Thiery 2021, arXiv:2007.08792), which costs less than that bound gains; by how much
-only labels of the test set could say.
+Out-of-fold probabilities come from single fold models, and an average of folds is softer: a temperature put on that average would
+soften twice. A fitted pipeline is therefore applied to each fold's models, and its results are averaged. As -log is convex, the
+average's loss is at most the mean of the folds' losses (Jensen), whose estimate is what was fitted. The average is a little
+underconfident (Rahaman & Thiery 2021, arXiv:2007.08792), which costs less than that bound gains.
 """
 
 from collections.abc import Mapping

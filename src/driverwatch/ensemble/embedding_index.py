@@ -265,23 +265,19 @@ class EmbeddingIndex:
 
         Raises `InputError`: a row whose features are not there.
         """
-        self._refuse_unknown_runs(predictions.names)
-        found = []
+        rows, found = self._rows(predictions.names), []
         for chosen in _by_set(predictions):
-            places = self._rows(predictions.names[chosen])
-            if (key := places.tobytes()) not in self._grown:
-                self._grown[key] = tree(self.features[places])
+            if (key := rows[chosen].tobytes()) not in self._grown:
+                self._grown[key] = tree(self.features[rows[chosen]])
             found.append((chosen, self._grown[key]))
         return found
 
-    def _refuse_unknown_runs(self, names: np.ndarray) -> None:
+    def _rows(self, names: np.ndarray) -> np.ndarray:
         if missing := [str(name) for name in names if name not in self._places]:
             raise InputError(
                 f"{self.what}: {len(missing)} images missing ({', '.join(missing[:3])}); make knn computes them for "
                 "today's packs"
             )
-
-    def _rows(self, names: np.ndarray) -> np.ndarray:
         return np.array([self._places[name] for name in names], np.int64)
 
     def near(self, predictions: MemberPredictions, k: int) -> Neighbours:
@@ -289,11 +285,10 @@ class EmbeddingIndex:
 
         Raises `InputError`: a row whose features are not there.
         """
-        self._refuse_unknown_runs(predictions.names)
-        shape = len(predictions.names), k
+        rows, shape = self._rows(predictions.names), (len(predictions.names), k)
         indices, similarities = np.full(shape, -1), np.full(shape, -np.inf, np.float32)
         for chosen in _by_set(predictions):
-            found, near = self._nearest(self._rows(predictions.names[chosen]), k)
+            found, near = self._nearest(rows[chosen], k)
             indices[chosen], similarities[chosen] = np.where(found >= 0, chosen[found], -1), near
         return Neighbours(indices, similarities)
 

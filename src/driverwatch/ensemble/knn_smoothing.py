@@ -123,9 +123,7 @@ class Smoothed:
         return predictions.changed(self.way(self.space.near(predictions, self.reach), predictions.members))
 
 
-def _best(
-    space: EmbeddingIndex, method: str, reach: int, tried: Iterator[tuple[Way, float]] | Iterator[tuple[Cutting, float]]
-) -> Smoothed:
+def _best(space: EmbeddingIndex, method: str, reach: int, tried: Iterator[tuple[Any, float]]) -> Smoothed:
     """What loses least; the first of those that lose the same, to a billionth: sums differ by rounding alone."""
     way, loss = min(tried, key=lambda pair: round(pair[1], 9))
     chosen = asdict(way) if way.k else {"k": 0}
