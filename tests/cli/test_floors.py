@@ -111,8 +111,7 @@ ROOMS: dict[str, list[str]] = {
     ],
     "submission": ["kaggle_client", "ledger", "validate", "download", "submit", "build", "card"],
     "experiments": [
-        "search_space",
-        "search_report",
+        "search_trials",
         "experiment",
         "leakage",
         "confident_learning",

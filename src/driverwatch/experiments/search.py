@@ -28,9 +28,9 @@ from driverwatch.data.prepare import make_packs
 from driverwatch.data.tta import best_of, held_by
 from driverwatch.ensemble.members import Member, validation_probabilities
 from driverwatch.errors import InputError, listed
+from driverwatch.experiments import search_trials
 from driverwatch.experiments.experiment import refuse_misfits
-from driverwatch.experiments.search_report import SearchResult, trial_table, write_report
-from driverwatch.experiments.search_space import SearchRequest, Space, load_optuna
+from driverwatch.experiments.search_trials import SearchRequest, SearchResult, Space, load_optuna
 from driverwatch.io.atomic import locked, write_text
 from driverwatch.io.console import say
 from driverwatch.io.manifests import checksum_of, differences
@@ -118,7 +118,7 @@ def search(context: Context, own: ModelSettings, request: SearchRequest, run_wor
         identity = _identity(place, space, request, folds.checksum, packs)
         with _open_study(folder / "study.db", identity) as here.study:
             result = here.result(folder, run_works or in_turn(partial(train, last=False)), packs["train"].drivers)
-            write_report(context, folder, result, time.monotonic() - start)
+            search_trials.write_report(context, folder, result, time.monotonic() - start)
 
 
 def _identity(
@@ -299,7 +299,7 @@ class _Search:
             if one.state.is_finished() and (best is None or one.number != best.number):
                 for name in (_run_of(one), f"{_run_of(one)}-fresh"):
                     shutil.rmtree(self.context.places.run(name), ignore_errors=True)
-        table = trial_table(self.study)
+        table = search_trials.trial_table(self.study)
         write_text(folder / "trials.csv", table.to_csv(index=False, float_format="%.9g", lineterminator="\n"))
 
     def _losses(self, name: str, settings: ModelSettings, folds: int) -> np.ndarray:
