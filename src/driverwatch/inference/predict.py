@@ -259,21 +259,22 @@ def _fill(asked: list[_Asked], part: Part = WHOLE) -> None:
     lacking, expected = _lacking(asked, part), first.predictor.computed_by
     source = first.predictor.source(first.pack) if lacking else None
     if lacking and len(first.rows):
-        first.predictor.settle(source, first.rows[lacking[0] :])
+        first.predictor.settle(source, first.rows[min(lacking) :])
         if first.predictor.computed_by != expected:
             lacking = _lacking(asked, part)
-    for start in lacking:
-        rows, those = first.at(start), [(place, one) for place, one in enumerate(asked) if one.lacks(start)]
+    for start, those in lacking.items():
+        rows = first.at(start)
         for tta, found in first.predictor(source, rows, _label(asked, start)).items():
             for place, one in those:
                 one.write(found if len(asked) == 1 else found[:, place], rows, tta, one.shard(start)[tta])
 
 
-def _lacking(asked: list[_Asked], part: Part) -> list[int]:
-    """First images of a part's shards that are not there, by the engine that will compute them."""
-    unfinished = [one for one in asked if not one.is_whole()]
-    starts = unfinished[0].starts[part.number :: part.of] if unfinished else ()
-    return [start for start in starts if any(one.lacks(start) for one in unfinished)]
+def _lacking(asked: list[_Asked], part: Part) -> dict[int, list[tuple[int, _Asked]]]:
+    """Who lacks each of a part's shards, with its place in `asked`, by the shard's first image; none that everyone has."""
+    unfinished = [(place, one) for place, one in enumerate(asked) if not one.is_whole()]
+    starts = asked[0].starts[part.number :: part.of] if unfinished else ()
+    found = {start: [(place, one) for place, one in unfinished if one.lacks(start)] for start in starts}
+    return {start: those for start, those in found.items() if those}
 
 
 def _label(asked: list[_Asked], start: int) -> str:
