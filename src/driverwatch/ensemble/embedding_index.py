@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
+import pandas as pd
 
 from driverwatch.ensemble.transform import MemberPredictions
 from driverwatch.errors import InputError
@@ -74,7 +75,9 @@ def _within(unit: np.ndarray, k: int, block: int) -> tuple[np.ndarray, np.ndarra
     indices, similarities = np.empty((count, k), np.int64), np.empty((count, k), np.float32)
     if k == 0:
         return indices, similarities
-    columns = np.flatnonzero(_twins_before(unit) <= k)  # beyond these a row's equals are never among its k
+    keys = pd.Series([hashlib.blake2b(row.data, digest_size=16).hexdigest() for row in unit])
+    twins_before = keys.groupby(keys, sort=False).cumcount().to_numpy()  # copies by the thousand would all tie
+    columns = np.flatnonzero(twins_before <= k)  # beyond these a row's equals are never among its k
     others = unit if len(columns) == count else unit[columns]
     slack = _rounding(unit.shape[1])
     height = max(1, min(block // len(columns), count))
@@ -90,16 +93,6 @@ def _within(unit: np.ndarray, k: int, block: int) -> tuple[np.ndarray, np.ndarra
 
             list(pool.map(search, range(0, len(held), STRIP)))
     return indices, similarities
-
-
-def _twins_before(unit: np.ndarray) -> np.ndarray:
-    """For each row, how many rows before it are the same: int64 (N,). Copies by the thousand would all tie with each other."""
-    seen: dict[bytes, int] = {}
-    before = np.empty(len(unit), np.int64)
-    for row, one in enumerate(unit):
-        key = hashlib.blake2b(one.data, digest_size=16).digest()
-        before[row] = seen[key] = seen.get(key, -1) + 1
-    return before
 
 
 def _rounding(length: int) -> float:

@@ -60,14 +60,9 @@ def validation_probabilities(member: Member, fold: int, names: list[str]) -> np.
 
 
 def _read(member: Member, fold: int, kind: str) -> Predictions:
-    """A fold's predictions, which must be of its weights and of the run's classes."""
+    """A fold's predictions, which must be of its weights, and so of the run's classes."""
     path = prediction_path(member.run.fold(fold), kind, member.tta)
-    made = predictions.read(path, member.run.predicted(fold, member.tta))
-    if made.probabilities.shape[1] != len(member.run.classes):
-        raise InputError(
-            f"{path}: {made.probabilities.shape[1]} classes, the run has {len(member.run.classes)}; predict again"
-        )
-    return made
+    return predictions.read(path, member.run.predicted(fold, member.tta))
 
 
 def oof_of_members(members: list[Member], pack: Pack, folds: FoldTable) -> MemberPredictions:

@@ -50,7 +50,8 @@ def of_classifier(classifier: Classifier, asked: EngineName = "keras", passes: i
     def features(images: Any) -> Any:
         return classifier.backbone(classifier.scaling(split(images, classifier.regions)), training=False)
 
-    probabilities: Callable[[Any], Any] = partial(classifier, training=False)
+    whole: Any = classifier
+    probabilities: Callable[[Any], Any] = partial(whole, training=False)
     if converts(asked, passes):
         classifier.compile()
         probabilities = Engine(classifier, IMAGES_AT_ONCE, asked, passes)
