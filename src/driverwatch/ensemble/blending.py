@@ -9,7 +9,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import softmax
 
-from driverwatch.ensemble.transform import MemberPredictions
+from driverwatch.ensemble.transform import MemberPredictions, Step
 from driverwatch.errors import InputError
 from driverwatch.metrics import TINY, binary_log_losses, log_loss, log_loss_and_slope
 
@@ -144,27 +144,19 @@ def geometric(members: np.ndarray, share: np.ndarray) -> np.ndarray:
 Fit = Callable[[np.ndarray, np.ndarray], np.ndarray]  # members (M, N, C), labels (N,) -> weights (M,) or (M, C)
 
 
-@dataclass(frozen=True)
-class Blend:
-    """A blend by name, not yet fitted: how its weights are found, and which mean takes them."""
-
-    name: str
-    weigh: Fit
-    geometric: bool = False
-
-    def fit(self, predictions: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> Mean:
-        """Weights for labels int (N,); every image counts the same, as in the competition's loss, so drivers (N,) are not asked."""
-        return Mean(self.weigh(predictions.members, labels), self.geometric)
+def _blend(name: str, weigh: Fit, geometric: bool = False) -> Step:
+    """A mean whose weights `weigh` finds; every image counts the same, as in the competition's loss, so drivers are not asked."""
+    return Step(name, lambda predictions, labels, _: Mean(weigh(predictions.members, labels), geometric))
 
 
 BLENDS = {
     blend.name: blend
     for blend in (
-        Blend("mean", equal),
-        Blend("geometric", equal, geometric=True),
-        Blend("weighted", of_mean),
-        Blend("weighted_geometric", of_geometric_mean, geometric=True),
-        Blend("greedy", greedy),
-        Blend("per_class", per_class),
+        _blend("mean", equal),
+        _blend("geometric", equal, geometric=True),
+        _blend("weighted", of_mean),
+        _blend("weighted_geometric", of_geometric_mean, geometric=True),
+        _blend("greedy", greedy),
+        _blend("per_class", per_class),
     )
 }

@@ -16,7 +16,7 @@ import pandas as pd
 from scipy.optimize import minimize
 
 from driverwatch.ensemble.blending import softmax_loss
-from driverwatch.ensemble.transform import MemberPredictions
+from driverwatch.ensemble.transform import MemberPredictions, Step
 from driverwatch.io.atomic import replacing
 from driverwatch.metrics import TINY, limited, log_loss, standard_error
 
@@ -44,31 +44,19 @@ class Softmax:
         return predictions.changed(np.exp(scores - scores.max(axis=2, keepdims=True)))
 
 
-@dataclass(frozen=True)
-class Temperature:
-    """One temperature for all (Guo et al. 2017, arXiv:1706.04599), on log probabilities, where the log loss is least."""
-
-    name: str = "temperature"
-
-    def fit(self, predictions: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> Softmax:
-        """The temperature for labels int (N,); drivers (N,) are not asked."""
-        return _fit(predictions.blended, labels, np.inf)
+def temperature(predictions: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> Softmax:
+    """The one temperature (Guo et al. 2017, arXiv:1706.04599) with the least log loss for labels int (N,), of any drivers."""
+    return _fit(predictions.blended, labels, np.inf)
 
 
-@dataclass(frozen=True)
-class Bias:
+def bias(predictions: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> Softmax:
     """A temperature, and a bias for each class (vector scaling with one scale, Guo et al. 2017), drawn towards 0.
 
     The ridge on biases is that of a normal prior with standard deviation 1 (a factor e in odds) when each driver, not each
     frame, is an observation: mean log loss + sum(bias ** 2) / (2 D) for D drivers. Classes are drawn alike in training and
-    test, so a bias corrects the models, not the mix.
+    test, so a bias corrects the models, not the mix. Labels are int (N,), drivers (N,).
     """
-
-    name: str = "bias"
-
-    def fit(self, predictions: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> Softmax:
-        """Temperature and biases for labels int (N,) of drivers (N,)."""
-        return _fit(predictions.blended, labels, 1 / len(np.unique(drivers)))
+    return _fit(predictions.blended, labels, 1 / len(np.unique(drivers)))
 
 
 def _fit(probabilities: np.ndarray, labels: np.ndarray, ridge: float) -> Softmax:
@@ -108,19 +96,14 @@ class Floor:
         return predictions.changed(limited(predictions.members, self.level))
 
 
-@dataclass(frozen=True)
-class Clip:
-    """The floor of the grid `LEVELS` with the lowest log loss; ties go to the lowest floor."""
-
-    name: str = "clip"
-
-    def fit(self, predictions: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> Floor:
-        """The floor for labels int (N,); drivers (N,) are not asked."""
-        losses = [log_loss(predictions.blended, labels, level) for level in LEVELS]
-        return Floor(LEVELS[int(np.argmin(losses))])
+def clip(predictions: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> Floor:
+    """The floor of the grid `LEVELS` with the lowest log loss for labels int (N,), of any drivers; the lowest of equals."""
+    losses = [log_loss(predictions.blended, labels, level) for level in LEVELS]
+    return Floor(LEVELS[int(np.argmin(losses))])
 
 
-CALIBRATIONS = {step.name: step for step in (Temperature(), Bias())}
+CALIBRATIONS = {step.name: step for step in (Step("temperature", temperature), Step("bias", bias))}
+CLIP = Step("clip", clip)
 
 BINS = 15  # as in Guo et al. 2017
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from driverwatch.config.ensemble import KnnSettings, PipelineSettings
 from driverwatch.ensemble.blending import BLENDS
-from driverwatch.ensemble.calibration import CALIBRATIONS, LEVELS, Clip
+from driverwatch.ensemble.calibration import CALIBRATIONS, CLIP, LEVELS
 from driverwatch.ensemble.class_balance import ClassBalance
 from driverwatch.ensemble.embedding_index import EmbeddingIndex
 from driverwatch.ensemble.knn_smoothing import Average, Clusters
@@ -36,7 +36,7 @@ def steps_of(settings: PipelineSettings, spaces: Mapping[str, EmbeddingIndex]) -
     steps += [ClassBalance(spaces[settings.class_balance])] if settings.class_balance else []
     steps += [smoothing(near, spaces[near.embeddings])] if near else []
     steps += [CALIBRATIONS[settings.calibrate]] if settings.calibrate != "none" else []
-    return steps + ([Clip()] if settings.clip == "fitted" else [])
+    return steps + ([CLIP] if settings.clip == "fitted" else [])
 
 
 def smoothing(settings: KnnSettings, space: EmbeddingIndex, suffix: str = "") -> Transform:

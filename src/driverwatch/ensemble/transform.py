@@ -1,6 +1,6 @@
 """Steps from the members' probabilities to one prediction per image: fitted out of fold, scored by nested driver folds."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -91,7 +91,15 @@ class Transform(Protocol):
     @property
     def name(self) -> str: ...
 
-    def fit(self, predictions: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> FittedTransform: ...
+    def fit(self, predictions: MemberPredictions, labels: np.ndarray, drivers: np.ndarray, /) -> FittedTransform: ...
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step that nothing but its fit and its name makes."""
+
+    name: str
+    fit: Callable[[MemberPredictions, np.ndarray, np.ndarray], FittedTransform]
 
 
 def fit_transforms(
