@@ -7,7 +7,7 @@ labels over. So fold k's student is trained on the teachers' fold k models' pseu
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -54,22 +54,6 @@ class PseudoLabels:
         return said | {"per_class": dict(zip(classes, counts, strict=True))}
 
 
-class Teacher(Protocol):
-    """What predicts images without labels, by fold: a run, or an ensemble of several."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def count(self) -> int: ...
-
-    @property
-    def facts(self) -> dict[str, Any]: ...
-
-    def predictions(self, number: int, kind: str) -> Predictions:
-        """Of `kind` images (`test`, or `validation` ones of fold `number`), by models that fold `number`'s student may ask."""
-
-
 @dataclass(frozen=True)
 class RunTeacher:
     """A finished run under one TTA set."""
@@ -91,6 +75,7 @@ class RunTeacher:
         return {"tta": self.tta, "chosen_on_validation": self.run.uses_validation}
 
     def predictions(self, number: int, kind: str) -> Predictions:
+        """Of `kind` images (`test`, or `validation` ones of fold `number`), by models that fold `number`'s student may ask."""
         path = prediction_path(self.run.fold(number), kind, self.tta)
         return predictions.read(path, self.run.predicted(number, self.tta))
 
@@ -117,10 +102,14 @@ class EnsembleTeacher:
         return {"folds": self.checksum, "pseudo_labels": self.name, "made_of": self.made_of, "fold": str(number)}
 
     def predictions(self, number: int, kind: str) -> Predictions:
+        """As a run's."""
         try:
             return predictions.read(self.path(number, kind), self.origin(number))
         except InputError as error:
             raise InputError(f"{error} (of teachers: make pseudo-labels NAME={self.name} MODELS=...)") from error
+
+
+Teacher: TypeAlias = RunTeacher | EnsembleTeacher  # predicts images without labels, by fold
 
 
 def tta_of(teacher: Run, settings: PseudoSettings) -> TtaSet:
