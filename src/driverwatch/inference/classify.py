@@ -165,6 +165,8 @@ def classify_drivers(request: Request, context: Context, name: str, fold: int | 
 
 def _classify(request: Request, judge: Judge) -> None:
     """Answer for every image that can be read, then refuse the others, all at once."""
+    from driverwatch.models import backend
+
     paths = image_files(request.images)
     targets = overlay_files(request.cam, paths, request.images)
     label = None if request.label is None else _index(request.label, judge.classes)
@@ -172,20 +174,13 @@ def _classify(request: Request, judge: Judge) -> None:
     networks: Any = None
     for sound in _seen(paths, judge, invalid):
         if networks is None:
-            networks = _started(judge)
+            backend.start()
+            networks = judge.networks()
+            say(judge.title)
         _answer(request.top, judge, networks, sound, label, targets)
     if invalid:
         rest = "the others are classified above" if len(invalid) < len(paths) else "none could be classified"
         raise InputError(f"IMAGE: {counted(invalid)}; {rest}:{listed(invalid)}")
-
-
-def _started(judge: Judge) -> Any:
-    from driverwatch.models import backend
-
-    backend.start()
-    networks = judge.networks()
-    say(judge.title)
-    return networks
 
 
 Sound = dict[Path, Shown]

@@ -35,11 +35,7 @@ class FoldModels:
     @property
     def title(self) -> str:
         count = len(self.files)
-        return (
-            f"{self.run.name}, fold {self.numbers[0]}"
-            if count == 1
-            else f"{self.run.name}, mean of {count} fold models"
-        )
+        return f"{self.run.name}, " + (f"fold {self.numbers[0]}" if count == 1 else f"mean of {count} fold models")
 
     @property
     def boxes(self) -> tuple[Box, ...]:
