@@ -201,15 +201,10 @@ def best_reach(trees: list[Tree], drivers: list[np.ndarray]) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Neighbours:
-    """For each of N rows its k nearest others of the same set, most similar first.
+    """For each of N rows its k nearest others of the same set, most similar first."""
 
-    Args:
-        indices: row numbers, int64 (N, k), -1 where a set has no more.
-        similarities: cosines, float32 (N, k), -inf there.
-    """
-
-    indices: np.ndarray
-    similarities: np.ndarray
+    indices: np.ndarray  # row numbers, int64 (N, k), -1 where a set has no more
+    similarities: np.ndarray  # cosines, float32 (N, k), -inf there
 
     @property
     def spacing(self) -> float:
@@ -224,18 +219,12 @@ class EmbeddingIndex:
     """Features by image name; what was found near is kept, because nested scores and folds ask for the same sets again.
 
     Raises `InputError`: when built from anything else.
-
-    Args:
-        names: (N,), unique.
-        features: float32 (N, F), finite, no row zero.
-        what: how sentences call it.
-        checksum: of the features, for those who keep what came of them.
     """
 
-    names: np.ndarray
-    features: np.ndarray
-    what: str = "features"
-    checksum: str = ""
+    names: np.ndarray  # (N,), unique
+    features: np.ndarray  # float32 (N, F), finite, no row zero
+    what: str = "features"  # how sentences call it
+    checksum: str = ""  # of the features, for those who keep what came of them
     _found: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict, init=False, repr=False)
     _grown: dict[bytes, Tree] = field(default_factory=dict, init=False, repr=False)
     _places: dict[str, int] = field(default_factory=dict, init=False, repr=False)

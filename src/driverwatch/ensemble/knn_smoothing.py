@@ -25,19 +25,12 @@ FLOOR = 1e-6  # of logarithms: one neighbour's rounded zero would else veto a cl
 
 @dataclass(frozen=True)
 class Way:
-    """One way to smooth.
+    """One way to smooth: a neighbour weighs exp((cosine - 1) / width), the image itself 1."""
 
-    Args:
-        k: neighbours that come in; 0: none.
-        width: a neighbour's weight is exp((cosine - 1) / width), the image's own 1; None: all weigh the same.
-        geometric: averages logarithms, not probabilities.
-        rounds: how often; in the second, neighbours' neighbours come in.
-    """
-
-    k: int
-    width: float | None = None
-    geometric: bool = False
-    rounds: int = 1
+    k: int  # neighbours that come in; 0: none
+    width: float | None = None  # None: all weigh the same
+    geometric: bool = False  # averages logarithms, not probabilities
+    rounds: int = 1  # how often; in the second, neighbours' neighbours come in
 
     def __call__(self, near: Neighbours, members: np.ndarray) -> np.ndarray:
         return averaged(members, weights(near, self.k, self.width), self.geometric, self.rounds)
@@ -133,20 +126,13 @@ def _best(space: EmbeddingIndex, method: str, reach: int, tried: Iterator[tuple[
 
 @dataclass(frozen=True, eq=False)
 class Average:
-    """Averages each image with its nearest; what is None is chosen by log loss on the rows that it is fitted on.
-
-    Args:
-        k: neighbours; None: of `COUNTS`, no neighbour among them.
-        similar: whether nearer images weigh more.
-        geometric: whether logarithms are averaged.
-        rounds: 1 or 2.
-    """
+    """Averages each image with its nearest; what is None is chosen by log loss on the rows that it is fitted on."""
 
     space: EmbeddingIndex
-    k: int | None = None
-    similar: bool | None = None
-    geometric: bool | None = None
-    rounds: int | None = None
+    k: int | None = None  # neighbours; None: of `COUNTS`, no neighbour among them
+    similar: bool | None = None  # whether nearer images weigh more
+    geometric: bool | None = None  # whether logarithms are averaged
+    rounds: int | None = None  # 1 or 2
     name: str = "knn"
 
     def fit(self, predictions: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> Smoothed:

@@ -13,20 +13,14 @@ from driverwatch.inference.predictions import positions, refuse_invalid
 
 @dataclass(frozen=True, eq=False)
 class MemberPredictions:
-    """What a step works on: one row per image.
+    """What a step works on: one row per image. Raises `InputError`: when built from anything else.
 
-    Raises `InputError`: when built from anything else.
-
-    Args:
-        names: (N,), unique.
-        members: float (M, N, C), finite, not negative, rows sum to 1; kept as float64. M = 1 after blending.
-        sets: int (N,): images with the same number were predicted by the same models (the fold that held them out; all 0 in
-            a test set).
+    Images of one set were predicted by the same models: a set is the fold that held them out, or 0 for all of a test set.
     """
 
-    names: np.ndarray
-    members: np.ndarray
-    sets: np.ndarray
+    names: np.ndarray  # (N,), unique
+    members: np.ndarray  # float64 (M, N, C), finite, not negative, rows sum to 1; M = 1 after blending
+    sets: np.ndarray  # int (N,)
 
     def __post_init__(self) -> None:
         try:
@@ -132,15 +126,13 @@ def nested_cross_validation(
 ) -> np.ndarray:
     """Each image's blended row from a pipeline that was fitted without its set: float64 (N, C), in the order of the rows.
 
-    For each set the whole pipeline is fitted on the rows of the other sets and applied to the set's own, whose labels
-    it never sees; so the loss of the result is an honest score of choosing and fitting, as that of `fitted` on its own rows
-    is not. One thing is shared, as in all stacking on one set of folds (Wolpert 1992): the models that predicted the
-    other sets had seen this set's drivers in training. What a pipeline learns of the models is few numbers, so that little comes
-    through; training folds of folds would cost K times the training.
+    For each set the pipeline is fitted on the rows of the others and applied to its own, whose labels it never sees: the loss of
+    the result is an honest score of choosing and fitting. One thing is shared, as in all stacking on one set of folds (Wolpert
+    1992): the models that predicted the other sets had seen this set's drivers in training. What a pipeline learns of them is few
+    numbers, so that little comes through; training folds of folds would cost K times the training.
 
     Args:
-        labels: int (N,), 0..C-1, in the order of `rows.names`.
-        drivers: (N,), in the same order; a driver's images are in one set.
+        labels: int (N,), 0..C-1, in the order of `rows.names`; drivers (N,) likewise, each with its images in one set.
 
     Raises:
         InputError: labels or drivers that do not go with the rows, fewer than two sets, or a driver in two of them.

@@ -55,19 +55,12 @@ class LabelIssuesRecord(Record):
 
 @dataclass(frozen=True, eq=False)
 class ConfidentJoint:
-    """What confident learning makes of N images in C classes.
+    """What confident learning makes of N images in C classes."""
 
-    Args:
-        thresholds: float64 (C,); inf for a class without images.
-        counts: int64 (C, C), the confident joint.
-        likely: int64 (N,), the class that an image counts under; -1 where it reaches no threshold.
-        confidence: float64 (N,), p(label) / t_label.
-    """
-
-    thresholds: np.ndarray
-    counts: np.ndarray
-    likely: np.ndarray
-    confidence: np.ndarray
+    thresholds: np.ndarray  # float64 (C,); inf for a class without images
+    counts: np.ndarray  # int64 (C, C), the confident joint
+    likely: np.ndarray  # int64 (N,), the class that an image counts under; -1 where it reaches no threshold
+    confidence: np.ndarray  # float64 (N,), p(label) / t_label
 
     def joint(self, labels: np.ndarray) -> np.ndarray:
         """Shares of all images by label and true class, float64 (C, C), sum 1; a row without counts is its label's."""

@@ -28,21 +28,15 @@ from driverwatch.run import Run
 
 @dataclass(frozen=True)
 class PseudoLabels:
-    """Images without labels that a fold is trained on, and the targets that teachers gave them.
+    """Images without labels that a fold is trained on, and the targets that teachers gave them."""
 
-    Args:
-        indices: int (T,), ascending: of the training pack for validation images, and numbered on from its end for test images.
-        targets: float32 (T, C).
-        confidence: mean top probability of those taken, by their teachers.
-        offered: images that teachers spoke of.
-        tests: images of the test pack.
-    """
-
-    indices: np.ndarray
-    targets: np.ndarray
-    confidence: float
-    offered: int
-    tests: int
+    indices: (
+        np.ndarray
+    )  # int (T,), ascending: of the training pack's rows, and numbered on from their end for test images
+    targets: np.ndarray  # float32 (T, C)
+    confidence: float  # mean top probability of those taken, by their teachers
+    offered: int  # images that teachers spoke of
+    tests: int  # images of the test pack
 
     def __str__(self) -> str:
         return f"{len(self.indices)} of {self.offered} images without labels (the teachers' mean confidence {self.confidence:.3f})"
@@ -278,20 +272,15 @@ class FoldIndices:
 
 @dataclass(frozen=True, kw_only=True)
 class Student:
-    """A run that is about to be trained, and what it is trained on.
-
-    Args:
-        packs: of the run's input size, by kind.
-        open_packs: the folds and packs of another size, by its key.
-    """
+    """A run that is about to be trained, and what it is trained on."""
 
     name: str
     settings: ModelSettings
     classes: tuple[str, ...]
     places: Places
     folds: FoldTable
-    packs: dict[str, Pack]
-    open_packs: Callable[[str], tuple[FoldTable, dict[str, Pack]]]
+    packs: dict[str, Pack]  # of the run's input size, by kind
+    open_packs: Callable[[str], tuple[FoldTable, dict[str, Pack]]]  # the folds and packs of another size, by its key
 
 
 def checked_teachers(student: Student) -> list[Teacher]:
