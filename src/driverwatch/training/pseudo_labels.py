@@ -4,7 +4,7 @@ A teacher's model of another fold was trained on this fold's validation drivers,
 labels over. So fold k's student is trained on the teachers' fold k models' pseudo-labels alone, and its OOF score is honest.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -16,6 +16,7 @@ from driverwatch.config.model import ModelSettings
 from driverwatch.config.training import PseudoSettings
 from driverwatch.config.types import TtaSet
 from driverwatch.data import splits
+from driverwatch.data.context import Context, open_packs
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
 from driverwatch.errors import InputError
@@ -270,17 +271,15 @@ class FoldIndices:
         return found
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Student:
     """A run that is about to be trained, and what it is trained on."""
 
+    context: Context
     name: str
     settings: ModelSettings
-    classes: tuple[str, ...]
-    places: Places
     folds: FoldTable
     packs: dict[str, Pack]  # of the run's input size, by kind
-    open_packs: Callable[[str], tuple[FoldTable, dict[str, Pack]]]  # the folds and packs of another size, by its key
 
 
 def checked_teachers(student: Student) -> list[Teacher]:
@@ -296,7 +295,7 @@ def checked_teachers(student: Student) -> list[Teacher]:
         _check_run(student, name)
     if pseudo.labels and train.splits.kind in ("shuffle_split", "reshuffled"):
         raise InputError("train.pseudo.labels: was made by folds, and shuffled ones hold others out; name runs")
-    found = open_teachers(student.places, student.settings, student.folds)
+    found = open_teachers(student.context.places, student.settings, student.folds)
     for teacher in found:
         _check_images(student, teacher)
     return found
@@ -349,13 +348,13 @@ def _check_images(student: Student, teacher: Teacher) -> None:
 def _check_run(student: Student, name: str) -> None:
     if name == student.name:
         raise InputError(f"train.pseudo.runs: {name} cannot teach itself; give the student another name with RUN=")
-    teacher = runs.load(student.places.run(plain_name(name, "train.pseudo.runs")))
+    teacher = runs.load(student.context.places.run(plain_name(name, "train.pseudo.runs")))
     for fold in range(teacher.settings.train.splits.models(student.folds.count)):
         teacher.manifest(fold)  # raises if the fold is not finished
     key = teacher.settings.input.key
-    packs = student.packs if key == student.settings.input.key else student.open_packs(key)[1]
+    packs = student.packs if key == student.settings.input.key else open_packs(student.context, key)[1]
     teacher.refuse_other_inputs(student.folds.checksum, {kind: pack.checksum for kind, pack in packs.items()})
-    if list(teacher.classes) != list(student.classes):
+    if list(teacher.classes) != list(student.context.settings.classes):
         raise InputError(f"{teacher.folder}: has other classes than {student.name}; leave it out of train.pseudo.runs")
     _check_drivers(student, teacher)
 

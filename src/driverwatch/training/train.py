@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -141,15 +140,7 @@ def _wanted(request: TrainRequest) -> Done:
     folds, packs = open_packs(context, settings.input.key)
     count = splits.of(settings.train, folds).count
     refuse_fold(request.fold, count)
-    student = Student(
-        name=request.name,
-        settings=settings,
-        classes=tuple(context.settings.classes),
-        places=context.places,
-        folds=folds,
-        packs=packs,
-        open_packs=partial(open_packs, context),
-    )
+    student = Student(context, request.name, settings, folds, packs)
     teachers = pseudo_labels.identity(checked_teachers(student), settings.train.pseudo)
     doubted = label_issues.identity(context, settings, packs["train"])
     made: dict[str, Any] = {"teachers": teachers, "epochs": request.epochs, "label_issues": doubted}
