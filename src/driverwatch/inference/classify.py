@@ -212,8 +212,7 @@ def _answer(top: int, judge: Judge, networks: Any, sound: Sound, label: int | No
         if path in targets:
             number = int(row.argmax()) if label is None else label
             method = _draw(networks, path, shown, number, targets[path])
-            key, name = list(judge.classes.items())[number]
-            say(f"  {printable(str(targets[path]))}: {name or key}, by {method}")
+            say(f"  {printable(str(targets[path]))}: {_called(number, judge.classes)}, by {method}")
 
 
 def _draw(networks: Any, path: Path, shown: Shown, label: int, target: Path) -> str:
@@ -238,6 +237,11 @@ def _table(row: np.ndarray, classes: dict[str, str], top: int) -> str:
         f"{rank:4}  {keys[i]:{wide[0]}}  {classes[keys[i]]:{wide[1]}}  {row[i]:8.2%}"
         for rank, i in enumerate(best, start=1)
     )
+
+
+def _called(label: int, classes: dict[str, str]) -> str:
+    key, name = list(classes.items())[label]
+    return name or key
 
 
 def _index(wanted: str, classes: dict[str, str]) -> int:
