@@ -24,7 +24,13 @@ from driverwatch.io.manifests import checksum_of, require_space
 from driverwatch.io.paths import matching
 from driverwatch.models import weight_files
 
-WORDS = Words("features", "file of features", "make knn EMBEDDINGS=... computes them")
+WORDS = Words(
+    what="features",
+    missing="make knn EMBEDDINGS=... computes them",
+    whole="file of features",
+    again="remove it, run make knn",
+    other="run make knn",
+)
 
 
 def checksum(path: Path) -> str | None:

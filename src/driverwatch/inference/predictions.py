@@ -28,8 +28,10 @@ class Words(NamedTuple):
     """How sentences speak of a kind of file."""
 
     what: str  # no such ...
+    missing: str  # what to do then
     whole: str  # not a whole ...
-    way_out: str
+    again: str  # what to do then
+    other: str  # made from other ... than today's: what to do then
 
 
 class NamedArrays(NamedTuple):
@@ -47,22 +49,22 @@ def read_named_arrays(path: Path, name: str, origin: dict[str, str], words: Word
     Raises `InputError`: no such file, not a whole one, made from something else, or changed since it was written.
     """
     if not path.is_file():
-        raise InputError(f"{path}: no such {words.what}; {words.way_out}")
+        raise InputError(f"{path}: no such {words.what}; {words.missing}")
     try:
         with opened(path) as file:
             found = json.loads(text(file, "origin"))
             if other := [key for key, value in origin.items() if found.get(key) != value]:
-                raise InputError(f"{path}: made from other {', '.join(other)} than today's; {words.way_out}")
+                raise InputError(f"{path}: made from other {', '.join(other)} than today's; {words.other}")
             names = column(file, "names", str, (None,))
             rows = column(file, name, np.float32, (None, None))
             if len(rows) != len(names):
-                raise InputError(f"{path}: {len(names)} names for {name} of shape {rows.shape}; {words.way_out}")
+                raise InputError(f"{path}: {len(names)} names for {name} of shape {rows.shape}; {words.again}")
             made = NamedArrays(texts(names), rows[...], found, text(file, "contents"))
     except UNREADABLE as error:
         said = " ".join(str(error).split())[:150]
-        raise InputError(f"{path}: not a whole {words.whole} ({said}); {words.way_out}") from error
+        raise InputError(f"{path}: not a whole {words.whole} ({said}); {words.again}") from error
     if made.contents != _contents(made.names, made.array, found):
-        raise InputError(f"{path}: was changed since it was written; {words.way_out}")
+        raise InputError(f"{path}: was changed since it was written; {words.again}")
     return made
 
 
@@ -176,7 +178,13 @@ def is_of(path: Path, origin: dict[str, str], names: np.ndarray) -> bool:
         return False
 
 
-WORDS = Words("predictions", "prediction file", "run make predict with the views you want")
+WORDS = Words(
+    what="predictions",
+    missing="run make predict with the views you want",
+    whole="prediction file",
+    again="predict again",
+    other="run make predict again",
+)
 
 
 def read(path: Path, origin: dict[str, str]) -> Predictions:
