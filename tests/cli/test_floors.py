@@ -70,7 +70,6 @@ ROOMS: dict[str, list[str]] = {
         "feature_cache",
         "predict",
         "predict_run",
-        "held_out",
         "classify",
         "export",
     ],
@@ -109,8 +108,7 @@ ROOMS: dict[str, list[str]] = {
     ],
     "submission": ["kaggle_client", "ledger", "validate", "download", "submit", "build", "card"],
     "experiments": [
-        "search_space",
-        "search_report",
+        "search_trials",
         "experiment",
         "leakage",
         "confident_learning",

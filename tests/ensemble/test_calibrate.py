@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from driverwatch.config.ensemble import CALIBRATION_NAMES
 from driverwatch.ensemble import calibration
-from driverwatch.ensemble.calibration import CALIBRATIONS, LEVELS, SHARPNESS, Clip, Floor, Softmax
+from driverwatch.ensemble.calibration import CALIBRATIONS, LEVELS, SHARPNESS, Floor, Softmax, clip
 from driverwatch.ensemble.transform import MemberPredictions
 from driverwatch.metrics import log_loss
 
@@ -86,15 +86,13 @@ def test_a_softmax_by_hand() -> None:
 def test_the_floor_is_as_high_as_the_mistakes_are_frequent() -> None:
     p = np.tile([1.0, 0.0, 0.0], (1000, 1))
     labels = np.zeros(1000, int)
-    assert Clip().fit(rows_of(p), labels, labels).level == LEVELS[0]  # never wrong
+    assert clip(rows_of(p), labels, labels).level == LEVELS[0]  # never wrong
     labels[:20] = 1
-    found = Clip().fit(rows_of(p), labels, labels)
+    found = clip(rows_of(p), labels, labels)
     best = min(LEVELS, key=lambda level: log_loss(Floor(level)(rows_of(p)).blended, labels))
     assert found.level == best == 0.01
     assert Floor(0.1)(rows_of(p)).blended[0] == pytest.approx(np.array([1, 0.1, 0.1]) / 1.2)
-    assert (
-        Clip().fit(rows_of(np.full((4, 2), 0.5)), np.zeros(4, int), np.zeros(4)).level == LEVELS[0]
-    )  # all the same: ties
+    assert clip(rows_of(np.full((4, 2), 0.5)), np.zeros(4, int), np.zeros(4)).level == LEVELS[0]  # all the same: ties
 
 
 def test_averaging_calibrated_folds_beats_softening_their_average() -> None:

@@ -74,8 +74,8 @@ def test_few_images_are_clusters_too(count: int) -> None:
 def test_features_without_length_are_refused(wrong: float) -> None:
     features = np.ones((5, 3))
     features[2] = wrong
-    with pytest.raises(InputError, match="features"):
-        tree(features)
+    with pytest.raises(InputError, match="features of c are not finite, or all zero"):
+        EmbeddingIndex(np.array(list("abcde")), features)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.integers(2, 12))

@@ -16,7 +16,7 @@ from driverwatch.config.ensemble import PipelineSettings
 from driverwatch.config.loading import parse
 from driverwatch.ensemble import blending, post_processing
 from driverwatch.ensemble import scoring as scores
-from driverwatch.ensemble.calibration import CALIBRATIONS, LEVELS, Clip, Softmax
+from driverwatch.ensemble.calibration import CALIBRATIONS, LEVELS, Softmax, clip
 from driverwatch.ensemble.class_balance import STRENGTHS, ClassBalance, rebalanced
 from driverwatch.ensemble.embedding_index import EmbeddingIndex
 from driverwatch.ensemble.transform import MemberPredictions
@@ -238,7 +238,7 @@ def test_the_fitted_floor_and_the_balances_strength_are_chosen_by_the_printed_lo
     (sharp, _), labels = outliers()
     rows = rows_of(sharp[None])
     assert LEVELS[0] == FLOOR
-    level = Clip().fit(rows, labels, labels).level
+    level = clip(rows, labels, labels).level
     assert level == min(LEVELS, key=lambda one: log_losses(sharp, labels, one).mean())
     random, drivers = np.random.default_rng(0), np.arange(400) // 2 % 4
     features = np.eye(4, dtype=np.float32)[drivers] + 0.01 * random.normal(size=(400, 4)).astype(np.float32)

@@ -111,12 +111,7 @@ def test_the_manifest_says_what_was_put_together(world: World) -> None:
 
 def teachers_of(world: World, settings: ModelSettings, packs: dict[str, Pack] | None = None) -> list[Teacher]:
     """The checked teachers of a student of these settings."""
-    about = {"classes": tuple(CLASSES), "places": world.context.places, "folds": world.folds}
-    packs = packs or world.packs
-    student = Student(
-        name="student", settings=settings, packs=packs, open_packs=lambda _: (world.folds, packs), **about
-    )
-    return checked_teachers(student)
+    return checked_teachers(Student(world.context, "student", settings, world.folds, packs or world.packs))
 
 
 def student_of(world: World, name: str = "both", **asked: object) -> Run:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from support.pipelines import world
 
 from driverwatch.ensemble.blending import BLENDS
-from driverwatch.ensemble.calibration import CALIBRATIONS, Clip
+from driverwatch.ensemble.calibration import CALIBRATIONS, CLIP
 from driverwatch.ensemble.transform import (
     MemberPredictions,
     Transform,
@@ -22,7 +22,7 @@ from driverwatch.errors import InputError
 from driverwatch.metrics import log_loss
 
 PIPELINES: list[list[Transform]] = [
-    [blend, *calibration, Clip()]
+    [blend, *calibration, CLIP]
     for blend in BLENDS.values()
     for calibration in ([], *[[c] for c in CALIBRATIONS.values()])
 ]

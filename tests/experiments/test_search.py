@@ -23,7 +23,7 @@ from driverwatch.data import splits
 from driverwatch.errors import InputError
 from driverwatch.experiments import search as searches
 from driverwatch.experiments.search import FoldRequest
-from driverwatch.experiments.search_space import Space, load_optuna
+from driverwatch.experiments.search_trials import Space, load_optuna
 from driverwatch.io.atomic import write_json
 from driverwatch.io.manifests import read_json
 from driverwatch.metrics import FLOOR, limited, log_loss

@@ -11,8 +11,7 @@ from driverwatch.data import splits
 from driverwatch.data.context import open_context
 from driverwatch.data.images import examine
 from driverwatch.inference import predictions
-from driverwatch.inference.held_out import recogniser
-from driverwatch.inference.predict_run import fold_models
+from driverwatch.inference.predict_run import fold_models, recogniser
 from driverwatch.report.serve import _answers
 from driverwatch.run import open_run
 

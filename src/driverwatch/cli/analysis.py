@@ -165,7 +165,7 @@ def search(
     """Search settings by OOF log loss, and score the best on folds that the search did not see."""
     from driverwatch.experiments.search import search as run_search
     from driverwatch.experiments.search import space_of
-    from driverwatch.experiments.search_space import SearchRequest
+    from driverwatch.experiments.search_trials import SearchRequest
 
     there, run_works = cluster_options(engine, address, gpus, cpus, memory), None
     if there is not None:

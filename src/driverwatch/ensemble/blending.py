@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import softmax
 
-from driverwatch.ensemble.transform import MemberPredictions
+from driverwatch.ensemble.transform import MemberPredictions, Step
 from driverwatch.errors import InputError
 from driverwatch.metrics import TINY, binary_log_losses, log_loss, log_loss_and_slope
 
@@ -26,11 +27,7 @@ def of_mean(members: np.ndarray, labels: np.ndarray) -> np.ndarray:
     But for its floor that loss is convex in the weights.
     """
 
-    def loss(share: np.ndarray) -> tuple[float, np.ndarray]:
-        value, slope = log_loss_and_slope(np.einsum("mnc,m->nc", members, share), labels)
-        return value, np.einsum("mnc,nc->m", members, slope)
-
-    return _on_simplex(loss, len(members))
+    return _on_simplex(members, partial(log_loss_and_slope, labels=labels))
 
 
 def of_geometric_mean(members: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -38,13 +35,7 @@ def of_geometric_mean(members: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
     The normalised mean is a softmax of z = sum_m w_m log p_m, so but for its floor the loss is convex in w too.
     """
-    logs = np.log(np.maximum(members, TINY))
-
-    def loss(share: np.ndarray) -> tuple[float, np.ndarray]:
-        value, slope = softmax_loss(np.einsum("mnc,m->nc", logs, share), labels)
-        return value, np.einsum("mnc,nc->m", logs, slope)
-
-    return _on_simplex(loss, len(members))
+    return _on_simplex(np.log(np.maximum(members, TINY)), partial(softmax_loss, labels=labels))
 
 
 def softmax_loss(scores: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray]:
@@ -54,28 +45,27 @@ def softmax_loss(scores: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndar
     return value, rows * (slope - (rows * slope).sum(axis=1, keepdims=True))
 
 
-Loss = Callable[[np.ndarray], tuple[float, np.ndarray]]  # weights (M,) -> loss, gradient (M,)
+Loss = Callable[[np.ndarray], tuple[float, np.ndarray]]  # a sum (N, C) -> its loss, gradient (N, C)
 
 
-def _on_simplex(loss: Loss, count: int) -> np.ndarray:
-    """Weights (count,), not negative, summing to 1, where a loss is least: SLSQP from equal weights.
+def _on_simplex(parts: np.ndarray, of_sum: Loss) -> np.ndarray:
+    """Weights (M,), not negative, summing to 1, where the weighted sum of `parts` (M, N, C) loses least: SLSQP from equal ones.
 
     Equal weights stay where the search ends no better (members that predict the same), and one member stands alone where
     that is better still: near there the loss has its floor, and so is not convex.
     """
+    count = len(parts)
     start = np.full(count, 1 / count)
     if count == 1:
         return start
+
+    def loss(share: np.ndarray) -> tuple[float, np.ndarray]:
+        value, slope = of_sum(np.einsum("mnc,m->nc", parts, share))
+        return value, np.einsum("mnc,nc->m", parts, slope)
+
     whole = {"type": "eq", "fun": lambda w: w.sum() - 1, "jac": np.ones_like}
-    found = minimize(
-        loss,
-        start,
-        jac=True,
-        method="SLSQP",
-        bounds=[(0, 1)] * count,
-        constraints=whole,
-        options={"ftol": 1e-10, "maxiter": 500},
-    ).x
+    limits: dict[str, Any] = {"bounds": [(0, 1)] * count, "constraints": whole}
+    found = minimize(loss, start, jac=True, method="SLSQP", options={"ftol": 1e-10, "maxiter": 500}, **limits).x
     tried = [start, *np.eye(count)]
     if np.isfinite(found).all() and np.maximum(found, 0).sum() > 0:
         tried.insert(1, np.maximum(found, 0) / np.maximum(found, 0).sum())
@@ -116,8 +106,7 @@ def per_class(members: np.ndarray, labels: np.ndarray) -> np.ndarray:
 class Mean:
     """A fitted blend: the weighted mean of the members, arithmetic or geometric, rows divided by their sum.
 
-    Args:
-        weights: float (M,), or (M, C) where each class has its own; not negative, each class's sum to 1.
+    `weights`: float (M,), or (M, C) where each class has its own; not negative, each class's sum to 1.
     """
 
     weights: np.ndarray
@@ -155,27 +144,19 @@ def geometric(members: np.ndarray, share: np.ndarray) -> np.ndarray:
 Fit = Callable[[np.ndarray, np.ndarray], np.ndarray]  # members (M, N, C), labels (N,) -> weights (M,) or (M, C)
 
 
-@dataclass(frozen=True)
-class Blend:
-    """A blend by name, not yet fitted: how its weights are found, and which mean takes them."""
-
-    name: str
-    weigh: Fit
-    geometric: bool = False
-
-    def fit(self, predictions: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> Mean:
-        """Weights for labels int (N,); every image counts the same, as in the competition's loss, so drivers (N,) are not asked."""
-        return Mean(self.weigh(predictions.members, labels), self.geometric)
+def _blend(name: str, weigh: Fit, geometric: bool = False) -> Step:
+    """A mean whose weights `weigh` finds; every image counts the same, as in the competition's loss, so drivers are not asked."""
+    return Step(name, lambda predictions, labels, _: Mean(weigh(predictions.members, labels), geometric))
 
 
 BLENDS = {
     blend.name: blend
     for blend in (
-        Blend("mean", equal),
-        Blend("geometric", equal, geometric=True),
-        Blend("weighted", of_mean),
-        Blend("weighted_geometric", of_geometric_mean, geometric=True),
-        Blend("greedy", greedy),
-        Blend("per_class", per_class),
+        _blend("mean", equal),
+        _blend("geometric", equal, geometric=True),
+        _blend("weighted", of_mean),
+        _blend("weighted_geometric", of_geometric_mean, geometric=True),
+        _blend("greedy", greedy),
+        _blend("per_class", per_class),
     )
 }

@@ -1,11 +1,9 @@
 """Calibration of blended probabilities: temperature, class biases and a floor, each fitted on out-of-fold ones.
 
-Out-of-fold probabilities come from single fold models; a submission averages the folds, which is softer already, so a temperature
-fitted out of fold and put on that average would soften twice. A fitted pipeline is therefore applied to each fold's models as it
-was fitted, and its results are averaged. As -log is convex, the average's loss is at most the mean of the folds' losses
-(Jensen), whose estimate is what was fitted; no such bound holds the other way round. The average of calibrated rows is a little
-underconfident (Rahaman & Thiery 2021, arXiv:2007.08792), which costs less than that bound gains; by how much
-only labels of the test set could say.
+Out-of-fold probabilities come from single fold models, and an average of folds is softer: a temperature put on that average would
+soften twice. A fitted pipeline is therefore applied to each fold's models, and its results are averaged. As -log is convex, the
+average's loss is at most the mean of the folds' losses (Jensen), whose estimate is what was fitted. The average is a little
+underconfident (Rahaman & Thiery 2021, arXiv:2007.08792), which costs less than that bound gains.
 """
 
 from collections.abc import Mapping
@@ -18,7 +16,7 @@ import pandas as pd
 from scipy.optimize import minimize
 
 from driverwatch.ensemble.blending import softmax_loss
-from driverwatch.ensemble.transform import MemberPredictions
+from driverwatch.ensemble.transform import MemberPredictions, Step
 from driverwatch.io.atomic import replacing
 from driverwatch.metrics import TINY, limited, log_loss, standard_error
 
@@ -30,11 +28,7 @@ LEVELS = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)  # of the floor; no pr
 
 @dataclass(frozen=True, eq=False)
 class Softmax:
-    """Rows become softmax(log(p) / temperature + bias).
-
-    Args:
-        bias: float (C,).
-    """
+    """Rows become softmax(log(p) / temperature + bias). `bias`: float (C,)."""
 
     temperature: float
     bias: np.ndarray
@@ -50,31 +44,19 @@ class Softmax:
         return predictions.changed(np.exp(scores - scores.max(axis=2, keepdims=True)))
 
 
-@dataclass(frozen=True)
-class Temperature:
-    """One temperature for all (Guo et al. 2017, arXiv:1706.04599), on log probabilities, where the log loss is least."""
-
-    name: str = "temperature"
-
-    def fit(self, predictions: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> Softmax:
-        """The temperature for labels int (N,); drivers (N,) are not asked."""
-        return _fit(predictions.blended, labels, np.inf)
+def temperature(predictions: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> Softmax:
+    """The one temperature (Guo et al. 2017, arXiv:1706.04599) with the least log loss for labels int (N,), of any drivers."""
+    return _fit(predictions.blended, labels, np.inf)
 
 
-@dataclass(frozen=True)
-class Bias:
+def bias(predictions: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> Softmax:
     """A temperature, and a bias for each class (vector scaling with one scale, Guo et al. 2017), drawn towards 0.
 
     The ridge on biases is that of a normal prior with standard deviation 1 (a factor e in odds) when each driver, not each
     frame, is an observation: mean log loss + sum(bias ** 2) / (2 D) for D drivers. Classes are drawn alike in training and
-    test, so a bias corrects the models, not the mix.
+    test, so a bias corrects the models, not the mix. Labels are int (N,), drivers (N,).
     """
-
-    name: str = "bias"
-
-    def fit(self, predictions: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> Softmax:
-        """Temperature and biases for labels int (N,) of drivers (N,)."""
-        return _fit(predictions.blended, labels, 1 / len(np.unique(drivers)))
+    return _fit(predictions.blended, labels, 1 / len(np.unique(drivers)))
 
 
 def _fit(probabilities: np.ndarray, labels: np.ndarray, ridge: float) -> Softmax:
@@ -114,19 +96,14 @@ class Floor:
         return predictions.changed(limited(predictions.members, self.level))
 
 
-@dataclass(frozen=True)
-class Clip:
-    """The floor of the grid `LEVELS` with the lowest log loss; ties go to the lowest floor."""
-
-    name: str = "clip"
-
-    def fit(self, predictions: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> Floor:
-        """The floor for labels int (N,); drivers (N,) are not asked."""
-        losses = [log_loss(predictions.blended, labels, level) for level in LEVELS]
-        return Floor(LEVELS[int(np.argmin(losses))])
+def clip(predictions: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> Floor:
+    """The floor of the grid `LEVELS` with the lowest log loss for labels int (N,), of any drivers; the lowest of equals."""
+    losses = [log_loss(predictions.blended, labels, level) for level in LEVELS]
+    return Floor(LEVELS[int(np.argmin(losses))])
 
 
-CALIBRATIONS = {step.name: step for step in (Temperature(), Bias())}
+CALIBRATIONS = {step.name: step for step in (Step("temperature", temperature), Step("bias", bias))}
+CLIP = Step("clip", clip)
 
 BINS = 15  # as in Guo et al. 2017
 

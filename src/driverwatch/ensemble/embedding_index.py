@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
+import pandas as pd
 
 from driverwatch.ensemble.transform import MemberPredictions
 from driverwatch.errors import InputError
@@ -24,6 +25,8 @@ def nearest_neighbours(
     product can be off, is compared again in float64 and rounded to float32: so neither the block's size nor the library,
     nor its number of threads, decides anything, and equal rows are equally similar. Of these the lower row number is first.
 
+    Raises `InputError`: features that are not finite, rows of zeros, a negative k, or shapes that do not fit.
+
     Args:
         features: float (N, F), finite, no row zero; of any length, rows are divided by their norm.
         sets: int (N,); only rows with the same number are neighbours.
@@ -32,9 +35,6 @@ def nearest_neighbours(
     Returns:
         Row numbers int64 (N, k), most similar first, never the row itself, and cosines float32 (N, k). Where a set has
         fewer than k other rows the rest is -1 and -inf.
-
-    Raises:
-        InputError: features that are not finite, rows of zeros, a negative k, or shapes that do not fit.
     """
     features, sets = np.asarray(features), np.asarray(sets)
     if features.ndim != 2 or sets.shape != features.shape[:1] or k < 0:
@@ -75,7 +75,9 @@ def _within(unit: np.ndarray, k: int, block: int) -> tuple[np.ndarray, np.ndarra
     indices, similarities = np.empty((count, k), np.int64), np.empty((count, k), np.float32)
     if k == 0:
         return indices, similarities
-    columns = np.flatnonzero(_twins_before(unit) <= k)  # beyond these a row's equals are never among its k
+    keys = pd.Series([hashlib.blake2b(row.data, digest_size=16).hexdigest() for row in unit])
+    twins_before = keys.groupby(keys, sort=False).cumcount().to_numpy()  # copies by the thousand would all tie
+    columns = np.flatnonzero(twins_before <= k)  # beyond these a row's equals are never among its k
     others = unit if len(columns) == count else unit[columns]
     slack = _rounding(unit.shape[1])
     height = max(1, min(block // len(columns), count))
@@ -91,16 +93,6 @@ def _within(unit: np.ndarray, k: int, block: int) -> tuple[np.ndarray, np.ndarra
 
             list(pool.map(search, range(0, len(held), STRIP)))
     return indices, similarities
-
-
-def _twins_before(unit: np.ndarray) -> np.ndarray:
-    """For each row, how many rows before it are the same: int64 (N,). Copies by the thousand would all tie with each other."""
-    seen: dict[bytes, int] = {}
-    before = np.empty(len(unit), np.int64)
-    for row, one in enumerate(unit):
-        key = hashlib.blake2b(one.data, digest_size=16).digest()
-        before[row] = seen[key] = seen.get(key, -1) + 1
-    return before
 
 
 def _rounding(length: int) -> float:
@@ -175,30 +167,18 @@ class Tree:
             return np.zeros(len(self.gathered), np.int64)
         # a leaf stands for len(gathered) / leaves images, and Ward's height grows with the root of the images on each side
         height = reach * np.sqrt(leaves / len(self.gathered))
-        from scipy.cluster.hierarchy import (
-            fcluster,  # SciPy and scikit-learn: a second, not for commands that only look
-        )
+        from scipy.cluster.hierarchy import fcluster  # a second, not for commands that only look
 
         found = fcluster(self.merges, height, "distance")[self.gathered]
         return np.unique(found, return_inverse=True)[1]
 
 
 def tree(features: np.ndarray) -> Tree:
-    """Join images by looks: Ward's method (1963, JASA 58:236) on features of unit length.
-
-    Args:
-        features: float (N, F), finite, no row all zero.
-
-    Raises:
-        InputError: features that are not finite, or a row without length.
-    """
+    """Join images by looks: Ward's method (1963, JASA 58:236) on features (N, F) that are finite, of any length but 0."""
     from scipy.cluster.hierarchy import linkage
     from sklearn.cluster import MiniBatchKMeans
 
-    lengths = np.linalg.norm(features, axis=1, keepdims=True)
-    if not np.isfinite(lengths).all() or (lengths == 0).any():
-        raise InputError("features: expected finite rows of some length; make the features again")
-    unit = np.asarray(features / lengths, np.float64)
+    unit = np.asarray(features / np.linalg.norm(features, axis=1, keepdims=True), np.float64)
     if len(unit) <= MOST:
         return Tree(linkage(unit, "ward") if len(unit) > 1 else np.zeros((0, 4)), np.arange(len(unit)))
     means = MiniBatchKMeans(MOST, random_state=0, n_init=1, batch_size=4096).fit(unit)
@@ -221,15 +201,10 @@ def best_reach(trees: list[Tree], drivers: list[np.ndarray]) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Neighbours:
-    """For each of N rows its k nearest others of the same set, most similar first.
+    """For each of N rows its k nearest others of the same set, most similar first."""
 
-    Args:
-        indices: row numbers, int64 (N, k), -1 where a set has no more.
-        similarities: cosines, float32 (N, k), -inf there.
-    """
-
-    indices: np.ndarray
-    similarities: np.ndarray
+    indices: np.ndarray  # row numbers, int64 (N, k), -1 where a set has no more
+    similarities: np.ndarray  # cosines, float32 (N, k), -inf there
 
     @property
     def spacing(self) -> float:
@@ -243,20 +218,13 @@ class Neighbours:
 class EmbeddingIndex:
     """Features by image name; what was found near is kept, because nested scores and folds ask for the same sets again.
 
-    Args:
-        names: (N,), unique.
-        features: float32 (N, F), finite, no row zero.
-        what: how sentences call it.
-        checksum: of the features, for those who keep what came of them.
-
-    Raises:
-        InputError: when built from anything else.
+    Raises `InputError`: when built from anything else.
     """
 
-    names: np.ndarray
-    features: np.ndarray
-    what: str = "features"
-    checksum: str = ""
+    names: np.ndarray  # (N,), unique
+    features: np.ndarray  # float32 (N, F), finite, no row zero
+    what: str = "features"  # how sentences call it
+    checksum: str = ""  # of the features, for those who keep what came of them
     _found: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict, init=False, repr=False)
     _grown: dict[bytes, Tree] = field(default_factory=dict, init=False, repr=False)
     _places: dict[str, int] = field(default_factory=dict, init=False, repr=False)
@@ -277,50 +245,39 @@ class EmbeddingIndex:
     def trees(self, predictions: MemberPredictions) -> list[tuple[np.ndarray, Tree]]:
         """Each set's row numbers int (n,), in the order of their names, and Ward's tree of its images.
 
-        Raises:
-            InputError: a row whose features are not there.
+        Raises `InputError`: a row whose features are not there.
         """
-        self._refuse_unknown_runs(predictions.names)
-        found = []
+        rows, found = self._rows(predictions.names), []
         for chosen in _by_set(predictions):
-            places = self._rows(predictions.names[chosen])
-            if (key := places.tobytes()) not in self._grown:
-                self._grown[key] = tree(self.features[places])
+            if (key := rows[chosen].tobytes()) not in self._grown:
+                self._grown[key] = tree(self.features[rows[chosen]])
             found.append((chosen, self._grown[key]))
         return found
 
-    def _refuse_unknown_runs(self, names: np.ndarray) -> None:
+    def _rows(self, names: np.ndarray) -> np.ndarray:
         if missing := [str(name) for name in names if name not in self._places]:
             raise InputError(
                 f"{self.what}: {len(missing)} images missing ({', '.join(missing[:3])}); make knn computes them for "
                 "today's packs"
             )
-
-    def _rows(self, names: np.ndarray) -> np.ndarray:
         return np.array([self._places[name] for name in names], np.int64)
 
     def near(self, predictions: MemberPredictions, k: int) -> Neighbours:
         """The k nearest others of each row, within its set alone; equally near ones in the order of their names.
 
-        Raises:
-            InputError: a row whose features are not there.
+        Raises `InputError`: a row whose features are not there.
         """
-        self._refuse_unknown_runs(predictions.names)
-        indices, similarities = (
-            np.full((len(predictions.names), k), -1),
-            np.full((len(predictions.names), k), -np.inf, np.float32),
-        )
+        rows, shape = self._rows(predictions.names), (len(predictions.names), k)
+        indices, similarities = np.full(shape, -1), np.full(shape, -np.inf, np.float32)
         for chosen in _by_set(predictions):
-            found, near = self._nearest(self._rows(predictions.names[chosen]), k)
+            found, near = self._nearest(rows[chosen], k)
             indices[chosen], similarities[chosen] = np.where(found >= 0, chosen[found], -1), near
         return Neighbours(indices, similarities)
 
     def _nearest(self, places: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         key = hashlib.sha256(places.tobytes() + k.to_bytes(8, "big")).hexdigest()
         if key not in self._found:
-            in_a_row = (
-                len(places) > 0 and (np.diff(places) == 1).all()
-            )  # as all test images are: no copy of their features
+            in_a_row = len(places) > 0 and (np.diff(places) == 1).all()  # as all test images are: not copied
             features = self.features[places[0] : places[-1] + 1] if in_a_row else self.features[places]
             self._found[key] = nearest_neighbours(features, np.zeros(len(places), np.int64), k)
         return self._found[key]

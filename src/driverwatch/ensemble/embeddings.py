@@ -61,8 +61,7 @@ def open_embeddings(context: Context, text: str) -> EmbeddingIndex:
 
     Those that are not there are computed first by a command that makes what it lacks.
 
-    Raises:
-        InputError: not there, damaged, or made from something else.
+    Raises `InputError`: not there, damaged, or made from something else.
     """
     backbone = _backbone(text)
     settings, path = _settings(backbone), context.places.embeddings / backbone.file

@@ -6,7 +6,7 @@ comes in, so that what is chosen on them holds where the test set is made of cli
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Any
 
@@ -25,19 +25,15 @@ FLOOR = 1e-6  # of logarithms: one neighbour's rounded zero would else veto a cl
 
 @dataclass(frozen=True)
 class Way:
-    """One way to smooth.
+    """One way to smooth: a neighbour weighs exp((cosine - 1) / width), the image itself 1."""
 
-    Args:
-        k: neighbours that come in; 0: none.
-        width: a neighbour's weight is exp((cosine - 1) / width), the image's own 1; None: all weigh the same.
-        geometric: averages logarithms, not probabilities.
-        rounds: how often; in the second, neighbours' neighbours come in.
-    """
+    k: int  # neighbours that come in; 0: none
+    width: float | None = None  # None: all weigh the same
+    geometric: bool = False  # averages logarithms, not probabilities
+    rounds: int = 1  # how often; in the second, neighbours' neighbours come in
 
-    k: int
-    width: float | None = None
-    geometric: bool = False
-    rounds: int = 1
+    def __call__(self, near: Neighbours, members: np.ndarray) -> np.ndarray:
+        return averaged(members, weights(near, self.k, self.width), self.geometric, self.rounds)
 
 
 def weights(near: Neighbours, k: int, width: float | None) -> csr_array:
@@ -62,73 +58,6 @@ def averaged(members: np.ndarray, shares: csr_array, geometric: bool, rounds: in
     return values / values.sum(axis=2, keepdims=True)
 
 
-@dataclass(frozen=True, eq=False)
-class Smoothed:
-    """A fitted rule: rows smoothed in a given way among themselves, set by set."""
-
-    space: EmbeddingIndex
-    way: Way
-    reach: int  # neighbours that are looked up: those the fit looked at, which are known already
-    facts: dict[str, Any]
-
-    def __call__(self, predictions: MemberPredictions) -> MemberPredictions:
-        if self.way.k == 0 or len(predictions.names) == 0:
-            return predictions
-        shares = weights(self.space.near(predictions, max(self.reach, self.way.k)), self.way.k, self.way.width)
-        return predictions.changed(averaged(predictions.members, shares, self.way.geometric, self.way.rounds))
-
-
-@dataclass(frozen=True, eq=False)
-class Average:
-    """Averages each image with its nearest; what is None is chosen by log loss on the rows that it is fitted on.
-
-    Args:
-        k: neighbours; None: of `COUNTS`, no neighbour among them.
-        similar: whether nearer images weigh more.
-        geometric: whether logarithms are averaged.
-        rounds: 1 or 2.
-    """
-
-    space: EmbeddingIndex
-    k: int | None = None
-    similar: bool | None = None
-    geometric: bool | None = None
-    rounds: int | None = None
-    name: str = "knn"
-
-    def fit(self, predictions: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> Smoothed:
-        """The way with the lowest log loss for labels int (N,), smoothed within sets; of equally good ones, fewest neighbours."""
-        counts = COUNTS if self.k is None else (self.k,)
-        near = self.space.near(predictions, max(counts))
-        best, loss = best_of(self._tried(near, counts, predictions, labels))
-        facts: dict[str, Any] = {"embeddings": self.space.what, "method": "average", "k": best.k}
-        if best.k:
-            facts |= {"width": best.width, "geometric": best.geometric, "rounds": best.rounds}
-        return Smoothed(self.space, best, max(counts), facts | {"fitted_log_loss": round(loss, 6)})
-
-    def _tried(
-        self, near: Neighbours, counts: tuple[int, ...], predictions: MemberPredictions, labels: np.ndarray
-    ) -> Iterator[tuple[Way, float]]:
-        widths = [w for w in WIDTHS if self.similar is None or self.similar == (w is not None)]
-        for k in counts:
-            for width in [None if w is None else w * near.spacing for w in widths][: None if k else 1]:
-                shares = weights(near, k, width)
-                for geometric, rounds in self._means(k):
-                    made = averaged(predictions.members, shares, geometric, rounds)
-                    yield Way(k, width, geometric, rounds), log_loss(made.mean(axis=0), labels)
-
-    def _means(self, k: int) -> list[tuple[bool, int]]:
-        if k == 0:
-            return [(False, 1)]
-        kinds = (False, True) if self.geometric is None else (self.geometric,)
-        return list(product(kinds, (1, 2) if self.rounds is None else (self.rounds,)))
-
-
-def best_of(tried: Iterator[tuple[Any, float]]) -> tuple[Any, float]:
-    """What loses least; the first of those that lose the same, to a billionth: sums differ by rounding alone."""
-    return min(tried, key=lambda pair: round(pair[1], 9))
-
-
 CLUSTER_NEIGHBOURS = (0, 2, 3, 5, 8, 12, 20)
 REACHES = (0.5, 1.0, 1.5, 2.0, 3.0)  # how far apart linked images may be, in spacings
 AGREEMENTS = (0.5, 0.7, 0.9)  # shares of a cluster
@@ -141,6 +70,9 @@ class Cutting:
     k: int
     reach: float = 0.0
     agreement: float = 0.5  # share of a cluster whose likeliest class is the same, from which it shares one prediction
+
+    def __call__(self, near: Neighbours, members: np.ndarray) -> np.ndarray:
+        return shared(members, clusters(near, self.k, self.reach), self.agreement)
 
 
 def clusters(near: Neighbours, k: int, reach: float) -> np.ndarray:
@@ -170,19 +102,61 @@ def shared(members: np.ndarray, cluster: np.ndarray, agreement: float) -> np.nda
 
 
 @dataclass(frozen=True, eq=False)
-class Clustered:
-    """A fitted rule: agreeing clusters share one prediction, set by set."""
+class Smoothed:
+    """A fitted rule: rows smoothed in a given way among themselves, set by set."""
 
     space: EmbeddingIndex
-    cutting: Cutting
-    most: int  # neighbours that are looked up
+    way: Way | Cutting
+    reach: int  # neighbours that are looked up: those the fit looked at, which are known already
     facts: dict[str, Any]
 
     def __call__(self, predictions: MemberPredictions) -> MemberPredictions:
-        if self.cutting.k == 0 or len(predictions.names) == 0:
+        if self.way.k == 0 or len(predictions.names) == 0:
             return predictions
-        found = clusters(self.space.near(predictions, self.most), self.cutting.k, self.cutting.reach)
-        return predictions.changed(shared(predictions.members, found, self.cutting.agreement))
+        return predictions.changed(self.way(self.space.near(predictions, self.reach), predictions.members))
+
+
+def _best(space: EmbeddingIndex, method: str, reach: int, tried: Iterator[tuple[Any, float]]) -> Smoothed:
+    """What loses least; the first of those that lose the same, to a billionth: sums differ by rounding alone."""
+    way, loss = min(tried, key=lambda pair: round(pair[1], 9))
+    chosen = asdict(way) if way.k else {"k": 0}
+    facts = {"embeddings": space.what, "method": method, **chosen, "fitted_log_loss": round(loss, 6)}
+    return Smoothed(space, way, reach, facts)
+
+
+@dataclass(frozen=True, eq=False)
+class Average:
+    """Averages each image with its nearest; what is None is chosen by log loss on the rows that it is fitted on."""
+
+    space: EmbeddingIndex
+    k: int | None = None  # neighbours; None: of `COUNTS`, no neighbour among them
+    similar: bool | None = None  # whether nearer images weigh more
+    geometric: bool | None = None  # whether logarithms are averaged
+    rounds: int | None = None  # 1 or 2
+    name: str = "knn"
+
+    def fit(self, predictions: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> Smoothed:
+        """The way with the lowest log loss for labels int (N,), smoothed within sets; of equally good ones, fewest neighbours."""
+        counts = COUNTS if self.k is None else (self.k,)
+        near = self.space.near(predictions, max(counts))
+        return _best(self.space, "average", max(counts), self._tried(near, counts, predictions, labels))
+
+    def _tried(
+        self, near: Neighbours, counts: tuple[int, ...], predictions: MemberPredictions, labels: np.ndarray
+    ) -> Iterator[tuple[Way, float]]:
+        widths = [w for w in WIDTHS if self.similar is None or self.similar == (w is not None)]
+        for k in counts:
+            for width in [None if w is None else w * near.spacing for w in widths][: None if k else 1]:
+                shares = weights(near, k, width)
+                for geometric, rounds in self._means(k):
+                    made = averaged(predictions.members, shares, geometric, rounds)
+                    yield Way(k, width, geometric, rounds), log_loss(made.mean(axis=0), labels)
+
+    def _means(self, k: int) -> list[tuple[bool, int]]:
+        if k == 0:
+            return [(False, 1)]
+        kinds = (False, True) if self.geometric is None else (self.geometric,)
+        return list(product(kinds, (1, 2) if self.rounds is None else (self.rounds,)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,15 +167,11 @@ class Clusters:
     k: int | None = None
     name: str = "clusters"
 
-    def fit(self, predictions: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> Clustered:
+    def fit(self, predictions: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> Smoothed:
         """The cutting with the lowest log loss for labels int (N,); the fewest neighbours of equally good ones."""
         counts = CLUSTER_NEIGHBOURS if self.k is None else (self.k,)
         near = self.space.near(predictions, max(counts))
-        best, loss = best_of(_tried(near, counts, predictions, labels))
-        facts: dict[str, Any] = {"embeddings": self.space.what, "method": "clusters", "k": best.k}
-        if best.k:
-            facts |= {"reach": best.reach, "agreement": best.agreement}
-        return Clustered(self.space, best, max(counts), facts | {"fitted_log_loss": round(loss, 6)})
+        return _best(self.space, "clusters", max(counts), _tried(near, counts, predictions, labels))
 
 
 def _tried(

@@ -41,9 +41,8 @@ def oof_of_member(run: Run) -> bool:
 def oof_probabilities(member: Member, pack: Pack, folds: FoldTable) -> np.ndarray:
     """Each labelled image's probabilities from the model that never saw its driver, float32 (N, C), in the pack's order.
 
-    Raises:
-        InputError: a fold without predictions, or with predictions for other images than its validation drivers'; a run that
-            was not trained on folds.
+    Raises `InputError`: a fold without predictions, or with predictions for other images than its validation drivers';
+    a run that was not trained on folds.
     """
     run = member.run
     if not oof_of_member(run):
@@ -61,14 +60,9 @@ def validation_probabilities(member: Member, fold: int, names: list[str]) -> np.
 
 
 def _read(member: Member, fold: int, kind: str) -> Predictions:
-    """A fold's predictions, which must be of its weights and of the run's classes."""
+    """A fold's predictions, which must be of its weights, and so of the run's classes."""
     path = prediction_path(member.run.fold(fold), kind, member.tta)
-    made = predictions.read(path, member.run.predicted(fold, member.tta))
-    if made.probabilities.shape[1] != len(member.run.classes):
-        raise InputError(
-            f"{path}: {made.probabilities.shape[1]} classes, the run has {len(member.run.classes)}; predict again"
-        )
-    return made
+    return predictions.read(path, member.run.predicted(fold, member.tta))
 
 
 def oof_of_members(members: list[Member], pack: Pack, folds: FoldTable) -> MemberPredictions:
@@ -176,8 +170,7 @@ class Finished(NamedTuple):
 def finished_runs(context: Context, names: list[str]) -> Finished:
     """The named runs (default: every finished one).
 
-    Raises:
-        InputError: none there, a named one not finished or named twice, or runs on other folds or other images.
+    Raises `InputError`: none there, a named one not finished or named twice, or runs on other folds or other images.
     """
     if twice := {name for name in names if names.count(name) > 1}:
         raise InputError(f"MODELS: {', '.join(sorted(twice))} is named twice")

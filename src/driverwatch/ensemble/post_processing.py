@@ -9,7 +9,7 @@ import numpy as np
 
 from driverwatch.config.ensemble import KnnSettings, PipelineSettings
 from driverwatch.ensemble.blending import BLENDS
-from driverwatch.ensemble.calibration import CALIBRATIONS, LEVELS, Clip
+from driverwatch.ensemble.calibration import CALIBRATIONS, CLIP, LEVELS
 from driverwatch.ensemble.class_balance import ClassBalance
 from driverwatch.ensemble.embedding_index import EmbeddingIndex
 from driverwatch.ensemble.knn_smoothing import Average, Clusters
@@ -28,8 +28,7 @@ from driverwatch.metrics import limited, log_losses, oof_score
 def steps_of(settings: PipelineSettings, spaces: Mapping[str, EmbeddingIndex]) -> list[Transform]:
     """Blend, balance with neighbours around it, calibration, clip, as far as asked for; a clip that is a number is not fitted.
 
-    Args:
-        spaces: where images are compared, by the name of their features: those in `settings.embeddings`.
+    `spaces`: where images are compared, by the name of their features: those in `settings.embeddings`.
     """
     steps: list[Transform] = [BLENDS[settings.blend]]
     near = settings.knn
@@ -37,7 +36,7 @@ def steps_of(settings: PipelineSettings, spaces: Mapping[str, EmbeddingIndex]) -
     steps += [ClassBalance(spaces[settings.class_balance])] if settings.class_balance else []
     steps += [smoothing(near, spaces[near.embeddings])] if near else []
     steps += [CALIBRATIONS[settings.calibrate]] if settings.calibrate != "none" else []
-    return steps + ([Clip()] if settings.clip == "fitted" else [])
+    return steps + ([CLIP] if settings.clip == "fitted" else [])
 
 
 def smoothing(settings: KnnSettings, space: EmbeddingIndex, suffix: str = "") -> Transform:
@@ -108,11 +107,7 @@ class Unfitted:
 
 
 def unfitted(settings: PipelineSettings) -> Unfitted:
-    """A pipeline without steps.
-
-    Raises:
-        InputError: the settings ask for more than a plain mean.
-    """
+    """A pipeline without steps. Raises `InputError`: the settings ask for more than a plain mean."""
     if settings != PipelineSettings(clip=settings.clip) or settings.clip == "fitted":
         raise InputError(
             "ensemble: none of its runs was trained on folds, so nothing can be fitted to out-of-fold rows; leave BLEND, "

@@ -44,24 +44,17 @@ def prediction_interval(
 ) -> PredictionInterval:
     """Interval of the mean loss over the images of `unseen` new drivers, from the out-of-fold losses of known ones.
 
-    Two things are unknown: which drivers the test set has, and how well the known ones stand for all. Drawing `unseen` of
-    the known drivers (with their images, as a driver brings so many) covers only the first; `drawn` is that interval. For
-    both: draw as many known drivers as there are, the world as another training set would show it, with mean m* and
-    standard error s* of log m* over drivers; draw `unseen` others, with mean n*; then log(n* / m*) / s* is distributed
-    much as log(new / m) / s is, so the interval is m exp(s q) for its quantiles q (studentised bootstrap, Davison & Hinkley
-    1997, chapter 5, for a prediction instead of a mean). Logarithms, since losses of drivers differ by factors. Where log-normal
-    losses of 19 drivers speak of 7 others (spreads 0.5 to 1.1), "90 %" held 84 to 88 times in a hundred, the plain draw 77 to 81.
-
-    It speaks of single fold models, as out-of-fold rows are theirs; `averaging_gain` estimates what averaging adds.
-    One driver, or drivers all alike, leave an interval without width.
+    Drawing `unseen` of the known drivers, with their images, is `drawn`: it leaves out how well the known ones stand for all.
+    For that too: draw as many known drivers as there are, with mean m* and standard error s* of log m* over drivers; draw
+    `unseen` others, with mean n*; then log(n* / m*) / s* is distributed much as log(new / m) / s is, so the interval is
+    m exp(s q) for its quantiles q (studentised bootstrap, Davison & Hinkley 1997, chapter 5, for a prediction instead of a
+    mean). Logarithms, since losses of drivers differ by factors. Where log-normal losses of 19 drivers speak of 7 others
+    (spreads 0.5 to 1.1), "90 %" held 84 to 88 times in a hundred, the plain draw 77 to 81. Drivers all alike, or one, leave
+    an interval without width. It speaks of single fold models, as out-of-fold rows are theirs: see `averaging_gain`.
 
     Args:
-        losses: (N,), not negative.
-        drivers: (N,), in the same order.
+        losses: (N,), finite, not negative; drivers (N,) in the same order.
         unseen: None: as many as are known.
-
-    Raises:
-        InputError: no losses, or some that are none.
     """
     losses, drivers = np.asarray(losses, np.float64), np.asarray(drivers)
     if losses.ndim != 1 or losses.shape != drivers.shape or not len(losses):

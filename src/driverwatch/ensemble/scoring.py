@@ -13,11 +13,7 @@ from driverwatch.run import Run
 def summary(probabilities: dict[str, np.ndarray], labels: np.ndarray, groups: np.ndarray) -> pd.DataFrame:
     """One line per entry of `probabilities` (name: probabilities (N, C)): log loss, standard error over drivers, accuracy.
 
-    The standard error is that of the mean over drivers, weighted by their images (a ratio estimate): frames of one driver
-    are not independent, so counting frames would make the error too small.
-
-    Args:
-        groups: (N,), each row's driver.
+    `groups`: (N,), each row's driver: frames of one are not independent, so an error that counts frames would be too small.
     """
     lines = []
     for name, p in probabilities.items():

@@ -42,15 +42,17 @@ def make_pseudo_labels(
     label of fold k's validation drivers is fitted to. What leaks is what nested scores share too (`ensemble/transform.py`): the
     models whose predictions it is fitted on were trained on these drivers, of which its few parameters carry little.
 
+    Raises `InputError`: a run that was not trained on folds, or images that not every run knows.
+
     Args:
         changes: keys of `PipelineSettings` that the caller sets.
-
-    Raises:
-        InputError: a run that was not trained on folds, or images that not every run knows.
     """
     start, folder = time.monotonic(), context.places.pseudo_labels(name)
     members, folds, pack, settings = members_of(context, names, name, tta, changes)
-    _refuse_unscored(members)
+    if unscored := [member.run.name for member in members if not blending.oof_of_member(member.run)]:
+        raise InputError(
+            f"MODELS: {', '.join(unscored)} was not trained on folds, so it cannot label images fold by fold; leave it out"
+        )
     spaces = {text: open_embeddings(context, text) for text in settings.embeddings}
     rows = blending.oof_of_members(members, pack, folds)  # refuses before what is there is touched
     with locked(folder):
@@ -72,14 +74,6 @@ def make_pseudo_labels(
     score = scored(loss, error, "out of fold, ± over drivers")
     student = f'make train DATASET={context.dataset} MODEL=<student> SET="train.pseudo.labels={folder.name}"'
     close(folder, f"{folds.count} folds", time.monotonic() - start, score, [student])
-
-
-def _refuse_unscored(members: list[Member]) -> None:
-    """Refuse a run that was not trained on folds: it has no predictions of drivers that it was not trained on."""
-    if unscored := [member.run.name for member in members if not blending.oof_of_member(member.run)]:
-        raise InputError(
-            f"MODELS: {', '.join(unscored)} was not trained on folds, so it cannot label images fold by fold; leave it out"
-        )
 
 
 def is_current(context: Context, name: str, made: EnsembleSettings) -> bool:

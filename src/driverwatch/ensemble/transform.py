@@ -1,33 +1,26 @@
 """Steps from the members' probabilities to one prediction per image: fitted out of fold, scored by nested driver folds."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
+import pandas as pd
 
 from driverwatch.errors import InputError
-
-TOLERANCE = 1e-4  # of a row's sum, as in a prediction file: float32 rows of some thousand classes may miss by as much
+from driverwatch.inference.predictions import positions, refuse_invalid
 
 
 @dataclass(frozen=True, eq=False)
 class MemberPredictions:
-    """What a step works on: one row per image.
+    """What a step works on: one row per image. Raises `InputError`: when built from anything else.
 
-    Args:
-        names: (N,), unique.
-        members: float (M, N, C), finite, not negative, rows sum to 1; kept as float64. M = 1 after blending.
-        sets: int (N,): images with the same number were predicted by the same models (the fold that held them out; all 0 in
-            a test set).
-
-    Raises:
-        InputError: when built from anything else.
+    Images of one set were predicted by the same models: a set is the fold that held them out, or 0 for all of a test set.
     """
 
-    names: np.ndarray
-    members: np.ndarray
-    sets: np.ndarray
+    names: np.ndarray  # (N,), unique
+    members: np.ndarray  # float64 (M, N, C), finite, not negative, rows sum to 1; M = 1 after blending
+    sets: np.ndarray  # int (N,)
 
     def __post_init__(self) -> None:
         try:
@@ -37,7 +30,7 @@ class MemberPredictions:
         for field, value in zip(("names", "members", "sets"), found, strict=True):
             object.__setattr__(self, field, value)
         _refuse_shapes(*found)
-        _refuse_values(found[0], found[1])
+        refuse_invalid("rows", *found[:2])
 
     def at(self, chosen: np.ndarray) -> "MemberPredictions":
         """Some of the images: a mask or row numbers (K,)."""
@@ -46,19 +39,9 @@ class MemberPredictions:
     def aligned_to(self, names: np.ndarray) -> "MemberPredictions":
         """The same rows in the order of `names` (N,).
 
-        Raises:
-            InputError: an asked name is not there, or there are images that were not asked for.
+        Raises `InputError`: an asked name is not there, or there are images that were not asked for.
         """
-        if np.array_equal(self.names, names):
-            return self
-        position = {name: i for i, name in enumerate(self.names)}
-        missing = [str(name) for name in names if name not in position]
-        extra = len(position) - (len(names) - len(missing))
-        if missing or extra:
-            raise InputError(
-                f"rows: {len(missing)} images missing ({', '.join(missing[:3])}), {extra} not asked for; predict again"
-            )
-        return self.at(np.array([position[name] for name in names], np.int64))
+        return self if np.array_equal(self.names, names) else self.at(positions("rows", self.names, names))
 
     def changed(self, members: np.ndarray) -> "MemberPredictions":
         """The same images with other probabilities (M', N, C), each row divided by its sum."""
@@ -68,8 +51,7 @@ class MemberPredictions:
     def blended(self) -> np.ndarray:
         """The one row that each image has after blending, float64 (N, C).
 
-        Raises:
-            InputError: nothing was blended yet.
+        Raises `InputError`: nothing was blended yet.
         """
         if len(self.members) != 1:
             raise InputError(f"rows: expected one blended row per image, got {len(self.members)} members; blend first")
@@ -88,15 +70,6 @@ def _refuse_shapes(names: np.ndarray, members: np.ndarray, sets: np.ndarray) -> 
         raise InputError(f"rows: expected whole set numbers, got {sets.dtype}")
 
 
-def _refuse_values(names: np.ndarray, members: np.ndarray) -> None:
-    if len(set(names.tolist())) < len(names):
-        raise InputError("rows: an image is named twice; predict again")
-    if not np.isfinite(members).all() or (members < 0).any():
-        raise InputError("rows: probabilities must be finite and not negative; predict again")
-    if members.size and (worst := float(np.abs(members.sum(axis=2) - 1).max())) > TOLERANCE:
-        raise InputError(f"rows: rows must sum to 1, one is {worst:.2g} off; predict again")
-
-
 class FittedTransform(Protocol):
     """A fitted step; `facts` is what was fitted, as JSON-able data."""
 
@@ -112,7 +85,15 @@ class Transform(Protocol):
     @property
     def name(self) -> str: ...
 
-    def fit(self, predictions: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> FittedTransform: ...
+    def fit(self, predictions: MemberPredictions, labels: np.ndarray, drivers: np.ndarray, /) -> FittedTransform: ...
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step that nothing but its fit and its name makes."""
+
+    name: str
+    fit: Callable[[MemberPredictions, np.ndarray, np.ndarray], FittedTransform]
 
 
 def fit_transforms(
@@ -120,12 +101,10 @@ def fit_transforms(
 ) -> list[FittedTransform]:
     """Fit each step on what the ones before it make of all rows: what a submission uses.
 
-    Args:
-        labels: int (N,), 0..C-1, in the order of `rows.names`.
-        drivers: (N,), in the same order.
+    Raises `InputError`: labels or drivers that do not go with the rows.
 
-    Raises:
-        InputError: labels or drivers that do not go with the rows.
+    Args:
+        labels: int (N,), 0..C-1, in the order of `rows.names`; drivers (N,) likewise.
     """
     labels, drivers = _checked(predictions, labels, drivers)
     rules: list[FittedTransform] = []
@@ -147,15 +126,13 @@ def nested_cross_validation(
 ) -> np.ndarray:
     """Each image's blended row from a pipeline that was fitted without its set: float64 (N, C), in the order of the rows.
 
-    For each set the whole pipeline is fitted on the rows of the other sets and applied to the set's own, whose labels
-    it never sees; so the loss of the result is an honest score of choosing and fitting, as that of `fitted` on its own rows
-    is not. One thing is shared, as in all stacking on one set of folds (Wolpert 1992): the models that predicted the
-    other sets had seen this set's drivers in training. What a pipeline learns of the models is few numbers, so that little comes
-    through; training folds of folds would cost K times the training.
+    For each set the pipeline is fitted on the rows of the others and applied to its own, whose labels it never sees: the loss of
+    the result is an honest score of choosing and fitting. One thing is shared, as in all stacking on one set of folds (Wolpert
+    1992): the models that predicted the other sets had seen this set's drivers in training. What a pipeline learns of them is few
+    numbers, so that little comes through; training folds of folds would cost K times the training.
 
     Args:
-        labels: int (N,), 0..C-1, in the order of `rows.names`.
-        drivers: (N,), in the same order; a driver's images are in one set.
+        labels: int (N,), 0..C-1, in the order of `rows.names`; drivers (N,) likewise, each with its images in one set.
 
     Raises:
         InputError: labels or drivers that do not go with the rows, fewer than two sets, or a driver in two of them.
@@ -188,7 +165,6 @@ def _checked(predictions: MemberPredictions, labels: np.ndarray, drivers: np.nda
 
 def _refuse_divided(drivers: np.ndarray, sets: np.ndarray) -> None:
     """Refuse a driver whose images are in two sets: a pipeline would be fitted on whom it is scored on."""
-    home: dict[Any, Any] = {}
-    for driver, number in zip(drivers.tolist(), sets.tolist(), strict=True):
-        if home.setdefault(driver, number) != number:
-            raise InputError(f"rows: driver {driver} is in sets {home[driver]} and {number}; folds group by driver")
+    for driver, found in pd.Series(sets).groupby(drivers).unique().items():
+        if len(found) > 1:
+            raise InputError(f"rows: driver {driver} is in sets {found[0]} and {found[1]}; folds group by driver")

@@ -179,11 +179,10 @@ def run_ablations(context: Context, training: bool, weights: Path | None) -> Non
 
     A row of an earlier record whose runs are not built here stays as it is, with the commits it was trained at.
 
+    Raises `InputError`: no ablation's runs are finished.
+
     Args:
         training: train that first.
-
-    Raises:
-        InputError: no ablation's runs are finished.
     """
     settings = load(AblationsSettings, CONFIGS / "ablations", context.dataset)
     study, place = AblationStudy(context, settings, weights), context.places.result(NAME)
@@ -206,7 +205,8 @@ def run_ablations(context: Context, training: bool, weights: Path | None) -> Non
             f"{CONFIGS / 'ablations'}: no ablation's runs are finished; make ablation TRAIN=1 trains them:\n"
             + "\n".join(f"- {one.ablation}: {one.reason}" for one in [*kept, *unmeasured])
         )
-    facts = experiment.record_facts(context, next(iter(study.sides.values())).found.train, context.settings.folds)
+    pack = next(iter(study.sides.values())).found.train
+    facts = experiment.record_facts(context, len(pack.names), pack.drivers, context.settings.folds)
     record = AblationsRecord(**facts, rows=rows, unmeasured=unmeasured)
     written = experiment.write_record(place, record, page)
     write_text(place.with_suffix(".csv"), bookkeeping(record))

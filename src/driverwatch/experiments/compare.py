@@ -42,8 +42,7 @@ a set chosen by this table has an optimistic loss in it"""
 def compare_tta(context: Context, name: str) -> None:
     """Print the TTA sets that a run has predicted, and write them to `tta.json` beside it.
 
-    Raises:
-        InputError: no such run, a fold not finished, or no TTA set that every fold has predicted.
+    Raises `InputError`: no such run, a fold not finished, or no TTA set that every fold has predicted.
     """
     found = finished_runs(context, [name])
     run = found.runs[0]
@@ -159,8 +158,7 @@ BLEND_COLUMNS = {
 def compare_blends(context: Context, names: list[str], tta: list[TtaSet]) -> None:
     """Print a table of all blends and calibrations, write it as JSON, and draw a reliability curve for each blend.
 
-    Args:
-        tta: each run takes part once with each of these TTA sets; none: with its default set.
+    `tta`: each run takes part once with each of these TTA sets; none: with its default set.
     """
     found = finished_runs(context, names)
     members, folds, pack = members_of_runs(found, tta), found.folds, found.train
@@ -247,8 +245,7 @@ KNN_COLUMNS = {
 def compare_knn(context: Context, features: list[str], names: list[str], weights: Path | None) -> None:
     """Compute each backbone's embeddings, then print and write what smoothing by them scores for each run and their mean.
 
-    Args:
-        features: backbones as `EMBEDDINGS=` names them.
+    `features`: backbones as `EMBEDDINGS=` names them.
     """
     features = list(dict.fromkeys(features))
     make_all_features(context, features, weights)

@@ -16,18 +16,12 @@ import pandas as pd
 from driverwatch.config.loading import Strict
 from driverwatch.data.context import Context
 from driverwatch.errors import InputError
-from driverwatch.experiments.experiment import (
-    Number,
-    Record,
-    markdown_table,
-    read_record,
-    text_table,
-    write_record,
-)
+from driverwatch.experiments import experiment
+from driverwatch.experiments.experiment import Number, Record, markdown_table, record_facts, text_table
 from driverwatch.io.atomic import write_text
 from driverwatch.io.console import close, say
 from driverwatch.io.html import render
-from driverwatch.io.manifests import checksum_of_file, provenance
+from driverwatch.io.manifests import checksum_of_file
 from driverwatch.submission.validate import read_out_of_fold
 from driverwatch.training.label_issues import AMBIGUOUS, ERROR
 
@@ -61,19 +55,12 @@ class LabelIssuesRecord(Record):
 
 @dataclass(frozen=True, eq=False)
 class ConfidentJoint:
-    """What confident learning makes of N images in C classes.
+    """What confident learning makes of N images in C classes."""
 
-    Args:
-        thresholds: float64 (C,); inf for a class without images.
-        counts: int64 (C, C), the confident joint.
-        likely: int64 (N,), the class that an image counts under; -1 where it reaches no threshold.
-        confidence: float64 (N,), p(label) / t_label.
-    """
-
-    thresholds: np.ndarray
-    counts: np.ndarray
-    likely: np.ndarray
-    confidence: np.ndarray
+    thresholds: np.ndarray  # float64 (C,); inf for a class without images
+    counts: np.ndarray  # int64 (C, C), the confident joint
+    likely: np.ndarray  # int64 (N,), the class that an image counts under; -1 where it reaches no threshold
+    confidence: np.ndarray  # float64 (N,), p(label) / t_label
 
     def joint(self, labels: np.ndarray) -> np.ndarray:
         """Shares of all images by label and true class, float64 (C, C), sum 1; a row without counts is its label's."""
@@ -137,7 +124,7 @@ def write_label_issues(context: Context, name: str, force: bool) -> None:
     """
     path, source = context.places.label_issues, context.places.out_of_fold(name)
     record_path = path.with_suffix(".json")
-    earlier = read_record(LabelIssuesRecord, record_path)
+    earlier = experiment.read_record(LabelIssuesRecord, record_path)
     if path.is_file() and not force and (earlier is None or checksum_of_file(path) != earlier.list_checksum):
         raise InputError(f"{path}: was changed by hand since it was written; FORCE=1 writes it again")
     frame, probabilities = read_out_of_fold(context, name)
@@ -146,19 +133,17 @@ def write_label_issues(context: Context, name: str, force: bool) -> None:
     write_text(path, issues.rename(columns={"image": context.settings.columns.image}).to_csv(
         index=False, float_format="%.4f", lineterminator="\n"))  # fmt: skip
     record = LabelIssuesRecord(
-        dataset=context.dataset, images=len(frame), drivers=frame["driver"].nunique(), folds=frame["fold"].nunique(),
-        made=provenance(), submission=name, out_of_fold=checksum_of_file(source), list_checksum=checksum_of_file(path),
+        **record_facts(context, len(frame), frame["driver"], frame["fold"].nunique()),
+        submission=name, out_of_fold=checksum_of_file(source), list_checksum=checksum_of_file(path),
         classes=classes, thresholds=found.thresholds.round(4).tolist(), confident_joint=found.counts.tolist(),
         joint=found.joint(frame["label"].to_numpy()).round(6).tolist(), errors=int((issues["kind"] == ERROR).sum()),
         ambiguous=int((issues["kind"] == AMBIGUOUS).sum()), clips=_clips(issues),
     )  # fmt: skip
-    beside = write_record(record_path, record, page)
+    beside = experiment.write_record(record_path, record, page)
     say(text_table(CLIPS, _lines(record)))
     then = [f"make train DATASET={context.dataset} MODEL=<name> RUN=<new name> SET=train.label_issues=drop"]
-    what = (
-        f"{record.errors} probable label errors and {record.ambiguous} ambiguous of {record.images} images ({beside})"
-    )
-    close(path, what, then=then)
+    what = f"{record.errors} probable label errors and {record.ambiguous} ambiguous of {record.images} images"
+    close(path, f"{what} ({beside})", then=then)
 
 
 def _clips(issues: pd.DataFrame) -> list[Clip]:
@@ -167,17 +152,10 @@ def _clips(issues: pd.DataFrame) -> list[Clip]:
     for (driver, label), each in issues.groupby(["driver", "class"]):
         errors = each[each["kind"] == ERROR]
         if len(errors):
-            facts: dict[str, Any] = {
-                "driver": str(driver),
-                "label": str(label),
-                "images": int(each["clip_images"].iloc[0]),
-            }
-            facts |= {
-                "errors": len(errors),
-                "ambiguous": len(each) - len(errors),
-                "likely": errors["likely"].mode().iloc[0],
-            }
-            made.append(Clip(**facts))
+            made.append(Clip(
+                driver=str(driver), label=str(label), images=int(each["clip_images"].iloc[0]), errors=len(errors),
+                ambiguous=len(each) - len(errors), likely=errors["likely"].mode().iloc[0],
+            ))  # fmt: skip
     return sorted(made, key=lambda clip: (-clip.errors, clip.driver, clip.label))
 
 

@@ -86,8 +86,7 @@ def run_data_scaling(
 ) -> None:
     """Train a model on so many drivers of each fold, and on all of them; write the record, page and plot.
 
-    Raises:
-        InputError: splits that are not folds, or as many drivers as a fold has, or more.
+    Raises `InputError`: splits that are not folds, or as many drivers as a fold has, or more.
     """
     start = time.monotonic()
     wanted = runs_of(model, settings, counts, open_packs(context, settings.input.key)[0])

@@ -18,7 +18,6 @@ from driverwatch.config.model import ModelSettings
 from driverwatch.config.types import TtaSet
 from driverwatch.data.context import CONFIGS, Context
 from driverwatch.data.folds import FoldTable
-from driverwatch.data.pack import Pack
 from driverwatch.data.prepare import make_packs
 from driverwatch.ensemble import members as blending
 from driverwatch.ensemble.embeddings import make_embeddings
@@ -70,9 +69,9 @@ class StudyRow(Strict):
 R = TypeVar("R", bound=Record)
 
 
-def record_facts(context: Context, pack: Pack, folds: int) -> dict[str, Any]:
-    """The values of `Record`, for a pack of training images and a number of folds."""
-    facts = {"dataset": context.dataset, "images": len(pack.names), "drivers": len(set(pack.drivers))}
+def record_facts(context: Context, images: int, drivers: Iterable[str], folds: int) -> dict[str, Any]:
+    """The values of `Record`, for so many images, each one's driver, and a number of folds."""
+    facts = {"dataset": context.dataset, "images": images, "drivers": len(set(drivers))}
     return {**facts, "folds": folds, "made": provenance()}
 
 
@@ -221,7 +220,8 @@ def study_runs(
     train_missing(own, wanted, weights)
     found = finished_runs(own, list(wanted))
     facts = {"fold_file": found.folds.checksum, "commits": commits_of(found.runs, found.folds.count)}
-    return found, record_facts(context, found.train, found.folds.count) | facts
+    pack = found.train
+    return found, record_facts(context, len(pack.names), pack.drivers, found.folds.count) | facts
 
 
 def paired_change(losses: np.ndarray, baseline: np.ndarray, drivers: np.ndarray) -> list[float]:

@@ -44,11 +44,12 @@ class FreezingRecord(StudyRecord):
 
 def run_study(context: Context, name: str, weights: Path | None) -> None:
     """Train the runs of `configs/studies/<name>.yaml` that are not finished, and write the study's record and page."""
-    start, settings = time.monotonic(), load(StudySettings, CONFIGS / "studies", name)
-    found, facts = experiment.study_runs(context, name, settings.runs(name), weights)
+    start, study = time.monotonic(), load(StudySettings, CONFIGS / "studies", name)
+    found, facts = experiment.study_runs(context, name, study.runs(name), weights)
     rows, frozen = list[FreezingRow](), dict[str, ScoredRun]()
     for scored in experiment.score_runs(found, ["centre"]):
-        network, depth = network_of(scored.run), depth_of(scored.run)
+        settings, depth = scored.run.settings, depth_of(scored.run)
+        network = settings.backbone + (f" cut at {settings.truncate_at}" if settings.truncate_at else "")
         millions, seconds = training_cost(scored.run, found.folds.count)
         compared = scored.facts(None if depth == "head" else frozen[network], found.train.drivers)
         about: dict[str, Any] = {"network": network, "depth": depth, "learns": millions, "seconds": seconds}
@@ -59,11 +60,6 @@ def run_study(context: Context, name: str, weights: Path | None) -> None:
     close(path, "written", time.monotonic() - start)
 
 
-def network_of(run: Run) -> str:
-    """A run's backbone and where it is truncated."""
-    return run.settings.backbone + (f" cut at {run.settings.truncate_at}" if run.settings.truncate_at else "")
-
-
 def depth_of(run: Run) -> str:
     """The layer that a run's last stage freezes to; `head`: the whole backbone is frozen."""
     return str(run.settings.train.stages[-1].freeze_until)
@@ -72,8 +68,7 @@ def depth_of(run: Run) -> str:
 def training_cost(run: Run, folds: int) -> tuple[float, float]:
     """Million trainable weights, and CPU seconds of an epoch of the last stage: the median over folds and epochs.
 
-    Raises:
-        InputError: a fold's history does not say how long its epochs took.
+    Raises `InputError`: a fold's history does not say how long its epochs took.
     """
     epochs = [epoch for fold in range(folds) for epoch in _last_stage(run.fold(fold) / "history.csv")]
     weights = {run.manifest(fold)["trainable_parameters"] for fold in range(folds)}

@@ -25,10 +25,9 @@ from driverwatch.data.context import Context
 from driverwatch.data.images import examine
 from driverwatch.ensemble.scoring import interval
 from driverwatch.errors import InputError, listed
-from driverwatch.experiments.experiment import Interval, Number, Record
+from driverwatch.experiments.experiment import Interval, Number, Record, record_facts
 from driverwatch.io.atomic import write_json
 from driverwatch.io.console import close, say, table, track
-from driverwatch.io.manifests import provenance
 from driverwatch.io.prefetch import in_threads
 from driverwatch.metrics import oof_score
 
@@ -72,8 +71,7 @@ class Leakage(Record):
 def print_leakage(context: Context) -> None:
     """Print accuracy and log loss of both classifiers on thumbnails, on a random split and on the driver folds; record them.
 
-    Raises:
-        InputError: no fold file, a data set without drivers, or images that cannot be read.
+    Raises `InputError`: no fold file, a data set without drivers, or images that cannot be read.
     """
     start = time.monotonic()
     images = _labelled_images(context)
@@ -86,16 +84,8 @@ def print_leakage(context: Context) -> None:
     }
     rows = compared_splits(pixels, labels, drivers, splits, len(images.classes))
     path, (height, width) = context.places.result("leakage"), THUMBNAIL
-    record = Leakage(
-        dataset=context.dataset,
-        images=len(labels),
-        drivers=len(folds.frame),
-        folds=folds.count,
-        made=provenance(),
-        fold_file=folds.checksum[:12],
-        thumbnail=f"{width}x{height}",
-        rows=rows,
-    )
+    facts = record_facts(context, len(labels), drivers, folds.count)
+    record = Leakage(**facts, fold_file=folds.checksum[:12], thumbnail=f"{width}x{height}", rows=rows)
     write_json(path, record.model_dump())
     say(
         f"{context.dataset}: {len(labels)} images of {len(folds.frame)} drivers, {width}x{height} thumbnails, {folds.count} "
@@ -176,8 +166,7 @@ def _labelled_images(context: Context) -> ImageTable:
 def _thumbnails(context: Context, paths: list[str]) -> np.ndarray:
     """float32 (N, 2304) in 0-1. Raises `InputError` that lists all images that cannot be read."""
     images = [*track(in_threads(lambda path: examine(context.data / path, THUMBNAIL), paths), len(paths), "read")]
-    if invalid := [
-        f"{path}: {image.problem}" for path, image in zip(paths, images, strict=True) if image.pixels is None
-    ]:
+    read = zip(paths, images, strict=True)
+    if invalid := [f"{path}: {image.problem}" for path, image in read if image.pixels is None]:
         raise InputError(f"leakage: {len(invalid)} images are invalid; fix them (DATA=):{listed(sorted(invalid))}")
     return scaled([image.pixels for image in images if image.pixels is not None])

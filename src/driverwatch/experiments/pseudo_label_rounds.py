@@ -34,11 +34,10 @@ def run_rounds(context: Context, name: str, rounds: int, overrides: str, weights
 
     Writes `build/<dataset>/pseudo/<name>.csv`.
 
+    Raises `InputError`: round 0 was never started, or has no out-of-fold score to compare with.
+
     Args:
         overrides: what a round's settings have other than round 0's, `train.pseudo` among them.
-
-    Raises:
-        InputError: round 0 was never started, or has no out-of-fold score to compare with.
     """
     first = runs.load(context.places.run(name))
     if not blending.oof_of_member(first):
@@ -93,8 +92,7 @@ def compared_rounds(context: Context, found: Finished) -> pd.DataFrame:
 def _pseudo_labels(run: Run, folds: int, labelled: int) -> dict[str, float | None]:
     """Means over folds: images with a pseudo-label, their teachers' confidence, and steps per epoch relative to none.
 
-    Args:
-        labelled: images of all folds; each is trained on in all folds but one.
+    `labelled`: images of all folds; each is trained on in all folds but one.
     """
     made = [run.manifest(fold).get("pseudo_labels") or {} for fold in range(folds)]
     columns = (("images", "images"), ("confidence", "mean_confidence"))

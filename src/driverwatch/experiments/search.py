@@ -28,9 +28,9 @@ from driverwatch.data.prepare import make_packs
 from driverwatch.data.tta import best_of, held_by
 from driverwatch.ensemble.members import Member, validation_probabilities
 from driverwatch.errors import InputError, listed
+from driverwatch.experiments import search_trials
 from driverwatch.experiments.experiment import refuse_misfits
-from driverwatch.experiments.search_report import SearchResult, trial_table, write_report
-from driverwatch.experiments.search_space import SearchRequest, Space, load_optuna
+from driverwatch.experiments.search_trials import SearchRequest, SearchResult, Space, load_optuna
 from driverwatch.io.atomic import locked, write_text
 from driverwatch.io.console import say
 from driverwatch.io.manifests import checksum_of, differences
@@ -94,12 +94,11 @@ def space_of(model: str, name: str | None) -> str:
 def search(context: Context, own: ModelSettings, request: SearchRequest, run_works: WorkRunner | None = None) -> None:
     """Run the trials that are missing, score the best one and `own` on fresh folds, and write the report.
 
+    Raises `InputError`: Optuna is not installed, the space does not fit, a search of this name was started with other
+    inputs, a fold failed, or no trial finished all folds.
+
     Args:
         run_works: None: on this machine, one fold after the other.
-
-    Raises:
-        InputError: Optuna is not installed, the space does not fit, a search of this name was started with other inputs,
-            a fold failed, or no trial finished all folds.
     """
     start, path = time.monotonic(), CONFIGS / "searches" / f"{request.space}.yaml"
     load_optuna()
@@ -119,7 +118,7 @@ def search(context: Context, own: ModelSettings, request: SearchRequest, run_wor
         identity = _identity(place, space, request, folds.checksum, packs)
         with _open_study(folder / "study.db", identity) as here.study:
             result = here.result(folder, run_works or in_turn(partial(train, last=False)), packs["train"].drivers)
-            write_report(context, folder, result, time.monotonic() - start)
+            search_trials.write_report(context, folder, result, time.monotonic() - start)
 
 
 def _identity(
@@ -186,9 +185,8 @@ class _Search:
         run_works(self._works(folder))
         self._clean_up(folder)
         if (best := self._best()) is None:
-            raise InputError(
-                f"{folder}: no trial finished all folds (trials.csv says why); raise TRIALS=, or change the space"
-            )
+            way_out = "raise TRIALS=, or change the space"
+            raise InputError(f"{folder}: no trial finished all folds (trials.csv says why); {way_out}")
         both = {"own": self.space.own, _run_of(best): self.space.settings(self.space.values(best.params))}
         fresh = {f"{name}-fresh": _reshuffled(made, self.request.seed) for name, made in both.items()}
         run_works(self._whole(fresh))
@@ -301,9 +299,8 @@ class _Search:
             if one.state.is_finished() and (best is None or one.number != best.number):
                 for name in (_run_of(one), f"{_run_of(one)}-fresh"):
                     shutil.rmtree(self.context.places.run(name), ignore_errors=True)
-        write_text(
-            folder / "trials.csv", trial_table(self.study).to_csv(index=False, float_format="%.9g", lineterminator="\n")
-        )
+        table = search_trials.trial_table(self.study)
+        write_text(folder / "trials.csv", table.to_csv(index=False, float_format="%.9g", lineterminator="\n"))
 
     def _losses(self, name: str, settings: ModelSettings, folds: int) -> np.ndarray:
         """Log loss of each training image that a run's first `folds` folds hold out, in the pack's order: float64 (n,).
@@ -311,11 +308,8 @@ class _Search:
         The folds are those that the run was trained on, of the fold file or reshuffled; all of them hold out every image.
         """
         run, table, packs = open_run(self.context, name)
-        pack, split, member = (
-            packs["train"],
-            splits.of(run.settings.train, table),
-            Member(run, packs["test"], tta_of(settings)),
-        )
+        pack, split = packs["train"], splits.of(run.settings.train, table)
+        member = Member(run, packs["test"], tta_of(settings))
         validation = [split.indices(pack.drivers, fold)[1] for fold in range(folds)]
         losses = [
             log_losses(validation_probabilities(member, fold, list(pack.names[rows])), pack.labels[rows])

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,17 +44,14 @@ class Network:
 def of_classifier(classifier: Classifier, asked: EngineName = "keras", passes: int = 0) -> Network:
     """A fold's classifier; its backbone may have been cut where no map is left.
 
-    Args:
-        asked, passes: the engine of its probabilities, as of `Engine`; with another than keras its weights must stay.
+    `asked, passes`: the engine of its probabilities, as of `Engine`; with another than keras its weights must stay.
     """
 
     def features(images: Any) -> Any:
         return classifier.backbone(classifier.scaling(split(images, classifier.regions)), training=False)
 
-    def eagerly(images: Any) -> Any:
-        return classifier(images, training=False)
-
-    probabilities: Callable[[Any], Any] = eagerly
+    whole: Any = classifier
+    probabilities: Callable[[Any], Any] = partial(whole, training=False)
     if converts(asked, passes):
         classifier.compile()
         probabilities = Engine(classifier, IMAGES_AT_ONCE, asked, passes)
@@ -66,17 +64,14 @@ def of_classifier(classifier: Classifier, asked: EngineName = "keras", passes: i
 def of_whole(model: keras.Model, scaling: ChannelScaling) -> Network:
     """A published network with its top: a functional model (B, h, w, 3), scaled -> (B, C), that ends in one pipeline of layers."""
     pooled, head = _above_the_map(model)
-    backbone: Any = None if pooled is None else keras.Model(model.input, pooled)
-
-    def features(images: Any) -> Any:
-        return backbone(scaling(images), training=False)
 
     def probabilities(images: Any) -> Any:
         return model(scaling(images), training=False)
 
-    if backbone is None:
+    if pooled is None:
         return Network(probabilities, None, ())
-    return Network(probabilities, features, head, margin(backbone))
+    backbone = keras.Model(model.input, pooled)
+    return Network(probabilities, lambda images: backbone(scaling(images), training=False), head, margin(backbone))
 
 
 def _above_the_map(model: keras.Model) -> tuple[Any, tuple[Any, ...]]:
@@ -281,10 +276,10 @@ def resident(
 def probabilities(networks: Networks, images: np.ndarray, asked: Sequence[tuple[int, ...]] | None = None) -> np.ndarray:
     """The mean over networks: uint8 (B, R * h, w, 3) -> float64 (B, C), rows sum to 1.
 
-    Args:
-        asked: the networks that answer for each image, by their places; none of them, or None: all.
+    `asked`: the networks that answer for each image, by their places; none of them, or None: all.
     """
-    found = np.stack([np.concatenate([_rows(network, part) for part in _parts(images)]) for network in networks()])
+    answers = ([ops.convert_to_numpy(network(part)) for part in _parts(images)] for network in networks())
+    found = np.stack([np.concatenate(parts) for parts in answers])
     everyone = tuple(range(len(found)))
     chosen = [places or everyone for places in asked or [()] * len(images)]
     mean = np.stack([found[list(places), row].mean(axis=0, dtype=np.float64) for row, places in enumerate(chosen)])
@@ -297,10 +292,6 @@ def class_activation_map(
     """The mean over networks (all of one kind; `asked` as above) of `heat`: uint8 (R * h, w, 3) -> float32 (R * y, x)."""
     made = [heat(network, image, label) for place, network in enumerate(networks()) if not asked or place in asked]
     return np.mean([heat for heat, _ in made], axis=0), made[0][1]
-
-
-def _rows(network: Network, images: np.ndarray) -> np.ndarray:
-    return ops.convert_to_numpy(network(images))
 
 
 def _parts(images: np.ndarray) -> Iterator[np.ndarray]:

@@ -17,9 +17,8 @@ from driverwatch.data.context import CONFIGS, Context
 from driverwatch.data.images import examine
 from driverwatch.data.regions import split
 from driverwatch.errors import InputError, counted, listed, nearest, printable
-from driverwatch.inference.held_out import Asked, Recogniser, recogniser
 from driverwatch.inference.overlay import overlay_regions, side_by_side, write_picture
-from driverwatch.inference.predict_run import fold_models
+from driverwatch.inference.predict_run import Asked, Recogniser, fold_models, recogniser
 from driverwatch.inference.preprocess import Preprocessed, centre_square, centre_view
 from driverwatch.io.console import say
 from driverwatch.io.paths import walk
@@ -45,8 +44,7 @@ PICTURES = (".png", ".jpg", ".jpeg")  # what overlays may be written as
 def image_files(images: list[Path]) -> list[Path]:
     """Files as they are named, and of folders every JPEG and PNG below, sorted; each once.
 
-    Raises:
-        InputError: a folder without images.
+    Raises `InputError`: a folder without images.
     """
     found: dict[Path, None] = {}
     for path in images:
@@ -62,9 +60,8 @@ def image_files(images: list[Path]) -> list[Path]:
 def overlay_files(cam: str | None, images: list[Path], given: list[Path]) -> dict[Path, Path]:
     """Where each image's overlay goes: CAM=<file> for one image, a folder or a pattern with {image} for any number.
 
-    Raises:
-        InputError: another kind of picture, a missing folder, one below the folders among `given`, where the next run would
-            take it for an image, one file for several images, or an image as target.
+    Raises `InputError`: another kind of picture, a missing folder, one below the folders among `given`, where the next
+    run would take it for an image, one file for several images, or an image as target.
     """
     if cam is None:
         return {}
@@ -127,11 +124,10 @@ class Shown(NamedTuple):
 def classify_imagenet(request: Request, model: str | None, weights: Path | None) -> None:
     """Print ImageNet's classes.
 
+    Raises `InputError`: no such model, or no weights of it.
+
     Args:
         model: a backbone, or a model's settings, which stand for their backbone; None: one whose weights are here.
-
-    Raises:
-        InputError: no such model, or no weights of it.
     """
     model = model or next(weight_files.available(weights, whole=True), weight_files.PREFERRED)
     backbone = model if model in BACKBONES else load(ModelSettings, CONFIGS / "models", model).backbone
@@ -169,6 +165,8 @@ def classify_drivers(request: Request, context: Context, name: str, fold: int | 
 
 def _classify(request: Request, judge: Judge) -> None:
     """Answer for every image that can be read, then refuse the others, all at once."""
+    from driverwatch.models import backend
+
     paths = image_files(request.images)
     targets = overlay_files(request.cam, paths, request.images)
     label = None if request.label is None else _index(request.label, judge.classes)
@@ -176,20 +174,13 @@ def _classify(request: Request, judge: Judge) -> None:
     networks: Any = None
     for sound in _seen(paths, judge, invalid):
         if networks is None:
-            networks = _started(judge)
+            backend.start()
+            networks = judge.networks()
+            say(judge.title)
         _answer(request.top, judge, networks, sound, label, targets)
     if invalid:
         rest = "the others are classified above" if len(invalid) < len(paths) else "none could be classified"
         raise InputError(f"IMAGE: {counted(invalid)}; {rest}:{listed(invalid)}")
-
-
-def _started(judge: Judge) -> Any:
-    from driverwatch.models import backend
-
-    backend.start()
-    networks = judge.networks()
-    say(judge.title)
-    return networks
 
 
 Sound = dict[Path, Shown]
@@ -214,10 +205,8 @@ def _seen(paths: list[Path], judge: Judge, invalid: list[str]) -> Iterator[Sound
 def _answer(top: int, judge: Judge, networks: Any, sound: Sound, label: int | None, targets: dict[Path, Path]) -> None:
     from driverwatch.inference.class_activation import probabilities
 
-    images, asked = (
-        list(each) for each in zip(*((s.seen.pixels, s.asked.places) for s in sound.values()), strict=True)
-    )
-    for row, (path, shown) in zip(probabilities(networks, np.stack(images), asked), sound.items(), strict=True):
+    images, asked = np.stack([s.seen.pixels for s in sound.values()]), [s.asked.places for s in sound.values()]
+    for row, (path, shown) in zip(probabilities(networks, images, asked), sound.items(), strict=True):
         say("\n" + printable(str(path)) + (f" ({', '.join(shown.traits)})" if shown.traits else ""))
         say("\n".join([*(f"  {sentence}" for sentence in shown.asked.said), _table(row, judge.classes, top)]))
         if path in targets:
@@ -259,8 +248,7 @@ def _called(label: int, classes: dict[str, str]) -> str:
 def _index(wanted: str, classes: dict[str, str]) -> int:
     """The place of a class that is named by its id, its name or its number.
 
-    Raises:
-        InputError: no such class, or a name that two have.
+    Raises `InputError`: no such class, or a name that two have.
     """
     keys = list(classes)
     if wanted in classes:

@@ -32,14 +32,13 @@ class Engine:
     def __init__(self, model: keras.Model, batch: int, asked: EngineName = "keras", passes: int = 0) -> None:
         """Choose the engine; nothing is converted before the first batch.
 
+        Raises `InputError`: OpenVINO is asked for and not installed.
+
         Args:
             model: its weights must not change after the first batch.
             batch: samples in one pass; fewer are filled up, so that nothing is compiled twice.
             asked: auto takes OpenVINO where it is installed, Keras computes on the processor, and `passes` pay for converting.
             passes: samples that will be asked for.
-
-        Raises:
-            InputError: OpenVINO is asked for and not installed.
         """
         self.model, self.batch, self._keras = model, batch, ForwardPasses(model)
         self.converts = converts(asked, passes)

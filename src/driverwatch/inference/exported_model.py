@@ -79,8 +79,7 @@ def _scaled(x: Any, scaling: ChannelScaling) -> Any:
 def write(model: keras.Model, path: Path, facts: dict[str, Any]) -> None:
     """Write a model as .keras, .onnx, .xml (OpenVINO, its weights in a .bin beside it) or .tflite, with JSON-able `facts` inside.
 
-    Raises:
-        InputError: without the packages that write it and read it back.
+    Raises `InputError`: without the packages that write it and read it back.
     """
     WRITERS[path.suffix](model, path, json.dumps(facts, ensure_ascii=False, indent=1))
 
@@ -112,7 +111,7 @@ def _signature(model: keras.Model) -> keras.InputSpec:
 
 
 def _write_openvino(model: keras.Model, path: Path, facts: str) -> None:
-    openvino, exported = _openvino(), path.with_name("exported.xml")
+    openvino, exported = _needed("openvino", "openvino"), path.with_name("exported.xml")
     model.export(str(exported), format="openvino", verbose=False, input_signature=[_signature(model)])
     network = openvino.Core().read_model(exported)
     network.set_rt_info(facts, [KEY])
@@ -139,19 +138,10 @@ WRITERS: dict[str, Callable[[keras.Model, Path, str], None]] = {
 
 def _needed(package: str, extra: str) -> Any:
     try:
-        return importlib.import_module(package)
+        return engine.imported() if package == "openvino" else importlib.import_module(package)
     except ImportError as error:
         name = package.partition(".")[0].replace("_", "-")
         raise InputError(f"FORMAT={extra}: needs the package {name}; make setup EXTRAS={extra} installs it") from error
-
-
-def _openvino() -> Any:
-    try:
-        return engine.imported()
-    except ImportError as error:
-        raise InputError(
-            "FORMAT=openvino: needs the package openvino; make setup EXTRAS=openvino installs it"
-        ) from error
 
 
 def read(path: Path) -> Any:
@@ -171,7 +161,8 @@ def _read_onnx(path: Path) -> Any:
 
 
 def _read_openvino(path: Path) -> Any:
-    network = _openvino().Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    core = _needed("openvino", "openvino").Core()
+    network = core.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda images: network(images.astype(np.float32))[0]
 
 

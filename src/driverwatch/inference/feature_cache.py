@@ -56,14 +56,11 @@ def tta_pass(view: View, size: tuple[int, int], regions: int = 1) -> Augmentatio
 
 def augmented_pass(run: Run, epoch: int, first: int = 0) -> AugmentationPass:
     """The augmentation that a run's epoch gives to a pack whose rows are numbered from `first` on."""
-    settings = run.settings
-    libraries = {
-        name: provenance()["versions"].get(name) for name in ("albumentations", "opencv-python-headless", "numpy")
-    }
+    settings, versions = run.settings, provenance()["versions"]
+    libraries = {name: versions.get(name) for name in ("albumentations", "opencv-python-headless", "numpy")}
     field = settings.input.model_dump(exclude={"regions"})  # the pack's checksum tells them
     augment = settings.augment.model_dump(include={"preset", "hflip"})  # nothing mixed is ever cached
-    augmentation = [field, augment, run.preset]
-    decisive = [*augmentation, settings.train.seed, epoch, {**libraries, "draws": DRAWS}]
+    decisive = [field, augment, run.preset, settings.train.seed, epoch, {**libraries, "draws": DRAWS}]
     decisive += [first] if first else []
     return AugmentationPass(
         f"draw{epoch}", decisive, lambda images: AugmentedInputs(images, settings, run.preset, epoch, first=first)
@@ -110,8 +107,7 @@ class FeatureCache:
     def outputs(self, pack: Pack, draw: AugmentationPass, label: str) -> Outputs:
         """Outputs for every image of a pack, in its order; computed if they are not there.
 
-        Raises:
-            InputError: no room, or values that float16 cannot hold.
+        Raises `InputError`: no room, or values that float16 cannot hold.
         """
         name = f"{draw.name}-{checksum_of([pack.checksum, draw.identity])[:16]}.h5"
         if found := self._there(self.folder / name, len(pack.names)):

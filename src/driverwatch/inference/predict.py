@@ -196,36 +196,6 @@ def whole_predictor(
     return Predictor(classifier, tta, *sizes, run.columns, crops_at_once, engine, images)
 
 
-def write_predictions(
-    predictor: Predictor, run: Run, number: int, packs: dict[str, Pack], validation: np.ndarray, test: bool = True
-) -> dict[str, float]:
-    """Predict under a predictor's TTA sets, write a file per kind and TTA set, return the validation log loss by TTA set.
-
-    Args:
-        validation: rows of the training pack whose drivers the model never saw; where there are none, there is no such file.
-        test: whether the test images are predicted too.
-    """
-    weights = checksum_of_file(run.fold(number) / "weights.h5")
-    flipped = [tta for tta in predictor.asked if flips(tta)]
-    if flipped and not run.settings.trains_with_flips:
-        say(
-            f"{run.name}: training never flipped, so the flipped views of {', '.join(flipped)} mislead; five_crop is "
-            "written beside"
-        )
-    losses: dict[str, float] = {}
-    everything = np.arange(len(packs["test"].names))
-    asked = [("validation", packs["train"], validation)] if len(validation) else []
-    asked += [("test", packs["test"], everything)] if test else []
-    for kind, pack, rows in asked:
-        for tta, made in _resumable(predictor, run, number, kind, pack, rows, {**run.origin, "weights": weights}):
-            predictions.write(made, prediction_path(run.fold(number), kind, tta))
-            if kind == "validation":
-                losses[tta] = log_loss(made.probabilities, pack.labels[rows])
-        for spent in run.fold(number).glob(f"{SHARD}{kind}-*.h5"):
-            spent.unlink()
-    return losses
-
-
 class Part(NamedTuple):
     """One of `of` parts of the shards that are to be predicted, each by another process."""
 
@@ -236,135 +206,135 @@ class Part(NamedTuple):
 WHOLE = Part()
 
 
+class _Asked:
+    """Rows of a pack that a fold's model predicts, as files, or as shards that are kept until all are done."""
+
+    def __init__(self, predictor: Predictor, run: Run, number: int, kind: str, pack: Pack, rows: np.ndarray) -> None:
+        self.predictor, self.run, self.number, self.kind = predictor, run, number, kind
+        self.pack, self.rows, self.folder = pack, rows, run.fold(number)
+        self.made_from = {**run.origin, "weights": checksum_of_file(self.folder / "weights.h5")}
+
+    @property
+    def length(self) -> int:
+        """Images in a shard: whole batches, so that seams change no number."""
+        return -(-SHARD_IMAGES // self.predictor.batch) * self.predictor.batch
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """What decides the bits: the model, the batch, every view computed in one pass, and the engine."""
+        made_with = {"batch": str(self.predictor.batch), "of": ",".join(self.predictor.tta)}
+        return {**self.made_from, **made_with, "engine": self.predictor.computed_by}
+
+    @property
+    def files(self) -> Paths:
+        return {tta: prediction_path(self.folder, self.kind, tta) for tta in self.predictor.tta}
+
+    def shard(self, start: int) -> Paths:
+        return {tta: self.folder / f"{SHARD}{self.kind}-{tta}-{start}.h5" for tta in self.predictor.tta}
+
+    @property
+    def starts(self) -> range:
+        return range(0, max(len(self.rows), 1), self.length)
+
+    def at(self, start: int) -> np.ndarray:
+        return self.rows[start : start + self.length]
+
+    def is_whole(self) -> bool:
+        return self._are_of(self.files, self.rows)
+
+    def lacks(self, start: int) -> bool:
+        return not self._are_of(self.shard(start), self.at(start))
+
+    def _are_of(self, paths: Paths, rows: np.ndarray) -> bool:
+        names, origin = self.pack.names[rows], self.origin
+        return all(predictions.is_of(path, origin | {"tta": tta}, names) for tta, path in paths.items())
+
+    def write(self, found: np.ndarray, rows: np.ndarray, tta: TtaSet, path: Path) -> None:
+        predictions.write(Predictions(self.pack.names[rows], found, self.origin | {"tta": tta}), path)
+
+
+def _fill(asked: list[_Asked], part: Part = WHOLE) -> None:
+    """Predict the shards of a part that some of `asked` lack: one, or one for each of the models that predict together."""
+    first = asked[0]
+    lacking, expected = _lacking(asked, part), first.predictor.computed_by
+    source = first.predictor.source(first.pack) if lacking else None
+    if lacking and len(first.rows):
+        first.predictor.settle(source, first.rows[min(lacking) :])
+        if first.predictor.computed_by != expected:
+            lacking = _lacking(asked, part)
+    for start, those in lacking.items():
+        rows = first.at(start)
+        for tta, found in first.predictor(source, rows, _label(asked, start)).items():
+            for place, one in those:
+                one.write(found if len(asked) == 1 else found[:, place], rows, tta, one.shard(start)[tta])
+
+
+def _lacking(asked: list[_Asked], part: Part) -> dict[int, list[tuple[int, _Asked]]]:
+    """Who lacks each of a part's shards, with its place in `asked`, by the shard's first image; none that everyone has."""
+    unfinished = [(place, one) for place, one in enumerate(asked) if not one.is_whole()]
+    starts = asked[0].starts[part.number :: part.of] if unfinished else ()
+    found = {start: [(place, one) for place, one in unfinished if one.lacks(start)] for start in starts}
+    return {start: those for start, those in found.items() if those}
+
+
+def _label(asked: list[_Asked], start: int) -> str:
+    one, count = asked[0], len(asked)
+    whose = f"{one.run.name} fold {one.number}" if count == 1 else one.run.name
+    shown, rows = len(one.at(start)), len(one.rows)
+    of = f" {start + 1}-{start + shown} of {rows}" if rows > shown else ""
+    by = f" by {count} fold models" if count > 1 else ""
+    return f"{whose}: {' and '.join(one.predictor.asked)} of {one.kind} images{of}{by}"
+
+
+def _resumable(asked: _Asked) -> Iterator[tuple[TtaSet, Predictions]]:
+    """Predict TTA set by TTA set, in shards that are kept until all are done: a kill costs one shard."""
+    if not asked.is_whole():
+        _fill([asked])
+    shards = [asked.files] if asked.is_whole() else [asked.shard(start) for start in asked.starts]
+    for tta in asked.predictor.tta:
+        origin = asked.origin | {"tta": tta}
+        rest = [predictions.read(paths[tta], origin).probabilities for paths in shards]
+        yield tta, Predictions(asked.pack.names[asked.rows], np.concatenate(rest), origin)
+
+
+def write_predictions(
+    predictor: Predictor, run: Run, number: int, packs: dict[str, Pack], validation: np.ndarray, test: bool = True
+) -> dict[str, float]:
+    """Predict under a predictor's TTA sets, write a file per kind and TTA set, return the validation log loss by TTA set.
+
+    Args:
+        validation: rows of the training pack whose drivers the model never saw; where there are none, there is no such file.
+        test: whether the test images are predicted too.
+    """
+    flipped = [tta for tta in predictor.asked if flips(tta)]
+    if flipped and not run.settings.trains_with_flips:
+        sets = ", ".join(flipped)
+        say(f"{run.name}: training never flipped, so the flipped views of {sets} mislead; five_crop is written beside")
+    losses: dict[str, float] = {}
+    everything = np.arange(len(packs["test"].names))
+    kinds = [("validation", packs["train"], validation)] if len(validation) else []
+    kinds += [("test", packs["test"], everything)] if test else []
+    for kind, pack, rows in kinds:
+        for tta, made in _resumable(_Asked(predictor, run, number, kind, pack, rows)):
+            predictions.write(made, prediction_path(run.fold(number), kind, tta))
+            if kind == "validation":
+                losses[tta] = log_loss(made.probabilities, pack.labels[rows])
+        for spent in run.fold(number).glob(f"{SHARD}{kind}-*.h5"):
+            spent.unlink()
+    return losses
+
+
 def predict_together(predictor: Predictor, run: Run, numbers: list[int], pack: Pack, part: Part = WHOLE) -> None:
     """Predict the test images by the models of several folds in one pass, as shards that `write_predictions` takes over.
 
-    Args:
-        predictor: of the models `Together`, in the order of `numbers`.
+    `predictor`: of the models `Together`, in the order of `numbers`.
     """
     rows = np.arange(len(pack.names))
-    for start, lacking in _lacking_together(predictor, run, numbers, pack, part):
-        chosen = rows[start : start + _length(predictor)]
-        said = f"{run.name}: {' and '.join(predictor.asked)} of test images by {len(numbers)} fold models"
-        said += f", {start + 1}-{start + len(chosen)} of {len(rows)}" if len(rows) > len(chosen) else ""
-        for tta, found in predictor(predictor.source(pack), chosen, said).items():
-            for place, origin, shards in lacking:
-                made = Predictions(pack.names[chosen], found[:, place], origin | {"tta": tta})
-                predictions.write(made, shards[start][tta])
-
-
-Lacking = list[tuple[int, dict[str, str], dict[int, Paths]]]  # a fold's place, the origin of its files, its shards
-
-
-def _lacking_together(
-    predictor: Predictor, run: Run, numbers: list[int], pack: Pack, part: Part
-) -> list[tuple[int, Lacking]]:
-    """The first image of each shard of a part that folds lack, and which: by the engine that will compute it."""
-    rows, weights = np.arange(len(pack.names)), [checksum_of_file(run.fold(n) / "weights.h5") for n in numbers]
-
-    def lacking() -> list[tuple[int, Lacking]]:
-        folds: Lacking = []
-        for place, number in enumerate(numbers):
-            origin = _origin(predictor, {**run.origin, "weights": weights[place]})
-            if not _are_of(_finished(predictor, run, number, "test"), origin, pack.names):
-                folds.append((place, origin, dict(_shards(predictor, run, number, "test", len(rows)))))
-        starts = list(folds[0][2])[part.number :: part.of] if folds else []
-        names = {start: pack.names[start : start + _length(predictor)] for start in starts}
-        found = [(start, [f for f in folds if not _are_of(f[2][start], f[1], names[start])]) for start in starts]
-        return [(start, those) for start, those in found if those]
-
-    found, expected = lacking(), predictor.computed_by
-    if found:
-        predictor.settle(predictor.source(pack), rows[found[0][0] :])
-    return found if predictor.computed_by == expected else lacking()
-
-
-def _resumable(
-    predictor: Predictor, run: Run, number: int, kind: str, pack: Pack, rows: np.ndarray, origin: dict[str, str]
-) -> Iterator[tuple[TtaSet, Predictions]]:
-    """Predict some rows of a pack, TTA set by TTA set, in shards that are kept until all are done: a kill costs one shard.
-
-    Shards hold whole batches, so that their seams change no number.
-    """
-    origin, there = _origin(predictor, origin), _finished(predictor, run, number, kind)
-    names, shards = pack.names[rows], [there]
-    if not _are_of(there, origin, names):
-        parts = _shards(predictor, run, number, kind, len(rows))
-        origin = _settled(predictor, pack, rows, origin, parts)
-        if not _are_of(there, origin, names):
-            shards = [paths for _, paths in parts]
-            _fill(predictor, run, number, kind, pack, rows, origin, parts)
-    for tta in predictor.tta:
-        rest = [predictions.read(paths[tta], origin | {"tta": tta}).probabilities for paths in shards]
-        yield tta, Predictions(names, np.concatenate(rest), origin | {"tta": tta})
+    _fill([_Asked(predictor, run, number, "test", pack, rows) for number in numbers], part)
 
 
 def predict_part(
     predictor: Predictor, run: Run, number: int, kind: str, pack: Pack, rows: np.ndarray, part: Part
 ) -> None:
     """Predict a part of the shards that `write_predictions` will look for; `kind` and `rows` are as there."""
-    origin = _origin(predictor, {**run.origin, "weights": checksum_of_file(run.fold(number) / "weights.h5")})
-    if not _are_of(_finished(predictor, run, number, kind), origin, pack.names[rows]):
-        shards = _shards(predictor, run, number, kind, len(rows))[part.number :: part.of]
-        _fill(predictor, run, number, kind, pack, rows, _settled(predictor, pack, rows, origin, shards), shards)
-
-
-def _settled(
-    predictor: Predictor, pack: Pack, rows: np.ndarray, origin: dict[str, str], shards: list[tuple[int, Paths]]
-) -> dict[str, str]:
-    """The origin that shards will state, by the engine that turns out to compute those that are not there."""
-    starts = [
-        start for start, paths in shards if not _are_of(paths, origin, pack.names[rows[start:][: _length(predictor)]])
-    ]
-    if starts and len(rows):
-        predictor.settle(predictor.source(pack), rows[starts[0] :])
-    return _origin(predictor, origin)
-
-
-def _fill(
-    predictor: Predictor,
-    run: Run,
-    number: int,
-    kind: str,
-    pack: Pack,
-    rows: np.ndarray,
-    origin: dict[str, str],
-    shards: list[tuple[int, Paths]],
-) -> None:
-    """Predict those of some shards that are not there."""
-    source = predictor.source(pack)
-    for start, paths in shards:
-        chosen = rows[start : start + _length(predictor)]
-        if _are_of(paths, origin, pack.names[chosen]):
-            continue
-        said = f"{run.name} fold {number}: {' and '.join(predictor.asked)} of {kind.replace('_', '-')} images"
-        said += f" {start + 1}-{start + len(chosen)} of {len(rows)}" if len(rows) > len(chosen) else ""
-        for tta, found in predictor(source, chosen, said).items():
-            predictions.write(Predictions(pack.names[chosen], found, origin | {"tta": tta}), paths[tta])
-
-
-def _length(predictor: Predictor) -> int:
-    """Images in a shard."""
-    return -(-SHARD_IMAGES // predictor.batch) * predictor.batch
-
-
-def _origin(predictor: Predictor, origin: dict[str, str]) -> dict[str, str]:
-    """What decides the bits besides the model: the batch, every view computed in one pass, and the engine."""
-    views = ",".join(predictor.tta)
-    return {**origin, "batch": str(predictor.batch), "of": views, "engine": predictor.computed_by}
-
-
-def _finished(predictor: Predictor, run: Run, number: int, kind: str) -> Paths:
-    return {tta: prediction_path(run.fold(number), kind, tta) for tta in predictor.tta}
-
-
-def _shards(predictor: Predictor, run: Run, number: int, kind: str, count: int) -> list[tuple[int, Paths]]:
-    """The first image of each shard, and its files."""
-    folder = run.fold(number)
-    starts = range(0, max(count, 1), _length(predictor))
-    return [(start, {v: folder / f"{SHARD}{kind}-{v}-{start}.h5" for v in predictor.tta}) for start in starts]
-
-
-def _are_of(paths: Paths, origin: dict[str, str], names: np.ndarray) -> bool:
-    """Whether whole files of this origin for these images are there for every TTA set."""
-    return all(predictions.is_of(path, origin | {"tta": tta}, names) for tta, path in paths.items())
+    _fill([_Asked(predictor, run, number, kind, pack, rows)], part)

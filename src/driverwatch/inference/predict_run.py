@@ -1,15 +1,20 @@
-"""A run's finished folds as they are used together: which there are, whole, and all that building them again takes."""
+"""A run's finished folds as they are used together: which there are, whole, what building them takes, and who answers for whom."""
 
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from driverwatch import run as runs
 from driverwatch.config.model import PredictSettings
+from driverwatch.config.types import pixels
 from driverwatch.data import splits
 from driverwatch.data.context import Context
-from driverwatch.data.pack import Pack
+from driverwatch.data.images import LOOK, cut_out, pixel_hash
+from driverwatch.data.pack import Pack, as_keys, pixel_hashes
 from driverwatch.data.regions import FRAME, Box
 from driverwatch.errors import InputError
 from driverwatch.io.atomic import locked, sweep_partials
@@ -30,11 +35,7 @@ class FoldModels:
     @property
     def title(self) -> str:
         count = len(self.files)
-        return (
-            f"{self.run.name}, fold {self.numbers[0]}"
-            if count == 1
-            else f"{self.run.name}, mean of {count} fold models"
-        )
+        return f"{self.run.name}, " + (f"fold {self.numbers[0]}" if count == 1 else f"mean of {count} fold models")
 
     @property
     def boxes(self) -> tuple[Box, ...]:
@@ -101,8 +102,7 @@ def asked_to_predict(
 ) -> tuple[runs.Run, splits.Splits, dict[str, Pack], list[int]]:
     """A run, its split and packs, and those of its finished folds that are asked to predict.
 
-    Raises:
-        InputError: none is finished, or views that cannot be had: before Keras starts.
+    Raises `InputError`: none is finished, or views that cannot be had: before Keras starts.
     """
     run, folds, packs = open_run(context, name)
     split = splits.of(run.settings.train, folds)
@@ -129,3 +129,40 @@ def trained_classifiers(run: runs.Run, numbers: list[int], pack: Pack) -> list[A
         made.append(build(run.settings, len(run.classes), pack.mean, None, load=False))
         load_state(run.verify(number), {"model": made[-1].weights})
     return made
+
+
+class Asked(NamedTuple):
+    """Which of a run's fold models answer for an image, by their places; none: all of them. `said`: why, in a sentence."""
+
+    places: tuple[int, ...] = ()
+    said: tuple[str, ...] = ()
+
+
+Recogniser = Callable[[np.ndarray], Asked]  # of an upright image, uint8 RGB (H, W, 3)
+
+
+def recogniser(context: Context, models: FoldModels) -> Recogniser:
+    """Finds labelled images by the checksum of their packed pixels; without the run's pack every image is a new one."""
+    try:
+        run, folds, packs = open_run(replace(context, maker=None), models.run.name)
+        pack, split = packs["train"], splits.of(run.settings.train, folds)
+        row_of = {bytes(key): row for row, key in enumerate(pixel_hashes(Path(pack.images.path)))}
+    except InputError:
+        return lambda _: Asked()
+    size, whole = pixels(run.settings.input.pack), models.boxes == (FRAME,)
+
+    def ask(image: np.ndarray) -> Asked:
+        found = pixel_hash(cut_out(image, (FRAME,), size) if whole else image)
+        row = row_of.get(bytes(as_keys(np.frombuffer(found, np.uint8, LOOK)[None])[0]))
+        if row is None:
+            return Asked()
+        driver, key = pack.drivers[row], run.classes[pack.labels[row]]
+        label = f"labelled {models.classes[key] or key} ({key}), driver {driver}"
+        trained = [driver not in split.validation[k] | split.unused[k] for k in models.numbers]
+        places = tuple(place for place, seen in enumerate(trained) if not seen)
+        if not places:
+            return Asked((), (f"{label}: in the training set of every model asked, so the answer is optimistic",))
+        numbers = " and ".join(str(models.numbers[place]) for place in places)
+        return Asked(places, (f"{label}: answered by fold {numbers} alone, which never saw this driver",))
+
+    return ask

@@ -21,6 +21,7 @@ from driverwatch.io.manifests import checksum_of
 from driverwatch.run import Run
 
 PIECE_ROWS = 4096  # that are written at once
+TOLERANCE = 1e-4  # of a row's sum: float32 rows of some thousand classes may miss by as much
 
 
 class Words(NamedTuple):
@@ -45,8 +46,7 @@ class NamedArrays(NamedTuple):
 def read_named_arrays(path: Path, name: str, origin: dict[str, str], words: Words) -> NamedArrays:
     """Read names and the float32 array called `name`, if the file's origin is what is expected (the keys given in `origin`).
 
-    Raises:
-        InputError: no such file, not a whole one, made from something else, or changed since it was written.
+    Raises `InputError`: no such file, not a whole one, made from something else, or changed since it was written.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such {words.what}; {words.missing}")
@@ -100,8 +100,7 @@ def bytes_of(parts: Sequence[np.ndarray]) -> int:
 class Predictions:
     """`names` (N,) unique, `probabilities` float32 (N, C), finite, non-negative, rows sum to 1; `origin`: its makers' checksums.
 
-    Raises:
-        InputError: when built from anything else.
+    Raises `InputError`: when built from anything else.
     """
 
     names: np.ndarray
@@ -115,35 +114,45 @@ class Predictions:
             raise InputError(
                 f"{self.where}: {len(self.names)} names for probabilities of shape {rows.shape}; predict again"
             )
-        if any(
-            one == next_one for one, next_one in pairwise(sorted(self.names))
-        ):  # a set would take 100 bytes per name
-            raise InputError(f"{self.where}: an image is named twice; predict again")
-        if not np.isfinite(rows).all() or (rows < 0).any():
-            raise InputError(
-                f"{self.where}: probabilities must be finite and not negative; predict again, and if that repeats, train again at "
-                "a lower learning rate: the weights have diverged"
-            )
-        if len(rows) and (worst := float(np.abs(rows.sum(axis=1, dtype=np.float64) - 1).max())) > 1e-4:
-            raise InputError(f"{self.where}: rows must sum to 1, one is {worst:.2g} off; predict again")
+        refuse_invalid(self.where, self.names, rows)
 
     def aligned_to(self, names: list[str]) -> np.ndarray:
         """Probabilities in the order of `names`, float32 (len(names), C).
 
-        Raises:
-            InputError: an asked name is not there, or images are there that nobody asked for.
+        Raises `InputError`: an asked name is not there, or images are there that nobody asked for.
         """
         if list(self.names) == names:
             return self.probabilities
-        position = {name: i for i, name in enumerate(self.names)}
-        missing = [name for name in names if name not in position]
-        extra = len(position) - (len(names) - len(missing))
-        if missing or extra:
-            raise InputError(
-                f"{self.where}: {len(missing)} images missing ({', '.join(missing[:3])}), {extra} not asked for; "
-                "predict again with today's pack"
-            )
-        return self.probabilities[[position[name] for name in names]]
+        return self.probabilities[positions(self.where, self.names, names)]
+
+
+def refuse_invalid(where: str, names: np.ndarray, rows: np.ndarray) -> None:
+    """Raise `InputError` unless names (N,) are unique, and probabilities (..., C) finite, not negative and sum to 1."""
+    if any(one == following for one, following in pairwise(sorted(names))):  # a set would take 100 bytes per name
+        raise InputError(f"{where}: an image is named twice; predict again")
+    if not np.isfinite(rows).all() or (rows < 0).any():
+        raise InputError(
+            f"{where}: probabilities must be finite and not negative; predict again, and if that repeats, train again at "
+            "a lower learning rate: the weights have diverged"
+        )
+    if rows.size and (worst := float(np.abs(rows.sum(axis=-1, dtype=np.float64) - 1).max())) > TOLERANCE:
+        raise InputError(f"{where}: rows must sum to 1, one is {worst:.2g} off; predict again")
+
+
+def positions(where: str, there: np.ndarray, names: Sequence[str] | np.ndarray) -> np.ndarray:
+    """Where `names` (K,) are among those of the images `there` (N,): int64 (K,).
+
+    Raises `InputError`: an asked name is not there, or images are there that nobody asked for.
+    """
+    position = {name: i for i, name in enumerate(there)}
+    missing = [str(name) for name in names if name not in position]
+    extra = len(position) - (len(names) - len(missing))
+    if missing or extra:
+        raise InputError(
+            f"{where}: {len(missing)} images missing ({', '.join(missing[:3])}), {extra} not asked for; "
+            "predict again with today's pack"
+        )
+    return np.array([position[name] for name in names], np.int64)
 
 
 def write(predictions: Predictions, path: Path) -> None:
@@ -181,8 +190,7 @@ WORDS = Words(
 def read(path: Path, origin: dict[str, str]) -> Predictions:
     """Read a file and compare what it says of its origin with what is expected (the keys given in `origin`).
 
-    Raises:
-        InputError: no such file, not a whole one, or one of another origin.
+    Raises `InputError`: no such file, not a whole one, or one of another origin.
     """
     names, probabilities, found, _ = read_named_arrays(path, "probabilities", origin, WORDS)
     return Predictions(names, probabilities, found, str(path))
@@ -209,12 +217,8 @@ def default_tta_of(run: Run) -> TtaSet:
     set takes its place in silence.
     """
     folds = [int(path.parent.name[4:]) for path in run.folder.glob("fold[0-9]*/manifest.json")]
-    known = [tta for tta in TTA_SETS if folds and all(_is_known(run, fold, tta) for fold in folds)]
+    known = [v for v in TTA_SETS if folds and all(_is_there(run, k, v, KINDS) or v in _stated(run, k) for k in folds)]
     return best_of(known, run.settings.default_tta)
-
-
-def _is_known(run: Run, fold: int, tta: TtaSet) -> bool:
-    return _is_there(run, fold, tta, KINDS) or tta in _stated(run, fold)
 
 
 def _is_there(run: Run, fold: int, tta: TtaSet, kinds: tuple[str, ...]) -> bool:
@@ -225,6 +229,5 @@ def _is_there(run: Run, fold: int, tta: TtaSet, kinds: tuple[str, ...]) -> bool:
 def _stated(run: Run, fold: int) -> dict[str, float]:
     """Loss on the validation drivers by TTA set, as far as a fold's manifest can be read."""
     with suppress(InputError):
-        losses = run.manifest(fold).get("log_loss")
-        return losses if isinstance(losses, dict) else {}
+        return run.manifest(fold).get("log_loss") or {}  # a dictionary, or `manifest` refuses it
     return {}

@@ -30,7 +30,7 @@ from driverwatch.metrics import KAGGLE_FLOOR, accuracy, kaggle_log_loss, log_los
 from driverwatch.run import Run
 from driverwatch.submission import validate
 from driverwatch.training.checkpoint import read_history
-from driverwatch.training.run_summary import RunState, seconds_and_places
+from driverwatch.training.run_summary import RunState
 
 SHOWN = 4  # runs that `make score` prints a line of
 HISTORY = ["epoch", "stage", "loss", "val_loss"]
@@ -258,7 +258,7 @@ def flat(content: object, key: str = "") -> list[tuple[str, str]]:
 def print_scores(context: Context, names: list[str], details: bool = False) -> None:
     """Print log loss and accuracy of what an ensemble would take of each run, and of the best submission on known test labels.
 
-    With `details` of every TTA set, fold, driver, class and submission, and where the seconds went.
+    With `details` of every TTA set, fold, driver, class and submission.
     """
     found = finished_runs(context, names)
     for run in found.runs:
@@ -267,8 +267,6 @@ def print_scores(context: Context, names: list[str], details: bool = False) -> N
     if any(map(blending.oof_of_member, found.runs)):
         (_print_out_of_fold if details else _print_best)(context, found)
     _print_test_scores(context, details)
-    if details:
-        say(seconds_and_places(context, found.runs))
     more = f"make score DATASET={context.dataset} DETAILS=1   # by TTA set, fold, driver and class"
     ending(then=[f"make report DATASET={context.dataset}", *([] if details else [more])])
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from driverwatch.ensemble.calibration import Temperature
+from driverwatch.ensemble.calibration import temperature
 from driverwatch.ensemble.transform import MemberPredictions
 from driverwatch.io.html import interval
 from driverwatch.metrics import log_losses
@@ -142,7 +142,7 @@ def nested_temperature(made: RunScores, folds: np.ndarray) -> float:
     losses = np.empty(len(labels))
     for fold in np.unique(folds):
         rest, own = folds != fold, folds == fold
-        fitted = Temperature().fit(rows.at(rest), labels[rest], made.each["driver"].to_numpy()[rest])
+        fitted = temperature(rows.at(rest), labels[rest], made.each["driver"].to_numpy()[rest])
         losses[own] = log_losses(fitted(rows.at(own)).blended, labels[own])
     return float(losses.mean())
 

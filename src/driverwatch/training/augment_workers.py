@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnContext, SpawnProcess
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from queue import SimpleQueue
 from threading import current_thread, main_thread
@@ -76,16 +76,13 @@ class WorkerPool:
         context = get_context("spawn")  # a fork would copy a process that holds TensorFlow's threads and locks
         self.members: list[tuple[SpawnProcess, Connection]] = []
         with _deaf():
-            self._start(context, shown.to_send(), stamps, count)
-
-    def _start(self, context: SpawnContext, shown: TrainingSource, stamps: list[str], count: int) -> None:
-        for _ in range(count):
-            ours, theirs = context.Pipe()
-            member = context.Process(target=_work, args=(theirs, shown, stamps), daemon=True)
-            member.start()
-            theirs.close()  # or its end would go unnoticed
-            self.members.append((member, ours))
-            self.free.put(ours)
+            for _ in range(count):
+                ours, theirs = context.Pipe()
+                member = context.Process(target=_work, args=(theirs, shown.to_send(), stamps), daemon=True)
+                member.start()
+                theirs.close()  # or its end would go unnoticed
+                self.members.append((member, ours))
+                self.free.put(ours)
 
     def close(self) -> None:
         """End every process, whatever it is doing: it has nothing to lose."""
@@ -190,8 +187,7 @@ def _pour(pipe: Connection, images: np.ndarray) -> None:
 def _fill(pipe: Connection, images: np.ndarray) -> None:
     """Read bytes that `_pour` wrote straight into an array: `recv_bytes_into` allocates as much again and copies twice.
 
-    Raises:
-        EOFError: the other end is gone.
+    Raises `EOFError`: the other end is gone.
     """
     left = memoryview(images.reshape(-1).data)
     while left:

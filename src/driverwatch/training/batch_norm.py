@@ -19,12 +19,8 @@ def recalibrate_batch_norm(learner: Learner, batches: Iterable[np.ndarray]) -> N
 
     The variance over all is the mean of the batches' variances plus the variance of their means.
     """
-    layers = [
-        layer
-        for layer in learner._flatten_layers()
-        if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
-    ]
-    layers = list({id(layer): layer for layer in layers}.values())
+    each = {id(layer): layer for layer in learner._flatten_layers()}.values()  # a shared one is listed twice
+    layers = [layer for layer in each if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable]
     seen: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in layers]
     momenta = [layer.momentum for layer in layers]
     try:

@@ -61,9 +61,8 @@ class StageCaching:
             say(f"{self.run.name}: the backbone of stage {stage.number} ({stage.name}) is not cached: {reason}")
             return None
         if cut.between:
-            say(
-                f"{self.run.name}: the backbone is cached up to {cut.layer}; {cut.between} more frozen layers are in branches"
-            )
+            more = f"{cut.between} more frozen layers are in branches"
+            say(f"{self.run.name}: the backbone is cached up to {cut.layer}; {more}")
         frozen_half = FrozenPart(self.classifier, cut)
         dtype = self.run.settings.train.cache_dtype if cut.layer else "float32"
         with self.devices.scope():
@@ -74,8 +73,7 @@ class StageCaching:
     def inputs(self, half: CachedStage, packs: tuple[Pack, ...], epoch: int) -> Inputs:
         """What an epoch trains on: the cached outputs of one draw, each epoch the next one, in turn.
 
-        Args:
-            packs: one, or two; rows of the second are numbered from where the first's end, as are its seeds.
+        `packs`: one, or two; rows of the second are numbered from where the first's end, as are its seeds.
         """
         draw, count = epoch % (self.draws or 1), len(packs[0].names)
         first = self._augmented(half, packs[0], draw)
@@ -84,12 +82,8 @@ class StageCaching:
     def features(self, half: CachedStage, pack: Pack) -> list[Outputs]:
         """What logistic regression is fitted on: the centre view, or with `train.augmentation_passes` every draw."""
         if self.draws is None:
-            centre = tta_set("centre", self.image, self.size)[0]
-            return [
-                half.cache.outputs(
-                    pack, tta_pass(centre, self.size, self.regions), f"{self.run.name}: features, centre view"
-                )
-            ]
+            centre = tta_pass(tta_set("centre", self.image, self.size)[0], self.size, self.regions)
+            return [half.cache.outputs(pack, centre, f"{self.run.name}: features, centre view")]
         return [self._augmented(half, pack, draw) for draw in range(self.draws)]
 
     def _augmented(self, half: CachedStage, pack: Pack, draw: int, first: int = 0) -> Outputs:
@@ -116,7 +110,5 @@ class StageCaching:
 
         tail = half.tail if self.devices.count == 1 else TrainedPart(self.classifier, half.cut)  # the other is split
 
-        def computed_by() -> str:
-            return half.cache.computed_by
-
-        return FeaturePredictor(tail, outputs, predict.tta, self.image, self.size, self.run.columns, computed_by)
+        about = predict.tta, self.image, self.size, self.run.columns
+        return FeaturePredictor(tail, outputs, *about, lambda: half.cache.computed_by)

@@ -42,8 +42,7 @@ def judged(before: Divergence | None, epoch: int, loss: float, uniform: float, w
 def uniform_loss(classes: int, weight: float, auxiliary: float) -> float:
     """Loss, in nats, of a guess that gives each of `classes` the same: `weight` (mean of samples) x ln C, once more per auxiliary.
 
-    Args:
-        auxiliary: sum of the weights of auxiliary classifiers' losses.
+    `auxiliary`: sum of the weights of auxiliary classifiers' losses.
     """
     return weight * math.log(classes) * (1 + auxiliary)
 
@@ -51,8 +50,7 @@ def uniform_loss(classes: int, weight: float, auxiliary: float) -> float:
 def way_out(run: str, stage: int, own_rate: float | None, rate: float) -> str:
     """How to train again at a tenth of the rate: what `SET=` changes where it stands, and a name that is free.
 
-    Args:
-        own_rate: the stage's `learning_rate`, if it has one of its own beside `train`'s.
+    `own_rate`: the stage's `learning_rate`, if it has one of its own beside `train`'s.
     """
     key = "train.learning_rate" if own_rate is None else f"train.stages.{stage}.learning_rate"
     return f'lower the learning rate, for example by the same command with SET="{key}={rate / 10:.4g}" RUN={run}-lower'
@@ -76,8 +74,7 @@ Row = dict[str, Any]  # `epoch` and `stage` whole numbers, all else float, or No
 def read_history(path: Path) -> list[Row]:
     """A fold's epochs, in order, as everybody reads them: import, report, study and refit.
 
-    Raises:
-        InputError: not a whole table of finite numbers (a loss may be `nan`), or none of an epoch.
+    Raises `InputError`: not a whole table of finite numbers (a loss may be `nan`), or none of an epoch.
     """
     try:
         if path.stat().st_size > LARGEST:
@@ -110,8 +107,7 @@ def _cell(name: str, text: str) -> float | int | None:
 def checked_rows(rows: Any) -> list[Row]:
     """The rows of a history, from a table or a checkpoint, if they are what a fold writes.
 
-    Raises:
-        ValueError: something else, in a few words.
+    Raises `ValueError`: something else, in a few words.
     """
     if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):
         raise ValueError("no rows by name")
@@ -188,8 +184,7 @@ def is_over(history: list[dict[str, Any]], stage: int, stop: int, patience: int 
 def resumed(checkpoint: Path, identity: str, number: int) -> Progress:
     """What the checkpoint of fold `number` says of a run with this identity.
 
-    Raises:
-        InputError: it is of another run, or not whole.
+    Raises `InputError`: it is of another run, or not whole.
     """
     kept = load_state(checkpoint, {})
     if kept.get("run") != identity:
@@ -200,8 +195,8 @@ def resumed(checkpoint: Path, identity: str, number: int) -> Progress:
         stages = [(row["stage"], row["val_loss"]) for row in progress.history]
         if type(progress.epoch) is not int or not isinstance(progress.best, int | float):
             raise ValueError(f"epoch {progress.epoch!r}, best {progress.best!r}")
+        if len(stages) != progress.epoch:
+            raise ValueError(f"{len(stages)} epochs of {progress.epoch}")
     except (LookupError, TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{checkpoint}: not a whole checkpoint ({error}); make train FORCE=1 FOLD={number}") from error
-    if len(stages) != progress.epoch:
-        raise InputError(f"{checkpoint}: not a whole checkpoint; make train FORCE=1 FOLD={number}")
     return progress

@@ -101,8 +101,7 @@ def followed(targets: np.ndarray, flipped: np.ndarray, hflip: str, swap: list[in
 def class_weights(targets: np.ndarray, rule: str) -> np.ndarray:
     """float32 (C,): all 1, or `balanced`: N / (C * count), so that each class weighs the same in sum (0 where absent).
 
-    Args:
-        targets: label shares (N, C), whose sums are the counts; a row of several classes weighs as their weighted mean.
+    `targets`: label shares (N, C), whose sums are the counts; a row of several classes weighs as their weighted mean.
     """
     rows, classes = targets.shape
     if rule == "none":

@@ -26,11 +26,10 @@ def identity(context: Context, settings: ModelSettings, pack: Pack) -> dict[str,
 
     `drop` gives label errors the weight 0 and leaves ambiguous images alone; `down_weight` gives every image the list's weight.
 
+    Raises `InputError`: no list, one that is damaged, or one of other images or labels than the pack's.
+
     Args:
         pack: of training images, whose names and labels the list must know.
-
-    Raises:
-        InputError: no list, one that is damaged, or one of other images or labels than the pack's.
     """
     rule, path = settings.train.label_issues, context.places.label_issues
     if rule == "none":
@@ -68,8 +67,7 @@ def weighted_rows(run: Run, packs: dict[str, Pack], rows: np.ndarray) -> tuple[n
     Factors are float32 by row of the training pack and, after them, of the test pack; 1 where an image is not on the list or
     not one of `rows`: a validation image with a pseudo-label is not doubted for its own label.
 
-    Raises:
-        InputError: nothing is left to train on.
+    Raises `InputError`: nothing is left to train on.
     """
     doubted = (run.learned_from or {}).get("label_issues")
     if doubted is None:

@@ -116,13 +116,12 @@ UNITS, DRAWS = [256], 4  # of the dense head, where the model's own settings do 
 def linear_probe_settings(settings: ModelSettings, head: str, cut: str | None) -> ModelSettings:
     """A model's settings with its backbone frozen throughout.
 
+    Raises `InputError`: another head, or settings that do not fit together.
+
     Args:
         head: `linear_probe` solves for the softmax; `dense` trains a small dense head (`head.dense`, else 256 units) on cached
             augmentation draws (`train.augmentation_passes`, else 4).
         cut: last layer kept of the backbone; None: as the model has it.
-
-    Raises:
-        InputError: another head, or settings that do not fit together.
     """
     if head not in HEADS:
         raise InputError(f"HEAD={head}: expected {' or '.join(HEADS)}{nearest(head, list(HEADS))}")

@@ -88,10 +88,9 @@ def find_rates(
         made = range_test(training, np.geomspace(low, high, points))
     columns = {"learning_rate": made.rates, "loss": made.losses, "smoothed": made.smoothed}
     write_text(path, pd.DataFrame(columns).to_csv(index=False, float_format="%.8g", na_rep="nan", lineterminator="\n"))
+    figure = plot(made, configured(settings)[1], f"{model}, fold {fold}: range test")
     with replacing(path.with_suffix(".png")) as temporary:
-        plot(made, configured(settings)[1], f"{model}, fold {fold}: range test").savefig(
-            temporary, format="png", dpi=110
-        )
+        figure.savefig(temporary, format="png", dpi=110)
     close(path, f"{len(made.losses)} steps, {path.with_suffix('.png').name}", time.monotonic() - start,
           then=_commands(context, model, settings, made))  # fmt: skip
 
@@ -236,27 +235,20 @@ def plot(made: RangeTest, own: float, title: str) -> "Figure":
     seen = smooth[min(SETTLING_STEPS, usable - 1) : usable] if usable else np.array([made.uniform])
     low, high = float(seen.min()), float(seen.max())
     room = 0.12 * (high - low) + 0.02
-    marks: list[tuple[str, float, str, Any]] = [(f"configured: {own:.2g}", own, INK, ":")]
-    styles = [(ORANGE, "-"), (GREEN, (0, (5, 3)))]
-    marks += [
-        (f"{label}: {rate:.2g}", rate, *style) for (label, rate), style in zip(found.items(), styles, strict=False)
-    ]
+    rates = {"configured": own, **found}
+    styles: Any = ((INK, ":"), (ORANGE, "-"), (GREEN, (0, (5, 3))))
+    parts = {"smoothed": (slice(usable), BLUE)}
+    if usable < len(smooth):
+        parts["after the first clear rise"] = slice(max(usable - 1, 0), None), GREY
     with mpl.rc_context({"font.size": 11, "text.parse_math": False}):
         figure = Figure(figsize=(7, 4.2), layout="constrained")
-        axes = figure.add_subplot()
-        parts = [
-            (slice(usable), BLUE, "smoothed"),
-            (slice(max(usable - 1, 0), None), GREY, "after the first clear rise"),
-        ]
-        for part, colour, label in parts if usable < len(smooth) else parts[:1]:
+        axes = figure.add_subplot(xscale="log", xlabel="learning rate", ylabel="training loss")
+        for label, (part, colour) in parts.items():
             axes.plot(made.rates[part], made.losses[part], color=colour, alpha=0.35, linewidth=1)
             axes.plot(made.rates[part], smooth[part], color=colour, linewidth=2, label=label)
-        for label, rate, colour, dash in marks:
-            axes.axvline(rate, color=colour, linestyle=dash, label=label)
-        said = title if found else f"{title}: no clear range"
-        axes.set(
-            xscale="log", xlabel="learning rate", ylabel="training loss", title=said, ylim=(low - room, high + room)
-        )
+        for (label, rate), (colour, dash) in zip(rates.items(), styles, strict=False):
+            axes.axvline(rate, color=colour, linestyle=dash, label=f"{label}: {rate:.2g}")
+        axes.set(title=title if found else f"{title}: no clear range", ylim=(low - room, high + room))
         axes.grid(color=GREY, linewidth=0.8, alpha=0.5)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
@@ -281,8 +273,7 @@ def _commands(context: Context, model: str, settings: ModelSettings, made: Range
         words = f"make lr-find MODEL={model} DATASET={context.dataset}"
         return [f"{words} LR_STEPS={4 * len(made.rates)}   # a slower rise shows smaller falls"]
     steepest, tenth = (f"{rate:.2g}" for rate in found.values())
-    say(
-        f"{model}: the loss falls fastest at {steepest}; a tenth of the rate of the lowest loss is {tenth}; {key} is {own:g}"
-    )
+    lowest = f"a tenth of the rate of the lowest loss is {tenth}"
+    say(f"{model}: the loss falls fastest at {steepest}; {lowest}; {key} is {own:g}")
     words = f"make train MODEL={model} DATASET={context.dataset}"
     return [f'{words} RUN={model}-{rate} SET="{key}={rate}"' for rate in dict.fromkeys((steepest, tenth))]

@@ -63,19 +63,10 @@ class _ByDepth:
         super().finalize_variable_values(variables)  # type: ignore[misc]
 
 
-class SGD(_ByDepth, keras.optimizers.SGD):
-    pass
-
-
-class Adam(_ByDepth, keras.optimizers.Adam):
-    pass
-
-
-class AdamW(_ByDepth, keras.optimizers.AdamW):
-    pass
-
-
-KINDS = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
+KINDS: dict[str, Any] = {
+    kind.__name__.lower(): type(kind.__name__, (_ByDepth, kind), {})
+    for kind in (keras.optimizers.SGD, keras.optimizers.Adam, keras.optimizers.AdamW)
+}
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ A teacher's model of another fold was trained on this fold's validation drivers,
 labels over. So fold k's student is trained on the teachers' fold k models' pseudo-labels alone, and its OOF score is honest.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from driverwatch.config.model import ModelSettings
 from driverwatch.config.training import PseudoSettings
 from driverwatch.config.types import TtaSet
 from driverwatch.data import splits
+from driverwatch.data.context import Context, open_packs
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
 from driverwatch.errors import InputError
@@ -28,21 +29,15 @@ from driverwatch.run import Run
 
 @dataclass(frozen=True)
 class PseudoLabels:
-    """Images without labels that a fold is trained on, and the targets that teachers gave them.
+    """Images without labels that a fold is trained on, and the targets that teachers gave them."""
 
-    Args:
-        indices: int (T,), ascending: of the training pack for validation images, and numbered on from its end for test images.
-        targets: float32 (T, C).
-        confidence: mean top probability of those taken, by their teachers.
-        offered: images that teachers spoke of.
-        tests: images of the test pack.
-    """
-
-    indices: np.ndarray
-    targets: np.ndarray
-    confidence: float
-    offered: int
-    tests: int
+    indices: (
+        np.ndarray
+    )  # int (T,), ascending: of the training pack's rows, and numbered on from their end for test images
+    targets: np.ndarray  # float32 (T, C)
+    confidence: float  # mean top probability of those taken, by their teachers
+    offered: int  # images that teachers spoke of
+    tests: int  # images of the test pack
 
     def __str__(self) -> str:
         return f"{len(self.indices)} of {self.offered} images without labels (the teachers' mean confidence {self.confidence:.3f})"
@@ -52,22 +47,6 @@ class PseudoLabels:
         counts = np.bincount(self.targets.argmax(axis=1), minlength=len(classes)).tolist()
         said = {"images": len(self.indices), "of": self.offered, "mean_confidence": round(self.confidence, 4)}
         return said | {"per_class": dict(zip(classes, counts, strict=True))}
-
-
-class Teacher(Protocol):
-    """What predicts images without labels, by fold: a run, or an ensemble of several."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def count(self) -> int: ...
-
-    @property
-    def facts(self) -> dict[str, Any]: ...
-
-    def predictions(self, number: int, kind: str) -> Predictions:
-        """Of `kind` images (`test`, or `validation` ones of fold `number`), by models that fold `number`'s student may ask."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +70,7 @@ class RunTeacher:
         return {"tta": self.tta, "chosen_on_validation": self.run.uses_validation}
 
     def predictions(self, number: int, kind: str) -> Predictions:
+        """Of `kind` images (`test`, or `validation` ones of fold `number`), by models that fold `number`'s student may ask."""
         path = prediction_path(self.run.fold(number), kind, self.tta)
         return predictions.read(path, self.run.predicted(number, self.tta))
 
@@ -117,10 +97,14 @@ class EnsembleTeacher:
         return {"folds": self.checksum, "pseudo_labels": self.name, "made_of": self.made_of, "fold": str(number)}
 
     def predictions(self, number: int, kind: str) -> Predictions:
+        """As a run's."""
         try:
             return predictions.read(self.path(number, kind), self.origin(number))
         except InputError as error:
             raise InputError(f"{error} (of teachers: make pseudo-labels NAME={self.name} MODELS=...)") from error
+
+
+Teacher: TypeAlias = RunTeacher | EnsembleTeacher  # predicts images without labels, by fold
 
 
 def tta_of(teacher: Run, settings: PseudoSettings) -> TtaSet:
@@ -135,18 +119,16 @@ def kinds_of(settings: PseudoSettings) -> tuple[str, ...]:
 def identity(teachers: Sequence[Teacher], settings: PseudoSettings | None) -> dict[str, Any]:
     """What a student's run repeats of its teachers: the checksums of every fold's predictions, by teacher and kind of images.
 
-    Raises:
-        InputError: predictions missing, damaged, or of other weights than the teacher ended with.
+    Raises `InputError`: predictions missing, damaged, or of other weights than the teacher ended with.
     """
     found: dict[str, Any] = {}
     if settings is None:
         return found
     for teacher in teachers:
-        said = {
-            kind: [predictions.checksum(teacher.predictions(number, kind)) for number in range(teacher.count)]
-            for kind in kinds_of(settings)
-        }
-        found[teacher.name] = {**teacher.facts, **said}
+        found[teacher.name] = dict(teacher.facts)
+        for kind in kinds_of(settings):
+            said = [teacher.predictions(number, kind) for number in range(teacher.count)]
+            found[teacher.name][kind] = [predictions.checksum(made) for made in said]
     return found
 
 
@@ -280,8 +262,7 @@ class FoldIndices:
     def targets(self, labels: np.ndarray, classes: int) -> np.ndarray:
         """Label shares float32 by such a row: labels, pseudo-labels, and 0 for images that are not shown.
 
-        Args:
-            labels: int (N,), of the training pack.
+        `labels`: int (N,), of the training pack.
         """
         found = np.zeros((len(self.guessed(len(labels))), classes), np.float32)
         found[self.training] = np.eye(classes, dtype=np.float32)[labels[self.training]]
@@ -290,30 +271,22 @@ class FoldIndices:
         return found
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Student:
-    """A run that is about to be trained, and what it is trained on.
+    """A run that is about to be trained, and what it is trained on."""
 
-    Args:
-        packs: of the run's input size, by kind.
-        open_packs: the folds and packs of another size, by its key.
-    """
-
+    context: Context
     name: str
     settings: ModelSettings
-    classes: tuple[str, ...]
-    places: Places
     folds: FoldTable
-    packs: dict[str, Pack]
-    open_packs: Callable[[str], tuple[FoldTable, dict[str, Pack]]]
+    packs: dict[str, Pack]  # of the run's input size, by kind
 
 
 def checked_teachers(student: Student) -> list[Teacher]:
     """The teachers that `train.pseudo` names; none where it is not set.
 
-    Raises:
-        InputError: one that is missing, not finished, on other folds, classes or images, or that was trained on drivers
-            whom the student holds out.
+    Raises `InputError`: one that is missing, not finished, on other folds, classes or images, or that was trained on
+    drivers whom the student holds out.
     """
     pseudo, train = student.settings.train.pseudo, student.settings.train
     if pseudo is None:
@@ -322,7 +295,7 @@ def checked_teachers(student: Student) -> list[Teacher]:
         _check_run(student, name)
     if pseudo.labels and train.splits.kind in ("shuffle_split", "reshuffled"):
         raise InputError("train.pseudo.labels: was made by folds, and shuffled ones hold others out; name runs")
-    found = open_teachers(student.places, student.settings, student.folds)
+    found = open_teachers(student.context.places, student.settings, student.folds)
     for teacher in found:
         _check_images(student, teacher)
     return found
@@ -342,8 +315,7 @@ def open_teachers(places: Places, settings: ModelSettings, folds: FoldTable) -> 
 def open_teacher_ensemble(places: Places, name: str, folds: FoldTable) -> EnsembleTeacher:
     """The teacher ensemble whose pseudo-labels `make pseudo-labels NAME=` wrote.
 
-    Raises:
-        InputError: not there, or made on other folds.
+    Raises `InputError`: not there, or made on other folds.
     """
     folder = places.pseudo_labels(name)
     if not (folder / "manifest.json").is_file():
@@ -353,11 +325,8 @@ def open_teacher_ensemble(places: Places, name: str, folds: FoldTable) -> Ensemb
     if made.get("folds") != folds.checksum or not isinstance(made.get("identity"), str):
         again = f"make pseudo-labels NAME={name} MODELS=... again"
         raise InputError(f"{folder}: was made on other folds than today's; {again}")
-    facts = {
-        "runs": made.get("runs"),
-        "pipeline": made.get("pipeline"),
-        "chosen_on_validation": bool(made.get("chosen_on_validation")),
-    }
+    facts = {key: made.get(key) for key in ("runs", "pipeline")}
+    facts["chosen_on_validation"] = bool(made.get("chosen_on_validation"))
     return EnsembleTeacher(folder, folds.checksum, made["identity"], folds.count, facts)
 
 
@@ -379,13 +348,13 @@ def _check_images(student: Student, teacher: Teacher) -> None:
 def _check_run(student: Student, name: str) -> None:
     if name == student.name:
         raise InputError(f"train.pseudo.runs: {name} cannot teach itself; give the student another name with RUN=")
-    teacher = runs.load(student.places.run(plain_name(name, "train.pseudo.runs")))
+    teacher = runs.load(student.context.places.run(plain_name(name, "train.pseudo.runs")))
     for fold in range(teacher.settings.train.splits.models(student.folds.count)):
         teacher.manifest(fold)  # raises if the fold is not finished
     key = teacher.settings.input.key
-    packs = student.packs if key == student.settings.input.key else student.open_packs(key)[1]
+    packs = student.packs if key == student.settings.input.key else open_packs(student.context, key)[1]
     teacher.refuse_other_inputs(student.folds.checksum, {kind: pack.checksum for kind, pack in packs.items()})
-    if list(teacher.classes) != list(student.classes):
+    if list(teacher.classes) != list(student.context.settings.classes):
         raise InputError(f"{teacher.folder}: has other classes than {student.name}; leave it out of train.pseudo.runs")
     _check_drivers(student, teacher)
 

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from statistics import mean
 from typing import Any, Literal
 
 from driverwatch.config.types import TTA_SETS
@@ -15,8 +13,6 @@ from driverwatch.errors import InputError
 from driverwatch.inference.predictions import prediction_path
 from driverwatch.io.atomic import writer_of
 from driverwatch.io.console import close, say, scored
-from driverwatch.io.manifests import read_json
-from driverwatch.io.paths import matching
 from driverwatch.metrics import over_folds
 from driverwatch.run import Run
 from driverwatch.training.checkpoint import is_over, resumed, told
@@ -84,12 +80,11 @@ class RunState:
 def run_state(run: Run, folds: int, images: Sequence[int], study: str | None = None) -> RunState:
     """A run's state, without what a comparison with today's data set would add.
 
+    Raises `InputError`: a fold's files cannot be listed.
+
     Args:
         folds: how many the data set has.
         images: how many images each fold holds out, by which its losses are weighted; empty: not known.
-
-    Raises:
-        InputError: a fold's files cannot be listed.
     """
     splits = run.settings.train.splits
     states = [fold_state(run, number) for number in range(splits.models(folds))]
@@ -185,35 +180,3 @@ def score_line(state: RunState) -> str | None:
     over = f"out of fold, {state.scored_by}, ± over {len(state.done)} of {len(state.folds)} folds"
     optimistic = ", optimistic: epoch chosen on the validation drivers" if state.chosen_on_validation else ""
     return scored(state.log_loss, state.standard_error, over + optimistic)
-
-
-def seconds_and_places(context: Context, runs: list[Run]) -> str:
-    """Lines of seconds per step of the pipeline, and of where its files are."""
-    synthetic = _manifests([context.data / "sample.json"])
-    folders = sorted({context.places.pack(run.settings.input.key) for run in runs})
-    packs = _manifests([folder / f"{kind}.json" for folder in folders for kind in ("train", "test")])
-    ensembles = _manifests(matching(context.places.submissions, "*.json"))
-    lines = [
-        ("synthetic", _seconds(synthetic), ""),
-        ("pack", _seconds(packs), f"{sum(f['images'] for f in packs)} images"),
-    ]
-    for run in runs:
-        folds = _manifests(sorted(run.folder.glob("fold*/manifest.json")))
-        steps = [1000 * fold["step_seconds"] for fold in folds if isinstance(fold.get("step_seconds"), int | float)]
-        note = f"{len(folds)} folds" + (f", {mean(steps):.0f} ms per training step" if steps else "")
-        lines.append((f"train and predict {run.name}", _seconds(folds), note))
-    lines.append(("ensembles", _seconds(ensembles), f"{len(ensembles)} submissions"))
-    width = max(len(name) for name, _, _ in lines)
-    timed = [f"{name:{width}} {seconds:8.1f} s  {note}" for name, seconds, note in lines if seconds]
-    places = {"images": context.data, "folds": context.places.folds, "packs": context.places.build / "pack"}
-    places |= {"runs": context.places.runs, "submissions": context.places.submissions}
-    found = [f"{name:12} {path}" for name, path in places.items()]
-    return "\n".join(["Seconds per step", *timed, "", "Files", *found])
-
-
-def _manifests(paths: list[Path]) -> list[dict[str, Any]]:
-    return [read_json(path) for path in paths if path.is_file()]
-
-
-def _seconds(manifests: list[dict[str, Any]]) -> float:
-    return sum(seconds for each in manifests if isinstance(seconds := each.get("seconds"), int | float))

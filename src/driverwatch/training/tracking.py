@@ -44,25 +44,14 @@ class Tracker(Protocol):
 
     id: str  # by which a later command finds the run again
 
-    def settings(self, values: dict[str, Any]) -> None:
-        """Record what was chosen, by dotted name."""
-
-    def facts(self, values: dict[str, str]) -> None:
-        """Record checksums, places and the commit."""
-
-    def metrics(self, values: dict[str, float], step: int) -> None:
-        """Record numbers of an epoch (from 1); of a whole fold or run at step 0."""
-
-    def close(self) -> None:
-        """Send what is buffered, and end the run."""
+    def settings(self, values: dict[str, Any]) -> None: ...  # what was chosen, by dotted name
+    def facts(self, values: dict[str, str]) -> None: ...  # checksums, places and the commit
+    def metrics(self, values: dict[str, float], step: int) -> None: ...  # of an epoch (from 1); of a fold or run at 0
+    def close(self) -> None: ...  # send what is buffered, and end the run
 
 
 def refuse_missing(settings: ModelSettings) -> None:
-    """Refuse a tracker whose packages are not installed.
-
-    Raises:
-        InputError: with the command that installs them.
-    """
+    """Refuse a tracker whose packages are not installed. Raises `InputError`: with the command that installs them."""
     if missing := [name for name in PACKAGES.get(settings.tracking, []) if find_spec(name) is None]:
         raise InputError(
             f"tracking: {settings.tracking} needs the package {missing[0]}; make setup EXTRAS=tracking installs it"

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -182,15 +181,7 @@ def _wanted(request: TrainRequest) -> Done:
     count = splits.of(settings.train, folds).count
     refuse_fold(request.fold, count)
     settings = _with_precision(request)
-    student = Student(
-        name=request.name,
-        settings=settings,
-        classes=tuple(context.settings.classes),
-        places=context.places,
-        folds=folds,
-        packs=packs,
-        open_packs=partial(open_packs, context),
-    )
+    student = Student(context, request.name, settings, folds, packs)
     teachers = pseudo_labels.identity(checked_teachers(student), settings.train.pseudo)
     doubted = label_issues.identity(context, settings, packs["train"])
     made: dict[str, Any] = {"teachers": teachers, "epochs": request.epochs, "label_issues": doubted}
