@@ -20,7 +20,7 @@ from driverwatch.io.atomic import reason
 from driverwatch.io.manifests import checksum_of_file, read_json
 from driverwatch.io.paths import Places, matching
 from driverwatch.run import Run
-from driverwatch.submission import ledger
+from driverwatch.submission.submit import Entry, read_ledger
 from driverwatch.training.run_summary import RunState, run_state
 
 KINDS = ("train", "test")
@@ -244,7 +244,7 @@ def collect_submissions(
     """Every submission of a data set, and why the ledger of uploads cannot be read (None: it can)."""
     folder, problem = context.places.submissions, None
     try:
-        entries = [e for e in ledger.read(folder.parent / "ledger.csv") if e.dataset == context.dataset]
+        entries = [e for e in read_ledger(folder.parent / "ledger.csv") if e.dataset == context.dataset]
     except InputError as error:
         entries, problem = [], str(error)
     names = sorted({path.stem for path in (*matching(folder, "*.csv"), *matching(folder, "*.json"))})
@@ -252,7 +252,7 @@ def collect_submissions(
 
 
 def _submission(
-    context: Context, path: Path, folds: FoldsState, runs: Mapping[str, RunState], entries: list[ledger.Entry]
+    context: Context, path: Path, folds: FoldsState, runs: Mapping[str, RunState], entries: list[Entry]
 ) -> SubmissionState:
     beside = path.with_suffix(".json")
     if not path.is_file() or not beside.is_file():
