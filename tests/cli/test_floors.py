@@ -132,7 +132,6 @@ ROOMS: dict[str, list[str]] = {
         "review_measures",
         "collect_runs",
         "score_runs",
-        "verdict",
         "example_images",
         "review_page",
         "serve",

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -182,6 +182,33 @@ def score_tables(run: Run, tta: TtaSet, found: dict[TtaSet, np.ndarray], pack: P
         rows,
         against,
     )
+
+
+class Confusion(NamedTuple):
+    """Images of a class that were taken for another, and all images of that class."""
+
+    true: str
+    says: str
+    mistaken: int
+    images: int
+
+
+def confusions(made: RunScores) -> list[Confusion]:
+    """Every pair of classes that a run confused, the most frequent first."""
+    counts = made.confusion
+    found = [
+        Confusion(str(true), str(says), int(counts.loc[true, says]), int(counts.loc[true].sum()))
+        for true in counts.index
+        for says in counts.columns
+        if true != says and counts.loc[true, says]
+    ]
+    return sorted(found, key=lambda pair: -pair.mistaken)
+
+
+def in_words(pair: Confusion, classes: dict[str, str]) -> str:
+    """Both classes by their meanings, and how many images were mistaken."""
+    true, says = (classes[name] or name for name in (pair.true, pair.says))
+    return f"“{true}” taken for “{says}”: {pair.mistaken} of {pair.images} images"
 
 
 def difference(losses: np.ndarray, others: np.ndarray, drivers: np.ndarray) -> tuple[float, float, float]:

@@ -71,24 +71,18 @@ def _results(context: Context, frame: pd.DataFrame, probabilities: np.ndarray) -
     labels, drivers = frame["label"].to_numpy(np.int64), frame["driver"].to_numpy(str)
     score, said = oof_score(probabilities, labels, drivers), probabilities.argmax(axis=1)
     names = list(context.settings.classes.items())
-
-    def line(rows: np.ndarray) -> dict[str, Any]:
-        right = float((said[rows] == labels[rows]).mean())
-        return {"images": int(rows.sum()), "log_loss": float(score.losses[rows].mean()), "accuracy": right}
-
+    each = frame.assign(log_loss=score.losses, accuracy=said == labels, images=1)
+    means = {"images": "sum", "log_loss": "mean", "accuracy": "mean"}
+    of_class, of_driver = each.groupby("label").agg(means), each.groupby("driver").agg({"fold": "first", **means})
     classes = []
-    for number, (name, meaning) in enumerate(names):
-        if (rows := labels == number).any():
-            wrong = np.bincount(said[rows & (said != number)], minlength=len(names))
-            error = f"{names[wrong.argmax()][0]} ({wrong.max()})" if wrong.any() else "none"
-            classes.append({"name": name, "meaning": meaning, "error": error, **line(rows)})
-    each = [
-        {"driver": one, "fold": frame["fold"][drivers == one].iloc[0], **line(drivers == one)}
-        for one in np.unique(drivers)
-    ]
+    for label, line in zip(of_class.index, of_class.to_dict("records"), strict=True):
+        wrong = np.bincount(said[(labels == label) & (said != label)], minlength=len(names))
+        error = f"{names[wrong.argmax()][0]} ({wrong.max()})" if wrong.any() else "none"
+        classes.append({"name": names[label][0], "meaning": names[label][1], "error": error, **line})
     return {
         "score": score, "interval": interval(score.losses, drivers), "uniform": math.log(len(names)), "classes": classes,
-        "drivers": sorted(each, key=lambda one: -one["log_loss"]), "images": len(frame), "folds": frame["fold"].nunique(),
+        "drivers": of_driver.sort_values("log_loss", ascending=False, kind="stable").reset_index().to_dict("records"),
+        "images": len(frame), "folds": frame["fold"].nunique(),
     }  # fmt: skip
 
 
