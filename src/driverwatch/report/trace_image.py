@@ -102,11 +102,8 @@ def _tables(context: Context) -> tuple[dict[str, int], dict[str, ImageTable]]:
     settings, data = context.settings, context.data
     if (data / settings.table).is_file():
         labels = competition.read_test_labels(settings, data) or {}
-        tables = {
-            "train": competition.read_train(settings, data).table,
-            "test": competition.read_test(settings, data).table,
-        }
-        return labels, tables
+        train, test = competition.read_train(settings, data).table, competition.read_test(settings, data).table
+        return labels, {"train": train, "test": test}
     if not (sizes := _sizes(context)):
         way = absent(context) or f"{data}: holds no {settings.table}; DATA=<folder> must name the images"
         raise InputError(f"nothing is packed yet, and {way}")
@@ -126,11 +123,8 @@ def _table(context: Context, image: TracedImage) -> list[str]:
         lines = [f"{settings.table}: driver {image.driver or 'not named'}, class {label}"]
     else:
         lines = [f"{settings.sample_submission}: no driver, no class"]
-        lines += (
-            [f"{settings.test_labels}: class {label}, known because the data set is synthetic"]
-            if image.test_label
-            else []
-        )
+        known = f"{settings.test_labels}: class {label}, known because the data set is synthetic"
+        lines += [known] * image.test_label
     if not image.path:
         return [*lines, "the image itself is not here (DATA=<folder>)"]
     path = context.data / image.path
@@ -302,12 +296,10 @@ def _followed(context: Context, one: str, facts: dict[str, Any], image: TracedIm
     spaces = {text: open_embeddings(context, text) for text in settings.embeddings}
     _refuse_others(spaces, facts.get("embeddings") or {}, beside)
     steps = pipeline_steps(spaces, members, finished, settings, image)
+    fitted_on = "fitted on all labelled images, applied to each fold's predictions of the test images; their mean"
     if image.kind == "train":
-        fitted_on = (
-            f"fitted on the other folds, applied to the predictions of fold {finished.folds.of_driver[image.driver]}"
-        )
-    else:
-        fitted_on = "fitted on all labelled images, applied to each fold's predictions of the test images; their mean"
+        own = finished.folds.of_driver[image.driver]
+        fitted_on = f"fitted on the other folds, applied to the predictions of fold {own}"
     of = ", ".join(f"{run} ({tta})" for run, tta in runs.items())
     lines = [f"the pipeline of {one}, of {of}: {fitted_on}", *_probabilities(context, steps, image, "run or step")]
     if image.kind == "test":
