@@ -110,7 +110,7 @@ ROOMS: dict[str, list[str]] = {
         "post_processing",
         "teacher_ensemble",
     ],
-    "submission": ["kaggle_client", "validate", "download", "submit", "build", "card"],
+    "submission": ["kaggle_client", "download", "build", "submit", "card"],
     "experiments": [
         "search_space",
         "search_report",

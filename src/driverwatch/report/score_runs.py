@@ -28,7 +28,7 @@ from driverwatch.io.console import ending, say
 from driverwatch.io.paths import matching
 from driverwatch.metrics import KAGGLE_FLOOR, accuracy, kaggle_log_loss, log_loss, log_losses, oof_score
 from driverwatch.run import Run
-from driverwatch.submission import validate
+from driverwatch.submission.build import read_submission
 from driverwatch.training.checkpoint import read_history
 from driverwatch.training.run_summary import RunState, seconds_and_places
 
@@ -366,7 +366,7 @@ def test_scores(context: Context) -> tuple[pd.DataFrame, list[str]]:
     labels = np.array(list((test_labels or {}).values()))
     for path in matching(context.places.submissions, "*.csv") if test_labels else []:
         try:
-            made = validate.read_submission(
+            made = read_submission(
                 path, list(test_labels or {}), [context.settings.columns.image, *context.settings.classes]
             )
             lines.append([path.name, kaggle_log_loss(made, labels), accuracy(made, labels), len(labels)])

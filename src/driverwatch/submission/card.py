@@ -26,7 +26,7 @@ from driverwatch.io.console import close
 from driverwatch.io.html import render
 from driverwatch.io.manifests import checksum_of_file, git, read_json
 from driverwatch.metrics import oof_score
-from driverwatch.submission.validate import read_out_of_fold
+from driverwatch.submission.build import read_out_of_fold
 
 UNRECORDED = "not recorded on this machine"
 LIMITS = "On a road nothing of this was tested."

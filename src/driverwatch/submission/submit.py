@@ -141,7 +141,7 @@ def check_upload(context: Context, file: Path, message: str) -> None:
 
 def _checked(context: Context, file: Path) -> str:
     """The checksum of a file that passes every check, and that did not change meanwhile."""
-    from driverwatch.submission.validate import read_submission  # with pandas, which `make status` does without
+    from driverwatch.submission.build import read_submission  # with pandas, which `make status` does without
 
     if not file.is_file():
         way = absent(context) or f"make ensemble DATASET={context.dataset} writes one"
