@@ -234,10 +234,8 @@ def curves(folds: Mapping[int, pd.DataFrame], title: str, caption: str) -> Chart
             axes.plot(history["epoch"], history["val_loss"], "o-", color=PALETTE["c0"], markersize=3.5)
             sound = history.dropna(subset=["val_loss"])
             ends += [(float(sound["val_loss"].iloc[-1]), float(sound["epoch"].iloc[-1]), number)] if len(sound) else []
-        last = (frame.loc[frame["stage"].diff(-1).fillna(0) != 0, "epoch"] for frame in folds.values())
-        for end in sorted(
-            {int(epoch) for epochs in last for epoch in epochs}
-        ):  # epochs after which a stage ends, in any fold
+        last = [frame.loc[frame["stage"].diff(-1).fillna(0) != 0, "epoch"] for frame in folds.values()]
+        for end in np.unique(np.concatenate(last)):  # epochs after which a stage ends, in any fold
             axes.axvline(end + 0.5, color=PALETTE["line"], linewidth=1)
         axes.set(xlabel="epoch", ylabel="loss", title=_label(title))
         axes.set_ylim(bottom=0)
@@ -257,9 +255,8 @@ def curves(folds: Mapping[int, pd.DataFrame], title: str, caption: str) -> Chart
 def apart(places: Sequence[float], gap: float) -> list[float]:
     """The places moved up as little as keeps any two `gap` apart, in the order given."""
     moved, last = [0.0] * len(places), float("-inf")
-    for index in sorted(range(len(places)), key=lambda one: places[one]):
-        last = max(places[index], last + gap)
-        moved[index] = last
+    for index in np.argsort(places, kind="stable"):
+        moved[index] = last = max(places[index], last + gap)
     return moved
 
 

@@ -74,9 +74,8 @@ def _make_ensemble(
         refuse_fold(fold, member.run.settings.train.splits.models(folds.count))
     sample = competition.read_sample_submission(context.settings, context.data)
     if not sample:
-        raise InputError(
-            f"{context.data / context.settings.sample_submission}: names no test image, so there is nothing to submit"
-        )
+        table = context.data / context.settings.sample_submission
+        raise InputError(f"{table}: names no test image, so there is nothing to submit")
     pipeline, embeddings = _pipeline(context, members, pack, folds, settings)
     models = blending.folds_of_run(members, folds.count, fold)
     unseen = [blending.test_of_members(members, sample, each) for each in models]
@@ -165,11 +164,9 @@ def _worth(
         error = round(pipeline.standard_error, 4)
         facts |= {**pipeline.score, "out_of_fold_standard_error": None if math.isnan(error) else error}
         facts |= {"out_of_fold_95%": drawn, "chosen_on_validation": chosen_on_validation([m.run for m in members])}
-    predicted = prediction_interval(pipeline.losses, pack.drivers, context.settings.test_drivers)
-    return {
-        **facts,
-        "prediction_interval": {**predicted.facts, "averaging_gain": round(averaging_gain(made, pipeline.level), 4)},
-    }
+    predicted = prediction_interval(pipeline.losses, pack.drivers, context.settings.test_drivers).facts
+    gain = round(averaging_gain(made, pipeline.level), 4)
+    return {**facts, "prediction_interval": {**predicted, "averaging_gain": gain}}
 
 
 def _said(members: list[Member], settings: PipelineSettings, fold: int | None, facts: dict[str, Any]) -> str:
@@ -194,11 +191,9 @@ def _loss(facts: dict[str, Any]) -> str:
     """The out-of-fold loss in words, for which runs it is optimistic, and which have none."""
     if "out_of_fold_log_loss" not in facts:
         return str(facts["out_of_fold"])
-    optimistic = (
-        f" (optimistic, epoch chosen on the validation drivers: {', '.join(facts['chosen_on_validation'])})"
-        if facts.get("chosen_on_validation")
-        else ""
-    )
+    optimistic = ""
+    if names := facts.get("chosen_on_validation"):
+        optimistic = f" (optimistic, epoch chosen on the validation drivers: {', '.join(names)})"
     rest = "".join(f", without {name} ({why})" for name, why in facts.get("not_scored", {}).items())
     return f"out-of-fold log loss {facts['out_of_fold_log_loss']:.4f}{optimistic}{rest}"
 
@@ -301,7 +296,6 @@ def read_out_of_fold(context: Context, name: str) -> tuple[pd.DataFrame, np.ndar
         raise InputError(
             f"{path}: expected probabilities by image, got {printable(str(error))}; make the submission again"
         ) from None
-    made = frame[["driver", "fold"]].assign(
-        image=frame[image], label=frame["class"].map({c: i for i, c in enumerate(classes)})
-    )
+    label = frame["class"].map({name: number for number, name in enumerate(classes)})
+    made = frame[["driver", "fold"]].assign(image=frame[image], label=label)
     return made, rows / rows.sum(axis=1, keepdims=True)

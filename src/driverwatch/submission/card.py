@@ -30,6 +30,7 @@ from driverwatch.submission.build import read_out_of_fold
 
 UNRECORDED = "not recorded on this machine"
 LIMITS = "On a road nothing of this was tested."
+HONEST = "No epoch was chosen on these drivers."
 STAGED = {  # by competition, as its own page says of the images
     "state-farm-distracted-driver-detection": "The drivers only acted: a truck dragged the car along the street."
 }
@@ -90,11 +91,7 @@ def _origin(context: Context, name: str, made: dict[str, Any], recipe: RecipeSet
     """What a manifest and the settings say of data, runs, post-processing, hardware and time."""
     settings, pipeline = context.settings, made.get("pipeline", {})
     chosen = ", ".join(made.get("chosen_on_validation") or [])
-    optimistic = (
-        f"Optimistic: the validation drivers had a say in {chosen}."
-        if chosen
-        else "No epoch was chosen on these drivers."
-    )
+    optimistic = f"Optimistic: the validation drivers had a say in {chosen}." if chosen else HONEST
     doubted = context.places.label_issues.with_suffix(".json")
     asked = pipeline.get("settings") or (recipe.submissions[name].pipeline if recipe else {})
     spaces = [asked.get("class_balance"), (asked.get("knn") or {}).get("embeddings")]
@@ -121,10 +118,8 @@ def _member(context: Context, recipe: RecipeSettings | None, name: str, tta: str
         run = runs.load(folder)
         settings, loaded = run.settings, run.weights
         found = [run.manifest(k) for k in range(context.settings.folds) if run.finished(k)]
-        hours = sum(one.get("seconds") or 0 for one in found) / 3600
-        machines = {
-            f"{one.get('machine')}, {one.get('cores')} cores, {hours:.1f} h, {one.get('commit')}" for one in found
-        }
+        hours = f"{sum(one.get('seconds') or 0 for one in found) / 3600:.1f} h"
+        machines = {f"{one.get('machine')}, {one.get('cores')} cores, {hours}, {one.get('commit')}" for one in found}
         facts["trained"] = "; ".join(sorted(machines)) or UNRECORDED
     elif recipe and name in recipe.runs:
         settings = load(ModelSettings, CONFIGS / "models", recipe.runs[name].model, recipe.runs[name].set)
