@@ -130,15 +130,10 @@ def train(
         raise InputError(f"RUN={run}: names one model's run, and MODELS are {', '.join(names)}; leave it out")
     from driverwatch.training.train import TrainRequest, train_in_turn
 
-    shared: dict[str, Any] = {
-        "context": options.context_of(dataset, data, study),
-        "weights": weights,
-        "fold": fold,
-        "force": force,
-    }
-    requests = [
-        TrainRequest(name=run or name, settings=options.model_settings(name, overrides), **shared) for name in names
-    ]
+    context = options.context_of(dataset, data, study)
+    settings = [options.model_settings(each, overrides) for each in names]
+    how: dict[str, Any] = {"context": context, "weights": weights, "fold": fold, "force": force}
+    requests = [TrainRequest(name=run or each, settings=own, **how) for each, own in zip(names, settings, strict=True)]
     if there is None:
         train_in_turn(requests)
         return
@@ -183,12 +178,9 @@ def linear_probe(
     from driverwatch.training.train import TrainRequest
     from driverwatch.training.train import train as step
 
-    settings, name = (
-        linear_probe_settings(options.model_settings(model, overrides), head, truncate_at),
-        run or f"{model}-features",
-    )
-    about: dict[str, Any] = {"context": options.context_of(dataset, data), "settings": settings, "name": name}
-    step(TrainRequest(**about, weights=weights, fold=fold, force=force))
+    settings = linear_probe_settings(options.model_settings(model, overrides), head, truncate_at)
+    about: dict[str, Any] = {"context": options.context_of(dataset, data), "settings": settings}
+    step(TrainRequest(**about, name=run or f"{model}-features", weights=weights, fold=fold, force=force))
 
 
 @app.command()

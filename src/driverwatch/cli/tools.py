@@ -180,26 +180,12 @@ def notebook(
     """Write a notebook that trains a model on Kaggle or Colab, and the data set that it needs."""
     from driverwatch.remote.kaggle_notebook import make_notebook
 
-    plan: dict[str, Any] = {
-        "dataset": dataset,
-        "model": model,
-        "run": run or model,
-        "overrides": overrides,
-        "tta": tta,
-        "weights_from": kaggle_weights,
-    }
-    plan |= {} if hours is None else {"hours": hours}  # what is not given has its default in the settings
-    given = {
-        "account": account,
-        "name": name,
-        "machine": machine,
-        "packages": None if packages is None else packages.split(),
-    }
-    publication: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-    publication |= {"earlier": resume_from.split(), "vendor": vendor}
-    make_notebook(
-        options.context_of(dataset, data), options.model_settings(model, overrides), plan, publication, weights
-    )
+    plan: dict[str, Any] = {"dataset": dataset, "model": model, "run": run or model, "overrides": overrides, "tta": tta}
+    plan |= {"weights_from": kaggle_weights, "hours": hours}
+    up: dict[str, Any] = {"account": account, "name": name, "machine": machine, "vendor": vendor}
+    up |= {"earlier": resume_from.split(), "packages": None if packages is None else packages.split()}
+    given = ({key: value for key, value in each.items() if value is not None} for each in (plan, up))
+    make_notebook(options.context_of(dataset, data), options.model_settings(model, overrides), *given, weights)
 
 
 @app.command()
