@@ -108,12 +108,9 @@ def join(address: str | None) -> Any:
         except Exception as error:  # Ray's own, several kinds of them, and bare ones
             ray.shutdown()
             if not attempt:
-                words = " ".join(str(error).split())[:200]
-                way_out = (
-                    "make node on this machine starts its part of one"
-                    if address
-                    else "run again when it has less to do"
-                )
+                words, way_out = " ".join(str(error).split())[:200], "run again when it has less to do"
+                if address:
+                    way_out = "make node on this machine starts its part of one"
                 raise InputError(
                     f"ADDRESS={address or ''}: no Ray cluster could be joined or started ({words}); {way_out}"
                 ) from error
@@ -145,9 +142,8 @@ def needs_of(there: list[Node], options: Options) -> Needs:
     """
     have = [node["Resources"] for node in there]
     gpus = float(any(has.get("GPU", 0) >= 1 for has in have)) if options.gpus is None else options.gpus
-    shares = [
-        has.get("CPU", 0) * (gpus / has["GPU"] if gpus else 1) for has in have if not gpus or has.get("GPU", 0) >= gpus
-    ]
+    able = [has for has in have if not gpus or has.get("GPU", 0) >= gpus]
+    shares = [has.get("CPU", 0) * (gpus / has["GPU"] if gpus else 1) for has in able]
     cores = options.cores or max(1, int(min(shares, default=1)))
     needs = {"CPU": cores, "GPU": gpus, "memory": options.memory_bytes}
     refuse_too_much(there, needs)

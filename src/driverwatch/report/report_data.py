@@ -74,11 +74,8 @@ class Report:
         unreadable += [(run.name, why) for run in self.runs for why in run.problems]
         unreadable += [("ledger.csv", problem)] if problem else []
         again = "; make ensemble writes it again"
-        unreadable += [
-            (f"{one.name}.csv", one.problem + again * ("make ensemble" not in one.problem))
-            for one in made
-            if one.problem
-        ]
+        problems = [(one.name, one.problem) for one in made if one.problem]
+        unreadable += [(f"{name}.csv", why if "make ensemble" in why else f"{why}{again}") for name, why in problems]
         self.unreadable = [*dict.fromkeys(unreadable)]  # a run's or a submission's name, and why
         self.made = f"Made on {time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC at commit "
         self.made += provenance()["commit"] or "unknown"
@@ -247,12 +244,8 @@ def verdict(
     if tested:
         made, loss, accuracy, images = tested
         text = f"On the {images:,} test images, of other drivers, {made.name}.csv has a log loss of {loss:.3f}"
-        found.append(
-            Sentence(
-                f"{text} and an accuracy of {accuracy:.1%}. Their labels are known: the data set is synthetic.",
-                "submissions",
-            )
-        )
+        text += f" and an accuracy of {accuracy:.1%}. Their labels are known: the data set is synthetic."
+        found.append(Sentence(text, "submissions"))
     return found
 
 
@@ -268,9 +261,8 @@ def _winner(ranked: list[RunScores]) -> Sentence:
     best = ranked[0]
     if len(ranked) == 1:
         over = "" if best.low != best.low else f", 95 % over drivers {interval(best.low, best.high)}"
-        return Sentence(
-            f"{best.name} has an OOF log loss of {best.loss:.3f}{over}; accuracy {best.accuracy:.1%}.", "runs"
-        )
+        text = f"{best.name} has an OOF log loss of {best.loss:.3f}{over}; accuracy {best.accuracy:.1%}."
+        return Sentence(text, "runs")
     other = ranked[1]
     text = f"{best.name} has the lowest OOF log loss of {len(ranked)} runs, {best.loss:.3f}"
     names = best.each.index.intersection(other.each.index)
@@ -289,9 +281,8 @@ def _drivers(best: RunScores) -> Iterator[Sentence]:
     easiest = f"{losses.index[-1]}, the easiest driver, has {losses['mean'].iloc[-1]:.2f}"
     names = f"{', '.join(worst.index[:-1])} and {worst.index[-1]}"
     text = f"Of {len(losses)} drivers, {names} carry {share:.0%} of the loss with {images:.0%} of the images"
-    yield Sentence(
-        f"{text}: {worst['mean'].iloc[-1]:.2f} to {worst['mean'].iloc[0]:.2f} each, where {easiest}.", "drivers"
-    )
+    least_to_most = f"{worst['mean'].iloc[-1]:.2f} to {worst['mean'].iloc[0]:.2f} each"
+    yield Sentence(f"{text}: {least_to_most}, where {easiest}.", "drivers")
 
 
 def _calibration(best: RunScores, fold_of: dict[str, int]) -> Sentence:

@@ -135,9 +135,8 @@ def _pixels(path: Path) -> np.ndarray:
     """An image file, uint8 RGB (H, W, 3)."""
     found = examine(path, None)
     if found.pixels is None:
-        raise InputError(
-            f"{path}: {found.problem}; class activation maps need the images: give DATA=, or leave out N_CAMS="
-        )
+        way_out = "class activation maps need the images: give DATA=, or leave out N_CAMS="
+        raise InputError(f"{path}: {found.problem}; {way_out}")
     return found.pixels
 
 

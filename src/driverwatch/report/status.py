@@ -348,7 +348,8 @@ def _made(kind: str, made: list[SubmissionState], console: Console) -> Iterator[
         yield f"{diagnostics} diagnostics of make submissions, TTA sets and folds of single runs (JSON=1 names them all)"
     if not made:
         return
-    yield _table({kind: "left"} | MADE_COLUMNS, [_made_cells(one) for one in made[:MAX_SUBMISSIONS]], 3, console)[0]
+    columns: Columns = {kind: "left", **MADE_COLUMNS}
+    yield _table(columns, [_made_cells(one) for one in made[:MAX_SUBMISSIONS]], 3, console)[0]
     if len(made) > MAX_SUBMISSIONS:
         yield f"and {len(made) - MAX_SUBMISSIONS} more (JSON=1 names them all)"
     yield from _reasons((kind, reason, one.name) for one in made for kind, reason in _why(one))

@@ -36,6 +36,8 @@ from driverwatch.run import Run
 
 MAX_CLASSES = 12  # that a table has room for; of more, the likeliest
 TOLERANCE = 2e-6  # a submission has seven decimals
+FLIPS = {"none": "never flipped", "keep_labels": "half flipped, class kept",
+         "swap_left_right": "half flipped, class swapped"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -204,16 +206,10 @@ def _network(run: Run, kind: str) -> list[str]:
     network = f"{settings.backbone}{cut}, weights {settings.weights}"
     lines = [f"{run.name}: {network}; pixels as {scaling.order.upper()}, minus {mean}, by {std}"]
     if kind == "train":
-        preset = (
-            settings.augment.preset if isinstance(settings.augment.preset, str) else f"{len(run.preset)} transforms"
-        )
-        flips = {
-            "none": "never flipped",
-            "keep_labels": "half flipped, class kept",
-            "swap_left_right": "half flipped, class swapped",
-        }
+        named = settings.augment.preset
+        preset = named if isinstance(named, str) else f"{len(run.preset)} transforms"
         lines.append(
-            f"shown in training as preset {preset}, {field.crop} patches of {field.size}, {flips[settings.augment.hflip]}, drawn "
+            f"shown in training as preset {preset}, {field.crop} patches of {field.size}, {FLIPS[settings.augment.hflip]}, drawn "
             f"by (seed {settings.train.seed}, epoch, index)"
         )
     tta, sizes = default_tta_of(run), (pixels(field.pack), pixels(field.size))
@@ -227,13 +223,10 @@ def _network(run: Run, kind: str) -> list[str]:
 
 def predicted(run: Run, folds: FoldTable, image: TracedImage) -> dict[str, np.ndarray]:
     """Probabilities, float64 (C,), by TTA set and model; of a labelled image those of models not trained on it."""
-    kind = "test" if image.kind == "test" else "validation"
-    if kind == "test":
-        models = list(range(run.settings.train.splits.models(folds.count)))
-    else:
-        models = (
-            [folds.of_driver[image.driver]] if blending.oof_of_member(run) and image.driver in folds.of_driver else []
-        )
+    kind, models = "test", list(range(run.settings.train.splits.models(folds.count)))
+    if image.kind == "train":
+        scored = blending.oof_of_member(run) and image.driver in folds.of_driver
+        kind, models = "validation", [folds.of_driver[image.driver]] if scored else []
     default, found = default_tta_of(run), dict[str, np.ndarray]()
     there = sorted(predicted_tta(run, folds.count, (kind,)), key=lambda tta: tta != default) if models else []
     for tta in there:
@@ -256,9 +249,8 @@ def submission_lines(context: Context, image: TracedImage, chosen: str | None) -
     paths = matching(context.places.submissions, "*.json")
     found = {path.stem: read_json(path) for path in paths if path.with_suffix(".csv").is_file()}
     if chosen is not None and chosen not in found:
-        raise InputError(
-            f"NAME={chosen}: no such submission; there are: {', '.join(found) or 'none, run make ensemble'}"
-        )
+        there = ", ".join(found) or "none, run make ensemble"
+        raise InputError(f"NAME={chosen}: no such submission; there are: {there}")
     if not found:
         raise InputError(f"{context.places.submissions}: no submission; run make ensemble DATASET={context.dataset}")
     lines = list[str]()
@@ -334,9 +326,8 @@ def pipeline_steps(
     )
     steps = post_processing.steps_of(settings, spaces)
     labels, drivers = finished.train.labels[~mine], finished.train.drivers[~mine]
-    rules = dict(
-        zip([step.name for step in steps], fit_transforms(steps, rows.at(~mine), labels, drivers), strict=True)
-    )
+    fitted = fit_transforms(steps, rows.at(~mine), labels, drivers)
+    rules = dict(zip([step.name for step in steps], fitted, strict=True))
     if image.kind == "train":
         parts = [rows.at(mine)]
     else:

@@ -182,6 +182,5 @@ def _directories() -> Iterable[str]:
     tracked = git(Path(), "ls-files")
     files = tracked.splitlines() if tracked else [str(p) for p in Path().rglob("*") if not p.is_dir()]
     folders = {parent.as_posix() for file in files for parent in Path(file).parents}
-    return sorted(
-        f"./{folder}" if folder != "." else "." for folder in folders if not folder.startswith((".venv", "build"))
-    )
+    kept = [folder for folder in folders if not folder.startswith((".venv", "build"))]
+    return sorted(f"./{folder}" if folder != "." else "." for folder in kept)

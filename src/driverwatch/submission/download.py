@@ -30,6 +30,7 @@ BLOCK_BYTES = 4096  # what a file takes on disk beyond its bytes, at most, on co
 CHUNK_BYTES = 1 << 20
 ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # Python bounds the memory of only these two while it reads
 ZIP_DEPTH = 2  # zips in zips in an archive
+OTHER_FOLDER = "this folder is no whole competition; move it away, or name another with DATA="
 LARGER_DISK = "name a folder on a larger disk with DATA="
 
 
@@ -52,9 +53,7 @@ def download_competition(context: Context, command: str) -> None:
     folder = data.with_name(f"{data.name}.download")
     with making(data) as lock:
         if is_there := data.is_dir() and any(data.iterdir()):
-            counts = _verify(
-                context, data, "this folder is no whole competition; move it away, or name another with DATA="
-            )
+            counts = _verify(context, data, OTHER_FOLDER)
         else:
             unpack(_fetch(context, Client(command, slug, lock), folder), folder / "data")
             counts = _move_into_place(context, folder, data)
@@ -126,9 +125,8 @@ def _verify(context: Context, data: Path, way_out: str) -> str:
             f"{data}: expected {expected.train:,} labelled and {expected.test:,} test images, got {len(train):,} and "
             f"{len(test):,}; {way_out}"
         )
-    return f"{len(train):,} labelled and {len(test):,} test images" + (
-        "" if expected else " (no counts to compare with)"
-    )
+    unknown = "" if expected else " (no counts to compare with)"
+    return f"{len(train):,} labelled and {len(test):,} test images{unknown}"
 
 
 def _fetch(context: Context, client: Client, folder: Path) -> Path:
@@ -198,9 +196,8 @@ def _unpack(path: Path, target: Path, prefix: str, claims: _Claims, depth: int) 
         _write_missing(zipped, path, members)
     folders = [file.parent for _, file in members if "__MACOSX" not in file.parts]
     top = Path(os.path.commonpath(folders)) if folders else target
-    zips = sorted(
-        file for _, file in members if file.parent == top and file.suffix.lower() == ".zip" and depth < ZIP_DEPTH
-    )
+    archives = [file for _, file in members if file.parent == top and file.suffix.lower() == ".zip"]
+    zips = sorted(archives) if depth < ZIP_DEPTH else []
     below = "".join(f"{part}/" for part in top.relative_to(target).parts)
     return zips + [inner for each in zips for inner in _unpack(each, target, below, claims, depth + 1)]
 
