@@ -184,8 +184,8 @@ def notebook(
     plan |= {"weights_from": kaggle_weights, "hours": hours}
     up: dict[str, Any] = {"account": account, "name": name, "machine": machine, "vendor": vendor}
     up |= {"earlier": resume_from.split(), "packages": None if packages is None else packages.split()}
-    given = ({key: value for key, value in each.items() if value is not None} for each in (plan, up))
-    make_notebook(options.context_of(dataset, data), options.model_settings(model, overrides), *given, weights)
+    plan, up = ({key: value for key, value in each.items() if value is not None} for each in (plan, up))
+    make_notebook(options.context_of(dataset, data), options.model_settings(model, overrides), plan, up, weights)
 
 
 @app.command()
