@@ -36,17 +36,11 @@ PALETTE = {
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "driverwatch",  # the same chart is the same text
-    "font.size": 11,
     "text.parse_math": False,  # a name with two $ is a name
-    "axes.labelsize": 11,
-    "axes.titlesize": 11,
-    "xtick.labelsize": 10,
-    "ytick.labelsize": 10,
+    **dict.fromkeys(("font.size", "axes.labelsize", "axes.titlesize"), 11),
+    **dict.fromkeys(("xtick.labelsize", "ytick.labelsize"), 10),
     "text.color": PALETTE["ink"],
-    "axes.labelcolor": PALETTE["soft"],
-    "axes.edgecolor": PALETTE["soft"],
-    "xtick.color": PALETTE["soft"],
-    "ytick.color": PALETTE["soft"],
+    **dict.fromkeys(("axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), PALETTE["soft"]),
     "axes.facecolor": "none",
     "axes.linewidth": 0.8,
     "axes.spines.top": False,
