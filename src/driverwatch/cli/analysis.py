@@ -199,7 +199,7 @@ def pseudo_labels(
     """Keep what runs, put together as in an ensemble, make of images without labels, for students to train on."""
     from driverwatch.ensemble.teacher_ensemble import make_pseudo_labels
 
-    chosen = None if tta is None else options.one_tta_set(tta)
+    chosen = options.one_tta_set(tta)
     changes = options.changes_of(blend, class_balance, knn, calibrate, None)
     make_pseudo_labels(options.making(dataset, data, weights=weights), models.split(), name, chosen, changes)
 

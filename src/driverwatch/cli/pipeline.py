@@ -237,7 +237,7 @@ def ensemble(
     """Blend runs into a checked submission."""
     from driverwatch.submission.build import make_ensemble
 
-    chosen = None if tta is None else options.one_tta_set(tta)
+    chosen = options.one_tta_set(tta)
     name = name or ("ensemble" if fold is None else f"ensemble-fold{fold}")
     changes = options.changes_of(blend, class_balance, knn, calibrate, clip)
     make_ensemble(options.making(dataset, data, weights=weights), models.split(), name, chosen, fold, changes)

@@ -39,7 +39,7 @@ def review(
     """Write a page to look through images by loss, disagreement and entropy."""
     from driverwatch.report.review_page import write_review
 
-    chosen = None if tta is None else options.one_tta_set(tta)
+    chosen = options.one_tta_set(tta)
     write_review(options.making(dataset, data, weights=weights), models.split(), chosen, embeddings, n_cams)
 
 

@@ -201,25 +201,10 @@ class SubmissionState:
         return self.name == f"{run}-{tta}" or bool(re.fullmatch(rf"{re.escape(run)}-fold\d+", self.name))
 
     @property
-    def unscored(self) -> str:
-        """Why it has no score; empty: it has one."""
-        why = str(self.manifest.get("out_of_fold") or "a fold's models alone: not scored")
-        return "" if "out_of_fold_log_loss" in self.manifest else why
-
-    @property
-    def members(self) -> str:
-        """Its runs, each with its TTA set."""
-        return ", ".join(f"{run} ({tta})" for run, tta in self.manifest["runs"].items())
-
-    @property
     def steps(self) -> list[str]:
         """Of its post-processing pipeline."""
         found = self._value("pipeline", "steps")
         return list(found) if isinstance(found, dict) and found else ["mean"]
-
-    @property
-    def commit(self) -> str:
-        return str(self.manifest.get("commit") or "")
 
     def _value(self, *keys: str) -> object:
         found: object = self.manifest

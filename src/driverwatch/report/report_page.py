@@ -155,7 +155,8 @@ def _submission_table(chosen: list[SubmissionState], report: Report) -> Table | 
 def _submission_line(made: SubmissionState, report: Report) -> dict[str, object]:
     (low, high), (least, most, level) = made.interval, made.prediction_interval
     notes = [reason for reason in made.stale if not reason.endswith(" is gone")]
-    notes += [made.unscored] if made.unscored else []
+    if "out_of_fold_log_loss" not in made.manifest:
+        notes.append(str(made.manifest.get("out_of_fold") or "a fold's models alone: not scored"))
     notes += ["optimistic: epochs chosen on the validation drivers"] * made.optimistic
     notes += [f"not among the runs here: {', '.join(absent)}"] if (absent := report.absent(made)) else []
     return {
@@ -167,10 +168,10 @@ def _submission_line(made: SubmissionState, report: Report) -> dict[str, object]
         "test log loss": report.tested.get(f"{made.name}.csv", float("nan")),
         "public": made.public or EMPTY,
         "private": made.private or EMPTY,
-        "members": made.members,
+        "members": ", ".join(f"{run} ({tta})" for run, tta in made.manifest["runs"].items()),
         "steps": ", ".join(made.steps),
         "notes": "; ".join(notes) or EMPTY,
-        "commit": made.commit or EMPTY,
+        "commit": str(made.manifest.get("commit") or EMPTY),
     }
 
 
