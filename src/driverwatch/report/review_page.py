@@ -4,6 +4,7 @@ import os
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -232,15 +233,14 @@ def _test_images(members: list[Member], folds: FoldTable) -> ReviewImages:
         fits = list(range(member.run.settings.train.splits.models(folds.count)))
         names = [*member.test.names, *member.test.left_out.names]
         each.append(blending.test_of_members([member], names, [fits]))
-    common = sorted(set.intersection(*(set(map(str, rows.names)) for rows in each)))
-    if left := len(set().union(*(rows.names for rows in each))) - len(common):
+    listed = [rows.names.astype(str) for rows in each]
+    common = reduce(np.intersect1d, listed, listed[0])  # sorted, also of a single run
+    if left := len(set().union(*listed)) - len(common):
         say(f"left out: {left} test images that not every run's pack holds")
-    chosen = []
-    for rows in each:
-        position = {str(name): index for index, name in enumerate(rows.names)}
-        chosen.append(rows.members[0][np.array([position[name] for name in common], np.int64)])
+    places = [np.intersect1d(names, common, return_indices=True)[1] for names in listed]
+    chosen = np.stack([rows.members[0][place] for rows, place in zip(each, places, strict=True)])
     unknown = np.full(len(common), -1)
-    return measures.sorted_images(np.array(common, str), unknown, np.full(len(common), ""), unknown, np.stack(chosen))
+    return measures.sorted_images(common, unknown, np.full(len(common), ""), unknown, chosen)
 
 
 def _knn(context: Context, shown: Reviewed, features: str | None) -> tuple[str, dict[str, Any]]:
