@@ -201,6 +201,11 @@ class SubmissionState:
         return self.name == f"{run}-{tta}" or bool(re.fullmatch(rf"{re.escape(run)}-fold\d+", self.name))
 
     @property
+    def members(self) -> str:
+        """Its runs, each with its TTA set."""
+        return ", ".join(f"{run} ({tta})" for run, tta in self.manifest["runs"].items())
+
+    @property
     def steps(self) -> list[str]:
         """Of its post-processing pipeline."""
         found = self._value("pipeline", "steps")

@@ -168,7 +168,7 @@ def _submission_line(made: SubmissionState, report: Report) -> dict[str, object]
         "test log loss": report.tested.get(f"{made.name}.csv", float("nan")),
         "public": made.public or EMPTY,
         "private": made.private or EMPTY,
-        "members": ", ".join(f"{run} ({tta})" for run, tta in made.manifest["runs"].items()),
+        "members": made.members,
         "steps": ", ".join(made.steps),
         "notes": "; ".join(notes) or EMPTY,
         "commit": str(made.manifest.get("commit") or EMPTY),
