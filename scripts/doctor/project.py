@@ -17,6 +17,7 @@ from driverwatch.io.manifests import commit, is_own
 from driverwatch.io.paths import PathError, programs_home, user_path
 from driverwatch.models.backend import BACKENDS, OURS, backend_of, config_file, ignored, refused
 from driverwatch.models.weight_files import installed
+from driverwatch.submission import kaggle_client
 from scripts.doctor import machine
 from scripts.doctor.machine import REBUILD, Answer, Finding, Surroundings, ask, names, note, ok, problem
 
@@ -313,19 +314,11 @@ def kaggle_token(s: Surroundings) -> Finding:
     if given:
         found = f"{given.pop()} is set without the other of {' and '.join(sorted(pair))}"
         return problem(found, "Set both, or neither and keep the token in a file")
-    usual = folder = programs_home(s.environ) / ".kaggle"
-    if named := s.environ.get("KAGGLE_CONFIG_DIR"):
-        folder = user_path(named, s.environ)
-    elif not usual.exists():
-        folder = user_path(s.environ.get("XDG_CONFIG_HOME") or usual.with_name(".config"), s.environ) / "kaggle"
-    for path in (
-        usual / "access_token",
-        usual / "access_token.txt",
-        folder / "kaggle.json",
-        usual / "credentials.json",
-    ):
-        if path.exists():
-            return _token_file(path)
+    at_home = programs_home(s.environ)
+    usual, folder = at_home / ".kaggle", kaggle_client.folder(s.environ, at_home)
+    files = [usual / "access_token", usual / "access_token.txt", folder / "kaggle.json", usual / "credentials.json"]
+    if there := next(filter(Path.exists, files), None):
+        return _token_file(there)
     return note(
         f"none in the environment nor in {folder}",
         "Only make data and make submit need one: create it under Settings, API on kaggle.com, put it into the variable "

@@ -106,7 +106,7 @@ ROOMS: dict[str, list[str]] = {
         "post_processing",
         "teacher_ensemble",
     ],
-    "submission": ["kaggle_client", "ledger", "validate", "download", "submit", "build", "card"],
+    "submission": ["kaggle_client", "download", "build", "submit", "card"],
     "experiments": [
         "search_trials",
         "experiment",
@@ -127,7 +127,6 @@ ROOMS: dict[str, list[str]] = {
         "review_measures",
         "collect_runs",
         "score_runs",
-        "verdict",
         "example_images",
         "review_page",
         "serve",

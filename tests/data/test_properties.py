@@ -15,7 +15,7 @@ from driverwatch.data.competition import read_both, read_train
 from driverwatch.errors import InputError
 from driverwatch.inference import predictions
 from driverwatch.inference.predictions import Predictions
-from driverwatch.submission import validate
+from driverwatch.submission import build
 
 relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 CLASSES = [f"c{i}" for i in range(10)]
@@ -131,7 +131,7 @@ def test_a_submission_passes_exactly_when_it_is_one(cells: list[list[str]], orde
     except ValueError:
         good = False
     try:
-        found = validate.read_submission(tmp_path / "s.csv", ["x", "y", "z"], HEADER)
+        found = build.read_submission(tmp_path / "s.csv", ["x", "y", "z"], HEADER)
     except InputError:
         assert not good
     else:
@@ -144,5 +144,5 @@ def test_a_submission_passes_exactly_when_it_is_one(cells: list[list[str]], orde
 def test_whatever_is_written_passes(seed: int, mass: float, tmp_path: Path) -> None:
     """Rows that are certain, and rows with almost all on one class, among them."""
     rows = some(3, seed) * (1 - mass) + np.eye(4)[[0, 2, 3]] * mass
-    validate.write_submission(rows, ["x", "y", "z"], HEADER, tmp_path / "s.csv")
-    assert validate.read_submission(tmp_path / "s.csv", ["x", "y", "z"], HEADER).min() > 0
+    build.write_submission(rows, ["x", "y", "z"], HEADER, tmp_path / "s.csv")
+    assert build.read_submission(tmp_path / "s.csv", ["x", "y", "z"], HEADER).min() > 0

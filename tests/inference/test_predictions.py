@@ -14,7 +14,7 @@ from driverwatch.errors import InputError
 from driverwatch.inference import predictions
 from driverwatch.inference.predictions import Predictions
 from driverwatch.metrics import FLOOR, accuracy, kaggle_log_loss, limited, log_loss, standard_error
-from driverwatch.submission import validate
+from driverwatch.submission import build
 
 NAMES = np.array([f"img_{i}.jpg" for i in range(6)])
 HEADER = ["img", "a", "b", "c"]
@@ -95,7 +95,7 @@ def test_every_submission_written_passes_its_own_check(
     values = np.nan_to_num(values, nan=1 / 3)
     names = [f"img_{i}.jpg" for i in np.random.default_rng(seed).permutation(count)]
     path = tmp_path_factory.mktemp("s") / "s.csv"
-    validate.write_submission(values, names, HEADER, path)
+    build.write_submission(values, names, HEADER, path)
     lines = path.read_text().splitlines()
     assert lines[0] == "img,a,b,c"
     assert [line.split(",")[0] for line in lines[1:]] == names
@@ -122,10 +122,10 @@ def test_every_submission_written_passes_its_own_check(
 )
 def test_what_kaggle_would_refuse(tmp_path: Path, edit: Callable[[str], str], said: str) -> None:
     path = tmp_path / "s.csv"
-    validate.write_submission(rows(), list(NAMES), HEADER, path)
+    build.write_submission(rows(), list(NAMES), HEADER, path)
     path.write_text(edit(path.read_text()))
     with pytest.raises(InputError, match=said):
-        validate.read_submission(path, list(NAMES), HEADER)
+        build.read_submission(path, list(NAMES), HEADER)
 
 
 def test_a_submissions_log_loss_is_the_competitions() -> None:

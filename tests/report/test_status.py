@@ -32,7 +32,7 @@ from driverwatch.io.manifests import read_json
 from driverwatch.metrics import over_folds
 from driverwatch.report.status import Status, folds_cell, render, status
 from driverwatch.run import Run
-from driverwatch.submission import ledger
+from driverwatch.submission.submit import Entry, append_entry
 from driverwatch.training.checkpoint import Progress, is_over
 from driverwatch.training.run_summary import FoldState
 
@@ -366,9 +366,9 @@ def test_uploads_come_from_the_ledger_and_a_broken_ledger_is_a_line(there: World
     one = there.run("one")
     path = submission(there, "up", [one])
     for dataset, checksum in (("made_up", _checksum(path)), ("other", _checksum(path)), ("made_up", "another")):
-        ledger.append(
+        append_entry(
             Path("submissions/ledger.csv"),
-            ledger.Entry("t", dataset, "f", checksum, "m", "complete", "0.3", "", "", ""),
+            Entry("t", dataset, "f", checksum, "m", "complete", "0.3", "", "", ""),
         )
     assert status(there.context).submissions[0].uploads == ["complete, public 0.3"]
     Path("submissions/ledger.csv").write_text("nonsense")

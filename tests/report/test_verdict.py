@@ -13,9 +13,8 @@ from driverwatch.io.atomic import write_json
 from driverwatch.io.manifests import read_json
 from driverwatch.metrics import log_losses
 from driverwatch.report import example_images, score_runs
-from driverwatch.report.report_data import Report
-from driverwatch.report.score_runs import RunScores
-from driverwatch.report.verdict import Sentence, against_noise, confusions, nested_temperature, verdict
+from driverwatch.report.report_data import Report, Sentence, against_noise, nested_temperature, verdict
+from driverwatch.report.score_runs import RunScores, confusions
 from driverwatch.submission.build import make_ensemble, make_submissions
 
 __all__ = ["world"]

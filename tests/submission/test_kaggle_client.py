@@ -24,10 +24,9 @@ from driverwatch.errors import InputError
 from driverwatch.io import atomic
 from driverwatch.io.atomic import write_json
 from driverwatch.io.manifests import checksum_of_file
-from driverwatch.submission import ledger
 from driverwatch.submission.download import download_competition
 from driverwatch.submission.kaggle_client import Client, parse_submissions
-from driverwatch.submission.submit import Wait, submit
+from driverwatch.submission.submit import Entry, Wait, append_entry, read_ledger, submit
 
 STANDIN = str(ROOT / "tests" / "support" / "standin_kaggle.py")
 SLUG = "state-farm-distracted-driver-detection"
@@ -334,7 +333,7 @@ def test_a_submission_waits_for_its_score_and_is_noted(
 ) -> None:
     send(context, file)
     assert "public 0.25001, private 0.26002" in capsys.readouterr().out
-    (entry,) = ledger.read(LEDGER)
+    (entry,) = read_ledger(LEDGER)
     tag = f"first try [driverwatch {checksum_of_file(file)[:12]}]"
     assert (entry.dataset, entry.file, entry.message, entry.status) == ("there", file.as_posix(), tag, "complete")
     assert (entry.public, entry.private, entry.out_of_fold, entry.commit) == ("0.25001", "0.26002", "0.5", "abc")
@@ -344,7 +343,7 @@ def test_a_submission_waits_for_its_score_and_is_noted(
         send(context, file)
     send(context, file, force=True)
     assert calls(remote, "submit") == 2
-    assert [e.message for e in ledger.read(LEDGER)] == [tag, f"{tag[:-1]} 2]"]
+    assert [e.message for e in read_ledger(LEDGER)] == [tag, f"{tag[:-1]} 2]"]
 
 
 def test_a_submission_that_cannot_be_scored_is_noted_and_said(context: Context, file: Path, remote: Path) -> None:
@@ -352,7 +351,7 @@ def test_a_submission_that_cannot_be_scored_is_noted_and_said(context: Context, 
     write_json(file.with_suffix(".json"), {"submission": "another file's", "out_of_fold_log_loss": 0.1})
     with pytest.raises(InputError, match=f"could not score it; the reason stands at .*{SLUG}/submissions"):
         send(context, file)
-    assert [(entry.status, entry.out_of_fold) for entry in ledger.read(LEDGER)] == [("error", "")]
+    assert [(entry.status, entry.out_of_fold) for entry in read_ledger(LEDGER)] == [("error", "")]
 
 
 @pytest.mark.slow
@@ -360,7 +359,7 @@ def test_a_submission_that_cannot_be_scored_is_noted_and_said(context: Context, 
 def test_warnings_and_a_late_list_do_no_harm(context: Context, file: Path, remote: Path, kind: str) -> None:
     (remote / "submissions.mode").write_text(kind)
     send(context, file)
-    assert [entry.public for entry in ledger.read(LEDGER)] == ["0.25001"]
+    assert [entry.public for entry in read_ledger(LEDGER)] == ["0.25001"]
 
 
 def test_giving_up_waiting_uploads_once(context: Context, file: Path, remote: Path) -> None:
@@ -371,7 +370,7 @@ def test_giving_up_waiting_uploads_once(context: Context, file: Path, remote: Pa
     (remote / "submissions.mode").unlink()
     send(context, file)
     assert calls(remote, "submit") == 1
-    assert len(ledger.read(LEDGER)) == 1
+    assert len(read_ledger(LEDGER)) == 1
 
 
 def test_a_kill_between_upload_and_ledger_uploads_once(context: Context, file: Path, remote: Path) -> None:
@@ -381,12 +380,12 @@ def test_a_kill_between_upload_and_ledger_uploads_once(context: Context, file: P
         started("submit", str(file), "--message", "first try"),
         lambda: there.is_file() and "first try" in there.read_text(),
     )
-    assert ledger.read(LEDGER) == []
+    assert read_ledger(LEDGER) == []
     (remote / "submit.mode").unlink()
     (remote / "submissions.mode").write_text("lag")  # and Kaggle's list is late, too
     send(context, file)
     assert calls(remote, "submit") == 1
-    assert [entry.status for entry in ledger.read(LEDGER)] == ["complete"]
+    assert [entry.status for entry in read_ledger(LEDGER)] == ["complete"]
 
 
 @pytest.mark.slow
@@ -432,17 +431,17 @@ def test_files_that_are_no_submission_of_this_competition_are_refused(
 
 def test_the_ledger_keeps_formulas_apart_and_refuses_what_it_did_not_write(tmp_path: Path) -> None:
     path = tmp_path / "ledger.csv"
-    entry = ledger.Entry("w", "d", "=cmd.csv", "s", 'a, "b"\nc', "complete", "-0.5", "", "", "")
+    entry = Entry("w", "d", "=cmd.csv", "s", 'a, "b"\nc', "complete", "-0.5", "", "", "")
     for _ in range(2):
-        ledger.append(path, entry)
-    assert ledger.read(path) == [replace(entry, file="'=cmd.csv", message='a, "b" c')] * 2
+        append_entry(path, entry)
+    assert read_ledger(path) == [entry._replace(file="'=cmd.csv", message='a, "b" c')] * 2
     for invalid, said in (
         ("when,x\n", "expected the header"),
-        (",".join(ledger.HEADER) + "\na,b\n", "row 2: expected 10 cells"),
+        (",".join(Entry._fields) + "\na,b\n", "row 2: expected 10 cells"),
     ):
         path.write_text(invalid)
         with pytest.raises(InputError, match=said):
-            ledger.append(path, entry)
+            append_entry(path, entry)
         assert path.read_text() == invalid
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from driverwatch.errors import InputError
 from driverwatch.io.paths import user_path, user_text
 
 PATH: dict[str, Any] = {"parser": user_path, "metavar": "PATH"}  # of every option and argument that is a path
@@ -15,15 +16,8 @@ Overrides = Annotated[str, typer.Option("--set", help='changed settings, like "t
 Force = Annotated[bool, typer.Option(help="replace what is there")]
 SkipBroken = Annotated[bool, typer.Option(help="resume without invalid images and table rows, and record them")]
 Fold = Annotated[int | None, typer.Option(help="one fold alone")]
-Client = Annotated[
-    str,
-    typer.Option(
-        parser=user_text,
-        metavar="PATH",
-        envvar="KAGGLE",
-        help="the Kaggle client; default: the one make installs, or on PATH",
-    ),
-]
+CLIENT = "the Kaggle client; default: the one make installs, or on PATH"
+Client = Annotated[str, typer.Option(parser=user_text, metavar="PATH", envvar="KAGGLE", help=CLIENT)]
 Submission = Annotated[Path, typer.Argument(**PATH, help="a submission, <name>.csv")]
 Tta = Annotated[str, typer.Option(help="TTA sets, separated by spaces")]
 Engine = Annotated[str | None, typer.Option(help="ray: as tasks on a cluster; default: here, one after the other")]
@@ -68,7 +62,6 @@ def predict_settings(tta: str, batch_size: str, overrides: str = "") -> Any:
     """Those of `make predict`, with overrides of `predict.` alone: what a run was trained with stays."""
     from driverwatch.config.loading import overridden, parse
     from driverwatch.config.model import PredictSettings
-    from driverwatch.errors import InputError
 
     if other := [each for each in overrides.split() if not each.startswith("predict.")]:
         raise InputError(f"SET={other[0]}: expected predict.<setting>=<value>; a run keeps what it was trained with")
@@ -86,8 +79,6 @@ def cluster_options(
     Raises:
         InputError: an unknown engine, or options of a cluster without one.
     """
-    from driverwatch.errors import InputError
-
     if engine not in (None, "local", "ray"):
         raise InputError(f"ENGINE={engine}: expected ray (a cluster, docs/how-to/cluster.md) or local")
     if engine != "ray":
@@ -123,18 +114,16 @@ def numbers(name: str, text: str) -> list[int]:
     Raises:
         InputError: none, or something else among them.
     """
-    from driverwatch.errors import InputError
-
     words = text.split()
     if not words or not all(word.isascii() and word.isdigit() for word in words):
         raise InputError(f'{name}={text}: expected whole numbers separated by spaces, like "3 6 10"')
     return [int(word) for word in words]
 
 
-def one_tta_set(tta: str) -> Any:
-    """The TTA set that a run takes part with."""
-    from driverwatch.errors import InputError
-
+def one_tta_set(tta: str | None) -> Any:
+    """The TTA set that a run takes part with; None: each run's default."""
+    if tta is None:
+        return None
     chosen = predict_settings(tta, "1").tta
     if len(chosen) > 1:
         raise InputError(f"TTA={tta}: expected one TTA set here, got {len(chosen)}; several are for make predict")

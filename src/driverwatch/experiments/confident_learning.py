@@ -22,7 +22,7 @@ from driverwatch.io.atomic import write_text
 from driverwatch.io.console import close, say
 from driverwatch.io.html import render
 from driverwatch.io.manifests import checksum_of_file
-from driverwatch.submission.validate import read_out_of_fold
+from driverwatch.submission.build import read_out_of_fold
 from driverwatch.training.label_issues import AMBIGUOUS, ERROR
 
 CLIPS = {"driver": "{driver}", "class": "{label}", "errors": "{errors}", "of": "{images}", "likely": "{likely}"}

@@ -122,9 +122,8 @@ def notebook_text(plan: Plan, install: list[str], there: dict[str, str]) -> str:
     import nbformat  # with the development requirements, which make notebook installs
 
     made = nbformat.reads(resources.files("driverwatch.remote").joinpath(TEMPLATE).read_text("utf-8"), as_version=4)
-    pairs = "".join(
-        f"    {json.dumps(k)}: {json.dumps(v, ensure_ascii=False)},\n" for k, v in plan.model_dump().items()
-    )
+    texts = {json.dumps(k): json.dumps(v, ensure_ascii=False) for k, v in plan.model_dump().items()}
+    pairs = "".join(f"    {key}: {value},\n" for key, value in texts.items())
     first = next(cell for cell in made.cells if cell.cell_type == "code")
     places = "".join(f"\n{name} = {json.dumps(value)}" for name, value in there.items())
     first.source = f"PLAN = {{\n{pairs}}}\nINSTALL = {json.dumps(install)}{places}"

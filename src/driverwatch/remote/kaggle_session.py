@@ -92,9 +92,8 @@ class Session:
             say(f"  {fetched}" if on_kaggle else f"  download the folder {self.output} from Google Drive as {at_home}")
             say(f"  make import-runs RUNS_FROM={at_home} DATASET={plan.dataset}")
         else:
-            say(
-                f"\n{plan.run}: stopped after {plan.hours:g} hours; the next version resumes from its last finished epoch:"
-            )
+            far = f"stopped after {plan.hours:g} hours; the next version resumes from its last finished epoch:"
+            say(f"\n{plan.run}: {far}")
             again = f"make notebook MODEL={plan.model} ... RESUME_FROM={plan.notebook}   # at home, and the two commands it prints"
             say(f"  {again}" if on_kaggle else "  run this notebook again")
         return done

@@ -12,7 +12,7 @@ from importlib import import_module
 from io import StringIO
 from pathlib import Path
 from statistics import mean
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from driverwatch.errors import InputError
 from driverwatch.io.atomic import machine, write_text
@@ -108,12 +108,9 @@ def join(address: str | None) -> Any:
         except Exception as error:  # Ray's own, several kinds of them, and bare ones
             ray.shutdown()
             if not attempt:
-                words = " ".join(str(error).split())[:200]
-                way_out = (
-                    "make node on this machine starts its part of one"
-                    if address
-                    else "run again when it has less to do"
-                )
+                words, way_out = " ".join(str(error).split())[:200], "run again when it has less to do"
+                if address:
+                    way_out = "make node on this machine starts its part of one"
                 raise InputError(
                     f"ADDRESS={address or ''}: no Ray cluster could be joined or started ({words}); {way_out}"
                 ) from error
@@ -145,9 +142,8 @@ def needs_of(there: list[Node], options: Options) -> Needs:
     """
     have = [node["Resources"] for node in there]
     gpus = float(any(has.get("GPU", 0) >= 1 for has in have)) if options.gpus is None else options.gpus
-    shares = [
-        has.get("CPU", 0) * (gpus / has["GPU"] if gpus else 1) for has in have if not gpus or has.get("GPU", 0) >= gpus
-    ]
+    able = [has for has in have if not gpus or has.get("GPU", 0) >= gpus]
+    shares = [has.get("CPU", 0) * (gpus / has["GPU"] if gpus else 1) for has in able]
     cores = options.cores or max(1, int(min(shares, default=1)))
     needs = {"CPU": cores, "GPU": gpus, "memory": options.memory_bytes}
     refuse_too_much(there, needs)
@@ -167,24 +163,21 @@ def refuse_too_much(there: list[Node], needs: Needs) -> None:
 COLUMNS = ("", "machine", "epoch", "loss", "val loss", "s/epoch", "left")
 
 
-class View:
+class View(ExitStack):
     """A context that shows what tasks do, and keeps their logs. Whatever ends it leaves a clean terminal."""
 
     def __init__(self, root: Path) -> None:
+        super().__init__()
         self.root = root
         self.tasks: dict[str, Task] = {}
         self.submission: dict[str, float] = {}  # seconds, by task
         self.machines: dict[str, list[str]] = {}  # names, by task that runs; the last one has it now
         self.finished = 0
         self.start = time.monotonic()
-        self.open = ExitStack()
 
-    def __enter__(self) -> "View":
-        self.open.enter_context(live(self, refresh_per_second=2, transient=True))
+    def __enter__(self) -> Self:
+        self.enter_context(live(self, refresh_per_second=2, transient=True))
         return self
-
-    def __exit__(self, *ended: object) -> None:
-        self.open.close()
 
     def submitted(self, task: Task) -> None:
         """Count a task, and begin its part of the log."""
@@ -195,29 +188,27 @@ class View:
         """Print and log news of tasks (`Home.news`)."""
         for name, kind, value in news:
             if kind == "machine":
-                self._started(self.tasks[name], value)
+                known, text = self.machines.setdefault(name, []), f"starts on {value}"
+                if known:
+                    text = f"lost on {known[-1]}; resumes on {value} from its last finished epoch"
+                known.append(value)
+                self._note(self.tasks[name], text)
                 continue
             self.log(self.tasks[name], value)
             for line in value:
                 say(line if line.startswith(name.split()[0]) else f"{name}: {line}")
 
-    def _started(self, task: Task, machine: str) -> None:
-        known = self.machines.setdefault(task.name, [])
-        text = f"starts on {machine}"
-        if known:
-            text = f"lost on {known[-1]}; resumes on {machine} from its last finished epoch"
-        known.append(machine)
-        self.log(task, [f"-- {text}"])
-        say(f"{task.name}: {text}")
-
     def ended(self, task: Task, error: str | None) -> None:
         """Print how a task ended: well, unless there is an `error`."""
         seconds = time.monotonic() - self.submission[task.name]
         self.finished += error is None
-        text = error or f"finished, {seconds:.0f} s after it was submitted"
-        self.log(task, [f"-- {text}"])
         self.machines.pop(task.name, None)
-        say(f"{task.name}: {text} ({self.finished} of {len(self.tasks)} finished)")
+        text = error or f"finished, {seconds:.0f} s after it was submitted"
+        self._note(task, text, f" ({self.finished} of {len(self.tasks)} finished)")
+
+    def _note(self, task: Task, text: str, more: str = "") -> None:
+        self.log(task, [f"-- {text}"])
+        say(f"{task.name}: {text}{more}")
 
     def log(self, task: Task, lines: list[str]) -> None:
         """Append lines to a task's log."""
@@ -303,7 +294,7 @@ class Cluster:
         say(f"cluster of {len(there)} machine{'s' * (len(there) != 1)}: {', '.join(map(describe, there))}; {each} each")
 
     def __exit__(self, *ended: object) -> None:
-        self.view.__exit__(*ended)
+        self.view.close()
         with suppress(Exception):  # what is wrong with Ray is said by what raised first
             for reference in self.running:
                 self.ray.cancel(reference, force=True)

@@ -27,7 +27,7 @@ NODE_FOLDER = "DRIVERWATCH_NODE_FOLDER"  # variable: a machine's folder for copi
 TOKENS = "build/.cluster"  # holds a file with a secret name; a machine that sees that file shares the project's folder
 PRIVATE = (".lock", ".holder", ".partial")  # endings of files that never leave their machine
 MANIFEST = "manifest.json"
-LAST = ("checkpoint.h5", MANIFEST)  # speak of a folder's other files, and so arrive after them
+LAST = {"checkpoint.h5": 1, MANIFEST: 2}  # speak of a folder's other files, and so arrive after them, in this order
 PIECE_BYTES = 32 << 20  # of a file, sent at once
 REPORT_SECONDS = 0.5  # between two looks for new lines and files
 
@@ -208,22 +208,18 @@ def copy(name: str, path: Path, home: Any) -> None:
         if path.is_symlink() or not path.is_file() or checksum_of_file(path) != checksum:
             require_space(path.parent, size, name, "name a larger disk: make node FOLDER=")
             with replacing(path) as temporary:
-                _fetch(name, temporary, home)
+                with temporary.open("wb") as file:
+                    following = home.piece.remote(name, 0)
+                    while content := result(following):
+                        following = home.piece.remote(name, file.tell() + len(content))
+                        file.write(content)
                 if checksum_of_file(temporary) != checksum:
                     raise InputError(f"{name}: changed on its way to another machine; the same command resumes")
         os.utime(path, ns=(time, time))  # a pack's time says that it is as packing left it
 
 
-def _fetch(name: str, target: Path, home: Any) -> None:
-    with target.open("wb") as file:
-        following = home.piece.remote(name, 0)
-        while content := result(following):
-            following = home.piece.remote(name, file.tell() + len(content))
-            file.write(content)
-
-
 class _Printed(io.TextIOBase):
-    """What is printed, as lines."""
+    """What is printed and not read yet."""
 
     def __init__(self) -> None:
         self.parts: deque[str] = deque()
@@ -231,11 +227,6 @@ class _Printed(io.TextIOBase):
     def write(self, text: str) -> int:
         self.parts.append(text)
         return len(text)
-
-    def lines(self) -> list[str]:
-        """Those since the last call, without blank ones."""
-        text = "".join(self.parts.popleft() for _ in range(len(self.parts)))
-        return [line for line in text.splitlines() if line]
 
 
 @contextmanager
@@ -245,7 +236,8 @@ def _reported(task: Task, home: Any, sends: bool) -> Iterator[None]:
     sent = {name: _stamp(Path(name)) for name in task.files(Path()) if sends}
 
     def report() -> None:
-        if lines := printed.lines():
+        text = "".join(printed.parts.popleft() for _ in range(len(printed.parts)))
+        if lines := [line for line in text.splitlines() if line]:
             result(home.tell.remote(task.name, "lines", lines))
         if sends:
             send(task, home, sent, (MANIFEST,))
@@ -274,7 +266,7 @@ def send(task: Task, home: Any, sent: dict[str, list[int]], but: tuple[str, ...]
     A file of `LAST` is read before the others and sent after them: at home it is never newer than what it speaks of.
     """
     found = []
-    for name in sorted(task.files(Path()), key=_rank, reverse=True):
+    for name in sorted(task.files(Path()), key=lambda name: LAST.get(Path(name).name, 0), reverse=True):
         path = Path(name)
         try:
             if path.name in but or sent.get(name) == (now := _stamp(path)):
@@ -285,11 +277,6 @@ def send(task: Task, home: Any, sent: dict[str, list[int]], but: tuple[str, ...]
     for name, content, now in reversed(found):
         result(home.receive.remote(task.name, name, content, hashlib.sha256(content).hexdigest()))
         sent[name] = now
-
-
-def _rank(name: str) -> int:
-    last = Path(name).name
-    return LAST.index(last) + 1 if last in LAST else 0
 
 
 def _stamp(path: Path) -> list[int]:

@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from driverwatch.config.model import PROCESSOR_CROPS, PredictSettings
 from driverwatch.data.context import CONFIGS, Context
 from driverwatch.data.pack import is_streamed
@@ -203,8 +205,6 @@ def predict_shard(
 
     Shards of the test images go round; a fold's validation drivers, mostly a single one, go to another part for each fold.
     """
-    import numpy as np
-
     from driverwatch.models import backend
 
     run, split, packs, folds = asked_to_predict(context, name, asked, fold)
@@ -269,10 +269,12 @@ class _Trials:
         """Have a trial's next fold trained, past those that are finished."""
         while ask is not None:
             try:
-                claim = self._claim(ask)
+                if ask.name not in self.claims:
+                    self.claims[ask.name] = self.held.enter_context(started_run(ask))
             except InputError as error:
                 ask = thrown(work, error)
                 continue
+            claim = self.claims[ask.name]
             if not claim.run.finished(ask.fold):
                 task = fold_task(ask, claim.run, ask.fold)
                 self.waiting[task.name] = work, ask
@@ -280,8 +282,3 @@ class _Trials:
                 return
             claim.found(ask.fold)
             ask = next(work, None)
-
-    def _claim(self, ask: FoldRequest) -> LockedRun:
-        if ask.name not in self.claims:
-            self.claims[ask.name] = self.held.enter_context(started_run(ask))
-        return self.claims[ask.name]

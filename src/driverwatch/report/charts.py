@@ -36,17 +36,11 @@ PALETTE = {
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "driverwatch",  # the same chart is the same text
-    "font.size": 11,
     "text.parse_math": False,  # a name with two $ is a name
-    "axes.labelsize": 11,
-    "axes.titlesize": 11,
-    "xtick.labelsize": 10,
-    "ytick.labelsize": 10,
+    **dict.fromkeys(("font.size", "axes.labelsize", "axes.titlesize"), 11),
+    **dict.fromkeys(("xtick.labelsize", "ytick.labelsize"), 10),
     "text.color": PALETTE["ink"],
-    "axes.labelcolor": PALETTE["soft"],
-    "axes.edgecolor": PALETTE["soft"],
-    "xtick.color": PALETTE["soft"],
-    "ytick.color": PALETTE["soft"],
+    **dict.fromkeys(("axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), PALETTE["soft"]),
     "axes.facecolor": "none",
     "axes.linewidth": 0.8,
     "axes.spines.top": False,
@@ -234,10 +228,8 @@ def curves(folds: Mapping[int, pd.DataFrame], title: str, caption: str) -> Chart
             axes.plot(history["epoch"], history["val_loss"], "o-", color=PALETTE["c0"], markersize=3.5)
             sound = history.dropna(subset=["val_loss"])
             ends += [(float(sound["val_loss"].iloc[-1]), float(sound["epoch"].iloc[-1]), number)] if len(sound) else []
-        last = (frame.loc[frame["stage"].diff(-1).fillna(0) != 0, "epoch"] for frame in folds.values())
-        for end in sorted(
-            {int(epoch) for epochs in last for epoch in epochs}
-        ):  # epochs after which a stage ends, in any fold
+        last = [frame.loc[frame["stage"].diff(-1).fillna(0) != 0, "epoch"] for frame in folds.values()]
+        for end in np.unique(np.concatenate(last)):  # epochs after which a stage ends, in any fold
             axes.axvline(end + 0.5, color=PALETTE["line"], linewidth=1)
         axes.set(xlabel="epoch", ylabel="loss", title=_label(title))
         axes.set_ylim(bottom=0)
@@ -257,9 +249,8 @@ def curves(folds: Mapping[int, pd.DataFrame], title: str, caption: str) -> Chart
 def apart(places: Sequence[float], gap: float) -> list[float]:
     """The places moved up as little as keeps any two `gap` apart, in the order given."""
     moved, last = [0.0] * len(places), float("-inf")
-    for index in sorted(range(len(places)), key=lambda one: places[one]):
-        last = max(places[index], last + gap)
-        moved[index] = last
+    for index in np.argsort(places, kind="stable"):
+        moved[index] = last = max(places[index], last + gap)
     return moved
 
 

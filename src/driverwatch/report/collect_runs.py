@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from driverwatch.io.atomic import reason
 from driverwatch.io.manifests import checksum_of_file, read_json
 from driverwatch.io.paths import Places, matching
 from driverwatch.run import Run
-from driverwatch.submission import ledger
+from driverwatch.submission.submit import Entry, read_ledger
 from driverwatch.training.run_summary import RunState, run_state
 
 KINDS = ("train", "test")
@@ -72,9 +73,8 @@ def _pack(context: Context, folds: FoldsState, size: str) -> PackState:
         made = {kind: manifest_of(folder, kind, size) for kind in KINDS}
         boxes = context.regions(size)
         if any(each["folds"] != folds.checksum for each in made.values()):
-            stale.append(
-                f"packed under other folds than today's; make pack SIZE={size} DATASET={context.dataset} (the pixels are kept)"
-            )
+            again = f"make pack SIZE={size} DATASET={context.dataset} (the pixels are kept)"
+            stale.append(f"packed under other folds than today's; {again}")
         for kind, each in made.items():
             path = folder / f"{kind}.h5"
             refuse_moved(path, each, boxes)
@@ -91,10 +91,8 @@ def megabytes(paths: Iterable[Path]) -> float:
     """Size of files in 10^6 bytes; files that disappear meanwhile count nothing."""
     total = 0
     for path in paths:
-        try:
+        with suppress(OSError):
             total += path.stat().st_size
-        except OSError:
-            continue
     return round(total / 1e6, 1)
 
 
@@ -102,14 +100,10 @@ def collect_runs(context: Context, folds: FoldsState, packs: list[PackState]) ->
     """Every run of a data set, those of studies last; a file that cannot be read is its run's `problem`."""
     studies = [path.name for path in matching(context.places.build / "studies", "*") if path.is_dir()]
     places = [replace(context.places, study=study) for study in (None, *studies)]
-    found = [
-        _run(context, place, folder, folds, packs)
-        for place in places
-        for folder in matching(place.runs, "*")
-        if folder.is_dir()
-    ]
-    changed = {commit for commit in {fold.commit for run in found for fold in run.folds if fold.commit}
-               if manifests.changed_since(commit)}  # fmt: skip
+    folders = [(place, path) for place in places for path in matching(place.runs, "*") if path.is_dir()]
+    found = [_run(context, place, folder, folds, packs) for place, folder in folders]
+    commits = {fold.commit for run in found for fold in run.folds if fold.commit}
+    changed = set(filter(manifests.changed_since, commits))
     return [replace(run, older_code=sorted({f.commit for f in run.folds if f.commit in changed})) for run in found]
 
 
@@ -207,12 +201,6 @@ class SubmissionState:
         return self.name == f"{run}-{tta}" or bool(re.fullmatch(rf"{re.escape(run)}-fold\d+", self.name))
 
     @property
-    def unscored(self) -> str:
-        """Why it has no score; empty: it has one."""
-        why = str(self.manifest.get("out_of_fold") or "a fold's models alone: not scored")
-        return "" if "out_of_fold_log_loss" in self.manifest else why
-
-    @property
     def members(self) -> str:
         """Its runs, each with its TTA set."""
         return ", ".join(f"{run} ({tta})" for run, tta in self.manifest["runs"].items())
@@ -222,10 +210,6 @@ class SubmissionState:
         """Of its post-processing pipeline."""
         found = self._value("pipeline", "steps")
         return list(found) if isinstance(found, dict) and found else ["mean"]
-
-    @property
-    def commit(self) -> str:
-        return str(self.manifest.get("commit") or "")
 
     def _value(self, *keys: str) -> object:
         found: object = self.manifest
@@ -244,7 +228,7 @@ def collect_submissions(
     """Every submission of a data set, and why the ledger of uploads cannot be read (None: it can)."""
     folder, problem = context.places.submissions, None
     try:
-        entries = [e for e in ledger.read(folder.parent / "ledger.csv") if e.dataset == context.dataset]
+        entries = [e for e in read_ledger(folder.parent / "ledger.csv") if e.dataset == context.dataset]
     except InputError as error:
         entries, problem = [], str(error)
     names = sorted({path.stem for path in (*matching(folder, "*.csv"), *matching(folder, "*.json"))})
@@ -252,7 +236,7 @@ def collect_submissions(
 
 
 def _submission(
-    context: Context, path: Path, folds: FoldsState, runs: Mapping[str, RunState], entries: list[ledger.Entry]
+    context: Context, path: Path, folds: FoldsState, runs: Mapping[str, RunState], entries: list[Entry]
 ) -> SubmissionState:
     beside = path.with_suffix(".json")
     if not path.is_file() or not beside.is_file():
@@ -260,20 +244,17 @@ def _submission(
         problem = f"{missing}: is not there; make ensemble writes both, and checks them"
         return SubmissionState(path.stem, problem=problem)
     made = _made(context, path.stem, beside, folds, runs)
+    written = made.manifest.get("submission")
     try:
         # the CSV is written before its manifest: only a later time can mean an edit
-        edited = path.stat().st_mtime > beside.stat().st_mtime and checksum_of_file(path) != made.manifest.get(
-            "submission"
-        )
+        edited = path.stat().st_mtime > beside.stat().st_mtime and checksum_of_file(path) != written
     except OSError as error:
         return SubmissionState(path.stem, problem=reason(error))
-    mine = [entry for entry in entries if entry.sha256 == made.manifest.get("submission")]
+    mine = [entry for entry in entries if entry.sha256 == written]
     changed = [f"{path.name} was changed since it was written and checked"] * (edited and made.problem is None)
-    return SubmissionState(
-        **vars(made)
-        | {"stale": made.stale + changed, "uploads": [f"{e.status}, public {e.public or '-'}" for e in mine]}
-        | ({"public": mine[-1].public, "private": mine[-1].private} if mine else {})
-    )
+    uploads = [f"{entry.status}, public {entry.public or '-'}" for entry in mine]
+    made = replace(made, stale=made.stale + changed, uploads=uploads)
+    return replace(made, public=mine[-1].public, private=mine[-1].private) if mine else made
 
 
 def collect_pseudo_labels(context: Context, folds: FoldsState, runs: Mapping[str, RunState]) -> list[SubmissionState]:

@@ -1,7 +1,7 @@
 """Contact sheets: rows of pictures with captions, on white."""
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,9 +67,8 @@ def contact_sheet(title: list[str], columns: list[str], lines: list[Line]) -> np
     sheet = Image.new("RGB", size, "white")
     for number, text in enumerate(title):
         y = GAP if number == 0 else GAP + TITLE + 6 + (number - 1) * (TEXT + 5)
-        _write_line(
-            sheet, (GAP, y), Caption(text, "quiet" if number else "plain"), size[0] - 2 * GAP, TEXT if number else TITLE
-        )
+        ink, letters = ("quiet", TEXT) if number else ("plain", TITLE)
+        _write_line(sheet, (GAP, y), Caption(text, ink), size[0] - 2 * GAP, letters)
     for number, text in enumerate(columns):
         _write_line(sheet, (margin + number * (WIDTH + GAP), top - TEXT - 7), Caption(text, "quiet"), WIDTH)
     for number, line in enumerate(lines):
@@ -131,12 +130,11 @@ def preview_model(context: Context, settings: ModelSettings, name: str, fold: in
 def preview_run(context: Context, name: str, fold: int) -> Path:
     """Draw what a run that was started sees or saw, whatever today's YAML says."""
     run, folds, packs = open_run(context, name)
-    rows = _training(run.settings, folds, packs["train"], fold)
-    return _write(context, _of_run(run, packs["train"], rows), name, fold)
+    return _write(context, _of_run(run, folds, packs["train"], fold), name, fold)
 
 
-def _of_run(run: Run, pack: Pack, rows: np.ndarray) -> Shown:
-    return Shown(run.settings, run.preset, pack, rows, run.classes, run.swap)
+def _of_run(run: Run, folds: FoldTable, pack: Pack, fold: int) -> Shown:
+    return Shown(run.settings, run.preset, pack, _training(run.settings, folds, pack, fold), run.classes, run.swap)
 
 
 def _training(settings: ModelSettings, folds: FoldTable, pack: Pack, fold: int) -> np.ndarray:
@@ -150,17 +148,17 @@ def _training(settings: ModelSettings, folds: FoldTable, pack: Pack, fold: int) 
 
 def _write(context: Context, shown: Shown, name: str, fold: int) -> Path:
     path = context.places.preview(name)
-    picture, columns, count = _drawn(context, shown, name, fold)
+    picture, what = _drawn(context, shown, name, fold)
     write_picture(picture, path)
-    close(path, f"{count} images, {' | '.join(columns)}")
+    close(path, what)
     return path
 
 
-def _drawn(context: Context, shown: Shown, name: str, fold: int) -> tuple[np.ndarray, list[str], int]:
-    """The sheet, the heads of its columns, and how many images it shows."""
+def _drawn(context: Context, shown: Shown, name: str, fold: int) -> tuple[np.ndarray, str]:
+    """The sheet, and how many images in which columns it shows."""
     title = [f"{name} on {context.dataset}, fold {fold}: what training sees", *_said(shown)]
     columns, lines = _sheet(shown, list(context.settings.classes.values()))
-    return contact_sheet(title, columns, lines), columns, len(lines)
+    return contact_sheet(title, columns, lines), f"{len(lines)} images, {' | '.join(columns)}"
 
 
 def _said(shown: Shown) -> list[str]:
@@ -191,10 +189,8 @@ def _epoch(shown: Shown, rows: np.ndarray, epoch: int) -> list[Cell]:
     """What an epoch makes of these rows, by training's own code."""
     mixing = epoch_mixing(shown.settings, shown.pack, shown.training, epoch)
     images, flipped = AugmentedInputs(shown.pack.pixels, shown.settings, shown.preset, epoch, mixing)(rows)
-    return [
-        Cell(image, captions(shown, int(row), bool(flag), mixing))
-        for image, row, flag in zip(images, rows, flipped, strict=True)
-    ]
+    below = [captions(shown, int(row), bool(flag), mixing) for row, flag in zip(rows, flipped, strict=True)]
+    return list(map(Cell, images, below))
 
 
 def captions(shown: Shown, row: int, flipped: bool, mixing: Mixing | None) -> list[Caption]:
@@ -264,7 +260,7 @@ def example_figures(context: Context, run: Run, folds: FoldTable, pack: Pack) ->
 
 def _augmentation(context: Context, run: Run, folds: FoldTable, pack: Pack) -> list[Figure]:
     caption = f"What training sees of one image per class, epoch by epoch: {run.name}, fold 0."
-    sheet, _, _ = _drawn(context, _of_run(run, pack, _training(run.settings, folds, pack, 0)), run.name, 0)
+    sheet, _ = _drawn(context, _of_run(run, folds, pack, 0), run.name, 0)
     return [Figure(caption, f"contact sheet: {caption}", _jpeg(sheet))]
 
 
@@ -299,8 +295,7 @@ def _ten_crop(context: Context, run: Run, folds: FoldTable, pack: Pack) -> list[
     return [boxed, Figure(ten, "ten crops of one image", _jpeg(sheet))]
 
 
-def _jpeg(image: np.ndarray) -> str:
-    return jpeg_uri(image, MAX_WIDTH_PX, QUALITY)
+_jpeg = partial(jpeg_uri, widest=MAX_WIDTH_PX, quality=QUALITY)
 
 
 def _box(crop: View, name: str, zoom: float) -> dict[str, Any]:

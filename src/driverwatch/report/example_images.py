@@ -18,8 +18,7 @@ from driverwatch.data.pack import Pack
 from driverwatch.errors import InputError
 from driverwatch.inference.predict_run import FoldModels
 from driverwatch.io.html import jpeg_uri
-from driverwatch.report.score_runs import RunScores
-from driverwatch.report.verdict import confusions, in_words
+from driverwatch.report.score_runs import RunScores, confusions, in_words
 
 WORST = 9  # images
 STRIPS, OF_EACH = 3, 6  # confusions, and images of each

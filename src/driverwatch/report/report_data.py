@@ -1,8 +1,11 @@
-"""What the report shows of a data set: runs, submissions, ablations, folds, figures; what is missing, with the command."""
+"""What the report shows of a data set: runs, submissions, figures, its first sentences; what is missing, with the command."""
 
 import time
+from collections.abc import Iterator
 from math import log
+from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from driverwatch import run as runs
@@ -10,11 +13,14 @@ from driverwatch.config.dataset import LeaderboardSettings
 from driverwatch.data.context import CONFIGS, Context
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
+from driverwatch.ensemble.calibration import temperature
+from driverwatch.ensemble.transform import MemberPredictions
 from driverwatch.errors import InputError
 from driverwatch.experiments.ablations import Ablation, AblationsRecord
 from driverwatch.experiments.experiment import read_record
-from driverwatch.io.html import Missing
+from driverwatch.io.html import Missing, interval
 from driverwatch.io.manifests import provenance, read_json
+from driverwatch.metrics import log_losses
 from driverwatch.report.collect_runs import (
     OTHER_FOLDS,
     SubmissionState,
@@ -25,10 +31,27 @@ from driverwatch.report.collect_runs import (
 )
 from driverwatch.report.contact_sheets import Figure, example_figures
 from driverwatch.report.example_images import Strip, Thumbnail, worst_images
-from driverwatch.report.score_runs import RunReport, RunScores, packs_by_size, test_scores
+from driverwatch.report.score_runs import (
+    RunReport,
+    RunScores,
+    confusions,
+    difference,
+    in_words,
+    packs_by_size,
+    test_scores,
+)
 from driverwatch.report.status import status
-from driverwatch.report.verdict import Sentence, verdict
 from driverwatch.run import Run
+
+WORST_DRIVERS = 3
+SMALL = 0.02  # calibration error that is not worth a temperature
+
+
+class Sentence(NamedTuple):
+    """A finding, and the id of the section that it is about."""
+
+    text: str
+    section: str
 
 
 class Report:
@@ -50,7 +73,9 @@ class Report:
         unreadable = [(state.name, state.problem) for state in states if state.problem]
         unreadable += [(run.name, why) for run in self.runs for why in run.problems]
         unreadable += [("ledger.csv", problem)] if problem else []
-        unreadable += [(f"{one.name}.csv", _with_command(one.problem)) for one in made if one.problem]
+        again = "; make ensemble writes it again"
+        problems = [(one.name, one.problem) for one in made if one.problem]
+        unreadable += [(f"{name}.csv", why if "make ensemble" in why else f"{why}{again}") for name, why in problems]
         self.unreadable = [*dict.fromkeys(unreadable)]  # a run's or a submission's name, and why
         self.made = f"Made on {time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC at commit "
         self.made += provenance()["commit"] or "unknown"
@@ -196,5 +221,110 @@ class Report:
         return [], [Missing("No run is there whose packed images are, so there is nothing to show here.", command)]
 
 
-def _with_command(problem: str) -> str:
-    return problem if "make ensemble" in problem else f"{problem}; make ensemble writes it again"
+def verdict(
+    ranked: list[RunScores],
+    classes: dict[str, str],
+    fold_of: dict[str, int],
+    tested: tuple[SubmissionState, float, float, int] | None,
+) -> list[Sentence]:
+    """What is worth knowing of scored runs.
+
+    Args:
+        ranked: at least one, the best first; the others honest, lowest loss first.
+        classes: names by id.
+        fold_of: each driver's fold; a temperature is fitted on the others.
+        tested: a submission's loss, accuracy and number of test images, whose labels are known.
+    """
+    best = ranked[0]
+    found = [_winner(ranked), *_drivers(best)]
+    for pair in confusions(best)[:1]:
+        share = f"{in_words(pair, classes)} ({pair.mistaken / pair.images:.0%})"
+        found.append(Sentence(f"The most frequent confusion: {share}.", "confusions"))
+    found += [_calibration(best, fold_of), *_averaging(ranked)]
+    if tested:
+        made, loss, accuracy, images = tested
+        text = f"On the {images:,} test images, of other drivers, {made.name}.csv has a log loss of {loss:.3f}"
+        text += f" and an accuracy of {accuracy:.1%}. Their labels are known: the data set is synthetic."
+        found.append(Sentence(text, "submissions"))
+    return found
+
+
+def against_noise(low: float, high: float) -> str:
+    """What a 95 % interval of a difference says of it."""
+    if low != low:
+        return "one driver alone gives no interval"
+    noise = "beyond noise" if low > 0 or high < 0 else "within noise"
+    return f"{noise}: 95 % over drivers {interval(low, high, '{:+.3f}')}"
+
+
+def _winner(ranked: list[RunScores]) -> Sentence:
+    best = ranked[0]
+    if len(ranked) == 1:
+        over = "" if best.low != best.low else f", 95 % over drivers {interval(best.low, best.high)}"
+        text = f"{best.name} has an OOF log loss of {best.loss:.3f}{over}; accuracy {best.accuracy:.1%}."
+        return Sentence(text, "runs")
+    other = ranked[1]
+    text = f"{best.name} has the lowest OOF log loss of {len(ranked)} runs, {best.loss:.3f}"
+    names = best.each.index.intersection(other.each.index)
+    more, low, high = difference(
+        other.each["loss"][names].to_numpy(), best.each["loss"][names].to_numpy(), best.each["driver"][names].to_numpy()
+    )
+    return Sentence(f"{text}. The next, {other.name}, is {more:.3f} higher ({against_noise(low, high)}).", "runs")
+
+
+def _drivers(best: RunScores) -> Iterator[Sentence]:
+    losses = best.each.groupby("driver")["loss"].agg(["sum", "mean", "size"]).sort_values("mean", ascending=False)
+    if len(losses) <= WORST_DRIVERS:
+        return
+    worst = losses.head(WORST_DRIVERS)
+    share, images = worst["sum"].sum() / losses["sum"].sum(), worst["size"].sum() / losses["size"].sum()
+    easiest = f"{losses.index[-1]}, the easiest driver, has {losses['mean'].iloc[-1]:.2f}"
+    names = f"{', '.join(worst.index[:-1])} and {worst.index[-1]}"
+    text = f"Of {len(losses)} drivers, {names} carry {share:.0%} of the loss with {images:.0%} of the images"
+    least_to_most = f"{worst['mean'].iloc[-1]:.2f} to {worst['mean'].iloc[0]:.2f} each"
+    yield Sentence(f"{text}: {least_to_most}, where {easiest}.", "drivers")
+
+
+def _calibration(best: RunScores, fold_of: dict[str, int]) -> Sentence:
+    """How sure the run is beside how often it is right, and the loss with a temperature that was fitted on other folds."""
+    error, sure = best.calibration_error, float(best.each["sure"].mean())
+    text = f"Its calibration error is {error:.3f}"
+    if error < SMALL:
+        return Sentence(f"{text}: the probabilities mean what they say.", "calibration")
+    how = "too timid" if sure < best.accuracy else "too sure"
+    text += f": {how}, {sure:.0%} sure on average where {best.accuracy:.0%} are correct."
+    folds = np.array([fold_of.get(driver, 0) for driver in best.each["driver"]])
+    if len(set(folds)) > 1:
+        made = nested_temperature(best, folds)
+        text += f" A temperature, fitted on the other folds, gives {made:.3f} instead of {best.loss:.3f}."
+    return Sentence(text, "calibration")
+
+
+def nested_temperature(made: RunScores, folds: np.ndarray) -> float:
+    """A run's log loss where each fold's rows (`folds`: int (N,)) have the temperature that fits the other folds best."""
+    names, labels = made.each.index.to_numpy(), made.each["label"].to_numpy()
+    rows = MemberPredictions(names, made.probabilities[None] / made.probabilities.sum(axis=1)[:, None], folds)
+    losses = np.empty(len(labels))
+    for fold in np.unique(folds):
+        rest, own = folds != fold, folds == fold
+        fitted = temperature(rows.at(rest), labels[rest], made.each["driver"].to_numpy()[rest])
+        losses[own] = log_losses(fitted(rows.at(own)).blended, labels[own])
+    return float(losses.mean())
+
+
+def _averaging(ranked: list[RunScores]) -> Iterator[Sentence]:
+    """Whether test-time augmentation helped the best run, and whether the mean of all runs is better than that."""
+    best, parts = ranked[0], list[str]()
+    gain, low, high = best.against_centre
+    if gain == gain:
+        moves = "lowers" if gain < 0 else "raises"
+        parts.append(f"{best.tta} {moves} the loss of its centre crop by {abs(gain):.3f} ({against_noise(low, high)}).")
+    alike = [made for made in ranked if made.each.index.equals(best.each.index)]
+    if len(alike) > 1:
+        losses = log_losses(np.mean([made.probabilities for made in alike], axis=0), best.each["label"].to_numpy())
+        gain, low, high = difference(losses, best.each["loss"].to_numpy(), best.each["driver"].to_numpy())
+        moves = "lowers" if gain < 0 else "raises"
+        text = f"Averaging {len(alike)} runs {moves} the loss of the best one by {abs(gain):.3f}"
+        parts.append(f"{text}, to {losses.mean():.3f} ({against_noise(low, high)}).")
+    if parts:
+        yield Sentence(" ".join(parts), "runs")

@@ -118,11 +118,10 @@ def _no_score(report: Report) -> Missing:
 def _standing(report: Report) -> Chart | None:
     """The best run and submission among the leaderboard's losses, lowest first; the leaderboard alone is not drawn."""
     run, made = report.best, report.best_submission
-    lines = (
-        [Dot(f"best run of {len(report.scored)}: {run.name}, {run.loss:.3f}", run.loss, run.low, run.high)]
-        if run
-        else []
-    )
+    lines = list[Dot]()
+    if run:
+        label = f"best run of {len(report.scored)}: {run.name}, {run.loss:.3f}"
+        lines.append(Dot(label, run.loss, run.low, run.high))
     if made:
         label = f"best submission of {len(report.candidates)}: {made.name}, {made.loss:.3f}"
         lines.append(Dot(label, made.loss, *made.interval, "s"))
@@ -156,7 +155,8 @@ def _submission_table(chosen: list[SubmissionState], report: Report) -> Table | 
 def _submission_line(made: SubmissionState, report: Report) -> dict[str, object]:
     (low, high), (least, most, level) = made.interval, made.prediction_interval
     notes = [reason for reason in made.stale if not reason.endswith(" is gone")]
-    notes += [made.unscored] if made.unscored else []
+    if "out_of_fold_log_loss" not in made.manifest:
+        notes.append(str(made.manifest.get("out_of_fold") or "a fold's models alone: not scored"))
     notes += ["optimistic: epochs chosen on the validation drivers"] * made.optimistic
     notes += [f"not among the runs here: {', '.join(absent)}"] if (absent := report.absent(made)) else []
     return {
@@ -171,7 +171,7 @@ def _submission_line(made: SubmissionState, report: Report) -> dict[str, object]
         "members": made.members,
         "steps": ", ".join(made.steps),
         "notes": "; ".join(notes) or EMPTY,
-        "commit": made.commit or EMPTY,
+        "commit": str(made.manifest.get("commit") or EMPTY),
     }
 
 
@@ -285,12 +285,11 @@ def _learning(report: Report) -> dict[str, Any]:
         curves.append(charts.curves(run.histories, run.name, f"Loss by epoch of {run.name}{far}."))
     short = [run for run in report.runs if run not in drawn]
     frames = [history.assign(run=run.name, fold=fold) for run in short for fold, history in run.histories.items()]
+    if not frames:
+        return {"curves": curves, "one_epoch": None}
     names = {"loss": "training loss", "val_loss": "validation loss"}
-    columns = ["run", "fold", "epoch", *names]
-    one_epoch = (
-        table(pd.concat(frames)[columns].rename(columns=names), dict.fromkeys(names.values(), loss)) if frames else None
-    )
-    return {"curves": curves, "one_epoch": one_epoch}
+    shown = pd.concat(frames)[["run", "fold", "epoch", *names]].rename(columns=names)
+    return {"curves": curves, "one_epoch": table(shown, dict.fromkeys(names.values(), loss))}
 
 
 def _calibration(report: Report) -> dict[str, Any]:

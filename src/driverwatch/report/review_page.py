@@ -4,6 +4,7 @@ import os
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -136,15 +137,12 @@ def _pixels(path: Path) -> np.ndarray:
     """An image file, uint8 RGB (H, W, 3)."""
     found = examine(path, None)
     if found.pixels is None:
-        raise InputError(
-            f"{path}: {found.problem}; class activation maps need the images: give DATA=, or leave out N_CAMS="
-        )
+        way_out = "class activation maps need the images: give DATA=, or leave out N_CAMS="
+        raise InputError(f"{path}: {found.problem}; {way_out}")
     return found.pixels
 
 
-THUMBNAILS = (
-    200  # images at the head of each ranking that are inside the page, some 5 kB each; others are read from DATA
-)
+THUMBNAILS = 200  # images at the head of each ranking inside the page, some 5 kB each; others are read from DATA
 WIDTH_PX = 160  # of a thumbnail
 OWN, FEW = "own", 5_000  # EMBEDDINGS= of the first run itself; images for which they are computed without being asked
 PIECE = 256  # images that are cut at a time
@@ -173,13 +171,11 @@ def write_review(context: Context, names: list[str], tta: TtaSet | None, feature
     content |= {"classes": list(map(list, context.settings.classes.items())), "dataset": context.dataset}
     report, used = context.places.page("index"), {member.run.name: member.tta for member in shown.members}
     facts = {"dataset": context.dataset, "title": context.settings.title, "data": str(context.data), "tta": used}
-    page = render("review.html", content=content, report=report.name, made_of=_made_of(shown), **facts)
-    write_text(path, page)
+    write_text(path, render("review.html", content=content, report=report.name, made_of=_made_of(shown), **facts))
     words = f"{len(shown.train.names)} training and {len(shown.test.names)} test images, {', '.join(shown.runs)}, {knn}"
+    words += f", {path.stat().st_size / 1e6:.1f} MB; open it in a browser"
     then = [] if report.is_file() else [f"make report DATASET={context.dataset}"]
-    close(
-        path, f"{words}, {path.stat().st_size / 1e6:.1f} MB; open it in a browser", time.monotonic() - start, then=then
-    )
+    close(path, words, time.monotonic() - start, then=then)
     return path
 
 
@@ -202,13 +198,10 @@ def _doubted(context: Context, names: np.ndarray) -> list[int]:
 
 def _made_of(shown: Reviewed) -> str:
     """A checksum of a page's runs, their weights and its templates."""
-    members = [
-        [m.run.name, m.tta, m.run.checksums(list(range(m.run.settings.train.splits.models(shown.folds.count))))]
-        for m in shown.members
-    ]
-    return checksum_of(
-        [members, *(inline(name) for name in ("review.js", "review_rows.js", "review.css", "style.css"))]
-    )
+    folds, templates = shown.folds.count, ("review.js", "review_rows.js", "review.css", "style.css")
+    weights = [m.run.checksums(range(m.run.settings.train.splits.models(folds))) for m in shown.members]
+    members = [[m.run.name, m.tta, each] for m, each in zip(shown.members, weights, strict=True)]
+    return checksum_of([members, *map(inline, templates)])
 
 
 def read_predictions(context: Context, names: list[str], tta: TtaSet | None) -> Reviewed:
@@ -250,15 +243,14 @@ def _test_images(members: list[Member], folds: FoldTable) -> ReviewImages:
         fits = list(range(member.run.settings.train.splits.models(folds.count)))
         names = [*member.test.names, *member.test.left_out.names]
         each.append(blending.test_of_members([member], names, [fits]))
-    common = sorted(set.intersection(*(set(map(str, rows.names)) for rows in each)))
-    if left := len(set().union(*(rows.names for rows in each))) - len(common):
+    listed = [rows.names.astype(str) for rows in each]
+    common = reduce(np.intersect1d, listed, listed[0])  # sorted, also of a single run
+    if left := len(set().union(*listed)) - len(common):
         say(f"left out: {left} test images that not every run's pack holds")
-    chosen = []
-    for rows in each:
-        position = {str(name): index for index, name in enumerate(rows.names)}
-        chosen.append(rows.members[0][np.array([position[name] for name in common], np.int64)])
+    places = [np.intersect1d(names, common, return_indices=True)[1] for names in listed]
+    chosen = np.stack([rows.members[0][place] for rows, place in zip(each, places, strict=True)])
     unknown = np.full(len(common), -1)
-    return measures.sorted_images(np.array(common, str), unknown, np.full(len(common), ""), unknown, np.stack(chosen))
+    return measures.sorted_images(common, unknown, np.full(len(common), ""), unknown, chosen)
 
 
 def _knn(context: Context, shown: Reviewed, features: str | None) -> tuple[str, dict[str, Any]]:
@@ -351,10 +343,8 @@ def _addresses(context: Context, page: Path, shown: Reviewed) -> dict[str, str |
     found: dict[str, str | None] = {"train": None, "test": None}
     sets = ("train", shown.train, settings.train_images), ("test", shown.test, settings.test_images)
     for kind, images, template in sets:
-        first = [
-            template.format(label=classes[max(0, images.labels[i])], image=images.names[i])
-            for i in range(len(images.names))[:1]
-        ]
+        pairs = zip(images.labels[:1], images.names[:1], strict=True)
+        first = [template.format(label=classes[max(0, label)], image=name) for label, name in pairs]
         if all((context.data / path).is_file() for path in first):
             found[kind] = template
         else:

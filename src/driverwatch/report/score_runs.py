@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -26,9 +26,9 @@ from driverwatch.errors import InputError
 from driverwatch.inference.predictions import default_tta_of, predicted_tta
 from driverwatch.io.console import ending, say
 from driverwatch.io.paths import matching
-from driverwatch.metrics import KAGGLE_FLOOR, accuracy, kaggle_log_loss, log_loss, log_losses, oof_score
+from driverwatch.metrics import KAGGLE_FLOOR, accuracy, kaggle_log_loss, log_loss, oof_score
 from driverwatch.run import Run
-from driverwatch.submission import validate
+from driverwatch.submission.build import read_submission
 from driverwatch.training.checkpoint import read_history
 from driverwatch.training.run_summary import RunState
 
@@ -154,21 +154,23 @@ def _scored(run: Run, packs: Packs) -> tuple[RunScores, list[str]]:
 def score_tables(run: Run, tta: TtaSet, found: dict[TtaSet, np.ndarray], pack: Pack) -> RunScores:
     """Scores of a run's probabilities by TTA set, float64 (N, C) each, in the order of the pack's N images."""
     labels, drivers, classes = pack.labels, pack.drivers, np.array(run.classes)
-    chosen = oof_score(found[tta], labels, drivers)
+    each = {name: oof_score(probabilities, labels, drivers) for name, probabilities in found.items()}
+    ends, chosen = {name: interval_of(made.losses, drivers) for name, made in each.items()}, each[tta]
     rows, says = np.asarray(found[tta], np.float64), found[tta].argmax(axis=1)
     frame = pd.DataFrame({"driver": drivers, "class": classes[labels], "label": labels, "says": classes[says]})
     frame = frame.assign(sure=rows.max(axis=1), true=rows[np.arange(len(rows)), labels], loss=chosen.losses)
     counted = pd.crosstab(frame["class"].to_numpy(), frame["says"].to_numpy())
     against = (float("nan"),) * 3
     if "centre" in found and tta != "centre":
-        against = difference(chosen.losses, log_losses(found["centre"], labels), drivers)
+        against = difference(chosen.losses, each["centre"].losses, drivers)
     curve = calibration.table(found[tta], labels, drivers)
-    all_tta = pd.DataFrame([_line(name, probabilities, pack) for name, probabilities in found.items()])
+    columns = ["tta", "log loss", "low", "high", "accuracy"]
+    all_tta = pd.DataFrame([[n, made.log_loss, *ends[n], made.accuracy] for n, made in each.items()], columns=columns)
     return RunScores(
         run.name,
         tta,
         chosen.log_loss,
-        *interval_of(chosen.losses, drivers),
+        *ends[tta],
         chosen.accuracy,
         len(labels),
         all_tta,
@@ -184,15 +186,36 @@ def score_tables(run: Run, tta: TtaSet, found: dict[TtaSet, np.ndarray], pack: P
     )
 
 
+class Confusion(NamedTuple):
+    """Images of a class that were taken for another, and all images of that class."""
+
+    true: str
+    says: str
+    mistaken: int
+    images: int
+
+
+def confusions(made: RunScores) -> list[Confusion]:
+    """Every pair of classes that a run confused, the most frequent first."""
+    counts = made.confusion
+    found = [
+        Confusion(str(true), str(says), int(counts.loc[true, says]), int(counts.loc[true].sum()))
+        for true in counts.index
+        for says in counts.columns
+        if true != says and counts.loc[true, says]
+    ]
+    return sorted(found, key=lambda pair: -pair.mistaken)
+
+
+def in_words(pair: Confusion, classes: dict[str, str]) -> str:
+    """Both classes by their meanings, and how many images were mistaken."""
+    true, says = (classes[name] or name for name in (pair.true, pair.says))
+    return f"“{true}” taken for “{says}”: {pair.mistaken} of {pair.images} images"
+
+
 def difference(losses: np.ndarray, others: np.ndarray, drivers: np.ndarray) -> tuple[float, float, float]:
     """Mean of `losses` less `others`, float64 (N,) each, image by image, and its 95 % interval over drivers (N,)."""
     return float((losses - others).mean()), *interval_of(losses - others, drivers)
-
-
-def _line(tta: str, probabilities: np.ndarray, pack: Pack) -> dict[str, object]:
-    made = oof_score(probabilities, pack.labels, pack.drivers)
-    low, high = interval_of(made.losses, pack.drivers)
-    return {"tta": tta, "log loss": made.log_loss, "low": low, "high": high, "accuracy": made.accuracy}
 
 
 def interval_of(losses: np.ndarray, drivers: np.ndarray) -> tuple[float, float]:
@@ -225,12 +248,9 @@ def made_with(manifests: dict[int, dict[str, Any]], run: Run) -> dict[str, str]:
 def times(manifests: dict[int, dict[str, Any]]) -> pd.DataFrame:
     """A line per finished fold; what its manifest does not state is NaN."""
     frame = pd.DataFrame({"fold": list(manifests)})
-    columns = {
-        "minutes": ("seconds", 1 / 60),
-        "of training": ("training_seconds", 1 / 60),
-        "ms per step": ("step_seconds", 1e3),
-    }
-    for name, (key, factor) in columns.items():
+    minutes, milliseconds = 1 / 60, 1e3
+    columns = [("minutes", "seconds", minutes), ("of training", "training_seconds", minutes)]
+    for name, key, factor in [*columns, ("ms per step", "step_seconds", milliseconds)]:
         stated = pd.Series([each.get(key) for each in manifests.values()], dtype=object)
         frame[name] = pd.to_numeric(stated, errors="coerce") * factor
     return frame
@@ -334,12 +354,11 @@ def test_scores(context: Context) -> tuple[pd.DataFrame, list[str]]:
     """`model` (a file's name), `log loss`, `accuracy`, `images` of every submission, where test labels are known; problems."""
     test_labels = competition.read_test_labels(context.settings, context.data) if context.data.is_dir() else None
     lines, problems = list[list[object]](), list[str]()
-    labels = np.array(list((test_labels or {}).values()))
+    names, labels = list(test_labels or {}), np.array(list((test_labels or {}).values()))
+    header = [context.settings.columns.image, *context.settings.classes]
     for path in matching(context.places.submissions, "*.csv") if test_labels else []:
         try:
-            made = validate.read_submission(
-                path, list(test_labels or {}), [context.settings.columns.image, *context.settings.classes]
-            )
+            made = read_submission(path, names, header)
             lines.append([path.name, kaggle_log_loss(made, labels), accuracy(made, labels), len(labels)])
         except InputError as error:
             problems.append(str(error))

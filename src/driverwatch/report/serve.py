@@ -139,6 +139,8 @@ def _bounded(image: np.ndarray) -> np.ndarray:
 HOSTS = ["127.0.0.1", "localhost"]  # what the page may be called: under another name it is somebody's DNS rebinding
 AROUND = 64 * 2**10  # bytes of a form around its image
 PARTS = 4  # of a form: one image and one class, and some patience
+HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer",
+           "Cross-Origin-Resource-Policy": "same-origin", "Cache-Control": "no-store"}  # fmt: skip
 
 Answering = Callable[[bytes, str, int | None], Answer]
 
@@ -169,9 +171,8 @@ def app_of(subject: Subject, answering: Answering) -> flask.Flask:
     """The application: `GET /` is the page, `POST /classify` (fields `image` and perhaps `class`) an answer as JSON."""
     names = [name or key for key, name in subject.classes.items()]
     shown = [(each, subject.classes.get(each.truth) or each.truth) for each in subject.examples]
-    page = render(
-        "serve.html", title=subject.title, dataset=subject.dataset, largest=LARGEST_FILE, names=names, examples=shown
-    )
+    facts = {"title": subject.title, "dataset": subject.dataset, "largest": LARGEST_FILE}
+    page = render("serve.html", names=names, examples=shown, **facts)
     app = flask.Flask(__name__, static_folder=None)
     app.request_class = _InMemory
     app.config.update(TRUSTED_HOSTS=HOSTS, MAX_CONTENT_LENGTH=LARGEST_FILE + AROUND, MAX_FORM_PARTS=PARTS)
@@ -180,9 +181,8 @@ def app_of(subject: Subject, answering: Answering) -> flask.Flask:
     app.after_request(lambda response: _guarded(response, preset))
     app.register_error_handler(HTTPException, _problem)
     app.register_error_handler(ImageError, lambda error: ({"problem": f"This image {_sentence(error)}"}, 422))
-    app.register_error_handler(
-        BusyError, lambda _: ({"problem": "Other images are being looked at; try again in a minute."}, 503)
-    )
+    busy = {"problem": "Other images are being looked at; try again in a minute."}
+    app.register_error_handler(BusyError, lambda _: (busy, 503))
 
     @app.get("/")
     def index() -> str:
@@ -205,18 +205,12 @@ def app_of(subject: Subject, answering: Answering) -> flask.Flask:
 
 def _as_json(answer: Answer, classes: dict[str, str]) -> dict[str, Any]:
     """An answer as plain data: classes with the likeliest first, the picture as a data URI."""
-    keys = list(classes)
-    rows = [
-        {"id": keys[i], "name": classes[keys[i]] or keys[i], "probability": float(answer.probabilities[i])}
-        for i in np.argsort(-answer.probabilities, kind="stable")
-    ]
-    return {
-        "classes": rows,
-        "shown": keys[answer.label],
-        "picture": data_uri(answer.picture, "image/jpeg"),
-        "method": answer.method,
-        "traits": list(answer.traits),
-    }
+    keys, values = list(classes), answer.probabilities.tolist()
+    pairs = [(keys[i], values[i]) for i in np.argsort(-answer.probabilities, kind="stable")]
+    rows = [{"id": key, "name": classes[key] or key, "probability": value} for key, value in pairs]
+    picture = data_uri(answer.picture, "image/jpeg")
+    found = {"classes": rows, "shown": keys[answer.label], "picture": picture}
+    return {**found, "method": answer.method, "traits": list(answer.traits)}
 
 
 def _image() -> tuple[str, bytes]:
@@ -280,15 +274,8 @@ def _preset(page: str) -> str:
 
 
 def _guarded(response: flask.Response, preset: str) -> flask.Response:
-    response.headers.update(
-        {
-            "Content-Security-Policy": preset,
-            "X-Content-Type-Options": "nosniff",
-            "Referrer-Policy": "no-referrer",
-            "Cross-Origin-Resource-Policy": "same-origin",
-            "Cache-Control": "no-store",
-        }
-    )
+    response.headers["Content-Security-Policy"] = preset
+    response.headers.update(HEADERS)
     return response
 
 
@@ -313,11 +300,9 @@ def serve(context: Context, name: str, fold: int | None, port: int) -> None:
     """
     models = fold_models(context, name, fold)
     with _listening(port) as listening:
-        port = listening.getsockname()[1]
-        examples = tuple(find_examples(context, models))
-        camera = find_camera(context, models)
+        port, examples = listening.getsockname()[1], tuple(find_examples(context, models))
         subject = Subject(models.title, context.settings.title, models.classes, examples)
-        app = app_of(subject, _answers(context, models, camera))
+        app = app_of(subject, _answers(context, models, find_camera(context, models)))
         logging.getLogger("werkzeug").setLevel(logging.ERROR)  # its banner, and a line a request
         server = make_server(HOST, port, app, threaded=True, request_handler=Handler, fd=listening.fileno())
         say(f"{models.title}: http://{HOST}:{port} answers on this machine alone; Ctrl-C ends it")

@@ -4,9 +4,8 @@ import json
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
-from rich.console import Console, RenderableType
+from rich.console import Console, JustifyMethod, RenderableType
 from rich.measure import Measurement
 from rich.padding import Padding
 from rich.table import Table
@@ -37,9 +36,10 @@ MAX_NAMES = 4  # beside a reason
 PIPE_COLUMNS = 10_000  # where no terminal limits a line
 NOT_IN_JSON = {"manifest", "public", "private"}
 COLOURS = {"stale": "yellow", "differs": "yellow", "invalid": "red", "missing": "red"}
-RUN_COLUMNS = {"run": "left", "folds": "left", "log loss": "right", "± (folds)": "right", "tta": "left", "took": "right",
+Columns = dict[str, JustifyMethod]
+RUN_COLUMNS: Columns = {"run": "left", "folds": "left", "log loss": "right", "± (folds)": "right", "tta": "left", "took": "right",
                "code": "left"}  # fmt: skip
-MADE_COLUMNS = {"log loss": "right", "state": "left", "uploaded": "left", "of": "left"}
+MADE_COLUMNS: Columns = {"log loss": "right", "state": "left", "uploaded": "left", "of": "left"}
 Reasons = list[tuple[str, str]]  # kind of `COLOURS`, sentence
 
 
@@ -185,9 +185,8 @@ def _embeddings(context: Context, packs: list[PackState]) -> list[CacheState]:
         try:
             origin = json.loads(attributes(path)["origin"])
             if not {origin["train_pack"], origin["test_pack"]} <= known:
-                stale = [
-                    f"computed from packs that are gone; make knn DATASET={context.dataset} EMBEDDINGS=... computes it again"
-                ]
+                again = f"make knn DATASET={context.dataset} EMBEDDINGS=... computes it again"
+                stale = [f"computed from packs that are gone; {again}"]
         except UNREADABLE as error:
             problem = f"{path}: not a whole file of features ({error}); remove it"
         found.append(CacheState(path.name, 1, megabytes([path]), stale, problem))
@@ -196,22 +195,25 @@ def _embeddings(context: Context, packs: list[PackState]) -> list[CacheState]:
 
 def render(found: Status, console: Console) -> None:
     """Print everything, a blank line between parts, within the console's width."""
-    console.print(Text(f"{found.dataset}: {found.free_gigabytes:,.1f} GB free", "bold"))
-    console.print(_facts(_places(found)))
-    console.print()
-    for part in _runs(found.runs, console):
+    for part in _parts(found, console):
         console.print(part)
-    for kind, made in (("submission", found.submissions), ("pseudo-labels", found.pseudo_labels)):
-        for part in _made(kind, made, console):
-            console.print(part)
-    for part in _reasons([("invalid", problem, "") for problem in found.invalid]):
-        console.print(part)
-    if found.others and not found.runs:
-        where = f"runs of {', '.join(found.others)} are here: make status DATASET={found.others[0]}"
-        console.print("", _facts([("elsewhere", where, [])]), sep="\n")
     if found.next:
         console.print()
         console.print(Text.assemble(("next", "bold"), f"  {found.next}"), soft_wrap=True)  # one line, to be copied
+
+
+def _parts(found: Status, console: Console) -> Iterator[RenderableType]:
+    yield Text(f"{found.dataset}: {found.free_gigabytes:,.1f} GB free", "bold")
+    yield _facts(_places(found))
+    yield ""
+    yield from _runs(found.runs, console)
+    yield from _made("submission", found.submissions, console)
+    yield from _made("pseudo-labels", found.pseudo_labels, console)
+    yield from _reasons([("invalid", problem, "") for problem in found.invalid])
+    if found.others and not found.runs:
+        where = f"runs of {', '.join(found.others)} are here: make status DATASET={found.others[0]}"
+        yield ""
+        yield _facts([("elsewhere", where, [])])
 
 
 def _places(found: Status) -> Iterator[tuple[str, str, Reasons]]:
@@ -234,8 +236,7 @@ def _places(found: Status) -> Iterator[tuple[str, str, Reasons]]:
 
 
 def _why(state: PackState | CacheState | SubmissionState) -> Reasons:
-    problem = [("invalid", state.problem)] if state.problem else []
-    return [*(("stale", reason) for reason in state.stale), *problem]
+    return [*(("stale", reason) for reason in state.stale), *([("invalid", state.problem)] if state.problem else [])]
 
 
 def _facts(facts: Iterable[tuple[str, str, Reasons]]) -> Table:
@@ -264,9 +265,7 @@ def _reasons(reasons: Iterable[tuple[str, str, str]]) -> Iterator[RenderableType
         yield Padding(_reason(kind, reason, ", ".join(filter(None, of[:MAX_NAMES])) + more), (0, 0, 0, 2))
 
 
-def _table(
-    columns: dict[str, Any], rows: Sequence[Sequence[str]], keep: int, console: Console
-) -> tuple[Table, list[str]]:
+def _table(columns: Columns, rows: Sequence[Sequence[str]], keep: int, console: Console) -> tuple[Table, list[str]]:
     """A table without the last columns where the console is too narrow, the first `keep` excepted; and those columns."""
     for count in range(len(columns), keep - 1, -1):
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -298,13 +297,12 @@ def _runs(runs: list[RunState], console: Console) -> Iterator[RenderableType]:
 
 
 def _run_reasons(run: RunState) -> Reasons:
-    more = f", and {len(run.differs) - 3} more" if len(run.differs) > 3 else ""
-    differs = f"configs/models/{run.name}.yaml says otherwise today: {', '.join(run.differs[:3])}{more}"
-    return [
-        *(("stale", reason) for reason in run.stale),
-        *(("invalid", problem) for problem in run.problems),
-        *([("differs", differs)] if run.differs else []),
-    ]
+    found = [("stale", reason) for reason in run.stale] + [("invalid", problem) for problem in run.problems]
+    if run.differs:
+        more = f", and {len(run.differs) - 3} more" if len(run.differs) > 3 else ""
+        says = f"configs/models/{run.name}.yaml says otherwise today: {', '.join(run.differs[:3])}{more}"
+        found.append(("differs", says))
+    return found
 
 
 def _run_cells(run: RunState) -> list[str]:
@@ -350,7 +348,8 @@ def _made(kind: str, made: list[SubmissionState], console: Console) -> Iterator[
         yield f"{diagnostics} diagnostics of make submissions, TTA sets and folds of single runs (JSON=1 names them all)"
     if not made:
         return
-    yield _table({kind: "left"} | MADE_COLUMNS, [_made_cells(one) for one in made[:MAX_SUBMISSIONS]], 3, console)[0]
+    columns: Columns = {kind: "left", **MADE_COLUMNS}
+    yield _table(columns, [_made_cells(one) for one in made[:MAX_SUBMISSIONS]], 3, console)[0]
     if len(made) > MAX_SUBMISSIONS:
         yield f"and {len(made) - MAX_SUBMISSIONS} more (JSON=1 names them all)"
     yield from _reasons((kind, reason, one.name) for one in made for kind, reason in _why(one))

@@ -38,6 +38,8 @@ from driverwatch.run import Run
 MAX_CLASSES = 12  # that a table has room for; of more, the likeliest
 SENTENCES = textwrap.TextWrapper(96, "  ", "    ", break_long_words=False, break_on_hyphens=False)
 TOLERANCE = 2e-6  # a submission has seven decimals
+FLIPS = {"none": "never flipped", "keep_labels": "half flipped, class kept",
+         "swap_left_right": "half flipped, class swapped"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -106,11 +108,8 @@ def _tables(context: Context) -> tuple[dict[str, int], dict[str, ImageTable]]:
     settings, data = context.settings, context.data
     if (data / settings.table).is_file():
         labels = competition.read_test_labels(settings, data) or {}
-        tables = {
-            "train": competition.read_train(settings, data).table,
-            "test": competition.read_test(settings, data).table,
-        }
-        return labels, tables
+        train, test = competition.read_train(settings, data).table, competition.read_test(settings, data).table
+        return labels, {"train": train, "test": test}
     if not (sizes := _sizes(context)):
         way = absent(context) or f"{data}: holds no {settings.table}; DATA=<folder> must name the images"
         raise InputError(f"nothing is packed yet, and {way}")
@@ -130,11 +129,8 @@ def _table(context: Context, image: TracedImage) -> list[str]:
         lines = [f"{settings.table}: driver {image.driver or 'not named'}, class {label}"]
     else:
         lines = [f"{settings.sample_submission}: no driver, no class"]
-        lines += (
-            [f"{settings.test_labels}: class {label}, known because the data set is synthetic"]
-            if image.test_label
-            else []
-        )
+        known = f"{settings.test_labels}: class {label}, known because the data set is synthetic"
+        lines += [known] * image.test_label
     if not image.path:
         return [*lines, "the image itself is not here (DATA=<folder>)"]
     path = context.data / image.path
@@ -214,16 +210,10 @@ def _network(run: Run, kind: str) -> list[str]:
     network = f"{settings.backbone}{cut}, weights {settings.weights}"
     lines = [f"{run.name}: {network}; pixels as {scaling.order.upper()}, minus {mean}, by {std}"]
     if kind == "train":
-        preset = (
-            settings.augment.preset if isinstance(settings.augment.preset, str) else f"{len(run.preset)} transforms"
-        )
-        flips = {
-            "none": "never flipped",
-            "keep_labels": "half flipped, class kept",
-            "swap_left_right": "half flipped, class swapped",
-        }
+        named = settings.augment.preset
+        preset = named if isinstance(named, str) else f"{len(run.preset)} transforms"
         lines.append(
-            f"shown in training as preset {preset}, {field.crop} patches of {field.size}, {flips[settings.augment.hflip]}, drawn "
+            f"shown in training as preset {preset}, {field.crop} patches of {field.size}, {FLIPS[settings.augment.hflip]}, drawn "
             f"by (seed {settings.train.seed}, epoch, index)"
         )
     tta, sizes = default_tta_of(run), (pixels(field.pack), pixels(field.size))
@@ -237,13 +227,10 @@ def _network(run: Run, kind: str) -> list[str]:
 
 def predicted(run: Run, folds: FoldTable, image: TracedImage) -> dict[str, np.ndarray]:
     """Probabilities, float64 (C,), by TTA set and model; of a labelled image those of models not trained on it."""
-    kind = "test" if image.kind == "test" else "validation"
-    if kind == "test":
-        models = list(range(run.settings.train.splits.models(folds.count)))
-    else:
-        models = (
-            [folds.of_driver[image.driver]] if blending.oof_of_member(run) and image.driver in folds.of_driver else []
-        )
+    kind, models = "test", list(range(run.settings.train.splits.models(folds.count)))
+    if image.kind == "train":
+        scored = blending.oof_of_member(run) and image.driver in folds.of_driver
+        kind, models = "validation", [folds.of_driver[image.driver]] if scored else []
     default, found = default_tta_of(run), dict[str, np.ndarray]()
     there = sorted(predicted_tta(run, folds.count, (kind,)), key=lambda tta: tta != default) if models else []
     for tta in there:
@@ -266,9 +253,8 @@ def submission_lines(context: Context, image: TracedImage, chosen: str | None) -
     paths = matching(context.places.submissions, "*.json")
     found = {path.stem: read_json(path) for path in paths if path.with_suffix(".csv").is_file()}
     if chosen is not None and chosen not in found:
-        raise InputError(
-            f"NAME={chosen}: no such submission; there are: {', '.join(found) or 'none, run make ensemble'}"
-        )
+        there = ", ".join(found) or "none, run make ensemble"
+        raise InputError(f"NAME={chosen}: no such submission; there are: {there}")
     if not found:
         raise InputError(f"{context.places.submissions}: no submission; run make ensemble DATASET={context.dataset}")
     lines = list[str]()
@@ -306,12 +292,10 @@ def _followed(context: Context, one: str, facts: dict[str, Any], image: TracedIm
     spaces = {text: open_embeddings(context, text) for text in settings.embeddings}
     _refuse_others(spaces, facts.get("embeddings") or {}, beside)
     steps = pipeline_steps(spaces, members, finished, settings, image)
+    fitted_on = "fitted on all labelled images, applied to each fold's predictions of the test images; their mean"
     if image.kind == "train":
-        fitted_on = (
-            f"fitted on the other folds, applied to the predictions of fold {finished.folds.of_driver[image.driver]}"
-        )
-    else:
-        fitted_on = "fitted on all labelled images, applied to each fold's predictions of the test images; their mean"
+        own = finished.folds.of_driver[image.driver]
+        fitted_on = f"fitted on the other folds, applied to the predictions of fold {own}"
     of = ", ".join(f"{run} ({tta})" for run, tta in runs.items())
     lines = [f"the pipeline of {one}, of {of}: {fitted_on}", *_probabilities(context, steps, image, "run or step")]
     if image.kind == "test":
@@ -346,9 +330,8 @@ def pipeline_steps(
     )
     steps = post_processing.steps_of(settings, spaces)
     labels, drivers = finished.train.labels[~mine], finished.train.drivers[~mine]
-    rules = dict(
-        zip([step.name for step in steps], fit_transforms(steps, rows.at(~mine), labels, drivers), strict=True)
-    )
+    fitted = fit_transforms(steps, rows.at(~mine), labels, drivers)
+    rules = dict(zip([step.name for step in steps], fitted, strict=True))
     if image.kind == "train":
         parts = [rows.at(mine)]
     else:

@@ -1,8 +1,9 @@
-"""Submissions: blended, post-processed, checked, and recorded with their out-of-fold loss."""
+"""Submissions: blended, post-processed, validated as Kaggle would, and recorded with their out-of-fold loss."""
 
 import gzip
 import math
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,16 @@ from driverwatch.ensemble.members import Member, chosen_on_validation, finished_
 from driverwatch.ensemble.post_processing import Pipeline
 from driverwatch.ensemble.prediction_interval import averaging_gain, prediction_interval
 from driverwatch.ensemble.scoring import interval
-from driverwatch.errors import InputError
+from driverwatch.errors import InputError, printable
 from driverwatch.inference.predictions import predicted_tta
 from driverwatch.io.atomic import locked, replacing, write_json
 from driverwatch.io.console import close, ending, say, scored
+from driverwatch.io.csv_tables import numbers, read_csv
 from driverwatch.io.manifests import checksum_of_file, provenance
+from driverwatch.metrics import FLOOR, limited
 from driverwatch.run import refuse_fold
-from driverwatch.submission import validate
+
+SUM_TOLERANCE = 0.01  # of a line's sum to 1: three decimals may miss by 0.005, and Kaggle divides each line by its sum
 
 
 def make_ensemble(
@@ -70,18 +74,15 @@ def _make_ensemble(
         refuse_fold(fold, member.run.settings.train.splits.models(folds.count))
     sample = competition.read_sample_submission(context.settings, context.data)
     if not sample:
-        raise InputError(
-            f"{context.data / context.settings.sample_submission}: names no test image, so there is nothing to submit"
-        )
+        table = context.data / context.settings.sample_submission
+        raise InputError(f"{table}: names no test image, so there is nothing to submit")
     pipeline, embeddings = _pipeline(context, members, pack, folds, settings)
     models = blending.folds_of_run(members, folds.count, fold)
     unseen = [blending.test_of_members(members, sample, each) for each in models]
     made = blending.by_fold(unseen, list(pipeline.rules.values()), sum(blending.oof_of_member(m.run) for m in members))
     prior = np.bincount(pack.labels, minlength=len(context.settings.classes)) / len(pack.labels)
     test = blending.completed(blending.mean(list(made)), unseen[0].names, sample, prior)
-    validate.write_submission(
-        test, sample, [context.settings.columns.image, *context.settings.classes], path, pipeline.level
-    )
+    write_submission(test, sample, [context.settings.columns.image, *context.settings.classes], path, pipeline.level)
     left_out = _left_out(members)
     facts = _made_of(members, folds, models) | {"submission": checksum_of_file(path), "images": len(sample)}
     facts |= {"class_prior": left_out} if left_out else {}
@@ -163,11 +164,9 @@ def _worth(
         error = round(pipeline.standard_error, 4)
         facts |= {**pipeline.score, "out_of_fold_standard_error": None if math.isnan(error) else error}
         facts |= {"out_of_fold_95%": drawn, "chosen_on_validation": chosen_on_validation([m.run for m in members])}
-    predicted = prediction_interval(pipeline.losses, pack.drivers, context.settings.test_drivers)
-    return {
-        **facts,
-        "prediction_interval": {**predicted.facts, "averaging_gain": round(averaging_gain(made, pipeline.level), 4)},
-    }
+    predicted = prediction_interval(pipeline.losses, pack.drivers, context.settings.test_drivers).facts
+    gain = round(averaging_gain(made, pipeline.level), 4)
+    return {**facts, "prediction_interval": {**predicted, "averaging_gain": gain}}
 
 
 def _said(members: list[Member], settings: PipelineSettings, fold: int | None, facts: dict[str, Any]) -> str:
@@ -192,11 +191,9 @@ def _loss(facts: dict[str, Any]) -> str:
     """The out-of-fold loss in words, for which runs it is optimistic, and which have none."""
     if "out_of_fold_log_loss" not in facts:
         return str(facts["out_of_fold"])
-    optimistic = (
-        f" (optimistic, epoch chosen on the validation drivers: {', '.join(facts['chosen_on_validation'])})"
-        if facts.get("chosen_on_validation")
-        else ""
-    )
+    optimistic = ""
+    if names := facts.get("chosen_on_validation"):
+        optimistic = f" (optimistic, epoch chosen on the validation drivers: {', '.join(names)})"
     rest = "".join(f", without {name} ({why})" for name, why in facts.get("not_scored", {}).items())
     return f"out-of-fold log loss {facts['out_of_fold_log_loss']:.4f}{optimistic}{rest}"
 
@@ -219,8 +216,86 @@ def make_submissions(context: Context, names: list[str]) -> None:
 
 
 def check_submission(context: Context, path: Path) -> None:
-    """Print that a submission file could go up. Raises `InputError` as `validate.read_submission`."""
+    """Print that a submission file could go up. Raises `InputError` as `read_submission`."""
     sample = competition.read_sample_submission(context.settings, context.data)
-    validate.read_submission(path, sample, [context.settings.columns.image, *context.settings.classes])
+    read_submission(path, sample, [context.settings.columns.image, *context.settings.classes])
     send = f'make submit DATASET={context.dataset} FILE={path} MESSAGE="..."'
     close(path, f"{len(sample)} images, ready to go up", then=[send] if context.settings.slug else [])
+
+
+def write_submission(
+    probabilities: np.ndarray, names: list[str], header: list[str], path: Path, level: float = FLOOR
+) -> None:
+    """Write `header` (`img,c0,..`), one line per name; it is read back before it replaces what is there.
+
+    Args:
+        probabilities: float (N, C), in the order of `names`; limited to [`level`, 1].
+    """
+    frame = pd.DataFrame(limited(probabilities, level), columns=header[1:])
+    frame.insert(0, header[0], names)
+    with replacing(path) as temporary:
+        frame.to_csv(temporary, index=False, float_format="%.7f", lineterminator="\n")
+        read_submission(temporary, names, header)
+
+
+def read_submission(path: Path, names: list[str], header: list[str]) -> np.ndarray:
+    """The probabilities in a submission file, float64 (N, C), in the order of `names`.
+
+    Raises:
+        InputError: what Kaggle would refuse (another header, images missing, repeated or unknown, values that are no
+            probabilities), and lines that do not sum to about 1.
+    """
+    frame = read_csv(path, header)
+    if list(frame.columns) != header:
+        raise InputError(f"{path}: expected the header {','.join(header)}, got {','.join(frame.columns)}")
+    found = list(frame[header[0]])
+    if sorted(found) != sorted(names):
+        missing, unknown = set(names) - set(found), set(found) - set(names)
+        raise InputError(
+            f"{path}: expected the sample submission's {len(names)} images once each, got {len(found)} rows, "
+            f"{len(missing)} missing ({', '.join(sorted(missing)[:3])}), {len(unknown)} unknown "
+            f"({', '.join(sorted(unknown)[:3])}), {len(found) - len(set(found))} repeated; write it again"
+        )
+    try:
+        values = numbers(frame[header[1:]])
+    except ValueError as error:
+        raise InputError(f"{path}: expected numbers in every cell, got {error}; write it again") from error
+    wrong = ~(np.isfinite(values) & (values >= 0) & (values <= 1)).all(axis=1)
+    if wrong.any():
+        raise InputError(
+            f"{path}: line {int(np.argmax(wrong)) + 2}: expected probabilities from 0 to 1; write it again"
+        )
+    off = np.abs(values.sum(axis=1) - 1)
+    if len(off) and off.max() > SUM_TOLERANCE:
+        raise InputError(
+            f"{path}: line {int(np.argmax(off)) + 2}: expected a row that sums to 1, got "
+            f"{values[np.argmax(off)].sum():.6f}; write it again"
+        )
+    return values[pd.Index(found).get_indexer(pd.Index(names))]
+
+
+def read_out_of_fold(context: Context, name: str) -> tuple[pd.DataFrame, np.ndarray]:
+    """A submission's out-of-fold file: columns image, driver, fold and label; probabilities float64 (N, C), rows summing to 1."""
+    path, classes = context.places.out_of_fold(name), list(context.settings.classes)
+    if not path.is_file():
+        raise InputError(
+            f"{path}: no out-of-fold probabilities; make ensemble NAME={name} DATASET={context.dataset} writes them"
+        )
+    image, columns = context.settings.columns.image, class_columns(classes)
+    text = dict.fromkeys([image, "driver", "class"], str)
+    try:
+        frame = pd.read_csv(path, dtype=text, keep_default_na=False)
+        if missing := {*text, "fold", *columns} - set(frame):
+            raise ValueError(f"no column {min(missing)}")
+        rows = frame[columns].to_numpy(np.float64)
+        if unknown := sorted(set(frame["class"]) - set(classes)):
+            raise ValueError(f"class {unknown[0]}")
+        if not (np.isfinite(rows).all() and (rows >= 0).all() and (rows.sum(axis=1) > 0).all()):
+            raise ValueError("a row without probabilities")
+    except (OSError, ValueError, EOFError, zlib.error) as error:
+        raise InputError(
+            f"{path}: expected probabilities by image, got {printable(str(error))}; make the submission again"
+        ) from None
+    label = frame["class"].map({name: number for number, name in enumerate(classes)})
+    made = frame[["driver", "fold"]].assign(image=frame[image], label=label)
+    return made, rows / rows.sum(axis=1, keepdims=True)

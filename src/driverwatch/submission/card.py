@@ -26,10 +26,11 @@ from driverwatch.io.console import close
 from driverwatch.io.html import render
 from driverwatch.io.manifests import checksum_of_file, git, read_json
 from driverwatch.metrics import oof_score
-from driverwatch.submission.validate import read_out_of_fold
+from driverwatch.submission.build import read_out_of_fold
 
 UNRECORDED = "not recorded on this machine"
 LIMITS = "On a road nothing of this was tested."
+HONEST = "No epoch was chosen on these drivers."
 STAGED = {  # by competition, as its own page says of the images
     "state-farm-distracted-driver-detection": "The drivers only acted: a truck dragged the car along the street."
 }
@@ -71,24 +72,18 @@ def _results(context: Context, frame: pd.DataFrame, probabilities: np.ndarray) -
     labels, drivers = frame["label"].to_numpy(np.int64), frame["driver"].to_numpy(str)
     score, said = oof_score(probabilities, labels, drivers), probabilities.argmax(axis=1)
     names = list(context.settings.classes.items())
-
-    def line(rows: np.ndarray) -> dict[str, Any]:
-        right = float((said[rows] == labels[rows]).mean())
-        return {"images": int(rows.sum()), "log_loss": float(score.losses[rows].mean()), "accuracy": right}
-
+    each = frame.assign(log_loss=score.losses, accuracy=said == labels, images=1)
+    means = {"images": "sum", "log_loss": "mean", "accuracy": "mean"}
+    of_class, of_driver = each.groupby("label").agg(means), each.groupby("driver").agg({"fold": "first", **means})
     classes = []
-    for number, (name, meaning) in enumerate(names):
-        if (rows := labels == number).any():
-            wrong = np.bincount(said[rows & (said != number)], minlength=len(names))
-            error = f"{names[wrong.argmax()][0]} ({wrong.max()})" if wrong.any() else "none"
-            classes.append({"name": name, "meaning": meaning, "error": error, **line(rows)})
-    each = [
-        {"driver": one, "fold": frame["fold"][drivers == one].iloc[0], **line(drivers == one)}
-        for one in np.unique(drivers)
-    ]
+    for label, line in zip(of_class.index, of_class.to_dict("records"), strict=True):
+        wrong = np.bincount(said[(labels == label) & (said != label)], minlength=len(names))
+        error = f"{names[wrong.argmax()][0]} ({wrong.max()})" if wrong.any() else "none"
+        classes.append({"name": names[label][0], "meaning": names[label][1], "error": error, **line})
     return {
         "score": score, "interval": interval(score.losses, drivers), "uniform": math.log(len(names)), "classes": classes,
-        "drivers": sorted(each, key=lambda one: -one["log_loss"]), "images": len(frame), "folds": frame["fold"].nunique(),
+        "drivers": of_driver.sort_values("log_loss", ascending=False, kind="stable").reset_index().to_dict("records"),
+        "images": len(frame), "folds": frame["fold"].nunique(),
     }  # fmt: skip
 
 
@@ -96,11 +91,7 @@ def _origin(context: Context, name: str, made: dict[str, Any], recipe: RecipeSet
     """What a manifest and the settings say of data, runs, post-processing, hardware and time."""
     settings, pipeline = context.settings, made.get("pipeline", {})
     chosen = ", ".join(made.get("chosen_on_validation") or [])
-    optimistic = (
-        f"Optimistic: the validation drivers had a say in {chosen}."
-        if chosen
-        else "No epoch was chosen on these drivers."
-    )
+    optimistic = f"Optimistic: the validation drivers had a say in {chosen}." if chosen else HONEST
     doubted = context.places.label_issues.with_suffix(".json")
     asked = pipeline.get("settings") or (recipe.submissions[name].pipeline if recipe else {})
     spaces = [asked.get("class_balance"), (asked.get("knn") or {}).get("embeddings")]
@@ -127,10 +118,8 @@ def _member(context: Context, recipe: RecipeSettings | None, name: str, tta: str
         run = runs.load(folder)
         settings, loaded = run.settings, run.weights
         found = [run.manifest(k) for k in range(context.settings.folds) if run.finished(k)]
-        hours = sum(one.get("seconds") or 0 for one in found) / 3600
-        machines = {
-            f"{one.get('machine')}, {one.get('cores')} cores, {hours:.1f} h, {one.get('commit')}" for one in found
-        }
+        hours = f"{sum(one.get('seconds') or 0 for one in found) / 3600:.1f} h"
+        machines = {f"{one.get('machine')}, {one.get('cores')} cores, {hours}, {one.get('commit')}" for one in found}
         facts["trained"] = "; ".join(sorted(machines)) or UNRECORDED
     elif recipe and name in recipe.runs:
         settings = load(ModelSettings, CONFIGS / "models", recipe.runs[name].model, recipe.runs[name].set)
@@ -193,6 +182,5 @@ def _directories() -> Iterable[str]:
     tracked = git(Path(), "ls-files")
     files = tracked.splitlines() if tracked else [str(p) for p in Path().rglob("*") if not p.is_dir()]
     folders = {parent.as_posix() for file in files for parent in Path(file).parents}
-    return sorted(
-        f"./{folder}" if folder != "." else "." for folder in folders if not folder.startswith((".venv", "build"))
-    )
+    kept = [folder for folder in folders if not folder.startswith((".venv", "build"))]
+    return sorted(f"./{folder}" if folder != "." else "." for folder in kept)

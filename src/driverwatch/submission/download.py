@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from driverwatch.data import competition
-from driverwatch.data import competition as layout
 from driverwatch.data.context import Context
 from driverwatch.errors import DAMAGED_ZIP, InputError, counted, listed
 from driverwatch.io.atomic import making, reason, way_out
@@ -26,13 +25,12 @@ from driverwatch.io.manifests import require_space
 from driverwatch.submission import kaggle_client
 from driverwatch.submission.kaggle_client import Client
 
-MOST_BYTES = (
-    40 * 10**9
-)  # unpacked: more than any archive of the competition needs (4 GB), and far less than a bomb wants
+MOST_BYTES = 40 * 10**9  # unpacked: ten times what the competition's archive needs, and far less than a bomb wants
 BLOCK_BYTES = 4096  # what a file takes on disk beyond its bytes, at most, on common file systems
 CHUNK_BYTES = 1 << 20
 ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # Python bounds the memory of only these two while it reads
 ZIP_DEPTH = 2  # zips in zips in an archive
+OTHER_FOLDER = "this folder is no whole competition; move it away, or name another with DATA="
 LARGER_DISK = "name a folder on a larger disk with DATA="
 
 
@@ -54,31 +52,35 @@ def download_competition(context: Context, command: str) -> None:
         raise InputError(f"{context.data}: is a file; move it away or name a folder with DATA=")
     folder = data.with_name(f"{data.name}.download")
     with making(data) as lock:
-        if data.is_dir() and any(data.iterdir()):
-            counts = _verify(
-                context, data, "this folder is no whole competition; move it away, or name another with DATA="
-            )
-            shutil.rmtree(folder, ignore_errors=True)  # a kill may have come between the last two lines below
-            return close(context.data, f"up to date, {counts}", then=[after])
-        archive = _fetch(context, Client(command, slug, lock), folder)
-        unpack(archive, folder / "data")
-        try:
-            whole = layout.arranged_parts(context.settings, folder / "data", folder / "arranged")
-        except InputError as error:
-            raise InputError(
-                f"{error}. The archive is whole, and fetching it again would bring the same: name its files in "
-                f"configs/datasets/{context.dataset}.yaml, then run the same command again: it resumes"
-            ) from error
-        counts = _verify(context, whole, f"remove {folder} and run the same command again")
-        os.sync()  # once, instead of for each of 100,000 files
-        try:
-            whole.rename(data)  # over an empty folder too
-        except OSError as error:
-            raise InputError(
-                f"{data}: {whole} cannot be moved here ({error.strerror}); fix that, then run the same command again: it resumes"
-            ) from error
-        shutil.rmtree(folder, ignore_errors=True)
+        if is_there := data.is_dir() and any(data.iterdir()):
+            counts = _verify(context, data, OTHER_FOLDER)
+        else:
+            unpack(_fetch(context, Client(command, slug, lock), folder), folder / "data")
+            counts = _move_into_place(context, folder, data)
+        shutil.rmtree(folder, ignore_errors=True)  # a kill may have come before this
+    if is_there:
+        return close(context.data, f"up to date, {counts}", then=[after])
     return close(context.data, counts, time.monotonic() - start, then=[after])
+
+
+def _move_into_place(context: Context, folder: Path, data: Path) -> str:
+    """Verify what was unpacked in `folder`, and make it `data`; the counts of images as text."""
+    try:
+        whole = competition.arranged_parts(context.settings, folder / "data", folder / "arranged")
+    except InputError as error:
+        raise InputError(
+            f"{error}. The archive is whole, and fetching it again would bring the same: name its files in "
+            f"configs/datasets/{context.dataset}.yaml, then run the same command again: it resumes"
+        ) from error
+    counts = _verify(context, whole, f"remove {folder} and run the same command again")
+    os.sync()  # once, instead of for each of 100,000 files
+    try:
+        whole.rename(data)  # over an empty folder too
+    except OSError as error:
+        raise InputError(
+            f"{data}: {whole} cannot be moved here ({error.strerror}); fix that, then run the same command again: it resumes"
+        ) from error
+    return counts
 
 
 def check_download(context: Context) -> None:
@@ -123,9 +125,8 @@ def _verify(context: Context, data: Path, way_out: str) -> str:
             f"{data}: expected {expected.train:,} labelled and {expected.test:,} test images, got {len(train):,} and "
             f"{len(test):,}; {way_out}"
         )
-    return f"{len(train):,} labelled and {len(test):,} test images" + (
-        "" if expected else " (no counts to compare with)"
-    )
+    unknown = "" if expected else " (no counts to compare with)"
+    return f"{len(train):,} labelled and {len(test):,} test images{unknown}"
 
 
 def _fetch(context: Context, client: Client, folder: Path) -> Path:
@@ -195,9 +196,8 @@ def _unpack(path: Path, target: Path, prefix: str, claims: _Claims, depth: int) 
         _write_missing(zipped, path, members)
     folders = [file.parent for _, file in members if "__MACOSX" not in file.parts]
     top = Path(os.path.commonpath(folders)) if folders else target
-    zips = sorted(
-        file for _, file in members if file.parent == top and file.suffix.lower() == ".zip" and depth < ZIP_DEPTH
-    )
+    archives = [file for _, file in members if file.parent == top and file.suffix.lower() == ".zip"]
+    zips = sorted(archives) if depth < ZIP_DEPTH else []
     below = "".join(f"{part}/" for part in top.relative_to(target).parts)
     return zips + [inner for each in zips for inner in _unpack(each, target, below, claims, depth + 1)]
 

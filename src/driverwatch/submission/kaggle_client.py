@@ -1,10 +1,7 @@
 """Kaggle's official client as a subprocess, and its tokens: which was refused, none printed.
 
 Places and order are those of the official client 2.2.4 (`authenticate`) and kagglesdk 0.1.37 (`get_access_token_from_env`).
-A module of its own because the doctor reads it before anything is installed.
 """
-
-from __future__ import annotations  # under older Pythons too
 
 import base64
 import codecs
@@ -45,17 +42,18 @@ def folder(environ: Mapping[str, str], home: Path) -> Path:
     return user_path(environ.get("XDG_CONFIG_HOME") or home / ".config", environ) / "kaggle"
 
 
-def token_files(home: Path) -> list[Path]:
+def _token_files() -> list[Path]:
     """Files that a token may be in, with nothing else."""
-    return [home / ".kaggle" / name for name in ("access_token", "access_token.txt")]
+    return [programs_home() / ".kaggle" / name for name in ("access_token", "access_token.txt")]
 
 
-def json_files(environ: Mapping[str, str], home: Path) -> list[Path]:
+def _json_files() -> list[Path]:
     """JSON files that a token may be in, the older kind first."""
-    return list(dict.fromkeys([folder(environ, home) / "kaggle.json", home / ".kaggle" / "credentials.json"]))
+    usual = programs_home()
+    return list(dict.fromkeys([folder(os.environ, usual) / "kaggle.json", usual / ".kaggle" / "credentials.json"]))
 
 
-def token_in(path: Path) -> str:
+def _token_in(path: Path) -> str:
     """The token that is alone in a file; empty where there is none."""
     try:
         return _text(path.read_bytes()).strip()
@@ -63,7 +61,7 @@ def token_in(path: Path) -> str:
         return ""
 
 
-def secrets_in(path: Path) -> dict[str, str]:
+def _secrets_in(path: Path) -> dict[str, str]:
     """The secrets of a JSON file that may hold settings too, and whose they are; empty where it is none."""
     try:
         content = json.loads(_text(path.read_bytes()))
@@ -87,14 +85,12 @@ def found() -> dict[str, dict[str, str]]:
     """
     tokens, pair = {}, {name: os.environ[name] for name in PAIR if os.environ.get(name)}
     if named := os.environ.get("KAGGLE_API_TOKEN"):
-        tokens["KAGGLE_API_TOKEN"] = {"KAGGLE_API_TOKEN": token_in(_named_file(named)) or named}
-    tokens |= {
-        str(path): {"KAGGLE_API_TOKEN": token_in(path)} for path in token_files(programs_home()) if token_in(path)
-    }
+        tokens["KAGGLE_API_TOKEN"] = {"KAGGLE_API_TOKEN": _token_in(_named_file(named)) or named}
+    tokens |= {str(path): {"KAGGLE_API_TOKEN": token} for path in _token_files() if (token := _token_in(path))}
     if "KAGGLE_KEY" in pair:
         tokens["KAGGLE_KEY"] = pair
     for path in _json_files():
-        content = secrets_in(path)
+        content = _secrets_in(path)
         if "key" in content:
             tokens[str(path)] = {f"KAGGLE_{k.upper()}": content[k] for k in ("username", "key") if k in content} | pair
         elif "refresh_token" in content:
@@ -108,26 +104,18 @@ def require_token() -> None:
         raise InputError(f"no Kaggle token is there; {how_to()}")
 
 
-def for_client() -> dict[str, str]:
-    """The first token as variables for the client's process, which itself cannot read files that start with a byte-order mark.
-
-    Editors on Windows and PowerShell write such files.
-    """
-    return next(iter(found().values()), {})
-
-
 def username() -> str:
     """Whose token it is, where the environment or a JSON file says so; empty where there is only a token."""
-    known = [secrets_in(path).get("username", "") for path in _json_files()]
-    return next((name for name in [os.environ.get("KAGGLE_USERNAME", ""), *known] if name), "")
+    known = [_secrets_in(path).get("username", "") for path in _json_files()]
+    return next(filter(None, [os.environ.get("KAGGLE_USERNAME", ""), *known]), "")
 
 
 def secrets() -> list[str]:
     """Every value that must not be printed, longest first, also as the client's debug output spells it (Basic user:key)."""
-    named, content = os.environ.get("KAGGLE_API_TOKEN", ""), [secrets_in(path) for path in _json_files()]
+    named, content = os.environ.get("KAGGLE_API_TOKEN", ""), [_secrets_in(path) for path in _json_files()]
     users = {os.environ.get("KAGGLE_USERNAME", ""), *(each.pop("username", "") for each in content)}
     keys = {os.environ.get("KAGGLE_KEY", ""), *(value for each in content for value in each.values())}
-    tokens = {named, *map(token_in, [_named_file(named), *token_files(programs_home())])}
+    tokens = {named, *map(_token_in, [_named_file(named), *_token_files()])}
     basic = {base64.b64encode(f"{user}:{key}".encode()).decode() for user in users for key in keys if key}
     return sorted((value for value in tokens | keys | basic if len(value) >= SHORTEST), key=len, reverse=True)
 
@@ -145,10 +133,6 @@ def _named_file(named: str) -> Path:
         return user_path(named)
     except PathError:
         return Path(named)
-
-
-def _json_files() -> list[Path]:
-    return json_files(os.environ, programs_home())
 
 
 def _text(content: bytes) -> str:
@@ -294,8 +278,7 @@ def failure(words: str, slug: str, uploading: bool) -> str:
     """What went wrong in one sentence, judged by the client's words (redacted already), and what to do about it."""
     if _says(NO_TOKEN, words) or _says(REFUSED_TOKEN, words):  # the client says the same of both
         if place := next(iter(found()), ""):
-            how = how_to()
-            return f"Kaggle refused the token in {place} (401; expired, withdrawn or mistyped); {how}"
+            return f"Kaggle refused the token in {place} (401; expired, withdrawn or mistyped); {how_to()}"
         return f"no Kaggle token is there; {how_to()}"
     lines = [" ".join(line.split()) for line in words.splitlines() if line.strip()]
     said = " | ".join(line[:300] for line in lines[-LINES_SHOWN:]) or "(none)"
@@ -313,7 +296,10 @@ def _says(pattern: str, words: str) -> bool:
 def _start(command: list[str], lock: int | None) -> subprocess.Popen[bytes]:
     """The client with one stream for all it says; it cannot ask, and knows nothing of our own environment's packages."""
     environment = {k: v for k, v in os.environ.items() if k not in (*VERBOSE, "PYTHONPATH", "PYTHONHOME")}
-    environment |= {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"} | for_client()
+    environment |= {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
+    environment |= next(
+        iter(found().values()), {}
+    )  # the client reads no files with a byte-order mark, as Windows' editors write
     try:
         return subprocess.Popen(
             command,

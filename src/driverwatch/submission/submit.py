@@ -1,10 +1,16 @@
-"""`make submit`: from a submission file to its score in the ledger, uploaded once however often the command is killed."""
+"""`make submit`: from a submission file to its score in the ledger, uploaded once however often the command is killed.
 
+The ledger is `submissions/ledger.csv`: one line per scored upload, for all data sets, appended whole or not at all.
+"""
+
+import csv
+import io
 import re
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from driverwatch.data import competition
 from driverwatch.data.context import Context, absent
@@ -12,18 +18,64 @@ from driverwatch.errors import InputError
 from driverwatch.io.atomic import locked, write_text
 from driverwatch.io.console import say
 from driverwatch.io.manifests import checksum_of_file, read_json
-from driverwatch.submission import kaggle_client, ledger
+from driverwatch.submission import kaggle_client
 from driverwatch.submission.download import competition_slug
 from driverwatch.submission.kaggle_client import SUBMISSIONS_PAGE, Client, Submission
-from driverwatch.submission.validate import read_submission
 
 MOST_BYTES = 200_000_000  # 79,726 lines of ten probabilities take 8 MB
 MESSAGE_CHARACTERS = 200  # at most; the client has no limit of its own, and Kaggle's is not documented
 LOOKS_AFTER_KILL = 3  # at Kaggle's list, after a kill during an upload, before it is taken for lost
 
 
-@dataclass(frozen=True)
-class Wait:
+class Entry(NamedTuple):
+    """One upload and what came of it; the fields are the ledger's columns, in this order."""
+
+    when: str  # UTC, ISO 8601, to the second
+    dataset: str
+    file: str
+    sha256: str
+    message: str
+    status: str  # complete or error
+    public: str
+    private: str
+    out_of_fold: str  # from the manifest beside the file, where it is that file's
+    commit: str  # that made the file, from the same manifest
+
+
+def read_ledger(path: Path) -> list[Entry]:
+    """The lines of the ledger; none where there is no file.
+
+    Raises:
+        InputError: another header, or a line that is not whole.
+    """
+    if not path.is_file():
+        return []
+    try:
+        rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline="")))
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{path}: expected a UTF-8 CSV, got {error}; restore it (git checkout {path})") from error
+    if rows[:1] != [list(Entry._fields)]:
+        raise InputError(f"{path}: expected the header {','.join(Entry._fields)}; restore it (git checkout {path})")
+    for number, row in enumerate(rows[1:], start=2):
+        if len(row) != len(Entry._fields):
+            raise InputError(f"{path}: row {number}: expected {len(Entry._fields)} cells, got {len(row)}; fix the row")
+    return [Entry(*row) for row in rows[1:]]
+
+
+def append_entry(path: Path, entry: Entry) -> None:
+    """Add a line; the caller holds the ledger's lock. After a kill the file is what it was, or complete with the line."""
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows([Entry._fields, *read_ledger(path), map(_cell, entry)])
+    write_text(path, text.getvalue())
+
+
+def _cell(text: str) -> str:
+    """Text that no spreadsheet takes for a formula and that stays on its line."""
+    text = " ".join(text.split())
+    return f"'{text}" if re.match(r"[=+@-]", text) and not re.fullmatch(r"-?\d+(\.\d+)?", text) else text
+
+
+class Wait(NamedTuple):
     """How to wait for a score."""
 
     poll_seconds: float  # between two looks at Kaggle's list
@@ -58,7 +110,7 @@ def submit(context: Context, file: Path, message: str, command: str, wait: Wait,
     checksum = _checked(context, file)
     with locked(path.parent, ".ledger.lock") as lock:
         message = _plain(message)
-        number = _number(context, file, checksum, ledger.read(path), force)
+        number = _number(context, file, checksum, read_ledger(path), force)
         tag = f"[driverwatch {checksum[:12]}{f' {number}' if number > 1 else ''}]"
         note = path.with_name(f".uploading-{context.dataset}-{checksum[:12]}-{number}")
         upload = _Upload(Client(command, slug, lock), file, checksum, f"{message} {tag}", tag, note)
@@ -69,7 +121,7 @@ def submit(context: Context, file: Path, message: str, command: str, wait: Wait,
             say(f"{file}: uploading as {upload.message!r}")
             upload.client.submit(file, upload.message)
         scored = _await_score(upload, wait)
-        ledger.append(path, _entry(context, upload, scored))
+        append_entry(path, _entry(context, upload, scored))
         note.unlink(missing_ok=True)
     if scored.status == "error":
         raise InputError(
@@ -89,6 +141,8 @@ def check_upload(context: Context, file: Path, message: str) -> None:
 
 def _checked(context: Context, file: Path) -> str:
     """The checksum of a file that passes every check, and that did not change meanwhile."""
+    from driverwatch.submission.build import read_submission  # with pandas, which `make status` does without
+
     if not file.is_file():
         way = absent(context) or f"make ensemble DATASET={context.dataset} writes one"
         raise InputError(f"FILE={file}: no such file; {way}")
@@ -125,7 +179,7 @@ def _plain(message: str) -> str:
     return message.strip()
 
 
-def _number(context: Context, file: Path, checksum: str, entries: list[ledger.Entry], force: bool) -> int:
+def _number(context: Context, file: Path, checksum: str, entries: list[Entry], force: bool) -> int:
     """1, or with `force` one more than the uploads of the same file that are in the ledger."""
     before = [entry for entry in entries if (entry.dataset, entry.sha256) == (context.dataset, checksum)]
     if before and not force:
@@ -162,7 +216,7 @@ def _await_score(upload: _Upload, wait: Wait) -> Submission:
         time.sleep(wait.poll_seconds)
 
 
-def _entry(context: Context, upload: _Upload, scored: Submission) -> ledger.Entry:
+def _entry(context: Context, upload: _Upload, scored: Submission) -> Entry:
     """The ledger's line; what the manifest beside the file says counts only if it is of this very file."""
     manifest = upload.file.with_suffix(".json")
     made = read_json(manifest) if manifest.is_file() else {}
@@ -170,4 +224,4 @@ def _entry(context: Context, upload: _Upload, scored: Submission) -> ledger.Entr
     when = datetime.now(UTC).isoformat(timespec="seconds")
     facts = [str(made.get(key) or "") for key in ("out_of_fold_log_loss", "commit")]
     names = (when, context.dataset, upload.file.as_posix(), upload.checksum, upload.message)
-    return ledger.Entry(*names, scored.status, scored.public, scored.private, *facts)
+    return Entry(*names, scored.status, scored.public, scored.private, *facts)
