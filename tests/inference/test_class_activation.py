@@ -148,7 +148,7 @@ def test_the_maps_of_a_classifier_add_up_to_its_probabilities(pooling: str) -> N
         pytest.param(keras.applications.DenseNet121, marks=pytest.mark.slow),
         squeezenet,
     ],
-    ids=lambda constructor: constructor.__name__,
+    ids=["mobilenet", "densenet121", "squeezenet"],
 )
 def test_the_maps_of_published_networks_add_up_too(constructor: Callable[..., keras.Model]) -> None:
     """MobileNet ends in a 1x1 convolution, DenseNet in a dense layer, SqueezeNet in a map per class."""

@@ -22,7 +22,7 @@ def test_the_same_again_resumes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("other", "said"),
     [
-        (wanted("train.epochs=2"), "settings.train.epochs: 8 -> 2"),
+        (wanted("train.epochs=2"), "settings.train.epochs: 12 -> 2"),
         (wanted("augment.hflip=keep_labels"), 'settings.augment.hflip: "swap_left_right" -> "keep_labels"'),
         (wanted(folds="g"), 'folds: "f" -> "g"'),
         (wanted(packs={"train": "p", "test": "r"}), 'packs.test: "q" -> "r"'),
@@ -147,7 +147,7 @@ def test_a_fold_under_way_outlives_settings_that_came_after_it(tmp_path: Path) -
     checksums = []
     changes = ("", "precision=mixed_bfloat16", "train.splits.train_drivers=3", "train.label_issues=drop")
     for number, changed in enumerate(changes):
-        runs.begin(tmp_path / str(number), wanted(f"train.epochs=13 {changed}"), None, False)
+        runs.begin(tmp_path / str(number), wanted(f"train.epochs=13 train.batch_size=32 {changed}"), None, False)
         checksums.append(runs.load(tmp_path / str(number)).identity)
     assert checksums[0] == "6bc10b1b91b852ef87326d8e2a74f6f5e5819d71d60b80fbeaeb70bbfcc9a814"
     assert len(set(checksums)) == len(changes)

@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
-import pandas as pd
 
 from driverwatch.ensemble.transform import MemberPredictions
 from driverwatch.errors import InputError
@@ -75,6 +74,8 @@ def _within(unit: np.ndarray, k: int, block: int) -> tuple[np.ndarray, np.ndarra
     indices, similarities = np.empty((count, k), np.int64), np.empty((count, k), np.float32)
     if k == 0:
         return indices, similarities
+    import pandas as pd  # not for `make status`, which only names embeddings
+
     keys = pd.Series([hashlib.blake2b(row.data, digest_size=16).hexdigest() for row in unit])
     twins_before = keys.groupby(keys, sort=False).cumcount().to_numpy()  # copies by the thousand would all tie
     columns = np.flatnonzero(twins_before <= k)  # beyond these a row's equals are never among its k

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
-import pandas as pd
 
 from driverwatch.errors import InputError
 from driverwatch.inference.predictions import positions, refuse_invalid
@@ -165,6 +164,8 @@ def _checked(predictions: MemberPredictions, labels: np.ndarray, drivers: np.nda
 
 def _refuse_divided(drivers: np.ndarray, sets: np.ndarray) -> None:
     """Refuse a driver whose images are in two sets: a pipeline would be fitted on whom it is scored on."""
+    import pandas as pd
+
     for driver, found in pd.Series(sets).groupby(drivers).unique().items():
         if len(found) > 1:
             raise InputError(f"rows: driver {driver} is in sets {found[0]} and {found[1]}; folds group by driver")
