@@ -39,6 +39,8 @@ METHODS = (
     Method("offline_alone", "EfficientNet-Lite2, weights of the package index, five-crop TTA", False),
     Method("offline_pair", "and EfficientNet-Lite0; temperature scaling", False),
     Method("offline_best", "and class balancing, k-NN: every weight of the package index", True),
+    Method("offline_student", "EfficientNet-Lite0 student of `offline_best`, five-crop TTA, nothing else", True),
+    Method("offline_distilled", "and EfficientNet-Lite2, class balancing, k-NN, temperature", True),
 )
 # by kind and name in the record: the words of the page; what is not here is on the record's own page alone
 LABELS: dict[str, dict[str, str]] = {
