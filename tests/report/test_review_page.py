@@ -293,12 +293,12 @@ def test_test_images_have_no_truth_and_no_way_to_give_them_one(opened: Opened) -
     assert opened.shown == str(opened.test.names[measures.ranking(entropies, opened.test.names)[0]])
     assert "true" not in opened.element("#image").text
     assert not any(
-        opened.element(f"#{name}").is_enabled() for name in ("true", "driver", "fold", "min", "max", "wrong")
+        opened.element(f"#{name}").is_enabled() for name in ("true", "driver", "fold", "min", "max", "wrong", "doubted")
     )
     controls = opened.driver.find_elements(
         "css selector", "main input, main select, main textarea, [contenteditable], [download]"
     )
-    named = {"set", "sort", "run", "true", "says", "driver", "fold", "name", "min", "max", "wrong", "clips"}
+    named = {"set", "sort", "run", "true", "says", "driver", "fold", "name", "min", "max", "wrong", "doubted", "clips"}
     assert {control.get_attribute("id") for control in controls} == named
     opened.choose("sort", "disagreement")
     divergence = measures.divergence(opened.test.members)
