@@ -436,7 +436,7 @@ SLOW_NEED = $(DEV) $(patsubst %,$(VENV)/.extra-%,cluster onnx openvino litert tr
 test: $(DEV) ## the tests, in minutes: every room, one small training per behaviour, the command line end to end
 	$(PYTEST) $(PARALLEL)
 
-test-slow: $(SLOW_NEED) ## kills, full disks, other backends, browser pages, whole experiments, every invalid input (20 minutes)
+test-slow: $(SLOW_NEED) ## kills, full disks, other backends, browser pages, whole experiments, every invalid input (13 minutes)
 	$(PYTEST) $(PARALLEL) -m "slow and not zoo and not cluster and not torch"
 
 test-all: $(SLOW_NEED) $(TORCH) ## all tests: every backbone built, trained one step, saved and loaded; a cluster; PyTorch's layers

@@ -288,7 +288,7 @@ def print_scores(context: Context, names: list[str], details: bool = False) -> N
         (_print_out_of_fold if details else _print_best)(context, found)
     _print_test_scores(context, details)
     more = f"make score DATASET={context.dataset} DETAILS=1   # by TTA set, fold, driver and class"
-    ending(then=[f"make report DATASET={context.dataset}", *([] if details else [more])])
+    ending(then=[f"make report DATASET={context.dataset}" if details else more])
 
 
 def _print_best(context: Context, found: Finished) -> None:
