@@ -21,7 +21,7 @@ from driverwatch.training import fold_runner as execution
 __all__ = ["world"]
 
 
-def begun(world: World, **settings: Any) -> runs.Run:
+def unfinished(world: World, **settings: Any) -> runs.Run:
     """A run that was started with other ways to train than today's, and has no finished fold."""
     made, folder = world.settings(**settings), world.context.places.run("mine")
     checksums = {kind: pack.checksum for kind, pack in world.packs.items()}
@@ -42,7 +42,7 @@ def test_a_folds_process_trains_as_it_was_asked_to(
     from driverwatch.training import fold
 
     told: list[Any] = []
-    run = begun(world, epochs=3)
+    run = unfinished(world, epochs=3)
     wanted = world.settings(epochs=3, devices=asked, workers=3, loader="processes")
     predict = wanted.predict.model_copy(update={"tta": ["five_crop"], "batch_size": 7, "test": False})
     wanted = wanted.model_copy(update={"predict": predict})
@@ -71,7 +71,7 @@ def test_a_folds_process_trains_as_it_was_asked_to(
 def test_a_folds_process_that_fails_is_said_with_the_way_out(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fold_runner.FoldProcess, "run_to_end", lambda *_: 3)
     with pytest.raises(InputError, match=r"mine/fold1: fold 1 ended with status 3 .*the same command without FORCE=1"):
-        fold_runner.FoldProcess().run_fold(begun(world), 1, 0)
+        fold_runner.FoldProcess().run_fold(unfinished(world), 1, 0)
 
 
 class Barrier:
@@ -96,7 +96,7 @@ class Barrier:
 
 def trained_by(runner: Barrier, world: World, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> runs.Run:
     """What comes of `train`'s part that has folds trained."""
-    run = begun(world, **settings)
+    run = unfinished(world, **settings)
     monkeypatch.setattr(runs.Run, "verify", lambda *_: None)
     context = replace(world.context, runner=runner)
     request = train.TrainRequest(context=context, settings=world.settings(**settings), name=run.name)
@@ -121,13 +121,13 @@ def test_a_fold_that_fails_beside_another_costs_itself_alone(world: World, monke
 
 
 def test_the_time_left_counts_folds_that_are_trained_at_once(world: World) -> None:
-    run = begun(world)
+    run = unfinished(world)
     execution.write(world.context.places, run, world.settings(parallel_folds=2), None, [0, 1, 2])
     assert execution.read(run.folder).others(run, 0) == 1
 
 
 def test_the_folder_of_weights_is_named_where_the_file_is_there_alone(world: World, tmp_path: Path) -> None:
-    run, places = begun(world), world.context.places
+    run, places = unfinished(world), world.context.places
     for folder in (None, tmp_path):  # from scratch, no file is looked for
         execution.write(places, run, run.settings, folder, [0])
         assert execution.read(run.folder).weights is None
@@ -139,7 +139,7 @@ def test_the_folder_of_weights_is_named_where_the_file_is_there_alone(world: Wor
 
 
 def test_a_damaged_record_is_one_sentence(world: World) -> None:
-    run = begun(world)
+    run = unfinished(world)
     execution.write(world.context.places, run, run.settings, None, [0])
     path = run.folder / execution.NAME
     write_json(path, {**read_json(path), "folds": "all"})

@@ -119,7 +119,7 @@ class Predictions:
     def aligned_to(self, names: list[str]) -> np.ndarray:
         """Probabilities in the order of `names`, float32 (len(names), C).
 
-        Raises `InputError`: an asked name is not there, or images are there that nobody asked for.
+        Raises `InputError`: an asked name is not there, or images are there that were not asked for.
         """
         if list(self.names) == names:
             return self.probabilities
@@ -142,7 +142,7 @@ def refuse_invalid(where: str, names: np.ndarray, rows: np.ndarray) -> None:
 def positions(where: str, there: np.ndarray, names: Sequence[str] | np.ndarray) -> np.ndarray:
     """Where `names` (K,) are among those of the images `there` (N,): int64 (K,).
 
-    Raises `InputError`: an asked name is not there, or images are there that nobody asked for.
+    Raises `InputError`: an asked name is not there, or images are there that were not asked for.
     """
     position = {name: i for i, name in enumerate(there)}
     missing = [str(name) for name in names if name not in position]

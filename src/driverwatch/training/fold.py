@@ -55,8 +55,8 @@ def train_fold(
     predictions per TTA set, and last `manifest.json`, whose presence means finished. The caller holds the run's lock.
 
     Args:
-        backbones: folder of cached backbone outputs, shared by folds and runs.
-        others: folds to be trained after this one, for the time that is told to be left.
+        feature_caches: folder of cached backbone outputs, shared by folds and runs.
+        others: folds to be trained after this one, for the estimate of the time left.
     """
     folder, made_by = run.fold(number), provenance()
     indices.refuse_shared(packs["train"].drivers, run, number)
@@ -78,11 +78,7 @@ def train_fold(
         start = time.monotonic()
         predictor = training.predictor(predict)
         losses = write_predictions(predictor, run, number, packs, indices.validation, predict.test)
-        facts = _outcome(run, number, progress, predict) | {"log_loss": losses, "seed": mine.settings.train.seed}
-        facts["pseudo_labels"] = indices.fold_labels and indices.fold_labels.facts(run.classes)
-        facts["trainable_parameters"] = sum(int(np.prod(w.shape)) for w in classifier.trainable_weights)
-        facts["devices"], facts["predicted_by"] = on.count, predictor.computed_by
-        facts["diverged"] = progress.diverged
+        facts = _outcome(run, training, predict) | {"log_loss": losses, "predicted_by": predictor.computed_by}
         facts["seconds"] = facts["training_seconds"] + time.monotonic() - start
         write_json(folder / "manifest.json", facts | made_by)
         run.sweep(number)
@@ -90,8 +86,9 @@ def train_fold(
             say(told(f"{run.name} fold {number}", progress.diverged))
 
 
-def _outcome(run: Run, number: int, progress: Progress, predict: PredictSettings) -> dict[str, Any]:
+def _outcome(run: Run, training: "FoldTraining", predict: PredictSettings) -> dict[str, Any]:
     """What the fold was made of and what came of it."""
+    number, progress, labels = training.number, training.progress, training.indices.fold_labels
     return {
         "run": run.name,
         "fold": number,
@@ -103,6 +100,11 @@ def _outcome(run: Run, number: int, progress: Progress, predict: PredictSettings
         "step_seconds": progress.history[-1]["step_seconds"],
         "training_seconds": sum(epoch["seconds"] for epoch in progress.history),
         "backend": keras.backend.backend(),
+        "seed": training.run.settings.train.seed,  # of models that are trained on every driver, each its own
+        "pseudo_labels": labels and labels.facts(run.classes),
+        "trainable_parameters": sum(int(np.prod(w.shape)) for w in training.classifier.trainable_weights),
+        "devices": training.devices.count,
+        "diverged": progress.diverged,
     }
 
 
@@ -288,7 +290,7 @@ class FoldTraining:
         return way_out(self.run.name, stage.number, stage.settings.learning_rate, stage.learning_rate)
 
     def _fit(self, stage: StagePlan, batches: TrainingBatches) -> tuple[float, float]:
-        """Training loss and accuracy of one epoch, told by a bar."""
+        """Training loss and accuracy of one epoch, with a progress bar."""
         label = f"fold {self.number}, epoch {self.progress.epoch + 1} of {sum(self.before.planned)}"
         with Meter(label, len(self.shown), whose=self.run.name, patience=HALFWAY_LOG_SECONDS, end=False) as meter:
             bar = EpochBar(meter, self.settings.batch_size, self.before, self.progress.history, stage.number)

@@ -34,7 +34,7 @@ class Execution(Strict):
     study: str | None  # whose run it is
     weights: str | None  # folder of local ImageNet weights, where the model's file is there
     settings: dict[str, Any]  # those that decide speed alone, as `runs.speed` has them
-    folds: list[int]  # which the command trains in turn, for the time that is told to be left
+    folds: list[int]  # which the command trains in turn, for the estimate of the time left
 
     def others(self, run: Run, number: int) -> int:
         """How many times a fold's own time the command goes on after this one."""
@@ -83,7 +83,7 @@ class FoldProcess:
     """Every fold in a process of its own on this machine: memory goes back, a crash costs one fold."""
 
     def __init__(self, beside: bool = False) -> None:
-        """Prepare for folds in turn, or `beside` each other, each told by lines: two bars would share one place."""
+        """Prepare for folds in turn, or `beside` each other, each reported by lines: two bars would share one place."""
         self.environment = {**os.environ, "TERM": "dumb"} if beside else None
         self.running: list[subprocess.Popen[bytes]] = []
 
@@ -120,7 +120,7 @@ class FoldProcess:
                 self.running.remove(process)
 
     def stop(self) -> None:
-        """End every process, after a moment to put the terminal in order: on Ctrl-C they are told too."""
+        """End every process, after a moment to put the terminal in order: Ctrl-C reaches them too."""
         until = time.monotonic() + PATIENCE
         for process in list(self.running):
             with suppress(subprocess.TimeoutExpired, KeyboardInterrupt):

@@ -166,9 +166,9 @@ def started_run(request: TrainRequest) -> Iterator[LockedRun]:
 
 
 def _with_precision(request: TrainRequest) -> ModelSettings:
-    """The request's settings, with `precision: auto` decided."""
+    """The request's settings, with `precision: auto` decided; a single fold that is trained again keeps its run's."""
     folder, classes = request.context.places.run(request.name), len(request.context.settings.classes)
-    return precision.resolved(request.settings, folder, classes, request.force)
+    return precision.resolved(request.settings, folder, classes, request.force and request.fold is None)
 
 
 def _wanted(request: TrainRequest) -> Done:
