@@ -32,6 +32,8 @@ def named(request: pytest.FixtureRequest) -> Iterator[tuple[str, Classifier]]:
     """One backbone at a time, at its smallest size: the zoo does not fit into memory at once."""
     name = request.param
     side = BACKBONES[name].smallest
+    # by other draws a gate may be shut (MobileNetV3's hard sigmoid), and its weights get no gradient
+    keras.utils.set_random_seed(2)
     yield name, build(settings(name, f"{side}x{side}"), 10, MEAN, None)
     keras.backend.clear_session()
 
@@ -73,7 +75,7 @@ def test_a_step_moves_what_learns_and_nothing_else(named: tuple[str, Classifier]
     ]
     statistics_of_new_layers = [path for path in wrong if path.startswith("auxiliary") and "moving" in path]
     assert wrong == statistics_of_new_layers
-    assert len(wrong) == 2 * len(BACKBONES[name].auxiliary)
+    assert len(wrong) == 2 * sum(one.trainable for one in classifier.auxiliaries)  # on a frozen layer one is left out
 
 
 def test_a_saved_state_gives_the_same_output(named: tuple[str, Classifier], tmp_path: Path) -> None:
