@@ -184,6 +184,6 @@ def test_a_run_is_shown_as_it_was_started(packed: Verb, project: Path, data: Pat
     assert np.array_equal(made, expected)
 
 
-def test_it_needs_no_keras() -> None:
-    code = "import sys, driverwatch.report.contact_sheets; sys.exit('keras' in sys.modules)"
+def test_it_needs_no_keras_and_no_pytorch() -> None:
+    code = "import sys, driverwatch.report.contact_sheets; sys.exit('keras' in sys.modules or 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

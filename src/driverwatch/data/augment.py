@@ -6,6 +6,7 @@ Flipping is not among them: left and right are classes here, so `augment.hflip` 
 
 import os
 import random
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,11 @@ from driverwatch.errors import InputError, nearest, words
 UPDATE = "NO_ALBUMENTATIONS_UPDATE"
 GIVEN = os.environ.get(UPDATE)
 os.environ[UPDATE] = "1"  # it calls home on import otherwise
+TENSORS = "albumentations.pytorch"
+sys.modules[TENSORS] = None  # type: ignore[assignment]  # unused; it imports PyTorch wherever that is installed: seconds
 import albumentations as A  # noqa: E402
 
+del sys.modules[TENSORS]
 if GIVEN is None:
     del os.environ[UPDATE]
 else:
