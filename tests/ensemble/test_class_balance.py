@@ -156,12 +156,33 @@ def test_smoothing_goes_around_balance_where_asked() -> None:
     assert list(made.rules) == ["mean", "knn before", "class_balance", "knn"]
 
 
+def test_smoothing_and_balance_are_gone_through_as_often_as_asked() -> None:
+    """With a temperature after each smoothing: it says how far an average of neighbours can be believed."""
+    world = World(2.0)
+    looks = EmbeddingIndex(world.names, world.features.astype(np.float32))
+    near = {"embeddings": "clips", "smooth_before_balancing": True, "passes": 2}
+    asked = parse(PipelineSettings, {"class_balance": "looks", "knn": near, "calibrate": "temperature"}, "x")
+    mean, smooth, warm, balance, *rest = steps_of(asked, {"looks": looks, "clips": looks})
+    names = ["knn before", "temperature before", "class_balance"]
+    names += ["knn before 2", "temperature before 2", "class_balance 2", "knn", "temperature"]
+    assert [step.name for step in (mean, smooth, warm, balance, *rest)] == ["mean", *names]
+    made = post_processing.fit(asked, world.asked(), world.labels, world.drivers, {"looks": looks, "clips": looks})
+    each = [mean, smooth, warm, balance, smooth, warm, balance, smooth, warm]
+    assert np.allclose(
+        made.probabilities, limited(nested_cross_validation(each, world.asked(), world.labels, world.drivers), FLOOR)
+    )
+    assert list(made.rules) == ["mean", *names]
+    with pytest.raises(InputError, match=r"passes of 2 or more need smooth_before_balancing"):
+        parse(PipelineSettings, {"class_balance": "looks", "knn": {"embeddings": "clips", "passes": 2}}, "x")
+
+
 def test_what_was_put_together_before_that_setting_came_has_the_checksum_it_had() -> None:
     plain, around = KnnSettings(embeddings="m"), KnnSettings(embeddings="m", smooth_before_balancing=True)
     assert plain.model_dump() == {
         "embeddings": "m", "method": "average", "k": None, "weights": None, "mean": None, "rounds": None,
     }  # fmt: skip
     assert around.model_dump()["smooth_before_balancing"] is True
+    assert "passes" not in around.model_dump()
     assert KnnSettings(**around.model_dump()) == around
     with pytest.raises(InputError, match=r"smooth_before_balancing needs balance"):
         parse(PipelineSettings, {"knn": around.model_dump()}, "x")

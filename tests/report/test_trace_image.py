@@ -29,6 +29,11 @@ PIPELINES: list[dict[str, Any]] = [
     {"blend": "weighted", "calibrate": "bias", "clip": 0.01},
     {"blend": "greedy", "class_balance": "tiny", "knn": {"embeddings": "tiny"}, "calibrate": "temperature"},
     {"class_balance": "tiny", "knn": {"embeddings": "tiny", "smooth_before_balancing": True}, "clip": "fitted"},
+    {
+        "class_balance": "tiny",
+        "knn": {**NEAR, "smooth_before_balancing": True, "passes": 2},
+        "calibrate": "temperature",
+    },
     {"blend": "per_class", "knn": {"embeddings": "tiny", "method": "clusters"}},
     {"knn": NEAR},
     {"knn": {**NEAR, "weights": "similar", "mean": "geometric", "rounds": 2}, "calibrate": "bias"},

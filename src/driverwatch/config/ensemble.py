@@ -59,17 +59,22 @@ class KnnSettings(Strict):
     rounds: Annotated[int, Field(ge=1, le=2)] | None = None  # in the second, neighbours' neighbours come in
     # before balance as well as after it: classes are then counted on smoothed rows
     smooth_before_balancing: bool = False
+    # how often that and balance are gone through; with 2 or more a temperature is fitted after each smoothing
+    passes: Annotated[int, Field(ge=1, le=5)] = 1
 
     @model_validator(mode="after")
     def _fits(self) -> "KnnSettings":
         if self.method == "clusters" and (self.weights or self.mean or self.rounds):
             raise ValueError("method: clusters takes no weights, mean or rounds; leave them out")
+        if self.passes > 1 and not self.smooth_before_balancing:
+            raise ValueError("passes of 2 or more need smooth_before_balancing: true")
         return self
 
     @model_serializer(mode="wrap")
     def _sparse(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Checksums of what was put together before this setting came stay as they are."""
-        return {key: value for key, value in handler(self).items() if key != "smooth_before_balancing" or value}
+        """Checksums of what was put together before these settings came stay as they are."""
+        as_before = {"smooth_before_balancing": False, "passes": 1}.items()
+        return {key: value for key, value in handler(self).items() if (key, value) not in as_before}
 
 
 def _clip(level: object) -> object:

@@ -1,7 +1,7 @@
 """A pipeline as its settings name it: its steps, fitted on all labelled images, and scored by nested driver folds."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -32,8 +32,14 @@ def steps_of(settings: PipelineSettings, spaces: Mapping[str, EmbeddingIndex]) -
     """
     steps: list[Transform] = [BLENDS[settings.blend]]
     near = settings.knn
-    steps += [smoothing(near, spaces[near.embeddings], " before")] if near and near.smooth_before_balancing else []
-    steps += [ClassBalance(spaces[settings.class_balance])] if settings.class_balance else []
+    for number in range(near.passes if near else 1):
+        suffix = f" {number + 1}" if number else ""
+        if near and near.smooth_before_balancing:
+            steps.append(smoothing(near, spaces[near.embeddings], f" before{suffix}"))
+        if near and near.passes > 1:
+            steps.append(replace(CALIBRATIONS["temperature"], name=f"temperature before{suffix}"))
+        if settings.class_balance:
+            steps.append(ClassBalance(spaces[settings.class_balance], f"class_balance{suffix}"))
     steps += [smoothing(near, spaces[near.embeddings])] if near else []
     steps += [CALIBRATIONS[settings.calibrate]] if settings.calibrate != "none" else []
     return steps + ([CLIP] if settings.clip == "fitted" else [])
