@@ -63,6 +63,17 @@ def predicted(run: Run, several: list[Classifier], packs: dict[str, Pack], engin
     return found
 
 
+@needs_openvino
+@pytest.mark.parametrize(("precision", "tried"), [("float32", True), ("mixed_bfloat16", False)])
+def test_a_network_in_bfloat16_stays_with_keras_unless_openvino_is_asked_for(precision: str, tried: bool) -> None:
+    import keras
+
+    layers = [keras.layers.Conv2D(2, 3, dtype=precision), keras.layers.Dense(3, dtype="float32")]
+    model = keras.Sequential([keras.Input((8, 8, 3)), *layers])
+    assert Engine(model, 4, "auto", engines.PAYS_FROM_PASSES).converts is tried
+    assert Engine(model, 4, "openvino").converts
+
+
 @pytest.mark.slow
 @needs_openvino
 def test_openvino_predicts_what_keras_predicts(tmp_path: Path, packs: dict[str, Pack]) -> None:

@@ -37,11 +37,12 @@ class Engine:
         Args:
             model: its weights must not change after the first batch.
             batch: samples in one pass; fewer are filled up, so that nothing is compiled twice.
-            asked: auto takes OpenVINO where it is installed, Keras computes on the processor, and `passes` pay for converting.
+            asked: auto takes OpenVINO where it is installed, Keras computes on the processor in float32, and `passes` pay for
+                converting. A network in bfloat16 has no conversion, and Keras computes it quicker than OpenVINO in float32.
             passes: samples that will be asked for.
         """
         self.model, self.batch, self._keras = model, batch, ForwardPasses(model)
-        self.converts = converts(asked, passes)
+        self.converts = converts(asked, passes) and not (asked == "auto" and _in_bfloat16(model))
         self._network: Callable[[np.ndarray], np.ndarray] | None = None
 
     @property
@@ -86,6 +87,10 @@ def converts(asked: EngineName, passes: int) -> bool:
             "predict.engine: openvino: is not installed; make setup EXTRAS=openvino, or take auto or keras"
         )
     return installed and (asked == "openvino" or (passes >= PAYS_FROM_PASSES and on_processor()))
+
+
+def _in_bfloat16(model: keras.Model) -> bool:
+    return any(layer.compute_dtype == "bfloat16" for layer in model.layers)
 
 
 def _difference(found: np.ndarray, wanted: np.ndarray) -> str:
