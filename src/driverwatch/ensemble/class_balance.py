@@ -21,6 +21,7 @@ STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 FLOOR = 1e-6  # of a probability: what a model rules out may still be raised, a millionfold at most
 ROUNDS = 100
 TOLERANCE = 1e-6  # of a class's mean
+VISIBLE = 1e-3  # of a class's mean, from which a miss is worth a sentence
 RIDGE = 1e-9  # of the curvature, which is singular: a factor common to all classes changes nothing
 LEAP = 4.0  # nats between two classes in one step: farther away the curvature is another
 PER_CLASS = 2.0  # images per class at which a cluster's counts are trusted half
@@ -101,7 +102,7 @@ def shift(probabilities: np.ndarray, prior: np.ndarray) -> np.ndarray:
 
     They minimise mean(log(rows @ factors)) - prior @ log(factors), convex in their logarithms, whose slope is that mean less the
     prior. Columns and rows scaled in turn (Sinkhorn & Knopp 1967) go down it at every step, but slowly where rows are sure; each
-    round so takes the better of such a step and of Newton's. A sentence says so where the means are not within `TOLERANCE`.
+    round so takes the better of such a step and of Newton's. A sentence says so where the means are not within `VISIBLE`.
     """
     logs, best = np.log(probabilities), np.zeros(len(prior))
     for _ in range(ROUNDS):
@@ -115,7 +116,7 @@ def shift(probabilities: np.ndarray, prior: np.ndarray) -> np.ndarray:
         newton *= min(1.0, LEAP / float(np.ptp(newton)))
         tried = (best + step - step.max() for step in (np.log(prior / mean), newton))
         best = min(tried, key=lambda u: float(logsumexp(logs + u, axis=1).mean() - prior @ u))
-    else:
+    if gap > VISIBLE:
         say(
             f"balance: the class means of a driver with {len(probabilities)} images end {gap:.1g} from those of training after "
             f"{ROUNDS} rounds, {TOLERANCE:g} is meant; leave CLASS_BALANCE out if its gain is small"
