@@ -31,11 +31,10 @@ class Method(NamedTuple):
 METHODS = (
     Method("alone", "Inception V3, five-crop TTA", False),
     Method("balanced", "and per-driver class balancing, temperature scaling", True),
-    Method("knn", "and k-NN smoothing over similar frames", True),
-    Method("student", "Inception V3 student of `knn`, five-crop TTA, nothing else", True),
-    Method("students", "and a MobileNetV2 student, mean of both", True),
-    Method("without_neighbours", "both students, class balancing, temperature; no k-NN", True),
-    Method("best", "**both students, class balancing, k-NN, temperature**", True),
+    Method("knn", "and k-NN smoothing over similar frames, in three passes", True),
+    Method("student", "MobileNetV2 student of `knn`, five-crop TTA, nothing else", True),
+    Method("without_neighbours", "both networks, class balancing, temperature; no k-NN", True),
+    Method("best", "**both networks, class balancing, k-NN, temperature, in three passes**", True),
     Method("offline_alone", "EfficientNet-Lite2, weights of the package index, five-crop TTA", False),
     Method("offline_pair", "and EfficientNet-Lite0; temperature scaling", False),
     Method("offline_best", "and class balancing, k-NN: every weight of the package index", True),
@@ -100,6 +99,12 @@ LABELS: dict[str, dict[str, str]] = {
         "knn": "k-NN smoothing",
         "neighbours after balance": "k-NN smoothing after class balancing",
         "neighbours before balance too, all with temperature": "k-NN smoothing before balancing as well",
+    },
+    "Smoothing, temperature and balance gone through several times (passes), on the recipes' runs": {
+        "three times instead of once: EfficientNet-Lite2 and a student, Lite0": "three passes of k-NN smoothing and class "
+        "balancing instead of one, EfficientNets",
+        "three times instead of once: Inception V3, eight epochs": "three passes of k-NN smoothing and class balancing "
+        "instead of one, Inception V3",
     },
     "Calibration": {
         "temperature alone": "temperature scaling alone",
