@@ -75,6 +75,9 @@ def test_the_command_writes_four_files_that_can_be_read_back(place: Path) -> Non
     assert list(runs) == list(manifest["runs"])
     assert all("Apache-2.0" in row[2] and "pseudo-labels" in row[4] for row in runs.values())
     assert "Not a safety device" in card
+    assert "k-NN smoothing, then per-driver class balancing, then k-NN smoothing, then temperature scaling" in card
+    assert "whose labels it never saw" in card and "Not for drivers who were not there" in card  # students
+    assert "license: other" in card.split("---")[1]
     assert "{{" not in card
     settings = json.loads((folder / "SETTINGS.json").read_text())
     assert list(settings) == KEYS
@@ -83,17 +86,55 @@ def test_the_command_writes_four_files_that_can_be_read_back(place: Path) -> Non
     assert {".", "./configs/models", f"./submissions/{DATASET}/out_of_fold"} <= set(listed)
     entry = (folder / "entry_points.md").read_text()
     targets = set(re.findall(r"^ +make ([a-z-]+)", entry, re.MULTILINE))
-    assert {"setup", "data", "folds", "reproduce", "check", "classify", "train"} <= targets
+    assert {"setup", "data", "subset", "folds", "reproduce", "check", "classify", "train"} <= targets
+    assert "make data DATASET=statefarm\n" in entry  # of a subset, make data refuses
+    assert entry.index("RUN=inception_v3_strong ") < entry.index("RUN=inception_v3_student SET")  # teachers first
     assert targets <= set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
 def test_a_submission_that_no_recipe_makes_names_its_own_commands(place: Path) -> None:
     for file in (f"{NAME}.json", f"out_of_fold/{NAME}.csv.gz"):
         (place / file).rename(place / file.replace(NAME, "mine"))
+    path = place / "mine.json"
+    made = json.loads(path.read_text())
+    made["pipeline"]["settings"] = {"blend": "geometric", "calibrate": "bias"}
+    made.pop("trained", None)
+    path.write_text(json.dumps(made))
     CliRunner().invoke(app, ["card", "--dataset", DATASET, "mine"], catch_exceptions=False)
     entry = (place / "cards" / "mine" / "entry_points.md").read_text()
     assert f'make ensemble NAME=mine MODELS="inception_v3_student mobilenet_v2_student" DATASET={DATASET}' in entry
-    assert "not recorded on this machine" in (place / "cards" / "mine" / "MODEL_CARD.md").read_text()
+    card = (place / "cards" / "mine" / "MODEL_CARD.md").read_text()
+    assert "geometric mean of the runs, then temperature scaling and class biases, then clipping at 1e-05" in card
+    assert all(row[2:] == ["not recorded"] * 4 for row in table(card, "Runs and weights").values())
+
+
+def test_how_runs_were_trained_comes_from_the_manifest(place: Path) -> None:
+    """Hardware, times, commits and weights, wherever the runs themselves are."""
+    path = place / f"{NAME}.json"
+    made = json.loads(path.read_text())
+    settings = {
+        "backbone": "inception_v3",
+        "input": {"pack": "180x240", "size": "160x208"},
+        "train": {"pseudo": {"runs": ["teacher"], "images": "test"}},
+    }
+    one = {"settings": settings, "pretrained": {"file": "inception.h5", "sha256": "12ab"}, "seconds": 900}
+    one |= {"machines": ["Tesla T4, Xeon, 4 cores"], "training_seconds": 600, "commits": ["abc1234"]}
+    path.write_text(json.dumps(made | {"trained": dict.fromkeys(made["runs"], one)}))
+    CliRunner().invoke(app, ["card", "--dataset", DATASET, NAME], catch_exceptions=False)
+    card = (place / "cards" / NAME / "MODEL_CARD.md").read_text()
+    for row in table(card, "Runs and weights").values():
+        assert row[2] == "Apache-2.0; file inception.h5; sha256 12ab"
+        assert row[5] == "Tesla T4, Xeon, 4 cores: 10 min training, 5 min predicting, at abc1234"
+    assert "that it never saw" in card and "Not for drivers who were not there" in card
+
+
+def test_one_image_of_a_new_driver_is_promised_what_single_image_runs_score(place: Path) -> None:
+    shutil.copyfile(COMMITTED / "alone.json", place / "alone.json")
+    CliRunner().invoke(app, ["card", "--dataset", DATASET, NAME], catch_exceptions=False)
+    loss = json.loads((place / "alone.json").read_text())["out_of_fold_log_loss"]
+    assert (
+        f"expect the scores of `alone`: log loss {loss:.3f}," in (place / "cards" / NAME / "MODEL_CARD.md").read_text()
+    )
 
 
 def test_figures_of_another_submission_and_none_are_refused(place: Path) -> None:

@@ -46,6 +46,8 @@ VOLATILE = {
     "versions",
     "python",
     "machine",
+    "processor",
+    "trained",  # of a submission: its runs' seconds, machines and commits
 }
 
 

@@ -138,10 +138,20 @@ def require_space(folder: Path, needed: int, what: str, way_out: str) -> None:
 
 @cache
 def provenance() -> dict[str, Any]:
-    """What made an artefact: package versions, Python, machine type and the commit (with `+` if the tree was changed)."""
+    """What made an artefact: package versions, Python, the machine and the commit (with `+` if the tree was changed)."""
     versions = {}
     for package in PACKAGES:
         with suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
-    system = {"python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count()}
-    return {"commit": commit(), **system, "versions": versions}
+    system = {"python": platform.python_version(), "machine": platform.machine(), "processor": processor()}
+    return {"commit": commit(), **system, "cores": os.cpu_count(), "versions": versions}
+
+
+@cache
+def processor() -> str:
+    """The processor's name as Linux tells it; elsewhere, or where it does not, its kind: x86_64."""
+    with suppress(OSError):
+        told = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        if found := re.search(r"^model name\s*:\s*(\S.*?)\s*$", told, re.MULTILINE):
+            return found[1]
+    return platform.processor() or platform.machine()

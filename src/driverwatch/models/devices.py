@@ -118,6 +118,28 @@ def on_processor() -> bool:
     return all("cpu" in name.lower() for name in LISTED[keras.backend.backend()]())
 
 
+def accelerators() -> list[str]:
+    """What the backend's accelerators are called, as their maker names them: ["Tesla T4", "Tesla T4"]; none on a processor."""
+    return NAMED[keras.backend.backend()]()
+
+
+def _named_by_tensorflow() -> list[str]:
+    import tensorflow as tf
+
+    found = tf.config.list_physical_devices("GPU")
+    return [tf.config.experimental.get_device_details(one).get("device_name", one.name) for one in found]
+
+
+def _named_by_jax() -> list[str]:
+    jax: Any = sys.modules["jax"]  # Keras has imported it
+    return [one.device_kind for one in jax.devices() if one.platform != "cpu"]
+
+
+def _named_by_torch() -> list[str]:
+    torch: Any = sys.modules["torch"]
+    return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+
+
 def crops_in_a_pass(asked: int | Literal["auto"]) -> int:
     """`predict.batch_size` as a number: as asked, or by what Keras computes on."""
     return asked if asked != "auto" else PROCESSOR_CROPS if on_processor() else ACCELERATOR_CROPS
@@ -156,3 +178,8 @@ LISTED: dict[str, Callable[[], list[str]]] = {
     "torch": _of_torch,
 }
 SPLIT: dict[str, Callable[..., Any]] = {"tensorflow": _flipped, "jax": lambda *names: Parts(devices=names)}
+NAMED: dict[str, Callable[[], list[str]]] = {
+    "tensorflow": _named_by_tensorflow,
+    "jax": _named_by_jax,
+    "torch": _named_by_torch,
+}

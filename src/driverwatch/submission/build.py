@@ -4,6 +4,7 @@ import gzip
 import math
 import time
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from driverwatch.io.console import close, ending, say, scored
 from driverwatch.io.csv_tables import numbers, read_csv
 from driverwatch.io.manifests import checksum_of_file, provenance
 from driverwatch.metrics import FLOOR, limited
-from driverwatch.run import refuse_fold
+from driverwatch.run import SPEED, Run, refuse_fold
 
 SUM_TOLERANCE = 0.01  # of a line's sum to 1: three decimals may miss by 0.005, and Kaggle divides each line by its sum
 
@@ -120,13 +121,33 @@ def _write_out_of_fold(context: Context, name: str, pipeline: Pipeline, pack: Pa
 
 
 def _made_of(members: list[Member], folds: FoldTable, models: list[list[list[int]]]) -> dict[str, Any]:
-    """Runs, the folds whose models each takes part with (from `folds_of_run`), and their weights' checksums."""
+    """Runs, the folds whose models each takes part with (from `folds_of_run`), their weights' checksums and training."""
     used = [sorted({fold for own in each for fold in own}) for each in zip(*models, strict=True)]
     return {
         "runs": {m.run.name: m.tta for m in members},
         "folds": folds.checksum,
         "fold_models": {m.run.name: own for m, own in zip(members, used, strict=True)},
         "weights": {m.run.name: m.run.checksums(own) for m, own in zip(members, used, strict=True)},
+        "trained": {m.run.name: _trained(m.run, own) for m, own in zip(members, used, strict=True)},
+    }
+
+
+def _trained(run: Run, numbers: Iterable[int]) -> dict[str, Any]:
+    """How folds of a run were trained: settings that are not the defaults, weights they began with, machines, seconds, commits."""
+    made = [run.manifest(number) for number in numbers]
+    machines = {
+        ", ".join(
+            [*one.get("accelerators", []), one.get("processor") or f"{one.get('machine')}", f"{one.get('cores')} cores"]
+        )
+        for one in made
+    }
+    return {
+        "settings": run.settings.model_dump(exclude=SPEED, exclude_defaults=True),
+        "pretrained": run.weights,
+        "machines": sorted(machines),
+        "seconds": round(sum(one.get("seconds") or 0 for one in made)),
+        "training_seconds": round(sum(one.get("training_seconds") or 0 for one in made)),
+        "commits": sorted({one.get("commit") or "unknown" for one in made}),
     }
 
 

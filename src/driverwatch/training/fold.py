@@ -25,7 +25,7 @@ from driverwatch.io.manifests import checksum_of_file, provenance
 from driverwatch.metrics import accuracy, log_loss
 from driverwatch.models.backend import deterministic, is_finite, load_state, write_state
 from driverwatch.models.classifier import Classifier, Learner, build
-from driverwatch.models.devices import ONE, Devices, devices
+from driverwatch.models.devices import ONE, Devices, accelerators, devices
 from driverwatch.models.freezing import freeze
 from driverwatch.run import DIVERGED, Run, seeded
 from driverwatch.training.augment_workers import Loader, TrainingSource
@@ -104,6 +104,7 @@ def _outcome(run: Run, training: "FoldTraining", predict: PredictSettings) -> di
         "pseudo_labels": labels and labels.facts(run.classes),
         "trainable_parameters": sum(int(np.prod(w.shape)) for w in training.classifier.trainable_weights),
         "devices": training.devices.count,
+        "accelerators": accelerators()[: training.devices.count],
         "diverged": progress.diverged,
     }
 
