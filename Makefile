@@ -153,7 +153,7 @@ help-all: ## every target, and the variables of each
 #: RUNS_FROM=<folder>       what came back from Kaggle (make import-runs)
 #: KAGGLE_WEIGHTS=<account>/<name>  data set on Kaggle whose weight files the notebook takes by kagglehub (default: WEIGHTS= travels along)
 #: KAGGLE=<path>            the Kaggle client (default: make installs one into .venv-kaggle)
-#: BENCHMARKS="pack load"   rows of make bench: imports memory knn leakage pack load crops engine train cache, and by name alone growth
+#: BENCHMARKS="pack load"   rows of make bench: imports memory knn leakage pack load crops engine precision train cache, and by name alone end_to_end growth
 #: IMAGES=1000              images that make bench and make profile measure with
 #: REPEAT=3                 repetitions that they time, 3 or more
 #: FULL=1                   rows of make bench that depend on the number of images at the competition's
@@ -417,7 +417,7 @@ layers: need-MODEL setup ## MODEL's layers: blocks, shapes, parameters, what is 
 bench: setup ## the pipeline beside baselines and upper bounds, a ratio a row, on synthetic images or DATASET's; BENCHMARKS= some, FULL=1 at the competition's size
 	$(MEASURE) bench --dataset=$(DEMO_DATA) $(call place,data,DATA) \
 	  $(call option,benchmarks,BENCHMARKS) $(call option,model,MODEL) $(call option,set,SET) $(call option,images,IMAGES) \
-	  $(call option,repeat,REPEAT) $(call flag,full,FULL) $(call flag,docs,DOCS)
+	  $(call option,repeat,REPEAT) $(call flag,full,FULL) $(call flag,docs,DOCS) $(call place,weights,WEIGHTS)
 
 profile: need-MODEL setup ## where the time of MODEL's training step goes: reading, augmentation, transfer, forward, backward, update
 	$(MEASURE) profile --dataset=$(DEMO_DATA) $(call place,data,DATA) \

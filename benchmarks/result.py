@@ -121,7 +121,14 @@ def cells(entry: dict[str, Any]) -> tuple[str, ...]:
     ranged = f"{_number(figure['low'])} to {_number(figure['high'])}" if timings else "once"
     seconds = ", ".join(f"{name} {statistics.median(taken['seconds']):.3g}" for name, taken in timings)
     met = {True: "met", False: "NOT MET", None: ""}[entry["met"]]
-    return (*row, _number(figure["median"]), ranged, target, met, seconds or _sizes(entry["facts"]))
+    said = seconds or _sizes(entry["facts"])
+    return (*row, _number(figure["median"]), ranged, target, met, said + _losses(entry["facts"]))
+
+
+def _losses(facts: dict[str, Any]) -> str:
+    """Median log losses of both sides, of a result that has them."""
+    found = facts.get("log_loss", {}).items()
+    return "".join(f"; log loss of {name} {statistics.median(losses):.4f}" for name, losses in found)
 
 
 def _sizes(facts: dict[str, Any]) -> str:
@@ -150,18 +157,19 @@ def aligned(lines: Sequence[tuple[str, ...]]) -> str:
     )
 
 
-def section(entries: list[dict[str, Any]]) -> str:
-    """Entries as a Markdown table, without their seconds."""
-    lines = [HEADER[:-1], ("---",) * (len(HEADER) - 1), *(cells(entry)[:-1] for entry in entries)]
-    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
+def section(lines: Sequence[Sequence[str]]) -> str:
+    """Lines of the CSV as a Markdown table, `HEADER`'s columns without the seconds."""
+    shown = len(HEADER) - 1
+    cut = [HEADER[:shown], ("---",) * shown, *(line[:shown] for line in lines)]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in cut)
 
 
-def bookkeeping(entries: list[dict[str, Any]]) -> str:
-    """Entries as CSV, with their seconds and what they were measured on."""
+def bookkeeping(lines: Sequence[Sequence[str]]) -> str:
+    """Lines as CSV: `HEADER`'s columns, and what they were measured on (`MADE`)."""
     text = io.StringIO()
-    lines = csv.writer(text, lineterminator="\n")
-    lines.writerow((*HEADER[:5], "met", "seconds", *MADE))
-    lines.writerows((*cells(entry), *_made(entry["made"])) for entry in entries)
+    written = csv.writer(text, lineterminator="\n")
+    written.writerow((*HEADER[:5], "met", "seconds", *MADE))
+    written.writerows(lines)
     return text.getvalue()
 
 
@@ -179,6 +187,8 @@ def _made(made: dict[str, Any]) -> tuple[str, ...]:
 def document(path: Path, entries: list[dict[str, Any]]) -> None:
     """Put entries between the markers of a page, and all about them into the CSV of the page's name beside it.
 
+    Rows of that CSV that are not among the entries, as they were measured elsewhere, stay in both.
+
     Raises:
         InputError: no such page, or not one with both markers.
     """
@@ -189,5 +199,14 @@ def document(path: Path, entries: list[dict[str, Any]]) -> None:
         raise InputError(
             f"{path}: expected a page with {BEGIN} and {END}, to put the table between; restore it (git checkout)"
         )
-    write_text(path, f"{before}{BEGIN}\n\n{section(entries)}\n\n{END}{after}")
-    write_text(path.with_suffix(".csv"), bookkeeping(entries))
+    lines = [[*cells(entry), *_made(entry["made"])] for entry in entries]
+    rows = {line[0] for line in lines}
+    lines = [line for line in documented(path) if line[0] not in rows] + lines
+    write_text(path, f"{before}{BEGIN}\n\n{section(lines)}\n\n{END}{after}")
+    write_text(path.with_suffix(".csv"), bookkeeping(lines))
+
+
+def documented(path: Path) -> list[list[str]]:
+    """Lines of the CSV beside a page, without its header; none where there is no such file."""
+    table = path.with_suffix(".csv")
+    return list(csv.reader(io.StringIO(table.read_text(encoding="utf-8"))))[1:] if table.is_file() else []

@@ -59,6 +59,7 @@ class Bench:
     model: str
     settings: ModelSettings
     asked: Request
+    weights: Path | None = None  # folder of local weight files, for rows whose log loss matters
 
     def __post_init__(self) -> None:
         if len(self.settings.input.regions) > 1:

@@ -23,6 +23,7 @@ from benchmarks import (
     baselines,
     cache,
     crops,
+    end_to_end,
     engine,
     growth,
     imports,
@@ -159,7 +160,10 @@ def test_a_row_measured_again_replaces_its_lines_and_no_other(tmp_path: Path) ->
 def test_the_command_beside_the_table_can_be_typed(tmp_path: Path) -> None:
     asked = {"benchmarks": "pack load", "dataset": "demo", "images": 10, "full": False}
     entries = result.keep(tmp_path / "b.json", [line("pack", "x")], asked, (0.1, 1.2))
-    (kept,) = csv.DictReader(io.StringIO(result.bookkeeping(entries)))
+    page = tmp_path / "page.md"
+    page.write_text(f"{result.BEGIN}{result.END}")
+    result.document(page, entries)
+    (kept,) = csv.DictReader(io.StringIO(page.with_suffix(".csv").read_text()))
     command = kept["command"]
     assert shlex.split(command) == ["make", "bench", "BENCHMARKS=pack load", "DATASET=demo", "IMAGES=10"]
 
@@ -187,6 +191,19 @@ def test_the_table_goes_between_the_markers_and_nothing_else_changes(tmp_path: P
     assert kept["command"] == "make bench " and kept["commit"] and "cores" in kept["machine"]
     result.document(page, entries)
     assert page.read_text() == text
+
+
+def test_a_page_keeps_rows_that_were_measured_elsewhere(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"{result.BEGIN}{result.END}")
+    first = result.keep(tmp_path / "a.json", [line("pack", "x"), line("load", "x")], {}, (0, 0))
+    result.document(page, first)
+    result.document(page, result.keep(tmp_path / "b.json", [line("pack", "z", 2.0)], {}, (0, 0)))
+    kept = list(csv.DictReader(io.StringIO(page.with_suffix(".csv").read_text())))
+    assert [(each["row"], each["against"], each["figure"]) for each in kept] == [
+        ("load", "x", "0.500"), ("pack", "z", "2.000"),
+    ]  # fmt: skip
+    assert "| load | x | 0.500 |" in page.read_text() and "| pack | x |" not in page.read_text()
 
 
 @pytest.mark.parametrize("text", [None, "nothing", result.BEGIN, f"{result.END} {result.BEGIN}"])
@@ -219,6 +236,25 @@ def test_every_row_and_every_baseline_is_explained() -> None:
         assert f"\n### {row}" in text, row
     for baseline in (*load.AUGMENTED, load.ON_HOST, *load.COPIES.values()):
         assert baseline.against in text
+    assert all(what in text for what in end_to_end.BASELINES.values())
+
+
+def test_seconds_and_log_losses_of_both_sides_end_to_end() -> None:
+    timed = {"ours": Timing((10.0,) * 3, (4.0,) * 3), "cached": Timing((25.0,) * 3, (8.0,) * 3)}
+    losses = {"ours": [0.5, 0.5, 0.5], "cached": [0.7, 0.4, 0.6]}
+    speed_up, above = end_to_end._results("Keras", "cached", timed, losses, {"images": 3})
+    assert speed_up.figure == Spread(2.5, 2.5, 2.5) and speed_up.met
+    assert above.figure == pytest.approx(Spread(-0.1, -0.2, 0.1)) and above.met
+    assert speed_up.facts["cpu_ratio"]["median"] == 2
+    entry = {**speed_up.entry, "made": {}}
+    assert "log loss of ours 0.5000; log loss of theirs 0.6000" in result.cells(entry)[-1]
+
+
+def test_a_network_that_pytorch_cannot_follow_is_said() -> None:
+    assert end_to_end.skipped_sides({"Conv2D"}).get("torch", "is not installed").endswith(("installed", "backends"))
+    pytest.importorskip("torch", reason="make setup EXTRAS=backends")
+    assert end_to_end.skipped_sides({"Conv2D"}) == {}
+    assert "SeparableConv2D" in end_to_end.skipped_sides({"Conv2D", "SeparableConv2D"})["torch"]
 
 
 def test_what_the_loader_costs_beyond_the_preset() -> None:
