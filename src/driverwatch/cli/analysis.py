@@ -75,9 +75,9 @@ def reproduce(
     name: Annotated[str | None, typer.Option(help="of the recipe; default: the data set's")] = None,
 ) -> None:
     """Follow a data set's recipe to its submissions, resuming from whatever is built."""
-    from driverwatch.experiments.reproduce import reproduce
+    from driverwatch.experiments.experiment import reproduce as step
 
-    reproduce(options.context_of(dataset, data), weights, name)
+    step(options.context_of(dataset, data), weights, name)
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """The core of every experiment: train what is missing, score it out of fold, compare pairs over drivers, record, render."""
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from pydantic import Field
 
 from driverwatch import run as runs
 from driverwatch.config.ensemble import EnsembleSettings
-from driverwatch.config.experiments import RunSettings
+from driverwatch.config.experiments import RecipeSettings, RunSettings
 from driverwatch.config.loading import Strict, load, parse
 from driverwatch.config.model import ModelSettings
 from driverwatch.config.types import TtaSet
@@ -27,10 +28,12 @@ from driverwatch.ensemble.teacher_ensemble import is_current, make_pseudo_labels
 from driverwatch.errors import InputError
 from driverwatch.inference.predictions import default_tta_of, prediction_path
 from driverwatch.io.atomic import write_json, write_text
+from driverwatch.io.console import close
 from driverwatch.io.manifests import checksum_of_file, provenance, read_json
 from driverwatch.metrics import FLOOR, oof_score
 from driverwatch.models import weight_files
 from driverwatch.run import Run
+from driverwatch.submission.build import make_ensemble
 from driverwatch.training.train import TrainRequest, read_augmentation, train
 
 Ensembles = Mapping[str, EnsembleSettings]
@@ -121,6 +124,17 @@ def train_missing(
             make_all_features(context, made_by.embeddings, weights)
             make_pseudo_labels(context, made_by.runs, teacher, made_by.tta_set, made_by.pipeline)
         train(TrainRequest(context=context, settings=settings, name=name, weights=weights))
+
+
+def reproduce(context: Context, weights: Path | None, name: str | None = None) -> None:
+    """Train what is not finished of `configs/recipes/<name>.yaml` (the data set's name), then write its submissions."""
+    start, recipe = time.monotonic(), load(RecipeSettings, CONFIGS / "recipes", name or context.dataset)
+    train_missing(context, load_runs(recipe.runs), weights, recipe.pseudo_labels)
+    for submission, made in recipe.submissions.items():
+        make_all_features(context, made.embeddings, weights)
+        make_ensemble(context, made.runs, submission, made.tta_set, None, made.pipeline, last=False)
+    then = [f'make submit DATASET={context.dataset} FILE=<one of them> MESSAGE="..."']
+    close(context.places.submissions, ", ".join(recipe.submissions), time.monotonic() - start, then=then)
 
 
 def make_all_features(context: Context, features: Iterable[str], weights: Path | None) -> None:
