@@ -62,7 +62,6 @@ ROOMS: dict[str, list[str]] = {
     "run": [],
     "inference": [
         "overlay",
-        "preprocess",
         "engine",
         "class_activation",
         "exported_model",

@@ -18,14 +18,13 @@ from driverwatch.config.loading import parse
 from driverwatch.config.model import InputSettings, PredictSettings
 from driverwatch.config.types import TTA_SETS, TtaSet
 from driverwatch.data.folds import FoldTable
-from driverwatch.data.tta import Columns, View, cut, cut_all, flips, held_by, resized, tta_set, unique
+from driverwatch.data.tta import Columns, View, centre_view, cut, cut_all, flips, held_by, resized, tta_set, unique
 from driverwatch.ensemble.members import Finished
 from driverwatch.ensemble.scoring import paired_interval
 from driverwatch.errors import InputError
 from driverwatch.experiments import compare as step
 from driverwatch.inference import predictions
 from driverwatch.inference.predictions import Predictions, prediction_path
-from driverwatch.inference.preprocess import centre_view
 from driverwatch.io.atomic import write_json
 from driverwatch.io.manifests import read_json
 from driverwatch.metrics import log_loss, log_losses

@@ -206,8 +206,8 @@ def test_the_command_answers_as_classify_does_and_ends_at_ctrl_c(
     project: Path, demo_settings: DatasetSettings, tmp_path: Path
 ) -> None:
     from driverwatch.data.images import examine_content
+    from driverwatch.data.tta import centre_view
     from driverwatch.inference.class_activation import fold_models, probabilities
-    from driverwatch.inference.preprocess import centre_view
 
     run = fabricated(demo_settings, "hand")
     begin = "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # a shell's background jobs ignore it

@@ -16,10 +16,10 @@ from driverwatch.config.model import ModelSettings
 from driverwatch.data.context import CONFIGS, Context
 from driverwatch.data.images import examine
 from driverwatch.data.regions import split
+from driverwatch.data.tta import Preprocessed, centre_square, centre_view
 from driverwatch.errors import InputError, counted, listed, nearest, printable
 from driverwatch.inference.overlay import overlay_regions, side_by_side, write_picture
 from driverwatch.inference.predict_run import Asked, Recogniser, fold_models, recogniser
-from driverwatch.inference.preprocess import Preprocessed, centre_square, centre_view
 from driverwatch.io.console import say
 from driverwatch.io.paths import walk
 from driverwatch.io.prefetch import in_threads

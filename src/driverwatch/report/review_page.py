@@ -16,7 +16,7 @@ from driverwatch.data.context import Context
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.images import examine
 from driverwatch.data.regions import FRAME, Box, split
-from driverwatch.data.tta import cut_all
+from driverwatch.data.tta import Preprocessed, centre_view, cut_all
 from driverwatch.ensemble import embeddings
 from driverwatch.ensemble import members as blending
 from driverwatch.ensemble.embedding_index import EmbeddingIndex, Neighbours
@@ -26,7 +26,6 @@ from driverwatch.errors import InputError
 from driverwatch.inference.overlay import overlay_regions
 from driverwatch.inference.predict_run import channel_mean
 from driverwatch.inference.predictions import default_tta_of, predicted_tta
-from driverwatch.inference.preprocess import Preprocessed, centre_view
 from driverwatch.io.atomic import write_text
 from driverwatch.io.console import close, say, track
 from driverwatch.io.csv_tables import read_csv
