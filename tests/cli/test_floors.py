@@ -75,7 +75,6 @@ ROOMS: dict[str, list[str]] = {
     "training": [
         "checkpoint",
         "linear_probe",
-        "batch_norm",
         "data_loader",
         "augment_workers",
         "fold_runner",

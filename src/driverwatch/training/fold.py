@@ -29,11 +29,19 @@ from driverwatch.models.devices import ONE, Devices, devices
 from driverwatch.models.freezing import freeze
 from driverwatch.run import DIVERGED, Run, seeded
 from driverwatch.training.augment_workers import Loader, TrainingSource
-from driverwatch.training.batch_norm import BATCHES, recalibrate_batch_norm
 from driverwatch.training.cached_stages import CachedStage, StageCaching
 from driverwatch.training.checkpoint import HistoryLog, Progress, is_over, judged, resumed, told, uniform_loss, way_out
 from driverwatch.training.data_loader import TrainingBatches, class_weights, followed, one_hot
-from driverwatch.training.epoch import HALFWAY_LOG_SECONDS, EpochBar, TimeRemaining, reseed, time_remaining, train_epoch
+from driverwatch.training.epoch import (
+    HALFWAY_LOG_SECONDS,
+    RECALIBRATION_BATCHES,
+    EpochBar,
+    TimeRemaining,
+    recalibrate_batch_norm,
+    reseed,
+    time_remaining,
+    train_epoch,
+)
 from driverwatch.training.linear_probe import Sample, fit_linear_probe
 from driverwatch.training.optimizer import StagePlan, averaged, check, lr_multipliers, plan, prepare, take_average
 from driverwatch.training.pseudo_labels import FoldIndices
@@ -265,7 +273,7 @@ class FoldTraining:
             self._refuse_overflow(stage, {"the loss": loss, "a weight": whole})
             self._judge(stage, loss - penalty, float(batches.weighed.sum()) / len(rows))
             if stage.normalization == "recalibrated":
-                count = max(1, min(BATCHES, len(rows) // self.settings.batch_size))
+                count = max(1, min(RECALIBRATION_BATCHES, len(rows) // self.settings.batch_size))
                 with averaged(self.learner):
                     recalibrate_batch_norm(self.learner, (batches[step][0] for step in range(count)))
         return loss, right
