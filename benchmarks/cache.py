@@ -163,7 +163,7 @@ def _split(bench: Bench, depth: str, indices: np.ndarray) -> _Split | None:
     """A classifier built, frozen and split; None where it cannot be split at this depth."""
     settings, pack = _frozen_settings(bench.settings, depth), bench.packed(indices)
     classifier, run = bench.classifier(settings), bench.run(settings)
-    from driverwatch.data.epoch_inputs import AugmentedInputs
+    from driverwatch.data.augment import AugmentedInputs
     from driverwatch.models.freezing import freeze
     from driverwatch.training.cached_stages import StageCaching
     from driverwatch.training.optimizer import plan, prepare

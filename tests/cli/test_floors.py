@@ -37,7 +37,6 @@ ROOMS: dict[str, list[str]] = {
         "augment",
         "splits",
         "context",
-        "epoch_inputs",
         "pack_writer",
         "near_duplicates",
         "prepare",

@@ -16,8 +16,7 @@ import pytest
 from support.packs import COUNT, pack_of
 from support.training import ROWS, changed, run_of
 
-from driverwatch.data.augment import Augmenter
-from driverwatch.data.epoch_inputs import AugmentedInputs
+from driverwatch.data.augment import AugmentedInputs, Augmenter
 from driverwatch.data.pack import Pack
 from driverwatch.errors import InputError
 from driverwatch.training.augment_workers import WORTH, Loader, TrainingSource, WorkerPool

@@ -11,7 +11,7 @@ from support.training import ROWS, changed, counts_as_pretrained, run_of, same, 
 
 from driverwatch.config.loading import parse
 from driverwatch.config.model import ModelSettings
-from driverwatch.data.epoch_inputs import AugmentedInputs
+from driverwatch.data.augment import AugmentedInputs
 from driverwatch.data.pack import Pack
 from driverwatch.models.classifier import build
 from driverwatch.training import fold

@@ -9,7 +9,7 @@ import pytest
 from support.packs import CLASSES, COUNT, SWAP
 from support.training import ROWS, Whole, changed, history, run_of, same, trained, whole_of
 
-from driverwatch.data.epoch_inputs import AugmentedInputs, Joined
+from driverwatch.data.augment import AugmentedInputs, Joined
 from driverwatch.data.pack import Pack
 from driverwatch.inference.feature_cache import augmented_pass
 from driverwatch.inference.predictions import prediction_path

@@ -12,7 +12,7 @@ from support.training import ROWS, Whole, changed, history, run_of, same, traine
 
 from driverwatch.config.loading import parse
 from driverwatch.config.model import ModelSettings, PredictSettings
-from driverwatch.data.epoch_inputs import AugmentedInputs
+from driverwatch.data.augment import AugmentedInputs
 from driverwatch.data.pack import Pack
 from driverwatch.data.tta import Columns, cut_all
 from driverwatch.errors import InputError

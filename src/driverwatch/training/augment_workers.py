@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from driverwatch.config.model import ModelSettings
-from driverwatch.data.epoch_inputs import AugmentedInputs, Inputs, Joined, epoch_mixing
+from driverwatch.data.augment import AugmentedInputs, Inputs, Joined, epoch_mixing
 from driverwatch.data.pack import Pack, stamp
 from driverwatch.errors import InputError
 

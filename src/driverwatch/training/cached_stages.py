@@ -8,7 +8,7 @@ import numpy as np
 
 from driverwatch.config.model import PredictSettings
 from driverwatch.config.types import pixels
-from driverwatch.data.epoch_inputs import Inputs, Joined
+from driverwatch.data.augment import Inputs, Joined
 from driverwatch.data.pack import Pack
 from driverwatch.data.tta import View, tta_set
 from driverwatch.inference.feature_cache import FeatureCache, Outputs, augmented_pass, tta_pass

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from driverwatch.config.model import ModelSettings
-from driverwatch.data.epoch_inputs import Inputs
+from driverwatch.data.augment import Inputs
 from driverwatch.io.prefetch import MadeAhead
 
 Batch = tuple[np.ndarray, np.ndarray, np.ndarray]

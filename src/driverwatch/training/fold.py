@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from driverwatch.config.model import PredictSettings
-from driverwatch.data.epoch_inputs import Inputs, epoch_mixing
+from driverwatch.data.augment import Inputs, epoch_mixing
 from driverwatch.data.mix import Mixing
 from driverwatch.data.pack import Pack
 from driverwatch.errors import InputError
