@@ -14,13 +14,13 @@ from driverwatch.data import splits
 from driverwatch.data.context import Context, open_packs
 from driverwatch.data.folds import FoldTable
 from driverwatch.ensemble.members import Finished
-from driverwatch.ensemble.scoring import bootstrap_means
 from driverwatch.errors import InputError
 from driverwatch.experiments import experiment
 from driverwatch.experiments.experiment import Change, Interval, Number, StudyRecord, StudyRow
 from driverwatch.io.atomic import replacing
 from driverwatch.io.console import close
 from driverwatch.io.html import render
+from driverwatch.metrics import bootstrap_means
 from driverwatch.run import Run
 
 STUDY = "curve"  # where its runs lie, which ensembles do not take

@@ -23,14 +23,13 @@ from driverwatch.data.prepare import make_packs
 from driverwatch.ensemble import members as blending
 from driverwatch.ensemble.embeddings import make_embeddings
 from driverwatch.ensemble.members import Finished, Member, finished_runs
-from driverwatch.ensemble.scoring import interval
 from driverwatch.ensemble.teacher_ensemble import is_current, make_pseudo_labels
 from driverwatch.errors import InputError
 from driverwatch.inference.predictions import default_tta_of, prediction_path
 from driverwatch.io.atomic import write_json, write_text
 from driverwatch.io.console import close
 from driverwatch.io.manifests import checksum_of_file, provenance, read_json
-from driverwatch.metrics import FLOOR, oof_score
+from driverwatch.metrics import FLOOR, interval, log_loss, log_losses, oof_score
 from driverwatch.models import weight_files
 from driverwatch.run import Run
 from driverwatch.submission.build import make_ensemble
@@ -222,6 +221,63 @@ def score_runs(found: Finished, tta: Sequence[TtaSet] = ()) -> list[ScoredRun]:
         losses, _, _, right = oof_score(probabilities, found.train.labels, found.train.drivers)
         scored.append(ScoredRun(member.run, member.tta, losses, right))
     return scored
+
+
+def score_table(probabilities: dict[str, np.ndarray], labels: np.ndarray, groups: np.ndarray) -> pd.DataFrame:
+    """One line per entry of `probabilities` (name: probabilities (N, C)): log loss, standard error over drivers, accuracy.
+
+    `groups`: (N,), each row's driver: frames of one are not independent, so an error that counts frames would be too small.
+    """
+    lines = []
+    for name, p in probabilities.items():
+        _, loss, error, right = oof_score(p, labels, groups)
+        lines.append({"model": name, "log loss": loss, "± (drivers)": error, "accuracy": right, "images": len(labels)})
+    return pd.DataFrame(lines)
+
+
+def paired_table(
+    probabilities: dict[str, np.ndarray], labels: np.ndarray, groups: np.ndarray, against: str
+) -> pd.DataFrame:
+    """One line per entry of `probabilities` (name: probabilities (N, C)), each image's loss paired with that under `against`.
+
+    `score_table`'s columns, then the mean difference (below 0: better than `against`) and its 95 % interval over groups, which
+    says more than two intervals side by side: what makes a driver hard is in both. NaN where `against` is not among the
+    rows, and for the interval where there is one group alone.
+    """
+    table, first = score_table(probabilities, labels, groups), probabilities.get(against)
+    unknown = float("nan")
+    lines = []
+    for p in probabilities.values():
+        gain = np.full(len(labels), unknown) if first is None else log_losses(p, labels) - log_losses(first, labels)
+        known = first is not None and len(set(groups)) > 1
+        low, high = interval(gain, groups) if known else (unknown, unknown)
+        lines.append({f"against {against}": float(gain.mean()), "low": low, "high": high})
+    return pd.concat([table, pd.DataFrame(lines, index=table.index)], axis=1)
+
+
+Metric = Callable[[np.ndarray, np.ndarray], float]
+
+
+def score_table_by(
+    probabilities: dict[str, np.ndarray], labels: np.ndarray, keys: np.ndarray, title: str, metric: Metric = log_loss
+) -> pd.DataFrame:
+    """`metric` of each entry of `probabilities` within each value of `keys` (N,), in their order, with the number of images."""
+    lines = []
+    for key in sorted(set(keys)):
+        chosen = keys == key
+        found = {name: metric(p[chosen], labels[chosen]) for name, p in probabilities.items()}
+        lines.append({title: str(key), "images": int(chosen.sum()), **found})
+    return pd.DataFrame(lines)
+
+
+def table_text(table: pd.DataFrame, title: str, percent: bool = False) -> str:
+    """A table of scores as aligned text: losses to four places, shares (`accuracy`, or all with `percent`) in percent."""
+    shown = table.copy()
+    for column in shown.columns:
+        if pd.api.types.is_float_dtype(shown[column]):
+            form = "{:.1%}" if percent or column == "accuracy" else "{:.4f}"
+            shown[column] = [form.format(value) for value in shown[column]]
+    return f"{title}\n{shown.to_string(index=False)}\n"
 
 
 def study_runs(
