@@ -1,4 +1,4 @@
-"""A run's identity: what it was started with, and the refusal to continue with anything else. Imports no Keras."""
+"""A run's record, `run.json`: what it was started with, and the refusal to continue with anything else. Imports no Keras."""
 
 import shutil
 from collections.abc import Iterable

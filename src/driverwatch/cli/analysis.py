@@ -1,4 +1,4 @@
-"""From images to packs."""
+"""Commands that try, compare and search: leakage, previews, studies, ablations, searches, blends, label issues, scores."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""From images to packs."""
+"""Commands of the way from images to an uploaded submission, in the order in which they are needed."""
 
 from pathlib import Path
 from typing import Annotated, Any

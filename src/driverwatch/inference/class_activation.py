@@ -243,7 +243,7 @@ Networks = Callable[[], Iterator[Network]]  # each network in turn; one is spent
 
 
 def imagenet(backbone: str, folder: Path | None) -> Networks:
-    """A backbone whole, with its top. Raises as `models.weights.build_whole`."""
+    """A backbone whole, with its top. Raises as `pretrained.build_whole`."""
     network = of_whole(build_whole(backbone, folder), ChannelScaling.of(BACKBONES[backbone].scaling))
     return lambda: iter([network])
 

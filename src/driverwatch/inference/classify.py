@@ -1,4 +1,4 @@
-"""ImageNet's 1000 classes, in the order of every published network's output. Imports no Keras."""
+"""`make classify`: the likeliest classes of images, ImageNet's or a run's, and overlays of where they are seen."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Preprocessing as a layer: it belongs to the weights, sits in the graph, and never touches the caller's array."""
+"""The classifier: preprocessing as a layer, which belongs to the weights, one backbone for every region, and a new head."""
 
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -50,7 +50,7 @@ class ChannelScaling(keras.layers.Layer):
 
 
 def split(x: Any, regions: int) -> Any:
-    """(B, R * n, ...) -> (B * R, n, ...): each region of each image for itself; as `vision.mosaic.split`, on the device."""
+    """(B, R * n, ...) -> (B * R, n, ...): each region of each image for itself; as `regions.split`, on the device."""
     return x if regions == 1 else ops.reshape(x, (-1, x.shape[1] // regions, *x.shape[2:]))
 
 

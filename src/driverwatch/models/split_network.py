@@ -97,7 +97,7 @@ class FrozenPart(keras.Model):
 
 
 class TrainedPart(Learner):
-    """The upper half: what `Frozen` gives -> what the classifier gives. Its weights are the classifier's."""
+    """The upper half: what `FrozenPart` gives -> what the classifier gives. Its weights are the classifier's."""
 
     def __init__(self, classifier: Classifier, cut: SplitPoint) -> None:
         super().__init__(name="tail")

@@ -1,4 +1,4 @@
-"""Contact sheets: rows of pictures with captions, on white."""
+"""Contact sheets: `make preview` of what training sees, and the report's figures of augmentation and of the ten crops."""
 
 from dataclasses import dataclass
 from functools import cache, partial

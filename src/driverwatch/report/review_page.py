@@ -1,4 +1,4 @@
-"""Class activation maps (CAM) for the review page: of many images, each by models that have not seen its driver."""
+"""`make review`: a page to look through images by loss, disagreement and entropy, with class activation maps (CAM) on demand."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""Runs as a report shows them: out-of-fold scores, learning curves, settings and times; what is invalid, with the reason."""
+"""`make score`, and runs as a report shows them: scores, learning curves, settings, times; what is invalid, with the reason."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

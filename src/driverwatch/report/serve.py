@@ -1,4 +1,4 @@
-"""An image's bytes to what the page shows of it: probabilities, and a class activation map over the image."""
+"""`make serve`: a page on this machine that answers an image with probabilities and a class activation map over it."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""A fold's progress: its checkpoint, its history, and whether its training has diverged."""
+"""Checkpoints: a fold's progress in `checkpoint.h5`, its history, and whether its training has diverged."""
 
 import csv
 import io

@@ -76,7 +76,7 @@ class EpochBar(keras.callbacks.Callback):
 
         Args:
             batch: images in a step.
-            history: a line per finished epoch of the fold, as `Ahead.fold` takes it.
+            history: a line per finished epoch of the fold, as `TimeRemaining.fold` takes it.
         """
         super().__init__()
         self.meter, self.images, self.ahead = meter, batch, ahead
