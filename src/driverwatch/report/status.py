@@ -134,7 +134,7 @@ def next_command(
     """The command that makes the first missing thing on the way to a submission; None: nothing is missing."""
     dataset = f"DATASET={context.dataset}"
     if folds.checksum is None:
-        target = "folds" if images.problem is None else "sample" if context.settings.test_labels else "data"
+        target = "folds" if images.problem is None else "synthetic" if context.settings.test_labels else "data"
         return f"make {target} {dataset}"
     own = [run for run in runs if run.study is None and not run.problems]
     if not own:
