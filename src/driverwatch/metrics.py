@@ -84,10 +84,13 @@ def standard_error(losses: np.ndarray, groups: np.ndarray) -> float:
 
 
 def interval(losses: np.ndarray, groups: np.ndarray, resamples: int = 10_000) -> tuple[float, float]:
-    """95 % interval of the mean of `losses` (N,) when drivers, not frames, are drawn again: percentiles of a bootstrap.
+    """95 % interval of the mean of `losses` (N,) when drivers, not frames, are drawn again; NaN for a single group.
 
-    Whole drivers are drawn with replacement, each with all its images (Davison & Hinkley 1997, section 3.8: cluster bootstrap).
+    Percentiles of a cluster bootstrap: whole drivers are drawn with replacement, each with all its images (Davison & Hinkley
+    1997, section 3.8).
     """
+    if len(set(groups)) == 1:
+        return float("nan"), float("nan")
     low, high = np.percentile(bootstrap_means(losses, groups, resamples), [2.5, 97.5])
     return float(low), float(high)
 

@@ -391,7 +391,7 @@ def test_one_driver_alone_has_no_interval(world: World) -> None:
     run, pack = world.run("one"), world.packs["train"]
     alone = replace(pack, drivers=np.full(len(pack.names), pack.drivers[0]))
     losses = log_losses(by_hand(world, "one"), pack.labels)
-    assert all(np.isnan(score_runs.interval_of(losses, alone.drivers)))
+    assert all(np.isnan(interval(losses, alone.drivers)))
     made = score_runs.score_tables(run, "five_crop", {"five_crop": by_hand(world, "one")}, alone)
     assert np.isnan([made.low, made.high]).all()
     assert made.drivers.tolist() == [pytest.approx(made.loss)]

@@ -249,8 +249,7 @@ def paired_table(
     lines = []
     for p in probabilities.values():
         gain = np.full(len(labels), unknown) if first is None else log_losses(p, labels) - log_losses(first, labels)
-        known = first is not None and len(set(groups)) > 1
-        low, high = interval(gain, groups) if known else (unknown, unknown)
+        low, high = (unknown, unknown) if first is None else interval(gain, groups)
         lines.append({f"against {against}": float(gain.mean()), "low": low, "high": high})
     return pd.concat([table, pd.DataFrame(lines, index=table.index)], axis=1)
 

@@ -21,7 +21,7 @@ from driverwatch.ensemble import calibration
 from driverwatch.ensemble import members as blending
 from driverwatch.ensemble.members import Finished, Member, caveats, finished_runs
 from driverwatch.errors import InputError
-from driverwatch.experiments.experiment import score_table, score_table_by, table_text
+from driverwatch.experiments.experiment import paired_change, score_table, score_table_by, table_text
 from driverwatch.inference.predictions import default_tta_of, predicted_tta
 from driverwatch.io.console import ending, say
 from driverwatch.io.paths import matching
@@ -62,7 +62,7 @@ class RunScores:
     calibration_error: float
     each: pd.DataFrame
     probabilities: np.ndarray
-    against_centre: tuple[float, float, float]
+    against_centre: list[float]
 
 
 Packs = Callable[[str], tuple[FoldTable, dict[str, Pack]] | InputError]
@@ -154,14 +154,14 @@ def score_tables(run: Run, tta: TtaSet, found: dict[TtaSet, np.ndarray], pack: P
     """Scores of a run's probabilities by TTA set, float64 (N, C) each, in the order of the pack's N images."""
     labels, drivers, classes = pack.labels, pack.drivers, np.array(run.classes)
     each = {name: oof_score(probabilities, labels, drivers) for name, probabilities in found.items()}
-    ends, chosen = {name: interval_of(made.losses, drivers) for name, made in each.items()}, each[tta]
+    ends, chosen = {name: interval(made.losses, drivers) for name, made in each.items()}, each[tta]
     rows, says = np.asarray(found[tta], np.float64), found[tta].argmax(axis=1)
     frame = pd.DataFrame({"driver": drivers, "class": classes[labels], "label": labels, "says": classes[says]})
     frame = frame.assign(sure=rows.max(axis=1), true=rows[np.arange(len(rows)), labels], loss=chosen.losses)
     counted = pd.crosstab(frame["class"].to_numpy(), frame["says"].to_numpy())
-    against = (float("nan"),) * 3
+    against = [float("nan")] * 3
     if "centre" in found and tta != "centre":
-        against = difference(chosen.losses, each["centre"].losses, drivers)
+        against = paired_change(chosen.losses, each["centre"].losses, drivers)
     curve = calibration.table(found[tta], labels, drivers)
     columns = ["tta", "log loss", "low", "high", "accuracy"]
     all_tta = pd.DataFrame([[n, made.log_loss, *ends[n], made.accuracy] for n, made in each.items()], columns=columns)
@@ -210,16 +210,6 @@ def in_words(pair: Confusion, classes: dict[str, str]) -> str:
     """Both classes by their meanings, and how many images were mistaken."""
     true, says = (classes[name] or name for name in (pair.true, pair.says))
     return f"“{true}” taken for “{says}”: {pair.mistaken} of {pair.images} images"
-
-
-def difference(losses: np.ndarray, others: np.ndarray, drivers: np.ndarray) -> tuple[float, float, float]:
-    """Mean of `losses` less `others`, float64 (N,) each, image by image, and its 95 % interval over drivers (N,)."""
-    return float((losses - others).mean()), *interval_of(losses - others, drivers)
-
-
-def interval_of(losses: np.ndarray, drivers: np.ndarray) -> tuple[float, float]:
-    """95 % interval of a mean loss, losses float64 (N,), by a bootstrap over drivers (N,); NaN of a single driver."""
-    return interval(losses, drivers) if len(set(drivers)) > 1 else (float("nan"), float("nan"))
 
 
 def history(path: Path) -> pd.DataFrame:
