@@ -170,7 +170,7 @@ def _split(bench: Bench, depth: str, indices: np.ndarray) -> _Split | None:
 
     stages = plan(settings)
     freeze(classifier, depth, stages[0].train_statistics)
-    half = StageCaching(classifier, run, stages, bench.place / "backbone").half(stages[0])
+    half = StageCaching(classifier, run, stages, bench.place / "backbone").cached_stage(stages[0])
     if half is None:
         return None
     shown = np.flatnonzero(np.arange(len(pack.names)) % FOLDS)

@@ -77,7 +77,7 @@ def watched() -> float:
     fold: Any = SimpleNamespace(
         indices=rows, source=None, pack=SimpleNamespace(labels=LABELS), centre=lambda *_: {"centre": ROWS}
     )
-    found = FoldTraining._watch(fold)[0]
+    found = FoldTraining._validate(fold)[0]
     assert found is not None
     return found
 

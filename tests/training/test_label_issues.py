@@ -32,7 +32,7 @@ def test_each_images_loss_weighs_as_the_list_says(tmp_path: Path, packs: dict[st
     for step in range(len(plain)):
         rows = plain.order[step * 8 : step * 8 + 8]
         assert np.allclose(listed[step][2], plain[step][2] * FACTORS[rows])
-    assert listed.weighed.sum() < plain.weighed.sum()
+    assert listed.weight_sums.sum() < plain.weight_sums.sum()
 
 
 @pytest.mark.slow

@@ -35,7 +35,7 @@ def batches(run: Run, packs: dict[str, Pack], rows: FoldIndices, epoch: int = 0)
     images.append(AugmentedInputs(packs["test"].pixels, run.settings, run.preset, epoch, first=COUNT))
     targets = rows.targets(packs["train"].labels, CLASSES)
     made = TrainingBatches(
-        Joined(*images, COUNT), rows.shown(), targets, run.settings, SWAP, epoch, rows.guessed(COUNT)
+        Joined(*images, COUNT), rows.shown(), targets, run.settings, SWAP, epoch, rows.is_pseudo_label(COUNT)
     )
     for step in range(len(made)):
         size = run.settings.train.batch_size

@@ -77,7 +77,7 @@ class Predictor:
             engine: as `predict.engine`; the network's weights must not change after the first batch, unless it is keras.
             images: how many will be asked for, by which `auto` chooses the engine.
         """
-        self.asked, self.columns, self.shape = tta, columns, classifier.given
+        self.asked, self.columns, self.shape = tta, columns, classifier.probabilities_shape
         self.tta = {name: tta_set(name, image, size) for name in columns.sets_of(tta)}
         self.unique = unique(list(self.tta), image, size)
         self.batch = max(1, crops_in_a_pass(crops_at_once) // len(self.unique))

@@ -103,14 +103,14 @@ def train_epoch(learner: Learner, batches: TrainingBatches, bar: EpochBar, devic
     leave them in batch statistics.
     """
     with devices.scope():
-        if not batches.is_odd(devices.count):
+        if not batches.has_uneven_last_batch(devices.count):
             return _fitted(learner, batches, bar)
         last = batches.leave_out_last()
         before = [_fitted(learner, batches, bar)] if last else []
         logs = learner.train_on_batch(*batches.made(last), return_dict=True)
         bar.on_train_batch_end(last, logs)
         losses, rights = zip(*before, (logs["loss"], logs["accuracy"]), strict=True)
-        images, weights = [last * batches.batch, len(batches.order) - last * batches.batch], batches.weighed
+        images, weights = [last * batches.batch, len(batches.order) - last * batches.batch], batches.weight_sums
         loss = np.average(losses, weights=images[-len(losses) :])
         right = np.average(rights, weights=[weights[:last].sum(), weights[last]][-len(rights) :])
         return float(loss), float(right)

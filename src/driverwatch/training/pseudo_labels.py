@@ -252,7 +252,7 @@ class FoldIndices:
         """Rows that training shows; those of the test pack are numbered on from the training pack's."""
         return self.training if self.fold_labels is None else np.concatenate([self.training, self.fold_labels.indices])
 
-    def guessed(self, count: int) -> np.ndarray:
+    def is_pseudo_label(self, count: int) -> np.ndarray:
         """Which of the training pack's `count` rows and the test pack's after them have pseudo-labels, bool."""
         found = np.zeros(count + (self.fold_labels.tests if self.fold_labels else 0), bool)
         if self.fold_labels is not None:
@@ -264,7 +264,7 @@ class FoldIndices:
 
         `labels`: int (N,), of the training pack.
         """
-        found = np.zeros((len(self.guessed(len(labels))), classes), np.float32)
+        found = np.zeros((len(self.is_pseudo_label(len(labels))), classes), np.float32)
         found[self.training] = np.eye(classes, dtype=np.float32)[labels[self.training]]
         if self.fold_labels is not None:
             found[self.fold_labels.indices] = self.fold_labels.targets
