@@ -84,7 +84,7 @@ def standard_error(losses: np.ndarray, groups: np.ndarray) -> float:
 
 
 def interval(losses: np.ndarray, groups: np.ndarray, resamples: int = 10_000) -> tuple[float, float]:
-    """95 % interval of the mean of `losses` (N,) when drivers, not frames, are drawn again; NaN for a single group.
+    """95 % confidence interval of the mean of `losses` (N,) when drivers, not frames, are drawn again; NaN for a single group.
 
     Percentiles of a cluster bootstrap: whole drivers are drawn with replacement, each with all its images (Davison & Hinkley
     1997, section 3.8).

@@ -179,7 +179,7 @@ def begin(folder: Path, wanted: dict[str, Any], fold: int | None, force: bool) -
     whole run if it was started with something else, or else `fold` (None: every fold).
 
     Raises:
-        InputError: the folder holds a run with another identity (each difference is shown), or folds of nobody knows what.
+        InputError: the folder holds a run with another identity (each difference is shown), or folds of an unknown run.
     """
     path = folder / "run.json"
     trained = any((p / name).exists() for p in folder.glob("fold*") for name in ("checkpoint.h5", "manifest.json"))

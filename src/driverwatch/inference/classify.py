@@ -133,9 +133,9 @@ def classify_imagenet(request: Request, model: str | None, weights: Path | None)
     backbone = model if model in BACKBONES else load(ModelSettings, CONFIGS / "models", model).backbone
 
     def networks() -> Any:
-        from driverwatch.inference.class_activation import imagenet as whole
+        from driverwatch.inference.class_activation import imagenet_network
 
-        return whole(backbone, weights)
+        return imagenet_network(backbone, weights)
 
     see = partial(centre_square, side=BACKBONES[backbone].native)
     _classify(request, Judge(f"{backbone}, ImageNet weights", classes(), see, networks))
@@ -149,15 +149,14 @@ def classify_drivers(request: Request, context: Context, name: str, fold: int | 
     models = fold_models(context, name, fold)
 
     def networks() -> Any:
-        from driverwatch.inference.class_activation import fold_models as loaded
-        from driverwatch.inference.class_activation import resident
+        from driverwatch.inference.class_activation import networks_of_run, resident
         from driverwatch.inference.engine import converts
 
         settings, count = models.run.settings, len(image_files(request.images))
         classes, mean, files = len(models.classes), models.mean, models.files
         if converts(settings.predict.engine, count):
             return resident(settings, classes, mean, files, count)
-        return loaded(settings, classes, mean, files)
+        return networks_of_run(settings, classes, mean, files)
 
     see = partial(centre_view, field=models.run.settings.input, boxes=models.boxes)
     _classify(request, Judge(models.title, models.classes, see, networks, recogniser(context, models)))

@@ -92,7 +92,7 @@ class TrainingBatches(keras.utils.PyDataset):
 
 
 def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
-    """int (N,) -> float32 (N, C)."""
+    """One-hot label shares: int (N,) -> float32 (N, C)."""
     return np.eye(classes, dtype=np.float32)[labels]
 
 

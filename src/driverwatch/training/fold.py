@@ -333,7 +333,7 @@ class FoldTraining:
         write_state(
             self.checkpoint, self._state(), {"run": self.run.identity, "progress": json.dumps(asdict(progress))}
         )
-        validation = "nobody held out"
+        validation = "no validation drivers"
         if kept["val_loss"] is not None:
             validation = f"validation drivers {kept['val_loss']:.3f} (accuracy {kept['val_accuracy']:.1%})"
         said = f"{self.run.name} fold {self.number}, epoch {progress.epoch} ({stage.name}): loss {kept['loss']:.3f}"

@@ -1,4 +1,4 @@
-"""Pseudo-labels (Lee 2013, ICML workshop): images without labels with what finished runs, the teachers, predict for them.
+"""Pseudo-labels (Lee 2013; soft ones: distillation): images without labels with what finished runs, the teachers, predict.
 
 A teacher's model of another fold was trained on this fold's validation drivers, and what it says of test images carries their
 labels over. So fold k's student is trained on the teachers' fold k models' pseudo-labels alone, and its OOF score is honest.
@@ -183,12 +183,12 @@ def fold_labels(
 def _pseudo_labels(student: Run, number: int, teacher: Teacher, kind: str, names: np.ndarray) -> list[np.ndarray]:
     """A teacher's probabilities (N, C) of the named images, from each fold that may teach fold `number`.
 
-    A student that leaves nobody out is trained on the pseudo-labels of all of them.
+    A student without validation drivers is trained on the pseudo-labels of all of them.
     """
     recorded = (student.learned_from or {})["teachers"][teacher.name]
-    everyone = student.settings.train.splits.kind == "all"
+    on_all = student.settings.train.splits.kind == "all"
     found = []
-    for fold in range(len(recorded[kind])) if everyone else [number]:
+    for fold in range(len(recorded[kind])) if on_all else [number]:
         made = teacher.predictions(fold, kind)
         if predictions.checksum(made) != recorded[kind][fold]:
             raise InputError(
