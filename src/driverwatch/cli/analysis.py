@@ -64,7 +64,7 @@ def data_scaling(
     from driverwatch.experiments.data_scaling import run_data_scaling
 
     settings = options.model_settings(model, overrides)
-    run_data_scaling(options.making(dataset, data), model, settings, options.numbers("COUNTS", n_drivers), weights)
+    run_data_scaling(options.making(dataset, data), model, settings, options.numbers("N_DRIVERS", n_drivers), weights)
 
 
 @app.command()

@@ -43,6 +43,7 @@ else:
 
 TRANSFORMS = {n: k for n, k in vars(A).items() if isinstance(k, type) and issubclass(k, A.BasicTransform)}
 FOREIGN = {"Lambda", "TextImage", "OverlayElements"}  # they take code or files
+FLIP_INSTEAD = "use augment.hflip: keep_labels or swap_left_right"
 DRAWS = 2  # how a seed becomes a picture; another number where the same seed gives another
 FLIPPING = {"HorizontalFlip", "VerticalFlip", "Flip", "Transpose", "D4", "RandomRotate90", "SquareSymmetry"}
 
@@ -76,7 +77,7 @@ def _probe(preset: Transforms, where: str) -> None:
             raise InputError(f"{where}: {name} does not take an image alone ({words(error)})") from error
         if isinstance(keywords.get("scale"), dict | list) and _has_negative(keywords["scale"]):
             raise InputError(
-                f"{where}: {name} flips by a negative scale, without moving left/right labels; use augment.hflip: keep or swap"
+                f"{where}: {name} flips by a negative scale, without moving left/right labels; {FLIP_INSTEAD}"
             )
         if made.shape != image.shape or made.dtype != image.dtype:
             raise InputError(
@@ -98,7 +99,7 @@ def build(preset: Transforms, where: str = "preset") -> A.Compose:
         if name not in TRANSFORMS:
             raise InputError(f"{where}: {name} is no albumentations transform{nearest(str(name), list(TRANSFORMS))}")
         if name in FLIPPING:
-            raise InputError(f"{where}: {name} flips without moving left/right labels; use augment.hflip: keep or swap")
+            raise InputError(f"{where}: {name} flips without moving left/right labels; {FLIP_INSTEAD}")
         if name in FOREIGN or not isinstance(keywords, dict):
             expected = "keywords that are numbers, names and lists, nothing that loads or runs"
             raise InputError(f"{where}: {name}: expected {expected}")

@@ -120,7 +120,7 @@ def runs_of(model: str, settings: ModelSettings, counts: list[int], folds: FoldT
     least = min(every.trained_on(fold) for fold in range(every.count))
     if bad := [count for count in counts if not 0 < count < least]:
         raise InputError(
-            f"COUNTS: each fold has {least} training drivers or more, so expected numbers below {least}, got {bad[0]}; all of "
+            f"N_DRIVERS: each fold has {least} training drivers or more, so expected numbers below {least}, got {bad[0]}; all of "
             "them are the last point anyway"
         )
     made = {}

@@ -41,7 +41,7 @@ class TrainingBatches(keras.utils.PyDataset):
         Args:
             indices: those to train on.
             targets: label shares float32 (N, C), each row summing to 1, by number of the row; `one_hot` where it has one class.
-            swap: where labels of flipped images go under `augment.hflip: swap`.
+            swap: where labels of flipped images go under `augment.hflip: swap_left_right`.
             is_pseudo_label: bool (N,), rows with pseudo-labels (None: there are none). Class weights are the others'.
             threads: that ask for inputs (0: `train.workers`, or one per core).
             sample_weights: float32 (N,), factors on the loss of each row (None: all 1), as of a list of label issues.
@@ -97,7 +97,7 @@ def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
 
 
 def flip_targets(targets: np.ndarray, flipped: np.ndarray, hflip: str, swap: list[int]) -> np.ndarray:
-    """Label shares (B, C) after flipping: under `augment.hflip: swap` those of flipped images go where `swap` says."""
+    """Label shares (B, C) after flipping: under `augment.hflip: swap_left_right` those of flipped images go where `swap` says."""
     return np.where((flipped & (hflip == "swap_left_right"))[:, None], targets[:, np.argsort(swap)], targets)
 
 
