@@ -163,14 +163,14 @@ def _split(bench: Bench, depth: str, indices: np.ndarray) -> _Split | None:
     """A classifier built, frozen and split; None where it cannot be split at this depth."""
     settings, pack = _frozen_settings(bench.settings, depth), bench.packed(indices)
     classifier, run = bench.classifier(settings), bench.run(settings)
-    from driverwatch.data.epoch_inputs import AugmentedInputs
+    from driverwatch.data.augment import AugmentedInputs
     from driverwatch.models.freezing import freeze
     from driverwatch.training.cached_stages import StageCaching
     from driverwatch.training.optimizer import plan, prepare
 
     stages = plan(settings)
     freeze(classifier, depth, stages[0].train_statistics)
-    half = StageCaching(classifier, run, stages, bench.place / "backbone").half(stages[0])
+    half = StageCaching(classifier, run, stages, bench.place / "backbone").cached_stage(stages[0])
     if half is None:
         return None
     shown = np.flatnonzero(np.arange(len(pack.names)) % FOLDS)

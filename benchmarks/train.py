@@ -12,7 +12,7 @@ from benchmarks.baselines import refuse_other_backends
 from benchmarks.result import Result
 from benchmarks.timing import Side, Spread, Timing, interleaved, over_rounds
 from benchmarks.workload import Bench, Epoch, last_stage
-from driverwatch.data.epoch_inputs import AugmentedInputs
+from driverwatch.data.augment import AugmentedInputs
 from driverwatch.io.atomic import write_json
 from driverwatch.io.console import say
 from driverwatch.io.manifests import provenance

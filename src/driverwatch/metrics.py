@@ -1,4 +1,4 @@
-"""Log loss and its company: the one place that clips probabilities for a score, averages losses and gives a standard error."""
+"""Log loss and its company: the one place that clips probabilities for a score, averages losses and gives their uncertainty."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -81,6 +81,26 @@ def standard_error(losses: np.ndarray, groups: np.ndarray) -> float:
     residuals = np.bincount(index, losses - losses.mean())
     count = len(names)
     return float(np.sqrt(count / (count - 1) * (residuals**2).sum()) / len(losses)) if count > 1 else float("nan")
+
+
+def interval(losses: np.ndarray, groups: np.ndarray, resamples: int = 10_000) -> tuple[float, float]:
+    """95 % confidence interval of the mean of `losses` (N,) when drivers, not frames, are drawn again; NaN for a single group.
+
+    Percentiles of a cluster bootstrap: whole drivers are drawn with replacement, each with all its images (Davison & Hinkley
+    1997, section 3.8).
+    """
+    if len(set(groups)) == 1:
+        return float("nan"), float("nan")
+    low, high = np.percentile(bootstrap_means(losses, groups, resamples), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def bootstrap_means(losses: np.ndarray, drivers: np.ndarray, resamples: int) -> np.ndarray:
+    """Means of `losses` (..., N) over the images of resampled drivers (N,), the same for all: float64 (..., resamples)."""
+    names, index = np.unique(drivers, return_inverse=True)
+    sums = np.apply_along_axis(lambda each: np.bincount(index, each), -1, losses)
+    drawn = np.random.default_rng(0).integers(len(names), size=(resamples, len(names)))
+    return np.asarray(sums[..., drawn].sum(axis=-1) / np.bincount(index)[drawn].sum(axis=-1))
 
 
 def over_folds(losses: Sequence[float], images: Sequence[int]) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""A run's identity: what it was started with, and the refusal to continue with anything else. Imports no Keras."""
+"""A run's record, `run.json`: what it was started with, and the refusal to continue with anything else. Imports no Keras."""
 
 import shutil
 from collections.abc import Iterable
@@ -69,7 +69,7 @@ class Run:
     def claim(self) -> dict[str, Any]:
         """What a finished fold repeats of its run, beside the settings."""
         facts = {"preset": self.preset, "classes": list(self.classes), "swap": self.swap, "pretrained": self.weights}
-        return {**self.origin, **facts, "learned_from": self.learned_from, **_told(self.regions)}
+        return {**self.origin, **facts, "learned_from": self.learned_from, **_unless_whole_frame(self.regions)}
 
     @property
     def columns(self) -> Columns:
@@ -83,7 +83,9 @@ class Run:
     def identity(self) -> str:
         """Checksum of all that decides the run's result; a fold's checkpoint repeats it."""
         made_with = [self.preset, self.classes, self.swap, self.origin, self.weights, self.learned_from]
-        return checksum_of([_as_before(_decisive(self.settings)), *made_with, *_told(self.regions).values()])
+        return checksum_of(
+            [_as_before(_decisive(self.settings)), *made_with, *_unless_whole_frame(self.regions).values()]
+        )
 
     def finished(self, number: int) -> bool:
         return (self.fold(number) / "manifest.json").is_file()
@@ -163,11 +165,11 @@ def identity(
         "packs": packs,
         "weights": weights,
         "learned_from": learned_from,
-        **_told(dataset.boxes(settings.input.regions)),
+        **_unless_whole_frame(dataset.boxes(settings.input.regions)),
     }
 
 
-def _told(regions: dict[str, list[float]]) -> dict[str, Any]:
+def _unless_whole_frame(regions: dict[str, list[float]]) -> dict[str, Any]:
     """Boxes as a run records them, which is not at all where it looks at the whole frame alone."""
     return {"regions": regions} if regions and list(regions) != [WHOLE] else {}
 
@@ -179,7 +181,7 @@ def begin(folder: Path, wanted: dict[str, Any], fold: int | None, force: bool) -
     whole run if it was started with something else, or else `fold` (None: every fold).
 
     Raises:
-        InputError: the folder holds a run with another identity (each difference is shown), or folds of nobody knows what.
+        InputError: the folder holds a run with another identity (each difference is shown), or folds of an unknown run.
     """
     path = folder / "run.json"
     trained = any((p / name).exists() for p in folder.glob("fold*") for name in ("checkpoint.h5", "manifest.json"))

@@ -21,7 +21,7 @@ from support.project import MINI
 from driverwatch.config.dataset import DatasetSettings
 from driverwatch.config.model import ModelSettings
 from driverwatch.data import near_duplicates, synthetic
-from driverwatch.data.epoch_inputs import AugmentedInputs
+from driverwatch.data.augment import AugmentedInputs
 from driverwatch.data.images import LARGEST, examine, examine_content
 from driverwatch.io.prefetch import one_opencv_thread
 

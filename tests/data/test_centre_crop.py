@@ -6,10 +6,8 @@ import pytest
 from benchmarks.baselines import ten_crops
 from driverwatch.config.loading import parse
 from driverwatch.config.model import AugmentSettings, InputSettings, ModelSettings
-from driverwatch.data.augment import Augmenter
-from driverwatch.data.epoch_inputs import AugmentedInputs
-from driverwatch.data.tta import central, cut_all, tta_set
-from driverwatch.inference.preprocess import centre_square, centre_view
+from driverwatch.data.augment import AugmentedInputs, Augmenter
+from driverwatch.data.tta import central, centre_square, centre_view, cut_all, tta_set
 
 STARTS = {0: 0, 1: 0, 2: 1, 3: 2, 4: 2, 5: 2, 6: 3, 7: 4, 8: 4, 9: 4, 10: 5, 11: 6, 15: 8, 32: 16, 43: 22}  # by margin
 MARGINS = [(0, 0), (2, 4), (3, 1), (7, 5), (11, 15), (32, 43)]

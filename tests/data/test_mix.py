@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from support.mixing import CLASSES, COUNT, DRIVERS, IMAGES, LABELS, SIZE, TRAINING, mixed_image, model, pack
 
 from driverwatch.config.model import AugmentSettings, ModelSettings
-from driverwatch.data.epoch_inputs import AugmentedInputs, augmentation_epochs, epoch_mixing
+from driverwatch.data.augment import AugmentedInputs, augmentation_epochs, epoch_mixing
 from driverwatch.data.mix import Mixing, blended, cut_box, draw_mixing, pasted, seam_box
 from driverwatch.data.pack import ImageBlock, Pack
 from driverwatch.data.regions import join, split

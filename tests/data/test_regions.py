@@ -25,10 +25,9 @@ from driverwatch.data.competition import ImageTable
 from driverwatch.data.images import examine
 from driverwatch.data.pack_writer import InvalidImagesError, Job
 from driverwatch.data.regions import FRAME, Box, join, split
-from driverwatch.data.tta import View, cut, cut_all, unique
+from driverwatch.data.tta import View, centre_view, cut, cut_all, unique
 from driverwatch.errors import InputError
 from driverwatch.inference.overlay import overlay, overlay_regions
-from driverwatch.inference.preprocess import centre_view
 from driverwatch.io.manifests import checksum_of, read_json
 
 HEAD, LOW = Box(0, 0, 0.5, 0.5), Box(0.25, 0.5, 1, 1)

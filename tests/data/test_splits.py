@@ -74,7 +74,7 @@ def pairs(found: splits.Splits) -> set[frozenset[str]]:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"val_drivers": 9}, "9 of 9 drivers leave nobody to train on"),
+        ({"val_drivers": 9}, "9 of 9 drivers leave none to train on"),
         ({"val_drivers": 8, "count": 10}, "only 9 subsets of 8, got 10"),
     ],
 )

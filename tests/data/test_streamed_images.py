@@ -13,8 +13,8 @@ from support.project import Verb
 
 from driverwatch.cli.options import making
 from driverwatch.data import pack, pack_writer, prepare
+from driverwatch.data.augment import AugmentedInputs
 from driverwatch.data.context import Context, open_context, open_packs
-from driverwatch.data.epoch_inputs import AugmentedInputs
 from driverwatch.data.pack import Pack
 from driverwatch.data.prepare import make_folds, make_packs
 from driverwatch.errors import InputError

@@ -18,14 +18,13 @@ from driverwatch.config.loading import parse
 from driverwatch.config.model import InputSettings, PredictSettings
 from driverwatch.config.types import TTA_SETS, TtaSet
 from driverwatch.data.folds import FoldTable
-from driverwatch.data.tta import Columns, View, cut, cut_all, flips, held_by, resized, tta_set, unique
+from driverwatch.data.tta import Columns, View, centre_view, cut, cut_all, flips, held_by, resized, tta_set, unique
 from driverwatch.ensemble.members import Finished
-from driverwatch.ensemble.scoring import paired_interval
 from driverwatch.errors import InputError
 from driverwatch.experiments import compare as step
+from driverwatch.experiments.experiment import paired_table
 from driverwatch.inference import predictions
 from driverwatch.inference.predictions import Predictions, prediction_path
-from driverwatch.inference.preprocess import centre_view
 from driverwatch.io.atomic import write_json
 from driverwatch.io.manifests import read_json
 from driverwatch.metrics import log_loss, log_losses
@@ -167,14 +166,14 @@ LABELS, DRIVERS = np.arange(12) % 3, np.repeat(list("abcd"), 3)
 
 def test_differences_are_paired() -> None:
     rows = {"centre": sample(12, 0), "shifts": sample(12, 1)}
-    table = paired_interval(rows, LABELS, DRIVERS, "centre").set_index("model")
+    table = paired_table(rows, LABELS, DRIVERS, "centre").set_index("model")
     gain = log_losses(rows["shifts"], LABELS) - log_losses(rows["centre"], LABELS)
     assert table["against centre"]["shifts"] == pytest.approx(gain.mean())
     assert table["against centre"]["shifts"] == pytest.approx(table["log loss"]["shifts"] - table["log loss"]["centre"])
     assert table["low"]["shifts"] < gain.mean() < table["high"]["shifts"]
     assert list(table.loc["centre", ["against centre", "low", "high"]]) == [0, 0, 0]
     easier = rows["centre"] + np.eye(3)[LABELS] * 0.2  # better for every driver: the interval does not hold 0
-    assert paired_interval({**rows, "x": easier}, LABELS, DRIVERS, "centre")["high"].iloc[2] < 0
+    assert paired_table({**rows, "x": easier}, LABELS, DRIVERS, "centre")["high"].iloc[2] < 0
 
 
 @given(st.permutations(range(12)))
@@ -182,17 +181,17 @@ def test_the_order_of_images_does_not_matter(order: list[int]) -> None:
     rows = {"centre": sample(12, 0), "shifts": 7 * sample(12, 1)}  # not normalised
     shuffled = {name: p[order] for name, p in rows.items()}
     table, again = (
-        paired_interval(rows, LABELS, DRIVERS, "centre"),
-        paired_interval(shuffled, LABELS[order], DRIVERS[order], "centre"),
+        paired_table(rows, LABELS, DRIVERS, "centre"),
+        paired_table(shuffled, LABELS[order], DRIVERS[order], "centre"),
     )
     pd.testing.assert_frame_equal(table, again)
 
 
 def test_what_cannot_be_known_is_nan() -> None:
-    alone = paired_interval({"centre": sample(12, 0), "shifts": sample(12, 1)}, LABELS, np.repeat("a", 12), "centre")
+    alone = paired_table({"centre": sample(12, 0), "shifts": sample(12, 1)}, LABELS, np.repeat("a", 12), "centre")
     assert np.isfinite(alone["against centre"]).all()
     assert alone[["low", "high"]].isna().all(axis=None)
-    without = paired_interval({"shifts": sample(12, 1)}, LABELS, DRIVERS, "centre")
+    without = paired_table({"shifts": sample(12, 1)}, LABELS, DRIVERS, "centre")
     assert without[["against centre", "low", "high"]].isna().all(axis=None)
     assert np.isfinite(without["log loss"]).all()
 

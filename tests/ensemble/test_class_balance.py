@@ -184,5 +184,5 @@ def test_what_was_put_together_before_that_setting_came_has_the_checksum_it_had(
     assert around.model_dump()["smooth_before_balancing"] is True
     assert "passes" not in around.model_dump()
     assert KnnSettings(**around.model_dump()) == around
-    with pytest.raises(InputError, match=r"smooth_before_balancing needs balance"):
+    with pytest.raises(InputError, match=r"smooth_before_balancing needs class_balance"):
         parse(PipelineSettings, {"knn": around.model_dump()}, "x")

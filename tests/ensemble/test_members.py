@@ -18,12 +18,11 @@ from driverwatch.ensemble import members as blending
 from driverwatch.ensemble import post_processing
 from driverwatch.ensemble.blending import BLENDS, Mean
 from driverwatch.ensemble.prediction_interval import prediction_interval
-from driverwatch.ensemble.scoring import interval
 from driverwatch.errors import InputError
 from driverwatch.inference import predictions
 from driverwatch.inference.predictions import Predictions
 from driverwatch.io.manifests import checksum_of_file
-from driverwatch.metrics import log_losses
+from driverwatch.metrics import interval, log_losses
 from driverwatch.submission.build import make_ensemble
 
 __all__ = ["world"]

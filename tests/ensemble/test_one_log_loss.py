@@ -15,7 +15,6 @@ import driverwatch
 from driverwatch.config.ensemble import PipelineSettings
 from driverwatch.config.loading import parse
 from driverwatch.ensemble import blending, post_processing
-from driverwatch.ensemble import scoring as scores
 from driverwatch.ensemble.calibration import CALIBRATIONS, LEVELS, Softmax, clip
 from driverwatch.ensemble.class_balance import STRENGTHS, ClassBalance, rebalanced
 from driverwatch.ensemble.embedding_index import EmbeddingIndex
@@ -78,7 +77,7 @@ def watched() -> float:
     fold: Any = SimpleNamespace(
         indices=rows, source=None, pack=SimpleNamespace(labels=LABELS), centre=lambda *_: {"centre": ROWS}
     )
-    found = FoldTraining._watch(fold)[0]
+    found = FoldTraining._validate(fold)[0]
     assert found is not None
     return found
 
@@ -136,9 +135,11 @@ def test_every_place_says_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         "manifests, end of training, status": lambda: manifest(monkeypatch, tmp_path),
         "epochs, for make refit and select: best": watched,
         "freezing study, data scaling, rounds": lambda: of_a_study(monkeypatch),
-        "make score": lambda: float(scores.summary({"m": ROWS}, LABELS, DRIVERS)["log loss"][0]),
-        "make score by driver": lambda: float(scores.by({"m": ROWS}, LABELS, np.zeros(4), "all")["m"][0]),
-        "make tta": lambda: float(scores.paired_interval({"m": ROWS}, LABELS, DRIVERS, "m")["log loss"][0]),
+        "make score": lambda: float(experiment.score_table({"m": ROWS}, LABELS, DRIVERS)["log loss"][0]),
+        "make score by driver": lambda: float(
+            experiment.score_table_by({"m": ROWS}, LABELS, np.zeros(4), "all")["m"][0]
+        ),
+        "make tta": lambda: float(experiment.paired_table({"m": ROWS}, LABELS, DRIVERS, "m")["log loss"][0]),
         "search, by fold": lambda: of_a_fold(monkeypatch),
         "ensembles, ablations": of_a_pipeline,
         "report": of_a_report,

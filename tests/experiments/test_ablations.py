@@ -17,13 +17,12 @@ from driverwatch.cli.main import app
 from driverwatch.config.ensemble import EnsembleSettings
 from driverwatch.config.experiments import AblationSettings, AblationsSettings
 from driverwatch.config.loading import parse
-from driverwatch.ensemble.scoring import interval
 from driverwatch.errors import InputError
 from driverwatch.experiments import ablations, experiment
 from driverwatch.experiments.ablations import AblationStudy, ensemble_command, run_ablations
 from driverwatch.inference import predictions
 from driverwatch.inference.predictions import prediction_path
-from driverwatch.metrics import FLOOR, limited, log_losses
+from driverwatch.metrics import FLOOR, interval, limited, log_losses
 
 __all__ = ["world"]
 RUNS = {"base": {"model": "tiny"}, "longer": {"model": "tiny", "set": "train.epochs=9"}}

@@ -47,7 +47,7 @@ def test_numbers_of_drivers_that_no_fold_has_are_refused(verb: Verb, project: Pa
     refused = verb("data-scaling", "tiny", "--n-drivers", "2 3", *place)
     assert refused.returncode == 2
     assert re.search(
-        r"COUNTS: each fold has 3 training drivers or more, so expected numbers below 3, got 3", refused.stderr
+        r"N_DRIVERS: each fold has 3 training drivers or more, so expected numbers below 3, got 3", refused.stderr
     )
     assert "expected whole numbers" in verb("data-scaling", "tiny", "--n-drivers", "2 few", *place).stderr
     assert not (project / "build/demo/studies").exists()

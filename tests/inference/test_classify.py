@@ -20,11 +20,11 @@ from driverwatch.config.loading import parse
 from driverwatch.config.model import InputSettings, ModelSettings
 from driverwatch.data.images import examine, resized
 from driverwatch.data.regions import Box
+from driverwatch.data.tta import centre_square, centre_view
 from driverwatch.errors import InputError
 from driverwatch.inference import classify as imagenet
 from driverwatch.inference.classify import image_files, overlay_files
 from driverwatch.inference.overlay import normalized, overlay, side_by_side, write_picture
-from driverwatch.inference.preprocess import centre_square, centre_view
 from driverwatch.io.atomic import write_json
 from driverwatch.io.manifests import checksum_of_file
 from driverwatch.io.paths import Places

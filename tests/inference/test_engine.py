@@ -207,7 +207,7 @@ def test_many_images_are_classified_by_it(tmp_path: Path, monkeypatch: pytest.Mo
     about: Any = (run.settings, CLASSES, (0.0, 0.0, 0.0), files)
     pictures = images(20)
     found = class_activation.probabilities(class_activation.resident(*about, 20), pictures)
-    wanted = class_activation.probabilities(class_activation.fold_models(*about), pictures)
+    wanted = class_activation.probabilities(class_activation.networks_of_run(*about), pictures)
     kinds = [
         type(one.probabilities)
         for one in (*class_activation.resident(*about, 20)(), *class_activation.resident(*about)())

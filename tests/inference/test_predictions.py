@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from driverwatch.ensemble.members import completed, mean
-from driverwatch.ensemble.scoring import by, summary
 from driverwatch.errors import InputError
+from driverwatch.experiments.experiment import score_table, score_table_by
 from driverwatch.inference import predictions
 from driverwatch.inference.predictions import Predictions
 from driverwatch.metrics import FLOOR, accuracy, kaggle_log_loss, limited, log_loss, standard_error
@@ -155,9 +155,9 @@ def test_clipping_keeps_rows_whole() -> None:
 
 def test_scores_by_group() -> None:
     labels, groups = np.array([0, 1, 2, 0, 1, 2]), np.array(list("aabbcc"))
-    table = summary({"m": rows()}, labels, groups)
+    table = score_table({"m": rows()}, labels, groups)
     assert table["log loss"][0] == pytest.approx(log_loss(rows(), labels))
-    split = by({"m": rows()}, labels, groups, "driver")
+    split = score_table_by({"m": rows()}, labels, groups, "driver")
     assert split["m"].mean() == pytest.approx(log_loss(rows(), labels))
     assert list(split["images"]) == [2, 2, 2]
 

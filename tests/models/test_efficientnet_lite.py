@@ -16,9 +16,9 @@ from driverwatch.config.backbones import BACKBONES
 from driverwatch.config.loading import parse
 from driverwatch.config.model import ModelSettings
 from driverwatch.data.synthetic import SyntheticOptions, picture, plan
+from driverwatch.data.tta import centre_square
 from driverwatch.errors import InputError
 from driverwatch.inference.classify import classes
-from driverwatch.inference.preprocess import centre_square
 from driverwatch.models import weight_files
 from driverwatch.models.convert_torch import converted_arrays
 from driverwatch.models.efficientnet_lite import efficientnet_lite0

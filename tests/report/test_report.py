@@ -19,7 +19,6 @@ from driverwatch.cli.main import app
 from driverwatch.config.dataset import DatasetSettings, LeaderboardSettings
 from driverwatch.config.loading import parse
 from driverwatch.data import folds as fold_tables
-from driverwatch.ensemble.scoring import interval
 from driverwatch.experiments import ablations
 from driverwatch.experiments.ablations import AblationsRecord
 from driverwatch.experiments.experiment import read_record
@@ -28,7 +27,7 @@ from driverwatch.inference.predictions import prediction_path
 from driverwatch.io.atomic import write_json
 from driverwatch.io.html import EMPTY
 from driverwatch.io.manifests import read_json
-from driverwatch.metrics import FLOOR, limited, log_losses
+from driverwatch.metrics import FLOOR, interval, limited, log_losses
 from driverwatch.report import score_runs
 from driverwatch.report.report_data import Report
 from driverwatch.report.report_page import write_report
@@ -392,7 +391,7 @@ def test_one_driver_alone_has_no_interval(world: World) -> None:
     run, pack = world.run("one"), world.packs["train"]
     alone = replace(pack, drivers=np.full(len(pack.names), pack.drivers[0]))
     losses = log_losses(by_hand(world, "one"), pack.labels)
-    assert all(np.isnan(score_runs.interval_of(losses, alone.drivers)))
+    assert all(np.isnan(interval(losses, alone.drivers)))
     made = score_runs.score_tables(run, "five_crop", {"five_crop": by_hand(world, "one")}, alone)
     assert np.isnan([made.low, made.high]).all()
     assert made.drivers.tolist() == [pytest.approx(made.loss)]

@@ -350,7 +350,9 @@ def test_maps_of_test_images_are_of_all_fold_models_and_of_training_images_of_on
     monkeypatch.setattr(type(run), "verify", lambda _, fold: Path(f"weights{fold}"))
     monkeypatch.setattr(maps, "channel_mean", lambda *_: (0.0, 0.0, 0.0))
     monkeypatch.setattr(maps, "_pixels", lambda _: np.zeros((36, 44, 3), np.uint8))
-    monkeypatch.setattr(class_activation, "fold_models", lambda _settings, _classes, _mean, files: lambda: iter(files))
+    monkeypatch.setattr(
+        class_activation, "networks_of_run", lambda _settings, _classes, _mean, files: lambda: iter(files)
+    )
     seen: list[tuple[str, int]] = []
 
     def heat(network: Path, image: np.ndarray, label: int) -> tuple[np.ndarray, str]:

@@ -206,8 +206,8 @@ def test_the_command_answers_as_classify_does_and_ends_at_ctrl_c(
     project: Path, demo_settings: DatasetSettings, tmp_path: Path
 ) -> None:
     from driverwatch.data.images import examine_content
-    from driverwatch.inference.class_activation import fold_models, probabilities
-    from driverwatch.inference.preprocess import centre_view
+    from driverwatch.data.tta import centre_view
+    from driverwatch.inference.class_activation import networks_of_run, probabilities
 
     run = fabricated(demo_settings, "hand")
     begin = "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # a shell's background jobs ignore it
@@ -231,7 +231,7 @@ def test_the_command_answers_as_classify_does_and_ends_at_ctrl_c(
         assert pixels is not None
         seen = centre_view(pixels, run.settings.input)
         files = [run.fold(number) / "weights.h5" for number in (0, 2)]
-        wanted = probabilities(fold_models(run.settings, 10, (0, 0, 0), files), seen.pixels[None])[0]
+        wanted = probabilities(networks_of_run(run.settings, 10, (0, 0, 0), files), seen.pixels[None])[0]
         assert np.allclose([found[key] for key in run.classes], wanted, atol=1e-6)
         assert np.ptp(wanted) > 1e-3
         with pytest.raises(InputError, match=r"PORT=\d+: cannot be used \(Address already in use\); choose another"):

@@ -117,6 +117,8 @@ def test_nothing_at_all(tmp_path: Path, world: World) -> None:  # noqa: F811
     found = status(gone)
     assert (found.folds.checksum, found.packs, found.runs, found.submissions) == (None, [], [], [])
     assert found.next == "make data DATASET=made_up"
+    drawn = gone.settings.model_copy(update={"test_labels": "test_labels.csv"})
+    assert status(replace(gone, settings=drawn)).next == "make synthetic DATASET=made_up"
     said = text(found)
     assert "missing: not here; DATA=<folder>" in said
     assert "no fold file; run make folds first" in said

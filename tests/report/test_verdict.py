@@ -8,10 +8,9 @@ import pytest
 from support.finished import World, world
 from support.reviewing import with_pixels
 
-from driverwatch.ensemble.scoring import interval
 from driverwatch.io.atomic import write_json
 from driverwatch.io.manifests import read_json
-from driverwatch.metrics import log_losses
+from driverwatch.metrics import interval, log_losses
 from driverwatch.report import example_images, score_runs
 from driverwatch.report.report_data import Report, Sentence, against_noise, nested_temperature, verdict
 from driverwatch.report.score_runs import RunScores, confusions

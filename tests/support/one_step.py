@@ -24,7 +24,7 @@ def main(folder: Path, backbone: str) -> None:
 
     from driverwatch.config.loading import parse
     from driverwatch.config.model import ModelSettings
-    from driverwatch.data.epoch_inputs import AugmentedInputs
+    from driverwatch.data.augment import AugmentedInputs
     from driverwatch.models.backend import load_state, write_state
     from driverwatch.models.classifier import build
     from driverwatch.models.freezing import freeze

@@ -16,8 +16,7 @@ import pytest
 from support.packs import COUNT, pack_of
 from support.training import ROWS, changed, run_of
 
-from driverwatch.data.augment import Augmenter
-from driverwatch.data.epoch_inputs import AugmentedInputs
+from driverwatch.data.augment import AugmentedInputs, Augmenter
 from driverwatch.data.pack import Pack
 from driverwatch.errors import InputError
 from driverwatch.training.augment_workers import WORTH, Loader, TrainingSource, WorkerPool
@@ -150,7 +149,7 @@ def test_processes_end_with_whoever_started_them(tmp_path: Path, sign: signal.Si
 
 
 @pytest.mark.parametrize(
-    ("loader", "images", "workers", "hires"),
+    ("loader", "images", "workers", "uses_processes"),
     [
         ("auto", WORTH, 2, True),
         ("auto", WORTH - 1, 2, False),
@@ -160,15 +159,15 @@ def test_processes_end_with_whoever_started_them(tmp_path: Path, sign: signal.Si
     ],
 )
 def test_processes_are_started_where_there_is_enough_to_do(
-    packs: dict[str, Pack], tmp_path: Path, loader: str, images: int, workers: int, hires: bool
+    packs: dict[str, Pack], tmp_path: Path, loader: str, images: int, workers: int, uses_processes: bool
 ) -> None:
     run = run_of(tmp_path, loader=loader, workers=workers)
     with Loader(TrainingSource((packs["train"],), run.settings, run.preset, ROWS.training), images) as made:
-        assert made.hires == hires
-        assert made.threads == (2 * workers if hires else workers)
+        assert made.uses_processes == uses_processes
+        assert made.threads == (2 * workers if uses_processes else workers)
         assert made.worker_pool is None
         made.inputs(0)
-        assert (made.worker_pool is not None) == hires
+        assert (made.worker_pool is not None) == uses_processes
 
 
 @pytest.mark.parametrize("regions", [["whole"], ["whole", "head"]])

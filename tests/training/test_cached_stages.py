@@ -13,7 +13,7 @@ from support.training import ROWS, apart, counts_as_pretrained, run_of, trained,
 
 from driverwatch.config.loading import parse
 from driverwatch.config.model import ModelSettings
-from driverwatch.data.epoch_inputs import AugmentedInputs
+from driverwatch.data.augment import AugmentedInputs
 from driverwatch.data.pack import Pack
 from driverwatch.data.tta import View
 from driverwatch.errors import InputError

@@ -155,7 +155,7 @@ def test_what_overflows_behind_a_finite_loss_is_refused(
 
         monkeypatch.setattr(folds.FoldTraining, "_fit", ruined)
     else:
-        monkeypatch.setattr(folds.FoldTraining, "_watch", lambda _: (math.nan, 0.0))
+        monkeypatch.setattr(folds.FoldTraining, "_validate", lambda _: (math.nan, 0.0))
     run = run_of(tmp_path, epochs=2)
     with pytest.raises(InputError, match=rf"{what} became nan in epoch 1; lower the learning rate"):
         trained(run, packs)

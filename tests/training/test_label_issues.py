@@ -11,7 +11,7 @@ from support.training import ROWS, changed, counts_as_pretrained, run_of, same, 
 
 from driverwatch.config.loading import parse
 from driverwatch.config.model import ModelSettings
-from driverwatch.data.epoch_inputs import AugmentedInputs
+from driverwatch.data.augment import AugmentedInputs
 from driverwatch.data.pack import Pack
 from driverwatch.models.classifier import build
 from driverwatch.training import fold
@@ -32,7 +32,7 @@ def test_each_images_loss_weighs_as_the_list_says(tmp_path: Path, packs: dict[st
     for step in range(len(plain)):
         rows = plain.order[step * 8 : step * 8 + 8]
         assert np.allclose(listed[step][2], plain[step][2] * FACTORS[rows])
-    assert listed.weighed.sum() < plain.weighed.sum()
+    assert listed.weight_sums.sum() < plain.weight_sums.sum()
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from driverwatch.config.model import AugmentSettings, InputSettings, ModelSettings
 from driverwatch.config.training import TrainSettings
-from driverwatch.data.epoch_inputs import AugmentedInputs, epoch_mixing
+from driverwatch.data.augment import AugmentedInputs, epoch_mixing
 from driverwatch.data.mix import SEAM
 from driverwatch.data.pack import ImageBlock, Pack
 from driverwatch.training.augment_workers import TrainingSource, WorkerPool

@@ -16,8 +16,8 @@ from support.project import Verb
 from driverwatch import run as runs
 from driverwatch.config.loading import load
 from driverwatch.config.model import ModelSettings
+from driverwatch.data.augment import AugmentedInputs, epoch_mixing
 from driverwatch.data.context import open_context, open_packs
-from driverwatch.data.epoch_inputs import AugmentedInputs, epoch_mixing
 from driverwatch.data.mix import Mixing
 from driverwatch.data.pack import Pack
 from driverwatch.report import contact_sheets

@@ -209,12 +209,12 @@ def test_rows_and_targets_of_test_images_follow_the_labelled_ones() -> None:
     assert rows.shown().tolist() == [0, 2, 1, 4, 6]
     assert np.allclose(targets[rows.shown()], [[0, 1], [0, 1], [0.4, 0.6], [0.2, 0.8], [1, 0]])
     assert len(targets) == 3 + 5
-    assert np.flatnonzero(rows.guessed(3)).tolist() == [1, 4, 6]
+    assert np.flatnonzero(rows.is_pseudo_label(3)).tolist() == [1, 4, 6]
     assert np.array_equal(rows.targets(np.array([1, 1, 1]), 2), targets)  # whatever the validation label is
     alone = FoldIndices(np.array([0, 2]), np.array([1]))
     assert alone.shown().tolist() == [0, 2]
     assert alone.targets(labels, 2).tolist() == [[0, 1], [0, 0], [0, 1]]
-    assert not alone.guessed(3).any()
+    assert not alone.is_pseudo_label(3).any()
 
 
 def test_a_labelled_image_cannot_be_guessed(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from support.packs import CLASSES, COUNT, SWAP
 from support.training import ROWS, Whole, changed, history, run_of, same, trained, whole_of
 
-from driverwatch.data.epoch_inputs import AugmentedInputs, Joined
+from driverwatch.data.augment import AugmentedInputs, Joined
 from driverwatch.data.pack import Pack
 from driverwatch.inference.feature_cache import augmented_pass
 from driverwatch.inference.predictions import prediction_path
@@ -35,7 +35,7 @@ def batches(run: Run, packs: dict[str, Pack], rows: FoldIndices, epoch: int = 0)
     images.append(AugmentedInputs(packs["test"].pixels, run.settings, run.preset, epoch, first=COUNT))
     targets = rows.targets(packs["train"].labels, CLASSES)
     made = TrainingBatches(
-        Joined(*images, COUNT), rows.shown(), targets, run.settings, SWAP, epoch, rows.guessed(COUNT)
+        Joined(*images, COUNT), rows.shown(), targets, run.settings, SWAP, epoch, rows.is_pseudo_label(COUNT)
     )
     for step in range(len(made)):
         size = run.settings.train.batch_size

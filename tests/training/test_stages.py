@@ -13,7 +13,6 @@ from driverwatch.errors import InputError
 from driverwatch.models.backend import load_state, write_state
 from driverwatch.models.classifier import Classifier, build
 from driverwatch.models.freezing import freeze, frozen_count
-from driverwatch.training.batch_norm import recalibrate_batch_norm
 from driverwatch.training.epoch import reseed
 from driverwatch.training.optimizer import KINDS, check, lr_multipliers, make_optimizer, plan, prepare, untouched
 
@@ -130,44 +129,6 @@ def test_weight_decay_spares_biases_and_normalisation() -> None:
     made.build(variables)
     made.apply([keras.ops.zeros((2,))] * 4, variables)
     assert [float(v.numpy()[0]) for v in variables] == pytest.approx([0.95, 1, 1, 1])
-
-
-# --- statistics -------------------------------------------------------------------------------------------------------
-
-
-def test_statistics_measured_again_are_the_populations() -> None:
-    classifier = classifier_of(settings())
-    freeze(classifier, None, train_statistics=True)
-    images = RANDOM.integers(0, 256, (40, 32, 48, 3), np.uint8)
-    recalibrate_batch_norm(classifier, (images[i : i + 8] for i in range(0, 40, 8)))
-    first = classifier.backbone.get_layer("stage1_conv")
-    seen = np.asarray(first(classifier.scaling(images)))
-    layer = classifier.backbone.get_layer("stage1_bn")
-    assert np.allclose(layer.moving_mean.numpy(), seen.mean(axis=(0, 1, 2)), atol=1e-4)
-    assert np.allclose(layer.moving_variance.numpy(), seen.var(axis=(0, 1, 2)), rtol=2e-3)
-    assert layer.momentum == 0.9
-
-
-def test_frozen_layers_keep_their_statistics_when_others_are_measured() -> None:
-    classifier = classifier_of(settings())
-    freeze(classifier, "stage2", train_statistics=True)
-    before = {w.path: w.numpy() for w in classifier.weights}
-    recalibrate_batch_norm(classifier, [RANDOM.integers(0, 256, (8, 32, 48, 3), np.uint8)])
-    changed = {path.split("/")[-2] for path, old in before.items() if not np.array_equal(old, _now(classifier, path))}
-    assert changed == {"stage3_bn", "stage4_bn"}
-
-
-def _now(classifier: Classifier, path: str) -> np.ndarray:
-    return next(w.numpy() for w in classifier.weights if w.path == path)
-
-
-def test_a_heads_statistics_are_measured_too() -> None:
-    classifier = classifier_of(settings(head={"dense": [8], "normalization": True}))
-    freeze(classifier, "head", train_statistics=True)
-    before = {w.path: w.numpy() for w in classifier.weights}
-    recalibrate_batch_norm(classifier, [RANDOM.integers(0, 256, (8, 32, 48, 3), np.uint8)])
-    changed = {path for path, old in before.items() if not np.array_equal(old, _now(classifier, path))}
-    assert {path.split("/")[-2] for path in changed} == {"dense1_bn"}
 
 
 def test_frozen_layers_drop_nothing() -> None:

@@ -12,7 +12,7 @@ from support.training import ROWS, Whole, changed, history, run_of, same, traine
 
 from driverwatch.config.loading import parse
 from driverwatch.config.model import ModelSettings, PredictSettings
-from driverwatch.data.epoch_inputs import AugmentedInputs
+from driverwatch.data.augment import AugmentedInputs
 from driverwatch.data.pack import Pack
 from driverwatch.data.tta import Columns, cut_all
 from driverwatch.errors import InputError
@@ -21,7 +21,7 @@ from driverwatch.io.manifests import read_json
 from driverwatch.models.backend import load_state
 from driverwatch.models.classifier import build
 from driverwatch.run import Run
-from driverwatch.training.data_loader import TrainingBatches, class_weights, followed, one_hot
+from driverwatch.training.data_loader import TrainingBatches, class_weights, flip_targets, one_hot
 from driverwatch.training.fold import FoldTraining, train_fold
 from driverwatch.training.optimizer import plan, schedule
 from driverwatch.training.pseudo_labels import FoldIndices
@@ -199,8 +199,8 @@ def test_each_class_weighs_the_same_in_sum_where_labels_are_shares() -> None:
 def test_label_shares_of_flipped_images_go_where_swap_says() -> None:
     """Class i becomes swap[i], also where going there and back are not the same."""
     targets, flipped = np.array([[0.7, 0.2, 0.1]] * 2, np.float32), np.array([True, False])
-    assert np.allclose(followed(targets, flipped, "swap_left_right", [1, 2, 0]), [[0.1, 0.7, 0.2], [0.7, 0.2, 0.1]])
-    assert np.array_equal(followed(targets, flipped, "keep_labels", [1, 2, 0]), targets)
+    assert np.allclose(flip_targets(targets, flipped, "swap_left_right", [1, 2, 0]), [[0.1, 0.7, 0.2], [0.7, 0.2, 0.1]])
+    assert np.array_equal(flip_targets(targets, flipped, "keep_labels", [1, 2, 0]), targets)
 
 
 def test_stages_take_from_train_what_they_leave_out() -> None:

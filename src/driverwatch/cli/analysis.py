@@ -1,4 +1,4 @@
-"""From images to packs."""
+"""Commands that try, compare and search: leakage, previews, studies, ablations, searches, blends, label issues, scores."""
 
 from typing import Annotated
 
@@ -64,7 +64,7 @@ def data_scaling(
     from driverwatch.experiments.data_scaling import run_data_scaling
 
     settings = options.model_settings(model, overrides)
-    run_data_scaling(options.making(dataset, data), model, settings, options.numbers("COUNTS", n_drivers), weights)
+    run_data_scaling(options.making(dataset, data), model, settings, options.numbers("N_DRIVERS", n_drivers), weights)
 
 
 @app.command()
@@ -75,9 +75,9 @@ def reproduce(
     name: Annotated[str | None, typer.Option(help="of the recipe; default: the data set's")] = None,
 ) -> None:
     """Follow a data set's recipe to its submissions, resuming from whatever is built."""
-    from driverwatch.experiments.reproduce import reproduce
+    from driverwatch.experiments.experiment import reproduce as step
 
-    reproduce(options.context_of(dataset, data), weights, name)
+    step(options.context_of(dataset, data), weights, name)
 
 
 @app.command()

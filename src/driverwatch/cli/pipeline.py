@@ -1,4 +1,4 @@
-"""From images to packs."""
+"""Commands of the way from images to an uploaded submission, in the order in which they are needed."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -169,7 +169,7 @@ def linear_probe(
     overrides: options.Overrides = "",
     weights: options.Weights = None,
     truncate_at: Annotated[str | None, typer.Option(help="last layer kept of the backbone")] = None,
-    head: Annotated[str, typer.Option(help="logistic or dense")] = "linear_probe",
+    head: Annotated[str, typer.Option(help="linear_probe or dense")] = "linear_probe",
     fold: options.Fold = None,
     force: options.Force = False,
 ) -> None:

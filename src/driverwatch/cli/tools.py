@@ -1,4 +1,4 @@
-"""From what is built to what people read: the status, and pages."""
+"""Commands around it: status and pages, backbones, single images, exports, and training on other machines."""
 
 from pathlib import Path
 from typing import Annotated, Any

@@ -173,10 +173,10 @@ def _row(cells: list[str]) -> tuple[str, Backbone]:
     return name, Backbone(*[*facts[:-9], WeightPackage(*package) if all(package) else None, *both])
 
 
-def _text(pattern: str, told: str) -> Callable[[str], str]:
+def _text(pattern: str, expected: str) -> Callable[[str], str]:
     def parse(cell: str) -> str:
         if not re.fullmatch(pattern, cell):
-            raise ValueError(told)
+            raise ValueError(expected)
         return cell
 
     return parse
@@ -202,11 +202,11 @@ def _mode(cell: str) -> str:
 
 def _names(cell: str) -> tuple[str, ...]:
     """`pool1 conv{2,3}_out fire{4..6}` -> pool1, conv2_out, conv3_out, fire4, fire5, fire6."""
-    told = "names separated by single spaces, with {1..3} or {a,b} for several"
+    expected = "names separated by single spaces, with {1..3} or {a,b} for several"
     word = r"[\w.-]*(\{(\d+\.\.\d+|\w+(,\w+)*)\}[\w.-]*)?"
     parts = cell.split(" ") if cell else []
     if not all(part and re.fullmatch(word, part) for part in parts):
-        raise ValueError(told)
+        raise ValueError(expected)
     found: list[str] = []
     for part in parts:
         before, _, rest = part.partition("{")

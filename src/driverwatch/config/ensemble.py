@@ -104,7 +104,7 @@ class PipelineSettings(Strict):
     @model_validator(mode="after")
     def _balanced(self) -> "PipelineSettings":
         if self.knn and self.knn.smooth_before_balancing and not self.class_balance:
-            raise ValueError("knn.smooth_before_balancing needs balance; leave it out, or name features for balance")
+            raise ValueError("knn.smooth_before_balancing needs class_balance; leave it out, or name its embeddings")
         return self
 
     @property

@@ -62,7 +62,7 @@ def _int(loader: _Loader, node: Any) -> int:
     return int(text)
 
 
-def _told(kind: str, read: Any) -> Any:
+def _or_refused(kind: str, read: Any) -> Any:
     """A constructor that says in one line of what it is given that it is none."""
 
     def construct(loader: _Loader, node: Any) -> Any:
@@ -77,9 +77,9 @@ def _told(kind: str, read: Any) -> Any:
 _SAFE = yaml.constructor.SafeConstructor
 _Loader.yaml_constructors = {  # a tag of any other kind (!!timestamp, !!binary, !!set, !!python/...) is refused by name
     "tag:yaml.org,2002:null": _SAFE.construct_yaml_null,
-    "tag:yaml.org,2002:bool": _told("true or false", _SAFE.construct_yaml_bool),
-    "tag:yaml.org,2002:int": _told(f"whole number of at most {DIGITS} digits", _int),
-    "tag:yaml.org,2002:float": _told("number", _SAFE.construct_yaml_float),
+    "tag:yaml.org,2002:bool": _or_refused("true or false", _SAFE.construct_yaml_bool),
+    "tag:yaml.org,2002:int": _or_refused(f"whole number of at most {DIGITS} digits", _int),
+    "tag:yaml.org,2002:float": _or_refused("number", _SAFE.construct_yaml_float),
     "tag:yaml.org,2002:str": _SAFE.construct_yaml_str,
     "tag:yaml.org,2002:seq": lambda loader, node: list(loader.construct_sequence(node, deep=True)),
     "tag:yaml.org,2002:map": _mapping,

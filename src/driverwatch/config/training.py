@@ -34,7 +34,8 @@ class Stage(Strict):
     l2: Penalties = L2  # of the linear probe: the one that does best on inner driver folds is taken
     epochs: Annotated[int, Field(ge=1, le=10_000)] | None = None  # null: `train.epochs`
     learning_rate: Rate | None = None  # null: `train.learning_rate`
-    lr_multipliers: dict[str, Factor] = {}  # layer or block: factor on the rate of all up to and including it
+    # layer-wise (discriminative) rates, by layer or block: factor on the rate of all up to and including it
+    lr_multipliers: dict[str, Factor] = {}
     # normalisation of layers that learn; default: frozen if pretrained, else train. Their dropout follows: none with `frozen`
     normalization: Literal["frozen", "train", "recalibrated"] | None = None
 
@@ -132,7 +133,7 @@ class TrainSettings(Strict):
     momentum: Share = 0.9  # SGD, with Nesterov's correction
     weight_decay: Annotated[float, Field(ge=0)] = 0.0  # decoupled, on kernels, in every optimizer
     schedule: Literal["constant", "cosine"] = "cosine"  # within each stage, down to 0
-    warmup: Share = 0.0  # share of a stage's steps whose rate rises; the last of these is at the full rate
+    warmup: Share = 0.0  # warm-up: share of a stage's steps whose rate rises; the last of these is at the full rate
     batch_size: Annotated[int, Field(ge=1, le=65_536)] = 32  # images in one step; memory grows with it
     # that train a fold, each on an equal part of `batch_size`, which stays the whole step's, so that rates stay as they are;
     # all: of those there are. The result differs in rounding, as between machines, so a run may resume on other devices
@@ -151,7 +152,7 @@ class TrainSettings(Strict):
     average_span: Annotated[float, Field(gt=0, le=1)] = AVERAGE_SPAN
     # best: the epoch that scores best on the validation drivers (optimistic)
     select: Literal["last", "best"] = "last"
-    # end a stage after so many epochs without a better validation loss
+    # early stopping: end a stage after so many epochs without a better validation loss
     patience: Annotated[int, Field(ge=1)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0  # of new layers, order, augmentation and dropout
     # compute frozen layers once per image and augmentation draw, with so many draws; null: in every step

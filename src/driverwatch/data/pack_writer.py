@@ -39,7 +39,7 @@ class Job:
     data: Path
     folder: Path
     kind: str
-    size: str  # key of the pack: `settings.key_of`
+    size: str  # key of the pack: `types.key_of`
     folds: str  # checksum
     skip: bool = False  # resume without invalid images
     rows: tuple[str, ...] = ()  # what was wrong with table rows and stray files, recorded with `skip`

@@ -123,7 +123,7 @@ def subsets(drivers: int, size: int, count: int, seed: int) -> list[frozenset[in
         InputError: no driver left to train on, or fewer such subsets than asked for.
     """
     if size >= drivers:
-        lacks = f"{size} of {drivers} drivers leave nobody to train on"
+        lacks = f"{size} of {drivers} drivers leave none to train on"
         raise InputError(f"train.splits.val_drivers: {lacks}; lower it to {drivers - 1} or less")
     if count > (most := math.comb(drivers, size)):
         lacks = f"{drivers} drivers have only {most} subsets of {size}, got {count}"

@@ -1,4 +1,4 @@
-"""Shapes in the coordinates of a 320x240 frame, drawn larger, to an eighth of a px."""
+"""A drawn driver in a drawn car: shapes in the coordinates of a 320x240 frame, drawn larger, to an eighth of a px."""
 
 import math
 from dataclasses import dataclass, field

@@ -234,3 +234,14 @@ def members_of(
                 f"{member.run.name}: training never flipped, so {member.tta}'s flipped views mislead; compare five_crop"
             )
     return sorted(members, key=lambda member: not oof_of_member(member.run)), folds, pack, pipeline
+
+
+def caveats(runs: list[Run]) -> list[str]:
+    """What to bear in mind of the runs' scores, a sentence each with the runs that it is about."""
+    about = {
+        "training never flipped images, so the flipped views of ten_crop, _keep and _swap mislead": [
+            run.name for run in runs if not run.settings.trains_with_flips
+        ],
+        "optimistic: epoch chosen on the validation drivers": chosen_on_validation(runs),
+    }
+    return [f"{caveat}: {', '.join(names)}" for caveat, names in about.items() if names]

@@ -13,7 +13,6 @@ from driverwatch.ensemble.calibration import CALIBRATIONS, CLIP, LEVELS
 from driverwatch.ensemble.class_balance import ClassBalance
 from driverwatch.ensemble.embedding_index import EmbeddingIndex
 from driverwatch.ensemble.knn_smoothing import Average, Clusters
-from driverwatch.ensemble.scoring import interval
 from driverwatch.ensemble.transform import (
     FittedTransform,
     MemberPredictions,
@@ -22,7 +21,7 @@ from driverwatch.ensemble.transform import (
     nested_cross_validation,
 )
 from driverwatch.errors import InputError
-from driverwatch.metrics import limited, log_losses, oof_score
+from driverwatch.metrics import interval, limited, log_losses, oof_score
 
 
 def steps_of(settings: PipelineSettings, spaces: Mapping[str, EmbeddingIndex]) -> list[Transform]:

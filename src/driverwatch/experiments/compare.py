@@ -16,14 +16,19 @@ from driverwatch.data.pack import Pack
 from driverwatch.data.tta import held_by, unique
 from driverwatch.ensemble import calibration, post_processing
 from driverwatch.ensemble import members as blending
-from driverwatch.ensemble import scoring as scores
 from driverwatch.ensemble.embedding_index import EmbeddingIndex
 from driverwatch.ensemble.embeddings import open_embeddings
-from driverwatch.ensemble.members import Finished, finished_runs
-from driverwatch.ensemble.scoring import caveats
+from driverwatch.ensemble.members import Finished, caveats, finished_runs
 from driverwatch.ensemble.transform import MemberPredictions, apply_transforms
 from driverwatch.errors import InputError
-from driverwatch.experiments.experiment import make_all_features, members_of_runs, prediction_files, text_table
+from driverwatch.experiments.experiment import (
+    make_all_features,
+    members_of_runs,
+    paired_table,
+    prediction_files,
+    table_text,
+    text_table,
+)
 from driverwatch.inference.predictions import predicted_tta
 from driverwatch.io.atomic import locked, write_json
 from driverwatch.io.console import ending, say
@@ -52,7 +57,7 @@ def compare_tta(context: Context, name: str) -> None:
     if not there:
         raise InputError(f"{run.folder}: no TTA set is there that every fold has predicted; {command} makes them")
     table, rate, path = _table(found, there), _rate(found), run.folder / "tta.json"
-    say(scores.text(table, f"TTA sets of {run.name}: {context.dataset}, {found.folds.count} driver folds, out of fold"))
+    say(table_text(table, f"TTA sets of {run.name}: {context.dataset}, {found.folds.count} driver folds, out of fold"))
     passes = "when it was trained, {0} took {passes} passes an image, {images_per_second} images/s ({from})"
     speed = [passes.format(" and ".join(rate["tta"]), **rate)] if rate else []
     say("\n".join([LEGEND, *speed, *caveats([run])]))
@@ -94,7 +99,7 @@ def _table(found: Finished, there: list[TtaSet]) -> pd.DataFrame:
     pack, run = found.train, found.runs[0]
     members = members_of_runs(found, there)
     made = {str(member.tta): blending.oof_probabilities(member, pack, found.folds) for member in members}
-    table = scores.paired_interval(made, pack.labels, pack.drivers, CENTRE).rename(columns={"model": "TTA"})
+    table = paired_table(made, pack.labels, pack.drivers, CENTRE).rename(columns={"model": "TTA"})
     table.insert(1, "passes", [_passes(run, [tta]) for tta in there])
     return table
 

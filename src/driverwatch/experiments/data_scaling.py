@@ -14,13 +14,13 @@ from driverwatch.data import splits
 from driverwatch.data.context import Context, open_packs
 from driverwatch.data.folds import FoldTable
 from driverwatch.ensemble.members import Finished
-from driverwatch.ensemble.scoring import bootstrap_means
 from driverwatch.errors import InputError
 from driverwatch.experiments import experiment
 from driverwatch.experiments.experiment import Change, Interval, Number, StudyRecord, StudyRow
 from driverwatch.io.atomic import replacing
 from driverwatch.io.console import close
 from driverwatch.io.html import render
+from driverwatch.metrics import bootstrap_means
 from driverwatch.run import Run
 
 STUDY = "curve"  # where its runs lie, which ensembles do not take
@@ -120,7 +120,7 @@ def runs_of(model: str, settings: ModelSettings, counts: list[int], folds: FoldT
     least = min(every.trained_on(fold) for fold in range(every.count))
     if bad := [count for count in counts if not 0 < count < least]:
         raise InputError(
-            f"COUNTS: each fold has {least} training drivers or more, so expected numbers below {least}, got {bad[0]}; all of "
+            f"N_DRIVERS: each fold has {least} training drivers or more, so expected numbers below {least}, got {bad[0]}; all of "
             "them are the last point anyway"
         )
     made = {}

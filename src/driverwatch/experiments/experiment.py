@@ -1,5 +1,6 @@
 """The core of every experiment: train what is missing, score it out of fold, compare pairs over drivers, record, render."""
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from pydantic import Field
 
 from driverwatch import run as runs
 from driverwatch.config.ensemble import EnsembleSettings
-from driverwatch.config.experiments import RunSettings
+from driverwatch.config.experiments import RecipeSettings, RunSettings
 from driverwatch.config.loading import Strict, load, parse
 from driverwatch.config.model import ModelSettings
 from driverwatch.config.types import TtaSet
@@ -22,15 +23,16 @@ from driverwatch.data.prepare import make_packs
 from driverwatch.ensemble import members as blending
 from driverwatch.ensemble.embeddings import make_embeddings
 from driverwatch.ensemble.members import Finished, Member, finished_runs
-from driverwatch.ensemble.scoring import interval
 from driverwatch.ensemble.teacher_ensemble import is_current, make_pseudo_labels
 from driverwatch.errors import InputError
 from driverwatch.inference.predictions import default_tta_of, prediction_path
 from driverwatch.io.atomic import write_json, write_text
+from driverwatch.io.console import close
 from driverwatch.io.manifests import checksum_of_file, provenance, read_json
-from driverwatch.metrics import FLOOR, oof_score
+from driverwatch.metrics import FLOOR, interval, log_loss, log_losses, oof_score
 from driverwatch.models import weight_files
 from driverwatch.run import Run
+from driverwatch.submission.build import make_ensemble
 from driverwatch.training.train import TrainRequest, read_augmentation, train
 
 Ensembles = Mapping[str, EnsembleSettings]
@@ -123,6 +125,17 @@ def train_missing(
         train(TrainRequest(context=context, settings=settings, name=name, weights=weights))
 
 
+def reproduce(context: Context, weights: Path | None, name: str | None = None) -> None:
+    """Train what is not finished of `configs/recipes/<name>.yaml` (the data set's name), then write its submissions."""
+    start, recipe = time.monotonic(), load(RecipeSettings, CONFIGS / "recipes", name or context.dataset)
+    train_missing(context, load_runs(recipe.runs), weights, recipe.pseudo_labels)
+    for submission, made in recipe.submissions.items():
+        make_all_features(context, made.embeddings, weights)
+        make_ensemble(context, made.runs, submission, made.tta_set, None, made.pipeline, last=False)
+    then = [f'make submit DATASET={context.dataset} FILE=<one of them> MESSAGE="..."']
+    close(context.places.submissions, ", ".join(recipe.submissions), time.monotonic() - start, then=then)
+
+
 def make_all_features(context: Context, features: Iterable[str], weights: Path | None) -> None:
     """Make the embeddings that images are compared by, unless they are there; named as in `EMBEDDINGS=`."""
     for text in features:
@@ -208,6 +221,62 @@ def score_runs(found: Finished, tta: Sequence[TtaSet] = ()) -> list[ScoredRun]:
         losses, _, _, right = oof_score(probabilities, found.train.labels, found.train.drivers)
         scored.append(ScoredRun(member.run, member.tta, losses, right))
     return scored
+
+
+def score_table(probabilities: dict[str, np.ndarray], labels: np.ndarray, groups: np.ndarray) -> pd.DataFrame:
+    """One line per entry of `probabilities` (name: probabilities (N, C)): log loss, standard error over drivers, accuracy.
+
+    `groups`: (N,), each row's driver: frames of one are not independent, so an error that counts frames would be too small.
+    """
+    lines = []
+    for name, p in probabilities.items():
+        _, loss, error, right = oof_score(p, labels, groups)
+        lines.append({"model": name, "log loss": loss, "± (drivers)": error, "accuracy": right, "images": len(labels)})
+    return pd.DataFrame(lines)
+
+
+def paired_table(
+    probabilities: dict[str, np.ndarray], labels: np.ndarray, groups: np.ndarray, against: str
+) -> pd.DataFrame:
+    """One line per entry of `probabilities` (name: probabilities (N, C)), each image's loss paired with that under `against`.
+
+    `score_table`'s columns, then the mean difference (below 0: better than `against`) and its 95 % interval over groups, which
+    says more than two intervals side by side: what makes a driver hard is in both. NaN where `against` is not among the
+    rows, and for the interval where there is one group alone.
+    """
+    table, first = score_table(probabilities, labels, groups), probabilities.get(against)
+    unknown = float("nan")
+    lines = []
+    for p in probabilities.values():
+        gain = np.full(len(labels), unknown) if first is None else log_losses(p, labels) - log_losses(first, labels)
+        low, high = (unknown, unknown) if first is None else interval(gain, groups)
+        lines.append({f"against {against}": float(gain.mean()), "low": low, "high": high})
+    return pd.concat([table, pd.DataFrame(lines, index=table.index)], axis=1)
+
+
+Metric = Callable[[np.ndarray, np.ndarray], float]
+
+
+def score_table_by(
+    probabilities: dict[str, np.ndarray], labels: np.ndarray, keys: np.ndarray, title: str, metric: Metric = log_loss
+) -> pd.DataFrame:
+    """`metric` of each entry of `probabilities` within each value of `keys` (N,), in their order, with the number of images."""
+    lines = []
+    for key in sorted(set(keys)):
+        chosen = keys == key
+        found = {name: metric(p[chosen], labels[chosen]) for name, p in probabilities.items()}
+        lines.append({title: str(key), "images": int(chosen.sum()), **found})
+    return pd.DataFrame(lines)
+
+
+def table_text(table: pd.DataFrame, title: str, percent: bool = False) -> str:
+    """A table of scores as aligned text: losses to four places, shares (`accuracy`, or all with `percent`) in percent."""
+    shown = table.copy()
+    for column in shown.columns:
+        if pd.api.types.is_float_dtype(shown[column]):
+            form = "{:.1%}" if percent or column == "accuracy" else "{:.4f}"
+            shown[column] = [form.format(value) for value in shown[column]]
+    return f"{title}\n{shown.to_string(index=False)}\n"
 
 
 def study_runs(

@@ -23,13 +23,12 @@ from driverwatch.data import folds as fold_tables
 from driverwatch.data.competition import ImageTable
 from driverwatch.data.context import Context
 from driverwatch.data.images import examine
-from driverwatch.ensemble.scoring import interval
 from driverwatch.errors import InputError, listed
 from driverwatch.experiments.experiment import Interval, Number, Record, record_facts
 from driverwatch.io.atomic import write_json
 from driverwatch.io.console import close, say, table, track
 from driverwatch.io.prefetch import in_threads
-from driverwatch.metrics import oof_score
+from driverwatch.metrics import interval, oof_score
 
 THUMBNAIL = (24, 32)  # height, width in px: hands are a pixel or two, cars and clothes are what is left
 COMPONENTS = 100  # principal ones of a thumbnail's 2,304 numbers: a twentieth of the work, 1 to 2 % less accuracy

@@ -17,11 +17,12 @@ from driverwatch.config.experiments import Dimension, SearchSettings
 from driverwatch.config.loading import parse, put
 from driverwatch.config.model import ModelSettings
 from driverwatch.data.context import Context
-from driverwatch.ensemble.scoring import interval, text
 from driverwatch.errors import InputError
+from driverwatch.experiments.experiment import table_text
 from driverwatch.io.atomic import replacing, write_json, write_text
 from driverwatch.io.console import close, say
 from driverwatch.io.manifests import provenance
+from driverwatch.metrics import interval
 
 _OPTIMISTIC = "chooses the epoch on the validation drivers, which would make the search optimistic twice"
 FIXED = {
@@ -227,9 +228,13 @@ def write_report(context: Context, folder: Path, result: SearchResult, seconds: 
     first = first[["number", "log_loss"]].assign(**shown)
     sides = pd.DataFrame([{"on": on, **facts[on]} for on in ("searched", "fresh")])
     states = ", ".join(f"{count} {state}" for state, count in table["state"].str.lower().value_counts().items())
-    say(text(first, f"Search {result.request.name}: {context.dataset}, {len(table)} trials ({states})"))
-    say(text(sides, f"OOF log loss of {model} and of trial {facts['best']} (95 % intervals: bootstrap over drivers)"))
-    say(f"{text(drivers, 'Drivers on fresh folds')}\n{_verdict(facts)}\n")
+    say(table_text(first, f"Search {result.request.name}: {context.dataset}, {len(table)} trials ({states})"))
+    say(
+        table_text(
+            sides, f"OOF log loss of {model} and of trial {facts['best']} (95 % intervals: bootstrap over drivers)"
+        )
+    )
+    say(f"{table_text(drivers, 'Drivers on fresh folds')}\n{_verdict(facts)}\n")
     then = [f"cp {folder / 'best.yaml'} configs/models/{model}_found.yaml"]
     then += [f"make train MODEL={model}_found DATASET={context.dataset}"]
     if facts["fresh"]["difference"] >= 0:

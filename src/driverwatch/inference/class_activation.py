@@ -1,4 +1,7 @@
-"""A network opened up for class activation maps: its probabilities, its last map of features, and the layers above that."""
+"""Class activation maps (CAM): a network opened up into its probabilities, its last map of features and the layers above it.
+
+Under global average pooling and one linear layer Grad-CAM is the same map but for a factor (Selvaraju et al. 2017, section 3.1).
+"""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -242,13 +245,13 @@ IMAGES_AT_ONCE = 16  # images in one forward pass
 Networks = Callable[[], Iterator[Network]]  # each network in turn; one is spent when the next is asked for
 
 
-def imagenet(backbone: str, folder: Path | None) -> Networks:
-    """A backbone whole, with its top. Raises as `models.weights.build_whole`."""
+def imagenet_network(backbone: str, folder: Path | None) -> Networks:
+    """A backbone whole, with its top. Raises as `pretrained.build_whole`."""
     network = of_whole(build_whole(backbone, folder), ChannelScaling.of(BACKBONES[backbone].scaling))
     return lambda: iter([network])
 
 
-def fold_models(settings: ModelSettings, classes: int, mean: tuple[float, ...], files: list[Path]) -> Networks:
+def networks_of_run(settings: ModelSettings, classes: int, mean: tuple[float, ...], files: list[Path]) -> Networks:
     """A run's fold models: one classifier, into which each fold's weights are loaded in turn, so that memory holds but one."""
     classifier = build(settings, classes, mean, None, load=False)
     network = of_classifier(classifier)
@@ -280,8 +283,8 @@ def probabilities(networks: Networks, images: np.ndarray, asked: Sequence[tuple[
     """
     answers = ([ops.convert_to_numpy(network(part)) for part in _parts(images)] for network in networks())
     found = np.stack([np.concatenate(parts) for parts in answers])
-    everyone = tuple(range(len(found)))
-    chosen = [places or everyone for places in asked or [()] * len(images)]
+    every = tuple(range(len(found)))
+    chosen = [places or every for places in asked or [()] * len(images)]
     mean = np.stack([found[list(places), row].mean(axis=0, dtype=np.float64) for row, places in enumerate(chosen)])
     return np.asarray(mean / mean.sum(axis=1, keepdims=True))
 

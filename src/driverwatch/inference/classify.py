@@ -1,4 +1,4 @@
-"""ImageNet's 1000 classes, in the order of every published network's output. Imports no Keras."""
+"""`make classify`: the likeliest classes of images, ImageNet's or a run's, and overlays of where they are seen."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ from driverwatch.config.model import ModelSettings
 from driverwatch.data.context import CONFIGS, Context
 from driverwatch.data.images import examine
 from driverwatch.data.regions import split
+from driverwatch.data.tta import Preprocessed, centre_square, centre_view
 from driverwatch.errors import InputError, counted, listed, nearest, printable
 from driverwatch.inference.overlay import overlay_regions, side_by_side, write_picture
 from driverwatch.inference.predict_run import Asked, Recogniser, fold_models, recogniser
-from driverwatch.inference.preprocess import Preprocessed, centre_square, centre_view
 from driverwatch.io.console import say
 from driverwatch.io.paths import walk
 from driverwatch.io.prefetch import in_threads
@@ -133,9 +133,9 @@ def classify_imagenet(request: Request, model: str | None, weights: Path | None)
     backbone = model if model in BACKBONES else load(ModelSettings, CONFIGS / "models", model).backbone
 
     def networks() -> Any:
-        from driverwatch.inference.class_activation import imagenet as whole
+        from driverwatch.inference.class_activation import imagenet_network
 
-        return whole(backbone, weights)
+        return imagenet_network(backbone, weights)
 
     see = partial(centre_square, side=BACKBONES[backbone].native)
     _classify(request, Judge(f"{backbone}, ImageNet weights", classes(), see, networks))
@@ -149,15 +149,14 @@ def classify_drivers(request: Request, context: Context, name: str, fold: int | 
     models = fold_models(context, name, fold)
 
     def networks() -> Any:
-        from driverwatch.inference.class_activation import fold_models as loaded
-        from driverwatch.inference.class_activation import resident
+        from driverwatch.inference.class_activation import networks_of_run, resident
         from driverwatch.inference.engine import converts
 
         settings, count = models.run.settings, len(image_files(request.images))
         classes, mean, files = len(models.classes), models.mean, models.files
         if converts(settings.predict.engine, count):
             return resident(settings, classes, mean, files, count)
-        return loaded(settings, classes, mean, files)
+        return networks_of_run(settings, classes, mean, files)
 
     see = partial(centre_view, field=models.run.settings.input, boxes=models.boxes)
     _classify(request, Judge(models.title, models.classes, see, networks, recogniser(context, models)))

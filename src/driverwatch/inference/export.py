@@ -81,8 +81,7 @@ def _take(made: Path, path: Path) -> None:
 def _write(models: FoldModels, file: Path, said: dict[str, Any]) -> tuple[float, float]:
     """Write a file, read it back and try it; the largest difference of a probability, and seconds for all images tried."""
     from driverwatch.inference import exported_model as exporting
-    from driverwatch.inference.class_activation import fold_models as loaded
-    from driverwatch.inference.class_activation import probabilities
+    from driverwatch.inference.class_activation import networks_of_run, probabilities
 
     settings = models.run.settings
     parts = settings, len(models.classes), models.mean, models.files
@@ -95,7 +94,7 @@ def _write(models: FoldModels, file: Path, said: dict[str, Any]) -> tuple[float,
         times.append(time.perf_counter() - start)
     pack, size = pixels(settings.input.pack), pixels(settings.input.size)
     seen = cut(images, tta_set("centre", pack, size)[0], size, len(models.boxes))
-    return float(np.abs(found - probabilities(loaded(*parts), seen)).max()), min(times)
+    return float(np.abs(found - probabilities(networks_of_run(*parts), seen)).max()), min(times)
 
 
 def _images(models: FoldModels) -> np.ndarray:

@@ -15,8 +15,7 @@ import keras
 import numpy as np
 
 from driverwatch.config.types import EngineName
-from driverwatch.data.augment import DRAWS
-from driverwatch.data.epoch_inputs import AugmentedInputs, Inputs
+from driverwatch.data.augment import DRAWS, AugmentedInputs, Inputs
 from driverwatch.data.pack import Pack, stamp
 from driverwatch.data.tta import View, cut
 from driverwatch.errors import InputError

@@ -39,14 +39,14 @@ class TtaViews(keras.Model):
         return ops.swapaxes(ops.reshape(rows, (len(self.tta), -1, *rows.shape[1:])), 0, 1)
 
     def _cut(self, tiles: Any, view: View) -> Any:
-        """As `vision.tta.cut`: each region for itself, (B * R, H, W, 3) -> (B * R, h, w, 3)."""
+        """As `tta.cut`: each region for itself, (B * R, H, W, 3) -> (B * R, h, w, 3)."""
         crop = tiles[:, view.top : view.top + view.height, view.left : view.left + view.width]
         crop = crop if view.size == self.size else resized(crop, self.size)
         return ops.flip(crop, axis=2) if view.flipped else crop
 
 
 def resized(images: Any, size: tuple[int, int]) -> Any:
-    """uint8 (B, H, W, C) -> (B, h, w, C) of `size` (height, width), on the device as `vision.tta.resized` on the host, +-1."""
+    """uint8 (B, H, W, C) -> (B, h, w, C) of `size` (height, width), on the device as `tta.resized` on the host, +-1."""
     _, height, width, channels = images.shape
     lines = ops.reshape(ops.cast(images, "float32"), (-1, height, width * channels))
     lines = ops.matmul(resampling(height, size[0]), lines)
@@ -71,13 +71,13 @@ class Predictor:
         """Compile for packed regions of `image` and inputs of `size` (height, width of one region each).
 
         Args:
-            tta: what is asked for; every set made of their views is given too (`vision.tta.held_by`).
+            tta: what is asked for; every set made of their views is given too (`tta.held_by`).
             columns: what becomes of the columns of flipped views.
             crops_at_once: bounds the forward pass' batch; an image's crops stay together.
             engine: as `predict.engine`; the network's weights must not change after the first batch, unless it is keras.
             images: how many will be asked for, by which `auto` chooses the engine.
         """
-        self.asked, self.columns, self.shape = tta, columns, classifier.given
+        self.asked, self.columns, self.shape = tta, columns, classifier.probabilities_shape
         self.tta = {name: tta_set(name, image, size) for name in columns.sets_of(tta)}
         self.unique = unique(list(self.tta), image, size)
         self.batch = max(1, crops_in_a_pass(crops_at_once) // len(self.unique))
@@ -327,7 +327,7 @@ def write_predictions(
 def predict_together(predictor: Predictor, run: Run, numbers: list[int], pack: Pack, part: Part = WHOLE) -> None:
     """Predict the test images by the models of several folds in one pass, as shards that `write_predictions` takes over.
 
-    `predictor`: of the models `Together`, in the order of `numbers`.
+    `predictor`: a `FoldEnsemble` of the models, in the order of `numbers`.
     """
     rows = np.arange(len(pack.names))
     _fill([_Asked(predictor, run, number, "test", pack, rows) for number in numbers], part)

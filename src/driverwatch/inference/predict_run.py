@@ -1,4 +1,4 @@
-"""A run's finished folds as they are used together: which there are, whole, what building them takes, and who answers for whom."""
+"""A run's finished folds as they are used together: which there are, what they are built from, and which answer for an image."""
 
 import time
 from collections.abc import Callable

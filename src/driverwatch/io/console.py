@@ -1,4 +1,4 @@
-"""Standard output and error that never fail the work that prints: what cannot be written is dropped, and reported at the end."""
+"""What commands print: progress, tables and endings, to streams that never fail the work (what is lost is reported at the end)."""
 
 import errno
 import io

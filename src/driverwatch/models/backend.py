@@ -1,4 +1,4 @@
-"""What a machine says of Keras beside a run's settings (keras.json, KERAS_*): known, shown, and never followed.
+"""Keras started, seeded and saved alike everywhere: what a machine says of it (keras.json, KERAS_*) is shown, never followed.
 
 A run's numbers depend on its own settings alone, and on the backend that KERAS_BACKEND names. The doctor shows it without Keras.
 """

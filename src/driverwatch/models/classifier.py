@@ -1,4 +1,4 @@
-"""Preprocessing as a layer: it belongs to the weights, sits in the graph, and never touches the caller's array."""
+"""The classifier: preprocessing as a layer, which belongs to the weights, one backbone for every region, and a new head."""
 
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -50,7 +50,7 @@ class ChannelScaling(keras.layers.Layer):
 
 
 def split(x: Any, regions: int) -> Any:
-    """(B, R * n, ...) -> (B * R, n, ...): each region of each image for itself; as `vision.mosaic.split`, on the device."""
+    """(B, R * n, ...) -> (B * R, n, ...): each region of each image for itself; as `regions.split`, on the device."""
     return x if regions == 1 else ops.reshape(x, (-1, x.shape[1] // regions, *x.shape[2:]))
 
 
@@ -128,19 +128,21 @@ class Classifier(Learner):
         self.tapped = tapped(backbone, backbone.input, taps) if taps else None
 
     @property
-    def given(self) -> tuple[int, ...]:
-        """Shape of what is said of one image."""
+    def probabilities_shape(self) -> tuple[int, ...]:
+        """Shape of the probabilities of one image."""
         return (int(self.top.units),)
 
     def call(self, images: Any, training: bool = False) -> Any:
         tiles = split(images, self.regions)
-        return self.above(self.scaling(tiles), self.tapped if training and self.taps else self.backbone, training)
+        return self.forward_from(
+            self.scaling(tiles), self.tapped if training and self.taps else self.backbone, training
+        )
 
-    def above(self, x: Any, backbone: keras.Model, training: bool) -> Any:
+    def forward_from(self, x: Any, backbone: keras.Model, training: bool) -> Any:
         """Go on from a tensor (B * R, ...) in the backbone; `backbone` is what lies above it, with or without its taps."""
         x = backbone(x, training=bool(training) and self.train_statistics)
         x, *taps = x if isinstance(x, list) else [x]
-        found = self.decide(join(self.pool(x), self.regions), training)
+        found = self.classify_features(join(self.pool(x), self.regions), training)
         if not taps:
             return found
         hung = [(one, tap) for one, tap in zip(self.auxiliaries[-len(taps) :], taps, strict=True) if one.trainable]
@@ -149,7 +151,7 @@ class Classifier(Learner):
         each = [part[:, i] for part in by_region for i in range(self.regions)]
         return ops.stack([found, *each], axis=1) if each else found
 
-    def decide(self, pooled: Any, training: bool = False) -> Any:
+    def classify_features(self, pooled: Any, training: bool = False) -> Any:
         """Pooled features (B, R * F) -> probabilities (B, C)."""
         for block in self.hidden:
             pooled = block(pooled, training=training)

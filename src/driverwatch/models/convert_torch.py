@@ -1,4 +1,4 @@
-"""Widths of the networks whose public weights are PyTorch's: they are built from them, and their tensors converted by them."""
+"""`make convert`: public PyTorch checkpoints as weight files, by the widths that the same networks are built from."""
 
 import math
 import re

@@ -135,7 +135,7 @@ def print_layers(model: str, overrides: str) -> None:
         rows.append([*facts, *learns, "cut" * layer.legal_cut])
     explained = (
         f"\n{sum(layer.parameters for layer in layers):,} parameters in {len(layers)} layers of {settings.backbone}.\n"
-        "freeze_until takes a name, a block, a number or a share of layers; cut takes a layer marked so; the head learns."
+        "freeze_until takes a name, a block, a number or a share of layers; truncate_at takes a layer marked so; the head learns."
     )
     _print(columns, rows, ("layer", "name"), explained)
 

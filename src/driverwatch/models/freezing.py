@@ -1,4 +1,4 @@
-"""Which layers of a classifier learn."""
+"""Freezing: which layers of a classifier learn."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Weight files held against networks: every array by name and shape before the first is loaded.
+"""Backbones with their ImageNet weights: every array of a file is held against the network before the first is loaded.
 
 Keras itself loads `.h5` by position and `.weights.h5` by class and number, and says nothing of names: a file of a like
 network, or one with two layers exchanged, would load into the wrong layers.

@@ -97,7 +97,7 @@ class FrozenPart(keras.Model):
 
 
 class TrainedPart(Learner):
-    """The upper half: what `Frozen` gives -> what the classifier gives. Its weights are the classifier's."""
+    """The upper half: what `FrozenPart` gives -> what the classifier gives. Its weights are the classifier's."""
 
     def __init__(self, classifier: Classifier, cut: SplitPoint) -> None:
         super().__init__(name="tail")
@@ -114,9 +114,9 @@ class TrainedPart(Learner):
 
     def call(self, x: Any, training: bool = False) -> Any:
         if self.pooled:
-            return self.classifier.decide(x, training)
+            return self.classifier.classify_features(x, training)
         tapping = training and self.tapped is not None
-        return self.classifier.above(split(x, self.regions), self.tapped if tapping else self.upper, training)
+        return self.classifier.forward_from(split(x, self.regions), self.tapped if tapping else self.upper, training)
 
 
 class FoldEnsemble(keras.Model):
@@ -134,9 +134,9 @@ class FoldEnsemble(keras.Model):
         self.tails = [TrainedPart(each, self.cut) for each in classifiers] if self.cut else list(classifiers)
 
     @property
-    def given(self) -> tuple[int, ...]:
-        """Shape of what is said of one image."""
-        return (len(self.tails), *self.classifiers[0].given)
+    def probabilities_shape(self) -> tuple[int, ...]:
+        """Shape of the probabilities of one image."""
+        return (len(self.tails), *self.classifiers[0].probabilities_shape)
 
     def call(self, images: Any) -> Any:
         x = self.frozen(images) if self.frozen else images

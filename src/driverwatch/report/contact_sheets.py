@@ -1,4 +1,4 @@
-"""Contact sheets: rows of pictures with captions, on white."""
+"""Contact sheets: `make preview` of what training sees, and the report's figures of augmentation and of the ten crops."""
 
 from dataclasses import dataclass
 from functools import cache, partial
@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 from driverwatch.config.model import ModelSettings
 from driverwatch.config.types import WHOLE, pixels
 from driverwatch.data import splits
+from driverwatch.data.augment import AugmentedInputs, augmentation_epochs, epoch_mixing
 from driverwatch.data.context import Context, open_packs
-from driverwatch.data.epoch_inputs import AugmentedInputs, augmentation_epochs, epoch_mixing
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.mix import Mixing
 from driverwatch.data.pack import Pack

@@ -17,7 +17,7 @@ from driverwatch.ensemble.calibration import temperature
 from driverwatch.ensemble.transform import MemberPredictions
 from driverwatch.errors import InputError
 from driverwatch.experiments.ablations import Ablation, AblationsRecord
-from driverwatch.experiments.experiment import read_record
+from driverwatch.experiments.experiment import paired_change, read_record
 from driverwatch.io.html import Missing, interval
 from driverwatch.io.manifests import provenance, read_json
 from driverwatch.metrics import log_losses
@@ -35,7 +35,6 @@ from driverwatch.report.score_runs import (
     RunReport,
     RunScores,
     confusions,
-    difference,
     in_words,
     packs_by_size,
     test_scores,
@@ -266,7 +265,7 @@ def _winner(ranked: list[RunScores]) -> Sentence:
     other = ranked[1]
     text = f"{best.name} has the lowest OOF log loss of {len(ranked)} runs, {best.loss:.3f}"
     names = best.each.index.intersection(other.each.index)
-    more, low, high = difference(
+    more, low, high = paired_change(
         other.each["loss"][names].to_numpy(), best.each["loss"][names].to_numpy(), best.each["driver"][names].to_numpy()
     )
     return Sentence(f"{text}. The next, {other.name}, is {more:.3f} higher ({against_noise(low, high)}).", "runs")
@@ -322,7 +321,7 @@ def _averaging(ranked: list[RunScores]) -> Iterator[Sentence]:
     alike = [made for made in ranked if made.each.index.equals(best.each.index)]
     if len(alike) > 1:
         losses = log_losses(np.mean([made.probabilities for made in alike], axis=0), best.each["label"].to_numpy())
-        gain, low, high = difference(losses, best.each["loss"].to_numpy(), best.each["driver"].to_numpy())
+        gain, low, high = paired_change(losses, best.each["loss"].to_numpy(), best.each["driver"].to_numpy())
         moves = "lowers" if gain < 0 else "raises"
         text = f"Averaging {len(alike)} runs {moves} the loss of the best one by {abs(gain):.3f}"
         parts.append(f"{text}, to {losses.mean():.3f} ({against_noise(low, high)}).")

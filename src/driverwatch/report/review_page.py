@@ -1,4 +1,4 @@
-"""Class activation maps (CAM) for the review page: of many images, each by models that have not seen its driver."""
+"""`make review`: a page to look through images by loss, disagreement and entropy, with class activation maps (CAM) on demand."""
 
 import os
 import time
@@ -16,7 +16,7 @@ from driverwatch.data.context import Context
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.images import examine
 from driverwatch.data.regions import FRAME, Box, split
-from driverwatch.data.tta import cut_all
+from driverwatch.data.tta import Preprocessed, centre_view, cut_all
 from driverwatch.ensemble import embeddings
 from driverwatch.ensemble import members as blending
 from driverwatch.ensemble.embedding_index import EmbeddingIndex, Neighbours
@@ -26,7 +26,6 @@ from driverwatch.errors import InputError
 from driverwatch.inference.overlay import overlay_regions
 from driverwatch.inference.predict_run import channel_mean
 from driverwatch.inference.predictions import default_tta_of, predicted_tta
-from driverwatch.inference.preprocess import Preprocessed, centre_view
 from driverwatch.io.atomic import write_text
 from driverwatch.io.console import close, say, track
 from driverwatch.io.csv_tables import read_csv
@@ -92,14 +91,14 @@ def requests(
 
 def _of_run(context: Context, member: Member, wanted: list[MapRequest]) -> list[dict[str, Any]]:
     """One fold's weights at a time: its maps of all images that it is asked for."""
-    from driverwatch.inference.class_activation import fold_models, heat, heats, is_linear
+    from driverwatch.inference.class_activation import heat, heats, is_linear, networks_of_run
 
     run = member.run
     last = max((fold for each in wanted for fold in each.folds), default=-1)
     files = [run.verify(fold) for fold in range(last + 1)]
     boxes = tuple(Box(*corners) for corners in run.regions.values()) or (FRAME,)
     seen = {each.number: centre_view(_pixels(each.path), run.settings.input, boxes) for each in wanted}
-    networks = fold_models(run.settings, len(run.classes), channel_mean(context, run), files)
+    networks = networks_of_run(run.settings, len(run.classes), channel_mean(context, run), files)
     total = sum(len(each.folds) for each in wanted)
     pairs = ((each, network) for fold, network in enumerate(networks()) for each in wanted if fold in each.folds)
     for each, network in track(pairs, total, f"class activation maps, {run.name}", "images"):
@@ -306,10 +305,10 @@ def _own_space(context: Context, shown: Reviewed) -> EmbeddingIndex:
 
     backend.start()
     from driverwatch.inference.class_activation import embeddings as of_images
-    from driverwatch.inference.class_activation import fold_models
+    from driverwatch.inference.class_activation import networks_of_run
 
     fold_of, names, parts = dict(shown.folds.of_driver), list[np.ndarray](), list[np.ndarray]()
-    networks = fold_models(run.settings, len(run.classes), channel_mean(context, run), files)
+    networks = networks_of_run(run.settings, len(run.classes), channel_mean(context, run), files)
     for fold, network in enumerate(networks()):
         if network.features is None:
             raise InputError(f"{run.name}: its backbone ends without a map of features")

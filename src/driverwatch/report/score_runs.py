@@ -1,4 +1,4 @@
-"""Runs as a report shows them: out-of-fold scores, learning curves, settings and times; what is invalid, with the reason."""
+"""`make score`, and runs as a report shows them: scores, learning curves, settings, times; what is invalid, with the reason."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,14 +19,13 @@ from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
 from driverwatch.ensemble import calibration
 from driverwatch.ensemble import members as blending
-from driverwatch.ensemble import scoring as scores
-from driverwatch.ensemble.members import Finished, Member, finished_runs
-from driverwatch.ensemble.scoring import caveats
+from driverwatch.ensemble.members import Finished, Member, caveats, finished_runs
 from driverwatch.errors import InputError
+from driverwatch.experiments.experiment import paired_change, score_table, score_table_by, table_text
 from driverwatch.inference.predictions import default_tta_of, predicted_tta
 from driverwatch.io.console import ending, say
 from driverwatch.io.paths import matching
-from driverwatch.metrics import KAGGLE_FLOOR, accuracy, kaggle_log_loss, log_loss, oof_score
+from driverwatch.metrics import KAGGLE_FLOOR, accuracy, interval, kaggle_log_loss, log_loss, oof_score
 from driverwatch.run import Run
 from driverwatch.submission.build import read_submission
 from driverwatch.training.checkpoint import read_history
@@ -63,7 +62,7 @@ class RunScores:
     calibration_error: float
     each: pd.DataFrame
     probabilities: np.ndarray
-    against_centre: tuple[float, float, float]
+    against_centre: list[float]
 
 
 Packs = Callable[[str], tuple[FoldTable, dict[str, Pack]] | InputError]
@@ -155,14 +154,14 @@ def score_tables(run: Run, tta: TtaSet, found: dict[TtaSet, np.ndarray], pack: P
     """Scores of a run's probabilities by TTA set, float64 (N, C) each, in the order of the pack's N images."""
     labels, drivers, classes = pack.labels, pack.drivers, np.array(run.classes)
     each = {name: oof_score(probabilities, labels, drivers) for name, probabilities in found.items()}
-    ends, chosen = {name: interval_of(made.losses, drivers) for name, made in each.items()}, each[tta]
+    ends, chosen = {name: interval(made.losses, drivers) for name, made in each.items()}, each[tta]
     rows, says = np.asarray(found[tta], np.float64), found[tta].argmax(axis=1)
     frame = pd.DataFrame({"driver": drivers, "class": classes[labels], "label": labels, "says": classes[says]})
     frame = frame.assign(sure=rows.max(axis=1), true=rows[np.arange(len(rows)), labels], loss=chosen.losses)
     counted = pd.crosstab(frame["class"].to_numpy(), frame["says"].to_numpy())
-    against = (float("nan"),) * 3
+    against = [float("nan")] * 3
     if "centre" in found and tta != "centre":
-        against = difference(chosen.losses, each["centre"].losses, drivers)
+        against = paired_change(chosen.losses, each["centre"].losses, drivers)
     curve = calibration.table(found[tta], labels, drivers)
     columns = ["tta", "log loss", "low", "high", "accuracy"]
     all_tta = pd.DataFrame([[n, made.log_loss, *ends[n], made.accuracy] for n, made in each.items()], columns=columns)
@@ -211,16 +210,6 @@ def in_words(pair: Confusion, classes: dict[str, str]) -> str:
     """Both classes by their meanings, and how many images were mistaken."""
     true, says = (classes[name] or name for name in (pair.true, pair.says))
     return f"“{true}” taken for “{says}”: {pair.mistaken} of {pair.images} images"
-
-
-def difference(losses: np.ndarray, others: np.ndarray, drivers: np.ndarray) -> tuple[float, float, float]:
-    """Mean of `losses` less `others`, float64 (N,) each, image by image, and its 95 % interval over drivers (N,)."""
-    return float((losses - others).mean()), *interval_of(losses - others, drivers)
-
-
-def interval_of(losses: np.ndarray, drivers: np.ndarray) -> tuple[float, float]:
-    """95 % interval of a mean loss, losses float64 (N,), by a bootstrap over drivers (N,); NaN of a single driver."""
-    return scores.interval(losses, drivers) if len(set(drivers)) > 1 else (float("nan"), float("nan"))
 
 
 def history(path: Path) -> pd.DataFrame:
@@ -295,9 +284,9 @@ def _print_best(context: Context, found: Finished) -> None:
     """Print a line for each of the best runs by its default TTA set, and for the mean of all."""
     pack, folds, runs = found.train, found.folds, [run for run in found.runs if blending.oof_of_member(run)]
     chosen = _default_sets(found, {run.name: [default_tta_of(run)] for run in runs})
-    table = scores.summary(chosen, pack.labels, pack.drivers).drop(columns="images").sort_values("log loss")
+    table = score_table(chosen, pack.labels, pack.drivers).drop(columns="images").sort_values("log loss")
     drivers = f"{len(pack.names)} images of {len(set(pack.drivers))} drivers"
-    shown = scores.text(table.head(SHOWN), f"{context.dataset} out of fold, {folds.count} driver folds, {drivers}")
+    shown = table_text(table.head(SHOWN), f"{context.dataset} out of fold, {folds.count} driver folds, {drivers}")
     more = [f"and {len(table) - SHOWN} more: DETAILS=1"] if len(table) > SHOWN else []
     say("\n".join([shown.rstrip("\n"), *more, *caveats(runs)]))
 
@@ -323,7 +312,7 @@ def _print_out_of_fold(context: Context, found: Finished) -> None:
     defaults = {f"{run.name} {default_tta_of(run)}" for run in runs}
     chosen = {name: p for name, p in made.items() if name in defaults or name.startswith("mean of ")}
     title = f"Out of fold: {context.dataset}, {folds.count} driver folds"
-    say(scores.text(scores.summary(made, pack.labels, pack.drivers), title))
+    say(table_text(score_table(made, pack.labels, pack.drivers), title))
     for caveat in caveats(runs):
         say(caveat)
     meanings = "  ".join(f"{name} {meaning}" for name, meaning in context.settings.classes.items())
@@ -331,9 +320,9 @@ def _print_out_of_fold(context: Context, found: Finished) -> None:
     fold_of = np.array([folds.of_driver[driver] for driver in pack.drivers])
     classes = np.array(list(context.settings.classes))[pack.labels]
     for keys, kind in ((fold_of, "fold"), (pack.drivers, "driver"), (classes, "class")):
-        say(scores.text(scores.by(chosen or made, pack.labels, keys, kind, log_loss), f"Log loss by {kind}"))
-        table = scores.by(chosen or made, pack.labels, keys, kind, accuracy)
-        say(scores.text(table, f"Accuracy by {kind}", percent=True))
+        say(table_text(score_table_by(chosen or made, pack.labels, keys, kind, log_loss), f"Log loss by {kind}"))
+        table = score_table_by(chosen or made, pack.labels, keys, kind, accuracy)
+        say(table_text(table, f"Accuracy by {kind}", percent=True))
 
 
 def _print_test_scores(context: Context, details: bool) -> None:
@@ -343,7 +332,7 @@ def _print_test_scores(context: Context, details: bool) -> None:
         say(f"not scored: {problem}")
     if len(table) and details:
         title = "Unseen test drivers (labels known: the competition is synthetic), scored as Kaggle does, clipped at "
-        say(scores.text(table, f"{title}{KAGGLE_FLOOR:g}"))
+        say(table_text(table, f"{title}{KAGGLE_FLOOR:g}"))
     elif len(table):
         best = table.iloc[int(table["log loss"].argmin())]
         several = f" (best of {len(table)} submissions)" if len(table) > 1 else ""

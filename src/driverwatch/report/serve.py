@@ -1,4 +1,4 @@
-"""An image's bytes to what the page shows of it: probabilities, and a class activation map over the image."""
+"""`make serve`: a page on this machine that answers an image with probabilities and a class activation map over it."""
 
 import base64
 import hashlib
@@ -23,10 +23,10 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 from driverwatch.data.context import Context
 from driverwatch.data.images import LARGEST, LARGEST_FILE, examine_content, resized
 from driverwatch.data.regions import split
+from driverwatch.data.tta import Preprocessed, centre_view
 from driverwatch.errors import InputError, printable
 from driverwatch.inference.overlay import encoded, overlay_regions
 from driverwatch.inference.predict_run import Asked, FoldModels, Recogniser, fold_models, recogniser
-from driverwatch.inference.preprocess import Preprocessed, centre_view
 from driverwatch.io.console import say
 from driverwatch.io.html import data_uri, render
 from driverwatch.report.example_images import Camera, Example, find_camera, find_examples

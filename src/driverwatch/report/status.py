@@ -5,8 +5,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 
-from rich.console import Console, JustifyMethod, RenderableType
-from rich.measure import Measurement
+from rich.console import Console, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -14,7 +13,7 @@ from rich.text import Text
 from driverwatch.data.competition import present
 from driverwatch.data.context import Context, going_on, other_datasets, predict_command
 from driverwatch.errors import printable
-from driverwatch.io.console import duration, say
+from driverwatch.io.console import duration, say, table
 from driverwatch.io.hdf5 import UNREADABLE, attributes
 from driverwatch.io.paths import matching
 from driverwatch.report.collect_runs import (
@@ -36,10 +35,10 @@ MAX_NAMES = 4  # beside a reason
 PIPE_COLUMNS = 10_000  # where no terminal limits a line
 NOT_IN_JSON = {"manifest", "public", "private"}
 COLOURS = {"stale": "yellow", "differs": "yellow", "invalid": "red", "missing": "red"}
-Columns = dict[str, JustifyMethod]
-RUN_COLUMNS: Columns = {"run": "left", "folds": "left", "log loss": "right", "± (folds)": "right", "tta": "left", "took": "right",
-               "code": "left"}  # fmt: skip
-MADE_COLUMNS: Columns = {"log loss": "right", "state": "left", "uploaded": "left", "of": "left"}
+Columns = dict[str, bool]  # name: whether its cells stand at the right
+RUN_COLUMNS: Columns = {"run": False, "folds": False, "log loss": True, "± (folds)": True, "tta": False, "took": True,
+                        "code": False}  # fmt: skip
+MADE_COLUMNS: Columns = {"log loss": True, "state": False, "uploaded": False, "of": False}
 Reasons = list[tuple[str, str]]  # kind of `COLOURS`, sentence
 
 
@@ -134,7 +133,7 @@ def next_command(
     """The command that makes the first missing thing on the way to a submission; None: nothing is missing."""
     dataset = f"DATASET={context.dataset}"
     if folds.checksum is None:
-        target = "folds" if images.problem is None else "sample" if context.settings.test_labels else "data"
+        target = "folds" if images.problem is None else "synthetic" if context.settings.test_labels else "data"
         return f"make {target} {dataset}"
     own = [run for run in runs if run.study is None and not run.problems]
     if not own:
@@ -265,25 +264,18 @@ def _reasons(reasons: Iterable[tuple[str, str, str]]) -> Iterator[RenderableType
         yield Padding(_reason(kind, reason, ", ".join(filter(None, of[:MAX_NAMES])) + more), (0, 0, 0, 2))
 
 
-def _table(columns: Columns, rows: Sequence[Sequence[str]], keep: int, console: Console) -> tuple[Table, list[str]]:
+def _table(columns: Columns, rows: Sequence[Sequence[str]], keep: int, console: Console) -> tuple[Text, list[str]]:
     """A table without the last columns where the console is too narrow, the first `keep` excepted; and those columns."""
-    for count in range(len(columns), keep - 1, -1):
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-        for name, side in list(columns.items())[:count]:
-            table.add_column(name, justify=side, no_wrap=True)
-        for row in rows:
-            table.add_row(*row[:count])
-        if Measurement.get(console, console.options.update(width=PIPE_COLUMNS), table).maximum <= console.width:
-            break
-    return table, list(columns)[count:]
+    (head, *lines), left_out = table(columns, rows, list(columns)[:keep], console.width)
+    return Text("\n", no_wrap=True, overflow="ellipsis").join([Text(head, "bold"), *map(Text, lines)]), left_out
 
 
 def _runs(runs: list[RunState], console: Console) -> Iterator[RenderableType]:
     if not runs:
         yield "no run yet"
         return
-    table, left_out = _table(RUN_COLUMNS, [_run_cells(run) for run in runs], 2, console)
-    yield table
+    lines, left_out = _table(RUN_COLUMNS, [_run_cells(run) for run in runs], 2, console)
+    yield lines
     yield from _reasons((kind, reason, run.label) for run in runs for kind, reason in _run_reasons(run))
     of_views = ", under the TTA set in [ ]" * ("tta" not in left_out)
     legend = {
@@ -348,7 +340,7 @@ def _made(kind: str, made: list[SubmissionState], console: Console) -> Iterator[
         yield f"{diagnostics} diagnostics of make submissions, TTA sets and folds of single runs (JSON=1 names them all)"
     if not made:
         return
-    columns: Columns = {kind: "left", **MADE_COLUMNS}
+    columns: Columns = {kind: False, **MADE_COLUMNS}
     yield _table(columns, [_made_cells(one) for one in made[:MAX_SUBMISSIONS]], 3, console)[0]
     if len(made) > MAX_SUBMISSIONS:
         yield f"and {len(made) - MAX_SUBMISSIONS} more (JSON=1 names them all)"

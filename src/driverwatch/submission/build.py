@@ -24,14 +24,13 @@ from driverwatch.ensemble.embeddings import open_embeddings
 from driverwatch.ensemble.members import Member, chosen_on_validation, finished_runs, members_of
 from driverwatch.ensemble.post_processing import Pipeline
 from driverwatch.ensemble.prediction_interval import averaging_gain, prediction_interval
-from driverwatch.ensemble.scoring import interval
 from driverwatch.errors import InputError, printable
 from driverwatch.inference.predictions import predicted_tta
 from driverwatch.io.atomic import locked, replacing, write_json
 from driverwatch.io.console import close, ending, say, scored
 from driverwatch.io.csv_tables import numbers, read_csv
 from driverwatch.io.manifests import checksum_of_file, provenance
-from driverwatch.metrics import FLOOR, limited
+from driverwatch.metrics import FLOOR, interval, limited
 from driverwatch.run import SPEED, Run, refuse_fold
 
 SUM_TOLERANCE = 0.01  # of a line's sum to 1: three decimals may miss by 0.005, and Kaggle divides each line by its sum

@@ -21,13 +21,12 @@ from driverwatch.config.loading import load, parse
 from driverwatch.config.model import ModelSettings
 from driverwatch.data.context import CONFIGS, Context, going_on
 from driverwatch.data.folds import glance
-from driverwatch.ensemble.scoring import interval
 from driverwatch.errors import InputError
 from driverwatch.io.atomic import write_json, write_text
 from driverwatch.io.console import close
 from driverwatch.io.html import render
 from driverwatch.io.manifests import checksum_of_file, git, read_json
-from driverwatch.metrics import oof_score
+from driverwatch.metrics import interval, oof_score
 from driverwatch.submission.build import read_out_of_fold
 
 UNRECORDED = "not recorded"

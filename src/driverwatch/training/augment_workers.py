@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from driverwatch.config.model import ModelSettings
-from driverwatch.data.epoch_inputs import AugmentedInputs, Inputs, Joined, epoch_mixing
+from driverwatch.data.augment import AugmentedInputs, Inputs, Joined, epoch_mixing
 from driverwatch.data.pack import Pack, stamp
 from driverwatch.errors import InputError
 
@@ -61,10 +61,10 @@ class TrainingSource:
 
     def to_send(self) -> "TrainingSource":
         """The same without columns that decide nothing here: of a large pack they would weigh on every process."""
-        nobody = self.packs[0].names[:0]
+        no_names = self.packs[0].names[:0]
         mixed = self.settings.augment.mix != "none"
-        bare = [replace(pack, names=nobody) for pack in self.packs]
-        return replace(self, packs=tuple(bare if mixed else [replace(pack, drivers=nobody) for pack in bare]))
+        bare = [replace(pack, names=no_names) for pack in self.packs]
+        return replace(self, packs=tuple(bare if mixed else [replace(pack, drivers=no_names) for pack in bare]))
 
 
 class WorkerPool:
@@ -75,7 +75,7 @@ class WorkerPool:
         self.free: SimpleQueue[Connection] = SimpleQueue()
         context = get_context("spawn")  # a fork would copy a process that holds TensorFlow's threads and locks
         self.members: list[tuple[SpawnProcess, Connection]] = []
-        with _deaf():
+        with _ignoring_ctrl_c():
             for _ in range(count):
                 ours, theirs = context.Pipe()
                 member = context.Process(target=_work, args=(theirs, shown.to_send(), stamps), daemon=True)
@@ -104,7 +104,7 @@ class WorkerPool:
                 raise InputError(f"augmentation failed in a process of its own: {made}")
             shape, flipped = made
             images = np.empty(shape, np.uint8)
-            _fill(pipe, images)
+            _receive_bytes(pipe, images)
         except (EOFError, OSError) as error:
             raise InputError(
                 "a process that augments images has ended, killed perhaps for want of memory; lower train.workers, or augment in "
@@ -125,7 +125,7 @@ class Loader:
         self.worker_pool: WorkerPool | None = None
         self.count = train.workers or os.cpu_count() or 1
         pays = bool(shown.preset) and images >= WORTH and self.count > 1
-        self.hires = train.loader == "processes" or (train.loader == "auto" and pays)
+        self.uses_processes = train.loader == "processes" or (train.loader == "auto" and pays)
 
     def __enter__(self) -> "Loader":
         return self
@@ -137,18 +137,18 @@ class Loader:
     @property
     def threads(self) -> int:
         """How many threads should ask: with a worker pool, one to wait for each process and one that has its next rows."""
-        return 2 * self.count if self.hires else self.count
+        return 2 * self.count if self.uses_processes else self.count
 
     def inputs(self, epoch: int) -> Inputs:
         """Inputs of an epoch, counted from 0; the pool is started when it is first needed."""
-        if not self.hires:
+        if not self.uses_processes:
             return self.shown.inputs(epoch)
         self.worker_pool = self.worker_pool or WorkerPool(self.shown, self.stamps, self.count)
         return self.worker_pool.inputs(epoch)
 
 
 @contextmanager
-def _deaf() -> Iterator[None]:
+def _ignoring_ctrl_c() -> Iterator[None]:
     """Processes started meanwhile never hear Ctrl-C, which reaches the whole group: who started them ends them."""
     if current_thread() is not main_thread():
         yield
@@ -174,18 +174,18 @@ def _work(pipe: Connection, shown: TrainingSource, stamps: list[str]) -> None:
                 pipe.send(f"{type(error).__name__}: {error}")
                 continue
             pipe.send((images.shape, flipped))
-            _pour(pipe, images)
+            _send_bytes(pipe, images)
 
 
-def _pour(pipe: Connection, images: np.ndarray) -> None:
+def _send_bytes(pipe: Connection, images: np.ndarray) -> None:
     """Write an array's bytes into a pipe, without a header."""
     left = memoryview(np.ascontiguousarray(images).reshape(-1).data)
     while left:
         left = left[os.write(pipe.fileno(), left) :]
 
 
-def _fill(pipe: Connection, images: np.ndarray) -> None:
-    """Read bytes that `_pour` wrote straight into an array: `recv_bytes_into` allocates as much again and copies twice.
+def _receive_bytes(pipe: Connection, images: np.ndarray) -> None:
+    """Read bytes that `_send_bytes` wrote straight into an array: `recv_bytes_into` allocates as much again and copies twice.
 
     Raises `EOFError`: the other end is gone.
     """

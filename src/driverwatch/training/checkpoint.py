@@ -1,4 +1,4 @@
-"""A fold's progress: its checkpoint, its history, and whether its training has diverged."""
+"""Checkpoints: a fold's progress in `checkpoint.h5`, its history, and whether its training has diverged."""
 
 import csv
 import io
@@ -72,7 +72,7 @@ Row = dict[str, Any]  # `epoch` and `stage` whole numbers, all else float, or No
 
 
 def read_history(path: Path) -> list[Row]:
-    """A fold's epochs, in order, as everybody reads them: import, report, study and refit.
+    """A fold's epochs, in order, as all read them: import, report, study and refit.
 
     Raises `InputError`: not a whole table of finite numbers (a loss may be `nan`), or none of an epoch.
     """
@@ -173,7 +173,7 @@ class Progress:
 
 
 def is_over(history: list[dict[str, Any]], stage: int, stop: int, patience: int | None) -> bool:
-    """Whether a stage has had its `stop` epochs, or `patience` of them without a better validation loss."""
+    """Whether a stage has had its `stop` epochs, or ends by early stopping: `patience` of them without a better validation loss."""
     losses = [row["val_loss"] for row in history if row["stage"] == stage]
     stalled = (
         len(losses) - 1 - losses.index(min(losses)) if losses and None not in losses and patience is not None else 0

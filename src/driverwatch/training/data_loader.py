@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from driverwatch.config.model import ModelSettings
-from driverwatch.data.epoch_inputs import Inputs
+from driverwatch.data.augment import Inputs
 from driverwatch.io.prefetch import MadeAhead
 
 Batch = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -32,7 +32,7 @@ class TrainingBatches(keras.utils.PyDataset):
         settings: ModelSettings,
         swap: list[int],
         epoch: int,
-        guessed: np.ndarray | None = None,
+        is_pseudo_label: np.ndarray | None = None,
         threads: int = 0,
         sample_weights: np.ndarray | None = None,
     ) -> None:
@@ -41,8 +41,8 @@ class TrainingBatches(keras.utils.PyDataset):
         Args:
             indices: those to train on.
             targets: label shares float32 (N, C), each row summing to 1, by number of the row; `one_hot` where it has one class.
-            swap: where labels of flipped images go under `augment.hflip: swap`.
-            guessed: bool (N,), rows with pseudo-labels (None: there are none). Class weights are the others'.
+            swap: where labels of flipped images go under `augment.hflip: swap_left_right`.
+            is_pseudo_label: bool (N,), rows with pseudo-labels (None: there are none). Class weights are the others'.
             threads: that ask for inputs (0: `train.workers`, or one per core).
             sample_weights: float32 (N,), factors on the loss of each row (None: all 1), as of a list of label issues.
         """
@@ -51,11 +51,14 @@ class TrainingBatches(keras.utils.PyDataset):
         self.inputs, self.targets, self.batch = inputs, targets, settings.train.batch_size
         self.order = np.random.default_rng((settings.train.seed, epoch)).permutation(indices)
         self.swap, self.hflip = swap, settings.augment.hflip
-        self.guessed, self.pseudo = np.zeros(len(targets), bool) if guessed is None else guessed, settings.train.pseudo
-        self.weights = class_weights(targets[indices[~self.guessed[indices]]], settings.train.class_weights)
+        self.is_pseudo_label, self.pseudo = (
+            np.zeros(len(targets), bool) if is_pseudo_label is None else is_pseudo_label,
+            settings.train.pseudo,
+        )
+        self.weights = class_weights(targets[indices[~self.is_pseudo_label[indices]]], settings.train.class_weights)
         self.sample_weights = np.ones(len(targets), np.float32) if sample_weights is None else sample_weights
         self.steps = -(-len(indices) // self.batch)
-        self.weighed = np.zeros(self.steps)  # sums of sample weights, of batches that were made
+        self.weight_sums = np.zeros(self.steps)  # sums of sample weights, of batches that were made
         self.made = MadeAhead(self._made, self.steps, threads)
 
     def __len__(self) -> int:
@@ -64,7 +67,7 @@ class TrainingBatches(keras.utils.PyDataset):
     def __getitem__(self, step: int) -> Batch:
         return self.made(step)
 
-    def is_odd(self, devices: int) -> bool:
+    def has_uneven_last_batch(self, devices: int) -> bool:
         """Whether the last batch, which may be smaller, cannot be split evenly over so many devices."""
         return len(self.order) % self.batch % devices > 0
 
@@ -80,21 +83,21 @@ class TrainingBatches(keras.utils.PyDataset):
     def _made(self, step: int) -> Batch:
         rows = self.order[step * self.batch : (step + 1) * self.batch]
         made, flipped = self.inputs(rows)
-        targets = followed(self.targets[rows], flipped, self.hflip, self.swap)
+        targets = flip_targets(self.targets[rows], flipped, self.hflip, self.swap)
         weights = (targets @ self.weights) * self.sample_weights[rows]
         if self.pseudo is not None:
-            weights[self.guessed[rows]] *= self.pseudo.weight
-        self.weighed[step] = weights.sum()
+            weights[self.is_pseudo_label[rows]] *= self.pseudo.weight
+        self.weight_sums[step] = weights.sum()
         return made, targets, weights
 
 
 def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
-    """int (N,) -> float32 (N, C)."""
+    """One-hot label shares: int (N,) -> float32 (N, C)."""
     return np.eye(classes, dtype=np.float32)[labels]
 
 
-def followed(targets: np.ndarray, flipped: np.ndarray, hflip: str, swap: list[int]) -> np.ndarray:
-    """Label shares (B, C) after flipping: under `augment.hflip: swap` those of flipped images go where `swap` says."""
+def flip_targets(targets: np.ndarray, flipped: np.ndarray, hflip: str, swap: list[int]) -> np.ndarray:
+    """Label shares (B, C) after flipping: under `augment.hflip: swap_left_right` those of flipped images go where `swap` says."""
     return np.where((flipped & (hflip == "swap_left_right"))[:, None], targets[:, np.argsort(swap)], targets)
 
 

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from driverwatch.config.model import PredictSettings
-from driverwatch.data.epoch_inputs import Inputs, epoch_mixing
+from driverwatch.data.augment import Inputs, epoch_mixing
 from driverwatch.data.mix import Mixing
 from driverwatch.data.pack import Pack
 from driverwatch.errors import InputError
@@ -29,11 +29,19 @@ from driverwatch.models.devices import ONE, Devices, accelerators, devices
 from driverwatch.models.freezing import freeze
 from driverwatch.run import DIVERGED, Run, seeded
 from driverwatch.training.augment_workers import Loader, TrainingSource
-from driverwatch.training.batch_norm import BATCHES, recalibrate_batch_norm
 from driverwatch.training.cached_stages import CachedStage, StageCaching
 from driverwatch.training.checkpoint import HistoryLog, Progress, is_over, judged, resumed, told, uniform_loss, way_out
-from driverwatch.training.data_loader import TrainingBatches, class_weights, followed, one_hot
-from driverwatch.training.epoch import HALFWAY_LOG_SECONDS, EpochBar, TimeRemaining, reseed, time_remaining, train_epoch
+from driverwatch.training.data_loader import TrainingBatches, class_weights, flip_targets, one_hot
+from driverwatch.training.epoch import (
+    HALFWAY_LOG_SECONDS,
+    RECALIBRATION_BATCHES,
+    EpochBar,
+    TimeRemaining,
+    recalibrate_batch_norm,
+    reseed,
+    time_remaining,
+    train_epoch,
+)
 from driverwatch.training.linear_probe import Sample, fit_linear_probe
 from driverwatch.training.optimizer import StagePlan, averaged, check, lr_multipliers, plan, prepare, take_average
 from driverwatch.training.pseudo_labels import FoldIndices
@@ -134,7 +142,7 @@ class FoldTraining:
         images = len(self.pack.names) + len(self.test.names)
         self.caching = StageCaching(classifier, run, self.stages, feature_caches, self.devices, images)
         self.learner: Learner = classifier
-        self.half: CachedStage | None = None
+        self.cached: CachedStage | None = None
         self.progress = Progress()
         both = self.pack, self.test
         shown = TrainingSource(
@@ -155,7 +163,7 @@ class FoldTraining:
             for stage in self.stages:
                 if self._is_over(stage) and stage.number + 1 < len(self.settings.stages):
                     continue
-                self.enter(stage)
+                self.begin_stage(stage)
                 while not self._is_over(stage):
                     self._epoch(stage)
                     log.write(self.progress.history)
@@ -165,20 +173,20 @@ class FoldTraining:
         """Whether a stage is behind us: read off the history."""
         return is_over(self.progress.history, stage.number, stage.stop, self.settings.patience)
 
-    def enter(self, stage: StagePlan) -> None:
-        """Freeze, halve and compile; take weights, and within a stage the optimizer too, from the checkpoint."""
+    def begin_stage(self, stage: StagePlan) -> None:
+        """Freeze, split and compile; take weights, and within a stage the optimizer too, from the checkpoint."""
         freeze(self.classifier, stage.freeze_until, stage.train_statistics)
         self.devices.synchronize(self.classifier)
         resumes = any(row["stage"] == stage.number for row in self.progress.history)
         if self.progress.epoch:
             load_state(self.checkpoint, {"model": self.classifier.weights})
-        self.half = self.caching.half(stage)
-        self.learner = self.half.tail if self.half else self.classifier
+        self.cached = self.caching.cached_stage(stage)
+        self.learner = self.cached.tail if self.cached else self.classifier
         steps = -(-len(self.shown) // self.settings.batch_size)
         with self.devices.scope():
             prepare(self.learner, stage, self.settings, steps, lr_multipliers(self.classifier, stage))
         if len(self.indices.validation):
-            self.centre = self.caching.watcher(self.half)
+            self.centre = self.caching.validation_predictor(self.cached)
             self.source = self.centre.source(self.pack)
         if resumes:
             load_state(self.checkpoint, self._state())
@@ -186,11 +194,11 @@ class FoldTraining:
     def take_best(self) -> None:
         """Take the best epoch's weights; its backbone may be another than the last stage's, so that no cache holds for it."""
         load_state(self.folder / "best.h5", {"model": self.classifier.weights})
-        self.half = None
+        self.cached = None
 
     def predictor(self, predict: PredictSettings) -> Predictor:
         """A predictor for what was trained."""
-        return self.caching.predictor(self.half, predict)
+        return self.caching.predictor(self.cached, predict)
 
     def _state(self) -> dict[str, list[Any]]:
         return {"model": self.classifier.weights, "optimizer": self.learner.optimizer.variables}
@@ -198,15 +206,15 @@ class FoldTraining:
     def _epoch(self, stage: StagePlan) -> None:
         """Train one epoch, score the validation drivers, keep everything in one checkpoint."""
         start, progress = time.monotonic(), self.progress
-        if self.half is not None and stage.settings.fit == "linear_probe":
-            train = partial(self._solve, stage, self.caching.features(self.half, self.pack))
+        if self.cached is not None and stage.settings.fit == "linear_probe":
+            train = partial(self._fit_linear_probe, stage, self.caching.features(self.cached, self.pack))
         else:
-            train = partial(self._descend, stage, *self._shown())
+            train = partial(self._train_by_gradient, stage, *self._shown())
         ready, cpu = time.monotonic(), time.process_time()  # what frozen layers cost, once for all folds, lies behind
         loss, right = train()
         seconds = time.monotonic() - ready, time.process_time() - cpu
         with averaged(self.learner):
-            validation = self._watch()
+            validation = self._validate()
         self._refuse_overflow(stage, {"the validation loss": validation[0] or 0.0})
         progress.epoch += 1
         progress.history.append({
@@ -217,9 +225,9 @@ class FoldTraining:
             "seconds": time.monotonic() - start,
             **({"pseudo_images": len(self.indices.fold_labels.indices)} if self.indices.fold_labels else {}),
         })  # fmt: skip
-        self._keep(stage)
+        self._save_checkpoint(stage)
 
-    def _watch(self) -> tuple[float, float] | tuple[None, None]:
+    def _validate(self) -> tuple[float, float] | tuple[None, None]:
         """Log loss and accuracy on the validation drivers, where there are any."""
         if not len(self.indices.validation):
             return None, None
@@ -234,9 +242,9 @@ class FoldTraining:
         return self._batches(*self._shown())
 
     def _batches(self, inputs: Inputs, targets: np.ndarray) -> TrainingBatches:
-        epoch, run, guessed = self.progress.epoch, self.run, self.indices.guessed(len(self.pack.names))
+        epoch, run, is_pseudo_label = self.progress.epoch, self.run, self.indices.is_pseudo_label(len(self.pack.names))
         reseed(self.classifier, (self.settings.seed, epoch), self.devices)
-        about = inputs, self.shown, targets, run.settings, run.swap, epoch, guessed, self.loader.threads
+        about = inputs, self.shown, targets, run.settings, run.swap, epoch, is_pseudo_label, self.loader.threads
         return TrainingBatches(*about, self.indices.sample_weights)
 
     def _shown(self) -> tuple[Inputs, np.ndarray]:
@@ -245,9 +253,9 @@ class FoldTraining:
         return self._inputs(), self._targets(mixing)
 
     def _inputs(self) -> Inputs:
-        if self.half is None:
+        if self.cached is None:
             return self.loader.inputs(self.progress.epoch)
-        return self.caching.inputs(self.half, self.loader.shown.packs, self.progress.epoch)
+        return self.caching.inputs(self.cached, self.loader.shown.packs, self.progress.epoch)
 
     def _targets(self, mixing: Mixing | None) -> np.ndarray:
         """Label shares of the pack's rows, and after them of pseudo-labelled ones, which are never mixed."""
@@ -256,7 +264,7 @@ class FoldTraining:
         labelled = len(self.pack.names)
         return np.concatenate([mixing.targets(self.targets[:labelled]), self.targets[labelled:]])
 
-    def _descend(self, stage: StagePlan, inputs: Inputs, targets: np.ndarray) -> tuple[float, float]:
+    def _train_by_gradient(self, stage: StagePlan, inputs: Inputs, targets: np.ndarray) -> tuple[float, float]:
         """One epoch by gradient on inputs and label shares (N, C); training loss and accuracy."""
         rows = self.shown
         penalty = sum(float(each) for each in self.learner.losses)
@@ -264,9 +272,9 @@ class FoldTraining:
             loss, right = self._fit(stage, batches)
             whole = 0.0 if is_finite(self.classifier.weights) else math.nan
             self._refuse_overflow(stage, {"the loss": loss, "a weight": whole})
-            self._judge(stage, loss - penalty, float(batches.weighed.sum()) / len(rows))
+            self._judge(stage, loss - penalty, float(batches.weight_sums.sum()) / len(rows))
             if stage.normalization == "recalibrated":
-                count = max(1, min(BATCHES, len(rows) // self.settings.batch_size))
+                count = max(1, min(RECALIBRATION_BATCHES, len(rows) // self.settings.batch_size))
                 with averaged(self.learner):
                     recalibrate_batch_norm(self.learner, (batches[step][0] for step in range(count)))
         return loss, right
@@ -297,13 +305,13 @@ class FoldTraining:
             bar = EpochBar(meter, self.settings.batch_size, self.before, self.progress.history, stage.number)
             return train_epoch(self.learner, batches, bar, self.devices)
 
-    def _solve(self, stage: StagePlan, draws: list[Outputs]) -> tuple[float, float]:
+    def _fit_linear_probe(self, stage: StagePlan, draws: list[Outputs]) -> tuple[float, float]:
         """The softmax by logistic regression on cached features of labelled images; training loss and accuracy."""
         rows, run = self.indices.training, self.run
         made = [draw(rows) for draw in draws]
         features, flipped = (np.concatenate(parts) for parts in zip(*made, strict=True))
         targets = np.tile(one_hot(self.pack.labels[rows], len(run.swap)), (len(made), 1))
-        targets = followed(targets, flipped, run.settings.augment.hflip, run.swap)
+        targets = flip_targets(targets, flipped, run.settings.augment.hflip, run.swap)
         labels, weights = targets.argmax(axis=1), targets @ class_weights(targets, self.settings.class_weights)
         if self.indices.sample_weights is not None:
             weights = weights * np.tile(self.indices.sample_weights[rows], len(made))
@@ -315,7 +323,7 @@ class FoldTraining:
         predicted = found(features)
         return log_loss(predicted, labels), accuracy(predicted, labels)
 
-    def _keep(self, stage: StagePlan) -> None:
+    def _save_checkpoint(self, stage: StagePlan) -> None:
         progress, kept = self.progress, self.progress.history[-1]
         if self.settings.select == "best" and kept["val_loss"] < progress.best:
             progress.best = kept["val_loss"]
@@ -326,7 +334,7 @@ class FoldTraining:
         write_state(
             self.checkpoint, self._state(), {"run": self.run.identity, "progress": json.dumps(asdict(progress))}
         )
-        validation = "nobody held out"
+        validation = "no validation drivers"
         if kept["val_loss"] is not None:
             validation = f"validation drivers {kept['val_loss']:.3f} (accuracy {kept['val_accuracy']:.1%})"
         said = f"{self.run.name} fold {self.number}, epoch {progress.epoch} ({stage.name}): loss {kept['loss']:.3f}"

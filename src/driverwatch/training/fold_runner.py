@@ -70,7 +70,7 @@ PATIENCE = 5.0  # seconds that it has to end by itself after Ctrl-C
 
 
 class FoldRunner(Protocol):
-    """Trains a fold of a run that is started and held for it (`train.started`), and whose `execution.json` is written."""
+    """Trains a fold of a run that is started and held for it (`train.started_run`), and whose `execution.json` is written."""
 
     def run_fold(self, run: Run, number: int, lock: int) -> None:
         """Return when the fold is finished; `lock` is the descriptor of the run's lock. Raises `InputError` if it fails."""

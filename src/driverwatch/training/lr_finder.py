@@ -143,7 +143,7 @@ def range_test(training: "FoldTraining", rates: np.ndarray) -> RangeTest:
 
     stage, points = training.stages[-1], len(rates)
     epoch = sum(training.settings.planned[: stage.number])
-    training.enter(stage)
+    training.begin_stage(stage)
     rising = keras.optimizers.schedules.ExponentialDecay(rates[0], points - 1, rates[-1] / rates[0])
     compile_at(training.learner, training.settings, rising, lr_multipliers(training.classifier, stage))
     losses: list[float] = []

@@ -1,4 +1,4 @@
-"""Optimizers: the guides' SGD, Adam, AdamW; each with learning-rate factors by depth."""
+"""Optimizers (SGD, Adam, AdamW) with learning rates by depth, stages planned, schedules, and a moving average of weights (EMA)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

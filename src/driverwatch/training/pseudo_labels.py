@@ -1,4 +1,4 @@
-"""Pseudo-labels (Lee 2013, ICML workshop): images without labels with what finished runs, the teachers, predict for them.
+"""Pseudo-labels (Lee 2013; soft ones: distillation): images without labels with what finished runs, the teachers, predict.
 
 A teacher's model of another fold was trained on this fold's validation drivers, and what it says of test images carries their
 labels over. So fold k's student is trained on the teachers' fold k models' pseudo-labels alone, and its OOF score is honest.
@@ -183,12 +183,12 @@ def fold_labels(
 def _pseudo_labels(student: Run, number: int, teacher: Teacher, kind: str, names: np.ndarray) -> list[np.ndarray]:
     """A teacher's probabilities (N, C) of the named images, from each fold that may teach fold `number`.
 
-    A student that leaves nobody out is trained on the pseudo-labels of all of them.
+    A student without validation drivers is trained on the pseudo-labels of all of them.
     """
     recorded = (student.learned_from or {})["teachers"][teacher.name]
-    everyone = student.settings.train.splits.kind == "all"
+    on_all = student.settings.train.splits.kind == "all"
     found = []
-    for fold in range(len(recorded[kind])) if everyone else [number]:
+    for fold in range(len(recorded[kind])) if on_all else [number]:
         made = teacher.predictions(fold, kind)
         if predictions.checksum(made) != recorded[kind][fold]:
             raise InputError(
@@ -252,7 +252,7 @@ class FoldIndices:
         """Rows that training shows; those of the test pack are numbered on from the training pack's."""
         return self.training if self.fold_labels is None else np.concatenate([self.training, self.fold_labels.indices])
 
-    def guessed(self, count: int) -> np.ndarray:
+    def is_pseudo_label(self, count: int) -> np.ndarray:
         """Which of the training pack's `count` rows and the test pack's after them have pseudo-labels, bool."""
         found = np.zeros(count + (self.fold_labels.tests if self.fold_labels else 0), bool)
         if self.fold_labels is not None:
@@ -264,7 +264,7 @@ class FoldIndices:
 
         `labels`: int (N,), of the training pack.
         """
-        found = np.zeros((len(self.guessed(len(labels))), classes), np.float32)
+        found = np.zeros((len(self.is_pseudo_label(len(labels))), classes), np.float32)
         found[self.training] = np.eye(classes, dtype=np.float32)[labels[self.training]]
         if self.fold_labels is not None:
             found[self.fold_labels.indices] = self.fold_labels.targets

@@ -204,7 +204,8 @@ def refuse_flipping(context: Context, settings: ModelSettings) -> None:
     """Refuse flipping that needs pairs of classes which the data set does not name."""
     if settings.augment.hflip == "swap_left_right" and not context.settings.left_right_pairs:
         raise InputError(
-            f"augment.hflip: swap needs left_right_pairs in configs/datasets/{context.dataset}.yaml; use keep or none"
+            f"augment.hflip: swap_left_right needs left_right_pairs in configs/datasets/{context.dataset}.yaml; use keep_labels or "
+            "none"
         )
     Columns(context.settings.swap()).sets_of(settings.predict.tta)
 
