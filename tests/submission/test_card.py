@@ -75,7 +75,8 @@ def test_the_command_writes_four_files_that_can_be_read_back(place: Path) -> Non
     assert list(runs) == list(manifest["runs"])
     assert all("Apache-2.0" in row[2] and "pseudo-labels" in row[4] for row in runs.values())
     assert "Not a safety device" in card
-    assert "k-NN smoothing, then per-driver class balancing, then k-NN smoothing, then temperature scaling" in card
+    assert ", then ".join(3 * ["k-NN smoothing", "temperature scaling", "per-driver class balancing"]) in card
+    assert "per-driver class balancing, then k-NN smoothing, then temperature scaling, then clipping" in card
     assert "whose labels it never saw" in card and "Not for drivers who were not there" in card  # students
     assert "license: other" in card.split("---")[1]
     assert "{{" not in card

@@ -134,10 +134,12 @@ def _steps(pipeline: PipelineSettings) -> list[str]:
     steps = [
         {"mean": "mean of the runs", "geometric": "geometric mean of the runs"}.get(blend, f"{blend} blend of the runs")
     ]
-    smoothed = ["k-NN smoothing" if pipeline.knn and pipeline.knn.method == "average" else "averages over clusters"]
-    steps += smoothed if pipeline.knn and pipeline.knn.smooth_before_balancing else []
-    steps += ["per-driver class balancing"] if pipeline.class_balance else []
-    steps += smoothed if pipeline.knn else []
+    near = pipeline.knn
+    smoothed = ["k-NN smoothing" if near.method == "average" else "averages over clusters"] if near else []
+    passed = smoothed if near and near.smooth_before_balancing else []
+    passed = passed + ([CALIBRATED["temperature"]] if near and near.passes > 1 else [])
+    passed = passed + (["per-driver class balancing"] if pipeline.class_balance else [])
+    steps += passed * (near.passes if near else 1) + smoothed
     return steps + ([CALIBRATED[pipeline.calibrate]] if pipeline.calibrate != "none" else [])
 
 
