@@ -89,14 +89,14 @@ LABELS: dict[str, dict[str, str]] = {
         "per_class instead of mean": "weights per class instead of the mean",
     },
     "Images without labels": {
-        "pseudo-labels: test images, taught by the same run": "pseudo-labels of the same run, test images",
-        "a student: test and validation images, taught by the whole pipeline below": "student of the whole post-processing "
+        "pseudo-labels: test images, trained on the pseudo-labels of the same run": "pseudo-labels of the same run, test images",
+        "a student: test and validation images, trained on the pseudo-labels of the whole pipeline below": "student of the whole post-processing "
         "pipeline (distillation)",
         "two epochs more: as many steps as with images without labels": "two more epochs",
     },
     "Images taken together (legitimate where test sets are made of clips)": {
         "classes balanced within drivers": "per-driver class balancing",
-        "knn": "k-NN smoothing",
+        "neighbours": "k-NN smoothing",
         "neighbours after balance": "k-NN smoothing after class balancing",
         "neighbours before balance too, all with temperature": "k-NN smoothing before balancing as well",
     },
