@@ -90,8 +90,8 @@ LABELS: dict[str, dict[str, str]] = {
     },
     "Images without labels": {
         "pseudo-labels: test images, trained on the pseudo-labels of the same run": "pseudo-labels of the same run, test images",
-        "a student: test and validation images, trained on the pseudo-labels of the whole pipeline below": "student of the whole post-processing "
-        "pipeline (distillation)",
+        "a student: test and validation images, trained on the pseudo-labels of the whole pipeline below": "student of the "
+        "whole post-processing pipeline (distillation)",
         "two epochs more: as many steps as with images without labels": "two more epochs",
     },
     "Images taken together (legitimate where test sets are made of clips)": {

@@ -89,7 +89,7 @@ def test_the_command_writes_four_files_that_can_be_read_back(place: Path) -> Non
     targets = set(re.findall(r"^ +make ([a-z-]+)", entry, re.MULTILINE))
     assert {"setup", "data", "subset", "folds", "reproduce", "check", "classify", "train"} <= targets
     assert "make data DATASET=statefarm\n" in entry  # of a subset, make data refuses
-    assert entry.index("RUN=inception_v3_strong ") < entry.index("RUN=inception_v3_student SET")  # teachers first
+    assert entry.index("RUN=inception_v3_long ") < entry.index("RUN=mobilenet_v2_student SET")  # teachers first
     assert targets <= set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
@@ -103,7 +103,7 @@ def test_a_submission_that_no_recipe_makes_names_its_own_commands(place: Path) -
     path.write_text(json.dumps(made))
     CliRunner().invoke(app, ["card", "--dataset", DATASET, "mine"], catch_exceptions=False)
     entry = (place / "cards" / "mine" / "entry_points.md").read_text()
-    assert f'make ensemble NAME=mine MODELS="inception_v3_student mobilenet_v2_student" DATASET={DATASET}' in entry
+    assert f'make ensemble NAME=mine MODELS="mobilenet_v2_student" DATASET={DATASET}' in entry
     card = (place / "cards" / "mine" / "MODEL_CARD.md").read_text()
     assert "geometric mean of the runs, then temperature scaling and class biases, then clipping at 1e-05" in card
     assert all(row[2:] == ["not recorded"] * 4 for row in table(card, "Runs and weights").values())
