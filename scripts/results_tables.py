@@ -89,7 +89,7 @@ LABELS: dict[str, dict[str, str]] = {
         "per_class instead of mean": "weights per class instead of the mean",
     },
     "Images without labels": {
-        "pseudo-labels: test images, trained on the pseudo-labels of the same run": "pseudo-labels of the same run, test images",
+        "pseudo-labels: test images, labelled by the same run": "pseudo-labels of the same run, test images",
         "a student: test and validation images, trained on the pseudo-labels of the whole pipeline below": "student of the "
         "whole post-processing pipeline (distillation)",
         "two epochs more: as many steps as with images without labels": "two more epochs",

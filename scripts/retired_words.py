@@ -67,6 +67,5 @@ LEGITIMATE: dict[str, dict[str, str]] = {
     },
     "chain": {"src/driverwatch/inference/imagenet_classes.csv": NAMES},
     "mirror": {"src/driverwatch/inference/imagenet_classes.csv": NAMES},
-    "taught": {"scripts/results_tables.py": "names of rows in a record of experiments"},
     "trunks": {"src/driverwatch/inference/imagenet_classes.csv": NAMES},
 }

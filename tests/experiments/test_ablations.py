@@ -140,8 +140,8 @@ def test_missing_runs_are_named_with_what_trains_them(world: World, tmp_path: Pa
     longer = 'make train MODEL=tiny RUN=longer STUDY=ablations SET="train.epochs=9"'
     wider = 'make train MODEL=tiny RUN=wider STUDY=ablations SET="head.dense=[9]"'
     _, missing = page_of(tmp_path).read_text().split("## Not measured\n\n")
-    first, second = missing.strip().splitlines()
-    assert first.startswith("- epochs: ")
+    first, second = " ".join(missing.split()).removeprefix("- ").split(" - ")  # lines are wrapped
+    assert first.startswith("epochs: ")
     assert "longer" in first
     assert first.endswith(f"`{longer}`")
     assert second.endswith(f"`{longer}; {wider}`")
@@ -239,7 +239,7 @@ def test_views_that_a_finished_run_has_not_predicted_are_named_and_predicted(
     run_ablations(world.context, False, None)
     _, missing = page_of(tmp_path).read_text().split("## Not measured\n\n")
     assert missing.startswith("- shifts: ")
-    assert missing.strip().endswith('`make predict RUN=base STUDY=ablations TTA="shifts"`')
+    assert " ".join(missing.split()).endswith('`make predict RUN=base STUDY=ablations TTA="shifts"`')
     done: list[tuple[str | None, str, list[str]]] = []
     monkeypatch.setattr(experiment, "train_missing", lambda *_: None)
     monkeypatch.setattr(experiment, "load_runs", dict)
