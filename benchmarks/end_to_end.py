@@ -114,9 +114,9 @@ def _results(
 ) -> list[Result]:
     """The ratio of seconds, and the difference of log losses, of one baseline."""
     timings = {"ours": timed["ours"], "theirs": timed[side]}
-    told = {"ours": losses["ours"], "theirs": losses[side]}
-    facts = {**facts, "log_loss": told, "cpu_ratio": speed(*(Timing(t.cpu, t.cpu) for t in timings.values()))._asdict()}
-    above = spread([ours - theirs for ours, theirs in zip(*told.values(), strict=True)])
+    both = {"ours": losses["ours"], "theirs": losses[side]}
+    facts = {**facts, "log_loss": both, "cpu_ratio": speed(*(Timing(t.cpu, t.cpu) for t in timings.values()))._asdict()}
+    above = spread([ours - theirs for ours, theirs in zip(*both.values(), strict=True)])
     return [
         Result("end_to_end", what, "higher", TARGET, speed(*timings.values()), timings, facts),
         Result("end_to_end", f"{LOSS} {what}", "lower", 0.0, above, timings, facts),

@@ -115,11 +115,11 @@ def test_an_option_that_is_given_twice_is_refused(given: list[str]) -> None:
 
 
 def test_a_sentence_that_begins_with_a_variable_names_one_that_make_takes() -> None:
-    begun = {
+    named = {
         found[1]: path
         for path in sorted((ROOT / "src").rglob("*.py"))
         for text in texts(path)
         if (found := re.match(r"([A-Z][A-Z_]+)(=|: )", text)) and found[1] not in ("KERAS_BACKEND", "VIRTUAL_DEVICES")
     }
-    assert {"EMBEDDINGS", "MODELS", "N_DRIVERS"} <= set(begun)
-    assert not set(begun) - set(VARIABLES), {name: begun[name] for name in set(begun) - set(VARIABLES)}
+    assert {"EMBEDDINGS", "MODELS", "N_DRIVERS"} <= set(named)
+    assert not set(named) - set(VARIABLES), {name: named[name] for name in set(named) - set(VARIABLES)}

@@ -152,7 +152,9 @@ def test_missing_runs_are_named_with_what_trains_them(world: World, tmp_path: Pa
         run_ablations(world.context, False, None)
 
 
-def test_a_row_of_runs_that_are_gone_stays_until_it_means_something_else(world: World, tmp_path: Path) -> None:
+def test_a_row_of_runs_that_are_gone_stays_until_it_means_something_else(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     world.run("base", 0, study="ablations")
     world.run("longer", 50, study="ablations")
     clip = row("clip", {"runs": ["base"]}, {"runs": ["base"], "clip": 0.01})
@@ -169,9 +171,11 @@ def test_a_row_of_runs_that_are_gone_stays_until_it_means_something_else(world: 
     mended, kept = page.read_text().splitlines()[-2:]
     assert mended not in before  # measured again
     assert kept == before.splitlines()[-1]
+    assert "no longer holds" not in capsys.readouterr().out
     asked(tmp_path, clip, epochs, runs={**RUNS, "longer": {"model": "tiny", "set": "train.epochs=10"}})
     run_ablations(world.context, False, None)
     assert kept not in page.read_text()
+    assert "ablations.md: no longer holds epochs | bars (make train " in " ".join(capsys.readouterr().out.split())
     assert "## Not measured" in page.read_text()
 
 

@@ -69,6 +69,10 @@ def test_where_there_is_one_nothing_is_split(monkeypatch: pytest.MonkeyPatch) ->
         assert devices("all", 7) is devices(1, 7) is ONE
 
 
+def test_a_processor_is_no_accelerator() -> None:
+    assert bool(several.accelerators()) is not several.on_processor()
+
+
 @pytest.mark.parametrize(
     ("name", "asked", "batch", "said"),
     [

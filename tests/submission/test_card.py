@@ -109,6 +109,16 @@ def test_a_submission_that_no_recipe_makes_names_its_own_commands(place: Path) -
     assert all(row[2:] == ["not recorded"] * 4 for row in table(card, "Runs and weights").values())
 
 
+def test_a_recipe_that_makes_one_of_that_name_from_other_runs_is_not_its_own(place: Path) -> None:
+    path = place / f"{NAME}.json"
+    made = json.loads(path.read_text())
+    path.write_text(json.dumps(made | {"runs": {**made["runs"], "tiny": "centre"}}))
+    CliRunner().invoke(app, ["card", "--dataset", DATASET, NAME], catch_exceptions=False)
+    entry = (place / "cards" / NAME / "entry_points.md").read_text()
+    assert "make reproduce" not in entry
+    assert f'make ensemble NAME={NAME} MODELS="mobilenet_v2_student tiny" DATASET={DATASET}' in entry
+
+
 def test_how_runs_were_trained_comes_from_the_manifest(place: Path) -> None:
     """Hardware, times, commits and weights, wherever the runs themselves are."""
     path = place / f"{NAME}.json"

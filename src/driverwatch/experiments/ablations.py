@@ -210,6 +210,9 @@ def run_ablations(context: Context, training: bool, weights: Path | None) -> Non
     record = AblationsRecord(**facts, rows=rows, unmeasured=unmeasured)
     written = experiment.write_record(place, record, page)
     write_text(place.with_suffix(".csv"), bookkeeping(record))
+    named = {(kind, one.ablation, study.command(one)) for kind, ablations in settings.rows.items() for one in ablations}
+    for row in before.keys() - named:
+        say(f"{written}: no longer holds {row[1]} ({row[2]}): {CONFIGS / 'ablations'} names no such row")
     say(f"{written}: {len(rows)} rows, {len(kept)} of them unchanged, {len(unmeasured)} not measured")
 
 

@@ -149,9 +149,9 @@ def provenance() -> dict[str, Any]:
 
 @cache
 def processor() -> str:
-    """The processor's name as Linux tells it; elsewhere, or where it does not, its kind: x86_64."""
+    """The processor's name as Linux has it; elsewhere, or where it has none, its kind: x86_64."""
     with suppress(OSError):
-        told = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-        if found := re.search(r"^model name\s*:\s*(\S.*?)\s*$", told, re.MULTILINE):
+        listed = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        if found := re.search(r"^model name\s*:\s*(\S.*?)\s*$", listed, re.MULTILINE):
             return found[1]
     return platform.processor() or platform.machine()

@@ -59,7 +59,7 @@ def write_card(context: Context, name: str) -> Path:
     made, (frame, probabilities) = read_json(path), read_out_of_fold(context, name)
     if made.get("out_of_fold_rows") != checksum_of_file(source):
         raise InputError(f"{source}: is not of {path}; make ensemble NAME={name} DATASET={context.dataset} writes both")
-    folder, recipe = context.places.card(name), _recipe(context, name)
+    folder, recipe = context.places.card(name), _recipe(name, made["runs"])
     members = [_member(recipe, run, tta, made) for run, tta in made["runs"].items()]
     facts = {**_results(context, frame, probabilities), **_origin(context, name, made, recipe), "members": members}
     write_text(folder / "MODEL_CARD.md", render("model_card.md", name=name, manifest=path, **facts))
@@ -71,11 +71,11 @@ def write_card(context: Context, name: str) -> Path:
     return folder
 
 
-def _recipe(context: Context, name: str) -> Recipe | None:
-    """The recipe of the data set (its name, or one that begins with it) that makes this submission, if one does."""
-    for path in sorted((CONFIGS / "recipes").glob(f"{context.dataset}*.yaml")):
+def _recipe(name: str, members: Iterable[str]) -> Recipe | None:
+    """The recipe that makes this submission of these runs, if one does: a name alone, such as best, may be anyone's."""
+    for path in sorted((CONFIGS / "recipes").glob("*.yaml")):
         recipe = load(RecipeSettings, path.parent, path.stem)
-        if name in recipe.submissions:
+        if name in recipe.submissions and set(recipe.submissions[name].runs) == set(members):
             return Recipe(path.stem, recipe)
     return None
 

@@ -51,10 +51,8 @@ class TrainingBatches(keras.utils.PyDataset):
         self.inputs, self.targets, self.batch = inputs, targets, settings.train.batch_size
         self.order = np.random.default_rng((settings.train.seed, epoch)).permutation(indices)
         self.swap, self.hflip = swap, settings.augment.hflip
-        self.is_pseudo_label, self.pseudo = (
-            np.zeros(len(targets), bool) if is_pseudo_label is None else is_pseudo_label,
-            settings.train.pseudo,
-        )
+        self.is_pseudo_label = np.zeros(len(targets), bool) if is_pseudo_label is None else is_pseudo_label
+        self.pseudo = settings.train.pseudo
         self.weights = class_weights(targets[indices[~self.is_pseudo_label[indices]]], settings.train.class_weights)
         self.sample_weights = np.ones(len(targets), np.float32) if sample_weights is None else sample_weights
         self.steps = -(-len(indices) // self.batch)
