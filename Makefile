@@ -17,6 +17,9 @@ GIVEN     := $(foreach each,$(.VARIABLES),$(if $(findstring command,$(origin $(e
 INHERITED := $(foreach each,$(VARIABLES),$(if $(filter environment,$(firstword $(origin $(each)))),$(each)))
 $(foreach each,$(GIVEN) $(INHERITED),$(eval override $(each) := $$(value $(each)))$(eval export $(each)))
 
+# many containers and services set it; every process would then compile 4,000 modules of TensorFlow, for 8 seconds
+unexport PYTHONDONTWRITEBYTECODE
+
 define newline
 
 

@@ -121,6 +121,12 @@ def expected(name: str, value: str, arguments: list[str]) -> bool:
     return any(each in (value, wanted) or each.partition("=")[2] in (value, wanted) for each in arguments)
 
 
+def test_bytecode_is_kept_whatever_the_environment_says(checkout: Path) -> None:
+    """Without it each process compiles what it imports: TensorFlow's modules take longer than a small fold's training."""
+    assert make(checkout, "status", PYTHONDONTWRITEBYTECODE="1").returncode == 0
+    assert "PYTHONDONTWRITEBYTECODE" not in calls(checkout)[-1][1]
+
+
 @pytest.mark.parametrize("target", sorted(set(TARGETS) - NO_VERB))
 def test_all_variables_of_every_target(checkout: Path, target: str) -> None:
     """All typed at once, each with everything that could mean something on the way, and its own name."""
