@@ -202,8 +202,9 @@ status: setup ## what there is: images, folds, packs, every run and fold, submis
 
 setup: $(RUNTIME) $(patsubst %,$(VENV)/.extra-%,$(filter onnx openvino litert cluster tracking backends weights,$(EXTRAS))) ## build .venv from the pinned requirements, with EXTRAS="onnx cluster"
 
-# an environment is finished while its stamp holds what its requirements hold: a clone changes dates, not contents
-finished = cmp -s $(1) $(2)
+# an environment is finished while its stamp holds what its requirements hold (a clone changes dates, not contents) and its Python is there:
+# one that a container made, or whose Python was removed, is made again
+finished = { test -x $(dir $(2))bin/python && cmp -s $(1) $(2); }
 install  = scripts/install.py $(abspath $(1)) $(2) $(3)
 
 $(RUNTIME): FORCE

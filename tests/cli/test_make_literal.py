@@ -71,7 +71,7 @@ def checkout(tmp_path: Path) -> Path:
     for name in ("requirements", "scripts"):
         shutil.copytree(ROOT / name, folder / name)
     shutil.copy2(ROOT / "Makefile", folder)
-    for environment in (".venv", ".venv-torch"):
+    for environment in (".venv", ".venv-torch", ".venv-kaggle"):
         python = folder / environment / "bin" / "python"
         python.parent.mkdir(parents=True)
         python.write_text(STANDIN)
@@ -328,3 +328,15 @@ def test_cheap_checks_come_first(checkout: Path) -> None:
     [(arguments, _)] = calls(checkout)
     assert arguments[2:] == ["submit", "--dataset=statefarm", "--message=m", "--dry-run", "--", "a.csv"]
     assert not (checkout / ".venv-kaggle/.installed").exists()
+
+
+def test_an_environment_whose_python_is_gone_is_made_again(checkout: Path) -> None:
+    """As after a container made it in a mounted checkout, or after an upgrade removed its Python."""
+    assert make(checkout, "client", "PYTHON3=./named").returncode == 0
+    assert not calls(checkout)
+    (checkout / ".venv-kaggle/bin/python").rename(checkout / "named")
+    made = make(checkout, "client", "PYTHON3=./named")
+    assert made.returncode == 0, made.stdout + made.stderr
+    [(again, _), (installing, _)] = calls(checkout)
+    assert again == ["-m", "venv", "--clear", ".venv-kaggle"]
+    assert installing[0] == "scripts/install.py"
