@@ -1,6 +1,7 @@
 """`export`: a file that gives the line's own probabilities, says what it is, and loads where nothing of this project is."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -8,9 +9,11 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from support.fabricated import fabricated
+from support.places import ROOT
 
 from driverwatch import run as runs
 from driverwatch.config.dataset import DatasetSettings
@@ -247,3 +250,26 @@ def test_format_and_name_must_fit(run: Run) -> None:
         export(context, "hand", None, None, False, "tflight")
     with pytest.raises(InputError, match=r"FILE=hand\.onnx: expected a name that ends in \.tflite"):
         export(context, "hand", None, Path("hand.onnx"), False, "litert")
+
+
+@pytest.mark.slow
+def test_the_pages_examples_answer_as_the_line_does(run: Run) -> None:
+    """As printed, each in a process that cannot import this project; the image is a pack's, so that resizing changes nothing."""
+    for package in ("tf2onnx", "onnxruntime", "openvino", "ai_edge_litert"):
+        pytest.importorskip(package, reason='make setup EXTRAS="onnx openvino litert"')
+    page = (ROOT / "docs" / "how-to" / "predict-export-serve.md").read_text()
+    examples = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(examples) == len(KINDS)
+    for form in KINDS:
+        export(open_context("demo", None), "hand", None, None, False, form)
+    for path in Path("build/demo/export").glob("hand.*"):
+        path.rename(path.with_stem("efficientnet_lite0_96x128"))
+    image = Path("build/demo/data/imgs/test/img_1432.jpg")
+    image.parent.mkdir(parents=True)
+    image.write_bytes(cv2.imencode(".png", FRAMES[0][..., ::-1])[1].tobytes())
+    wanted = dict(zip(run.classes, line_says(run, FRAMES[:1], (0, 2))[0], strict=True))
+    for example in examples:
+        command = [sys.executable, "-I", "-W", "ignore", "-c", example]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        found = {name: float(probability) for name, probability in map(str.split, said.splitlines())}
+        assert found == pytest.approx(wanted, abs=1e-4), example
