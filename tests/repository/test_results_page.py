@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 from support.places import ROOT
 
+from driverwatch.io.manifests import checksum_of_file
 from driverwatch.io.paths import is_on
 from scripts import results_tables
 
 PAGE = ROOT / "docs" / "results.md"
 LEAKAGE = ROOT / "docs" / "explain" / "grouped-validation.md"
+LABELS = ROOT / "docs" / "how-to" / "train-and-tune.md"
 SUBMISSIONS = ROOT / "submissions" / "statefarm_mini"
 
 
@@ -42,6 +44,14 @@ def test_each_score_is_that_of_its_file(method: results_tables.Method) -> None:
     page = PAGE.read_text().replace(results_tables.UNBROKEN, " ")
     assert f"{score.log_loss:.3f} ± {score.standard_error:.3f}" in page
     assert f"| `{method.name}` | `{checksum[:12]}` |" in page
+
+
+def test_the_list_of_label_issues_is_of_the_committed_rows() -> None:
+    record = json.loads((ROOT / "experiments/results/statefarm_mini/label_issues.json").read_text())
+    rows = SUBMISSIONS / "out_of_fold" / f"{record['submission']}.csv.gz"
+    again = f"make label-issues NAME={record['submission']} DATASET=statefarm_mini, then its page and the cards"
+    assert record["out_of_fold"] == checksum_of_file(rows), again
+    assert f" lists {record['errors']} probable errors" in " ".join(LABELS.read_text().split()), again
 
 
 def test_every_label_is_of_a_row_of_the_record() -> None:

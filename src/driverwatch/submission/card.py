@@ -61,7 +61,8 @@ def write_card(context: Context, name: str) -> Path:
         raise InputError(f"{source}: is not of {path}; make ensemble NAME={name} DATASET={context.dataset} writes both")
     folder, recipe = context.places.card(name), _recipe(name, made["runs"])
     members = [_member(recipe, run, tta, made) for run, tta in made["runs"].items()]
-    facts = {**_results(context, frame, probabilities), **_origin(context, name, made, recipe), "members": members}
+    facts = {**_results(context, frame, probabilities), **_origin(context, name, made, recipe)}
+    facts |= {"members": members, "teachers": list(_teachers(context, recipe, list(made["runs"])))}
     write_text(folder / "MODEL_CARD.md", render("model_card.md", name=name, manifest=path, **facts))
     write_text(folder / "entry_points.md", _entry_points(context, name, made, recipe))
     write_json(folder / "SETTINGS.json", _settings(context))
@@ -190,6 +191,17 @@ def _member(recipe: Recipe | None, name: str, tta: str, made: dict[str, Any]) ->
     return facts | named | {"pseudo": pseudo and pseudo.images}
 
 
+def _teachers(context: Context, recipe: Recipe | None, runs: list[str]) -> Iterable[dict[str, Any]]:
+    """Lines of the runs that only made pseudo-labels for these, from whichever manifest of the recipe's has them."""
+    if recipe is None:
+        return
+    paths = [context.places.submission(name).with_suffix(".json") for name in recipe.settings.submissions]
+    for run in _with_teachers(recipe, runs):
+        found = (made for path in paths if path.is_file() and run in (made := read_json(path)).get("trained", {}))
+        if run not in runs:
+            yield _member(recipe, run, "", next(found, {}))
+
+
 def _trained(found: dict[str, Any]) -> str:
     """Where, how long and at which commits a run was trained and predicted with, in words."""
     predicting = (found["seconds"] - found["training_seconds"]) / 60
@@ -201,8 +213,11 @@ def _weights(backbone: str, loaded: dict[str, str] | None = None) -> str:
     """The licence of a backbone's ImageNet weights, and which file was loaded, with its checksum."""
     if backbone not in BACKBONES:
         return UNRECORDED
-    file = "; ".join(f"{key} {value}" for key, value in (loaded or {}).items())
-    return f"{BACKBONES[backbone].licence or 'licence unknown'}; {file or f'file {UNRECORDED}'}"
+    row, file = BACKBONES[backbone], "; ".join(f"{key} {value}" for key, value in (loaded or {}).items())
+    published = {row.backbone.official, row.whole.official, Path(row.package.file).name if row.package else ""} - {""}
+    other = loaded and published and not published & set(loaded.values())
+    note = "; not the published file, which has this licence" if other else ""
+    return f"{row.licence or 'licence unknown'}; {file or f'file {UNRECORDED}'}{note}"
 
 
 def _entry_points(context: Context, name: str, made: dict[str, Any], recipe: Recipe | None) -> str:
