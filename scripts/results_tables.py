@@ -71,6 +71,12 @@ LABELS: dict[str, dict[str, str]] = {
         "the whole frame instead of random patches": "the whole frame instead of random patches",
         "four regions of the frame, one backbone": "four regions of the frame, one backbone",
     },
+    "Averaged weights": {"an exponential moving average of the weights": "exponential moving average of the weights"},
+    "Label issues (experiments/results/statefarm_mini/label_issues.csv; its models know validation labels, so the runs after are "
+    "optimistic)": {
+        "probable label errors left out": "probable label errors left out",
+        "probable label errors and ambiguous images down-weighted": "doubted labels down-weighted",
+    },
     "Frozen layers computed once": {
         "one cached draw for all epochs instead of a fresh one for each": "one cached augmentation pass for all epochs",
     },
