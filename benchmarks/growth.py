@@ -11,10 +11,10 @@ from benchmarks.scratch_project import Cost, Project
 from benchmarks.workload import Bench
 from driverwatch.io.atomic import replacing
 from driverwatch.io.console import say
+from driverwatch.io.html import DATA_COLOURS
 
 MEMORY_SIZES, FULL_MEMORY_SIZES = (1_000, 10_000), (10_000, 102_150)  # images
 SIZES, FULL_SIZES = (500, 2_000, 8_000), (1_000, 10_000, 100_000)  # images
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")  # Okabe and Ito's, told apart by the colour-blind
 MEASURED = ("pack", "train", "predict")  # `train` is one epoch of two folds and their centre view
 
 
@@ -85,7 +85,7 @@ def _draw(bench: Bench, sizes: tuple[int, ...], costs: dict[str, list[Cost]]) ->
 
     figure = Figure(figsize=(9, 4.8), layout="constrained")
     for axes, what in zip(figure.subplots(1, 2), ("seconds", "memory"), strict=True):
-        for (step, found), mark, colour in zip(costs.items(), "os^Dv", COLOURS, strict=True):
+        for (step, found), mark, colour in zip(costs.items(), "os^Dv", DATA_COLOURS[:5], strict=True):
             values = np.array([getattr(cost, what) for cost in found])
             axes.loglog(sizes, values, marker=mark, color=colour, label=f"{step}: {exponent(sizes, list(values)):.2f}")
         axes.set(xlabel="images", ylabel="seconds" if what == "seconds" else "private memory, MiB")

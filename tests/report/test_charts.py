@@ -2,6 +2,7 @@
 
 import re
 from itertools import pairwise
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -9,8 +10,14 @@ import pandas as pd
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from matplotlib.colors import to_hex
+from PIL import Image
+from support.places import ROOT
+from support.source import FILES
 
-from driverwatch.io.html import EMPTY, Chart, heat_table, loss
+from driverwatch.ensemble import calibration
+from driverwatch.experiments import data_scaling
+from driverwatch.io.html import DATA_COLOURS, EMPTY, PALETTE, Chart, heat_table, loss
 from driverwatch.report import charts
 from driverwatch.report.charts import Dot, apart
 from driverwatch.report.report_page import MAX_LINES, worst
@@ -149,3 +156,25 @@ def test_a_logarithmic_axis_has_marks_that_can_be_read(low: float, high: float) 
     assert 3 <= len(ticks) <= 18
     assert ticks == sorted(set(ticks))
     assert low <= ticks[0] <= ticks[-1] <= high
+
+
+def test_colours_are_the_style_sheets() -> None:
+    """One palette for pages, plots and sheets: no module names a colour of its own."""
+    tools = [path for folder in ("benchmarks", "scripts") for path in sorted((ROOT / folder).rglob("*.py"))]
+    assert not [path for path in FILES + tools if re.search(r'"(#[0-9a-fA-F]{6}|tab:\w+)"', path.read_text())]
+    assert PALETTE["ink"] != PALETTE["paper"]
+    assert len(set(PALETTE.values())) == len(PALETTE)
+    assert len(DATA_COLOURS) == 8
+
+
+def test_plots_of_experiments_have_the_same_colours(tmp_path: Path) -> None:
+    rows = [data_scaling.ScalingPoint.model_construct(drivers=n, log_loss=2 / n, interval=(1.9 / n, 2.2 / n)) for n in (2, 4, 8)]
+    law = data_scaling.PowerLaw(2.0, 1.0, (0.9, 1.1), np.array([[1.9, 2.0, 2.1], [0.9, 1.0, 1.1]]))
+    [axes] = data_scaling.plot(rows, law).axes
+    colours = [line.get_color() for line in axes.lines] + [each.get_facecolor()[0] for each in axes.collections[:1]]
+    assert {to_hex(colour) for colour in colours} <= set(PALETTE.values())
+    curve = pd.DataFrame({"images": [5, 5], "confidence": [0.5, 0.9], "accuracy": [0.4, 0.8], "error": [0.1, 0.1]})
+    calibration.draw({"a": curve, "b": curve}, "title", tmp_path / "plot.png")
+    drawn = np.asarray(Image.open(tmp_path / "plot.png").convert("RGB"))
+    seen = {to_hex(pixel) for pixel in np.unique(drawn.reshape(-1, 3), axis=0) / 255}
+    assert {PALETTE["c1"], PALETTE["soft"], PALETTE["line"]} <= seen

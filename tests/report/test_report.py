@@ -13,6 +13,7 @@ import pytest
 import yaml
 from support.browsing import browser, overflow, set_dark, set_width
 from support.finished import CLASSES, World, world, world_of
+from support.places import ROOT
 from typer.testing import CliRunner
 
 from driverwatch.cli.main import app
@@ -34,6 +35,7 @@ from driverwatch.report.report_page import write_report
 from driverwatch.submission.build import make_ensemble
 
 __all__ = ["world"]
+TARGETS = set(re.findall("^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
 VOID = {"meta", "link", "img", "br", "image", "path", "use", "rect", "input"}
 
 
@@ -127,7 +129,9 @@ def shown(world: World, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Page]:
 
     def write(of: World = world) -> Page:
         monkeypatch.setattr(score_runs, "open_packs", lambda *_: (of.folds, of.packs))
-        return Page(write_report(of.context))
+        page = Page(write_report(of.context))
+        assert set(re.findall("<code>make ([a-z-]+)", page.source)) <= TARGETS
+        return page
 
     return write
 
@@ -378,12 +382,16 @@ def test_optimistic_and_unscored_runs_are_called_so(world: World, shown: Callabl
     world.run("honest", 0, 0.5)
     world.run("chosen", 50, 4.0, select="best")
     world.run("everybody", 90, splits={"kind": "all"})
+    make_ensemble(world.context, ["honest"], "sound", None, None)
+    make_ensemble(world.context, ["chosen"], "lucky", None, None)
     page = shown()
     notes = page.frame("runs").set_index("run")["notes"]
     assert notes["chosen"].startswith("optimistic")
     assert notes["everybody"] == "not scored: trained on all drivers"
     assert page.figures  # the verdict's chart among them
     assert "honest, five_crop" in page.sections["verdict"].text  # though the chosen one looks better
+    for what in ("run", "submission"):  # "best of" counts what it chose from
+        assert f"Best of 1 {what}, OOF log loss" in page.sections["verdict"].text
     assert page.frame("drivers").columns.tolist() == ["driver", "honest", "chosen"]
 
 

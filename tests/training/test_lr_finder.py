@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from support.project import Verb
 
+from driverwatch.io.html import PALETTE
 from driverwatch.io.paths import Places
 from driverwatch.training import lr_finder
 from driverwatch.training.lr_finder import SETTLING_STEPS, RangeTest, diverged, plot, smoothed, suggested, usable_steps
@@ -124,7 +125,7 @@ def test_no_rate_beyond_the_first_clear_rise(noise: float) -> None:
     assert tenth < 2e-3
     figure = plot(made, 3e-4, "title")
     [axes] = figure.axes
-    grey = [line for line in axes.lines if line.get_color() == "#a9b0b8"]
+    grey = [line for line in axes.lines if line.get_color() == PALETTE["c7"]]
     assert len(grey) == 2
     assert all(line.get_xdata()[0] == RATES[usable - 1] for line in grey), "what comes after the rise is grey"
     assert "configured: 0.0003" in [text.get_text() for text in axes.get_legend().get_texts()]

@@ -18,11 +18,12 @@ from scipy.optimize import minimize
 from driverwatch.ensemble.blending import softmax_loss
 from driverwatch.ensemble.transform import MemberPredictions, Step
 from driverwatch.io.atomic import replacing
+from driverwatch.io.html import DATA_COLOURS, PALETTE, PLOT_STYLE
 from driverwatch.metrics import TINY, limited, log_loss, standard_error
 
 SHARPNESS = (0.05, 20.0)  # bounds of 1 / temperature: rows that are all right or all wrong would resume without end
 STARTS = (1.0, *np.geomspace(*SHARPNESS, 17).tolist())
-CURVES = (("#0072b2", "o"), ("#d55e00", "s"), ("#009e73", "^"), ("#cc79a7", "D"), ("#e69f00", "v"))  # colour, marker
+CURVES = tuple(zip(DATA_COLOURS, "os^Dv", strict=False))  # colour, marker
 LEVELS = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)  # of the floor; no printed loss tells lower ones apart
 
 
@@ -140,24 +141,22 @@ def calibration_error(reliability: pd.DataFrame) -> float:
 def draw(curves: Mapping[Any, pd.DataFrame], title: str, path: Path) -> None:
     """Write the curves (name: table) as a PNG: accuracy over confidence, with the standard error over drivers.
 
-    Okabe and Ito's colours come with a marker each. The file's `Description` says in words what is drawn.
+    Each colour comes with a marker of its own. The file's `Description` says in words what is drawn.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6, 5.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.plot([0, 1], [0, 1], color="#7a7a7a", linewidth=1, linestyle="--", label="perfect calibration")
-    for (name, curve), (colour, marker) in zip(curves.items(), CURVES, strict=False):
-        label = f"{name} (calibration error {calibration_error(curve):.3f})"
-        axes.errorbar(curve["confidence"], curve["accuracy"], curve["error"].fillna(0), color=colour, marker=marker,
-                      markersize=5, linewidth=1.5, elinewidth=1, label=label)  # fmt: skip
-    axes.set(xlim=(0, 1.01), ylim=(0, 1.03), xlabel="confidence in the likeliest class", ylabel="accuracy", title=title)
-    axes.grid(color="#d9dde2", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="upper left", frameon=False)
+    with mpl.rc_context(PLOT_STYLE):
+        figure = Figure(figsize=(6, 5.5), layout="constrained")
+        axes = figure.add_subplot()
+        axes.plot([0, 1], [0, 1], color=PALETTE["soft"], linewidth=1, linestyle="--", label="perfect calibration")
+        for (name, curve), (colour, marker) in zip(curves.items(), CURVES, strict=False):
+            label = f"{name} (calibration error {calibration_error(curve):.3f})"
+            axes.errorbar(curve["confidence"], curve["accuracy"], curve["error"].fillna(0), color=colour, marker=marker,
+                          markersize=5, elinewidth=1, label=label)  # fmt: skip
+        axes.set(xlim=(0, 1.01), ylim=(0, 1.03), xlabel="confidence in the likeliest class", ylabel="accuracy")
+        axes.set_title(title)
+        axes.legend(loc="upper left")
     errors = ", ".join(f"{name} {calibration_error(curve):.3f}" for name, curve in curves.items())
     words = f"{title}: accuracy over confidence in the likeliest class; calibration error: {errors}"
     with replacing(path) as temporary:

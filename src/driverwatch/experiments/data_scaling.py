@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -19,7 +20,7 @@ from driverwatch.experiments import experiment
 from driverwatch.experiments.experiment import Change, Interval, Number, StudyRecord, StudyRow
 from driverwatch.io.atomic import replacing
 from driverwatch.io.console import close
-from driverwatch.io.html import render
+from driverwatch.io.html import PALETTE, PLOT_STYLE, render
 from driverwatch.metrics import bootstrap_means
 from driverwatch.run import Run
 
@@ -144,19 +145,19 @@ def plot(points: list[ScalingPoint], law: PowerLaw) -> Figure:
     amounts = np.geomspace(points[0].drivers, 2 * points[-1].drivers, 60)
     fitted, least, most = np.array([law.loss(amount) for amount in amounts]).T
     drivers, losses, lows, highs = np.array([(point.drivers, point.log_loss, *point.interval) for point in points]).T
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
-    axes = figure.add_subplot(xscale="log", yscale="log", xlabel="training drivers per fold", ylabel="log loss")
-    axes.fill_between(amounts, least, most, alpha=0.15, label="its 90 % interval")
-    axes.plot(amounts, fitted, "--", label="power law fitted to the points")
-    bars = np.stack([losses - lows, highs - losses])
-    axes.errorbar(drivers, losses, bars, fmt="ko", capsize=4, label="out of fold, 95 % interval")
-    ticks = sorted({*map(round, drivers), round(amounts[-1])})
-    axes.set_xticks(ticks, map(str, ticks))
-    axes.yaxis.set_major_locator(MaxNLocator(6))
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.minorticks_off()
-    axes.grid(alpha=0.4)
-    axes.legend()
+    with mpl.rc_context(PLOT_STYLE):
+        figure = Figure(figsize=(7, 4.2), layout="constrained")
+        axes = figure.add_subplot(xscale="log", yscale="log", xlabel="training drivers per fold", ylabel="log loss")
+        axes.fill_between(amounts, least, most, alpha=0.15, label="its 90 % interval")
+        axes.plot(amounts, fitted, "--", label="power law fitted to the points")
+        bars = np.stack([losses - lows, highs - losses])
+        axes.errorbar(drivers, losses, bars, fmt="o", color=PALETTE["ink"], capsize=4, label="out of fold, 95 % interval")
+        ticks = sorted({*map(round, drivers), round(amounts[-1])})
+        axes.set_xticks(ticks, map(str, ticks))
+        axes.yaxis.set_major_locator(MaxNLocator(6))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.minorticks_off()
+        axes.legend()
     return figure
 
 

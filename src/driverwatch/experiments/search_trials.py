@@ -21,6 +21,7 @@ from driverwatch.errors import InputError
 from driverwatch.experiments.experiment import table_text
 from driverwatch.io.atomic import replacing, write_json, write_text
 from driverwatch.io.console import close, say
+from driverwatch.io.html import PALETTE
 from driverwatch.io.manifests import provenance
 from driverwatch.metrics import interval
 
@@ -254,9 +255,20 @@ def _plot(folder: Path, study: Any, own: float) -> None:
         with mpl.rc_context(), warnings.catch_warnings(), replacing(folder / f"{name}.png") as temporary:
             warnings.simplefilter("ignore")  # plots are experimental in Optuna, and a single trial has no range
             for axes in np.atleast_1d(np.asarray(plot(study, target_name="OOF log loss"), object)):
-                axes.axhline(own, color="black", linestyle="--", linewidth=1)
+                _recolour(axes, by_trial=name == "slices")
+                axes.axhline(own, color=PALETTE["ink"], linestyle="--", linewidth=1)
             pyplot.savefig(temporary, format="png", dpi=110)
             pyplot.close()
+
+
+def _recolour(axes: Any, by_trial: bool) -> None:
+    """Give Optuna's plot the colours of the others; `by_trial`: its dots have one each."""
+    axes.set_facecolor(PALETTE["paper"])
+    axes.grid(color=PALETTE["line"])
+    for line in axes.lines:
+        line.set_color(PALETTE["c1"])
+    for dots in axes.collections:
+        dots.set_cmap("viridis") if by_trial else dots.set_color(PALETTE["c0"])
 
 
 def _verdict(facts: dict[str, Any]) -> str:

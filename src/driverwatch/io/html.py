@@ -1,6 +1,7 @@
 """Pages from templates: HTML that needs nothing beside it, with styles, scripts and pictures inside, and Markdown."""
 
 import base64
+import re
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,22 @@ import pandas as pd
 from markupsafe import Markup
 
 TEMPLATES = files("driverwatch.io") / "templates"
+# colours of light paper by their names in the style sheet; those of data are c0, c1 and so on
+PALETTE = dict(re.findall(r"--(\w+): (#\w{6});", (TEMPLATES / "style.css").read_text("utf-8").partition("@media")[0]))
+DATA_COLOURS = [code for name, code in PALETTE.items() if re.fullmatch(r"c\d", name)]
+# Matplotlib's settings for every plot, of a page or a PNG
+PLOT_STYLE: dict[Any, Any] = {
+    "font.size": 11,
+    "text.parse_math": False,  # a name with two $ is a name
+    "text.color": PALETTE["ink"],
+    **dict.fromkeys(("axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), PALETTE["soft"]),
+    "axes.prop_cycle": f"cycler(color={DATA_COLOURS})",
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
+    **dict.fromkeys(("axes.grid", "axes.axisbelow"), True),
+    **dict.fromkeys(("axes.linewidth", "grid.linewidth"), 0.8),
+    "grid.color": PALETTE["line"],
+    "lines.linewidth": 1.5,
+}
 
 
 @cache

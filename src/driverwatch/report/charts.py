@@ -18,35 +18,16 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from driverwatch.errors import printable
-from driverwatch.io.html import Chart, Table, loss, share, table
+from driverwatch.io.html import PALETTE, PLOT_STYLE, Chart, Table, loss, share, table
 
-# what charts draw in (style.css and report.css in light): in the page each is the variable, so that dark has its own
-PALETTE = {
-    "ink": "#16191d",
-    "soft": "#555e68",
-    "line": "#d9dde2",
-    "paper": "#ffffff",
-    "c0": "#0072b2",
-    "c1": "#d55e00",
-    "c2": "#009e73",
-    "c3": "#cc79a7",
-    "c4": "#e69f00",
-    "c7": "#7a7a7a",
-}
 STYLE: dict[Any, Any] = {
+    **PLOT_STYLE,
     "svg.fonttype": "none",
     "svg.hashsalt": "driverwatch",  # the same chart is the same text
-    "text.parse_math": False,  # a name with two $ is a name
-    **dict.fromkeys(("font.size", "axes.labelsize", "axes.titlesize"), 11),
+    **dict.fromkeys(("axes.labelsize", "axes.titlesize"), 11),
     **dict.fromkeys(("xtick.labelsize", "ytick.labelsize"), 10),
-    "text.color": PALETTE["ink"],
-    **dict.fromkeys(("axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), PALETTE["soft"]),
     "axes.facecolor": "none",
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "grid.color": PALETTE["line"],
-    "lines.linewidth": 1.5,
+    "axes.grid": False,
 }
 NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 SIZES = 0.85, 1.6  # of its size: a chart grows with its column, and where it would be smaller scrolls in its box
@@ -110,7 +91,7 @@ def _style(tag: str, text: str) -> str:
             style |= {"font-weight": "600"} if "bold" in style["font"] or "700" in style["font"] else {}
         style = {key: value for key, value in style.items() if key in (*KEPT, "fill", "opacity")}
         style.setdefault("fill", PALETTE["ink"])
-    names = {code: f"var(--{name})" for name, code in PALETTE.items()}
+    names = {code: f"var(--{name})" for name, code in PALETTE.items()}  # so that dark has its own
     return "; ".join(f"{key}: {names.get(value.lower(), value)}" for key, value in style.items())
 
 
@@ -172,8 +153,7 @@ def dots(lines: Sequence[Dot], caption: str, axis: str, log: bool = False, middl
             axes.text(0, place + 0.3, _label(dot.label), transform=axes.get_yaxis_transform(), va="center", fontsize=11)
         axes.set(ylim=(len(lines), 0), yticks=[], xlabel=axis)
         _room(axes, lines, log, middle)
-        axes.grid(axis="x", linewidth=0.8)
-        axes.set_axisbelow(True)
+        axes.grid(axis="x")
         axes.spines["left"].set_visible(False)
         drawn = inline_svg(figure, printable(caption))
     made = [[dot.label, *(loss(value) for value in (dot.value, dot.low, dot.high))] for dot in lines]
@@ -234,8 +214,7 @@ def curves(folds: Mapping[int, pd.DataFrame], title: str, caption: str) -> Chart
         axes.set(xlabel="epoch", ylabel="loss", title=_label(title))
         axes.set_ylim(bottom=0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(axis="y", linewidth=0.8)
-        axes.set_axisbelow(True)
+        axes.grid(axis="y")
         gap = 11 / (250 - 42 - 26) * axes.get_ylim()[1]  # a line of text
         for (_, epoch, number), place in zip(ends, apart([end[0] for end in ends], gap), strict=True):
             axes.annotate(str(number), (epoch, place), (6, 0), textcoords="offset points", va="center", fontsize=10)
@@ -270,8 +249,7 @@ def reliability(curve: pd.DataFrame, title: str, caption: str) -> Chart:
         )
         axes.set(xlim=(0, 1.01), ylim=(0, 1.03), xlabel="confidence in the likeliest class", ylabel="accuracy")
         axes.set_title(_label(title))
-        axes.grid(linewidth=0.8)
-        axes.set_axisbelow(True)
+        axes.grid()
         drawn = inline_svg(figure, printable(f"{title}: {caption}"))
     shown = curve.rename(columns={"error": "± (drivers)"})
     return Chart(drawn, caption, table(shown, dict.fromkeys(("confidence", "accuracy", "± (drivers)"), share)))

@@ -21,12 +21,12 @@ from driverwatch.data.tta import View, cut_all, tta_set
 from driverwatch.errors import InputError
 from driverwatch.inference.overlay import write_picture
 from driverwatch.io.console import close
-from driverwatch.io.html import Missing, jpeg_uri
+from driverwatch.io.html import PALETTE, Missing, jpeg_uri
 from driverwatch.run import Run, open_run, refuse_fold
 from driverwatch.training.train import read_augmentation
 
 WIDTH, GAP, TEXT, TITLE = 240, 12, 15, 19  # px: of a picture, between them, heights of letters
-INK = {"plain": "#222222", "quiet": "#6b6b6b", "mixed": "#1f5fa8", "flipped": "#b3401f"}
+INK = {"plain": PALETTE["ink"], "quiet": PALETTE["soft"], "mixed": PALETTE["accent"], "flipped": PALETTE["bad"]}
 
 
 class Caption(NamedTuple):

@@ -113,14 +113,15 @@ class Report:
 
     @property
     def candidates(self) -> list[SubmissionState]:
-        """Submissions with a score under today's folds; diagnostics only where there is nothing else."""
+        """Submissions with a score under today's folds; diagnostics and optimistic ones only where there is nothing else."""
         sound = [made for made in self.submissions if made.loss == made.loss and OTHER_FOLDS not in made.stale]
-        return [made for made in sound if not made.diagnostic] or sound
+        sound = [made for made in sound if not made.diagnostic] or sound
+        return [made for made in sound if not made.optimistic] or sound
 
     @property
     def best_submission(self) -> SubmissionState | None:
-        """The lowest out-of-fold loss of the candidates, with the same preference."""
-        return min(self.candidates, key=lambda made: (made.optimistic, made.loss, made.name), default=None)
+        """The lowest out-of-fold loss of the candidates."""
+        return min(self.candidates, key=lambda made: (made.loss, made.name), default=None)
 
     @property
     def tested(self) -> dict[str, float]:

@@ -120,7 +120,7 @@ def _standing(report: Report) -> Chart | None:
     run, made = report.best, report.best_submission
     lines = list[Dot]()
     if run:
-        label = f"best run of {len(report.scored)}: {run.name}, {run.loss:.3f}"
+        label = f"best run of {len(report.honest)}: {run.name}, {run.loss:.3f}"
         lines.append(Dot(label, run.loss, run.low, run.high))
     if made:
         label = f"best submission of {len(report.candidates)}: {made.name}, {made.loss:.3f}"

@@ -22,6 +22,7 @@ from driverwatch.data.prepare import make_packs
 from driverwatch.errors import InputError
 from driverwatch.io.atomic import locked, replacing, scratch_beside, write_text
 from driverwatch.io.console import Meter, close, say
+from driverwatch.io.html import PALETTE, PLOT_STYLE
 from driverwatch.models import weight_files
 from driverwatch.run import Run, refuse_fold
 from driverwatch.training import label_issues
@@ -39,7 +40,6 @@ CLEAR_SHARE = 0.1  # of the lowest loss: a change that counts as a fall or a ris
 CLEAR_DEVIATIONS = 5.5  # ... unless the smoothed course varies so many standard deviations by itself
 CHORD_STEPS = 10  # over which the slope is taken: from one step to the next it is mostly noise
 HIGHEST_RATE = 10.0
-BLUE, ORANGE, GREEN, GREY, INK = "#0072b2", "#d55e00", "#009e73", "#a9b0b8", "#333333"
 
 
 @dataclass(frozen=True)
@@ -236,23 +236,20 @@ def plot(made: RangeTest, own: float, title: str) -> "Figure":
     low, high = float(seen.min()), float(seen.max())
     room = 0.12 * (high - low) + 0.02
     rates = {"configured": own, **found}
-    styles: Any = ((INK, ":"), (ORANGE, "-"), (GREEN, (0, (5, 3))))
-    parts = {"smoothed": (slice(usable), BLUE)}
+    styles: Any = (("ink", ":"), ("c1", "-"), ("c2", (0, (5, 3))))
+    parts = {"smoothed": (slice(usable), PALETTE["c0"])}
     if usable < len(smooth):
-        parts["after the first clear rise"] = slice(max(usable - 1, 0), None), GREY
-    with mpl.rc_context({"font.size": 11, "text.parse_math": False}):
+        parts["after the first clear rise"] = slice(max(usable - 1, 0), None), PALETTE["c7"]
+    with mpl.rc_context(PLOT_STYLE):
         figure = Figure(figsize=(7, 4.2), layout="constrained")
         axes = figure.add_subplot(xscale="log", xlabel="learning rate", ylabel="training loss")
         for label, (part, colour) in parts.items():
             axes.plot(made.rates[part], made.losses[part], color=colour, alpha=0.35, linewidth=1)
             axes.plot(made.rates[part], smooth[part], color=colour, linewidth=2, label=label)
         for (label, rate), (colour, dash) in zip(rates.items(), styles, strict=False):
-            axes.axvline(rate, color=colour, linestyle=dash, label=f"{label}: {rate:.2g}")
+            axes.axvline(rate, color=PALETTE[colour], linestyle=dash, label=f"{label}: {rate:.2g}")
         axes.set(title=title if found else f"{title}: no clear range", ylim=(low - room, high + room))
-        axes.grid(color=GREY, linewidth=0.8, alpha=0.5)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False)
+        axes.legend()
     return figure
 
 

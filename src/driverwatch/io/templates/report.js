@@ -2,12 +2,13 @@
 // Tables that a click on a head sorts, and everything opened for paper. Without this script the page has all the same.
 
 const number = text => /^[+-]?[\d.,]+/.test(text) ? parseFloat(text.replaceAll(",", "")) : NaN;
+const shown = cell => cell.style.getPropertyValue("--shade") || cell.textContent.trim(); // "<1" and an empty cell are numbers, too
 
 function sort(table, column, button) {
   const head = button.closest("th"), up = head.getAttribute("aria-sort") === "ascending";
   for (const each of table.querySelectorAll("th[aria-sort]")) each.removeAttribute("aria-sort");
   head.setAttribute("aria-sort", up ? "descending" : "ascending");
-  const keyed = [...table.tBodies[0].rows].map(row => { const text = row.cells[column].textContent.trim(); return {row, text, value: number(text)}; });
+  const keyed = [...table.tBodies[0].rows].map(row => { const text = shown(row.cells[column]); return {row, text, value: number(text)}; });
   const numeric = keyed.some(each => !isNaN(each.value));
   keyed.sort((one, other) => {
     const order = numeric ? one.value - other.value : one.text.localeCompare(other.text, "en", {numeric: true});

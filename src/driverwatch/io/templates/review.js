@@ -1,7 +1,7 @@
 "use strict";
 // The review page: controls, list and image, each drawn from one state, which the address keeps.
 
-const ROW = 56; // px, as in the style sheet
+const ROW = 68; // px, as in the style sheet
 const byId = id => document.getElementById(id);
 const shortly = value => value.toFixed(value < 10 ? 3 : 2);
 const whole = value => value.toLocaleString("en");
@@ -15,6 +15,7 @@ function made(tag, properties = {}, ...children) {
 }
 
 const called = label => rows.classes[label].filter(Boolean).join(" ");
+const nameOf = label => rows.classes[label][1] || rows.classes[label][0];
 const command = words => made("code", {}, `make ${words} DATASET=${rows.dataset}`);
 const judge = () => rows.judges.indexOf(state.run);
 
@@ -48,8 +49,9 @@ function judged(image, by, words) {
 }
 
 function verdict(image) {
-  const said = rows.classes[rows.saidBy(judge(), image)][0], truth = rows.isTest(image) ? "" : rows.classes[rows.label[image]][0];
-  return judged(image, judge(), truth === said ? said : `${truth && `${truth}, `}says ${said}`);
+  const said = rows.saidBy(judge(), image), truth = rows.isTest(image) ? said : rows.label[image];
+  const right = !rows.isTest(image) && truth === said, words = judged(image, judge(), `${right ? "" : "says "}${nameOf(said)}`);
+  return truth === said ? [words] : [words, made("span", {className: "soft"}, `is ${nameOf(truth)}`)];
 }
 
 // Other images of an image's clip that the list leaves out.
@@ -72,10 +74,11 @@ function drawList() {
 }
 
 function listed(place) {
-  const image = left[place], driver = rows.isTest(image) ? "" : ` · ${rows.drivers[rows.driver[image]]}`;
+  const image = left[place], driver = rows.isTest(image) ? "" : rows.drivers[rows.driver[image]];
   const value = state.sort === "name" ? "" : shortly(rows.value(state.sort, judge(), image));
-  const words = made("span", {}, made("span", {className: "file"}, rows.names[image]), made("span", {className: "what"}, verdict(image), driver));
-  const row = made("div", {id: `row-${place}`, className: "row", role: "option"}, picture(image, ""), words, made("span", {className: "value"}, value, alike(image) ? made("span", {className: "soft", title: "alike: other images of this clip"}, ` +${alike(image)}`) : ""));
+  const more = alike(image) ? made("span", {className: "soft", title: "alike: other images of this clip"}, `+${alike(image)}`) : "";
+  const words = made("span", {}, made("span", {className: "file"}, rows.names[image]), ...verdict(image));
+  const row = made("div", {id: `row-${place}`, className: "row", role: "option"}, picture(image, ""), words, made("span", {className: "value"}, made("span", {}, value), made("span", {className: "soft"}, driver), more));
   row.style.top = `${place * ROW}px`;
   Object.assign(row.dataset, {place, image});
   row.setAttribute("aria-setsize", left.length);
@@ -149,8 +152,8 @@ function unfold() {
 const GRID = 60;
 function drawGrid() {
   const buttons = [...left.slice(0, GRID)].map(image => {
-    const more = alike(image) ? ` +${alike(image)}` : "";
-    const button = made("button", {type: "button", title: rows.names[image]}, picture(image, `Image ${rows.names[image]}`), made("span", {}, verdict(image), more));
+    const more = alike(image) ? `+${alike(image)} alike` : "";
+    const button = made("button", {type: "button", title: rows.names[image]}, picture(image, `Image ${rows.names[image]}`), ...verdict(image), made("span", {className: "soft"}, more));
     button.onclick = () => { state.view = ""; go(image, true); byId("image").focus(); };
     return button;
   });
@@ -184,7 +187,7 @@ function probabilities(test) {
     return made("td", {className: wrongly ? "wrongly" : ""}, made("span", {className: "cell"}, made("span", {className: "meter"}, bar), digits));
   }), label === truth ? "true" : ""));
   const foot = [plain("entropy", each => shortly(rows.entropyOf(each, current)))];
-  if (!test) foot.unshift(plain("says", each => judged(current, each, rows.classes[rows.saidBy(each, current)][0])), plain("loss", each => shortly(rows.lossOf(each, current))));
+  if (!test) foot.unshift(plain("says", each => judged(current, each, nameOf(rows.saidBy(each, current)))), plain("loss", each => shortly(rows.lossOf(each, current))));
   const heads = ["class", ...rows.judges].map(text => made("th", {scope: "col"}, text));
   return made("table", {className: "probabilities"}, made("thead", {}, made("tr", {}, ...heads)), made("tbody", {}, ...body, ...foot));
 }
@@ -194,7 +197,7 @@ function neighbours(test) {
   const found = [...rows.near.subarray(current * rows.nearest, (current + 1) * rows.nearest)].filter(image => image >= 0);
   const of = image => test ? rows.saidBy(judge(), image) : rows.label[image];
   const buttons = found.map((image, place) => {
-    const same = of(image) === of(current), words = `${same ? "✓ same" : "✗ other"}: ${test ? "says " : ""}${rows.classes[of(image)][0]}`;
+    const same = of(image) === of(current), words = `${same ? "✓ same" : "✗ other"}: ${test ? "says " : ""}${nameOf(of(image))}`;
     const driver = test ? "" : rows.drivers[rows.driver[image]];
     const button = made("button", {type: "button", title: rows.names[image]}, picture(image, `Image ${rows.names[image]}`), made("span", {className: same ? "is-right" : "is-wrong"}, words),
       made("span", {}, [driver, `cosine ${rows.cosineOf(current, place).toFixed(3)}`].filter(Boolean).join(" · ")));

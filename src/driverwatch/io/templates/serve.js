@@ -99,10 +99,11 @@ function turn() {
 }
 
 async function example(button) {
-  const { example: number, suffix, ...known } = button.dataset;
-  const sent = await fetch(`/example/${number}`).catch(() => null);
-  if (!sent || !sent.ok) return refuse("No answer: is make serve still running in its terminal?");
-  return take([new File([await sent.blob()], `example ${Number(number) + 1}${suffix}`, { type: sent.headers.get("Content-Type") })], known);
+  const { example: number, suffix, ...known } = button.dataset, question = ++asked;
+  const sent = await fetch(`/example/${number}`).catch(() => null), content = sent && sent.ok && await sent.blob();
+  if (question !== asked) return; // something else was given meanwhile
+  if (!content) return refuse("No answer: is make serve still running in its terminal?");
+  take([new File([content], `example ${Number(number) + 1}${suffix}`, { type: sent.headers.get("Content-Type") })], known);
 }
 
 for (const button of document.querySelectorAll("[data-example]")) button.addEventListener("click", () => example(button));
