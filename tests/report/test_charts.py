@@ -168,7 +168,10 @@ def test_colours_are_the_style_sheets() -> None:
 
 
 def test_plots_of_experiments_have_the_same_colours(tmp_path: Path) -> None:
-    rows = [data_scaling.ScalingPoint.model_construct(drivers=n, log_loss=2 / n, interval=(1.9 / n, 2.2 / n)) for n in (2, 4, 8)]
+    rows = [
+        data_scaling.ScalingPoint.model_construct(drivers=n, log_loss=2 / n, interval=(1.9 / n, 2.2 / n))
+        for n in (2, 4, 8)
+    ]
     law = data_scaling.PowerLaw(2.0, 1.0, (0.9, 1.1), np.array([[1.9, 2.0, 2.1], [0.9, 1.0, 1.1]]))
     [axes] = data_scaling.plot(rows, law).axes
     colours = [line.get_color() for line in axes.lines] + [each.get_facecolor()[0] for each in axes.collections[:1]]

@@ -81,6 +81,20 @@ def test_the_report_opens_with_sentences_and_pictures_that_lead_on(pages: tuple[
     assert driver.current_url.endswith("index.html#verdict")
 
 
+CROPPED = """return [...document.querySelectorAll('.thumbnails img')].filter(
+  one => Math.abs(one.clientWidth / one.clientHeight - 4 / 3) > 0.02).length"""
+
+
+def test_pictures_are_whole_and_no_column_is_cut_at_a_desk(pages: tuple[Any, dict[str, str]]) -> None:
+    driver, addresses = pages
+    for width in browsing.WIDTHS:
+        browsing.set_width(driver, width)
+        driver.get(addresses["report"])
+        assert driver.execute_script(CROPPED) == 0, width
+    beyond = "return [...document.querySelectorAll('.scroll')].filter(one => one.scrollWidth > one.clientWidth).length"
+    assert driver.execute_script(beyond) == 0
+
+
 def test_heads_sort_their_table(pages: tuple[Any, dict[str, str]]) -> None:
     driver, addresses = pages
     driver.get(addresses["report"])
@@ -99,6 +113,11 @@ def test_heads_sort_their_table(pages: tuple[Any, dict[str, str]]) -> None:
         found = [line[key] for line in lines()]
         assert found == sorted(found, reverse=way == "descending")  # type: ignore[type-var]
     assert len(table.find_elements("css selector", "th[aria-sort]")) == 1
+    confusions = "[aria-labelledby=confusions] .beside figure:last-child"
+    driver.execute_script(f"document.querySelectorAll('{confusions} th.name button')[1].click()")
+    cells = driver.find_elements("css selector", f"{confusions} tbody td:nth-child(3) > *")
+    counts = [int(cell.get_attribute("title").split(": ")[1].split(" of ")[0]) for cell in cells]
+    assert counts == sorted(counts)  # an empty cell is none
 
 
 CLOSED = """return [...document.querySelectorAll('main details')].filter(one => !one.closest('.side')
@@ -120,6 +139,8 @@ def test_on_paper_details_are_open_and_controls_are_not_there(pages: tuple[Any, 
             there = driver.find_elements("css selector", kept[page])
             assert there
             assert all(one.is_displayed() and one.text.strip() for one in there)
+            torn = "return [...document.querySelectorAll('main p')].filter(one => getComputedStyle(one).breakInside != 'avoid')"
+            assert driver.execute_script(torn) == []
             printed = base64.b64decode(driver.execute_cdp_cmd("Page.printToPDF", {"printBackground": False})["data"])
             assert len(re.findall(rb"/Type\s*/Page\b", printed)) <= 12
         finally:

@@ -540,6 +540,11 @@ def test_folds_are_summed_by_class(world: World, shown: Callable[..., Page]) -> 
             " ".join(group["driver"]),
         ]
     assert len(page.frame("folds", 1)) == 6
+    classes = {**world.context.settings.classes, "c1": "radio"}
+    settings = world.context.settings.model_copy(update={"classes": classes})
+    named = shown(replace(world, context=replace(world.context, settings=settings)))
+    for number in (0, 1):
+        assert [name for name in named.frame("folds", number) if name in ("c0", "c1", "radio")] == ["c0", "radio"]
 
 
 def test_settings_say_what_differs(world: World, shown: Callable[..., Page]) -> None:

@@ -474,6 +474,28 @@ def content_of(train: ReviewImages, test: ReviewImages, runs: list[str], classes
     }
 
 
+def test_lists_have_class_names_and_room_for_them(opened: Opened, tmp_path: Path) -> None:
+    train, test = images_of(["a", "b", "c"], runs=1), images_of(["t"], runs=1, known=False)
+    names = [["c0", "safe driving"], ["c1", "radio"], ["c2", ""]]
+    called = [name or key for key, name in names]
+    page = replace(opened, url=page_of(content_of(train, test, ["only"], names), tmp_path)).at("sort=name")
+    said = measures.measure(train, ["only"]).said[0]
+    rows = [row.text for row in page.driver.find_elements("css selector", ".row > span:nth-of-type(2)")]
+    assert len(rows) == 3
+    for row, label, says in zip(rows, train.labels, said, strict=True):
+        assert (f"says {called[says]}" in row) == (label != says)
+        assert called[label] in row
+    list_, last = page.element("#list"), page.element(".row:last-child")
+    assert abs(list_.rect["y"] + list_.rect["height"] - last.rect["y"] - last.rect["height"]) <= 2  # no empty box below
+    page.press("v")
+    assert page.element("#image .near button").rect["width"] >= 160  # px
+    browsing.set_width(page.driver, 390)
+    try:
+        assert page.element(".bar").rect["height"] < 70  # px: one line
+    finally:
+        page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
 def test_names_are_text_whatever_is_in_them(opened: Opened, tmp_path: Path) -> None:
     bad = "</script><script>document.title='broken'</script><img src=x onerror=\"document.title='broken'\">{{ 1 }}"
     train, test = images_of([f"{bad}1", f"{bad}2"]), images_of([bad], known=False)

@@ -149,6 +149,32 @@ def test_examples_are_tried_by_a_click_and_the_truth_is_shown_after(with_example
     assert browsing.problems(page) == []
 
 
+SLOW_EXAMPLE = """const real = window.fetch;
+window.fetch = async (...asked) => {
+  if (String(asked[0]).endsWith("/example/0")) await new Promise(done => setTimeout(done, 1000));
+  return real(...asked).finally(() => { window.asked = (window.asked || 0) + 1; });
+};"""
+
+
+def test_what_was_chosen_last_is_answered(with_examples: Any) -> None:
+    with_examples.execute_script(SLOW_EXAMPLE)
+    for button in with_examples.find_elements("css selector", "[data-example]"):
+        button.click()
+    wait(with_examples, "window.asked === 3")  # two examples, and one question
+    assert shown(with_examples, "#truth") == ["✗ It is not; it is “radio”: no model was trained on its driver."]
+
+
+def test_an_answer_can_be_printed_and_a_remark_stands_out(page: Any) -> None:
+    page.execute_script(DROP, "drop", base64.b64encode(image(size=(200, 20))).decode())
+    wait(page, "!document.getElementById('answer').hidden")
+    assert shown(page, "#remarks.problem") == ["This image: unlike the camera's images."]
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    assert not page.find_element("id", "form").is_displayed()
+    assert shown(page, "#classes .share") == ["60.0 %", "25.0 %", "10.0 %", "5.0 %"]
+    page.execute_script(DROP, "drop", base64.b64encode(image()).decode())
+    wait(page, "document.getElementById('remarks').hidden")
+
+
 def test_bad_files_are_refused_and_the_page_resumes(page: Any, tmp_path: Path) -> None:
     (tmp_path / "a.gif").write_bytes(animated())
     (tmp_path / "a.jpg").write_bytes(image())

@@ -30,10 +30,11 @@ def animated() -> bytes:
 
 
 def stand_in(content: bytes, suffix: str, label: int | None) -> Answer:
-    """Says the same of every image that can be read."""
+    """Says the same of every image that can be read; one of 200x20 px is unlike the camera's."""
     found = examine_content(content, suffix, None)
     if found.pixels is None:
         raise ImageError(found.problem)
     heat = np.arange(12, dtype=np.float32).reshape(1, 3, 4)
     picture = encoded(overlay_regions(found.pixels, heat, (FRAME,)), ".jpg")
-    return Answer(SHARES, 1 if label is None else label, picture, "class activation", found.traits)
+    remarks = ("unlike the camera's images",) if found.shape == (20, 200) else ()
+    return Answer(SHARES, 1 if label is None else label, picture, "class activation", found.traits, remarks)

@@ -151,7 +151,9 @@ def plot(points: list[ScalingPoint], law: PowerLaw) -> Figure:
         axes.fill_between(amounts, least, most, alpha=0.15, label="its 90 % interval")
         axes.plot(amounts, fitted, "--", label="power law fitted to the points")
         bars = np.stack([losses - lows, highs - losses])
-        axes.errorbar(drivers, losses, bars, fmt="o", color=PALETTE["ink"], capsize=4, label="out of fold, 95 % interval")
+        axes.errorbar(
+            drivers, losses, bars, fmt="o", color=PALETTE["ink"], capsize=4, label="out of fold, 95 % interval"
+        )
         ticks = sorted({*map(round, drivers), round(amounts[-1])})
         axes.set_xticks(ticks, map(str, ticks))
         axes.yaxis.set_major_locator(MaxNLocator(6))

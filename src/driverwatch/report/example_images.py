@@ -97,25 +97,58 @@ def whole_frame(image: np.ndarray, regions: list[str]) -> np.ndarray:
 
 SAMPLE = 600  # training images that an image is compared with
 SIDES = (16, 12)  # px of the grey thumbnails that are compared
+LOOK_PX = (112, 84)  # of images whose detail and colourfulness are compared: no larger than packs
 RARE = 1.0  # percent of the camera's own images that the rule takes for another's
-SLACK = 1.5  # times as far from a training image as those may be: drivers to come differ more than those that are there
+SLACK = 1.25  # times as far from training images as those may be: drivers to come differ more than those that are there
 STRETCHED = 1.25  # times the camera's ratio of width to height, either way
 EXAMPLES = 6
 SMALL_PX = 200  # width of an example's picture on the page
 
 
+class Looks(NamedTuple):
+    """What images look like, as `look` tells it: the mean, and the inverse of the covariance."""
+
+    mean: np.ndarray
+    precision: np.ndarray
+
+    @classmethod
+    def of(cls, looks: np.ndarray) -> "Looks":
+        return cls(looks.mean(axis=0), np.linalg.inv(np.cov(looks.T, bias=True) + 1e-4 * np.eye(looks.shape[1])))
+
+    def distances(self, looks: np.ndarray) -> np.ndarray:
+        """Mahalanobis' distances of looks, float64 (N, 6)."""
+        away = looks - self.mean
+        return np.asarray(np.sqrt(np.einsum("ni,ij,nj->n", away, self.precision, away)))
+
+
+def look(image: np.ndarray) -> np.ndarray:
+    """How much fine, middle and coarse detail an image, uint8 RGB (H, W, 3), has, and how colourful it is, at any brightness."""
+    small = cv2.resize(np.ascontiguousarray(image), LOOK_PX, interpolation=cv2.INTER_AREA)
+    grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float64)
+    grey = (grey - grey.mean()) / (grey.std() or 1.0)
+    details = [(grey - cv2.GaussianBlur(grey, (0, 0), sigma)).std() for sigma in (1.5, 3, 6)]
+    saturation = cv2.cvtColor(small, cv2.COLOR_RGB2HSV)[..., 1] / 255
+    return np.array(
+        [*np.log([*details, np.abs(np.diff(grey)).mean()] + np.float64(1e-3)), saturation.mean(), saturation.std()]
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class Camera:
-    """Thumbnails of its images, and how alike the least usual ones are to those of other drivers.
+    """What its images are like, and how unlike the least usual ones are to those of other drivers.
 
     Args:
         thumbnails: float64 (N, P), rows of norm 1 and mean 0.
         least: correlation below which an image is remarked upon.
+        looks: of its images.
+        farthest: distance from them beyond which an image is remarked upon, too.
         ratio: width to height; None: not known.
     """
 
     thumbnails: np.ndarray
     least: float
+    looks: Looks
+    farthest: float
     ratio: float | None
 
     def remarks(self, image: np.ndarray) -> tuple[str, ...]:
@@ -124,7 +157,8 @@ class Camera:
         found = []
         if self.ratio is not None and not 1 / STRETCHED < width / height / self.ratio < STRETCHED:
             found.append(f"{width / height:.2g} times as wide as high, the camera's images {self.ratio:.2g} times")
-        if float((self.thumbnails @ thumbnail(image)).max()) < self.least:
+        alike = float((self.thumbnails @ thumbnail(image)).max()) >= self.least
+        if not alike or self.looks.distances(look(image)[None])[0] > self.farthest:
             found.append("unlike the camera's images, so that the answer is worth nothing")
         return tuple(found)
 
@@ -140,15 +174,18 @@ def thumbnail(image: np.ndarray) -> np.ndarray:
 def camera_of(frames: np.ndarray, drivers: np.ndarray, ratio: float | None) -> Camera | None:
     """The camera that took images, uint8 RGB (N, H, W, 3), of drivers (N,); None of fewer than two drivers.
 
-    The distance of an image is 1 less its best correlation with any of them; it is unlike when that is more than `SLACK` times
-    what 99 % of them have from other drivers' images.
+    An image is unlike them when it is more than `SLACK` times as far from them as 99 % of them are from other drivers' images,
+    by 1 less the best correlation with any of them, or by its look.
     """
     made = np.array([thumbnail(frame) for frame in frames])
     others = drivers[:, None] != drivers[None]
     if not others.any():
         return None
     nearest = np.where(others, made @ made.T, -1.0).max(axis=1)
-    return Camera(made, 1 - SLACK * (1 - float(np.percentile(nearest, RARE))), ratio)
+    least = 1 - SLACK * (1 - float(np.percentile(nearest, RARE)))
+    looks = np.array([look(frame) for frame in frames])
+    apart = [Looks.of(looks[drivers != one]).distances(looks[drivers == one]) for one in np.unique(drivers)]
+    return Camera(made, least, Looks.of(looks), SLACK * float(np.percentile(np.concatenate(apart), 100 - RARE)), ratio)
 
 
 def find_camera(context: Context, models: FoldModels) -> Camera | None:

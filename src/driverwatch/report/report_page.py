@@ -340,7 +340,9 @@ def _folds(report: Report) -> Missing | dict[str, Any]:
     frame, classes = report.folds, class_columns(report.classes)
     each = frame.groupby("fold").agg({"driver": _named, "images": "sum", **dict.fromkeys(classes, "sum")})
     summed = each.reset_index().rename(columns={"driver": "drivers"})[["fold", "images", *classes, "drivers"]]
-    return {"folds": len(each), "summed": table(summed, {}, ("drivers",)), "drivers": table(frame, {})}
+    names = {key: name for key, name in zip(classes, report.classes.values(), strict=True) if name}
+    summed, drivers = (some.rename(columns=names) for some in (summed, frame))
+    return {"folds": len(each), "summed": table(summed, {}, ("drivers",)), "drivers": table(drivers, {})}
 
 
 def _named(drivers: "pd.Series[str]") -> str:

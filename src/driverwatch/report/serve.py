@@ -52,6 +52,7 @@ class Answer:
     picture: bytes  # JPEG: the class activation map over the upright image
     method: str  # how the map was made
     traits: tuple[str, ...]  # who answers for a labelled image, and what is unusual of it
+    remarks: tuple[str, ...] = ()  # what tells it from the camera's images
 
 
 class Answers:
@@ -103,8 +104,8 @@ class Answers:
         shown = int(row.argmax()) if label is None else label
         heat, method = class_activation_map(self.networks, seen.pixels, shown, asked.places)
         picture = overlay_regions(_bounded(image.pixels), split(heat[None], len(seen.boxes)), seen.boxes)
-        remarks = (*asked.said, *converted, *image.traits, *self.remarks(image.pixels))
-        return Answer(row, shown, encoded(picture, ".jpg"), method, remarks)
+        traits = (*asked.said, *converted, *image.traits)
+        return Answer(row, shown, encoded(picture, ".jpg"), method, traits, self.remarks(image.pixels))
 
 
 def as_png(content: bytes, suffix: str) -> tuple[bytes, str, tuple[str, ...]]:
@@ -210,7 +211,7 @@ def _as_json(answer: Answer, classes: dict[str, str]) -> dict[str, Any]:
     rows = [{"id": key, "name": classes[key] or key, "probability": value} for key, value in pairs]
     picture = data_uri(answer.picture, "image/jpeg")
     found = {"classes": rows, "shown": keys[answer.label], "picture": picture}
-    return {**found, "method": answer.method, "traits": list(answer.traits)}
+    return {**found, "method": answer.method, "traits": list(answer.traits), "remarks": list(answer.remarks)}
 
 
 def _image() -> tuple[str, bytes]:

@@ -158,7 +158,7 @@ function drawGrid() {
     return button;
   });
   const rest = left.length > GRID ? `, the first ${GRID}` : "";
-  byId("image").replaceChildren(made("h2", {}, `${counted()}${rest}`), made("div", {className: "near"}, ...buttons));
+  byId("image").replaceChildren(made("h2", {}, `${counted()}${rest}`), made("div", {className: "near many"}, ...buttons));
 }
 
 function facts(test) {
@@ -245,7 +245,7 @@ function apply(push) {
   left = rows.left(state);
   const asked = state.image === "" ? -1 : rows.names.indexOf(state.image);
   byId("rows").replaceChildren();
-  byId("list").scrollTop = 0;
+  Object.assign(byId("list"), {scrollTop: 0}).style.maxHeight = `${left.length * ROW + 2}px`; // 2: its border
   go(left.includes(asked) || (asked >= 0 && push === "kept") ? asked : left.length ? left[0] : -1, push === true);
   document.documentElement.dataset.filtered = (performance.now() - started).toFixed(1);
 }

@@ -56,8 +56,10 @@ function show(said) {
   at("truth").hidden = !truth;
   if (truth) at("truth").textContent = `${truth.truth === best.name ? "✓ It is" : "✗ It is not; it is"} “${truth.truth}”: ${truth.note}.`;
   at("truth").className = truth && truth.truth === best.name ? "is-right" : "is-wrong";
-  at("traits").textContent = `This image: ${said.traits.join("; ")}.`;
-  at("traits").hidden = said.traits.length === 0;
+  for (const kind of ["traits", "remarks"]) {
+    at(kind).textContent = `This image: ${said[kind].join("; ")}.`;
+    at(kind).hidden = said[kind].length === 0;
+  }
   at("caption").textContent = `of “${shown.name}”, by ${said.method}`;
   const kept = document.activeElement && document.activeElement.dataset.id;
   at("classes").replaceChildren(...said.classes.map((one) => row(one, one.id === said.shown)));
@@ -88,7 +90,7 @@ function row(one, pressed) {
 }
 
 function percent(share) {
-  return `${(100 * share).toFixed(share >= 0.9995 || share < 0.0005 ? 2 : 1)} %`;
+  return `${(100 * share).toFixed(share >= 0.9995 || share < 0.0005 ? 2 : 1)}\u00a0%`;
 }
 
 function turn() {
