@@ -128,9 +128,8 @@ def look(image: np.ndarray) -> np.ndarray:
     grey = (grey - grey.mean()) / (grey.std() or 1.0)
     details = [(grey - cv2.GaussianBlur(grey, (0, 0), sigma)).std() for sigma in (1.5, 3, 6)]
     saturation = cv2.cvtColor(small, cv2.COLOR_RGB2HSV)[..., 1] / 255
-    return np.array(
-        [*np.log([*details, np.abs(np.diff(grey)).mean()] + np.float64(1e-3)), saturation.mean(), saturation.std()]
-    )
+    shares = np.array([*details, np.abs(np.diff(grey)).mean()])
+    return np.array([*np.log(shares + 1e-3), saturation.mean(), saturation.std()])
 
 
 @dataclass(frozen=True, eq=False)
