@@ -91,7 +91,7 @@ def test_pictures_are_whole_and_no_column_is_cut_at_a_desk(pages: tuple[Any, dic
         browsing.set_width(driver, width)
         driver.get(addresses["report"])
         assert driver.execute_script(CROPPED) == 0, width
-    beyond = "return [...document.querySelectorAll('.scroll')].filter(one => one.scrollWidth > one.clientWidth).length"
+    beyond = "return [...document.querySelectorAll('.beside .scroll')].filter(one => one.scrollWidth > one.clientWidth).length"
     assert driver.execute_script(beyond) == 0
 
 

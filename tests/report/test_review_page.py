@@ -326,7 +326,7 @@ def test_cells_of_the_report_lead_to_their_images_and_back(opened: Opened) -> No
         if label != says
         else f"c{label} recognised: {number} of 18"
     )
-    assert opened.element("#image h2").text.startswith(f"{number} images")
+    assert opened.element("#image h2").text.startswith(f"{number} image{'s' * (number != 1)}")
     clips = {
         (driver, says) for driver in opened.train.drivers[(opened.train.labels == label) & (made.said[best] == says)]
     }
@@ -367,6 +367,10 @@ def test_one_image_of_each_clip_stands_for_those_alike(opened: Opened) -> None:
     assert opened.count == 3
     assert opened.shown == listed[0]
     assert "clips=0" in opened.hash
+    opened.at(f"name={listed[0]}&view=grid", clips="")
+    assert opened.element("#image h2").text == "1 image"
+    opened.at(f"driver={clips[0][0]}&true=c{clips[0][1]}&view=grid", clips="")
+    assert opened.element("#image h2").text == "3 images of 1 clip"
     opened.at("min=99&clips=0", clips="")
     assert opened.count == 0
 

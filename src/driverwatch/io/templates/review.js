@@ -224,14 +224,15 @@ function go(image, push = false) {
   drawList();
 }
 
-const counted = () => `${whole(rows.unfolded)} images${rows.unfolded > left.length ? ` of ${whole(left.length)} clips` : ""}`;
+const many = (number, what) => `${whole(number)} ${what}${number === 1 ? "" : "s"}`;
+const counted = () => `${many(rows.unfolded, "image")}${rows.unfolded > left.length ? ` of ${many(left.length, "clip")}` : ""}`;
 
 function drawCount() {
   const place = left.indexOf(current), all = rows.order(state.set, "name", 0).length;
   byId("count").textContent = `${place < 0 ? "–" : whole(place + 1)} of ${whole(left.length)}${left.length < all ? ` (all: ${whole(all)})` : ""}`;
   byId("previous").disabled = place <= 0 && !(place < 0 && left.length && current >= 0);
   byId("next").disabled = !left.length || place === left.length - 1;
-  byId("active").textContent = rows.unfolded > left.length ? `${counted()} left` : `${whole(left.length)} of ${whole(all)} images left`;
+  byId("active").textContent = rows.unfolded > left.length ? `${counted()} left` : `${whole(left.length)} of ${many(all, "image")} left`;
 }
 
 function step(by) {
