@@ -326,7 +326,7 @@ def test_cells_of_the_report_lead_to_their_images_and_back(opened: Opened) -> No
         if label != says
         else f"c{label} recognised: {number} of 18"
     )
-    assert opened.element("#image h2").text.startswith(f"{number} image{'s' * (number != 1)}")
+    assert opened.element("#image h2").text.startswith(f"{number} image{'' if number == 1 else 's'}")
     clips = {
         (driver, says) for driver in opened.train.drivers[(opened.train.labels == label) & (made.said[best] == says)]
     }

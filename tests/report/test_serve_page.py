@@ -167,7 +167,7 @@ def test_what_was_chosen_last_is_answered(with_examples: Any) -> None:
 def test_an_answer_can_be_printed_and_a_remark_stands_out(page: Any) -> None:
     page.execute_script(DROP, "drop", base64.b64encode(image(size=(200, 20))).decode())
     wait(page, "!document.getElementById('answer').hidden")
-    assert shown(page, "#remarks.problem") == ["This image: unlike the camera's images."]
+    assert shown(page, "#remarks.problem") == ["This image is unlike the camera's images."]
     page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     assert not page.find_element("id", "form").is_displayed()
     assert shown(page, "#classes .share") == ["60.0 %", "25.0 %", "10.0 %", "5.0 %"]

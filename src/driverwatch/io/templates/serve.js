@@ -56,8 +56,8 @@ function show(said) {
   at("truth").hidden = !truth;
   if (truth) at("truth").textContent = `${truth.truth === best.name ? "✓ It is" : "✗ It is not; it is"} “${truth.truth}”: ${truth.note}.`;
   at("truth").className = truth && truth.truth === best.name ? "is-right" : "is-wrong";
-  for (const kind of ["traits", "remarks"]) {
-    at(kind).textContent = `This image: ${said[kind].join("; ")}.`;
+  for (const [kind, start] of [["traits", "This image:"], ["remarks", "This image is"]]) {
+    at(kind).textContent = `${start} ${said[kind].join("; ")}.`;
     at(kind).hidden = said[kind].length === 0;
   }
   at("caption").textContent = `of “${shown.name}”, by ${said.method}`;
