@@ -11,12 +11,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 from PIL import Image
 from support.places import ROOT
 from support.source import FILES
 
 from driverwatch.ensemble import calibration
-from driverwatch.experiments import data_scaling
+from driverwatch.experiments import data_scaling, search_trials
 from driverwatch.io.html import DATA_COLOURS, EMPTY, PALETTE, Chart, heat_table, loss
 from driverwatch.report import charts
 from driverwatch.report.charts import Dot, apart
@@ -181,3 +182,13 @@ def test_plots_of_experiments_have_the_same_colours(tmp_path: Path) -> None:
     drawn = np.asarray(Image.open(tmp_path / "plot.png").convert("RGB"))
     seen = {to_hex(pixel) for pixel in np.unique(drawn.reshape(-1, 3), axis=0) / 255}
     assert {PALETTE["c1"], PALETTE["soft"], PALETTE["line"]} <= seen
+
+
+def test_optunas_plots_are_given_the_same_colours() -> None:
+    axes = Figure().add_subplot()
+    axes.scatter([0, 1], [0, 1], color="red", label="loss")
+    axes.plot([0, 1], [0, 1], color="green", label="best")
+    axes.legend()
+    search_trials._recolour(axes, by_trial=False)
+    assert to_hex(axes.collections[0].get_facecolor()[0]) == PALETTE["c0"]
+    assert [line.get_color() for line in axes.get_legend().get_lines()] == [PALETTE["c1"]]

@@ -269,6 +269,8 @@ def _recolour(axes: Any, by_trial: bool) -> None:
         line.set_color(PALETTE["c1"])
     for dots in axes.collections:
         dots.set_cmap("viridis") if by_trial else dots.set_color(PALETTE["c0"])
+    if axes.get_legend():
+        axes.legend(bbox_to_anchor=(1.05, 1), loc="upper left", frameon=False)  # where Optuna has it
 
 
 def _verdict(facts: dict[str, Any]) -> str:
