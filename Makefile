@@ -175,14 +175,18 @@ help-all: ## every target, and the variables of each
 #: V=1                      show the commands that make runs
 
 CONVERTING      = $(filter convert,$(MAKECMDGOALS))
-EXPECTED_MODEL  = one of: $(if $(CONVERTING),googlenet squeezenet_torch squeezenet_v1_1,$(basename $(notdir $(wildcard configs/models/*.yaml))))
+BUILT_RUNS      = $(wildcard build/$(call name,$(DATASET))/runs/*/run.json)
+WITH_RUNS       = $(sort $(foreach each,$(wildcard build/*/runs/*/run.json),DATASET=$(word 2,$(subst /, ,$(each)))))
+BUILT_CSV       = $(wildcard submissions/$(call name,$(DATASET))/*.csv)
+ELSEWHERE       = ; $(DATASET) has none (make status says why)$(if $(WITH_RUNS),; what is here needs $(WITH_RUNS))
+EXPECTED_MODEL  = $(if $(CONVERTING),one of: googlenet squeezenet_torch squeezenet_v1_1,like tiny or efficientnet_lite0: a file of configs/models without .yaml)
 EXPECTED_SOURCE = the folder of the full download
-EXPECTED_NAME   = $(if $(filter pseudo-labels,$(MAKECMDGOALS)),what the ensemble of teachers is called,the name of a submission)
-EXPECTED_RUN    = the name of a trained run
-EXPECTED_FILE   = $(if $(CONVERTING),a PyTorch checkpoint (.pth),a submission CSV)
+EXPECTED_NAME   = $(if $(filter pseudo-labels,$(MAKECMDGOALS)),what the ensemble of teachers is called,the name of a submission$(if $(BUILT_CSV),: $(basename $(notdir $(wordlist 1,4,$(BUILT_CSV)))),$(ELSEWHERE)))
+EXPECTED_RUN    = the name of a trained run$(if $(BUILT_RUNS),: $(patsubst %/run.json,%,$(BUILT_RUNS:build/$(call name,$(DATASET))/runs/%=%)),$(ELSEWHERE))
+EXPECTED_FILE   = $(if $(CONVERTING),a PyTorch checkpoint (.pth),a submission CSV$(if $(BUILT_CSV),: $(wordlist 1,4,$(BUILT_CSV)),$(ELSEWHERE)))
 EXPECTED_WEIGHTS = the folder of local weights
 EXPECTED_RUNS_FROM   = a folder of runs that were trained elsewhere
-EXPECTED_IMAGE  = images or folders of images
+EXPECTED_IMAGE  = $(if $(filter trace,$(MAKECMDGOALS)),the name of one image,images or folders of images)
 EXPECTED_MESSAGE = one line on what it is
 
 need-%:
@@ -282,7 +286,7 @@ pack: setup | $(FOLDS) ## pack the images into HDF5, at SIZE or as MODEL asks
 	  $(call flag,skip-invalid,SKIP_INVALID)
 
 preview: setup | $(FOLDS) ## draw what training by MODEL (or a RUN, as it was started) sees into build/<dataset>/preview
-	$(if $(or $(RUN),$(MODEL)),,$(error make preview needs MODEL=<name> or RUN=<name>))
+	$(if $(or $(RUN),$(MODEL)),,$(error make preview needs MODEL=..., $(EXPECTED_MODEL)))
 	$(if $(MODEL),$(DW) pack $(DATA_OPT) --model=$(call q,$(MODEL)) $(call option,set,SET) $(call flag,skip-invalid,SKIP_INVALID))
 	$(DW) preview $(DATA_OPT) $(call option,model,MODEL) $(call option,run,RUN) $(call option,set,SET) $(call option,fold,FOLD)
 
@@ -348,7 +352,7 @@ import-runs: need-RUNS_FROM setup ## check runs trained elsewhere, in the folder
 	$(DW) import-runs $(DATA_OPT) $(call option,run,RUN) $(call flag,force,FORCE) -- $(call q,$(RUNS_FROM))
 
 predict: setup ## predict with the trained RUN (default: MODEL's) under TTA, by SET="predict.engine=..."; ENGINE=ray: in SHARDS on a cluster
-	$(if $(or $(RUN),$(MODEL)),,$(error make predict needs RUN=<name> or MODEL=<name>))
+	$(if $(or $(RUN),$(MODEL)),,$(error make predict needs RUN=..., $(EXPECTED_RUN)))
 	$(DW) predict $(DATA_OPT) $(call option,tta,TTA) $(call option,fold,FOLD) $(call option,set,SET) $(call option,study,STUDY) \
 	  $(call option,shards,SHARDS) $(ON_CLUSTER) -- $(call q,$(or $(RUN),$(MODEL)))
 

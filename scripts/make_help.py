@@ -13,11 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 COLUMNS = 100
-FIRST = {  # by group: the targets that `make` names
+FIRST = {  # by group: the targets that `make` names, a line each
     "start": {
         "demo": "the whole pipeline on synthetic images: no download, no GPU, minutes",
         "status": "what is here, what is stale, and the next command",
-        "doctor": "what this machine lacks, and what to do about it",
     },
     "data": {"data": "download the competition (needs a Kaggle token)"},
     "train": {
@@ -28,7 +27,6 @@ FIRST = {  # by group: the targets that `make` names
         "report": "one page of all results",
         "review": "one page to look through images by loss",
         "serve": "a local page that answers for an image, by RUN=<name>",
-        "classify": "the same in the terminal, for IMAGE=<file or folder>",
     },
     "submit": {
         "ensemble": "blend runs into a submission",
@@ -73,13 +71,12 @@ def entry(name: str, what: str, width: int = 16) -> list[str]:
 
 
 def short() -> Iterator[str]:
-    """A dozen grouped lines, and where the rest is."""
-    yield "make <target> [VARIABLE=value ...]\n"
+    """A dozen lines: targets in groups, and where the rest is."""
+    yield "make <target> [VARIABLE=value ...]; DATASET=demo means the demo's data, not the competition's"
     for group, targets in FIRST.items():
         for place, (name, what) in enumerate(targets.items()):
             yield f"  {'' if place else group:8}{name:10}{what}"
-    yield "\nDATASET=demo is the demo's data; without it: statefarm, the competition."
-    yield "make help-all: every target, and the variables of each."
+    yield "make help-all lists every target and its variables; make doctor says what this machine lacks"
 
 
 def everything() -> Iterator[str]:
