@@ -11,7 +11,7 @@ from driverwatch.config.loading import parse
 from driverwatch.config.model import ModelSettings, Transforms
 from driverwatch.config.training import AVERAGE_SPAN
 from driverwatch.config.types import WHOLE, TtaSet
-from driverwatch.data.context import Context, open_packs
+from driverwatch.data.context import Context, going_on, open_packs
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
 from driverwatch.data.tta import Columns
@@ -99,7 +99,7 @@ class Run:
         """The weights of a finished fold, if they are what it was trained to. Raises as `manifest`, or if they are not."""
         made, file = self.manifest(number), self.fold(number) / "weights.h5"
         if not file.is_file() or checksum_of_file(file) != made["weights"]:
-            way_out = f"restore it, or train the fold again with make train FORCE=1 FOLD={number}"
+            way_out = f"restore it, or add FORCE=1 FOLD={number} to the command that trained it"
             raise InputError(f"{file}: is not what fold {number} was trained to; {way_out}")
         return file
 
@@ -111,9 +111,9 @@ class Run:
         """
         path = self.fold(number) / "manifest.json"
         if not path.is_file():
-            way_out = "repeat the make train that began it, it resumes"
+            way_out = f"make train {going_on(self.name)} resumes it"
             raise InputError(f"{self.folder}: fold {number} is not finished; {way_out}")
-        made, again = read_json(path), f"train the fold again with FORCE=1 FOLD={number}"
+        made, again = read_json(path), f"add FORCE=1 FOLD={number} to the command that trained it"
         settings = _decisive(parse(ModelSettings, made.get("settings", {}), str(path)))
         mine = {"settings": _decisive(self.settings), **self.claim}
         strange = differences({**{key: made.get(key) for key in mine}, "settings": settings}, mine)
@@ -276,7 +276,7 @@ def _elsewhere(folder: Path) -> str:
     """Which other data sets have a run of this name: a command without `DATASET=` may mean one of them."""
     places = folder.parent.parent.parent.glob("*/runs") if folder.parent.name == "runs" else ()
     names = sorted(place.parent.name for place in places if (place / folder.name / "run.json").is_file())
-    return f"; one of this name is there with DATASET={' or '.join(names)}" if names else ""
+    return f"; one of this name is there: add DATASET={' or '.join(names)}" if names else ""
 
 
 def load(folder: Path) -> Run:
@@ -288,15 +288,16 @@ def load(folder: Path) -> Run:
     path = folder / "run.json"
     if not path.is_file():
         there = sorted(p.parent.name for p in folder.parent.glob("*/run.json"))
-        names = ", ".join(there) or "none, run make train MODEL=... first"
-        raise InputError(f"{folder}: no such run; there are: {names}{_elsewhere(folder)}")
+        names, other = ", ".join(there) or "none", _elsewhere(folder)
+        way_out = "" if there or other else ", run make train MODEL=... first"
+        raise InputError(f"{folder}: no such run; there are: {names}{way_out}{other}")
     made = read_json(path)
     try:
         facts: list[Any] = [parse(ModelSettings, made["settings"], str(path)), tuple(made["classes"])]
         facts += [made[name] for name in ("swap", "preset", "folds", "packs", "weights")]
         return Run(*[folder, *facts, made.get("learned_from"), made.get("regions", {})])
     except (LookupError, TypeError) as error:
-        raise InputError(f"{path}: lacks {error}; train again with FORCE=1") from error
+        raise InputError(f"{path}: lacks {error}; add FORCE=1 to the command that trained it") from error
 
 
 def speed(settings: ModelSettings) -> dict[str, Any]:

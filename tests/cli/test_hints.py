@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from support.in_process import here
 from support.places import ROOT
+from support.project import Verb
 
 from driverwatch.cli.main import HINT, app, as_typed, commands_of_datasets, variable_of, with_dataset
 from scripts.make_help import MAKEFILE, TARGETS, VARIABLES, variables_of
@@ -53,6 +54,23 @@ def test_a_suggested_command_has_variables_that_its_target_takes(found: dict[tup
         needs, _, recipe = TARGETS[target]
         names = set(re.findall(r" ([A-Z_]+)=", variables))
         assert names <= set(variables_of(needs + recipe)) | {"DEBUG"}, f"make {target}{variables} in {path}"
+
+
+def test_a_command_to_be_copied_names_what_its_target_needs() -> None:
+    """One with a variable, or that a sentence says to run; `x` behind a target stands for variables that are filled in."""
+    needed = {name: set(re.findall(r"need-([A-Z_]+)", needs)) for name, (needs, *_) in TARGETS.items()}
+    needed |= {"predict": {"RUN"}, "preview": {"RUN"}, "pack": {"SIZE"}}
+    checked = 0
+    for path in sorted((ROOT / "src").rglob("*.py")):
+        for text in texts(path):
+            for hint in HINT.finditer(text):
+                names, rest = set(re.findall(r" ([A-Z_]+)=", hint["variables"])), text[hint.end() :]
+                if hint["target"] not in TARGETS or not (names or text[: hint.start()].endswith("run ")):
+                    continue
+                checked += 1
+                lacking = needed[hint["target"]] - names - ({"SIZE"} if "MODEL" in names else set())
+                assert not lacking or rest.startswith((" x", "x")), f"{hint[0]} lacks {lacking} in {path}"
+    assert checked > 50
 
 
 def test_make_takes_every_suggested_command(found: dict[tuple[str, str], Path]) -> None:
@@ -123,3 +141,23 @@ def test_a_sentence_that_begins_with_a_variable_names_one_that_make_takes() -> N
     }
     assert {"EMBEDDINGS", "MODELS", "N_DRIVERS"} <= set(named)
     assert not set(named) - set(VARIABLES), {name: named[name] for name in set(named) - set(VARIABLES)}
+
+
+WITHOUT_DATASET = [
+    ["preflight", "inception_v3"], ["score"], ["ensemble"], ["review"], ["blends"], ["knn"], ["leakage"], ["folds"],
+    ["pack", "--size", "40x52"], ["trace", "img_1.jpg"], ["card", "demo"], ["label-issues", "demo"], ["check", "demo.csv"],
+    ["submit", "demo.csv", "--message", "first"], ["predict", "tiny"], ["serve", "tiny"], ["tta", "tiny"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("words", WITHOUT_DATASET, ids=lambda words: words[0])
+def test_right_after_the_demo_every_command_names_the_data_set_that_is_here(
+    verb: Verb, project: Path, words: list[str]
+) -> None:
+    run = project / "build/demo/runs/tiny/run.json"
+    run.parent.mkdir(parents=True)
+    run.write_text("{}")
+    made = verb(*words)
+    assert made.returncode == 2
+    assert made.stderr.rstrip().endswith("add DATASET=demo")
+    assert words[-1] == "tiny" or "the competition is not downloaded (make data downloads it" in made.stderr

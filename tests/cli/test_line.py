@@ -58,6 +58,7 @@ def test_from_images_to_submission(
     assert (both - ten.drop(columns="img")).abs().to_numpy().max() < 1e-4
     manifest = json.loads((project / "submissions" / "demo" / "first.json").read_text())
     scores = ran("score")
+    assert scores.count("\n") <= 8
     assert f"{manifest['out_of_fold_log_loss']:.4f}" in scores
     assert "Unseen test drivers" in scores
     assert "ready to go up" in ran("check", "submissions/demo/first.csv")
@@ -123,14 +124,14 @@ def test_blends_of_two_tta_sets(verb: Verb, project: Path, finished: list[str]) 
     ("arguments", "said"),
     [
         (["train", "tinny"], "no such settings; did you mean tiny. .expected one of "),
-        (["train", "tiny"], "no fold file; run make folds"),
+        (["train", "tiny"], "no fold file; build/demo/data: no such folder; .*make synthetic"),
         (["predict", "tiny"], "no such run"),
         (["ensemble"], "no run is there"),
         (["ensemble", "--name", "../x"], "NAME=../x: expected letters"),
         (["predict", "a/b"], "RUN=a/b: expected letters"),
         (["pack", "--size", "256"], "SIZE=256: expected <height>x<width>"),
         (["synthetic", "--seed", "-1"], "SEED=-1 must be at least 0"),
-        (["synthetic", "--dataset", "statefarm"], "not a drawn one"),
+        (["synthetic", "--dataset", "statefarm"], "is not synthetic"),
         (["ensemble", "--models", "a"], "no such run"),
         (["predict", "tiny", "--tta", "ten"], r"TTA: tta: must be a TTA set .*centre, .*got \['ten'\]"),
         (["folds", "--dataset", "stategarm"], "did you mean statefarm"),

@@ -160,4 +160,4 @@ def test_a_study_writes_its_table_and_stays_out_of_ensembles(
     assert "must begin with head" in verb("study", "headless", *place, "--weights", weights).stderr
     nothing = verb("ensemble", *place)
     assert nothing.returncode == 2
-    assert "no run is there that has finished every fold" in nothing.stderr
+    assert "no run is there" in nothing.stderr

@@ -121,7 +121,7 @@ def test_nothing_at_all(tmp_path: Path, world: World) -> None:  # noqa: F811
     assert status(replace(gone, settings=drawn)).next == "make synthetic DATASET=made_up"
     said = text(found)
     assert "missing: not here; DATA=<folder>" in said
-    assert "no fold file; run make folds first" in said
+    assert "no fold file; run make folds DATASET=" in said
     assert "no run yet" in said
     assert not Path("build").exists()  # nothing is written by looking
     assert "elsewhere" not in said

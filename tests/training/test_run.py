@@ -108,7 +108,7 @@ def test_unknown_and_damaged_runs(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there are: y"):
         runs.load(tmp_path / "z")
     started_folder(tmp_path / "build" / "demo" / "runs" / "one")
-    with pytest.raises(InputError, match=r"first; one of this name is there with DATASET=demo$"):
+    with pytest.raises(InputError, match=r"none; one of this name is there: add DATASET=demo$"):
         runs.load(tmp_path / "build" / "statefarm" / "runs" / "one")
     write_json(folder / "run.json", {"settings": read_json(folder / "run.json")["settings"]})
     with pytest.raises(InputError, match=r"run.json: lacks 'classes'"):

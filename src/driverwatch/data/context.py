@@ -130,7 +130,9 @@ def open_packs(context: Context, size: str) -> tuple[FoldTable, dict[str, Pack]]
     """
     path = context.places.folds
     if not path.is_file():
-        raise InputError(f"{path}: no fold file; run make folds DATASET={context.dataset} first")
+        raise InputError(
+            f"{path}: no fold file; {absent(context) or f'run make folds DATASET={context.dataset} first'}"
+        )
     context.ensure_packs(size)
     pack = context.pack(size, "train", packs.manifest_of(context.places.pack(size), "train", size)["folds"])
     try:

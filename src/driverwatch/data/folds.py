@@ -48,7 +48,7 @@ def glance(path: Path, classes: tuple[str, ...]) -> FoldFile:
             raise ValueError(f"columns other than {','.join(expected)}")
         table = sorted((row[0], [int(cell) for cell in row[1:]]) for row in rows)
     except FileNotFoundError:
-        raise InputError(f"{path}: no fold file; run make folds first") from None
+        raise InputError(f"{path}: no fold file; run make folds DATASET={path.stem} first") from None
     except (OSError, ValueError, csv.Error) as error:
         raise InputError(f"{path}: not a whole fold file ({error}); restore it") from error
     held: Counter[int] = Counter()
@@ -214,7 +214,7 @@ def read(path: Path, table: ImageTable) -> FoldTable:
         InputError: repeated drivers, folds that are not 0..K-1, or drivers and counts other than the table's.
     """
     if not path.is_file():
-        raise InputError(f"{path}: no fold file; run make folds first")
+        raise InputError(f"{path}: no fold file; run make folds DATASET={path.stem} first")
     expected = ["driver", "fold", "images", *class_columns(table.classes)]
     frame = read_csv(path, expected)
     try:

@@ -94,7 +94,8 @@ class StreamedImages:
         if image.pixels is None:
             raise InputError(f"{path}: {image.problem}; test images are read from their files, so restore it (DATA=)")
         if image.look != files.looks[number, :LOOK].tobytes():
-            raise InputError(f"{path}: shows something else than when it was packed; restore it, or make pack FORCE=1")
+            way_out = "restore it, or make pack MODEL=<model> FORCE=1"
+            raise InputError(f"{path}: shows something else than when it was packed; {way_out}")
         return image.pixels
 
 
@@ -165,6 +166,11 @@ def contents_checksum(
     return hashlib.sha256(table.encode() + looks.tobytes()).hexdigest()
 
 
+def again(path: Path | str) -> str:
+    """The command that packs again what is in a pack's file."""
+    return f"make pack SIZE={Path(path).parent.name}"
+
+
 def manifest_of(folder: Path, kind: str, size: str) -> dict[str, Any]:
     """A pack's manifest; one sentence if there is no pack."""
     path, manifest = folder / f"{kind}.h5", folder / f"{kind}.json"
@@ -174,7 +180,7 @@ def manifest_of(folder: Path, kind: str, size: str) -> dict[str, Any]:
     expected = {"checksum": str, "folds": str, "contents": str, "signature": str, "images": int, "left_out": dict}
     if wrong := [key for key, kind in expected.items() if not isinstance(made.get(key), kind)]:
         lacks = f"{wrong[0]} is missing or no {expected[wrong[0]].__name__}"
-        raise InputError(f"{manifest}: expected a pack's manifest, {lacks}; run make pack again")
+        raise InputError(f"{manifest}: expected a pack's manifest, {lacks}; run make pack SIZE={size} again")
     return made
 
 
@@ -186,8 +192,8 @@ def recorded(regions: Boxes) -> dict[str, list[float]]:
 def refuse_moved(path: Path, made: dict[str, Any], regions: Boxes) -> None:
     """Refuse a pack whose regions were cut at other places than `regions`."""
     if moved := differences(made.get("regions", {}), recorded(regions), "regions"):
-        again = "make pack FORCE=1 (runs on the old pack then no longer count)"
-        way_out = f"restore the boxes, give the moved region a new name, or {again}"
+        way = f"{again(path)} FORCE=1 (runs on the old pack then no longer count)"
+        way_out = f"restore the boxes, give the moved region a new name, or {way}"
         raise InputError(f"{path}: cut where the data set's YAML no longer has it ({', '.join(moved)}); {way_out}")
 
 
@@ -215,7 +221,7 @@ def read(
     """
     path, made = folder / f"{kind}.h5", manifest_of(folder, kind, size)
     if made.get("folds") != folds:
-        raise InputError(f"{path}: packed under other folds; run make pack again (the pixels are kept)")
+        raise InputError(f"{path}: packed under other folds; run {again(path)} again (the pixels are kept)")
     if regions is not None:
         refuse_moved(path, made, regions)
     height, width = pixels(size)
@@ -237,7 +243,7 @@ def _whole(path: Path) -> Iterator[h5py.File]:
         with opened(path) as file:
             yield file
     except UNREADABLE as error:
-        raise InputError(f"{path}: not a whole pack ({words(error)}); run make pack again") from error
+        raise InputError(f"{path}: not a whole pack ({words(error)}); run {again(path)} again") from error
 
 
 def pixel_hashes(path: Path) -> np.ndarray:
@@ -284,9 +290,9 @@ def _mapped(file: h5py.File, path: Path, size: tuple[int, int]) -> ImageBlock:
     offset, count = images.id.get_offset(), images.shape[0]
     if images.dtype != np.uint8 or images.shape[1:] != (*size, 3) or images.chunks is not None:
         got = f"{images.dtype} {images.shape[1:]}"
-        raise InputError(f"{path}: expected contiguous uint8 images {size} x 3, got {got}; run make pack again")
+        raise InputError(f"{path}: expected contiguous uint8 images {size} x 3, got {got}; run {again(path)} again")
     if count and (offset is None or offset + images.size > bytes_there):
-        raise InputError(f"{path}: cut short ({bytes_there} bytes); run make pack again")
+        raise InputError(f"{path}: cut short ({bytes_there} bytes); run {again(path)} again")
     return ImageBlock(str(path), offset or 0, images.shape)
 
 
@@ -296,7 +302,7 @@ def _opened(file: h5py.File, path: Path, made: dict[str, Any], images: ImageBloc
         if name in file or name == "looks":
             column(file, name, np.uint8, (count, LOOK))
     if text(file, "checksum") != made.get("checksum"):
-        raise InputError(f"{path}: is not the pack that {path.stem}.json describes; run make pack again")
+        raise InputError(f"{path}: is not the pack that {path.stem}.json describes; run {again(path)} again")
     left, absent = file["left_out"], len(column(file["left_out"], "names", str, (None,)))
     names, labels, drivers = (_values(file, name, count) for name in ("names", "labels", "drivers"))
     mean, std = (_channels(file, name) for name in ("mean", "std"))
@@ -328,10 +334,10 @@ def _verify(found: Pack, looks: np.ndarray, made: dict[str, Any]) -> None:
     if found.images.files is None:  # streamed ones are compared when they are read
         for name, kept, now in zip(found.names, looks, in_threads(pixel_hash, found.images.open()), strict=True):
             if bytes(kept[:LOOK]) != now:
-                raise InputError(f"{path}: image {name} was changed since it was packed; run make pack again")
+                raise InputError(f"{path}: image {name} was changed since it was packed; run {again(path)} again")
     more = (list(found.mean), list(found.std), [list(map(str, column)) for column in found.left_out])
     if contents_checksum(looks, found.names, found.drivers, found.labels, *more) != made["contents"]:
-        raise InputError(f"{path}: names, drivers, labels or means were changed since packing; run make pack again")
+        raise InputError(f"{path}: names, drivers, labels or means were changed since packing; run {again(path)} again")
 
 
 KEY = "checked"  # of the training pack's manifest

@@ -317,7 +317,8 @@ def _is_kept(job: Job) -> bool:
     if made.get("signature") != signature and (job.larger or not _is_of_same_bytes(job, made)):
         if not job.skip and (lines := invalid(job)):
             raise InvalidImagesError(lines)
-        way_out = "make pack FORCE=1 packs again (runs on the old pack then no longer count), or use another DATASET"
+        lost = "runs on the old pack then no longer count"
+        way_out = f"{pack.again(job.path)} FORCE=1 packs again ({lost}), or use another DATASET"
         raise InputError(f"{job.path}: packed from other files than {job.made_from} now holds; {way_out}")
     if made["left_out"] and not job.skip:
         raise InvalidImagesError(_lines(job, made["left_out"]))

@@ -272,6 +272,8 @@ def _pack_both(context: Context, size: str, force: bool, skip: bool, test_images
         for kind, count in there.items():
             say(f"{folder / kind}.h5: up to date ({count} images)")
         return
+    if sentence := absent(context):
+        raise InputError(sentence)
     tables = competition.read_both(context.settings, context.data)
     train, lost = _grouped(context, tables.train, skip)
     table, problems = folds.read(context.places.folds, train), tables.problems + lost

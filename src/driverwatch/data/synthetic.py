@@ -91,15 +91,17 @@ def _is_synthetic(data: Path, wanted: dict[str, Any], force: bool) -> bool:
 def _check(options: SyntheticOptions, settings: DatasetSettings) -> None:
     counts = {key: value for key, value in asdict(options).items() if isinstance(value, int) and key != "seed"}
     if wrong := [key.upper() for key, value in counts.items() if value < 1]:
-        raise InputError(f"sample: {', '.join(wrong)} must be at least 1")
+        raise InputError(f"{', '.join(wrong)} must be at least 1")
     if options.seed < 0:
-        raise InputError(f"sample: SEED={options.seed} must be at least 0")
+        raise InputError(f"SEED={options.seed} must be at least 0")
     if settings.test_labels is None:
-        raise InputError("sample: this dataset's YAML names no truth file, so it is not a drawn one; use DATASET=demo")
+        raise InputError(
+            "synthetic: this data set's YAML names no test_labels, so it is not synthetic; use DATASET=demo"
+        )
     if not re.fullmatch(SIZE, options.size):
-        raise InputError(f"sample: SIZE={options.size} must be <height>x<width>, like 240x320")
+        raise InputError(f"SIZE={options.size} must be <height>x<width>, like 240x320")
     if (classes := len(settings.classes)) > len(POSES):
-        raise InputError(f"sample: draws at most {len(POSES)} classes, but the dataset's YAML lists {classes}")
+        raise InputError(f"synthetic: draws at most {len(POSES)} classes, but the dataset's YAML lists {classes}")
 
 
 def plan(options: SyntheticOptions, classes: int = len(POSES)) -> list[Shot]:

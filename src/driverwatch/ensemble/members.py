@@ -11,7 +11,7 @@ from driverwatch import run as runs
 from driverwatch.config.ensemble import EnsembleSettings, PipelineSettings
 from driverwatch.config.loading import load, parse
 from driverwatch.config.types import TtaSet
-from driverwatch.data.context import CONFIGS, Context, absent, open_packs
+from driverwatch.data.context import CONFIGS, Context, absent, going_on, open_packs
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
 from driverwatch.data.tta import flips
@@ -179,10 +179,9 @@ def finished_runs(context: Context, names: list[str]) -> Finished:
     ]
     found = [run for path in paths if (run := _finished(context, path, bool(names)))]
     if not found:
-        raise InputError(
-            f"{context.places.runs}: no run is there that has finished every fold; "
-            + (absent(context) or f"run make train MODEL=... DATASET={context.dataset}, or again: it resumes")
-        )
+        resume = f"run make train MODEL=... DATASET={context.dataset}, or again: it resumes"
+        finished = " that has finished every fold" if paths else ""
+        raise InputError(f"{context.dataset}: no run is there{finished}; {absent(context) or resume}")
     opened = [open_packs(context, run.settings.input.key) for run in found]
     folds, first = opened[0][0], opened[0][1]["train"]
     for run, (_, packs) in zip(found, opened, strict=True):
@@ -206,7 +205,7 @@ def _finished(context: Context, path: Path, named: bool) -> Run | None:
     if all(run.finished(number) for number in range(run.settings.train.splits.models(context.settings.folds))):
         return run
     if named:
-        raise InputError(f"{run.folder}: not every fold is finished; repeat the make train that began it, it resumes")
+        raise InputError(f"{run.folder}: not every fold is finished; make train {going_on(run.name)} resumes it")
     say(f"left out, not finished: {run.name}")
     return None
 
@@ -239,7 +238,7 @@ def members_of(
 def caveats(runs: list[Run]) -> list[str]:
     """What to bear in mind of the runs' scores, a sentence each with the runs that it is about."""
     about = {
-        "training never flipped images, so the flipped views of ten_crop, _keep and _swap mislead": [
+        "trained without flips, so the flipped views of ten_crop, _keep and _swap mislead": [
             run.name for run in runs if not run.settings.trains_with_flips
         ],
         "optimistic: epoch chosen on the validation drivers": chosen_on_validation(runs),

@@ -21,12 +21,12 @@ from driverwatch.config.loading import Strict
 from driverwatch.data import competition
 from driverwatch.data import folds as fold_tables
 from driverwatch.data.competition import ImageTable
-from driverwatch.data.context import Context
+from driverwatch.data.context import Context, absent
 from driverwatch.data.images import examine
 from driverwatch.errors import InputError, listed
 from driverwatch.experiments.experiment import Interval, Number, Record, record_facts
 from driverwatch.io.atomic import write_json
-from driverwatch.io.console import close, say, table, track
+from driverwatch.io.console import close, say, table, tell, track
 from driverwatch.io.prefetch import in_threads
 from driverwatch.metrics import interval, oof_score
 
@@ -87,11 +87,11 @@ def print_leakage(context: Context) -> None:
     record = Leakage(**facts, fold_file=folds.checksum[:12], thumbnail=f"{width}x{height}", rows=rows)
     write_json(path, record.model_dump())
     say(
-        f"{context.dataset}: {len(labels)} images of {len(folds.frame)} drivers, {width}x{height} thumbnails, {folds.count} "
-        f"folds; drivers as in {context.places.folds} (checksum {folds.checksum[:12]}), random by seed 0"
+        f"{context.dataset}: {len(labels)} images of {len(folds.frame)} drivers, {width}x{height} thumbnails, {folds.count} folds\n"
+        f"drivers as in {context.places.folds} (checksum {folds.checksum[:12]}), random by seed 0"
     )
     say("\n".join(table(COLUMNS, [row.cells() for row in rows], COLUMNS, 0)[0]))
-    say(meaning(rows))
+    tell(meaning(rows))
     close(path, "the same figures", time.monotonic() - start, then=[f"make train MODEL=tiny DATASET={context.dataset}"])
 
 
@@ -156,6 +156,8 @@ def _labelled_images(context: Context) -> ImageTable:
         raise InputError(
             f"leakage: {context.dataset} names no drivers (columns.driver: null), so there is no driver split to compare with"
         )
+    if sentence := absent(context):
+        raise InputError(sentence)
     found, problems, _ = competition.read_train(context.settings, context.data)
     if problems:
         raise InputError(f"leakage: {len(problems)} table rows are invalid; make folds lists them:{listed(problems)}")

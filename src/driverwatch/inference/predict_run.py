@@ -12,7 +12,7 @@ from driverwatch import run as runs
 from driverwatch.config.model import PredictSettings
 from driverwatch.config.types import pixels
 from driverwatch.data import splits
-from driverwatch.data.context import Context
+from driverwatch.data.context import Context, going_on
 from driverwatch.data.images import LOOK, cut_out, pixel_hash
 from driverwatch.data.pack import Pack, as_keys, pixel_hashes
 from driverwatch.data.regions import FRAME, Box
@@ -54,7 +54,7 @@ def fold_models(context: Context, name: str, fold: int | None) -> FoldModels:
     if not there or fold not in (None, *there):
         asked = "no fold is finished" if fold is None else f"FOLD={fold} is not finished"
         done = ", ".join(map(str, there)) or "none"
-        raise InputError(f"{run.folder}: {asked} (finished: {done}); make train MODEL=... resumes with it")
+        raise InputError(f"{run.folder}: {asked} (finished: {done}); make train {going_on(name)} resumes with it")
     numbers = there if fold is None else [fold]
     files = [run.verify(number) for number in numbers]
     classes = {key: context.settings.classes.get(key, "") for key in run.classes}
@@ -110,7 +110,7 @@ def asked_to_predict(
     run.columns.sets_of(options.tta)
     numbers = [number for number in range(split.count) if run.finished(number) and fold in (None, number)]
     if not numbers:
-        raise InputError(f"{run.folder}: no finished fold to predict with; run make train first")
+        raise InputError(f"{run.folder}: no finished fold to predict with; make train {going_on(run.name)} first")
     return run, split, packs, numbers
 
 

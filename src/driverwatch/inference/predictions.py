@@ -180,10 +180,10 @@ def is_of(path: Path, origin: dict[str, str], names: np.ndarray) -> bool:
 
 WORDS = Words(
     what="predictions",
-    missing="run make predict with the views you want",
+    missing='run make predict RUN=<run> TTA="<sets>"',
     whole="prediction file",
     again="predict again",
-    other="run make predict again",
+    other="run make predict RUN=<run> again",
 )
 
 

@@ -6,6 +6,7 @@ import os
 import select
 import shutil
 import sys
+import textwrap
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -99,6 +100,11 @@ RECENT = 50  # reports that a rate is taken from: the first steps of an epoch co
 def say(text: str) -> None:
     """Print a line at once, also into a log file."""
     print(text, flush=True)
+
+
+def tell(sentence: str) -> None:
+    """Print a sentence that ends a command, over lines of 100 columns."""
+    say(textwrap.fill(sentence, 100, break_long_words=False, break_on_hyphens=False))
 
 
 def plain(stream: IO[str]) -> bool:

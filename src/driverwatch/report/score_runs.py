@@ -1,8 +1,10 @@
 """`make score`, and runs as a report shows them: scores, learning curves, settings, times; what is invalid, with the reason."""
 
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from math import log
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +21,7 @@ from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
 from driverwatch.ensemble import calibration
 from driverwatch.ensemble import members as blending
-from driverwatch.ensemble.members import Finished, Member, caveats, finished_runs
+from driverwatch.ensemble.members import Finished, Member, caveats, chosen_on_validation, finished_runs
 from driverwatch.errors import InputError
 from driverwatch.experiments.experiment import paired_change, score_table, score_table_by, table_text
 from driverwatch.inference.predictions import default_tta_of, predicted_tta
@@ -31,7 +33,7 @@ from driverwatch.submission.build import read_submission
 from driverwatch.training.checkpoint import read_history
 from driverwatch.training.run_summary import RunState
 
-SHOWN = 4  # runs that `make score` prints a line of
+SHOWN = 4  # lines of `make score` on runs: eight with title, heading, test score and next command
 HISTORY = ["epoch", "stage", "loss", "val_loss"]
 
 
@@ -285,10 +287,14 @@ def _print_best(context: Context, found: Finished) -> None:
     pack, folds, runs = found.train, found.folds, [run for run in found.runs if blending.oof_of_member(run)]
     chosen = _default_sets(found, {run.name: [default_tta_of(run)] for run in runs})
     table = score_table(chosen, pack.labels, pack.drivers).drop(columns="images").sort_values("log loss")
-    drivers = f"{len(pack.names)} images of {len(set(pack.drivers))} drivers"
-    shown = table_text(table.head(SHOWN), f"{context.dataset} out of fold, {folds.count} driver folds, {drivers}")
-    more = [f"and {len(table) - SHOWN} more: DETAILS=1"] if len(table) > SHOWN else []
-    say("\n".join([shown.rstrip("\n"), *more, *caveats(runs)]))
+    optimistic = ", ".join(chosen_on_validation(runs))
+    notes = [f"optimistic: epoch chosen on the validation drivers: {optimistic}"] * bool(optimistic)
+    best, uniform = table.head(SHOWN - len(notes)), log(len(context.settings.classes))
+    images = f"{len(pack.names)} images of {len(set(pack.drivers))} drivers in {folds.count} folds"
+    title = (
+        f"{context.dataset}, out of fold: best {len(best)} of {len(table)}, {images} (a uniform guess: {uniform:.4f})"
+    )
+    say("\n".join([table_text(best, title).rstrip("\n"), *notes]))
 
 
 def _default_sets(found: Finished, sets: dict[str, list[TtaSet]]) -> dict[str, np.ndarray]:
@@ -316,7 +322,7 @@ def _print_out_of_fold(context: Context, found: Finished) -> None:
     for caveat in caveats(runs):
         say(caveat)
     meanings = "  ".join(f"{name} {meaning}" for name, meaning in context.settings.classes.items())
-    say(f"classes: {meanings}\n")
+    say(textwrap.fill(f"classes: {meanings}", 100) + "\n")
     fold_of = np.array([folds.of_driver[driver] for driver in pack.drivers])
     classes = np.array(list(context.settings.classes))[pack.labels]
     for keys, kind in ((fold_of, "fold"), (pack.drivers, "driver"), (classes, "class")):

@@ -149,7 +149,8 @@ def _fold(context: Context, image: TracedImage) -> list[str]:
         return [f"none of {known.count}: its driver is in no fold, so that every fold's model may predict it"]
     sizes = _sizes(context)
     if not sizes:
-        return [f"{path}: {known.count} folds of {known.drivers} drivers; make pack tells who is held out with it"]
+        more = "make pack MODEL=<name> tells who is held out with it"
+        return [f"{path}: {known.count} folds of {known.drivers} drivers; {more}"]
     _, packs = open_packs(context, sizes[0])
     folds = fold_file.read(path, table_of(packs["train"], tuple(context.settings.classes)))
     if image.driver not in folds.of_driver:
@@ -277,7 +278,8 @@ def _submitted(context: Context, one: str, name: str) -> np.ndarray:
     frame = pd.read_csv(path)
     line = frame.loc[frame[context.settings.columns.image] == name, list(context.settings.classes)]
     if len(line) != 1:
-        raise InputError(f"{path}: expected one row of {name}, got {len(line)}; make check says what is wrong with it")
+        more = f"make check FILE={path} says what is wrong with it"
+        raise InputError(f"{path}: expected one row of {name}, got {len(line)}; {more}")
     return line.to_numpy(np.float64)[0]
 
 

@@ -15,7 +15,7 @@ from driverwatch.config.dataset import class_columns
 from driverwatch.config.ensemble import PipelineSettings
 from driverwatch.config.types import TtaSet
 from driverwatch.data import competition
-from driverwatch.data.context import Context
+from driverwatch.data.context import Context, absent
 from driverwatch.data.folds import FoldTable
 from driverwatch.data.pack import Pack
 from driverwatch.ensemble import members as blending
@@ -96,7 +96,8 @@ def _make_ensemble(
     facts |= {"seconds": round(time.monotonic() - start, 1), **provenance()}
     write_json(path.with_suffix(".json"), facts)
     guessed = f", {len(left_out)} broken ones at the class prior" if left_out else ""
-    say(f"{path}: {len(sample)} images{guessed}, {_said(members, settings, fold, facts)}, checked")
+    said = _said(members, settings, fold, facts).split("; ")
+    say("\n  ".join([f"{path}: {len(sample)} images{guessed}, checked", *said]))
     return facts
 
 
@@ -236,7 +237,9 @@ def make_submissions(context: Context, names: list[str]) -> None:
 
 
 def check_submission(context: Context, path: Path) -> None:
-    """Print that a submission file could go up. Raises `InputError` as `read_submission`."""
+    """Print that a submission file could go up. Raises `InputError` as `read_submission`, or where the images are not here."""
+    if sentence := absent(context):
+        raise InputError(sentence)
     sample = competition.read_sample_submission(context.settings, context.data)
     read_submission(path, sample, [context.settings.columns.image, *context.settings.classes])
     send = f'make submit DATASET={context.dataset} FILE={path} MESSAGE="..."'
@@ -298,9 +301,8 @@ def read_out_of_fold(context: Context, name: str) -> tuple[pd.DataFrame, np.ndar
     """A submission's out-of-fold file: columns image, driver, fold and label; probabilities float64 (N, C), rows summing to 1."""
     path, classes = context.places.out_of_fold(name), list(context.settings.classes)
     if not path.is_file():
-        raise InputError(
-            f"{path}: no out-of-fold probabilities; make ensemble NAME={name} DATASET={context.dataset} writes them"
-        )
+        way_out = absent(context) or f"make ensemble NAME={name} DATASET={context.dataset} writes them"
+        raise InputError(f"{path}: no out-of-fold probabilities; {way_out}")
     image, columns = context.settings.columns.image, class_columns(classes)
     text = dict.fromkeys([image, "driver", "class"], str)
     try:

@@ -19,7 +19,7 @@ from driverwatch.config.ensemble import PipelineSettings, embedding_source, kept
 from driverwatch.config.experiments import RecipeSettings
 from driverwatch.config.loading import load, parse
 from driverwatch.config.model import ModelSettings
-from driverwatch.data.context import CONFIGS, Context, going_on
+from driverwatch.data.context import CONFIGS, Context, absent, going_on
 from driverwatch.data.folds import glance
 from driverwatch.errors import InputError
 from driverwatch.io.atomic import write_json, write_text
@@ -55,7 +55,8 @@ def write_card(context: Context, name: str) -> Path:
     """
     path, source = context.places.submission(name).with_suffix(".json"), context.places.out_of_fold(name)
     if not path.is_file():
-        raise InputError(f"{path}: no such submission; make ensemble NAME={name} DATASET={context.dataset} writes it")
+        way_out = absent(context) or f"make ensemble NAME={name} DATASET={context.dataset} writes it"
+        raise InputError(f"{path}: no such submission; {way_out}")
     made, (frame, probabilities) = read_json(path), read_out_of_fold(context, name)
     if made.get("out_of_fold_rows") != checksum_of_file(source):
         raise InputError(f"{source}: is not of {path}; make ensemble NAME={name} DATASET={context.dataset} writes both")

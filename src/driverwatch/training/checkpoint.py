@@ -92,7 +92,7 @@ def read_history(path: Path) -> list[Row]:
     except (OSError, ValueError, csv.Error) as error:
         said = printable(" ".join(str(error).split()), 150)
         raise InputError(
-            f"{path}: expected a line of numbers per epoch, this is not a whole history ({said}); train the fold again with FORCE=1"
+            f"{path}: expected a line of numbers per epoch, this is not a whole history ({said}); FORCE=1 trains it again"
         ) from error
 
 
@@ -188,7 +188,9 @@ def resumed(checkpoint: Path, identity: str, number: int) -> Progress:
     """
     kept = load_state(checkpoint, {})
     if kept.get("run") != identity:
-        raise InputError(f"{checkpoint}: is of another run than this folder's; make train FORCE=1 begins again")
+        raise InputError(
+            f"{checkpoint}: is of another run than this folder's; add FORCE=1 to the command that trains it"
+        )
     try:
         progress = Progress(**plain_json(kept["progress"]))
         progress.history = checked_rows([{"epoch": n, **row} for n, row in enumerate(progress.history, start=1)])
@@ -198,5 +200,6 @@ def resumed(checkpoint: Path, identity: str, number: int) -> Progress:
         if len(stages) != progress.epoch:
             raise ValueError(f"{len(stages)} epochs of {progress.epoch}")
     except (LookupError, TypeError, ValueError, RecursionError) as error:
-        raise InputError(f"{checkpoint}: not a whole checkpoint ({error}); make train FORCE=1 FOLD={number}") from error
+        way_out = f"add FORCE=1 FOLD={number} to the command that trains it"
+        raise InputError(f"{checkpoint}: not a whole checkpoint ({error}); {way_out}") from error
     return progress

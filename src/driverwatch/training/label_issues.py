@@ -55,7 +55,8 @@ def identity(context: Context, settings: ModelSettings, pack: Pack) -> dict[str,
             wrong.append(f"{name}: is no training image of class {label} in {context.dataset}")
         made[name] = float(weight)
     if wrong:
-        raise InputError(f"{path}: fix the file, or make label-issues FORCE=1 writes it again:{listed(wrong)}")
+        again = "make label-issues NAME=<submission> FORCE=1 writes it again"
+        raise InputError(f"{path}: fix the file, or {again}:{listed(wrong)}")
     errors = set(frame[image][frame["kind"] == ERROR])
     made = dict.fromkeys(sorted(errors), 0.0) if rule == "drop" else dict(sorted(made.items()))
     return {"rule": rule, "checksum": checksum_of(made), "weights": made}

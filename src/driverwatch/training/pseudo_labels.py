@@ -192,8 +192,8 @@ def _pseudo_labels(student: Run, number: int, teacher: Teacher, kind: str, names
         made = teacher.predictions(fold, kind)
         if predictions.checksum(made) != recorded[kind][fold]:
             raise InputError(
-                f"{made.where}: is not what {student.name} was started with; restore it, or make train FORCE=1 "
-                f"RUN={student.name} begins again"
+                f"{made.where}: is not what {student.name} was started with; restore it, or add FORCE=1 to "
+                "the command that trains the student"
             )
         found.append(made.aligned_to(list(names)))
     return found

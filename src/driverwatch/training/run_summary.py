@@ -127,7 +127,8 @@ def _finished(run: Run, state: FoldState) -> FoldState:
     folder, manifest = run.fold(state.number), run.manifest(state.number)
     kinds = ("test",) if run.settings.train.splits.kind == "all" else ("test", "validation")
     losses: Any = manifest.get("log_loss")
-    problem = f"fold {state.number}: its weights.h5 is gone; make train FORCE=1 FOLD= trains it from scratch"
+    again = f"add FORCE=1 FOLD={state.number} to the command that trained it"
+    problem = f"fold {state.number}: its weights.h5 is gone; {again}"
     return replace(
         state,
         state="finished",

@@ -223,7 +223,7 @@ def train_one_fold(folder: Path, fold: int, weights: Path | None = None) -> None
     context = open_context(how.dataset, None, how.study)
     run, folds, packs = open_run(context, folder.name)
     if run.finished(fold):
-        raise InputError(f"{run.fold(fold)}: is finished; make train FORCE=1 FOLD={fold} trains it again")
+        raise InputError(f"{run.fold(fold)}: is finished; FORCE=1 FOLD={fold} trains it again")
     run = runs.executed(run, how.settings)
     if run.settings.predict.test:
         refuse_absent(packs["test"].images)
