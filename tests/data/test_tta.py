@@ -244,7 +244,7 @@ def test_views_are_compared_from_files_alone(finished: Finished, capsys: pytest.
     assert made["prediction"]["images_per_second"] == (6 + 1) / 2
     assert made["prediction"]["passes"] == 10
     assert 'make predict RUN=mine DATASET=demo TTA="multi_scale ten_crop_swap" makes them' in said
-    assert "never flipped" in said
+    assert "trained without flips" in said
     assert f"{made['tta']['shifts']['log_loss']:.4f}" in said
 
 
@@ -255,7 +255,7 @@ def test_views_are_compared_from_files_alone(finished: Finished, capsys: pytest.
         ({"ten_crop": (0.05, 0.02, 0.08)}, "centre", "even ten_crop has +0.0500"),
         ({"ten_crop": (-0.05, -0.2, 0.1)}, "centre", "changes nothing for certain (-0.0500"),
         ({"ten_crop": (-0.05, np.nan, np.nan)}, "centre", "changes nothing for certain"),
-        ({}, None, ""),
+        ({}, None, "no second TTA set"),
     ],
 )
 def test_what_a_comparison_means(
@@ -277,16 +277,48 @@ def test_what_a_table_of_blends_means() -> None:
     ]
     asked, sentence = step.blend_verdict(lines)
     assert asked == "BLEND=weighted CALIBRATE=temperature"
-    assert "Best of 2: weighted calibrated by temperature, nested CV log loss 1.1000, -0.1000" in sentence
+    assert (
+        "Best of 2, so a little optimistic: weighted calibrated by temperature, nested CV log loss 1.1000, -0.1000"
+        in sentence
+    )
     lines[1]["95%"] = (-0.2, 0.01)
     asked, sentence = step.blend_verdict(lines)
     assert asked == "BLEND=mean"
     assert "for certain" in sentence
 
 
-def test_without_the_centre_view_there_is_nothing_to_compare_with(finished: Finished) -> None:
+def test_what_a_table_of_embeddings_means() -> None:
+    """By the last predictions, the mean of all runs, and with k chosen: as an ensemble would."""
+    lines = [
+        {
+            "predictions": of,
+            "embeddings": text,
+            "way": way,
+            "nested": 1 + change,
+            "difference": change,
+            "95%": (low, high),
+        }
+        for of, text, way, change, low, high in [
+            ("tiny centre", "near", "chosen", -0.9, -1.0, -0.8),
+            ("mean of 2", "near", "50", -0.5, -0.6, -0.4),
+            ("mean of 2", "near", "chosen", -0.2, -0.3, -0.1),
+            ("mean of 2", "far", "chosen", -0.1, -0.2, -0.05),
+        ]
+    ]
+    asked, sentence = step.knn_verdict(lines)
+    assert asked == "KNN=near"
+    assert sentence == "Smoothing over neighbours helps: near changes mean of 2 by -0.2000 (-0.3000 to -0.1000)."
+    asked, sentence = step.knn_verdict([{**line, "95%": (-1.0, 0.1)} for line in lines])
+    assert asked == "KNN=none"
+    assert "helps for certain by no embeddings" in sentence
+
+
+def test_without_the_centre_view_there_is_nothing_to_compare_with(
+    finished: Finished, capsys: pytest.CaptureFixture[str]
+) -> None:
     predicted(finished, "shifts", 1)
     step.compare_tta(CONTEXT, "mine")  # type: ignore[arg-type]
+    assert 'next   make predict RUN=mine DATASET=demo TTA="multi_scale ten_crop_swap"' in capsys.readouterr().out
     line = read_json(finished.runs[0].folder / "tta.json")["tta"]["shifts"]
     assert line["against_centre"] is line["low"] is line["high"] is None
 

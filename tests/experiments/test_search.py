@@ -23,7 +23,7 @@ from driverwatch.data import splits
 from driverwatch.errors import InputError
 from driverwatch.experiments import search as searches
 from driverwatch.experiments.search import FoldRequest
-from driverwatch.experiments.search_trials import Space, load_optuna
+from driverwatch.experiments.search_trials import Space, load_optuna, search_verdict
 from driverwatch.io.atomic import write_json
 from driverwatch.io.manifests import read_json
 from driverwatch.metrics import FLOOR, limited, log_loss
@@ -274,6 +274,25 @@ def test_killed_at_any_change_of_its_study_it_resumes_and_trains_nothing_twice(t
     assert min(float(line["log_loss"]) for line in lines if line["state"] == "COMPLETE") == pytest.approx(
         study.best_value
     )
+
+
+@pytest.mark.parametrize(
+    ("searched", "fresh", "said"),
+    [
+        (-0.2, -0.15, "promises -0.2000; on fresh folds -0.1500 survives: it was optimistic by +0.0500"),
+        (-0.2, -0.05, "-0.0500 survives (the interval holds 0: perhaps nothing): it was optimistic by +0.1500"),
+        (-0.2, 0.05, "on fresh folds nothing survives: it was optimistic by +0.2500"),
+        (
+            0.1,
+            -0.05,
+            "No trial was better than the settings as they are: the best has +0.1000, on fresh folds -0.0500.",
+        ),
+    ],
+)
+def test_what_a_search_means(searched: float, fresh: float, said: str) -> None:
+    sides = {"searched": searched, "fresh": fresh, "optimism": fresh - searched}
+    facts = {key: {"difference": mean, "low": mean - 0.1, "high": mean + 0.1} for key, mean in sides.items()}
+    assert said in search_verdict(facts)
 
 
 @pytest.mark.line

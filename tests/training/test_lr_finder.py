@@ -169,7 +169,10 @@ def test_the_command_rises_step_by_step_and_touches_no_run(
     stages = '[{"epochs":1,"learning_rate":0.003},{"freeze_until":"stage1"}]'
     shown = f"input.pack=40x52 input.size=36x48 train.stages={stages} train.batch_size=16 train.select=best"
     shown = [*place, "--set", shown]
-    for words, said in ((["--lr-min", "1", "--lr-max", "0.1"], "expected 0 < LOW < HIGH"), (["--fold", "7"], "FOLD=7")):
+    for words, said in (
+        (["--lr-min", "1", "--lr-max", "0.1"], "expected 0 < LR_MIN < LR_MAX"),
+        (["--fold", "7"], "FOLD=7"),
+    ):
         refused = verb("lr-find", "tiny", *words, *shown)
         assert refused.returncode == 2
         assert said in refused.stderr

@@ -31,7 +31,7 @@ from driverwatch.experiments.experiment import (
 )
 from driverwatch.inference.predictions import predicted_tta
 from driverwatch.io.atomic import locked, write_json
-from driverwatch.io.console import ending, say
+from driverwatch.io.console import ending, say, tell
 from driverwatch.io.manifests import provenance
 from driverwatch.metrics import log_loss
 from driverwatch.run import Run
@@ -58,24 +58,25 @@ def compare_tta(context: Context, name: str) -> None:
         raise InputError(f"{run.folder}: no TTA set is there that every fold has predicted; {command} makes them")
     table, rate, path = _table(found, there), _rate(found), run.folder / "tta.json"
     say(table_text(table, f"TTA sets of {run.name}: {context.dataset}, {found.folds.count} driver folds, out of fold"))
-    passes = "when it was trained, {0} took {passes} passes an image, {images_per_second} images/s ({from})"
+    passes = "when it was trained, {0} took {passes} passes an image, {images_per_second} images/s"
     speed = [passes.format(" and ".join(rate["tta"]), **rate)] if rate else []
     say("\n".join([LEGEND, *speed, *caveats([run])]))
     if missing:
-        say(f"not predicted yet: {', '.join(missing)}; {command} makes them")
+        say(f"not predicted yet: {', '.join(missing)}\n  {command} makes them")
     write_json(path, _facts(found, table) | {"missing": missing, "prediction": rate} | provenance())
     chosen, sentence = tta_verdict(table)
-    then = [f"make ensemble MODELS={run.name} TTA={chosen} DATASET={context.dataset}"] if chosen else []
-    say("\n".join(filter(None, [sentence, f"{path}: written"])))
-    ending(then=then)
+    blend = f"make ensemble MODELS={run.name} TTA={chosen} DATASET={context.dataset}"
+    say(f"{path}: written")
+    tell(sentence)
+    ending(then=[blend] if chosen else [command] * bool(missing))
 
 
 def tta_verdict(table: pd.DataFrame) -> tuple[str | None, str]:
-    """The set to predict with, and why in a sentence; None and nothing where only one set, or no centre crop, is there."""
+    """The set to predict with, and why in a sentence; None where only one set, or no centre crop, is there."""
     key = f"against {CENTRE}"
     rest = [line for line in table.to_dict("records") if line["TTA"] != CENTRE and line[key] == line[key]]
     if not rest:
-        return None, ""
+        return None, "There is no second TTA set to compare with the centre crop yet."
     best = min(rest, key=lambda line: float(line["log loss"]))
     gain = f"{best[key]:+.4f} log loss against the centre crop"
     if not (best["low"] > 0 or best["high"] < 0):  # unknown, with a single driver
@@ -176,13 +177,13 @@ def compare_blends(context: Context, names: list[str], tta: list[TtaSet]) -> Non
     say(f"Blends of {', '.join(f'{m.run.name} ({m.tta})' for m in members)}: log loss, {folds.count} driver folds")
     say(text_table(BLEND_COLUMNS, sorted(lines, key=lambda line: line["nested"])))
     say(
-        "in-sample: on the images it is fitted on, so it is optimistic. nested CV: each fold by a pipeline fitted on the others. "
-        f"The best of {len(lines)} is a little optimistic too. ECE: nested CV, before and after calibration.\n"
+        "in-sample: on the images it is fitted on, so it is optimistic\n"
+        "nested CV: each fold by a pipeline fitted on the others; ECE: the same, before and after calibration\n"
         f"{path}, {context.places.calibration('<blend>')}"
     )
     asked, sentence = blend_verdict(lines)
     words = [f'MODELS="{" ".join(names)}"'] * bool(names) + [f"TTA={each}" for each in tta if len(tta) == 1]
-    say(sentence)
+    tell(sentence)
     ending(then=[" ".join([f"make ensemble DATASET={context.dataset}", *words, asked])])
 
 
@@ -225,7 +226,10 @@ def blend_verdict(lines: list[dict[str, Any]]) -> tuple[str, str]:
     gain = f"nested CV log loss {best['nested']:.4f}, {best['difference']:+.4f} ({low:+.4f} to {high:+.4f}) against the mean"
     name = f"{best['blend']} calibrated by {best['calibrate']}"
     if high < 0:
-        return f"BLEND={best['blend']} CALIBRATE={best['calibrate']}", f"Best of {len(lines)}: {name}, {gain}."
+        return (
+            f"BLEND={best['blend']} CALIBRATE={best['calibrate']}",
+            f"Best of {len(lines)}, so a little optimistic: {name}, {gain}.",
+        )
     return "BLEND=mean", f"No pipeline is better than the plain mean for certain: the best, {name}, has {gain}."
 
 
@@ -272,9 +276,26 @@ def compare_knn(context: Context, features: list[str], names: list[str], weights
         made_of = {"members": prediction_files(members, folds), "folds": folds.checksum}
         write_json(context.places.knn, {**made_of, "knn": lines, **provenance()})
     say(
-        "Neighbours are validation images of one fold alone; whatever is chosen is chosen on the other folds. same driver+class: "
-        f"share of such neighbours. The best line is a little optimistic.\n{context.places.knn}"
+        "Neighbours are validation images of one fold alone; whatever is chosen is chosen on the others.\n"
+        f"same driver+class: share of such neighbours. The best line is optimistic.\n{context.places.knn}"
     )
+    asked, sentence = knn_verdict(lines)
+    tell(sentence)
+    words = [f'MODELS="{" ".join(names)}"'] * bool(names)
+    ending(then=[" ".join([f"make ensemble DATASET={context.dataset}", *words, asked])])
+
+
+def knn_verdict(lines: list[dict[str, Any]]) -> tuple[str, str]:
+    """`KNN=` for an ensemble of the last predictions, and why in a sentence: `none` where a gain may be chance."""
+    last = [line for line in lines if line["predictions"] == lines[-1]["predictions"] and line["way"] == "chosen"]
+    best = min(last, key=lambda line: line["nested"])
+    low, high = best["95%"]
+    gain = (
+        f"{best['embeddings']} changes {best['predictions']} by {best['difference']:+.4f} ({low:+.4f} to {high:+.4f})"
+    )
+    if high < 0:
+        return f"KNN={best['embeddings']}", f"Smoothing over neighbours helps: {gain}."
+    return "KNN=none", f"Smoothing over neighbours helps for certain by no embeddings: {gain}."
 
 
 def _knn_lines(space: EmbeddingIndex, predictions: MemberPredictions, pack: Pack) -> list[dict[str, Any]]:

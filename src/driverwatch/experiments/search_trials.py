@@ -20,7 +20,7 @@ from driverwatch.data.context import Context
 from driverwatch.errors import InputError
 from driverwatch.experiments.experiment import table_text
 from driverwatch.io.atomic import replacing, write_json, write_text
-from driverwatch.io.console import close, say
+from driverwatch.io.console import close, say, tell
 from driverwatch.io.html import PALETTE
 from driverwatch.io.manifests import provenance
 from driverwatch.metrics import interval
@@ -235,10 +235,11 @@ def write_report(context: Context, folder: Path, result: SearchResult, seconds: 
             sides, f"OOF log loss of {model} and of trial {facts['best']} (95 % intervals: bootstrap over drivers)"
         )
     )
-    say(f"{table_text(drivers, 'Drivers on fresh folds')}\n{_verdict(facts)}\n")
+    say(table_text(drivers, "Drivers on fresh folds"))
+    tell(search_verdict(facts))
     then = [f"cp {folder / 'best.yaml'} configs/models/{model}_found.yaml"]
     then += [f"make train MODEL={model}_found DATASET={context.dataset}"]
-    if facts["fresh"]["difference"] >= 0:
+    if max(facts[side]["difference"] for side in ("searched", "fresh")) >= 0:
         then = [f"make train MODEL={model} DATASET={context.dataset}   # keep {model} as it is"]
     close(folder, "trials.csv, best.yaml, drivers.csv, result.json, history.png, slices.png", seconds, then=then)
 
@@ -273,15 +274,16 @@ def _recolour(axes: Any, by_trial: bool) -> None:
         axes.legend(bbox_to_anchor=(1.05, 1), loc="upper left", frameon=False)  # where Optuna has it
 
 
-def _verdict(facts: dict[str, Any]) -> str:
+def search_verdict(facts: dict[str, Any]) -> str:
     """How much of the gain survives, in a sentence."""
     searched, fresh, optimism = facts["searched"], facts["fresh"], facts["optimism"]
     if searched["difference"] >= 0:
         found = f"{searched['difference']:+.4f}, on fresh folds {fresh['difference']:+.4f}"
         return f"No trial was better than the settings as they are: the best has {found}."
     chance = " (the interval holds 0: perhaps nothing)" if fresh["low"] <= 0 <= fresh["high"] else ""
+    kept = f"{fresh['difference']:+.4f} survives{chance}" if fresh["difference"] < 0 else "nothing survives"
     return (
-        f"The search promises {searched['difference']:+.4f}; on fresh folds {fresh['difference']:+.4f} survives{chance}: it was "
+        f"The search promises {searched['difference']:+.4f}; on fresh folds {kept}: it was "
         f"optimistic by {optimism['difference']:+.4f} ({optimism['low']:+.4f} to {optimism['high']:+.4f}). The drivers are the "
         "same on both: new drivers may take back more."
     )

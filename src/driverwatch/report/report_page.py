@@ -56,6 +56,7 @@ def write_report(context: Context) -> Path:
             report.no_review = str(error)
     write_text(path, render("report.html", report=report, **sections(report)))
     counts = [_counted(len(report.runs), "run"), _counted(len(report.submissions), "submission")]
+    counts += ["review.html beside it"] * (report.review is not None)
     counts += [f"{_counted(len(report.unreadable), 'thing')} not readable"] if report.unreadable else []
     words = f"{', '.join(counts)}, {path.stat().st_size / 1e6:.1f} MB; open it in a browser"
     close(path, words, time.monotonic() - start, then=_next(report, context.settings.slug is not None))

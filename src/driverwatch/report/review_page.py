@@ -148,13 +148,16 @@ PIECE = 256  # images that are cut at a time
 NEAR = 6  # neighbours of each image: one row of pictures
 
 
-def write_review(context: Context, names: list[str], tta: TtaSet | None, features: str | None, count: int) -> Path:
+def write_review(
+    context: Context, names: list[str], tta: TtaSet | None, features: str | None, count: int, last: bool = True
+) -> Path:
     """Write the review page of runs (default: every finished one that has out-of-fold predictions), and return its path.
 
     Args:
         tta: the TTA set of all runs; None: each run's default.
         features: the embeddings by which neighbours are found; None: the first ones on disk that fit, if there are any.
         count: class activation maps are made of as many images at the head of each list; 0: none, and Keras is not started.
+        last: whether the command ends with this page, and says so.
 
     Raises:
         InputError: runs that are not finished, not scored on folds, or of other images; missing embeddings or images.
@@ -173,8 +176,9 @@ def write_review(context: Context, names: list[str], tta: TtaSet | None, feature
     write_text(path, render("review.html", content=content, report=report.name, made_of=_made_of(shown), **facts))
     words = f"{len(shown.train.names)} training and {len(shown.test.names)} test images, {', '.join(shown.runs)}, {knn}"
     words += f", {path.stat().st_size / 1e6:.1f} MB; open it in a browser"
-    then = [] if report.is_file() else [f"make report DATASET={context.dataset}"]
-    close(path, words, time.monotonic() - start, then=then)
+    if last:
+        then = [] if report.is_file() else [f"make report DATASET={context.dataset}"]
+        close(path, words, time.monotonic() - start, then=then)
     return path
 
 
@@ -185,7 +189,7 @@ def keep_review(context: Context) -> Path:
     is_there = path.is_file() and f'content="{_made_of(shown)}"' in path.read_text("utf-8")[:4096]
     if is_there and not (doubted.is_file() and doubted.stat().st_mtime_ns > path.stat().st_mtime_ns):
         return path
-    return write_review(context, [], None, None, 0)
+    return write_review(context, [], None, None, 0, last=False)
 
 
 def _doubted(context: Context, names: np.ndarray) -> list[int]:

@@ -77,7 +77,7 @@ def find_rates(
     """
     start, last = time.monotonic(), settings.train.stages[-1]
     if not 0 < low < high <= HIGHEST_RATE:
-        raise InputError(f"LR_MIN={low:g} LR_MAX={high:g}: expected 0 < LOW < HIGH, and {HIGHEST_RATE:g} at most")
+        raise InputError(f"LR_MIN={low:g} LR_MAX={high:g}: expected 0 < LR_MIN < LR_MAX <= {HIGHEST_RATE:g}")
     if last.fit == "linear_probe":
         raise InputError("train.stages: the last one is solved for (fit: linear_probe) and has no rate to find")
     found = weight_files.ready(settings, weights)
