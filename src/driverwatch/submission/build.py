@@ -201,7 +201,7 @@ def _said(members: list[Member], settings: PipelineSettings, fold: int | None, f
     if "prediction_interval" not in facts:
         return said
     predicted = facts["prediction_interval"]
-    saved = f"; averaging folds may save {predicted['averaging_gain']:.3f} of it" if fold is None else ""
+    saved = f"; averaging folds may save {predicted['averaging_gain']:.3f} of the loss" if fold is None else ""
     return (
         f"{said}; {predicted['level']:.0%} prediction interval for {predicted['unseen_drivers']} unseen drivers: "
         f"{predicted['low']:.3f} to {predicted['high']:.3f} by a fold's models{saved}"
