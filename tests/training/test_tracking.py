@@ -255,3 +255,24 @@ def wandb_records(path: Path) -> list[Any]:
             found.append(wandb_internal_pb2.Record.FromString(parts))
         at += 7 + length
     return found
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the libraries, which they give themselves
+def test_what_wandb_was_sent_survives_a_kill_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is in the file at once, not after the 15 seconds of wandb's own: `tracking.json` says that it was sent."""
+    pytest.importorskip("wandb", reason="make setup EXTRAS=tracking")
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    tracker = tracking.TRACKERS["wandb"](tmp_path, "demo", "tiny", "")
+    [folder] = tmp_path.glob("wandb/offline-run-*")
+    file, kept = folder / f"run-{tracker.id}.wandb", tmp_path / "kept.wandb"
+    try:
+        for epoch in (1, 2, 3):
+            tracker.metrics({"fold0/val_loss": 0.5 + epoch}, epoch)
+            shutil.copyfile(file, kept)
+            sent = [item.value_json for each in wandb_records(kept) for item in each.history.item]
+            assert str(0.5 + epoch) in sent
+        tracker.facts({"fold0.weights.sha256": "12ab"})
+        assert b'"12ab"' in file.read_bytes()
+    finally:
+        tracker.close()

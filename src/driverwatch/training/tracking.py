@@ -34,6 +34,8 @@ PACKAGES = {"tensorboard": ["tensorboard"], "mlflow": ["mlflow", "sqlalchemy", "
 LOOK_SECONDS = 3.0  # between two looks at the run's files
 PATIENCE_SECONDS = 120.0  # at the end, for what is left to send: MLflow's first start makes its database
 BROKEN_OFF_SECONDS = 5.0  # the same after an error or Ctrl-C
+WRITTEN_SECONDS = 30.0  # for wandb to write what it was sent, as it does each FLUSH_SECONDS
+FLUSH_SECONDS, STILL_SECONDS = 0.1, 0.25
 WAY_OUT = "training is not affected, and the same command sends the rest later"
 PIECES_AT_ONCE = 100  # parameters in one request; MLflow's limit
 LONGEST = 500  # characters of a value; older MLflow servers refuse more
@@ -287,24 +289,38 @@ class _Wandb:
 
         folder.mkdir(parents=True, exist_ok=True)
         quiet = wandb.Settings(silent=True, console="off", disable_git=True, save_code=False, x_disable_stats=True,
-                               x_disable_meta=True, x_disable_machine_info=True)  # fmt: skip
+                               x_disable_meta=True, x_disable_machine_info=True,
+                               x_transaction_log_flush_interval=FLUSH_SECONDS)  # fmt: skip
         self.id = found or secrets.token_hex(4)
         about: dict[str, Any] = {"project": f"driverwatch-{dataset}", "name": name, "id": self.id, "resume": "allow"}
         self.run = wandb.init(**about, dir=str(folder), settings=quiet)
+        self.file = Path(self.run.settings.sync_file)
         self.run.define_metric("epoch")
         self.run.define_metric("fold*", step_metric="epoch")
 
     def settings(self, values: dict[str, Any]) -> None:
-        self.run.config.update(values, allow_val_change=True)
+        self._written(lambda: self.run.config.update(values, allow_val_change=True))
 
     def facts(self, values: dict[str, str]) -> None:
-        self.run.summary.update(values)
+        self._written(lambda: self.run.summary.update(values))
 
     def metrics(self, values: dict[str, float], step: int) -> None:
-        if step:
-            self.run.log({"epoch": step, **values})
-        else:
-            self.run.summary.update(values)
+        self._written(lambda: self.run.log({"epoch": step, **values}) if step else self.run.summary.update(values))
+
+    def _written(self, send: Callable[[], None]) -> None:
+        """Send, and wait until the run's file has grown and stands still: before, a kill may end the process that has it."""
+        before = last = self._size()
+        end = time.monotonic() + WRITTEN_SECONDS
+        send()
+        time.sleep(STILL_SECONDS)
+        while not before < (size := self._size()) == last:
+            if time.monotonic() > end:
+                raise TimeoutError(f"{self.file} has not grown within {WRITTEN_SECONDS:g} s")
+            last = size
+            time.sleep(STILL_SECONDS)
+
+    def _size(self) -> int:
+        return self.file.stat().st_size if self.file.is_file() else 0
 
     def close(self) -> None:
         self.run.finish()
