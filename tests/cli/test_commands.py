@@ -13,6 +13,7 @@ import pytest
 import yaml
 from support.commands import APART, ROOT, TESTED, Command, commands_of, pages, parsed
 
+from driverwatch.data.synthetic import SyntheticOptions, plan
 from driverwatch.errors import InputError
 from driverwatch.io.paths import is_on
 from driverwatch.models.describe import print_layers
@@ -123,6 +124,14 @@ def test_ci_runs_what_the_makefile_knows() -> None:
         assert command.targets[0] in TARGETS
         assert {key for key, _ in command.variables} <= VARIABLES
         assert recipe(command.targets, command.variables)[0] == 0
+
+
+def test_images_that_pages_and_ci_name_are_the_demos() -> None:
+    """Real names have more digits."""
+    drawn = {shot.name: "test" if shot.test else "train" for shot in plan(SyntheticOptions())}
+    for path in (WORKFLOW, *pages()):
+        for part, name in re.findall(r"(?:demo/data/imgs/(train|test)/)?(img_\d{1,4}\.jpg)", path.read_text()):
+            assert drawn.get(name, "none") in ((part,) if part else ("train", "test")), f"{path}: {name}"
 
 
 def ran_by(command: Command) -> str:
