@@ -215,7 +215,7 @@ $(RUNTIME): FORCE
 	$(if $(wildcard $(PINNED)),,$(error ACCELERATOR=$(ACCELERATOR): expected cpu or cuda))
 	@$(call finished,$(PINNED),$@) || { \
 	  $(PYTHON_3) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	    { echo $(call q,$(PYTHON3) is older than Python 3.11; name a newer one: make PYTHON3=python3.12 $(MAKECMDGOALS)) >&2; \
+	    { echo $(call q,$(PYTHON3) does not run or is older than Python 3.11; name another: make PYTHON3=python3.12 $(MAKECMDGOALS)) >&2; \
 	      exit 2; }; \
 	  $(PYTHON) -m pip --version >/dev/null 2>&1 || $(PYTHON_3) -m venv --clear $(VENV); \
 	  $(PYTHON) $(call install,$(PYTHON),$(PINNED),$@); }

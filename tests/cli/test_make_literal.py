@@ -352,3 +352,11 @@ def test_an_environment_whose_python_is_gone_is_made_again(checkout: Path) -> No
     [(again, _), (installing, _)] = calls(checkout)
     assert again == ["-m", "venv", "--clear", ".venv-kaggle"]
     assert installing[0] == "scripts/install.py"
+
+
+def test_a_python_that_does_not_run_is_named(checkout: Path) -> None:
+    (checkout / ".venv/bin/python").unlink()
+    made = make(checkout, "setup", "PYTHON3=./absent")
+    assert made.returncode == 2
+    said = "does not run or is older than Python 3.11; name another: make PYTHON3=python3.12 setup"
+    assert f"./absent {said}" in made.stderr
