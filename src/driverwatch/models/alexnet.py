@@ -29,12 +29,7 @@ def alexnet(
         include_top: continue with `flatten`, `fc1`, `fc2` (batch-normalised, dropout 0.5) and a softmax: (B, classes) float32,
             rows sum to 1.
         classes: C, read with `include_top`.
-
-    Raises:
-        ValueError: `weights` given; there are none.
     """
-    if weights is not None:
-        raise ValueError("alexnet is built empty: weights must be None")
     inputs = layers.Input(input_shape)
     x = inputs
     for name, (width, kernel, strides) in CONVOLUTIONS.items():

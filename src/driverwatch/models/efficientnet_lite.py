@@ -27,12 +27,7 @@ def _build(
     Args:
         include_top: continue with the global average, dropout and a softmax: (B, classes) float32, rows sum to 1.
         classes: C, read with `include_top`.
-
-    Raises:
-        ValueError: `weights` given; arrays are loaded by `driverwatch.models.pretrained`.
     """
-    if weights is not None:
-        raise ValueError(f"{name} is built empty: weights must be None")
     inputs = layers.Input(input_shape)
     x = layers.Conv2D(LITE_STEM, 3, strides=2, padding="same", use_bias=False, name="stem_conv")(inputs)
     x = _normalised(x, "stem")

@@ -30,12 +30,7 @@ def googlenet(
     Args:
         include_top: continue with the global average, dropout 0.2 and a softmax: (B, classes) float32, rows sum to 1.
         classes: C, read with `include_top`.
-
-    Raises:
-        ValueError: `weights` given; arrays are loaded by `driverwatch.models.pretrained`.
     """
-    if weights is not None:
-        raise ValueError("googlenet is built empty: weights must be None")
     inputs = layers.Input(input_shape)
     x = _stem(inputs)
     for index, widths in INCEPTIONS.items():

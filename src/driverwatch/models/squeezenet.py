@@ -21,12 +21,7 @@ def _build(
     Args:
         include_top: continue with dropout, `conv10`, its ReLU, global average and softmax: (B, classes) float32, rows sum to 1.
         classes: C, read with `include_top`.
-
-    Raises:
-        ValueError: `weights` given; arrays are loaded by `driverwatch.models.pretrained`.
     """
-    if weights is not None:
-        raise ValueError(f"{name} is built empty: weights must be None")
     version = SQUEEZENETS[name]
     inputs = layers.Input(input_shape)
     x = layers.Conv2D(version.width, version.kernel, strides=2, activation="relu", name="conv1")(inputs)

@@ -8,12 +8,8 @@ Shape = tuple[int, int, int]
 
 
 def tiny(weights: None = None, include_top: bool = False, input_shape: Shape = (84, 112, 3)) -> Model:
-    """Four 3x3 convolutions (the first 5x5), three of them with stride 2: (B, H, W, 3) -> (B, H/16, W/16, 64), input scaled.
-
-    Raises:
-        ValueError: `weights` or `include_top` given; there are none.
-    """
-    inputs = _inputs(weights, include_top, input_shape)
+    """Four 3x3 convolutions (the first 5x5), three of them with stride 2: (B, H, W, 3) -> (B, H/16, W/16, 64), input scaled."""
+    inputs = layers.Input(input_shape)
     x = inputs
     for i, (width, kernel, strides) in enumerate([(16, 5, 2), (32, 3, 2), (64, 3, 2), (64, 3, 1)], start=1):
         x = layers.Conv2D(width, kernel, strides=strides, padding="same", use_bias=False, name=f"stage{i}_conv")(x)
@@ -22,20 +18,14 @@ def tiny(weights: None = None, include_top: bool = False, input_shape: Shape = (
 
 
 def tiny_separable(weights: None = None, include_top: bool = False, input_shape: Shape = (84, 112, 3)) -> Model:
-    """A 5x5 convolution, then four depthwise-separable ones: (B, H, W, 3) -> (B, H/16, W/16, 96). Raises as `tiny`."""
-    inputs = _inputs(weights, include_top, input_shape)
+    """A 5x5 convolution, then four depthwise-separable ones: (B, H, W, 3) -> (B, H/16, W/16, 96)."""
+    inputs = layers.Input(input_shape)
     x = layers.Conv2D(16, 5, strides=2, padding="same", use_bias=False, name="stage1_conv")(inputs)
     x = _normalized(x, "stage1")
     for i, (width, strides) in enumerate([(32, 2), (64, 1), (64, 2), (96, 1)], start=2):
         x = layers.SeparableConv2D(width, 3, strides=strides, padding="same", use_bias=False, name=f"stage{i}_conv")(x)
         x = _normalized(x, f"stage{i}")
     return Model(inputs, layers.AveragePooling2D(2, name="pool5")(x), name="tiny_separable")
-
-
-def _inputs(weights: None, include_top: bool, input_shape: Shape) -> Any:
-    if weights is not None or include_top:
-        raise ValueError("the tiny networks have no weights and no top: weights must be None and include_top False")
-    return layers.Input(input_shape)
 
 
 def _normalized(x: Any, name: str) -> Any:
