@@ -1,15 +1,12 @@
 """Tables from predictions alone: a run's TTA sets, an ensemble's blends and calibrations, k-NN smoothing."""
 
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from driverwatch.config.ensemble import BLEND_NAMES, CALIBRATION_NAMES, BlendName, KnnSettings, PipelineSettings
-from driverwatch.config.loading import parse
-from driverwatch.config.model import PredictSettings
 from driverwatch.config.types import TTA_SETS, TtaSet, pixels
 from driverwatch.data.context import Context
 from driverwatch.data.pack import Pack
@@ -34,7 +31,6 @@ from driverwatch.io.atomic import locked, write_json
 from driverwatch.io.console import ending, say, tell
 from driverwatch.io.manifests import provenance
 from driverwatch.metrics import log_loss
-from driverwatch.run import Run
 
 CENTRE: TtaSet = "centre"
 LEGEND = """\
@@ -56,14 +52,12 @@ def compare_tta(context: Context, name: str) -> None:
     command = f'make predict RUN={run.name} DATASET={context.dataset} TTA="{" ".join(fewest_sets(missing))}"'
     if not there:
         raise InputError(f"{run.folder}: no TTA set is there that every fold has predicted; {command} makes them")
-    table, rate, path = _table(found, there), _rate(found), run.folder / "tta.json"
+    table, path = _table(found, there), run.folder / "tta.json"
     say(table_text(table, f"TTA sets of {run.name}: {context.dataset}, {found.folds.count} driver folds, out of fold"))
-    passes = "when it was trained, {0} took {passes} passes an image, {images_per_second} images/s"
-    speed = [passes.format(" and ".join(rate["tta"]), **rate)] if rate else []
-    say("\n".join([LEGEND, *speed, *caveats([run])]))
+    say("\n".join([LEGEND, *caveats([run])]))
     if missing:
         say(f"not predicted yet: {', '.join(missing)}\n  {command} makes them")
-    write_json(path, _facts(found, table) | {"missing": missing, "prediction": rate} | provenance())
+    write_json(path, _facts(found, table) | {"missing": missing} | provenance())
     chosen, sentence = tta_verdict(table)
     blend = f"make ensemble MODELS={run.name} TTA={chosen} DATASET={context.dataset}"
     say(f"{path}: written")
@@ -101,37 +95,10 @@ def _table(found: Finished, there: list[TtaSet]) -> pd.DataFrame:
     members = members_of_runs(found, there)
     made = {str(member.tta): blending.oof_probabilities(member, pack, found.folds) for member in members}
     table = paired_table(made, pack.labels, pack.drivers, CENTRE).rename(columns={"model": "TTA"})
-    table.insert(1, "passes", [_passes(run, [tta]) for tta in there])
-    return table
-
-
-def _passes(run: Run, tta: list[TtaSet]) -> int:
-    """Forward passes per image: different views of the sets."""
     field = run.settings.input
-    return len(unique(tta, pixels(field.pack), pixels(field.size)))
-
-
-def _rate(found: Finished) -> dict[str, Any] | None:
-    """Images per second of the prediction that ended training, from the folds' manifests; None where they do not say it.
-
-    Seconds of different machines and hours do not compare: between TTA sets only their passes do.
-    """
-    run, rates = found.runs[0], []
-    for fold in range(found.folds.count):
-        made = run.manifest(fold)
-        asked = parse(PredictSettings, made["settings"].get("predict", {}), f"{run.fold(fold)}/manifest.json").tta
-        spent = made.get("seconds", 0) - made.get("training_seconds", 0)
-        images = len(found.folds.indices(found.train.drivers, fold)[1]) + len(found.tests[0].names)
-        if spent > 0:
-            rates.append((images / spent, asked))
-    if not rates or any(asked != rates[0][1] for _, asked in rates):
-        return None
-    return {
-        "tta": rates[0][1],
-        "passes": _passes(run, run.columns.sets_of(rates[0][1])),
-        "images_per_second": round(median(rate for rate, _ in rates), 2),
-        "from": "median over the folds' manifests: seconds less training_seconds",
-    }
+    sizes = pixels(field.pack), pixels(field.size)
+    table.insert(1, "passes", [len(unique([tta], *sizes)) for tta in there])
+    return table
 
 
 def _facts(found: Finished, table: pd.DataFrame) -> dict[str, Any]:
