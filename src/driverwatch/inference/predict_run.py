@@ -1,7 +1,7 @@
 """A run's finished folds as they are used together: which there are, what they are built from, and which answer for an image."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -77,20 +77,16 @@ def predict(context: Context, name: str, options: PredictSettings, fold: int | N
     start = time.monotonic()
     run, split, packs, numbers = asked_to_predict(context, name, options, fold)
     backend.start()
-    from driverwatch.inference.predict import predict_together, whole_predictor, write_predictions
-    from driverwatch.models.split_network import FoldEnsemble
+    from driverwatch.inference.predict import predict_together, write_predictions
 
     with locked(run.folder):
         for number in numbers:
             sweep_partials(run.fold(number))
-        classifiers = trained_classifiers(run, numbers, packs["train"])
-        asked: Any = (run, options.tta, options.batch_size, options.engine, images_of(packs))
-        if len(numbers) > 1:
-            together = whole_predictor(FoldEnsemble(classifiers), *asked)
+        together, predictors = predictors_of(run, numbers, packs, options)
+        if together is not None:
             predict_together(together, run, numbers, packs["test"])
-        for number, classifier in zip(numbers, classifiers, strict=True):
+        for number, predictor in zip(numbers, predictors, strict=True):
             _, validation = split.indices(packs["train"].drivers, number)
-            predictor = whole_predictor(classifier, *asked)
             losses = write_predictions(predictor, run, number, packs, validation)
             found = ", ".join(f"{k} {v:.4f}" for k, v in losses.items())
             say(f"{run.name} fold {number}: " + (f"validation log loss {found}" if found else "test images predicted"))
@@ -114,21 +110,26 @@ def asked_to_predict(
     return run, split, packs, numbers
 
 
-def images_of(packs: dict[str, Pack]) -> int:
-    """Images of all packs: by it every part of a run's predictions chooses the same engine."""
-    return sum(len(pack.names) for pack in packs.values())
+def predictors_of(
+    run: Run, numbers: list[int], packs: dict[str, Pack], options: PredictSettings
+) -> tuple[Any, Iterator[Any]]:
+    """Of the models of finished folds: a predictor of all together (None where there is one alone), and then of each in turn.
 
-
-def trained_classifiers(run: runs.Run, numbers: list[int], pack: Pack) -> list[Any]:
-    """The classifiers of finished folds, with the weights that they were trained to. Keras must have been started."""
+    Keras must have been started. By the images of all packs every part of a run's predictions chooses the same engine.
+    """
+    from driverwatch.inference.predict import whole_predictor
     from driverwatch.models.backend import load_state
     from driverwatch.models.classifier import build
+    from driverwatch.models.split_network import FoldEnsemble
 
-    made = []
+    classifiers = []
     for number in numbers:
-        made.append(build(run.settings, len(run.classes), pack.mean, None, load=False))
-        load_state(run.verify(number), {"model": made[-1].weights})
-    return made
+        classifiers.append(build(run.settings, len(run.classes), packs["train"].mean, None, load=False))
+        load_state(run.verify(number), {"model": classifiers[-1].weights})
+    images = sum(len(pack.names) for pack in packs.values())
+    asked: Any = (run, options.tta, options.batch_size, options.engine, images)
+    together = whole_predictor(FoldEnsemble(classifiers), *asked) if len(numbers) > 1 else None
+    return together, (whole_predictor(classifier, *asked) for classifier in classifiers)
 
 
 class Asked(NamedTuple):

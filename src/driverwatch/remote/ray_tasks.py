@@ -14,7 +14,7 @@ from driverwatch.data.context import CONFIGS, Context
 from driverwatch.data.pack import is_streamed
 from driverwatch.errors import InputError, listed
 from driverwatch.experiments.search import FoldRequest, Work, WorkRunner, thrown
-from driverwatch.inference.predict_run import asked_to_predict, images_of, predict, trained_classifiers
+from driverwatch.inference.predict_run import asked_to_predict, predict, predictors_of
 from driverwatch.io.atomic import locked
 from driverwatch.io.console import say
 from driverwatch.models import weight_files
@@ -210,20 +210,16 @@ def predict_shard(
     run, split, packs, folds = asked_to_predict(context, name, asked, fold)
     backend.start()
     from driverwatch.inference import predict as outcome
-    from driverwatch.models.split_network import FoldEnsemble
 
-    classifiers = trained_classifiers(run, folds, packs["train"])
-    how: Any = (run, asked.tta, asked.batch_size, asked.engine, images_of(packs))
+    together, predictors = predictors_of(run, folds, packs, asked)
     mine, everything = outcome.Part(shard, shards), np.arange(len(packs["test"].names))
-    if len(folds) > 1:
-        together = outcome.whole_predictor(FoldEnsemble(classifiers), *how)
+    if together is not None:
         outcome.predict_together(together, run, folds, packs["test"], mine)
-    for number, classifier in zip(folds, classifiers, strict=True):
-        predictor = outcome.whole_predictor(classifier, *how)
+    for number, predictor in zip(folds, predictors, strict=True):
         validation = split.indices(packs["train"].drivers, number)[1]
         turned = outcome.Part((shard + number + 1) % shards, shards)
         outcome.predict_part(predictor, run, number, "validation", packs["train"], validation, turned)
-        if len(folds) == 1:
+        if together is None:
             outcome.predict_part(predictor, run, number, "test", packs["test"], everything, mine)
 
 
