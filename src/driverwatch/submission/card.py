@@ -104,7 +104,8 @@ def _results(context: Context, frame: pd.DataFrame, probabilities: np.ndarray) -
 
 def _origin(context: Context, name: str, made: dict[str, Any], recipe: Recipe | None) -> dict[str, Any]:
     """What a manifest and the settings say of data, post-processing, hardware and time."""
-    settings, pipeline = context.settings, _pipeline(context, name, made, recipe)
+    settings, manifest = context.settings, context.places.submission(name).with_suffix(".json")
+    pipeline = kept_settings(made["pipeline"], manifest)
     chosen = ", ".join(made.get("chosen_on_validation") or [])
     doubted = context.places.label_issues.with_suffix(".json")
     return {
@@ -121,13 +122,6 @@ def _origin(context: Context, name: str, made: dict[str, Any], recipe: Recipe | 
         "seconds": made.get("seconds", math.nan),
         "commit": made.get("commit"), "versions": ", ".join(f"{k} {v}" for k, v in made.get("versions", {}).items()),
     }  # fmt: skip
-
-
-def _pipeline(context: Context, name: str, made: dict[str, Any], recipe: Recipe | None) -> PipelineSettings:
-    """The settings of the submission's post-processing, from its manifest; one from before they were kept has its recipe's."""
-    if recipe and "settings" not in made["pipeline"]:
-        return recipe.settings.submissions[name]
-    return kept_settings(made["pipeline"], context.places.submission(name).with_suffix(".json"))
 
 
 def _steps(pipeline: PipelineSettings) -> list[str]:
