@@ -48,7 +48,7 @@ def test_files_that_are_no_longer_what_was_written(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="changed since it was written"):
             embeddings.read(path, ORIGIN)
     path.write_bytes(whole[:900])
-    with pytest.raises(InputError, match="not a whole file of features"):
+    with pytest.raises(InputError, match="not a whole feature file"):
         embeddings.read(path, ORIGIN)
 
 

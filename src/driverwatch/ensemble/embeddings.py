@@ -16,21 +16,13 @@ from driverwatch.data.pack import Pack
 from driverwatch.data.tta import tta_set
 from driverwatch.ensemble.embedding_index import EmbeddingIndex
 from driverwatch.errors import InputError
-from driverwatch.inference.predictions import NamedArrays, Words, bytes_of, read_named_arrays, write_named_arrays
+from driverwatch.inference.predictions import NamedArrays, bytes_of, read_named_arrays, write_named_arrays
 from driverwatch.io.atomic import locked
 from driverwatch.io.console import duration, say
 from driverwatch.io.hdf5 import opened
 from driverwatch.io.manifests import checksum_of, require_space
 from driverwatch.io.paths import matching
 from driverwatch.models import weight_files
-
-WORDS = Words(
-    what="features",
-    missing="make knn EMBEDDINGS=... computes them",
-    whole="file of features",
-    again="remove it, run make knn",
-    other="run make knn",
-)
 
 
 def checksum(path: Path) -> str | None:
@@ -44,7 +36,7 @@ def checksum(path: Path) -> str | None:
 
 def read(path: Path, origin: dict[str, str]) -> NamedArrays:
     """Embeddings made from what is expected (the keys given in `origin`). Raises as `read_named_arrays`."""
-    return read_named_arrays(path, "features", origin, WORDS)
+    return read_named_arrays(path, "features", origin, "feature", "run make knn")
 
 
 def write(path: Path, names: np.ndarray, parts: Sequence[np.ndarray], origin: dict[str, str]) -> None:

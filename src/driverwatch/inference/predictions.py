@@ -24,16 +24,6 @@ PIECE_ROWS = 4096  # that are written at once
 TOLERANCE = 1e-4  # of a row's sum: float32 rows of some thousand classes may miss by as much
 
 
-class Words(NamedTuple):
-    """How sentences speak of a kind of file."""
-
-    what: str  # no such ...
-    missing: str  # what to do then
-    whole: str  # not a whole ...
-    again: str  # what to do then
-    other: str  # made from other ... than today's: what to do then
-
-
 class NamedArrays(NamedTuple):
     """Names (N,), the array float32 (N, D), checksums of what made it by kind, and the checksum of all of this."""
 
@@ -43,28 +33,30 @@ class NamedArrays(NamedTuple):
     contents: str
 
 
-def read_named_arrays(path: Path, name: str, origin: dict[str, str], words: Words) -> NamedArrays:
+def read_named_arrays(path: Path, name: str, origin: dict[str, str], what: str, again: str) -> NamedArrays:
     """Read names and the float32 array called `name`, if the file's origin is what is expected (the keys given in `origin`).
+
+    Sentences speak of a `what` file, and say `again` to have it made.
 
     Raises `InputError`: no such file, not a whole one, made from something else, or changed since it was written.
     """
     if not path.is_file():
-        raise InputError(f"{path}: no such {words.what}; {words.missing}")
+        raise InputError(f"{path}: no such {what}s; {again}")
     try:
         with opened(path) as file:
             found = json.loads(text(file, "origin"))
             if other := [key for key, value in origin.items() if found.get(key) != value]:
-                raise InputError(f"{path}: made from other {', '.join(other)} than today's; {words.other}")
+                raise InputError(f"{path}: made from other {', '.join(other)} than today's; {again}")
             names = column(file, "names", str, (None,))
             rows = column(file, name, np.float32, (None, None))
             if len(rows) != len(names):
-                raise InputError(f"{path}: {len(names)} names for {name} of shape {rows.shape}; {words.again}")
+                raise InputError(f"{path}: {len(names)} names for {name} of shape {rows.shape}; {again}")
             made = NamedArrays(texts(names), rows[...], found, text(file, "contents"))
     except UNREADABLE as error:
         said = " ".join(str(error).split())[:150]
-        raise InputError(f"{path}: not a whole {words.whole} ({said}); {words.again}") from error
+        raise InputError(f"{path}: not a whole {what} file ({said}); {again}") from error
     if made.contents != _contents(made.names, made.array, found):
-        raise InputError(f"{path}: was changed since it was written; {words.again}")
+        raise InputError(f"{path}: was changed since it was written; {again}")
     return made
 
 
@@ -178,21 +170,13 @@ def is_of(path: Path, origin: dict[str, str], names: np.ndarray) -> bool:
         return False
 
 
-WORDS = Words(
-    what="predictions",
-    missing='run make predict RUN=<run> TTA="<sets>"',
-    whole="prediction file",
-    again="predict again",
-    other="run make predict RUN=<run> again",
-)
-
-
 def read(path: Path, origin: dict[str, str]) -> Predictions:
     """Read a file and compare what it says of its origin with what is expected (the keys given in `origin`).
 
     Raises `InputError`: no such file, not a whole one, or one of another origin.
     """
-    names, probabilities, found, _ = read_named_arrays(path, "probabilities", origin, WORDS)
+    again = 'run make predict RUN=<run> TTA="<sets>"'
+    names, probabilities, found, _ = read_named_arrays(path, "probabilities", origin, "prediction", again)
     return Predictions(names, probabilities, found, str(path))
 
 
