@@ -35,12 +35,12 @@ class Devices:
         return nullcontext() if self.strategy is None else self.strategy.scope()
 
     @property
-    def _flipped(self) -> bool:
+    def _has_replicas(self) -> bool:
         return self.strategy is not None and keras.backend.backend() == "tensorflow"
 
     def synchronize(self, model: keras.Model) -> None:
         """Let normalisation that learns take its statistics over the whole batch; only TensorFlow must be asked."""
-        for layer in model._flatten_layers() if self._flipped else ():
+        for layer in model._flatten_layers() if self._has_replicas else ():
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.synchronized = layer.trainable
 
@@ -49,7 +49,7 @@ class Devices:
         all drop the same units.
         """
         state.assign(value)
-        for i, copy in enumerate(self.strategy.experimental_local_results(state.value) if self._flipped else ()):
+        for i, copy in enumerate(self.strategy.experimental_local_results(state.value) if self._has_replicas else ()):
             copy.assign(np.add(value, (i, 0)).astype(copy.dtype.as_numpy_dtype))
 
 
@@ -83,7 +83,8 @@ def devices(asked: int | Literal["all"], batch: int) -> Devices:
             f"train.batch_size: {batch} images cannot be split evenly over {count} devices; take a multiple of {count}, such as "
             f"{-(-batch // count) * count}, or fewer train.devices"
         )
-    return Devices(count, SPLIT[backend](*found[:count]))
+    names = found[:count]
+    return Devices(count, _strategy(*names) if backend == "tensorflow" else Parts(devices=names))
 
 
 def _of_tensorflow() -> list[str]:
@@ -98,7 +99,7 @@ def _of_torch() -> list[str]:
 
 
 @cache  # a second strategy in one process would number its exchanges as the first did, and meet what that left
-def _flipped(*names: str) -> Any:
+def _strategy(*names: str) -> Any:
     import tensorflow as tf
 
     return tf.distribute.MirroredStrategy(list(names))
@@ -120,24 +121,14 @@ def on_processor() -> bool:
 
 def accelerators() -> list[str]:
     """What the backend's accelerators are called, as their maker names them: ["Tesla T4", "Tesla T4"]; none on a processor."""
-    return NAMED[keras.backend.backend()]()
-
-
-def _named_by_tensorflow() -> list[str]:
-    import tensorflow as tf
-
-    found = tf.config.list_physical_devices("GPU")
-    return [tf.config.experimental.get_device_details(one).get("device_name", one.name) for one in found]
-
-
-def _named_by_jax() -> list[str]:
-    jax: Any = sys.modules["jax"]  # Keras has imported it
-    return [one.device_kind for one in jax.devices() if one.platform != "cpu"]
-
-
-def _named_by_torch() -> list[str]:
-    torch: Any = sys.modules["torch"]
-    return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    backend = keras.backend.backend()
+    library: Any = sys.modules[backend]  # Keras has imported it
+    if backend == "tensorflow":
+        found, details = library.config.list_physical_devices("GPU"), library.config.experimental.get_device_details
+        return [details(one).get("device_name", one.name) for one in found]
+    if backend == "jax":
+        return [one.device_kind for one in library.devices() if one.platform != "cpu"]
+    return [library.cuda.get_device_name(i) for i in range(library.cuda.device_count())]
 
 
 def crops_in_a_pass(asked: int | Literal["auto"]) -> int:
@@ -176,10 +167,4 @@ LISTED: dict[str, Callable[[], list[str]]] = {
     "tensorflow": _of_tensorflow,
     "jax": keras.distribution.list_devices,
     "torch": _of_torch,
-}
-SPLIT: dict[str, Callable[..., Any]] = {"tensorflow": _flipped, "jax": lambda *names: Parts(devices=names)}
-NAMED: dict[str, Callable[[], list[str]]] = {
-    "tensorflow": _named_by_tensorflow,
-    "jax": _named_by_jax,
-    "torch": _named_by_torch,
 }
