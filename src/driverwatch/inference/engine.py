@@ -42,7 +42,9 @@ class Engine:
             passes: samples that will be asked for.
         """
         self.model, self.batch, self._keras = model, batch, ForwardPasses(model)
-        self.converts = converts(asked, passes) and not (asked == "auto" and _in_bfloat16(model))
+        self.converts = converts(asked, passes) and not (
+            asked == "auto" and any(layer.compute_dtype == "bfloat16" for layer in model.layers)
+        )
         self._network: Callable[[np.ndarray], np.ndarray] | None = None
 
     @property
@@ -87,10 +89,6 @@ def converts(asked: EngineName, passes: int) -> bool:
             "predict.engine: openvino: is not installed; make setup EXTRAS=openvino, or take auto or keras"
         )
     return installed and (asked == "openvino" or (passes >= PAYS_FROM_PASSES and on_processor()))
-
-
-def _in_bfloat16(model: keras.Model) -> bool:
-    return any(layer.compute_dtype == "bfloat16" for layer in model.layers)
 
 
 def _difference(found: np.ndarray, wanted: np.ndarray) -> str:

@@ -65,15 +65,6 @@ class TrainingBatches(keras.utils.PyDataset):
     def __getitem__(self, step: int) -> Batch:
         return self.made(step)
 
-    def has_uneven_last_batch(self, devices: int) -> bool:
-        """Whether the last batch, which may be smaller, cannot be split evenly over so many devices."""
-        return len(self.order) % self.batch % devices > 0
-
-    def leave_out_last(self) -> int:
-        """The epoch ends before its last batch, which the caller gets from `made`; its number."""
-        self.steps -= 1
-        return self.steps
-
     def close(self) -> None:
         """End the threads, for example when an epoch is interrupted."""
         self.made.close()

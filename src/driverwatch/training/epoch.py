@@ -103,9 +103,10 @@ def train_epoch(learner: Learner, batches: TrainingBatches, bar: EpochBar, devic
     leave them in batch statistics.
     """
     with devices.scope():
-        if not batches.has_uneven_last_batch(devices.count):
+        if len(batches.order) % batches.batch % devices.count == 0:
             return _fitted(learner, batches, bar)
-        last = batches.leave_out_last()
+        batches.steps -= 1  # the epoch ends before its last batch
+        last = batches.steps
         before = [_fitted(learner, batches, bar)] if last else []
         logs = learner.train_on_batch(*batches.made(last), return_dict=True)
         bar.on_train_batch_end(last, logs)

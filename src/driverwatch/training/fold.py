@@ -14,11 +14,10 @@ import numpy as np
 
 from driverwatch.config.model import PredictSettings
 from driverwatch.data.augment import Inputs, epoch_mixing
-from driverwatch.data.mix import Mixing
 from driverwatch.data.pack import Pack
 from driverwatch.errors import InputError
 from driverwatch.inference.feature_cache import Outputs
-from driverwatch.inference.predict import Predictor, write_predictions
+from driverwatch.inference.predict import write_predictions
 from driverwatch.io.atomic import locked, write_json
 from driverwatch.io.console import Meter, say
 from driverwatch.io.manifests import checksum_of_file, provenance
@@ -80,11 +79,9 @@ def train_fold(
             classifier, mine, number, packs, indices, feature_caches, time_remaining(run, others), on
         )
         progress = training.train()
-        if run.settings.train.select == "best":
-            training.take_best()
         write_state(folder / "weights.h5", {"model": classifier.weights}, run.origin)
         start = time.monotonic()
-        predictor = training.predictor(predict)
+        predictor = training.caching.predictor(training.cached, predict)
         losses = write_predictions(predictor, run, number, packs, indices.validation, predict.test)
         facts = _outcome(run, training, predict) | {"log_loss": losses, "predicted_by": predictor.computed_by}
         facts["seconds"] = facts["training_seconds"] + time.monotonic() - start
@@ -144,10 +141,8 @@ class FoldTraining:
         self.learner: Learner = classifier
         self.cached: CachedStage | None = None
         self.progress = Progress()
-        both = self.pack, self.test
-        shown = TrainingSource(
-            both if self.shown.max() >= len(self.pack.names) else both[:1], run.settings, run.preset, indices.training
-        )
+        shown_packs = (self.pack, self.test) if self.shown.max() >= len(self.pack.names) else (self.pack,)
+        shown = TrainingSource(shown_packs, run.settings, run.preset, indices.training)
         self.loader = Loader(shown, len(self.shown) * sum(run.settings.train.planned))
 
     def train(self) -> Progress:
@@ -167,6 +162,9 @@ class FoldTraining:
                 while not self._is_over(stage):
                     self._epoch(stage)
                     log.write(self.progress.history)
+        if self.settings.select == "best":
+            load_state(self.folder / "best.h5", {"model": self.classifier.weights})
+            self.cached = None  # its backbone may be another than the last stage's
         return self.progress
 
     def _is_over(self, stage: StagePlan) -> bool:
@@ -190,15 +188,6 @@ class FoldTraining:
             self.source = self.centre.source(self.pack)
         if resumes:
             load_state(self.checkpoint, self._state())
-
-    def take_best(self) -> None:
-        """Take the best epoch's weights; its backbone may be another than the last stage's, so that no cache holds for it."""
-        load_state(self.folder / "best.h5", {"model": self.classifier.weights})
-        self.cached = None
-
-    def predictor(self, predict: PredictSettings) -> Predictor:
-        """A predictor for what was trained."""
-        return self.caching.predictor(self.cached, predict)
 
     def _state(self) -> dict[str, list[Any]]:
         return {"model": self.classifier.weights, "optimizer": self.learner.optimizer.variables}
@@ -231,10 +220,8 @@ class FoldTraining:
         """Log loss and accuracy on the validation drivers, where there are any."""
         if not len(self.indices.validation):
             return None, None
-        found, labels = (
-            self.centre(self.source, self.indices.validation)["centre"],
-            self.pack.labels[self.indices.validation],
-        )
+        found = self.centre(self.source, self.indices.validation)["centre"]
+        labels = self.pack.labels[self.indices.validation]
         return log_loss(found, labels), accuracy(found, labels)
 
     def batches(self) -> TrainingBatches:
@@ -248,21 +235,13 @@ class FoldTraining:
         return TrainingBatches(*about, self.indices.sample_weights)
 
     def _shown(self) -> tuple[Inputs, np.ndarray]:
-        """Inputs and label shares of the epoch that is next."""
-        mixing = epoch_mixing(self.run.settings, self.pack, self.indices.training, self.progress.epoch)
-        return self._inputs(), self._targets(mixing)
-
-    def _inputs(self) -> Inputs:
+        """Inputs and label shares of the epoch that is next; rows with pseudo-labels, after those of the pack, are never mixed."""
+        epoch, targets, labelled = self.progress.epoch, self.targets, len(self.pack.names)
+        if mixing := epoch_mixing(self.run.settings, self.pack, self.indices.training, epoch):
+            targets = np.concatenate([mixing.targets(targets[:labelled]), targets[labelled:]])
         if self.cached is None:
-            return self.loader.inputs(self.progress.epoch)
-        return self.caching.inputs(self.cached, self.loader.shown.packs, self.progress.epoch)
-
-    def _targets(self, mixing: Mixing | None) -> np.ndarray:
-        """Label shares of the pack's rows, and after them of pseudo-labelled ones, which are never mixed."""
-        if mixing is None:
-            return self.targets
-        labelled = len(self.pack.names)
-        return np.concatenate([mixing.targets(self.targets[:labelled]), self.targets[labelled:]])
+            return self.loader.inputs(epoch), targets
+        return self.caching.inputs(self.cached, self.loader.shown.packs, epoch), targets
 
     def _train_by_gradient(self, stage: StagePlan, inputs: Inputs, targets: np.ndarray) -> tuple[float, float]:
         """One epoch by gradient on inputs and label shares (N, C); training loss and accuracy."""

@@ -95,7 +95,8 @@ class FoldProcess:
         """
         runs.forget_divergence(run.folder, number)
         parent_pipe, held = os.pipe()
-        command = [sys.executable, "-m", "driverwatch", *fold_command(run, number), "--parent-pipe", str(parent_pipe)]
+        command = [sys.executable, "-m", "driverwatch", "train-fold", "--run", str(run.folder), "--fold", str(number)]
+        command += ["--parent-pipe", str(parent_pipe)]
         try:
             status = self.run_to_end(command, [lock, parent_pipe])
         finally:
@@ -127,11 +128,6 @@ class FoldProcess:
                 process.wait(max(until - time.monotonic(), 0))
             process.kill()
         show_cursor()
-
-
-def fold_command(run: Run, number: int) -> list[str]:
-    """The command that trains a fold; the rest it reads from the run's folder."""
-    return ["train-fold", "--run", str(run.folder), "--fold", str(number)]
 
 
 def exit_with_parent(parent_pipe: int) -> None:

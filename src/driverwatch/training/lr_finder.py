@@ -84,7 +84,7 @@ def find_rates(
     make_packs(context, settings.input.key, model, "", False, False)
     path = context.places.range_test(model)
     with locked(path.parent, f".{model}.lock", sweep=()), scratch_beside(path) as scratch:
-        training = _before_last_stage(context, _training_alone(settings), fold, found, scratch)
+        training = _before_last_stage(context, settings, fold, found, scratch)
         made = range_test(training, np.geomspace(low, high, points))
     columns = {"learning_rate": made.rates, "loss": made.losses, "smoothed": made.smoothed}
     write_text(path, pd.DataFrame(columns).to_csv(index=False, float_format="%.8g", na_rep="nan", lineterminator="\n"))
@@ -95,16 +95,13 @@ def find_rates(
           then=_commands(context, model, settings, made))  # fmt: skip
 
 
-def _training_alone(settings: ModelSettings) -> ModelSettings:
-    """The same without what needs validation drivers or teachers."""
-    plain = {"select": "last", "patience": None, "pseudo": None, "max_epochs": None}
-    return settings.model_copy(update={"train": settings.train.model_copy(update=plain)})
-
-
 def _before_last_stage(
     context: Context, settings: ModelSettings, fold: int, weights: Path | None, scratch: Path
 ) -> "FoldTraining":
     """A fold's training with all stages but the last one behind it; what it writes is under `scratch`."""
+    # without what needs validation drivers or teachers
+    alone = {"select": "last", "patience": None, "pseudo": None, "max_epochs": None}
+    settings = settings.model_copy(update={"train": settings.train.model_copy(update=alone)})
     preset = read_augmentation(context, settings)
     folds, packs = open_packs(context, settings.input.key)
     split = splits.of(settings.train, folds)

@@ -60,8 +60,13 @@ def step_seconds(settings: ModelSettings, classes: int) -> dict[str, float]:
     made = steps(settings, classes)
     for step in made.values():
         step(), step()  # compiles
-    times = [{precision: _seconds(step) for precision, step in made.items()} for _ in range(STEPS)]
-    return {precision: median(each[precision] for each in times) for precision in made}
+    seconds: dict[str, list[float]] = {precision: [] for precision in made}
+    for _ in range(STEPS):
+        for precision, step in made.items():
+            start = time.monotonic()
+            step()
+            seconds[precision].append(time.monotonic() - start)
+    return {precision: median(each) for precision, each in seconds.items()}
 
 
 def steps(settings: ModelSettings, classes: int) -> dict[str, Callable[[], object]]:
@@ -91,9 +96,3 @@ def steps(settings: ModelSettings, classes: int) -> dict[str, Callable[[], objec
         return step
 
     return {precision: step_in(precision) for precision in PRECISIONS}
-
-
-def _seconds(step: Callable[[], object]) -> float:
-    start = time.monotonic()
-    step()
-    return time.monotonic() - start
