@@ -135,6 +135,8 @@ def assign(counts: np.ndarray, folds: int) -> list[int]:
     Args:
         counts: int (D, C), images of each driver and class, each driver with at least one.
     """
+    from scipy.spatial.distance import cdist  # a second, not for who only reads folds
+
     counts = counts.astype(np.int64)
     deviation = np.repeat(-counts.sum(axis=0)[None], folds, axis=0)  # (folds, C): folds * a fold's sums - totals
     assigned = np.empty(len(counts), np.int64)
@@ -145,7 +147,8 @@ def assign(counts: np.ndarray, folds: int) -> list[int]:
         ).argmin()  # what else the cost grows by is the same in every fold
         deviation[assigned[driver]] += folds * counts[driver]
     exchanged = np.sort(largest_first[:EXCHANGED])
-    apart = folds * _squared_distances(counts[exchanged])
+    distances = cdist(counts[exchanged], counts[exchanged], "sqeuclidean")  # of whole numbers, so exact
+    apart = folds * distances.astype(np.int64)
     while change := _best_change(counts, assigned, deviation, exchanged, apart):
         for driver, fold in change.items():
             deviation[assigned[driver]] -= folds * counts[driver]
@@ -154,13 +157,6 @@ def assign(counts: np.ndarray, folds: int) -> list[int]:
     if len(np.unique(assigned)) < min(folds, len(counts)):
         return assign(np.column_stack([counts, counts.sum(axis=1)]), folds)
     return assigned.tolist()
-
-
-def _squared_distances(rows: np.ndarray) -> np.ndarray:
-    """int64 (D, D) from int64 (D, C): squared Euclidean distance of every two rows."""
-    products = rows @ rows.T
-    squares = np.diagonal(products)
-    return squares[:, None] + squares - 2 * products
 
 
 def _best_change(

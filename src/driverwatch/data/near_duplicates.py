@@ -13,6 +13,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -88,7 +89,7 @@ def group(hashes: np.ndarray, distance: int = DISTANCE, chunk: int = CHUNK) -> n
             links = partial(_links, words, start, distance=distance, chunk=chunk)
             joined = np.concatenate(list(pool.map(links, range(start, count, chunk))), axis=1)
             groups = _components(groups[joined], groups.max() + 1)[groups]
-    return _by_first_appearance(groups)
+    return pd.factorize(groups)[0]
 
 
 def _links(words: np.ndarray, start: int, other: int, distance: int, chunk: int) -> np.ndarray:
@@ -109,11 +110,6 @@ def _components(links: np.ndarray, count: int) -> np.ndarray:
     """Component int64 (count,) of each node under links int (2, L)."""
     graph = coo_array((np.ones(links.shape[1]), links), (count, count))
     return connected_components(graph, directed=False)[1].astype(np.int64)
-
-
-def _by_first_appearance(groups: np.ndarray) -> np.ndarray:
-    _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
-    return first.argsort().argsort()[inverse]
 
 
 def group_names(groups: np.ndarray) -> list[str]:
