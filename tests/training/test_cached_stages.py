@@ -19,6 +19,7 @@ from driverwatch.data.tta import View
 from driverwatch.errors import InputError
 from driverwatch.inference import feature_cache
 from driverwatch.inference.feature_cache import FeatureCache, augmented_pass, tta_pass
+from driverwatch.inference.predict import Predictor
 from driverwatch.io.manifests import read_json
 from driverwatch.models.classifier import build
 from driverwatch.models.freezing import freeze
@@ -236,7 +237,7 @@ def test_logistic_regression_on_features_is_a_head(
     classifier = build(run.settings, CLASSES, MEAN, None, load=False)
     folds.load_state(run.fold(0) / "weights.h5", {"model": classifier.weights})
     freeze(classifier, "head", False)
-    whole = folds.Predictor(classifier, ["five_crop"], SIZE, (32, 40))(packs["train"].images.open(), ROWS.validation)
+    whole = Predictor(classifier, ["five_crop"], SIZE, (32, 40))(packs["train"].images.open(), ROWS.validation)
     assert np.allclose(whole["five_crop"], found["validation-five_crop"], atol=1e-5)
     made = read_json(run.fold(0) / "manifest.json")
     assert made["log_loss"]["five_crop"] < 0.8
@@ -260,7 +261,7 @@ def test_the_best_epochs_backbone_is_predicted_with_and_cached_by_none(
     found = trained(run, packs)["validation-centre"]
     classifier = build(run.settings, CLASSES, MEAN, None, load=False)
     folds.load_state(run.fold(0) / "weights.h5", {"model": classifier.weights})
-    whole = folds.Predictor(classifier, ["centre"], SIZE, (32, 40))(packs["train"].images.open(), ROWS.validation)
+    whole = Predictor(classifier, ["centre"], SIZE, (32, 40))(packs["train"].images.open(), ROWS.validation)
     assert np.allclose(whole["centre"], found, atol=1e-5)
 
 
