@@ -402,7 +402,7 @@ def test_a_commands_words_are_repeated_and_its_failure_ends_the_cell(
     assert "demo" in capsys.readouterr().out
     with pytest.raises(InputError, match="check: ended with status 2; its own words stand above"):
         there.run("check", "nowhere.csv")
-    assert "no such file" in capsys.readouterr().out
+    assert "no such folder" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -155,9 +155,9 @@ def table(
 ) -> Table:
     """A frame as a table: each column by its form (none: as it is). `words`: columns of sentences."""
     columns = []
-    for name in frame.columns:
+    for name, column in frame.items():  # two classes may be called alike
         form = forms.get(str(name), plain)
-        columns.append(list(map(known(form) if isinstance(form, str) else form, frame[name])))
+        columns.append(list(map(known(form) if isinstance(form, str) else form, column)))
     wordy = frozenset(number for number, name in enumerate(frame.columns) if name in words)
     return Table([str(name) for name in frame.columns], [list(row) for row in zip(*columns, strict=True)], wordy, best)
 
