@@ -145,3 +145,8 @@ def test_ten_crop_pixels_on_an_arange_image() -> None:
     assert np.array_equal(crops[2], images[:, :3, 3:])
     assert np.array_equal(crops[3], images[:, 2:, :4])
     assert np.array_equal(crops[5:], crops[:5, :, :, ::-1])
+
+
+def test_views_must_fit() -> None:
+    with pytest.raises(ValueError, match="do not fit"):
+        tta_set("centre", (5, 7), (6, 4))

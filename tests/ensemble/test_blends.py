@@ -10,6 +10,7 @@ from driverwatch.config.ensemble import BLEND_NAMES, CALIBRATION_NAMES
 from driverwatch.ensemble import blending
 from driverwatch.ensemble.blending import BLENDS, Mean
 from driverwatch.ensemble.transform import MemberPredictions
+from driverwatch.errors import InputError
 from driverwatch.metrics import log_loss
 
 FITTED = ["weighted", "weighted_geometric", "greedy", "per_class"]
@@ -145,6 +146,12 @@ def test_per_class_leaves_a_class_without_images_to_all() -> None:
     rule = Mean(np.array([[1.0, 0.0], [0.0, 1.0]]))
     neither = rows_of([[0.0, 1.0]], [[1.0, 0.0]])  # each is asked for the class that it gives nothing
     assert rule(neither).blended == pytest.approx(np.array([[0.5, 0.5]]))
+
+
+def test_weights_belong_to_their_members() -> None:
+    rows = world(members=3).rows
+    with pytest.raises(InputError, match="weights are of 2 members, got 3"):
+        Mean(np.array([0.5, 0.5]))(rows)
 
 
 def test_permuted_members_are_the_same_blend() -> None:

@@ -128,6 +128,12 @@ def test_rows_without_a_direction_are_refused(value: float) -> None:
         nearest_neighbours(features, np.zeros(6, int), 2)
 
 
+@pytest.mark.parametrize(("sets", "k"), [(np.zeros(5, int), 2), (np.zeros((6, 1), int), 2), (np.zeros(6, int), -1)])
+def test_what_does_not_fit_together_is_refused(sets: np.ndarray, k: int) -> None:
+    with pytest.raises(InputError, match="expected features"):
+        nearest_neighbours(clips(6), sets, k)
+
+
 def test_memory_is_bounded_by_the_block() -> None:
     features, sets = clips(6000, 16), np.zeros(6000, int)
     tracemalloc.start()

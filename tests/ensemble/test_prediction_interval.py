@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from driverwatch.ensemble.prediction_interval import averaging_gain, prediction_interval
+from driverwatch.errors import InputError
 from driverwatch.metrics import log_loss
 
 
@@ -22,21 +23,23 @@ def test_the_expected_loss_is_the_mean_over_images() -> None:
     values, drivers = losses(0, 19)
     found = prediction_interval(values, drivers, 7)
     assert found.expected == pytest.approx(values.mean())
-    assert found.low < found.expected < found.high
+    assert found.low < found.drawn[0] < found.expected < found.drawn[1] < found.high
     assert (found.unseen, found.known, found.level) == (7, 19, 0.9)
     assert prediction_interval(values, drivers).unseen == 19
 
 
 def test_the_interval_holds_as_often_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 150 worlds of 19 drivers, the seven new ones lie within most of the time."""
+    """Of 150 worlds of 19 drivers, the seven new ones lie within most of the time; by drawing known ones, less often."""
     monkeypatch.setattr("driverwatch.ensemble.prediction_interval.RESAMPLES", 1000)
-    kept = 0
+    kept, drawn = 0, 0
     for seed in range(150):
         values, drivers = losses(seed, 26, 0.6)
         old, new = drivers < 19, values[drivers >= 19].mean()
         found = prediction_interval(values[old], drivers[old], 7)
         kept += found.low <= new <= found.high
+        drawn += found.drawn[0] <= new <= found.drawn[1]
     assert 0.8 <= kept / 150 <= 0.97
+    assert drawn < kept
 
 
 @settings(max_examples=15)
@@ -85,6 +88,22 @@ def test_one_driver_or_equal_ones_leave_no_width(values: list[float], drivers: l
 def test_drivers_without_loss_break_nothing() -> None:
     found = prediction_interval(np.array([0.0, 0.0, 2.0]), np.array(["a", "b", "c"]), 1)
     assert 0 <= found.low <= found.expected <= found.high < np.inf
+
+
+@pytest.mark.parametrize(
+    ("values", "drivers", "unseen"),
+    [
+        ([], [], 7),
+        ([1.0], ["a", "b"], 7),
+        ([np.nan], ["a"], 7),
+        ([-1.0], ["a"], 7),
+        ([1.0], ["a"], 0),
+        ([[1.0]], [["a"]], 7),
+    ],
+)
+def test_only_losses_are_taken(values: list[float], drivers: list[str], unseen: int) -> None:
+    with pytest.raises(InputError, match="prediction interval: expected"):
+        prediction_interval(np.array(values), np.array(drivers), unseen)
 
 
 def test_the_gain_is_the_saving_when_the_average_is_calibrated() -> None:

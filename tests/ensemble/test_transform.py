@@ -44,11 +44,18 @@ NAMES = ["a", "b", "c"]
         (NAMES, uniform(NAMES) * 0, [0, 0, 1], "must sum to 1"),
         (NAMES, np.where(np.eye(3) > 0, np.nan, uniform(NAMES)), [0, 0, 1], "finite"),
         (NAMES, np.array([[[1.5, -0.5, 0]] * 3]), [0, 0, 1], "not negative"),
+        (NAMES[:2], uniform(NAMES), [0, 0], "as many names"),
+        (NAMES, uniform(NAMES), [0, 0], "as many names"),
+        (NAMES, uniform(NAMES)[0], [0, 0, 1], "expected probabilities"),
+        (NAMES, np.ones((2, 3, 1)), [0, 0, 1], "expected probabilities"),
+        (NAMES, np.empty((0, 3, 3)), [0, 0, 1], "expected probabilities"),
+        (NAMES, uniform(NAMES), [0.0, 0.5, 1.0], "whole set numbers"),
+        (NAMES, [[[1, 0, 0], [1, 0]]], [0, 0, 1], "expected arrays"),
     ],
 )
-def test_only_rows_are_taken(names: list[str], members: np.ndarray, sets: list[int], said: str) -> None:
+def test_only_rows_are_taken(names: Any, members: Any, sets: Any, said: str) -> None:
     with pytest.raises(InputError, match=said):
-        MemberPredictions(np.array(names), members, np.array(sets))
+        MemberPredictions(names, members, sets)
 
 
 @given(st.permutations(range(6)))
@@ -158,6 +165,27 @@ def test_the_best_where_fitted_is_not_the_best_on_other_drivers() -> None:
     plain, same = losses("mean")
     assert optimistic < plain
     assert honest > same == pytest.approx(plain)
+
+
+def test_labels_and_drivers_must_fit() -> None:
+    made = world()
+    steps = [BLENDS["mean"]]
+    for labels, drivers, said in (
+        (made.labels[1:], made.drivers, "expected a label and a driver for each of 120"),
+        (made.labels, made.drivers[1:], "expected a label and a driver"),
+        (made.labels + 1, made.drivers, "expected labels from 0 to 3, got 1 to 4"),
+        (made.labels - 1, made.drivers, "expected labels from 0 to 3, got -1"),
+        (made.labels.astype(float), made.drivers, "expected labels"),
+        (made.labels, np.full(120, "p1"), "driver p1 is in sets 0 and 1"),
+    ):
+        with pytest.raises(InputError, match=said):
+            nested_cross_validation(steps, made.rows, labels, drivers)
+    alone = made.at(made.rows.sets == 0)
+    with pytest.raises(InputError, match="at least two sets"):
+        nested_cross_validation(steps, alone.rows, alone.labels, alone.drivers)
+    nothing = made.at(np.array([], int))
+    with pytest.raises(InputError, match="at least one"):
+        fit_transforms(steps, nothing.rows, nothing.labels, nothing.drivers)
 
 
 def test_calibration_asks_for_a_blend() -> None:

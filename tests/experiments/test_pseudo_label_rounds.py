@@ -56,9 +56,10 @@ def test_rounds_teach_one_another(verb: Verb, ran: Say, refused: Say, project: P
     assert "fold 1 is not finished" in refused(*student("x", "train.pseudo.runs=[tiny]"))
     surest = refused("pseudo-rounds", "tiny", "--set", "train.pseudo.threshold=1")  # trains fold 1 first
     assert "nothing to train on" in surest
-    ran("pseudo-rounds", "tiny", "--rounds", "1", "--set", "train.pseudo.ratio=0.2")
+    said = ran("pseudo-rounds", "tiny", "--rounds", "1", "--set", "train.pseudo.ratio=0.2")
     table = pd.read_csv(project / "build" / "demo" / "pseudo" / "tiny.csv")
     assert list(table["run"]) == ["tiny", "tiny-round1"]
+    assert "test log loss" in said  # drawn, so the test images' labels are known
     first, second = table.to_dict("records")
     assert second["change"] == pytest.approx(second["log loss"] - first["log loss"])
     assert (first["steps"], second["steps"]) == (1, pytest.approx(1.2, abs=0.01))

@@ -1,4 +1,4 @@
-"""File systems that have no locks: folders and HDF5 files are written all the same."""
+"""File systems that have no locks: one writer at a time all the same, and HDF5 files that are read and written."""
 
 import errno
 import fcntl
@@ -12,11 +12,22 @@ import h5py
 import numpy as np
 import pytest
 
+from driverwatch.errors import InputError
 from driverwatch.io import atomic
 from driverwatch.io.atomic import locked, writer_of
 from driverwatch.io.hdf5 import attributes, created, opened
 
 NONE = [errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.EPERM]
+SCRIPT = """
+import errno, fcntl, sys, time
+from pathlib import Path
+def flock(*_): raise OSError(int(sys.argv[2]), "none here")
+fcntl.flock = flock
+from driverwatch.io.atomic import locked
+with locked(Path(sys.argv[1]), patience=0.2):
+    print("holds", flush=True)
+    time.sleep(float(sys.argv[3]))
+"""
 
 
 @pytest.fixture(params=NONE, ids=lambda number: errno.errorcode[number])
@@ -30,14 +41,52 @@ def number(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> i
     return int(request.param)
 
 
-def test_a_folder_without_locks_is_written_all_the_same_and_named_once(
-    tmp_path: Path, number: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(atomic, "_UNLOCKED", set())
-    with locked(tmp_path), locked(tmp_path, patience=0):
-        assert writer_of(tmp_path) is None
-    assert capsys.readouterr().out.count("this file system has no locks") == 1
+def writer(folder: Path, number: int, seconds: float) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", SCRIPT, str(folder), str(number), str(seconds)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_one_writer_at_a_time_and_a_killed_one_holds_nothing(tmp_path: Path, number: int) -> None:
+    with locked(tmp_path):
+        assert writer_of(tmp_path) == str(os.getpid())
+        with writer(tmp_path, number, 0) as second:
+            assert "holds" not in (second.stdout.read() if second.stdout else "")
+            assert "another command is writing here" in (said := second.stderr.read() if second.stderr else "")
+            assert str(os.getpid()) in said and str(tmp_path) in said
+    assert writer_of(tmp_path) is None
+    with writer(tmp_path, number, 60) as killed:
+        assert killed.stdout and "no locks" in killed.stdout.readline()
+        assert killed.stdout.readline() == "holds\n"
+        with pytest.raises(InputError, match=f"process {killed.pid}"), locked(tmp_path, patience=0.1):
+            pass
+        killed.kill()
+    assert writer_of(tmp_path) is None
+    with locked(tmp_path, patience=0):
+        pass
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_who_has_locks_respects_who_has_none(tmp_path: Path) -> None:
+    with writer(tmp_path, errno.ENOLCK, 60) as other:
+        assert other.stdout and other.stdout.readline() and other.stdout.readline() == "holds\n"
+        with pytest.raises(InputError, match=f"process {other.pid}"), locked(tmp_path, patience=0.1):
+            pass
+        other.kill()
+
+
+def test_another_machines_claim_names_the_way_out(tmp_path: Path, number: int) -> None:
+    (tmp_path / ".lock.holder").write_text(f"{'0' * 8} 12 ? node7\n")
+    with pytest.raises(InputError, match=r"process 12 on node7.*remove .*\.lock\.holder"), locked(tmp_path, patience=0):
+        pass
+    (tmp_path / ".lock.holder").unlink()
+    with locked(tmp_path, patience=0):
+        pass
+
+
+def test_a_number_that_another_process_has_now_holds_nothing(tmp_path: Path, number: int) -> None:
+    (tmp_path / ".lock.holder").write_text(f"{atomic.machine()} {os.getpid()} 1 here\n")
+    with locked(tmp_path, patience=0):
+        pass
 
 
 def write(path: Path) -> None:

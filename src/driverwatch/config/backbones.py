@@ -6,7 +6,9 @@ Adding a backbone is one line of the table and one YAML in `configs/models/`. Wh
 
 import csv
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
@@ -122,14 +124,6 @@ class Backbone:
         return 4 * (self.parameters or self.backbone_parameters) / 2**20
 
 
-COLUMNS = (
-    "name", "constructor", "scaling", "native", "smallest", "width", "depth", "backbone_parameters", "parameters", "top1", "top5",
-    "licence", "block_ends", "top_cuts", "auxiliary", "checkpoint", "package", "package_file", "package_checksum",
-    "download", "checksum", "other_files", "whole_download", "whole_checksum", "whole_other_files",
-)  # fmt: skip
-REQUIRED = ("native", "smallest", "width", "depth", "backbone_parameters")  # numbers that no network is without
-
-
 def read(path: Path) -> dict[str, Backbone]:
     """Read the table.
 
@@ -143,58 +137,76 @@ def read(path: Path) -> dict[str, Backbone]:
     with path.open(encoding="utf-8", newline="") as file:
         lines = csv.reader(file, strict=True)
         try:
-            if (header := next(lines, [])) != list(COLUMNS):
-                raise ValueError(f"expected the columns {','.join(COLUMNS)}, got {','.join(header) or 'none'}")
+            for wanted, found in zip_longest(COLUMNS, next(lines, [])):
+                if wanted != found:
+                    expected = f"the column {wanted}" if wanted else "no more columns"
+                    raise ValueError(f"expected {expected}, got {found or 'none'}")
             for cells in lines:
-                if len(cells) != len(COLUMNS):
-                    raise ValueError(f"expected {len(COLUMNS)} cells, got {len(cells)}")
-                if cells[0] in rows:
-                    raise ValueError(f"name: {cells[0]} has a line already")
-                rows[cells[0]] = _row(dict(zip(COLUMNS[1:], cells[1:], strict=True)))
+                name, row = _row(cells)
+                if name in rows:
+                    raise ValueError(f"name: {name} has a line already")
+                rows[name] = row
         except (ValueError, csv.Error) as error:
             line = max(1, lines.line_num)
             raise InputError(f"{path}, line {line}: {printable(str(error))}; fix that line") from error
     return rows
 
 
-def _row(cells: dict[str, Any]) -> Backbone:
-    """The cells by column, blank ones of numbers as None; those of files and packages are last, as in the table."""
-    if not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", cells["constructor"]):
-        raise ValueError(f"constructor: expected a dotted name, got {cells['constructor']!r}")
-    if (mode := cells["scaling"]) not in SCALINGS:
-        raise ValueError(f"scaling: expected one of {', '.join(SCALINGS)}{nearest(mode, list(SCALINGS))}, got {mode!r}")
-    for column in (*REQUIRED, "parameters", "top1", "top5"):
-        cells[column] = _number(column, cells[column])
-    for column in ("block_ends", "top_cuts", "auxiliary", "other_files", "whole_other_files"):
-        cells[column] = _names(column, cells[column])
-    *package, download, checksum, others, whole_download, whole_checksum, whole_others = list(cells.values())[-9:]
+def _row(cells: list[str]) -> tuple[str, Backbone]:
+    if len(cells) != len(COLUMNS):
+        raise ValueError(f"expected {len(COLUMNS)} cells, got {len(cells)}")
+    values: list[Any] = []
+    for (column, parse), cell in zip(COLUMNS.items(), cells, strict=True):
+        try:
+            values.append(parse(cell))
+        except ValueError as error:
+            raise ValueError(f"{column}: expected {error}, got {cell!r}") from error
+    name, *facts = values
+    package = facts[-9:-6]
     if any(package) and not all(package):
         raise ValueError(f"expected a package with its file and checksum or none of them, got {', '.join(package)}")
-    both = [WeightFiles(download, checksum, others), WeightFiles(whole_download, whole_checksum, whole_others)]
+    both = [WeightFiles(*facts[-6:-3]), WeightFiles(*facts[-3:])]
     for files in both:
         if bool(files.download) != bool(files.checksum):
             found = f"{files.download!r} and {files.checksum!r}"
             raise ValueError(f"expected a download with its checksum or neither, got {found}")
-    return Backbone(*[*cells.values()][:-9], *[WeightPackage(*package) if all(package) else None, *both])
+    return name, Backbone(*[*facts[:-9], WeightPackage(*package) if all(package) else None, *both])
 
 
-def _number(column: str, cell: str) -> float | int | None:
-    if not cell and column not in REQUIRED:
-        return None
-    whole = r"[1-9]\d*", "a whole number above 0"
-    form, expected = (r"\d\d?\.\d+", "a percentage like 71.3, or nothing") if column in ("top1", "top5") else whole
-    if not re.fullmatch(form, cell):
-        raise ValueError(f"{column}: expected {expected}, got {cell!r}")
-    return float(cell) if "." in cell else int(cell)
+def _text(pattern: str, expected: str) -> Callable[[str], str]:
+    def parse(cell: str) -> str:
+        if not re.fullmatch(pattern, cell):
+            raise ValueError(expected)
+        return cell
+
+    return parse
 
 
-def _names(column: str, cell: str) -> tuple[str, ...]:
+def _whole(cell: str) -> int:
+    return int(_text(r"[1-9]\d*", "a whole number above 0")(cell))
+
+
+def _share(cell: str) -> float:
+    return float(_text(r"\d\d?\.\d\d?\d?", "a percentage like 71.3, or nothing")(cell))
+
+
+def _or_none(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    return lambda cell: parse(cell) if cell else None
+
+
+def _mode(cell: str) -> str:
+    if cell not in SCALINGS:
+        raise ValueError(f"one of {', '.join(SCALINGS)}{nearest(cell, list(SCALINGS))}")
+    return cell
+
+
+def _names(cell: str) -> tuple[str, ...]:
     """`pool1 conv{2,3}_out fire{4..6}` -> pool1, conv2_out, conv3_out, fire4, fire5, fire6."""
+    expected = "names separated by single spaces, with {1..3} or {a,b} for several"
     word = r"[\w.-]*(\{(\d+\.\.\d+|\w+(,\w+)*)\}[\w.-]*)?"
     parts = cell.split(" ") if cell else []
     if not all(part and re.fullmatch(word, part) for part in parts):
-        expected = "names separated by single spaces, with {1..3} or {a,b} for several"
-        raise ValueError(f"{column}: expected {expected}, got {cell!r}")
+        raise ValueError(expected)
     found: list[str] = []
     for part in parts:
         before, _, rest = part.partition("{")
@@ -205,4 +217,33 @@ def _names(column: str, cell: str) -> tuple[str, ...]:
     return tuple(found)
 
 
+_DOWNLOAD = _text(r"([\w.-]+/)+[\w.-]+\.h5|", f"a path below {STORAGE}, or nothing")
+_CHECKSUM = _text(r"[0-9a-f]{32}|[0-9a-f]{64}|", "an MD5 or SHA-256 in hexadecimal digits, or nothing")
+COLUMNS: dict[str, Callable[[str], Any]] = {
+    "name": _text(r"[a-z][a-z0-9_]*", "small letters, digits and _"),
+    "constructor": _text(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", "a dotted name"),
+    "scaling": _mode,
+    "native": _whole,
+    "smallest": _whole,
+    "width": _whole,
+    "depth": _whole,
+    "backbone_parameters": _whole,
+    "parameters": _or_none(_whole),
+    "top1": _or_none(_share),
+    "top5": _or_none(_share),
+    "licence": _text(r"[A-Za-z][\w. -]*|", "a licence's short name, or nothing"),
+    "block_ends": _names,
+    "top_cuts": _names,
+    "auxiliary": _names,
+    "checkpoint": _text(r"[\w-]+\.pth|", f"a file below {PYTORCH}, or nothing"),
+    "package": _text(r"[a-z][a-z0-9-]*|", "a package's name, or nothing"),
+    "package_file": _text(r"(\w+/)+[\w.-]+\.pth|", "a .pth file below the folder of packages, or nothing"),
+    "package_checksum": _text(r"[0-9a-f]{64}|", "a SHA-256 in hexadecimal digits, or nothing"),
+    "download": _DOWNLOAD,
+    "checksum": _CHECKSUM,
+    "other_files": _names,
+    "whole_download": _DOWNLOAD,
+    "whole_checksum": _CHECKSUM,
+    "whole_other_files": _names,
+}
 BACKBONES = read(TABLE)

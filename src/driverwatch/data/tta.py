@@ -91,6 +91,8 @@ KEPT = Columns()
 def tta_set(name: TtaSet, image: tuple[int, int], size: tuple[int, int]) -> list[View]:
     """The views of a set, cut from images of `image` (height, width) for inputs of `size` (height, width)."""
     bottom, right = image[0] - size[0], image[1] - size[1]
+    if bottom < 0 or right < 0:
+        raise ValueError(f"views of {size} do not fit into images of {image}")
 
     def crops(*corners: tuple[int, int], flipped: bool = False) -> list[View]:
         return [View(top, left, flipped, *size) for top, left in corners]

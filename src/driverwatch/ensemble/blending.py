@@ -10,6 +10,7 @@ from scipy.optimize import minimize
 from scipy.special import softmax
 
 from driverwatch.ensemble.transform import MemberPredictions, Step
+from driverwatch.errors import InputError
 from driverwatch.metrics import TINY, binary_log_losses, log_loss, log_loss_and_slope
 
 ROUNDS = 50  # of greedy selection: weights in steps of a fiftieth, finer than 19 drivers can tell apart
@@ -117,7 +118,11 @@ class Mean:
         return {"weights": np.round(self.weights, 6).tolist()}
 
     def __call__(self, predictions: MemberPredictions) -> MemberPredictions:
-        """M members, as many as the weights were fitted on, become one."""
+        """M members become one. Raises InputError for another number of members than the weights were fitted on."""
+        if len(predictions.members) != len(self.weights):
+            raise InputError(
+                f"blend: its weights are of {len(self.weights)} members, got {len(predictions.members)}; blend the same runs"
+            )
         if self.geometric:
             return predictions.changed(geometric(predictions.members, self.weights)[None])
         each, classes = len(self.weights), predictions.members.shape[2]

@@ -24,10 +24,10 @@ def nearest_neighbours(
     product can be off, is compared again in float64 and rounded to float32: so neither the block's size nor the library,
     nor its number of threads, decides anything, and equal rows are equally similar. Of these the lower row number is first.
 
-    Raises `InputError`: features that are not finite, or rows of zeros, as a damaged network gives.
+    Raises `InputError`: features that are not finite, rows of zeros, a negative k, or shapes that do not fit.
 
     Args:
-        features: float (N, F) of any length, rows are divided by their norm.
+        features: float (N, F), finite, no row zero; of any length, rows are divided by their norm.
         sets: int (N,); only rows with the same number are neighbours.
         block: similarities held at a time, 4 bytes each.
 
@@ -35,6 +35,12 @@ def nearest_neighbours(
         Row numbers int64 (N, k), most similar first, never the row itself, and cosines float32 (N, k). Where a set has
         fewer than k other rows the rest is -1 and -inf.
     """
+    features, sets = np.asarray(features), np.asarray(sets)
+    if features.ndim != 2 or sets.shape != features.shape[:1] or k < 0:
+        raise InputError(
+            f"nearest neighbours: expected features (N, F), sets (N,) and k of 0 or more, got {features.shape}, {sets.shape} "
+            f"and {k}; give one set per row"
+        )
     unit = _unit(features)
     indices, similarities = np.full((len(unit), k), -1), np.full((len(unit), k), -np.inf, np.float32)
     for number in np.unique(sets):

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from driverwatch.errors import InputError
 from driverwatch.metrics import TINY, limited
 
 RESAMPLES = 10_000
@@ -18,6 +19,7 @@ class PredictionInterval:
     expected: float
     low: float
     high: float
+    drawn: tuple[float, float]  # the same, were the known drivers all drivers there are
     level: float
     unseen: int  # drivers in the set it speaks of
     known: int  # drivers it was trained on
@@ -32,6 +34,7 @@ class PredictionInterval:
             "level": self.level,
             "unseen_drivers": self.unseen,
             "known_drivers": self.known,
+            "known_drivers_drawn": [round(bound, 4) for bound in self.drawn],
             "resamples": RESAMPLES,
         }
 
@@ -41,8 +44,8 @@ def prediction_interval(
 ) -> PredictionInterval:
     """Interval of the mean loss over the images of `unseen` new drivers, from the out-of-fold losses of known ones.
 
-    To draw `unseen` of the known drivers, with their images, would leave out how well the known ones stand for all. So: draw as
-    many known drivers as there are, with mean m* and standard error s* of log m* over drivers; draw
+    Drawing `unseen` of the known drivers, with their images, is `drawn`: it leaves out how well the known ones stand for all.
+    For that too: draw as many known drivers as there are, with mean m* and standard error s* of log m* over drivers; draw
     `unseen` others, with mean n*; then log(n* / m*) / s* is distributed much as log(new / m) / s is, so the interval is
     m exp(s q) for its quantiles q (studentised bootstrap, Davison & Hinkley 1997, chapter 5, for a prediction instead of a
     mean). Logarithms, since losses of drivers differ by factors. Where log-normal losses of 19 drivers speak of 7 others
@@ -53,20 +56,31 @@ def prediction_interval(
         losses: (N,), finite, not negative; drivers (N,) in the same order.
         unseen: None: as many as are known.
     """
+    losses, drivers = np.asarray(losses, np.float64), np.asarray(drivers)
+    if losses.ndim != 1 or losses.shape != drivers.shape or not len(losses):
+        raise InputError(
+            f"prediction interval: expected a loss and a driver per image, got {losses.shape} and {drivers.shape}"
+        )
+    if not np.isfinite(losses).all() or (losses < 0).any() or (unseen is not None and unseen < 1):
+        raise InputError("prediction interval: expected finite losses, not negative, and at least one unseen driver")
     names, index = np.unique(drivers, return_inverse=True)
     sums, counts = np.bincount(index, losses), np.bincount(index).astype(np.float64)
     unseen = unseen or len(names)
     mean, spread = _mean_and_spread(sums[None], counts[None])
-    ratios = _resampled(sums, counts, unseen)
-    bounds = np.percentile(ratios, [50 * (1 - level), 50 * (1 + level)]) if len(ratios) else np.zeros(2)
+    means, ratios = _resampled(sums, counts, unseen)
+    share = [50 * (1 - level), 50 * (1 + level)]
+    drawn = np.percentile(means, share)
+    bounds = np.percentile(ratios, share) if len(ratios) else np.zeros(2)
     low, high = mean[0] * np.exp(np.minimum(np.nan_to_num(spread[0]) * bounds, 700))  # float64 ends at exp(709)
-    return PredictionInterval(float(mean[0]), float(low), float(high), level, unseen, len(names))
+    return PredictionInterval(
+        float(mean[0]), float(low), float(high), (float(drawn[0]), float(drawn[1])), level, unseen, len(names)
+    )
 
 
-def _resampled(sums: np.ndarray, counts: np.ndarray, unseen: int) -> np.ndarray:
-    """log(n* / m*) / s* of each resample in which that is a number."""
+def _resampled(sums: np.ndarray, counts: np.ndarray, unseen: int) -> tuple[np.ndarray, np.ndarray]:
+    """Means of `unseen` synthetic drivers, and log(n* / m*) / s* where that is a number."""
     chance, known = np.random.default_rng(0), len(sums)
-    ratios = []
+    means, ratios = [], []
     step = max(1, BLOCK // max(known, unseen))
     for start in range(0, RESAMPLES, step):
         size = min(step, RESAMPLES - start)
@@ -74,8 +88,9 @@ def _resampled(sums: np.ndarray, counts: np.ndarray, unseen: int) -> np.ndarray:
         drawn = sums[new].sum(axis=1) / counts[new].sum(axis=1)
         mean, spread = _mean_and_spread(sums[old], counts[old])
         sound = spread > 1e-9
+        means.append(drawn)
         ratios.append(np.log(np.maximum(drawn[sound], TINY) / mean[sound]) / spread[sound])
-    return np.concatenate(ratios)
+    return np.concatenate(means), np.concatenate(ratios)
 
 
 def _mean_and_spread(sums: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ from driverwatch.inference.predictions import positions, refuse_invalid
 
 @dataclass(frozen=True, eq=False)
 class MemberPredictions:
-    """What a step works on: one row per image. Raises `InputError`: names or probabilities are not what is said of them.
+    """What a step works on: one row per image. Raises `InputError`: when built from anything else.
 
     Images of one set were predicted by the same models: a set is the fold that held them out, or 0 for all of a test set.
     """
@@ -22,8 +22,14 @@ class MemberPredictions:
     sets: np.ndarray  # int (N,)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "members", np.asarray(self.members, np.float64))
-        refuse_invalid("rows", self.names, self.members)
+        try:
+            found = np.asarray(self.names), np.asarray(self.members, np.float64), np.asarray(self.sets)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"rows: expected arrays of names, probabilities and set numbers, got {error}") from error
+        for field, value in zip(("names", "members", "sets"), found, strict=True):
+            object.__setattr__(self, field, value)
+        _refuse_shapes(*found)
+        refuse_invalid("rows", *found[:2])
 
     def at(self, chosen: np.ndarray) -> "MemberPredictions":
         """Some of the images: a mask or row numbers (K,)."""
@@ -49,6 +55,18 @@ class MemberPredictions:
         if len(self.members) != 1:
             raise InputError(f"rows: expected one blended row per image, got {len(self.members)} members; blend first")
         return self.members[0]
+
+
+def _refuse_shapes(names: np.ndarray, members: np.ndarray, sets: np.ndarray) -> None:
+    if members.ndim != 3 or min(members.shape[0], members.shape[2] - 1) < 1:
+        raise InputError(f"rows: expected probabilities (members, images, classes), got the shape {members.shape}")
+    if names.shape != members.shape[1:2] or sets.shape != names.shape:
+        raise InputError(
+            f"rows: expected as many names and set numbers as the {members.shape[1]} images of the probabilities, got "
+            f"{names.shape} and {sets.shape}"
+        )
+    if sets.dtype.kind not in "iu":
+        raise InputError(f"rows: expected whole set numbers, got {sets.dtype}")
 
 
 class FittedTransform(Protocol):
@@ -82,9 +100,12 @@ def fit_transforms(
 ) -> list[FittedTransform]:
     """Fit each step on what the ones before it make of all rows: what a submission uses.
 
+    Raises `InputError`: labels or drivers that do not go with the rows.
+
     Args:
         labels: int (N,), 0..C-1, in the order of `rows.names`; drivers (N,) likewise.
     """
+    labels, drivers = _checked(predictions, labels, drivers)
     rules: list[FittedTransform] = []
     for step in steps:
         rules.append(step.fit(predictions, labels, drivers))
@@ -110,11 +131,41 @@ def nested_cross_validation(
     numbers, so that little comes through; training folds of folds would cost K times the training.
 
     Args:
-        labels: int (N,), 0..C-1, in the order of `rows.names`; drivers (N,) likewise, each in one of two or more sets.
+        labels: int (N,), 0..C-1, in the order of `rows.names`; drivers (N,) likewise, each with its images in one set.
+
+    Raises:
+        InputError: labels or drivers that do not go with the rows, fewer than two sets, or a driver in two of them.
     """
+    labels, drivers = _checked(predictions, labels, drivers)
+    numbers = np.unique(predictions.sets)
+    if len(numbers) < 2:
+        raise InputError("rows: a nested score needs at least two sets (folds), got one; nothing is left to fit on")
+    _refuse_divided(drivers, predictions.sets)
     found = np.empty(predictions.members.shape[1:])
-    for number in np.unique(predictions.sets):
+    for number in numbers:
         asked = predictions.sets == number
         rules = fit_transforms(steps, predictions.at(~asked), labels[~asked], drivers[~asked])
         found[asked] = apply_transforms(rules, predictions.at(asked)).blended
     return found
+
+
+def _checked(predictions: MemberPredictions, labels: np.ndarray, drivers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    labels, drivers = np.asarray(labels), np.asarray(drivers)
+    count, classes = predictions.members.shape[1:]
+    if labels.shape != (count,) or drivers.shape != (count,) or count == 0:
+        raise InputError(
+            f"rows: expected a label and a driver for each of {count} images (at least one), got {labels.shape} and "
+            f"{drivers.shape}"
+        )
+    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= classes:
+        raise InputError(f"rows: expected labels from 0 to {classes - 1}, got {labels.min()} to {labels.max()}")
+    return labels, drivers
+
+
+def _refuse_divided(drivers: np.ndarray, sets: np.ndarray) -> None:
+    """Refuse a driver whose images are in two sets: a pipeline would be fitted on whom it is scored on."""
+    import pandas as pd
+
+    for driver, found in pd.Series(sets).groupby(drivers).unique().items():
+        if len(found) > 1:
+            raise InputError(f"rows: driver {driver} is in sets {found[0]} and {found[1]}; folds group by driver")

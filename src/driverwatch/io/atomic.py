@@ -1,6 +1,7 @@
 """Files and folders written whole or not at all, and locks that tell a running writer from one that has ended.
 
-A temporary file has its writer in its name. A lock is the operating system's; a file system that has none is named once.
+A temporary file has its writer in its name. A lock is the operating system's; on a file system that has none, a file beside it
+takes its place.
 """
 
 import errno
@@ -17,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from driverwatch.errors import InputError
 from driverwatch.io.console import say
@@ -25,6 +26,7 @@ from driverwatch.io.console import say
 TEMPORARY = re.compile(r"\.(.+)\.([0-9a-f]{8})-(\d{1,10})\.[0-9a-f]{8}\.partial", re.DOTALL)
 LONGEST = 200  # bytes of a name that its temporary ones repeat; file systems take 255
 FOREIGN_SECONDS = 86_400.0  # without a change: until then another machine may be writing
+UNSIGNED_SECONDS = 10.0  # until then a claim without a name in it is one that is being made
 
 
 @cache
@@ -44,8 +46,16 @@ def runs(process: int) -> bool:
     except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:  # somebody else's
-        pass
-    return True
+        return True
+    return _facts(process)[:1] not in (["Z"], ["X"])
+
+
+def _facts(process: int) -> list[str]:
+    """What Linux tells of a process after its name, state first; elsewhere nothing."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return []
 
 
 def temporary_path(path: Path) -> Path:
@@ -76,6 +86,65 @@ def _age(path: Path) -> float:
         return time.time() - path.lstat().st_mtime
     except OSError:
         return 0.0
+
+
+class Claim(NamedTuple):
+    """What a file says that stands for a lock: who holds it, and when that process began, in Linux' ticks."""
+
+    machine: str
+    process: int
+    began: str
+    host: str
+
+    @property
+    def holds(self) -> bool:
+        """Whether its process may still run; that of another machine cannot be asked."""
+        if self.machine != machine():
+            return True
+        return runs(self.process) and self.began in ("?", _began(self.process))
+
+    def __str__(self) -> str:
+        return str(self.process) if self.machine == machine() else f"{self.process} on {self.host}"
+
+
+def _began(process: int) -> str:
+    return (_facts(process)[19:20] or ["?"])[0]
+
+
+def claim_of(path: Path) -> Claim | None:
+    """The claim on a place; None: there is none, or its process has ended."""
+    try:
+        words = path.read_text(encoding="utf-8", errors="replace").split()
+    except OSError:
+        return None
+    if len(words) == 4 and words[1].isdigit():
+        found = Claim(words[0], int(words[1]), words[2], words[3])
+        return found if found.holds else None
+    return Claim("", 0, "?", "?") if _age(path) < UNSIGNED_SECONDS else None
+
+
+def claimed(path: Path) -> bool:
+    """Make the file that says that this process holds `path`'s place, unless a living one has made it."""
+    if claim_of(path):
+        return False
+    ended = temporary_path(path)
+    try:
+        path.rename(ended)  # of several that find its process ended, one gets it
+    except FileNotFoundError:
+        pass
+    else:
+        if claim_of(ended):  # another took the place since we looked
+            ended.rename(path)
+            return False
+        ended.unlink()
+    try:
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    except FileExistsError:
+        return False
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        host = "".join(socket.gethostname().split()) or "?"
+        file.write(f"{machine()} {os.getpid()} {_began(os.getpid())} {host}\n")
+    return True
 
 
 def locked_by_system(lock: IO[str], shared: bool = False) -> bool | None:
@@ -179,47 +248,74 @@ def locked(
     """Hold `folder` for one writer; a second one is refused after `patience` seconds (None: `PATIENCE`).
 
     Yields the lock's file descriptor: a process that inherits it resumes holding the lock, and the lock ends with the
-    last of them, however they end. On a file system without locks nobody is refused; one line says so. Temporary files of killed
-    writers are removed first, from `sweep` (None: from `folder`).
+    last of them, however they end. On a file system without locks `<name>.holder` says instead whose the folder is, and counts
+    for as long as that process runs; one line says so. Temporary files of killed writers are removed first, from `sweep`
+    (None: from `folder`).
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / name).open("a+", encoding="utf-8")
     except OSError as error:
         raise _cannot_write(folder, error) from error
+    holder = folder / f"{name}.holder"
     with lock:
-        _take(lock, folder, PATIENCE if patience is None else patience)
-        for swept in (folder,) if sweep is None else sweep:
-            sweep_partials(swept)
-        yield lock.fileno()
+        by_system = _take(lock, holder, PATIENCE if patience is None else patience)
+        try:
+            for swept in (folder,) if sweep is None else sweep:
+                sweep_partials(swept)
+            yield lock.fileno()
+        finally:
+            if not by_system:
+                holder.unlink(missing_ok=True)
 
 
-def _take(lock: IO[str], folder: Path, patience: float) -> None:
-    """Wait for a folder's lock, and leave this process' number in it."""
-    end = time.monotonic() + patience
-    while (taken := locked_by_system(lock)) is False:
+def _take(lock: IO[str], holder: Path, patience: float) -> bool:
+    """Wait for a folder; whether it is the operating system's lock that was taken, else the holder's file."""
+    end, folder = time.monotonic() + patience, holder.parent
+    while True:
+        taken = locked_by_system(lock)
+        try:
+            if taken and claim_of(holder) is None:
+                break
+            if taken is None and claimed(holder):
+                if (device := folder.stat().st_dev) not in _UNLOCKED:  # once for each file system
+                    _UNLOCKED.add(device)
+                    say(f"{folder}: this file system has no locks; a file that ends in .holder says who is writing")
+                break
+        except OSError as error:
+            raise _cannot_write(folder, error) from error
         if time.monotonic() > end:
-            lock.seek(0)
-            said = f"another command is writing here (process {lock.read().strip() or 'unknown'})"
-            raise InputError(f"{folder}: {said}; wait for it to end, then run again.")
+            raise InputError(_occupied(lock, holder))
         time.sleep(0.05)
-    if taken is None and (device := folder.stat().st_dev) not in _UNLOCKED:  # once for each file system
-        _UNLOCKED.add(device)
-        say(f"{folder}: this file system has no locks; see that no other command writes here meanwhile")
     with suppress(OSError):  # on a full disk the lock holds all the same
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
+    return bool(taken)
+
+
+def _occupied(lock: IO[str], holder: Path) -> str:
+    lock.seek(0)
+    claim = claim_of(holder)
+    who = claim or lock.read().strip() or "unknown"
+    said = f"another command is writing here (process {who}); wait for it to end, then run again."
+    more = f" Nothing else tells when it ends on another machine: if it has, remove {holder}." if claim else ""
+    return f"{holder.parent}: {said}{more}"
 
 
 def writer_of(folder: Path, name: str = ".lock") -> str | None:
-    """Who holds `folder` as a writer now: a process number, or `unknown`; None: no one does, or it cannot be told. Writes nothing.
+    """Who holds `folder` as a writer now: a process number, or `unknown`; None: no one does. Writes nothing.
 
     To look takes the lock for a moment, shared with others who look; a writer who comes just then has patience.
     """
-    with suppress(OSError), (folder / name).open(encoding="utf-8") as lock:
-        if locked_by_system(lock, shared=True) is False:
-            return lock.read().strip() or "unknown"
+    if claim := claim_of(folder / f"{name}.holder"):
+        return str(claim)
+    try:
+        with (folder / name).open(encoding="utf-8") as lock:
+            if locked_by_system(lock, shared=True) is False:
+                return lock.read().strip() or "unknown"
+    except OSError:
+        pass
     return None
 
 

@@ -25,7 +25,7 @@ from driverwatch.io.paths import settle_environment, user_path
 
 NODE_FOLDER = "DRIVERWATCH_NODE_FOLDER"  # variable: a machine's folder for copies; with it, none counts as shared
 TOKENS = "build/.cluster"  # holds a file with a secret name; a machine that sees that file shares the project's folder
-PRIVATE = (".lock", ".partial")  # endings of files that never leave their machine
+PRIVATE = (".lock", ".holder", ".partial")  # endings of files that never leave their machine
 MANIFEST = "manifest.json"
 LAST = {"checkpoint.h5": 1, MANIFEST: 2}  # speak of a folder's other files, and so arrive after them, in this order
 PIECE_BYTES = 32 << 20  # of a file, sent at once
