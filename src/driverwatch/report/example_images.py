@@ -97,7 +97,7 @@ def whole_frame(image: np.ndarray, regions: list[str]) -> np.ndarray:
 
 SAMPLE = 600  # training images that an image is compared with
 SIDES = (16, 12)  # px of the grey thumbnails that are compared
-LOOK_PX = (112, 84)  # of images whose detail and colourfulness are compared: no larger than packs
+STYLE_PX = (112, 84)  # of images whose detail and colourfulness are compared: no larger than packs
 RARE = 1.0  # percent of the camera's own images that the rule takes for another's
 SLACK = 1.25  # times as far from training images as those may be: drivers to come differ more than those that are there
 STRETCHED = 1.25  # times the camera's ratio of width to height, either way
@@ -105,25 +105,25 @@ EXAMPLES = 6
 SMALL_PX = 200  # width of an example's picture on the page
 
 
-class Looks(NamedTuple):
-    """What images look like, as `look` tells it: the mean, and the inverse of the covariance."""
+class ImageStyle(NamedTuple):
+    """What images are like by `image_style`: the mean, and the inverse of the covariance."""
 
     mean: np.ndarray
     precision: np.ndarray
 
     @classmethod
-    def of(cls, looks: np.ndarray) -> "Looks":
-        return cls(looks.mean(axis=0), np.linalg.inv(np.cov(looks.T, bias=True) + 1e-4 * np.eye(looks.shape[1])))
+    def of(cls, styles: np.ndarray) -> "ImageStyle":
+        return cls(styles.mean(axis=0), np.linalg.inv(np.cov(styles.T, bias=True) + 1e-4 * np.eye(styles.shape[1])))
 
-    def distances(self, looks: np.ndarray) -> np.ndarray:
-        """Mahalanobis' distances of looks, float64 (N, 6)."""
-        away = looks - self.mean
+    def distances(self, styles: np.ndarray) -> np.ndarray:
+        """float64 (N,): Mahalanobis' distances of styles, float64 (N, 6)."""
+        away = styles - self.mean
         return np.asarray(np.sqrt(np.einsum("ni,ij,nj->n", away, self.precision, away)))
 
 
-def look(image: np.ndarray) -> np.ndarray:
-    """How much fine, middle and coarse detail an image, uint8 RGB (H, W, 3), has, and how colourful it is, at any brightness."""
-    small = cv2.resize(np.ascontiguousarray(image), LOOK_PX, interpolation=cv2.INTER_AREA)
+def image_style(image: np.ndarray) -> np.ndarray:
+    """float64 (6,): detail (fine, middle, coarse), gradients and colourfulness of an image, uint8 RGB (H, W, 3)."""
+    small = cv2.resize(np.ascontiguousarray(image), STYLE_PX, interpolation=cv2.INTER_AREA)
     grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float64)
     grey = (grey - grey.mean()) / (grey.std() or 1.0)
     details = [(grey - cv2.GaussianBlur(grey, (0, 0), sigma)).std() for sigma in (1.5, 3, 6)]
@@ -139,14 +139,14 @@ class Camera:
     Args:
         thumbnails: float64 (N, P), rows of norm 1 and mean 0.
         least: correlation below which an image is remarked upon.
-        looks: of its images.
+        styles: those of its images.
         farthest: distance from them beyond which an image is remarked upon, too.
         ratio: width to height; None: not known.
     """
 
     thumbnails: np.ndarray
     least: float
-    looks: Looks
+    styles: ImageStyle
     farthest: float
     ratio: float | None
 
@@ -157,7 +157,7 @@ class Camera:
         if self.ratio is not None and not 1 / STRETCHED < width / height / self.ratio < STRETCHED:
             found.append(f"{width / height:.2g} times as wide as high, the camera's images {self.ratio:.2g} times")
         alike = float((self.thumbnails @ thumbnail(image)).max()) >= self.least
-        if not alike or self.looks.distances(look(image)[None])[0] > self.farthest:
+        if not alike or self.styles.distances(image_style(image)[None])[0] > self.farthest:
             found.append("unlike the camera's images, so that the answer is worth nothing")
         return tuple(found)
 
@@ -174,7 +174,7 @@ def camera_of(frames: np.ndarray, drivers: np.ndarray, ratio: float | None) -> C
     """The camera that took images, uint8 RGB (N, H, W, 3), of drivers (N,); None of fewer than two drivers.
 
     An image is unlike them when it is more than `SLACK` times as far from them as 99 % of them are from other drivers' images,
-    by 1 less the best correlation with any of them, or by its look.
+    by 1 less the best correlation with any of them, or by its style.
     """
     made = np.array([thumbnail(frame) for frame in frames])
     others = drivers[:, None] != drivers[None]
@@ -182,9 +182,11 @@ def camera_of(frames: np.ndarray, drivers: np.ndarray, ratio: float | None) -> C
         return None
     nearest = np.where(others, made @ made.T, -1.0).max(axis=1)
     least = 1 - SLACK * (1 - float(np.percentile(nearest, RARE)))
-    looks = np.array([look(frame) for frame in frames])
-    apart = [Looks.of(looks[drivers != one]).distances(looks[drivers == one]) for one in np.unique(drivers)]
-    return Camera(made, least, Looks.of(looks), SLACK * float(np.percentile(np.concatenate(apart), 100 - RARE)), ratio)
+    styles = np.array([image_style(frame) for frame in frames])
+    apart = [ImageStyle.of(styles[drivers != one]).distances(styles[drivers == one]) for one in np.unique(drivers)]
+    return Camera(
+        made, least, ImageStyle.of(styles), SLACK * float(np.percentile(np.concatenate(apart), 100 - RARE)), ratio
+    )
 
 
 def find_camera(context: Context, models: FoldModels) -> Camera | None:
